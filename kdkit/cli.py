@@ -1,0 +1,100 @@
+"""The command line: `python -m kdkit VERB`. Thin; every verb calls one function of the package.
+
+A user's mistake is one line on stderr and exit code 2; a failure is one line and exit code 1.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from kdkit import __version__
+from kdkit.errors import UserError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Distil a large language model into a small one, from five numbered notebooks.\n\n"
+    "Start with: python -m kdkit doctor, then python -m kdkit run configs/demo.yaml",
+)
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"kdkit {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    config: Annotated[str, typer.Argument(help="A YAML file, such as configs/demo.yaml.")],
+    parameter: Annotated[
+        list[str], typer.Option("-p", "--parameter", metavar="SECTION.KEY=VALUE", help="Change a setting; repeatable.")
+    ] = [],  # noqa: B006 - typer reads the default and never changes it
+    name: Annotated[str, typer.Option(help="Name of the run; default: made from the file and the changed settings.")] = "",
+    runs_dir: Annotated[str, typer.Option(help="Folder of runs.")] = "runs",
+    first: Annotated[str, typer.Option("--from", metavar="NN", help="Run from this notebook on, even if done: 03.")] = "",
+    only: Annotated[str, typer.Option(metavar="NN,NN", help="Run these notebooks only, even if done: 04,05.")] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training from its checkpoint.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Run the notebooks 01 to 05 and print where the report and the student are.
+
+    Notebooks that are done and whose inputs are unchanged are skipped. Examples:
+
+    python -m kdkit run configs/demo.yaml
+
+    python -m kdkit run configs/demo.yaml -p distill.temperature=2 --name warmer
+
+    python -m kdkit run configs/demo.yaml --name demo --from 03
+    """
+    from kdkit.pipeline import RunRequest, run_notebooks
+
+    request = RunRequest(config, parameter, name, runs_dir, first, only, resume)
+    finished = run_notebooks(request)
+    for label, path in (("report", finished.path / "report.html"), ("student", finished.path / "student")):
+        if path.exists():
+            print(f"{label}: {path}")
+
+
+@app.command()
+def doctor(
+    runs_dir: Annotated[str, typer.Option(help="Folder of runs, whose disk is examined.")] = "runs", debug: Debug = False
+) -> None:
+    """Examine versions, GPU, precision, disk and network; exit code 1 if something must be fixed."""
+    from pathlib import Path
+
+    from kdkit.doctor import examine, verdict
+
+    findings = examine(Path(runs_dir).resolve())
+    for finding in findings:
+        print(f"{finding.state:<8} {finding.topic:<12} {finding.text}")
+    print(f"verdict: {verdict(findings)}")
+    if any(finding.state == "problem" for finding in findings):
+        raise typer.Exit(1)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 a user's mistake, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        app(arguments, prog_name="python -m kdkit")
+    except UserError as error:
+        _stop(error, 2, arguments)
+    except RuntimeError as error:
+        _stop(error, 1, arguments)
+    except KeyboardInterrupt as error:
+        _stop(type(error)("stopped; run the same command with --resume to go on"), 130, arguments)
+
+
+def _stop(error: BaseException, code: int, arguments: list[str]) -> None:
+    """Print one line and exit; with --debug show where it came from."""
+    if "--debug" in arguments:
+        raise error
+    print("kdkit: " + " ".join(str(error).split()), file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,420 @@
+"""The schema of a configuration: the only place where a setting is declared.
+
+A YAML file holds values that differ from these defaults and nothing else. Unknown keys, wrong types
+and values out of range are refused with the path, the constraint and the value.
+Used by every notebook and command through `load_config`.
+"""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from kdkit.errors import UserError
+
+BUILD = "build"
+"""Value of `teacher.path` and `student.path`: make the model from scratch."""
+
+ALIASES = {
+    "distill.alpha_kd": "distill.kd_ratio",
+    "distill.alpha": "distill.kd_ratio",
+    "router.router_lr": "router.learning_rate",
+    "train.batch_size": "train.per_device_train_batch_size",
+    "train.num_epochs": "train.num_train_epochs",
+    "train.gradient_accumulation": "train.gradient_accumulation_steps",
+    "data.max_seq_length": "data.max_length",
+    "data.dataset_subset_size": "data.subset_size",
+}
+"""Names that the source documents and other toolkits use, and the key that each one means."""
+
+
+def _number(value: object) -> object:
+    """Read `5e-4`, which YAML 1.1 takes for a string, as the number it is."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+Share = Annotated[Number, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses keys it does not declare."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+def _require_divides(path: str, hidden_size: int, num_heads: int) -> None:
+    """Refuse heads that do not fill the width, or that rotary positions cannot halve."""
+    if hidden_size % num_heads or (hidden_size // num_heads) % 2:
+        raise UserError(
+            f"{path}.num_heads: expected hidden_size / num_heads to be an even whole number, got "
+            f"{hidden_size} / {num_heads}; choose another number of heads"
+        )
+
+
+class DataConfig(Section):
+    """What the models read, and how it is cut into sequences."""
+
+    path: str = "python-docs"
+    """`python-docs`, a .txt/.jsonl/.csv/.parquet file or folder of them, or a hub data set's name."""
+    name: str | None = None
+    """Configuration of a hub data set, such as `wikitext-2-raw-v1`."""
+    split: str = "train"
+    """Split of a hub data set to read; evaluation documents are held out of it."""
+    text_column: str = "text"
+    """Column that holds the text in .jsonl, .csv, .parquet and hub data."""
+    document_separator: str | None = None
+    """Text between documents of a .txt file; null: `<|endoftext|>` where it occurs, else paragraphs."""
+    subset_size: Count | None = None
+    """Documents to read at most; null: all. Hub data sets are streamed when it is set."""
+    evaluation_fraction: Annotated[Number, Field(gt=0.0, lt=1.0)] = 0.05
+    """Share of the documents that is held out for evaluation."""
+    max_length: Annotated[int, Field(ge=8)] = 512
+    """Tokens of a student sequence, the start token included."""
+
+
+class BuildTeacherConfig(Section):
+    """A Qwen3-MoE teacher trained from scratch on the corpus (`teacher.path: build`)."""
+
+    vocab_size: Annotated[int, Field(ge=260)] = 2048
+    """Entries of its own BPE tokenizer, the 256 bytes and the special tokens included."""
+    hidden_size: Count = 128
+    """Width of the residual stream."""
+    num_layers: Count = 4
+    """Transformer layers; every one is a mixture of experts."""
+    num_heads: Count = 4
+    """Attention heads; must divide `hidden_size`."""
+    num_experts: Count = 8
+    """Experts per layer."""
+    num_experts_per_tok: Count = 2
+    """Experts that each token is sent to."""
+    moe_intermediate_size: Count = 128
+    """Width of one expert."""
+    max_steps: Count = 600
+    """Optimizer steps of its training."""
+    batch_size: Count = 16
+    """Sequences a step."""
+    learning_rate: Annotated[Number, Field(gt=0.0)] = 2.0e-3
+    """Peak learning rate (AdamW, 5 % warm-up, cosine)."""
+
+    @model_validator(mode="after")
+    def _shapes(self) -> "BuildTeacherConfig":
+        _require_divides("teacher.build", self.hidden_size, self.num_heads)
+        if self.num_experts_per_tok > self.num_experts:
+            raise UserError(
+                f"teacher.build.num_experts_per_tok: expected at most num_experts = {self.num_experts}, "
+                f"got {self.num_experts_per_tok}; lower it or add experts"
+            )
+        return self
+
+
+class TeacherConfig(Section):
+    """The large model."""
+
+    path: str = BUILD
+    """Hub name or folder of a causal LM, or `build` for one trained here on the corpus."""
+    revision: str | None = None
+    """Hub revision; pin it for results that others can repeat."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model; leave it off unless you have read that code."""
+    max_length: Count | None = None
+    """Longest teacher sequence in tokens; null: twice `data.max_length` (the tokenizers differ)."""
+    top_k: Count = 8
+    """Tokens whose summed probability the probe reports as `mass covered by top-k`."""
+    build: BuildTeacherConfig = BuildTeacherConfig()
+    """Read when `path` is `build`."""
+
+
+class BuildStudentConfig(Section):
+    """A small Llama from random weights (`student.path: build`)."""
+
+    tokenizer: Literal["own", "teacher"] = "own"
+    """`own`: a BPE of `vocab_size` entries trained on the corpus; `teacher`: the teacher's."""
+    vocab_size: Annotated[int, Field(ge=260)] = 1024
+    """Entries of its own tokenizer."""
+    hidden_size: Count = 64
+    """Width of the residual stream."""
+    num_layers: Count = 3
+    """Transformer layers."""
+    num_heads: Count = 4
+    """Attention heads; must divide `hidden_size`."""
+    intermediate_size: Count = 192
+    """Width of the feed-forward layer."""
+
+    @model_validator(mode="after")
+    def _shapes(self) -> "BuildStudentConfig":
+        _require_divides("student.build", self.hidden_size, self.num_heads)
+        return self
+
+
+class StudentConfig(Section):
+    """The small model."""
+
+    path: str = BUILD
+    """Hub name or folder of a causal LM to start from, or `build` for a new one."""
+    revision: str | None = None
+    """Hub revision."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model."""
+    build: BuildStudentConfig = BuildStudentConfig()
+    """Read when `path` is `build`."""
+
+
+class DistillConfig(Section):
+    """What the student learns from the teacher: `loss = (1 - kd_ratio) * ce + kd_ratio * kd`."""
+
+    loss: Literal["auto", "forward_kl", "overlap_kl"] = "auto"
+    """`forward_kl` needs one tokenizer, `overlap_kl` takes any two; `auto` picks by the tokenizers."""
+    kd_ratio: Share = 0.5
+    """Weight of the teacher's signal; `1 - kd_ratio` is the weight of cross-entropy. Alias: `alpha_kd`."""
+    temperature: Annotated[Number, Field(gt=0.0)] = 1.0
+    """Softmax temperature of both models in the kd term, which is multiplied by its square."""
+    equal_time_baseline: bool = True
+    """Also train the baseline for the student's wall time (more steps, no teacher)."""
+
+
+class RouterConfig(Section):
+    """Settings of the student-aware router. Recorded with the run; no stage reads them yet."""
+
+    learning_rate: Annotated[Number, Field(gt=0.0)] = 1.0e-4
+    """Learning rate of the router's own optimizer. Alias: `router_lr`."""
+    initial_top_k: Count = 1
+    """Experts that a token is routed to at the start."""
+    final_top_k: Count = 4
+    """Experts that a token is routed to at the end."""
+
+    @model_validator(mode="after")
+    def _order(self) -> "RouterConfig":
+        if self.initial_top_k > self.final_top_k:
+            raise UserError(
+                f"router.initial_top_k: expected at most router.final_top_k = {self.final_top_k}, "
+                f"got {self.initial_top_k}; the schedule grows, so swap the two"
+            )
+        return self
+
+
+class TrainConfig(Section):
+    """How the student and its baselines are trained."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a GPU that works, else the CPU."""
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """`auto` decides by the device; the reason is printed."""
+    per_device_train_batch_size: Count = 4
+    """Sequences in a micro-batch. Alias: `batch_size`."""
+    gradient_accumulation_steps: Count = 8
+    """Micro-batches in an optimizer step."""
+    learning_rate: Annotated[Number, Field(gt=0.0)] = 5.0e-5
+    """Peak learning rate of AdamW, reached after the warm-up, then cosine to 0."""
+    weight_decay: Annotated[Number, Field(ge=0.0)] = 0.01
+    """AdamW weight decay; none on biases and norms."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 20
+    """Optimizer steps of linear warm-up."""
+    num_train_epochs: Annotated[Number, Field(gt=0.0)] = 3.0
+    """Passes over the training sequences; `max_steps` overrides it. Alias: `num_epochs`."""
+    max_steps: Count | None = None
+    """Optimizer steps; null: by `num_train_epochs`."""
+    max_grad_norm: Annotated[Number, Field(gt=0.0)] = 1.0
+    """Gradients are clipped to this norm after unscaling."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    log_every: Count = 20
+    """Optimizer steps between lines of metrics.jsonl and progress lines."""
+    evaluate_every: Count | None = None
+    """Optimizer steps between points of the learning curve; null: a fifth of the training."""
+    save_every: Count = 500
+    """Optimizer steps between checkpoints; the last one is kept."""
+    wandb: Literal["disabled", "offline", "online"] = "disabled"
+    """Also log to Weights & Biases; metrics.jsonl is written in any case."""
+    wandb_project: str = "kdkit"
+    """Project that Weights & Biases files the run under."""
+
+
+class EvaluateConfig(Section):
+    """What notebook 04 measures."""
+
+    batch_size: Count = 8
+    """Sequences in a batch."""
+    max_sequences: Count | None = None
+    """Evaluation sequences to score at most; null: all."""
+    curve_sequences: Count = 64
+    """Evaluation sequences behind each point of a learning curve."""
+    top_k: Count = 5
+    """Size of the top-k sets whose overlap with the teacher's is reported."""
+    num_prompts: Count = 4
+    """Held-out openings that every model continues."""
+    prompt_length: Count = 24
+    """Words of an opening."""
+    max_new_tokens: Count = 48
+    """Tokens of a continuation."""
+    generation_temperature: Annotated[Number, Field(gt=0.0)] = 0.8
+    """Sampling temperature of continuations."""
+
+
+class ReportConfig(Section):
+    """What notebook 05 writes."""
+
+    title: str = ""
+    """Heading of the page; empty: the run's name."""
+    num_examples: Count = 4
+    """Continuations shown side by side."""
+
+
+class Config(Section):
+    """A whole configuration; frozen, and complete once loaded."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of weights, data order, splits and sampling."""
+    cache_dir: str = ".cache"
+    """Folder of prepared data and built teachers, shared by runs; relative to the project."""
+    data: DataConfig = DataConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    student: StudentConfig = StudentConfig()
+    distill: DistillConfig = DistillConfig()
+    router: RouterConfig = RouterConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    report: ReportConfig = ReportConfig()
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """Load a YAML file, apply `section.key=value` overrides, and check everything.
+
+    Args:
+        path: a YAML file that holds values differing from the defaults.
+        overrides: such as `["distill.temperature=2", "teacher.path=models/big"]`; values are YAML.
+
+    Raises:
+        UserError: no such file, not YAML, unknown key, wrong type, value out of range.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        has = f"{path.parent} has {', '.join(near)}" if near else f"there is no YAML file in {path.parent}"
+        raise UserError(f"config: expected a YAML file, got {str(path)!r}, which does not exist; {has}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"config: expected YAML in {str(path)!r}, got: {reason}; correct the file") from None
+    if not isinstance(values, dict):
+        raise UserError(
+            f"config: expected sections such as `train:` in {str(path)!r}, got {type(values).__name__}; "
+            "see configs/demo.yaml"
+        )
+    values = _resolve_aliases(values)
+    for override in overrides or []:
+        _apply_override(values, override)
+    return config_from_values(values)
+
+
+def config_from_values(values: dict[str, Any]) -> Config:
+    """Check nested values against the schema.
+
+    Raises:
+        UserError: unknown key, wrong type, value out of range.
+    """
+    try:
+        return Config.model_validate(_resolve_aliases(values))
+    except ValidationError as error:
+        raise UserError(_describe(error)) from None
+
+
+def dump_config(config: Config) -> str:
+    """Render every setting, defaults included, as YAML."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested sections into `{"section.key": value}`."""
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def describe_difference(old: Config, new: Config) -> str:
+    """Name the settings in which two configurations differ, as `key: old -> new`; empty if none."""
+    before, after = flatten(old.model_dump()), flatten(new.model_dump())
+    return ", ".join(
+        f"{key}: {json.dumps(before[key])} -> {json.dumps(after[key])}"
+        for key in after
+        if before.get(key) != after[key]
+    )
+
+
+def _apply_override(values: dict[str, Any], override: str) -> None:
+    """Set one `section.key=value` in nested values, in place."""
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"-p: expected section.key=value, got {override!r}; write e.g. distill.temperature=2")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    *sections, last = _canonical(key.strip()).split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise UserError(f"-p: expected a section before the dot, got {override!r}; `{section}` holds a value")
+    values[last] = value
+
+
+def _canonical(path: str) -> str:
+    """Replace an alias by the key that it means."""
+    return ALIASES.get(path, path)
+
+
+def _resolve_aliases(values: dict[str, Any]) -> dict[str, Any]:
+    """Replace aliases in the sections by the declared keys."""
+    resolved = {}
+    for section, content in values.items():
+        if isinstance(content, dict):
+            renamed: dict[str, Any] = {}
+            for key, value in content.items():
+                name = _canonical(f"{section}.{key}").rpartition(".")[2]
+                if name in renamed:
+                    raise UserError(f"{section}.{key}: expected one of {name} and its alias, got both; keep one")
+                renamed[name] = value
+            content = renamed
+        resolved[section] = content
+    return resolved
+
+
+def _describe(error: ValidationError) -> str:
+    """Turn the first problem that pydantic found into one line a user can act on."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    value = first["input"]
+    if first["type"] == "extra_forbidden":
+        return _describe_unknown(path)
+    if isinstance(error_in_validator := first.get("ctx", {}).get("error"), UserError):
+        return str(error_in_validator)
+    constraint = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    more = f" ({len(error.errors()) - 1} more problem(s) after this one)" if len(error.errors()) > 1 else ""
+    return f"{path}: expected {constraint}, got {value!r} ({type(value).__name__}); correct the value{more}"
+
+
+def _describe_unknown(path: str) -> str:
+    """Say that a key is unknown and what it was probably meant to be."""
+    known = list(flatten(Config().model_dump())) + list(Config.model_fields) + list(ALIASES)
+    section, _, key = path.rpartition(".")
+    siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == section}
+    near = [siblings[name] for name in difflib.get_close_matches(key, siblings, n=1)]
+    near = near or difflib.get_close_matches(path, known, n=1)
+    same_name = [name for name in known if name.rpartition(".")[2] == key]
+    hint = (near or same_name)[:1]
+    todo = f"did you mean {hint[0]!r}?" if hint else f"known here: {', '.join(siblings)}"
+    return f"{path}: expected a known key, got {path!r}; {todo}"

@@ -1,0 +1,1 @@
+"""Room 01: corpora, tokenizers, alignment of two tokenizers, packing."""

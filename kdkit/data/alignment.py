@@ -1,0 +1,72 @@
+"""Byte alignment of two tokenizations of one text: which tokens cover the same bytes.
+
+Letters: g groups, v vocabulary. Two models with different tokenizers can be compared only after the
+same text prefix; a group is the shortest stretch of text that both tokenizers start and end together.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+def align_ends(first_ends: np.ndarray, second_ends: np.ndarray) -> np.ndarray:
+    """Group the tokens of two tokenizations by the byte positions where both end a token.
+
+    Args:
+        first_ends: int array, byte at which each token of the first tokenization ends, non-decreasing.
+        second_ends: the same for the second.
+
+    Returns:
+        int64 array, g 4: first_start, first_stop, second_start, second_stop, as token indices. The
+        groups follow each other without gaps; bytes that only one side covers are in no group.
+    """
+    common = np.intersect1d(first_ends, second_ends)
+    common = common[common > 0]
+    first_stops = np.searchsorted(first_ends, common, side="right")
+    second_stops = np.searchsorted(second_ends, common, side="right")
+    stops = np.stack([first_stops, second_stops], axis=1).reshape(-1, 2)
+    starts = np.concatenate([np.zeros((1, 2), dtype=np.int64), stops])[: len(stops)]
+    return np.stack([starts[:, 0], stops[:, 0], starts[:, 1], stops[:, 1]], axis=1).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class VocabularyOverlap:
+    """Ids of the tokens that two vocabularies spell with the same bytes."""
+
+    student_ids: np.ndarray
+    """int64, one id per common token."""
+    teacher_ids: np.ndarray
+    """int64, the same tokens in the teacher's vocabulary."""
+    student_size: int
+    teacher_size: int
+
+    @property
+    def share_of_student(self) -> float:
+        """Share of the student's vocabulary that the teacher has too."""
+        return len(self.student_ids) / self.student_size
+
+    @property
+    def share_of_teacher(self) -> float:
+        """Share of the teacher's vocabulary that the student has too."""
+        return len(self.teacher_ids) / self.teacher_size
+
+
+def overlap_vocabularies(
+    student_table: list[bytes | None], teacher_table: list[bytes | None], end_ids: tuple[int, int] | None = None
+) -> VocabularyOverlap:
+    """Pair the ids that stand for the same bytes.
+
+    Args:
+        student_table: `token_bytes` of the student's tokenizer.
+        teacher_table: `token_bytes` of the teacher's.
+        end_ids: ids that end a document in the student and in the teacher; paired too if given.
+    """
+    # where two ids share bytes (<0x41> and A), the ordinary piece replaces the byte-fallback one,
+    # which SentencePiece vocabularies list first
+    teacher_id_of = {piece: token_id for token_id, piece in enumerate(teacher_table) if piece}
+    student_id_of = {piece: token_id for token_id, piece in enumerate(student_table) if piece}
+    pairs = sorted((student_id_of[piece], teacher_id_of[piece]) for piece in student_id_of.keys() & teacher_id_of.keys())
+    if end_ids is not None:
+        pairs.append(end_ids)
+    ids = np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    return VocabularyOverlap(ids[:, 0], ids[:, 1], len(student_table), len(teacher_table))

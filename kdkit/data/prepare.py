@@ -1,0 +1,208 @@
+"""The data stage: from a configuration to windows in the run folder (notebook 01).
+
+Everything is determined by the configuration and the corpus; results are kept in the cache under a
+hash of both, and linked into the run's `data/`.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from kdkit.config import BUILD, Config
+from kdkit.data.alignment import VocabularyOverlap, overlap_vocabularies
+from kdkit.data.corpora import Corpus, load_corpus, split_documents
+from kdkit.data.packing import PAD, Windows, pack_windows
+from kdkit.data.tokenizers import end_token_id, load_tokenizer, token_bytes, tokenizers_match, train_tokenizer
+from kdkit.errors import UserError
+from kdkit.runs import Run, cached_folder, fingerprint, fingerprint_files, link_folder
+
+FORMAT = 2
+"""Raise it when the meaning of the stored arrays changes: old caches are then left alone."""
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """What the later rooms need: windows of both splits, both tokenizers, and the facts about them."""
+
+    train: Windows
+    evaluation: Windows
+    student_tokenizer: PreTrainedTokenizerFast
+    teacher_tokenizer: PreTrainedTokenizerFast
+    overlap: VocabularyOverlap
+    manifest: dict[str, Any]
+
+    @property
+    def same_tokenizer(self) -> bool:
+        """Whether student and teacher ids mean the same tokens."""
+        return self.manifest["same_tokenizer"]
+
+    @property
+    def key(self) -> str:
+        """Fingerprint of all that made this data."""
+        return self.manifest["key"]
+
+
+def prepare_data(config: Config, run: Run) -> PreparedData:
+    """Read, split, tokenize, align and pack; or open what an earlier call made of the same inputs.
+
+    Raises:
+        UserError: see `load_corpus`, `load_tokenizer`; a loss that does not fit the tokenizers; a
+            corpus shorter than one sequence.
+    """
+    folder = build_data(config, run.cache_path)
+    if not (run.path / "data" / folder.name).is_file():
+        link_folder(folder, run.path / "data")
+    return open_data(run.path / "data")
+
+
+def build_data(config: Config, cache_path: Path) -> Path:
+    """Return the cache folder with the prepared data of a configuration, making it if needed."""
+    corpus = load_corpus(config.data, cache_path)
+    key = fingerprint(FORMAT, corpus.fingerprint, config.seed, _relevant_settings(config))
+    folder, _ = cached_folder(cache_path / "data", key, lambda path: _build(config, corpus, key, path))
+    return folder
+
+
+def open_data(folder: Path) -> PreparedData:
+    """Open a folder that `build_data` made."""
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    student_tokenizer = load_tokenizer(folder / "student_tokenizer", "student.path")
+    teacher_tokenizer = load_tokenizer(folder / "teacher_tokenizer", "teacher.path")
+    return PreparedData(
+        train=Windows.load(folder / "train"),
+        evaluation=Windows.load(folder / "evaluation"),
+        student_tokenizer=student_tokenizer,
+        teacher_tokenizer=teacher_tokenizer,
+        overlap=_overlap(student_tokenizer, teacher_tokenizer),
+        manifest=manifest,
+    )
+
+
+def alignment_examples(data: PreparedData, count: int) -> list[dict[str, str]]:
+    """Show evaluation tokens side by side, for people: text of the student's and the teacher's tokens."""
+    tokens = _aligned_tokens(data)
+    return [next(tokens) for _ in range(count)]
+
+
+def _aligned_tokens(data: PreparedData) -> Iterator[dict[str, str]]:
+    """Yield, token by token, the student's text and the teacher's where one position predicts both."""
+    windows, teacher, student = data.evaluation, data.teacher_tokenizer, data.student_tokenizer
+    arrays = windows.student_ids, windows.teacher_ids, windows.teacher_positions, windows.same_token
+    for row, teacher_row, positions, same_token in zip(*arrays, strict=True):
+        for token_id, position, same in zip(row[1:], positions, same_token, strict=False):
+            if token_id != PAD:
+                text = teacher.decode(teacher_row[position + 1]) if same else "-"
+                yield {"student": student.decode(token_id), "teacher": text}
+
+
+def _relevant_settings(config: Config) -> list[Any]:
+    """Collect the settings that decide the tokenizers and the windows."""
+    student, teacher = config.student, config.teacher
+    return [
+        config.data.evaluation_fraction,
+        config.data.max_length,
+        teacher_max_length(config),
+        [teacher.build.vocab_size] if teacher.path == BUILD else [_identify(teacher.path), teacher.revision],
+        [student.build.tokenizer, student.build.vocab_size] if student.path == BUILD else [_identify(student.path), student.revision],
+        config.distill.loss,
+    ]
+
+
+def _identify(path: str) -> str:
+    """Name a model: a hub name by itself, a folder by what its tokenizer files hold."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return path
+    return fingerprint(*(fingerprint_files(f) for f in sorted(folder.glob("*")) if f.is_file() and f.suffix in (".json", ".txt", ".model")))
+
+
+def teacher_max_length(config: Config) -> int:
+    """Return the longest teacher sequence in tokens."""
+    return config.teacher.max_length or 2 * config.data.max_length
+
+
+def _build(config: Config, corpus: Corpus, key: str, folder: Path) -> None:
+    """Fill a folder with tokenizers, windows and the manifest."""
+    train_documents, evaluation_documents = split_documents(
+        corpus.documents, config.data.evaluation_fraction, config.seed
+    )
+    teacher_tokenizer = _teacher_tokenizer(config, train_documents)
+    student_tokenizer = _student_tokenizer(config, train_documents, teacher_tokenizer)
+    same = tokenizers_match(student_tokenizer, teacher_tokenizer)
+    _check_loss(config, same, len(student_tokenizer), len(teacher_tokenizer))
+    overlap = _overlap(student_tokenizer, teacher_tokenizer)
+    lengths = config.data.max_length, teacher_max_length(config)
+    train, lost = pack_windows(train_documents, student_tokenizer, teacher_tokenizer, overlap, *lengths)
+    evaluation, _ = pack_windows(evaluation_documents, student_tokenizer, teacher_tokenizer, overlap, *lengths)
+    for name, windows in (("training", train), ("evaluation", evaluation)):
+        tokens = int(windows.describe()["student_tokens"])
+        if tokens < config.data.max_length - 1:
+            raise UserError(
+                f"data.path: expected at least one sequence of {config.data.max_length} tokens of {name} text, "
+                f"got {tokens} tokens from {corpus.source!r}; give more text or lower data.max_length"
+            )
+    train.save(folder / "train")
+    evaluation.save(folder / "evaluation")
+    student_tokenizer.save_pretrained(folder / "student_tokenizer")
+    teacher_tokenizer.save_pretrained(folder / "teacher_tokenizer")
+    manifest = {
+        "key": key,
+        "corpus": {
+            "source": corpus.source,
+            "fingerprint": corpus.fingerprint,
+            "num_documents": len(corpus.documents),
+            "num_duplicates": corpus.num_duplicates,
+            "train_documents": len(train_documents),
+            "evaluation_documents": len(evaluation_documents),
+        },
+        "train": train.describe() | {"bytes_left_out": lost},
+        "evaluation": evaluation.describe(),
+        "same_tokenizer": same,
+        "vocabulary": {
+            "student": len(student_tokenizer),
+            "teacher": len(teacher_tokenizer),
+            "common": len(overlap.student_ids),
+        },
+        "openings": [text[:2_000] for text in evaluation_documents[:64]],
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+    (folder / key).touch()
+
+
+def _teacher_tokenizer(config: Config, documents: list[str]) -> PreTrainedTokenizerFast:
+    """Train the built teacher's tokenizer, or load the given teacher's."""
+    teacher = config.teacher
+    if teacher.path == BUILD:
+        return train_tokenizer(documents, teacher.build.vocab_size)
+    return load_tokenizer(teacher.path, "teacher.path", teacher.revision, teacher.trust_remote_code)
+
+
+def _student_tokenizer(
+    config: Config, documents: list[str], teacher_tokenizer: PreTrainedTokenizerFast
+) -> PreTrainedTokenizerFast:
+    """Train the built student's tokenizer, share the teacher's, or load the given student's."""
+    student = config.student
+    if student.path != BUILD:
+        return load_tokenizer(student.path, "student.path", student.revision, student.trust_remote_code)
+    if student.build.tokenizer == "teacher":
+        return teacher_tokenizer
+    return train_tokenizer(documents, student.build.vocab_size)
+
+
+def _check_loss(config: Config, same_tokenizer: bool, student_size: int, teacher_size: int) -> None:
+    """Refuse a loss that compares ids of different tokenizers."""
+    if config.distill.loss == "forward_kl" and not same_tokenizer:
+        raise UserError(
+            f"distill.loss: expected one tokenizer for 'forward_kl', got a student with {student_size} entries and a "
+            f"teacher with {teacher_size}, whose ids mean different tokens; set distill.loss=overlap_kl"
+        )
+
+
+def _overlap(student_tokenizer: PreTrainedTokenizerFast, teacher_tokenizer: PreTrainedTokenizerFast) -> VocabularyOverlap:
+    """Pair the common tokens, the end of a document among them."""
+    ends = end_token_id(student_tokenizer), end_token_id(teacher_tokenizer)
+    return overlap_vocabularies(token_bytes(student_tokenizer), token_bytes(teacher_tokenizer), ends)

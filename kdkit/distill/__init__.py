@@ -1,0 +1,1 @@
+"""Room 03: divergences, the trainer, the student and its baselines."""

@@ -1,0 +1,48 @@
+"""The student: a small Llama from random weights, or a pretrained causal LM."""
+
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from kdkit.config import BUILD, Config
+from kdkit.data.packing import PAD
+from kdkit.data.prepare import PreparedData
+from kdkit.data.tokenizers import end_token_id, start_token_id
+from kdkit.runs import seed_everything
+from kdkit.teacher.loading import check_fits, load_causal_lm
+
+
+def make_student(config: Config, data: PreparedData) -> PreTrainedModel:
+    """Make the student before its first step; equal seeds give equal weights, in fp32.
+
+    Raises:
+        UserError: see `load_causal_lm` and `check_fits`.
+    """
+    seed_everything(config.seed)
+    if config.student.path == BUILD:
+        return LlamaForCausalLM(_architecture(config, data))
+    model = load_causal_lm(
+        config.student.path,
+        "student.path",
+        revision=config.student.revision,
+        trust_remote_code=config.student.trust_remote_code,
+    )
+    longest = int((data.train.student_ids != PAD).sum(axis=1).max())
+    check_fits(model, len(data.student_tokenizer), longest, "student.path", "data.max_length")
+    return model
+
+
+def _architecture(config: Config, data: PreparedData) -> LlamaConfig:
+    """Describe the built student to transformers."""
+    build = config.student.build
+    return LlamaConfig(
+        vocab_size=len(data.student_tokenizer),
+        hidden_size=build.hidden_size,
+        num_hidden_layers=build.num_layers,
+        num_attention_heads=build.num_heads,
+        num_key_value_heads=build.num_heads,
+        intermediate_size=build.intermediate_size,
+        max_position_embeddings=max(config.data.max_length, 512),
+        tie_word_embeddings=True,
+        bos_token_id=start_token_id(data.student_tokenizer),
+        eos_token_id=end_token_id(data.student_tokenizer),
+        pad_token_id=data.student_tokenizer.pad_token_id,
+    )

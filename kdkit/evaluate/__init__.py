@@ -1,0 +1,1 @@
+"""Room 04: language quality, retention and compression."""

@@ -1,0 +1,103 @@
+"""What a model costs: parameters, bytes, speed and memory."""
+
+import ctypes
+import gc
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from kdkit.data.packing import Windows
+from kdkit.teacher.batches import IGNORE_INDEX, Side
+from kdkit.teacher.scoring import autocast, iterate_batches
+
+
+def count_parameters(model: PreTrainedModel) -> int:
+    """Count parameters; tied weights count once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_bytes(model: PreTrainedModel) -> int:
+    """Sum the bytes of parameters and buffers as they lie in memory."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def measure_speed(
+    model: PreTrainedModel, windows: Windows, side: Side, batch_size: int, autocast_dtype: torch.dtype | None = None
+) -> dict[str, float]:
+    """Time forward passes over windows, after one pass to warm up.
+
+    Returns:
+        `tokens_per_second` in the model's own tokens, and `bytes_per_second` of text, which compares
+        models whose tokenizers differ.
+    """
+    batches = list(iterate_batches(windows, side, batch_size))
+    forward(model, batches[0]["input_ids"], autocast_dtype)
+    _synchronize(model)
+    start = time.perf_counter()
+    for batch in batches:
+        forward(model, batch["input_ids"], autocast_dtype)
+    _synchronize(model)
+    seconds = time.perf_counter() - start
+    tokens = sum(int((batch["labels"] != IGNORE_INDEX).sum()) for batch in batches)
+    return {"tokens_per_second": tokens / seconds, "bytes_per_second": float(windows.num_bytes.sum()) / seconds}
+
+
+def measure_peak_memory(
+    model: PreTrainedModel, windows: Windows, side: Side, batch_size: int, autocast_dtype: torch.dtype | None = None
+) -> int | None:
+    """Return the bytes that the weights and the forward pass of one batch occupy at their peak.
+
+    On a GPU: allocated memory. On Linux without one: the growth of the process's resident memory
+    during the pass, plus the weights; None on other systems.
+    """
+    batch = next(iter(iterate_batches(windows, side, batch_size)))
+
+    def run() -> None:
+        forward(model, batch["input_ids"], autocast_dtype)
+
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(model.device)
+        before = torch.cuda.memory_allocated(model.device)
+        run()
+        return torch.cuda.max_memory_allocated(model.device) - before + count_bytes(model)
+    if not sys.platform.startswith("linux"):
+        return None
+    return _resident_growth(run) + count_bytes(model)
+
+
+@torch.no_grad()
+def forward(model: PreTrainedModel, input_ids: torch.Tensor, autocast_dtype: torch.dtype | None) -> None:
+    """Run one forward pass and drop its result."""
+    with autocast(model, autocast_dtype):
+        model(input_ids=input_ids.to(model.device))
+
+
+def _synchronize(model: PreTrainedModel) -> None:
+    """Wait for the GPU, so that a clock read next is true."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+
+
+def _resident_growth(action: Callable[[], None]) -> int:
+    """Return how many bytes the resident memory of this process grows at most during an action (Linux)."""
+    gc.collect()
+    # freed blocks that malloc keeps would hide the growth: give them back to the system first
+    ctypes.CDLL(None).malloc_trim(0)
+    # writing 5 resets the peak (VmHWM) to the present size: man 5 proc
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _read_status("VmRSS")
+    action()
+    return max(0, _read_status("VmHWM") - before)
+
+
+def _read_status(name: str) -> int:
+    """Read one size of /proc/self/status in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(f"/proc/self/status has no {name}")

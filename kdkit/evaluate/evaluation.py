@@ -1,0 +1,145 @@
+"""The evaluation stage: teacher, student and baselines on the same held-out text (notebook 04)."""
+
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from kdkit.config import Config
+from kdkit.data.packing import Windows
+from kdkit.data.prepare import PreparedData
+from kdkit.distill.train import BASELINE, EQUAL_TIME, STUDENT
+from kdkit.errors import UserError
+from kdkit.evaluate.compression import count_bytes, count_parameters, measure_peak_memory, measure_speed
+from kdkit.teacher.continuations import choose_prompts, continue_prompts
+from kdkit.evaluate.language import gap_closed, paired_interval
+from kdkit.evaluate.retention import measure_retention
+from kdkit.hardware import Hardware
+from kdkit.runs import Run
+from kdkit.teacher.batches import Side
+from kdkit.teacher.loading import load_causal_lm
+from kdkit.teacher.prepare import Teacher
+from kdkit.teacher.scoring import Score, score_windows
+
+
+def evaluate_run(
+    config: Config, run: Run, data: PreparedData, teacher: Teacher, hardware: Hardware
+) -> dict[str, Any]:
+    """Measure every model of a run and write `evaluation.json`.
+
+    Returns:
+        `models` (per model: language, cost), `retention`, `compression` (teacher to student),
+        `gap_closed` (None without a gap), `difference` (baseline - student with its interval) and
+        `continuations`.
+
+    Raises:
+        UserError: the run has no trained student or baseline.
+    """
+    windows = data.evaluation.first(config.evaluate.max_sequences)
+    students = load_students(config, run, hardware)
+    models: dict[str, tuple[PreTrainedModel, Side]] = {"teacher": (teacher.model, "teacher")}
+    models |= {name: (model, "student") for name, model in students.items()}
+    scores = {
+        name: score_windows(model, windows, side, config.evaluate.batch_size, hardware.autocast_dtype)
+        for name, (model, side) in models.items()
+    }
+    costs = {name: _cost(model, windows, side, config, hardware) for name, (model, side) in models.items()}
+    training = run.read_json("training.json")
+    entries = {
+        name: {"perplexity": scores[name].perplexity, "bits_per_byte": scores[name].bits_per_byte}
+        | costs[name]
+        | ({"training": training[name]} if name in training else {})
+        for name in models
+    }
+    evaluation = {
+        "models": entries,
+        "retention": measure_retention(
+            teacher.model,
+            students,
+            data,
+            windows,
+            batch_size=config.evaluate.batch_size,
+            top_k=config.evaluate.top_k,
+            autocast_dtype=hardware.autocast_dtype,
+        ),
+        "compression": _compression(entries),
+        "gap_closed": gap_closed(*(scores[name].bits_per_byte for name in ("teacher", STUDENT, BASELINE))),
+        "differences": _differences(scores, config.seed),
+        "evaluated": {"windows": len(windows), "bytes": int(windows.num_bytes.sum()), "hardware": hardware.reason},
+        "continuations": _continuations(config, data, models),
+    }
+    run.write_json("evaluation.json", evaluation)
+    return evaluation
+
+
+def load_students(config: Config, run: Run, hardware: Hardware) -> dict[str, PreTrainedModel]:
+    """Load the student and the baselines that the run has.
+
+    Raises:
+        UserError: notebook 03 has not finished.
+    """
+    names = [STUDENT, BASELINE] + [EQUAL_TIME] * config.distill.equal_time_baseline
+    for name in names:
+        if not (run.path / name).is_dir():
+            raise UserError(
+                f"run {run.name!r}: expected a trained {name} in {run.path}, got none; run notebook 03 first: "
+                f"python -m kdkit run CONFIG --name {run.name} --only 03"
+            )
+    return {
+        name: load_causal_lm(str(run.path / name), "student.path", device=hardware.device).requires_grad_(False)
+        for name in names
+    }
+
+
+def _cost(model: PreTrainedModel, windows: Windows, side: Side, config: Config, hardware: Hardware) -> dict[str, Any]:
+    """Measure what a model costs to keep and to run."""
+    few = windows.first(4 * config.evaluate.batch_size)
+    options = (few, side, config.evaluate.batch_size, hardware.autocast_dtype)
+    return {
+        "parameters": count_parameters(model),
+        "size_bytes": count_bytes(model),
+        **measure_speed(model, *options),
+        "peak_memory_bytes": measure_peak_memory(model, *options),
+    }
+
+
+def _compression(entries: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Compare the student's cost with the teacher's: how many times smaller, faster."""
+    teacher, student = entries["teacher"], entries[STUDENT]
+    return {
+        "parameters": teacher["parameters"] / student["parameters"],
+        "size": teacher["size_bytes"] / student["size_bytes"],
+        "speed": student["bytes_per_second"] / teacher["bytes_per_second"],
+    }
+
+
+def _differences(scores: dict[str, Score], seed: int) -> dict[str, dict[str, Any]]:
+    """Compare every baseline with the student: baseline - student in bits per byte, above 0 = student better."""
+    return {
+        name: {
+            "bits_per_byte": score.bits_per_byte - scores[STUDENT].bits_per_byte,
+            "interval_95": paired_interval(score, scores[STUDENT], seed),
+        }
+        for name, score in scores.items()
+        if name not in ("teacher", STUDENT)
+    }
+
+
+def _continuations(
+    config: Config, data: PreparedData, models: dict[str, tuple[PreTrainedModel, Side]]
+) -> list[dict[str, str]]:
+    """Let every model continue the same openings."""
+    settings = config.evaluate
+    prompts = choose_prompts(data.manifest["openings"], settings.num_prompts, settings.prompt_length)
+    tokenizers = {"teacher": data.teacher_tokenizer, "student": data.student_tokenizer}
+    texts = {
+        name: continue_prompts(
+            model,
+            tokenizers[side],
+            prompts,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.generation_temperature,
+            seed=config.seed,
+        )
+        for name, (model, side) in models.items()
+    }
+    return [{"prompt": prompt} | {name: texts[name][i] for name in models} for i, prompt in enumerate(prompts)]

@@ -1,0 +1,173 @@
+"""Which device, which precision, and why; what a P100, a T4 and a CPU can and cannot do.
+
+The decision is made once, carries its reason as a sentence, and is printed by every notebook that
+computes. `read_cuda` looks at the machine; `choose_hardware` is a pure function of what it saw.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from kdkit.errors import UserError
+
+BF16_CAPABILITY = (8, 0)
+"""First compute capability with bf16 units. torch's own answer is True by emulation below it."""
+
+FP16_BUILD_ADVICE = (
+    "install a torch build for it (Pascal: pip install 'torch==2.10.0+cu126' from PyTorch's cu126 index, "
+    "then restart), or set train.device=cpu"
+)
+
+
+@dataclass(frozen=True)
+class CudaFacts:
+    """What torch and the driver say about the GPUs of this machine."""
+
+    names: tuple[str, ...] = ()
+    """One name per GPU; empty: no usable CUDA."""
+    capability: tuple[int, int] = (0, 0)
+    """Compute capability of the first GPU."""
+    memory_bytes: int = 0
+    """Memory of the first GPU."""
+    arch_list: tuple[str, ...] = ()
+    """Architectures that this torch build holds kernels for, such as `sm_75`."""
+    backward_error: str = ""
+    """What a tiny elementwise + reduction + backward raised on the first GPU; empty: it ran."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where to compute, in which precision, and the reason in words."""
+
+    device: str
+    """`cpu` or `cuda:0`: the student's device."""
+    teacher_device: str
+    """`cuda:1` on two GPUs, else the student's device."""
+    precision: str
+    """`fp32`, `fp16` (autocast and GradScaler) or `bf16` (autocast)."""
+    profile: str
+    """`p100`, `t4`, `t4x2`, `cpu` or `gpu`."""
+    reason: str
+    """Why this device and this precision."""
+
+    @property
+    def teacher_dtype(self) -> torch.dtype:
+        """Dtype of the frozen teacher: half where autocast is half, fp32 on a CPU."""
+        return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[self.precision]
+
+    @property
+    def autocast_dtype(self) -> torch.dtype | None:
+        """Dtype for autocast; None: no autocast."""
+        return None if self.precision == "fp32" else self.teacher_dtype
+
+
+def find_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
+    """Look at this machine and choose; see `choose_hardware` for what is refused."""
+    return choose_hardware(read_cuda() if device != "cpu" else CudaFacts(), device, precision)
+
+
+def read_cuda() -> CudaFacts:
+    """Ask torch for the GPUs, and try a tiny backward on the first: only running it tells the truth."""
+    if not torch.cuda.is_available():
+        return CudaFacts()
+    properties = torch.cuda.get_device_properties(0)
+    return CudaFacts(
+        names=tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())),
+        capability=torch.cuda.get_device_capability(0),
+        memory_bytes=properties.total_memory,
+        arch_list=tuple(torch.cuda.get_arch_list()),
+        backward_error=tiny_backward("cuda:0"),
+    )
+
+
+def tiny_backward(device: str) -> str:
+    """Run elementwise, reduction and backward kernels; return the error, or an empty string.
+
+    On a GPU whose architecture the build lacks, a matrix product can still work while these fail.
+    """
+    try:
+        x = torch.ones(64, device=device, requires_grad=True)
+        (x.sin() * x).sum().backward()
+        return "" if bool(torch.isfinite(x.grad).all()) else "the gradient is not finite"
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+
+
+def architecture_is_supported(capability: tuple[int, int], arch_list: tuple[str, ...]) -> bool:
+    """Say whether a build with these architectures has code for this GPU.
+
+    Machine code `sm_70` serves 7.0 and later 7.x; portable code `compute_70` serves 7.0 and all later.
+    """
+    for arch in arch_list:
+        kind, _, number = arch.partition("_")
+        digits = number.rstrip("af")
+        built = (int(digits[:-1]), int(digits[-1]))
+        if kind == "compute" and built <= capability:
+            return True
+        if kind == "sm" and built[0] == capability[0] and built[1] <= capability[1]:
+            return True
+    return False
+
+
+def choose_hardware(facts: CudaFacts, device: str = "auto", precision: str = "auto") -> Hardware:
+    """Choose device and precision from the facts and the wishes of the configuration.
+
+    Args:
+        facts: what `read_cuda` saw.
+        device: `auto`, `cpu` or `cuda`.
+        precision: `auto`, `fp32`, `fp16` or `bf16`.
+
+    Raises:
+        UserError: CUDA asked for and absent, a GPU this torch build has no kernels for, a precision
+            that the device does not have.
+    """
+    if device == "cuda" and not facts.names:
+        raise UserError(
+            "train.device: expected a CUDA GPU, got none that torch can see; choose a GPU accelerator in the "
+            "notebook's settings, or set train.device=auto"
+        )
+    if device == "cpu" or not facts.names:
+        return _choose_cpu(device, precision)
+    name, capability = facts.names[0], ".".join(map(str, facts.capability))
+    if facts.backward_error or not architecture_is_supported(facts.capability, facts.arch_list):
+        seen = facts.backward_error or f"no kernels for sm_{capability.replace('.', '')}"
+        raise UserError(
+            f"train.device: expected a GPU this torch build ({', '.join(facts.arch_list)}) can run on, "
+            f"got {name} (capability {capability}): {seen}; {FP16_BUILD_ADVICE}"
+        )
+    has_bf16 = facts.capability >= BF16_CAPABILITY
+    if precision == "bf16" and not has_bf16:
+        raise UserError(
+            f"train.precision: expected fp16 or fp32 on {name}, got 'bf16'; capability {capability} only "
+            "emulates bf16 (8.0 and later have it), so set train.precision=fp16"
+        )
+    chosen, why = (precision, "asked for by train.precision")
+    if precision == "auto":
+        chosen = "bf16" if has_bf16 else "fp16"
+        why = f"capability {capability} {'has bf16 units' if has_bf16 else 'has no bf16 units, so fp16 with GradScaler'}"
+    profile = _profile(facts)
+    where = f"{name}, {facts.memory_bytes / 2**30:.0f} GB"
+    teacher = "cuda:1" if len(facts.names) > 1 else "cuda:0"
+    split = "; teacher on cuda:1, student on cuda:0" if len(facts.names) > 1 else ""
+    return Hardware("cuda:0", teacher, chosen, profile, f"{where}: {chosen}, {why}{split}")
+
+
+def _choose_cpu(device: str, precision: str) -> Hardware:
+    """Choose for a machine, or a wish, without a GPU."""
+    if precision == "fp16":
+        raise UserError(
+            "train.precision: expected fp32 or bf16 on a CPU, got 'fp16'; fp16 training needs a GPU, "
+            "so set train.precision=auto"
+        )
+    chosen = "fp32" if precision == "auto" else precision
+    why = "asked for by train.device" if device == "cpu" else "no CUDA GPU is visible"
+    return Hardware("cpu", "cpu", chosen, "cpu", f"CPU: {chosen}, {why}")
+
+
+def _profile(facts: CudaFacts) -> str:
+    """Name the machine's profile by its first GPU."""
+    if "P100" in facts.names[0]:
+        return "p100"
+    if "T4" in facts.names[0]:
+        return "t4x2" if len(facts.names) > 1 else "t4"
+    return "gpu"

@@ -1,0 +1,170 @@
+"""Running the notebooks in order with papermill: what `python -m kdkit run` does.
+
+A stage is skipped only if it finished and everything that went into it is unchanged: configuration,
+notebook, package, corpus, teacher, and the stages before it.
+"""
+
+import difflib
+import re
+import shlex
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdkit.config import BUILD, Config, dump_config
+from kdkit.errors import UserError
+from kdkit.runs import Run, find_root, fingerprint, fingerprint_files
+from kdkit.session import open_session, plan_session
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """What a user asked for on the command line."""
+
+    config: str
+    overrides: list[str] = field(default_factory=list)
+    name: str = ""
+    runs_dir: str = "runs"
+    first: str = ""
+    """Run from this stage on, even if it is done: `03` or `03_distill`."""
+    only: str = ""
+    """Run these stages only, even if they are done: `04,05`."""
+    resume: bool = False
+    """Continue an interrupted training from its checkpoint."""
+
+
+def run_notebooks(request: RunRequest) -> Run:
+    """Run the notebooks of a request and return the run.
+
+    Raises:
+        UserError: anything that the user can correct; found before the first notebook where possible.
+        RuntimeError: a notebook failed.
+    """
+    stages = find_stages(find_root())
+    forced = choose_stages(stages, request.first, request.only)
+    session = request.config, request.overrides, request.name, request.runs_dir
+    config, run = plan_session(*session)
+    source = check_inputs(config, run)
+    config, run = open_session(*session)
+    print(f"run {run.name}: {run.path}", flush=True)
+    chain = [dump_config(config), source, fingerprint_files(Path(__file__).parent)]
+    for stage, notebook in stages.items():
+        chain = [fingerprint(chain, fingerprint_files(notebook))]
+        if request.only and stage not in forced:
+            continue
+        status = run.status().get(stage, {})
+        if stage not in forced and status.get("state") == "done" and status.get("inputs") == chain[0]:
+            print(f"{stage}: done before, inputs unchanged, skipped", flush=True)
+            continue
+        _run_stage(request, run, stage, notebook, chain[0])
+    return run
+
+
+def find_stages(root: Path) -> dict[str, Path]:
+    """Return the numbered notebooks of the language-model story, in order, by name."""
+    return {path.stem: path for path in sorted((root / "notebooks").glob("0[1-5]_*.ipynb"))}
+
+
+def choose_stages(stages: dict[str, Path], first: str, only: str) -> set[str]:
+    """Resolve `--from` and `--only` to the stages that must run.
+
+    Raises:
+        UserError: no stage of that name or number.
+    """
+
+    def resolve(text: str, option: str) -> str:
+        found = [stage for stage in stages if text in (stage, stage[:2], stage[3:])]
+        if not found:
+            near = difflib.get_close_matches(text, [name for stage in stages for name in (stage, stage[3:])], n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "use the number or the name"
+            raise UserError(f"{option}: expected one of {', '.join(stages)}, got {text!r}; {hint}")
+        return found[0]
+
+    if only:
+        return {resolve(text.strip(), "--only") for text in only.split(",")}
+    if first:
+        start = list(stages).index(resolve(first, "--from"))
+        return set(list(stages)[start:])
+    return set()
+
+
+def check_inputs(config: Config, run: Run) -> str:
+    """Find a user's mistakes before anything is written to the run; return a fingerprint of the inputs.
+
+    The prepared data is made here if the cache does not have it: reading the corpus is the check.
+    """
+    from kdkit.data.prepare import build_data
+    from kdkit.hardware import find_hardware
+    from kdkit.teacher.loading import check_model_folder
+
+    find_hardware(config.train.device, config.train.precision)
+    parts = []
+    for path, key in ((config.teacher.path, "teacher.path"), (config.student.path, "student.path")):
+        if path != BUILD:
+            name = check_model_folder(path, key)
+            parts.append([[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(Path(name).glob("*"))])
+    return fingerprint(build_data(config, run.cache_path).name, parts)
+
+
+def run_notebook(notebook: Path, output: Path, parameters: dict[str, object], root: Path) -> None:
+    """Execute one notebook, passing on what it prints.
+
+    Raises:
+        UserError: a parameter that the notebook does not have, or a mistake found inside it.
+        RuntimeError: the notebook failed.
+    """
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    known = papermill.inspect_notebook(str(notebook))
+    for name in parameters:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "use one of these"
+            raise UserError(f"{notebook.name}: expected a parameter among {', '.join(known)}, got {name!r}; {hint}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(
+            str(notebook), str(output), parameters, kernel_name="python3", cwd=str(root), progress_bar=False,
+            stdout_file=sys.stdout, stderr_file=sys.stderr, log_output=False,
+        )  # fmt: skip
+    except papermill.PapermillExecutionError as error:
+        if error.ename == UserError.__name__:
+            raise UserError(error.evalue) from None
+        raise RuntimeError(f"{notebook.name} failed: {error.ename}: {error.evalue}; see {output}") from error
+    except DeadKernelError as error:
+        raise RuntimeError(
+            f"{notebook.name}: its kernel died, most often for lack of memory; lower "
+            f"train.per_device_train_batch_size or data.max_length (see {output})"
+        ) from error
+
+
+def _run_stage(request: RunRequest, run: Run, stage: str, notebook: Path, inputs: str) -> None:
+    """Execute one stage and keep its status."""
+    print(f"{stage}: started", flush=True)
+    parameters: dict[str, object] = {
+        "CONFIG": str(Path(request.config).resolve()),
+        "OVERRIDES": shlex.join(request.overrides),
+        "RUN": run.name,
+        "RUNS_DIR": str(run.path.parent),
+    }
+    if stage == "03_distill":
+        parameters["RESUME"] = request.resume
+    start = time.monotonic()
+    run.set_status(stage, state="running", inputs=inputs)
+
+    def finish(state: str, message: str = "") -> None:
+        seconds = round(time.monotonic() - start, 1)
+        run.set_status(stage, state=state, seconds=seconds, message=message, inputs=inputs)
+
+    try:
+        run_notebook(notebook, run.path / "notebooks" / notebook.name, parameters, find_root())
+    except KeyboardInterrupt:
+        finish("interrupted", "stopped by the user")
+        raise
+    except (UserError, RuntimeError) as error:
+        finish("failed", re.sub(r"\s+", " ", str(error)))
+        raise
+    finish("done")
+    print(f"{stage}: done in {time.monotonic() - start:.1f} s", flush=True)

@@ -1,0 +1,31 @@
+"""Showing results in a notebook: pictures as PNG and tables as HTML, which a saved notebook keeps."""
+
+from pathlib import Path
+
+from IPython.display import HTML, Image, Markdown
+
+from kdkit.report.tables import Table, to_html
+
+
+def show_picture(path: Path | None, otherwise: str = "") -> Image | Markdown:
+    """Show a saved picture; where there is none, say why."""
+    return Image(filename=str(path), width=820) if path is not None else Markdown(otherwise)
+
+
+def show_table(table: Table) -> HTML:
+    """Show a table; long text keeps its line breaks and stays on the left."""
+    style = "<style>.kdkit td, .kdkit th {text-align: left; vertical-align: top; white-space: pre-wrap}</style>"
+    return HTML(f"{style}<div class='kdkit'>{to_html(table)}</div>")
+
+
+def show_facts(facts: dict[str, object]) -> HTML:
+    """Show names and values, a line each."""
+    rows = [[name.replace("_", " "), _readable(value)] for name, value in facts.items() if not isinstance(value, list)]
+    return show_table((["", ""], rows))
+
+
+def _readable(value: object) -> str:
+    """Write numbers with as many digits as a person reads."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"

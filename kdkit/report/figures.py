@@ -1,0 +1,133 @@
+"""Pictures of a run, drawn from its JSON files and saved as PNG in `figures/`. Never imports torch."""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from kdkit.runs import Run
+
+COLOURS = {
+    "teacher": "#6b7280",
+    "student": "#0f766e",
+    "baseline": "#c2410c",
+    "baseline_equal_time": "#d97706",
+}
+LABELS = {
+    "teacher": "teacher",
+    "student": "student (distilled)",
+    "baseline": "baseline, equal steps",
+    "baseline_equal_time": "baseline, equal time",
+}
+
+
+def draw_alignment(run: Run) -> Path:
+    """Show how the student's tokens lie against the teacher's, and what the vocabularies share (01)."""
+    manifest = run.read_json("data/manifest.json")
+    facts, vocabulary = manifest["train"], manifest["vocabulary"]
+    bars = {
+        "student tokens the teacher\npredicts as the same token": facts["same_token_share"],
+        "student tokens that start where\na teacher token starts": facts["same_prefix_share"],
+        "student's vocabulary\nthat the teacher has": vocabulary["common"] / vocabulary["student"],
+        "teacher's vocabulary\nthat the student has": vocabulary["common"] / vocabulary["teacher"],
+    }
+    figure = Figure(figsize=(7.2, 2.6), layout="constrained")
+    axes = figure.subplots()
+    rectangles = axes.barh(list(bars), list(bars.values()), color=COLOURS["student"])
+    axes.bar_label(rectangles, [f"{share:.0%}" for share in bars.values()], padding=4)
+    axes.set(xlim=(0, 1.12), xlabel="share")
+    axes.invert_yaxis()
+    _tidy(axes)
+    return _save(figure, run, "alignment.png")
+
+
+def draw_expert_load(run: Run) -> Path | None:
+    """Show which share of the tokens each expert is sent, per layer (02); None for a dense teacher."""
+    load = run.read_json("teacher/probe.json")["expert_load"]
+    if load is None:
+        return None
+    even = 1 / len(load[0])
+    figure = Figure(figsize=(1.6 + 0.62 * len(load[0]), 1.5 + 0.36 * len(load)), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(load, cmap="YlGnBu", vmin=0, vmax=max(2 * even, max(map(max, load))), aspect="auto")
+    for layer, shares in enumerate(load):
+        for expert, share in enumerate(shares):
+            colour = "white" if share > 1.4 * even else "black"
+            axes.text(expert, layer, f"{share:.0%}", ha="center", va="center", fontsize=8, color=colour)
+    axes.set(xlabel="expert", ylabel="layer", xticks=range(len(load[0])), yticks=range(len(load)))
+    axes.set_title(f"share of tokens sent to each expert (even: {even:.0%})", fontsize=10)
+    figure.colorbar(image, ax=axes)
+    return _save(figure, run, "expert_load.png")
+
+
+def draw_learning_curves(run: Run) -> Path:
+    """Show bits per byte on held-out text over steps and over seconds (03); the teacher as a line."""
+    metrics = run.read_metrics()
+    figure = Figure(figsize=(9.2, 3.4), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, key, label in zip(panels, ("step", "seconds"), ("optimizer step", "training seconds"), strict=True):
+        for phase in ("student", "baseline", "baseline_equal_time"):
+            points = [m for m in metrics if m["phase"] == phase and "evaluation_bits_per_byte" in m and m["step"] > 0]
+            if points:
+                x, y = [m[key] for m in points], [m["evaluation_bits_per_byte"] for m in points]
+                axes.plot(x, y, marker="o", markersize=3.5, color=COLOURS[phase], label=LABELS[phase])
+        if (level := _teacher_level(run)) is not None:
+            axes.axhline(level, color=COLOURS["teacher"], linestyle="--", label=LABELS["teacher"])
+        axes.set(xlabel=label, ylabel="bits per byte, held-out text" if key == "step" else "")
+        _tidy(axes)
+    panels[0].legend(frameon=False, fontsize=8)
+    return _save(figure, run, "learning_curves.png")
+
+
+def draw_loss_terms(run: Run) -> Path:
+    """Show the terms of the student's loss over steps, raw, each on its own scale (03)."""
+    lines = [m for m in run.read_metrics() if m["phase"] == "student" and "loss" in m]
+    figure = Figure(figsize=(9.2, 2.6), layout="constrained")
+    names = {"ce_loss": "cross-entropy", "kd_loss": "divergence from the teacher", "grad_norm": "gradient norm"}
+    for axes, (key, label) in zip(figure.subplots(1, 3), names.items(), strict=True):
+        axes.plot([m["step"] for m in lines], [m[key] for m in lines], color=COLOURS["student"])
+        axes.set(xlabel="optimizer step", title=label)
+        axes.title.set_fontsize(10)
+        _tidy(axes)
+    return _save(figure, run, "loss_terms.png")
+
+
+def draw_quality_against_size(run: Run) -> Path:
+    """Show what each model costs and how well it predicts (04)."""
+    models = run.read_json("evaluation.json")["models"]
+    figure = Figure(figsize=(9.2, 2.4), layout="constrained")
+    panels = {
+        "bits_per_byte": ("bits per byte (lower is better)", "{:.3f}"),
+        "bytes_per_second": ("text read, kB per second", "{:.0f}"),
+        "size_bytes": ("weights, MB", "{:.1f}"),
+    }
+    scale = {"bits_per_byte": 1, "bytes_per_second": 1e3, "size_bytes": 1e6}
+    for axes, (key, (title, pattern)) in zip(figure.subplots(1, 3, sharey=True), panels.items(), strict=True):
+        values = [entry[key] / scale[key] for entry in models.values()]
+        rectangles = axes.barh([LABELS[name] for name in models], values, color=[COLOURS[name] for name in models])
+        axes.bar_label(rectangles, [pattern.format(value) for value in values], padding=3, fontsize=8)
+        axes.set_title(title, fontsize=10)
+        axes.margins(x=0.22)
+        _tidy(axes)
+    axes.invert_yaxis()
+    return _save(figure, run, "quality_against_size.png")
+
+
+def _teacher_level(run: Run) -> float | None:
+    """Return the teacher's bits per byte, if it has been probed."""
+    path = run.path / "teacher" / "probe.json"
+    return run.read_json("teacher/probe.json")["bits_per_byte"] if path.is_file() else None
+
+
+def _tidy(axes: Any) -> None:
+    """Remove the frame's upper and right side."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="both", alpha=0.25)
+
+
+def _save(figure: Figure, run: Run, name: str) -> Path:
+    """Save a figure in the run and return its path."""
+    path = run.path / "figures" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    return path

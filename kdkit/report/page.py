@@ -1,0 +1,80 @@
+"""The report stage: `report.html` (self-contained), `report.md` and the student's model card (notebook 05)."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from kdkit.report.figures import (
+    draw_alignment,
+    draw_expert_load,
+    draw_learning_curves,
+    draw_loss_terms,
+    draw_quality_against_size,
+)
+from kdkit.report.tables import comparison_table, continuations_table, to_html, to_markdown, verdict
+from kdkit.runs import Run, write_text
+
+TEMPLATES = Path(__file__).parent
+
+
+def write_report(run: Run) -> Path:
+    """Write the page, its Markdown twin and the model card from what the run folder holds.
+
+    Returns:
+        The path of `report.html`.
+
+    Raises:
+        UserError: a stage has not run; the message names its file.
+    """
+    facts = collect_facts(run)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    write_text(run.path / "report.md", environment.get_template("report.md.j2").render(facts))
+    write_text(run.path / "student" / "README.md", environment.get_template("model_card.md.j2").render(facts))
+    return write_text(run.path / "report.html", environment.get_template("report.html.j2").render(facts))
+
+
+def collect_facts(run: Run) -> dict[str, Any]:
+    """Collect everything that the templates print; draws the pictures."""
+    config = yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8"))
+    evaluation = run.read_json("evaluation.json")
+    pictures = {
+        "Quality and cost": draw_quality_against_size(run),
+        "Learning curves": draw_learning_curves(run),
+        "Terms of the student's loss": draw_loss_terms(run),
+        "How the tokenizers meet": draw_alignment(run),
+        "The teacher's experts": draw_expert_load(run),
+    }
+    comparison = comparison_table(evaluation)
+    continuations = continuations_table(evaluation, config["report"]["num_examples"])
+    return {
+        "title": config["report"]["title"] or f"Distillation run {run.name}",
+        "run": run.name,
+        "verdict": verdict(evaluation),
+        "evaluation": evaluation,
+        "manifest": run.read_json("data/manifest.json"),
+        "probe": run.read_json("teacher/probe.json"),
+        "environment": run.read_json("env.json"),
+        "config": config,
+        "config_text": (run.path / "config.yaml").read_text(encoding="utf-8"),
+        "command": f"python -m kdkit run runs/{run.name}/config.yaml --name {run.name}-again",
+        "pictures": {title: (path.name, _embed(path)) for title, path in pictures.items() if path is not None},
+        "comparison_html": to_html(comparison),
+        "comparison_markdown": to_markdown(comparison),
+        "continuations_html": to_html(continuations),
+        "continuations_markdown": to_markdown(continuations),
+        "environment_text": json.dumps(run.read_json("env.json"), indent=1),
+    }
+
+
+def _embed(path: Path) -> str:
+    """Return a picture as a data URL, so that the page needs no other file."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -1,0 +1,120 @@
+"""Tables and sentences about a run, from its JSON files: the words of notebook 04, the page and the card."""
+
+import html
+from typing import Any
+
+from kdkit.report.figures import LABELS
+
+Table = tuple[list[str], list[list[str]]]
+"""Column headings, and rows of the same length."""
+
+
+def comparison_table(evaluation: dict[str, Any]) -> Table:
+    """Put every model side by side: quality, retention, cost."""
+    headings = ["", *(LABELS[name] for name in evaluation["models"])]
+    rows = [
+        ["bits per byte", *_format(evaluation, "bits_per_byte", "{:.3f}")],
+        ["perplexity (own tokens)", *_format(evaluation, "perplexity", "{:.1f}")],
+        ["KL to the teacher, nats", *_format_retention(evaluation, "kl_to_teacher", "{:.3f}")],
+        [f"top-{_top_k(evaluation)} overlap with the teacher", *_format_retention(evaluation, "top_k_overlap", "{:.1%}")],
+        ["parameters", *_format(evaluation, "parameters", "{:,}")],
+        ["weights, MB", *_format(evaluation, "size_bytes", "{:.2f}", 1e-6)],
+        ["tokens per second", *_format(evaluation, "tokens_per_second", "{:,.0f}")],
+        ["text read, kB per second", *_format(evaluation, "bytes_per_second", "{:,.0f}", 1e-3)],
+        ["peak memory, MB", *_format(evaluation, "peak_memory_bytes", "{:.1f}", 1e-6)],
+        ["training steps", *_format_training(evaluation, "steps", "{:,}")],
+        ["training seconds", *_format_training(evaluation, "seconds", "{:.1f}")],
+    ]
+    return headings, rows
+
+
+def continuations_table(evaluation: dict[str, Any], count: int) -> Table:
+    """Put the models' continuations of the same openings side by side."""
+    names = list(evaluation["models"])
+    rows = [[entry["prompt"], *(entry[name] for name in names)] for entry in evaluation["continuations"][:count]]
+    return ["opening (held-out text)", *(LABELS[name] for name in names)], rows
+
+
+def verdict(evaluation: dict[str, Any]) -> str:
+    """Say in words whether distillation beat the baseline, and by how much, also when it did not."""
+    student = evaluation["models"]["student"]["bits_per_byte"]
+    baseline = evaluation["models"]["baseline"]["bits_per_byte"]
+    difference = evaluation["differences"]["baseline"]
+    low, high = difference["interval_95"]
+    gain = difference["bits_per_byte"]
+    numbers = (
+        f"{student:.3f} against {baseline:.3f} bits per byte, a difference of {gain:+.3f} "
+        f"(95 % interval over evaluation windows {low:+.3f} to {high:+.3f}; above 0 favours the student)"
+    )
+    if low > 0:
+        result = f"Distillation beat the baseline: {numbers}, {gain / baseline:.1%} fewer bits."
+    elif high < 0:
+        result = f"Distillation did not beat the baseline, it lost to it: {numbers}."
+    else:
+        result = f"Distillation did not beat the baseline: {numbers}, which includes no difference."
+    return f"{result} {_gap_sentence(evaluation)}{_equal_time_sentence(evaluation)}"
+
+
+def table_of(rows: list[dict[str, Any]]) -> Table:
+    """Turn rows with the same keys into a table."""
+    return list(rows[0]) if rows else [], [[str(value) for value in row.values()] for row in rows]
+
+
+def to_html(table: Table) -> str:
+    """Render a table as HTML, everything escaped."""
+    headings, rows = table
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in headings)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def to_markdown(table: Table) -> str:
+    """Render a table as Markdown; line breaks inside a cell become spaces."""
+    headings, rows = table
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(" ".join(c.replace("|", "\\|").split()) for c in line) + " |" for line in lines)
+
+
+def _gap_sentence(evaluation: dict[str, Any]) -> str:
+    """Say which share of the gap was closed."""
+    teacher = evaluation["models"]["teacher"]["bits_per_byte"]
+    if evaluation["gap_closed"] is None:
+        return f"The teacher ({teacher:.3f}) is no better than the baseline, so there is no gap to close."
+    return (
+        f"It closed {evaluation['gap_closed']:.2f} of the gap to the teacher ({teacher:.3f}) at equal steps; "
+        "1 is the teacher, 0 the baseline."
+    )
+
+
+def _equal_time_sentence(evaluation: dict[str, Any]) -> str:
+    """Compare with the baseline that was given the student's wall time."""
+    difference = evaluation["differences"].get("baseline_equal_time")
+    if difference is None:
+        return ""
+    entry = evaluation["models"]["baseline_equal_time"]
+    low, high = difference["interval_95"]
+    result = "still better than" if low > 0 else "worse than" if high < 0 else "no different from"
+    return (
+        f" At equal wall time the baseline takes {entry['training']['steps']:,} steps and reaches "
+        f"{entry['bits_per_byte']:.3f}: the student is {result} it ({difference['bits_per_byte']:+.3f}, "
+        f"95 % interval {low:+.3f} to {high:+.3f})."
+    )
+
+
+def _top_k(evaluation: dict[str, Any]) -> int:
+    return evaluation["retention"]["student"]["top_k"]
+
+
+def _format(evaluation: dict[str, Any], key: str, pattern: str, scale: float = 1) -> list[str]:
+    values = [entry[key] for entry in evaluation["models"].values()]
+    return ["-" if value is None else pattern.format(value * scale) for value in values]
+
+
+def _format_retention(evaluation: dict[str, Any], key: str, pattern: str) -> list[str]:
+    retention = evaluation["retention"]
+    return [pattern.format(retention[name][key]) if name in retention else "-" for name in evaluation["models"]]
+
+
+def _format_training(evaluation: dict[str, Any], key: str, pattern: str) -> list[str]:
+    entries = evaluation["models"].values()
+    return [pattern.format(entry["training"][key]) if "training" in entry else "-" for entry in entries]

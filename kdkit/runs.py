@@ -1,0 +1,234 @@
+"""A run's folder: the contract between the notebooks.
+
+    config.yaml (resolved)   env.json   status.json {stage: {state, seconds, message}}
+    metrics.jsonl (one JSON object per line)   data/ teacher/ student/ baseline/ figures/ notebooks/
+
+Every file is written whole or not at all. This module knows nothing of what the files mean.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import random
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from kdkit.errors import UserError
+
+RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,99}")
+PACKAGES = ("kdkit", "torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy", "papermill")
+
+
+@dataclass(frozen=True)
+class Run:
+    """The paths of one run, and how its files are read and written."""
+
+    path: Path
+    cache_path: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the run, which is its folder's."""
+        return self.path.name
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON file of the run.
+
+        Raises:
+            UserError: the stage that writes it has not run.
+        """
+        path = self.path / name
+        if not path.is_file():
+            raise UserError(
+                f"run {self.name!r}: expected {name}, got no such file; run the earlier notebooks first: "
+                f"python -m kdkit run CONFIG --name {self.name}"
+            )
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def write_json(self, name: str, values: dict[str, Any]) -> Path:
+        """Write a JSON file of the run, whole or not at all."""
+        return write_text(self.path / name, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+
+    def status(self) -> dict[str, Any]:
+        """Read `status.json`; empty where no stage has started."""
+        return self.read_json("status.json") if (self.path / "status.json").is_file() else {}
+
+    def set_status(self, stage: str, **values: Any) -> None:
+        """Replace the entry of one stage in `status.json`."""
+        self.write_json("status.json", self.status() | {stage: values})
+
+    def append_metrics(self, values: dict[str, Any]) -> None:
+        """Append one JSON object to `metrics.jsonl`."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Read `metrics.jsonl`; empty where nothing was trained."""
+        path = self.path / "metrics.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    def drop_metrics(self, phase: str, after_step: int = -1) -> None:
+        """Remove a phase's lines past a step: a phase that is trained again writes them anew."""
+        kept = [m for m in self.read_metrics() if m.get("phase") != phase or m.get("step", 0) <= after_step]
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in kept))
+
+
+def check_run_name(name: str) -> str:
+    """Return a run's name if it can be a folder's.
+
+    Raises:
+        UserError: the name holds a path or a character that some file system refuses.
+    """
+    if not RUN_NAME.fullmatch(name):
+        raise UserError(
+            f"--name: expected letters, digits, '.', '_', '=', '-' (no path), got {name!r}; "
+            "folders of runs are chosen by --runs-dir"
+        )
+    return name
+
+
+def default_run_name(config_path: str | Path, overrides: list[str]) -> str:
+    """Name a run after its configuration file and the settings that were changed by hand."""
+    changed = [override.partition("=")[0].rpartition(".")[2] + "=" + override.partition("=")[2] for override in overrides]
+    name = "-".join([Path(config_path).stem, *(Path(part).name if "/" in part else part for part in changed)])
+    return re.sub(r"[^A-Za-z0-9._=-]", "_", name)[:100]
+
+
+def find_root(start: Path | None = None) -> Path:
+    """Find the project: the folder above `start` that holds `notebooks/` and `configs/`.
+
+    Raises:
+        UserError: neither the current folder nor the package's own lies in a project.
+    """
+    here = (start or Path.cwd()).resolve()
+    installed = [Path(__file__).resolve().parent.parent, Path(sys.prefix) / "share" / "kdkit"]
+    for folder in [here, *here.parents, *installed]:
+        if (folder / "notebooks" / "01_data.ipynb").is_file() and (folder / "configs").is_dir():
+            return folder
+    raise UserError(
+        f"project: expected a folder with notebooks/ and configs/ above {here}, got none; "
+        "run kdkit from a clone of its repository"
+    )
+
+
+def resolve_output(folder: str | Path, root: Path) -> Path:
+    """Place a relative output folder in the project, or here where the project is read-only (Kaggle)."""
+    folder = Path(folder).expanduser()
+    if folder.is_absolute():
+        return folder
+    return (root if os.access(root, os.W_OK) else Path.cwd()) / folder
+
+
+def describe_environment() -> dict[str, Any]:
+    """Collect what a reader needs to repeat a run: versions, platform, cores."""
+    versions = {}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "packages": versions,
+        "kaggle": os.environ.get("KAGGLE_KERNEL_RUN_TYPE", ""),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def seed_everything(seed: int) -> None:
+    """Seed python, numpy and torch."""
+    import numpy
+    import torch
+
+    random.seed(seed)
+    numpy.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def is_watched() -> bool:
+    """Say whether somebody sits at this notebook: a frontend that can be asked for input is attached.
+
+    papermill and nbval run cells with input switched off, Jupyter and Kaggle's editor with it on.
+    """
+    if "ipykernel" not in sys.modules:
+        return False
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    return shell is not None and bool(shell.kernel._allow_stdin)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def fingerprint(*parts: object) -> str:
+    """Hash what made something; equal parts give an equal name on every machine."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def fingerprint_files(path: Path) -> str:
+    """Hash names and contents of a file, or of all files of a folder."""
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(str(file.relative_to(path)).encode() + b"\0")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def cached_folder(parent: Path, key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
+    """Return the folder `parent/key`, built once; a build that fails or is killed leaves nothing there.
+
+    Args:
+        parent: folder of results of one kind.
+        key: fingerprint of everything that makes the result.
+        build: fills the empty folder that it is given.
+
+    Returns:
+        The folder, and whether it had been there before.
+    """
+    target = parent / key
+    if target.is_dir():
+        return target, True
+    parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=parent))
+    try:
+        build(partial)
+        partial.chmod(0o755)
+        try:
+            partial.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another process finished the same build first
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return target, False
+
+
+def link_folder(source: Path, target: Path) -> None:
+    """Make `target` hold the files of `source`, sharing disk space where the file system can."""
+
+    def link_or_copy(src: str, dst: str) -> None:
+        try:
+            os.link(src, dst)
+        except OSError:
+            shutil.copy2(src, dst)
+
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, copy_function=link_or_copy)

@@ -1,0 +1,53 @@
+"""What every notebook and command starts with: a checked configuration and its run folder."""
+
+import shlex
+from pathlib import Path
+
+import yaml
+
+from kdkit.config import Config, config_from_values, describe_difference, dump_config, load_config
+from kdkit.errors import UserError
+from kdkit.runs import Run, check_run_name, default_run_name, describe_environment, find_root, resolve_output, write_text
+
+
+def open_session(
+    config_path: str | Path, overrides: list[str] | str = "", run_name: str = "", runs_dir: str | Path = "runs"
+) -> tuple[Config, Run]:
+    """Load a configuration and open its run folder, making the folder if there is none.
+
+    Args:
+        config_path: a YAML file, relative to the current folder or to the project.
+        overrides: `section.key=value` items, as a list or separated by spaces.
+        run_name: name of the run; empty: made from the file's name and the overrides.
+        runs_dir: folder of runs, relative to the project.
+
+    Raises:
+        UserError: a mistake in the configuration, or a run of that name with another one.
+    """
+    config, run = plan_session(config_path, overrides, run_name, runs_dir)
+    run.path.mkdir(parents=True, exist_ok=True)
+    write_text(run.path / "config.yaml", dump_config(config))
+    if not (run.path / "env.json").is_file():
+        run.write_json("env.json", describe_environment())
+    return config, run
+
+
+def plan_session(
+    config_path: str | Path, overrides: list[str] | str = "", run_name: str = "", runs_dir: str | Path = "runs"
+) -> tuple[Config, Run]:
+    """Check all that `open_session` checks, and write nothing."""
+    root = find_root()
+    items = shlex.split(overrides) if isinstance(overrides, str) else list(overrides)
+    name = check_run_name(run_name or default_run_name(config_path, items))
+    path = Path(config_path)
+    config = load_config(path if path.is_absolute() or path.is_file() else root / path, items)
+    run = Run(resolve_output(runs_dir, root) / name, resolve_output(config.cache_dir, root))
+    saved = run.path / "config.yaml"
+    if saved.is_file():
+        made_with = config_from_values(yaml.safe_load(saved.read_text(encoding="utf-8")))
+        if difference := describe_difference(made_with, config):
+            raise UserError(
+                f"run {name!r}: expected the configuration it was made with, got another ({difference}); "
+                f"choose another --name, or delete {run.path}"
+            )
+    return config, run

@@ -1,0 +1,1 @@
+"""Room 02: loading or building the teacher, and probing what it knows."""

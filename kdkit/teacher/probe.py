@@ -1,0 +1,93 @@
+"""Probing a teacher: what it knows of the held-out text, how sure it is, and who of its experts works.
+
+Letters: b batch, s sequence, v vocabulary, l layers, e experts. Used by notebook 02.
+"""
+
+from typing import Any
+
+import torch
+
+from kdkit.config import Config
+from kdkit.data.packing import Windows
+from kdkit.data.prepare import PreparedData
+from kdkit.hardware import Hardware
+from kdkit.runs import Run
+from kdkit.teacher.batches import IGNORE_INDEX
+from kdkit.teacher.continuations import choose_prompts, continue_prompts
+from kdkit.teacher.loading import num_experts
+from kdkit.teacher.prepare import Teacher
+from kdkit.teacher.scoring import autocast, iterate_batches, score_windows
+from kdkit.teacher.training import shift
+
+
+def probe_teacher(config: Config, run: Run, data: PreparedData, teacher: Teacher, hardware: Hardware) -> dict[str, Any]:
+    """Measure the teacher on held-out text and write `teacher/probe.json`.
+
+    Returns:
+        `perplexity`, `bits_per_byte`, `entropy` (nats a token), `top_k_mass` (mean probability of its
+        `top_k` most likely tokens), `expert_load` (l e, shares that sum to 1 per layer; None for a
+        dense model), `continuations`.
+    """
+    windows = data.evaluation.first(config.evaluate.max_sequences)
+    score = score_windows(teacher.model, windows, "teacher", config.evaluate.batch_size, hardware.autocast_dtype)
+    prompts = choose_prompts(data.manifest["openings"], config.evaluate.num_prompts, config.evaluate.prompt_length)
+    texts = continue_prompts(
+        teacher.model,
+        data.teacher_tokenizer,
+        prompts,
+        max_new_tokens=config.evaluate.max_new_tokens,
+        temperature=config.evaluate.generation_temperature,
+        seed=config.seed,
+    )
+    probe = {
+        "path": teacher.path,
+        "architecture": type(teacher.model).__name__,
+        "parameters": sum(parameter.numel() for parameter in teacher.model.parameters()),
+        "perplexity": score.perplexity,
+        "bits_per_byte": score.bits_per_byte,
+        **_measure_certainty(config, data, teacher, windows, hardware),
+        "continuations": [{"prompt": p, "teacher": t} for p, t in zip(prompts, texts, strict=True)],
+    }
+    run.write_json("teacher/probe.json", probe)
+    return probe
+
+
+@torch.no_grad()
+def _measure_certainty(
+    config: Config, data: PreparedData, teacher: Teacher, windows: Windows, hardware: Hardware
+) -> dict[str, Any]:
+    """Average entropy and top-k mass over tokens, and count the tokens of every expert."""
+    is_moe = num_experts(teacher.model.config) > 0
+    top_k = min(config.teacher.top_k, len(data.teacher_tokenizer))
+    entropy = mass = 0.0
+    tokens = 0
+    load: torch.Tensor | float = 0.0
+    for batch in iterate_batches(windows, "teacher", config.evaluate.batch_size):
+        options = {"output_router_logits": True} if is_moe else {}
+        with autocast(teacher.model, hardware.autocast_dtype):
+            outputs = teacher.model(input_ids=batch["input_ids"].to(teacher.model.device), **options)
+        logits, targets = shift(outputs.logits, batch["labels"].to(teacher.model.device))
+        is_token = targets != IGNORE_INDEX
+        logprobs = torch.log_softmax(logits[is_token][:, : len(data.teacher_tokenizer)].float(), dim=-1)
+        entropy -= (logprobs.exp() * logprobs).sum().item()
+        mass += logprobs.topk(top_k).values.exp().sum().item()
+        tokens += int(is_token.sum())
+        if is_moe:
+            load = load + _count_experts(outputs.router_logits, is_token, teacher.model.config.num_experts_per_tok)
+    shares = (load / load.sum(dim=1, keepdim=True)).tolist() if is_moe else None
+    return {"entropy": entropy / tokens, "top_k": top_k, "top_k_mass": mass / tokens, "expert_load": shares}
+
+
+def _count_experts(router_logits: tuple[torch.Tensor, ...], is_token: torch.Tensor, top_k: int) -> torch.Tensor:
+    """Count how many tokens each expert of each layer is sent; float64, l e.
+
+    Args:
+        router_logits: per layer, (b s) e.
+        is_token: bool, b (s-1): which positions count; the last one of a row predicts nothing.
+    """
+    counted = torch.cat([is_token, torch.zeros_like(is_token[:, :1])], dim=1).flatten()
+    rows = []
+    for logits in router_logits:
+        chosen = logits[counted].topk(top_k, dim=-1).indices.flatten()
+        rows.append(torch.bincount(chosen, minlength=logits.shape[-1]).double().cpu())
+    return torch.stack(rows)

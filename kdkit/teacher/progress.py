@@ -1,0 +1,135 @@
+"""Following a training: metrics.jsonl, a progress line when nobody watches, a live curve when somebody does."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from kdkit.data.packing import Windows
+from kdkit.runs import Run, is_watched
+from kdkit.teacher.batches import Side
+from kdkit.teacher.scoring import score_windows
+
+
+@dataclass
+class Curve:
+    """What the learning curve of one training is measured on."""
+
+    windows: Windows
+    side: Side
+    batch_size: int
+    every: int
+    """Optimizer steps between points."""
+    autocast_dtype: torch.dtype | None = None
+
+
+@dataclass
+class Progress(TrainerCallback):
+    """Record and show one phase of training (`teacher`, `student`, `baseline`, ...)."""
+
+    run: Run
+    phase: str
+    curve: Curve
+    seconds: float = 0.0
+    """Wall time of the steps; the curve's own evaluations are not in it."""
+    skipped_steps: int = 0
+    """Optimizer steps that GradScaler skipped because of inf gradients."""
+    display: "LiveDisplay | None" = field(default_factory=lambda: LiveDisplay() if is_watched() else None)
+    _started: float = 0.0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Start the clock; a resumed training continues its own."""
+        self.run.drop_metrics(self.phase, state.global_step if state.global_step else -1)
+        past = [m["seconds"] for m in self.run.read_metrics() if m["phase"] == self.phase]
+        self.seconds = past[-1] if past else 0.0
+        if not state.global_step:
+            self._measure(kwargs["model"], state)
+        self._started = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Count skipped steps; measure a point of the curve when one is due."""
+        self.skipped_steps += bool(getattr(kwargs["optimizer"], "step_was_skipped", False))
+        if state.global_step % self.curve.every == 0 or state.global_step == state.max_steps:
+            self._stop_clock()
+            self._measure(kwargs["model"], state)
+            self._started = time.monotonic()
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **kwargs: Any
+    ) -> None:
+        """Write a line of metrics and show it; stop at a loss that is not a number."""
+        if "loss" not in logs:
+            return
+        if not math.isfinite(logs["loss"]):
+            raise RuntimeError(
+                f"{self.phase}: the loss is {logs['loss']} at step {state.global_step}; lower train.learning_rate, "
+                "or set train.precision=fp32"
+            )
+        self._stop_clock()
+        names = ("loss", "ce_loss", "kd_loss", "grad_norm", "learning_rate")
+        values = {name: logs[name] for name in names if name in logs}
+        self._record(state, values)
+        eta = self.seconds / state.global_step * (state.max_steps - state.global_step)
+        terms = "  ".join(f"{name.removesuffix('_loss')} {values[name]:.3f}" for name in names[:3] if name in values)
+        line = f"{self.phase:<20} {state.global_step:>6}/{state.max_steps}  {terms}  {eta:4.0f} s left"
+        if self.display is None:
+            print(line, flush=True)
+        else:
+            self.display.update(state.global_step, state.max_steps, line)
+
+    def _stop_clock(self) -> None:
+        now = time.monotonic()
+        self.seconds += now - self._started
+        self._started = now
+
+    def _measure(self, model: torch.nn.Module, state: TrainerState) -> None:
+        """Score the curve's windows and record the point."""
+        score = score_windows(
+            model, self.curve.windows, self.curve.side, self.curve.batch_size, self.curve.autocast_dtype
+        )
+        self._record(state, {"evaluation_bits_per_byte": score.bits_per_byte})
+        if self.display is not None:
+            self.display.add_point(self.phase, state.global_step, score.bits_per_byte)
+
+    def _record(self, state: TrainerState, values: dict[str, float]) -> None:
+        if state.is_world_process_zero:
+            line = {"phase": self.phase, "step": state.global_step, "seconds": round(self.seconds, 3)}
+            self.run.append_metrics(line | values)
+
+
+class LiveDisplay:
+    """A progress bar and a growing curve as widgets, for a person at a notebook."""
+
+    def __init__(self) -> None:
+        import ipywidgets
+        from IPython.display import display
+
+        self.bar = ipywidgets.IntProgress(min=0, layout=ipywidgets.Layout(width="60%"))
+        self.text = ipywidgets.HTML()
+        self.picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="640px"))
+        self.points: dict[str, list[tuple[int, float]]] = {}
+        display(ipywidgets.VBox([self.bar, self.text, self.picture]))
+
+    def update(self, step: int, max_steps: int, line: str) -> None:
+        """Move the bar."""
+        self.bar.max, self.bar.value = max_steps, step
+        self.text.value = f"<pre class='kdkit-progress'>{line}</pre>"
+
+    def add_point(self, phase: str, step: int, bits_per_byte: float) -> None:
+        """Draw the curve with one point more."""
+        import io
+
+        from matplotlib.figure import Figure
+
+        self.points.setdefault(phase, []).append((step, bits_per_byte))
+        axes = (figure := Figure(figsize=(6.4, 3.0), layout="constrained")).subplots()
+        for name, points in self.points.items():
+            axes.plot(*zip(*points, strict=True), marker="o", label=name)
+        axes.set(xlabel="optimizer step", ylabel="bits per byte, held-out text")
+        axes.legend(frameon=False)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110)
+        self.picture.value = buffer.getvalue()

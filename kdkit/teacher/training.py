@@ -1,0 +1,157 @@
+"""Training a causal LM on windows: the built teacher, both baselines, and the base of distillation.
+
+Conventions that every loss keeps: logits at position i predict token i + 1, shifted once, here;
+fp32 inside; values per token (b s, nats), reduced once by the tokens of the whole optimizer step.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from kdkit.config import TrainConfig
+from kdkit.hardware import Hardware
+from kdkit.teacher.batches import IGNORE_INDEX, WindowCollator
+
+
+def shift(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pair the logits with the tokens that they predict; the only place where anything is shifted.
+
+    Args:
+        logits: b s v, from a causal LM.
+        labels: b s, not shifted; `IGNORE_INDEX` where nothing is to be predicted.
+
+    Returns:
+        Logits b (s-1) v, and the labels of the next tokens, b (s-1).
+    """
+    return logits[:, :-1], labels[:, 1:]
+
+
+def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Compute -log q(target) per token in nats, fp32, b s; 0 where the target is `IGNORE_INDEX`.
+
+    Args:
+        logits: b s v, already shifted, any float dtype.
+        targets: b s, already shifted.
+    """
+    flat = F.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1), ignore_index=IGNORE_INDEX, reduction="none"
+    )
+    return flat.view(targets.shape)
+
+
+def masked_mean(
+    values: torch.Tensor, mask: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Average per-token values over the tokens of the whole optimizer step.
+
+    Args:
+        values: b s, per-token values.
+        mask: bool, b s, True = counted.
+        num_items_in_batch: counted tokens of all micro-batches and processes of the optimizer step;
+            None: this batch is the whole step.
+
+    Returns:
+        A scalar; 0 with a gradient graph where nothing is counted.
+    """
+    count = mask.sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch, device=values.device)
+    # where, not a product: an ignored position may hold inf, and inf * 0 is NaN
+    return torch.where(mask, values, 0.0).sum() / count.clamp(min=1)
+
+
+class LanguageModelTrainer(Trainer):
+    """`transformers.Trainer` on cross-entropy, normalised per optimizer step; logs its terms.
+
+    Subclasses override `compute_terms`. The data set is `range(len(windows))`, the collator does the rest.
+    """
+
+    def __init__(self, model: PreTrainedModel, args: TrainingArguments, collator: WindowCollator):
+        super().__init__(model=model, args=args, train_dataset=range(len(collator.windows)), data_collator=collator)
+        self.remove_callback(PrinterCallback)
+        # compute_loss divides by the tokens of the whole step itself; both names tell Trainer so
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+        self._term_sums: dict[str, torch.Tensor] = {}
+        self._terms_since_step = 0
+
+    def compute_terms(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
+    ) -> dict[str, tuple[float, torch.Tensor]]:
+        """Return each term of the loss as (weight, scalar already divided by the step's tokens)."""
+        outputs = model(input_ids=inputs["input_ids"])
+        logits, targets = shift(outputs.logits, inputs["labels"])
+        values = cross_entropy(logits, targets)
+        return {"ce_loss": (1.0, masked_mean(values, targets != IGNORE_INDEX, num_items_in_batch))}
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Sum the weighted terms; Trainer's hook."""
+        assert not return_outputs, "models are evaluated by kdkit.teacher.scoring"
+        terms = self.compute_terms(model, inputs, num_items_in_batch)
+        for name, (_, value) in terms.items():
+            self._term_sums[name] = self._term_sums.get(name, 0.0) + value.detach()
+        loss = sum(weight * value for weight, value in terms.values())
+        # every process divides by the tokens of all of them, and DDP averages over the processes
+        return loss * self.accelerator.num_processes
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the raw terms, averaged over the steps since the last line, to what Trainer logs."""
+        steps = self.state.global_step - self._terms_since_step
+        if "loss" in logs and steps > 0:
+            for name, total in self._term_sums.items():
+                logs[name] = self.accelerator.reduce(total, reduction="sum").item() / steps
+            self._term_sums, self._terms_since_step = {}, self.state.global_step
+        super().log(logs, start_time)
+
+
+def make_training_arguments(
+    train: TrainConfig, hardware: Hardware, output_dir: Path, *, max_steps: int, seed: int
+) -> TrainingArguments:
+    """Translate the configuration into Trainer's arguments: AdamW, warm-up, cosine, autocast.
+
+    Args:
+        output_dir: folder for checkpoints.
+        max_steps: optimizer steps.
+        seed: seed of the data order and of dropout.
+    """
+    arguments = TrainingArguments(
+        output_dir=str(output_dir),
+        per_device_train_batch_size=train.per_device_train_batch_size,
+        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        max_steps=max_steps,
+        learning_rate=train.learning_rate,
+        weight_decay=train.weight_decay,
+        warmup_steps=train.warmup_steps,
+        lr_scheduler_type="cosine",
+        max_grad_norm=train.max_grad_norm,
+        fp16=hardware.precision == "fp16",
+        bf16=hardware.precision == "bf16",
+        use_cpu=hardware.device == "cpu",
+        seed=seed,
+        logging_steps=train.log_every,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=train.save_every,
+        save_total_limit=1,
+        report_to=[] if train.wandb == "disabled" else ["wandb"],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=hardware.device != "cpu",
+    )
+    # two visible GPUs in one process would mean nn.DataParallel; the second one is the teacher's
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
+
+
+def last_checkpoint(output_dir: Path) -> str | None:
+    """Return the newest complete checkpoint in a folder, if there is one."""
+    return get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
