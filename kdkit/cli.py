@@ -36,11 +36,17 @@ def run(
     parameter: Annotated[
         list[str], typer.Option("-p", "--parameter", metavar="SECTION.KEY=VALUE", help="Change a setting; repeatable.")
     ] = [],  # noqa: B006 - typer reads the default and never changes it
-    name: Annotated[str, typer.Option(help="Name of the run; default: made from the file and the changed settings.")] = "",
+    name: Annotated[
+        str, typer.Option(help="Name of the run; default: made from the file and the changed settings.")
+    ] = "",
     runs_dir: Annotated[str, typer.Option(help="Folder of runs.")] = "runs",
-    first: Annotated[str, typer.Option("--from", metavar="NN", help="Run from this notebook on, even if done: 03.")] = "",
+    first: Annotated[
+        str, typer.Option("--from", metavar="NN", help="Run from this notebook on, even if done: 03.")
+    ] = "",
     only: Annotated[str, typer.Option(metavar="NN,NN", help="Run these notebooks only, even if done: 04,05.")] = "",
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted training from its checkpoint.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted training from its checkpoint.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Run the notebooks 01 to 05 and print where the report and the student are.
@@ -64,7 +70,8 @@ def run(
 
 @app.command()
 def doctor(
-    runs_dir: Annotated[str, typer.Option(help="Folder of runs, whose disk is examined.")] = "runs", debug: Debug = False
+    runs_dir: Annotated[str, typer.Option(help="Folder of runs, whose disk is examined.")] = "runs",
+    debug: Debug = False,
 ) -> None:
     """Examine versions, GPU, precision, disk and network; exit code 1 if something must be fixed."""
     from pathlib import Path

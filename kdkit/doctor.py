@@ -7,7 +7,14 @@ from importlib import metadata
 from pathlib import Path
 
 from kdkit.errors import UserError
-from kdkit.hardware import BF16_CAPABILITY, CudaFacts, architecture_is_supported, choose_hardware, read_cuda, tiny_backward
+from kdkit.hardware import (
+    BF16_CAPABILITY,
+    CudaFacts,
+    architecture_is_supported,
+    choose_hardware,
+    read_cuda,
+    tiny_backward,
+)
 from kdkit.hub import hub_is_reachable
 from kdkit.runs import PACKAGES
 
@@ -61,7 +68,9 @@ def _device(facts: CudaFacts) -> list[Finding]:
     """Report the device, whether this torch build can run on it, and what it thinks of bf16."""
     if not facts.names:
         error = tiny_backward("cpu")
-        cpu = Finding("device", "problem" if error else "ok", error or f"CPU with {os.cpu_count()} cores; no CUDA GPU visible")
+        cpu = Finding(
+            "device", "problem" if error else "ok", error or f"CPU with {os.cpu_count()} cores; no CUDA GPU visible"
+        )
         return [cpu, Finding("precision", "ok", "fp32")]
     capability = ".".join(map(str, facts.capability))
     name = f"{' + '.join(facts.names)}, capability {capability}, {facts.memory_bytes / 2**30:.0f} GB"
@@ -71,8 +80,14 @@ def _device(facts: CudaFacts) -> list[Finding]:
         return [Finding("device", "problem", str(error))]
     assert architecture_is_supported(facts.capability, facts.arch_list)
     built = Finding("torch build", "ok", f"has code for it ({', '.join(facts.arch_list)}); a tiny backward ran")
-    truth = "has bf16 units" if facts.capability >= BF16_CAPABILITY else "emulates bf16 only, whatever torch says: use fp16"
-    return [Finding("device", "ok", f"{name}, profile {hardware.profile}"), built, Finding("precision", "ok", f"{hardware.precision}: it {truth}")]
+    truth = (
+        "has bf16 units" if facts.capability >= BF16_CAPABILITY else "emulates bf16 only, whatever torch says: use fp16"
+    )
+    return [
+        Finding("device", "ok", f"{name}, profile {hardware.profile}"),
+        built,
+        Finding("precision", "ok", f"{hardware.precision}: it {truth}"),
+    ]
 
 
 def _disk(folder: Path) -> Finding:
@@ -82,14 +97,20 @@ def _disk(folder: Path) -> Finding:
     if not os.access(existing, os.W_OK):
         return Finding("disk", "problem", f"{existing} cannot be written; choose another --runs-dir")
     state = "ok" if free >= FREE_GIGABYTES else "note"
-    return Finding("disk", state, f"{free:.1f} GB free in {existing}" + ("" if state == "ok" else "; large models may not fit"))
+    return Finding(
+        "disk", state, f"{free:.1f} GB free in {existing}" + ("" if state == "ok" else "; large models may not fit")
+    )
 
 
 def _hub() -> Finding:
     """Report whether models and data can be downloaded."""
     if hub_is_reachable():
         return Finding("hub", "ok", "reachable")
-    return Finding("hub", "note", "not reachable: use folders for teacher.path, student.path and data.path, or configs/demo.yaml, which needs none")
+    return Finding(
+        "hub",
+        "note",
+        "not reachable: use folders for teacher.path, student.path and data.path, or configs/demo.yaml, which needs none",
+    )
 
 
 def _wandb() -> Finding:
@@ -99,8 +120,12 @@ def _wandb() -> Finding:
         return Finding("wandb", "problem", "WANDB_MODE is set but empty, which wandb refuses; unset it")
     has_key = bool(os.environ.get("WANDB_API_KEY")) or "api.wandb.ai" in _netrc()
     if not has_key:
-        return Finding("wandb", "note", "no API key: leave train.wandb=disabled, or use offline and `wandb sync` later")
-    return Finding("wandb", "ok" if hub_is_reachable() else "note", "API key found" + ("" if hub_is_reachable() else ", no network: use train.wandb=offline"))
+        return Finding("wandb", "note", "no API key: leave train.wandb=disabled, or set it to offline and sync later")
+    return Finding(
+        "wandb",
+        "ok" if hub_is_reachable() else "note",
+        "API key found" + ("" if hub_is_reachable() else ", no network: use train.wandb=offline"),
+    )
 
 
 def _netrc() -> str:

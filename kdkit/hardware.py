@@ -144,7 +144,9 @@ def choose_hardware(facts: CudaFacts, device: str = "auto", precision: str = "au
     chosen, why = (precision, "asked for by train.precision")
     if precision == "auto":
         chosen = "bf16" if has_bf16 else "fp16"
-        why = f"capability {capability} {'has bf16 units' if has_bf16 else 'has no bf16 units, so fp16 with GradScaler'}"
+        why = (
+            f"capability {capability} {'has bf16 units' if has_bf16 else 'has no bf16 units, so fp16 with GradScaler'}"
+        )
     profile = _profile(facts)
     where = f"{name}, {facts.memory_bytes / 2**30:.0f} GB"
     teacher = "cuda:1" if len(facts.names) > 1 else "cuda:0"

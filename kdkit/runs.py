@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import platform
-import random
 import re
 import shutil
 import sys
@@ -99,7 +98,9 @@ def check_run_name(name: str) -> str:
 
 def default_run_name(config_path: str | Path, overrides: list[str]) -> str:
     """Name a run after its configuration file and the settings that were changed by hand."""
-    changed = [override.partition("=")[0].rpartition(".")[2] + "=" + override.partition("=")[2] for override in overrides]
+    changed = [
+        override.partition("=")[0].rpartition(".")[2] + "=" + override.partition("=")[2] for override in overrides
+    ]
     name = "-".join([Path(config_path).stem, *(Path(part).name if "/" in part else part for part in changed)])
     return re.sub(r"[^A-Za-z0-9._=-]", "_", name)[:100]
 
@@ -143,16 +144,6 @@ def describe_environment() -> dict[str, Any]:
         "kaggle": os.environ.get("KAGGLE_KERNEL_RUN_TYPE", ""),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-
-
-def seed_everything(seed: int) -> None:
-    """Seed python, numpy and torch."""
-    import numpy
-    import torch
-
-    random.seed(seed)
-    numpy.random.seed(seed)
-    torch.manual_seed(seed)
 
 
 def is_watched() -> bool:

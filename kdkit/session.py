@@ -7,7 +7,15 @@ import yaml
 
 from kdkit.config import Config, config_from_values, describe_difference, dump_config, load_config
 from kdkit.errors import UserError
-from kdkit.runs import Run, check_run_name, default_run_name, describe_environment, find_root, resolve_output, write_text
+from kdkit.runs import (
+    Run,
+    check_run_name,
+    default_run_name,
+    describe_environment,
+    find_root,
+    resolve_output,
+    write_text,
+)
 
 
 def open_session(

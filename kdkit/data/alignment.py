@@ -65,7 +65,9 @@ def overlap_vocabularies(
     # which SentencePiece vocabularies list first
     teacher_id_of = {piece: token_id for token_id, piece in enumerate(teacher_table) if piece}
     student_id_of = {piece: token_id for token_id, piece in enumerate(student_table) if piece}
-    pairs = sorted((student_id_of[piece], teacher_id_of[piece]) for piece in student_id_of.keys() & teacher_id_of.keys())
+    pairs = sorted(
+        (student_id_of[piece], teacher_id_of[piece]) for piece in student_id_of.keys() & teacher_id_of.keys()
+    )
     if end_ids is not None:
         pairs.append(end_ids)
     ids = np.array(pairs, dtype=np.int64).reshape(-1, 2)

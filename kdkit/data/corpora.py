@@ -262,9 +262,7 @@ def _as_text(value: object, column: str, where: str) -> str:
     """Accept text and missing values; anything else is the wrong column."""
     if value is None or isinstance(value, str):
         return value or ""
-    raise UserError(
-        f"data.text_column: expected text in {column!r}, got {value!r} in {where}; set data.text_column to a text column"
-    )
+    raise UserError(f"data.text_column: expected text in {column!r}, got {value!r} in {where}; name a text column")
 
 
 def _read_hub(name: str, config: DataConfig) -> Iterator[str]:
@@ -276,7 +274,9 @@ def _read_hub(name: str, config: DataConfig) -> Iterator[str]:
     path, default_configuration = HUB_NAMES.get(name, (name, None))
     streaming = path in LARGE_DATASETS or config.subset_size is not None
     try:
-        rows = datasets.load_dataset(path, config.name or default_configuration, split=config.split, streaming=streaming)
+        rows = datasets.load_dataset(
+            path, config.name or default_configuration, split=config.split, streaming=streaming
+        )
         columns = rows.column_names or list(next(iter(rows)))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -107,7 +107,9 @@ def _relevant_settings(config: Config) -> list[Any]:
         config.data.max_length,
         teacher_max_length(config),
         [teacher.build.vocab_size] if teacher.path == BUILD else [_identify(teacher.path), teacher.revision],
-        [student.build.tokenizer, student.build.vocab_size] if student.path == BUILD else [_identify(student.path), student.revision],
+        [student.build.tokenizer, student.build.vocab_size]
+        if student.path == BUILD
+        else [_identify(student.path), student.revision],
         config.distill.loss,
     ]
 
@@ -117,7 +119,13 @@ def _identify(path: str) -> str:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return path
-    return fingerprint(*(fingerprint_files(f) for f in sorted(folder.glob("*")) if f.is_file() and f.suffix in (".json", ".txt", ".model")))
+    return fingerprint(
+        *(
+            fingerprint_files(f)
+            for f in sorted(folder.glob("*"))
+            if f.is_file() and f.suffix in (".json", ".txt", ".model")
+        )
+    )
 
 
 def teacher_max_length(config: Config) -> int:
@@ -202,7 +210,9 @@ def _check_loss(config: Config, same_tokenizer: bool, student_size: int, teacher
         )
 
 
-def _overlap(student_tokenizer: PreTrainedTokenizerFast, teacher_tokenizer: PreTrainedTokenizerFast) -> VocabularyOverlap:
+def _overlap(
+    student_tokenizer: PreTrainedTokenizerFast, teacher_tokenizer: PreTrainedTokenizerFast
+) -> VocabularyOverlap:
     """Pair the common tokens, the end of a document among them."""
     ends = end_token_id(student_tokenizer), end_token_id(teacher_tokenizer)
     return overlap_vocabularies(token_bytes(student_tokenizer), token_bytes(teacher_tokenizer), ends)

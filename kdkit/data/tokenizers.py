@@ -61,7 +61,7 @@ def load_tokenizer(
         raise explain_load_error(error, name, key, "tokenizer") from None
     if not tokenizer.is_fast:
         raise UserError(
-            f"{key}: expected a tokenizer with a fast implementation (tokenizer.json), got a slow one in {str(path)!r}; "
+            f"{key}: expected a fast tokenizer (tokenizer.json), got a slow one in {str(path)!r}; "
             "convert it with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
     if start_token_id(tokenizer) is None:
@@ -109,7 +109,9 @@ def token_bytes(tokenizer: PreTrainedTokenizerFast) -> list[bytes | None]:
     return table
 
 
-def encode_with_ends(tokenizer: PreTrainedTokenizerFast, table: list[bytes | None], text: str) -> tuple[list[int], np.ndarray]:
+def encode_with_ends(
+    tokenizer: PreTrainedTokenizerFast, table: list[bytes | None], text: str
+) -> tuple[list[int], np.ndarray]:
     """Tokenise a text without special tokens and say at which byte each token ends.
 
     Token i covers bytes ends[i - 1] to ends[i] of the UTF-8 text, so the spans put together are the

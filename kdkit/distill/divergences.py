@@ -34,7 +34,9 @@ def forward_kl(student_logits: torch.Tensor, teacher_logits: torch.Tensor, tempe
             f"with {tuple(teacher_logits.shape)}; different vocabularies need distill.loss=overlap_kl"
         )
     if temperature <= 0:
-        raise UserError(f"distill.temperature: expected a number above 0, got {temperature}; 1 leaves logits as they are")
+        raise UserError(
+            f"distill.temperature: expected a number above 0, got {temperature}; 1 leaves logits as they are"
+        )
     student_logprobs = torch.log_softmax(student_logits.float() / temperature, dim=-1)
     teacher_logprobs = torch.log_softmax(teacher_logits.float() / temperature, dim=-1)
     # log p may be -inf where p is 0, and 0 * inf is NaN; the limit of p log p is 0

@@ -1,12 +1,11 @@
 """The student: a small Llama from random weights, or a pretrained causal LM."""
 
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, set_seed
 
 from kdkit.config import BUILD, Config
 from kdkit.data.packing import PAD
 from kdkit.data.prepare import PreparedData
 from kdkit.data.tokenizers import end_token_id, start_token_id
-from kdkit.runs import seed_everything
 from kdkit.teacher.loading import check_fits, load_causal_lm
 
 
@@ -16,7 +15,7 @@ def make_student(config: Config, data: PreparedData) -> PreTrainedModel:
     Raises:
         UserError: see `load_causal_lm` and `check_fits`.
     """
-    seed_everything(config.seed)
+    set_seed(config.seed)
     if config.student.path == BUILD:
         return LlamaForCausalLM(_architecture(config, data))
     model = load_causal_lm(

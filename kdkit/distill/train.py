@@ -47,7 +47,9 @@ def distill(
     return _train_phase(config, run, data, teacher, hardware, STUDENT, count_steps(config, data), resume)
 
 
-def train_baseline(config: Config, run: Run, data: PreparedData, hardware: Hardware, resume: bool = False) -> TrainingResult:
+def train_baseline(
+    config: Config, run: Run, data: PreparedData, hardware: Hardware, resume: bool = False
+) -> TrainingResult:
     """Train the same student on cross-entropy alone, for the same steps; saved to `baseline/`."""
     return _train_phase(config, run, data, None, hardware, BASELINE, count_steps(config, data), resume)
 
@@ -126,7 +128,9 @@ def _train_phase(
     _save_model(trainer.model, data, run, phase)
     per_step = config.train.per_device_train_batch_size * config.train.gradient_accumulation_steps
     mean_tokens = data.train.describe()["student_tokens"] / len(data.train)
-    result = TrainingResult(phase, steps, progress.seconds, round(steps * per_step * mean_tokens), progress.skipped_steps)
+    result = TrainingResult(
+        phase, steps, progress.seconds, round(steps * per_step * mean_tokens), progress.skipped_steps
+    )
     _write_result(run, result)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return result

@@ -10,20 +10,18 @@ from kdkit.data.prepare import PreparedData
 from kdkit.distill.train import BASELINE, EQUAL_TIME, STUDENT
 from kdkit.errors import UserError
 from kdkit.evaluate.compression import count_bytes, count_parameters, measure_peak_memory, measure_speed
-from kdkit.teacher.continuations import choose_prompts, continue_prompts
 from kdkit.evaluate.language import gap_closed, paired_interval
 from kdkit.evaluate.retention import measure_retention
 from kdkit.hardware import Hardware
 from kdkit.runs import Run
 from kdkit.teacher.batches import Side
+from kdkit.teacher.continuations import choose_prompts, continue_prompts
 from kdkit.teacher.loading import load_causal_lm
 from kdkit.teacher.prepare import Teacher
 from kdkit.teacher.scoring import Score, score_windows
 
 
-def evaluate_run(
-    config: Config, run: Run, data: PreparedData, teacher: Teacher, hardware: Hardware
-) -> dict[str, Any]:
+def evaluate_run(config: Config, run: Run, data: PreparedData, teacher: Teacher, hardware: Hardware) -> dict[str, Any]:
     """Measure every model of a run and write `evaluation.json`.
 
     Returns:

@@ -50,7 +50,8 @@ def measure_retention(
             sums[name] += _compare(got, expected, top_k)
     names = ("kl_to_teacher", "top_k_overlap", "top_1_agreement")
     return {
-        name: dict(zip(names, (total / max(positions, 1)).tolist(), strict=True)) | {"positions": positions, "top_k": top_k}
+        name: dict(zip(names, (total / max(positions, 1)).tolist(), strict=True))
+        | {"positions": positions, "top_k": top_k}
         for name, total in sums.items()
     }
 

@@ -16,7 +16,10 @@ def comparison_table(evaluation: dict[str, Any]) -> Table:
         ["bits per byte", *_format(evaluation, "bits_per_byte", "{:.3f}")],
         ["perplexity (own tokens)", *_format(evaluation, "perplexity", "{:.1f}")],
         ["KL to the teacher, nats", *_format_retention(evaluation, "kl_to_teacher", "{:.3f}")],
-        [f"top-{_top_k(evaluation)} overlap with the teacher", *_format_retention(evaluation, "top_k_overlap", "{:.1%}")],
+        [
+            f"top-{_top_k(evaluation)} overlap with the teacher",
+            *_format_retention(evaluation, "top_k_overlap", "{:.1%}"),
+        ],
         ["parameters", *_format(evaluation, "parameters", "{:,}")],
         ["weights, MB", *_format(evaluation, "size_bytes", "{:.2f}", 1e-6)],
         ["tokens per second", *_format(evaluation, "tokens_per_second", "{:,.0f}")],

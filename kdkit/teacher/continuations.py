@@ -1,10 +1,9 @@
 """Held-out openings, continued by every model: what the numbers look like as text."""
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
 from kdkit.data.tokenizers import end_token_id, start_token_id
-from kdkit.runs import seed_everything
 
 
 def choose_prompts(openings: list[str], count: int, num_words: int) -> list[str]:
@@ -29,7 +28,7 @@ def continue_prompts(
         max_new_tokens: tokens to add at most.
         temperature: sampling temperature, > 0.
     """
-    seed_everything(seed)
+    set_seed(seed)
     texts = []
     for prompt in prompts:
         ids = [start_token_id(tokenizer), *tokenizer(prompt, add_special_tokens=False).input_ids]

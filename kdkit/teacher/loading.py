@@ -24,7 +24,9 @@ def check_model_folder(path: str, key: str) -> str:
         return name
     folder = Path(name)
     if not (folder / "config.json").is_file():
-        raise UserError(f"{key}: expected a model folder with config.json, got {path!r} without one; name another folder")
+        raise UserError(
+            f"{key}: expected a model folder with config.json, got {path!r} without one; name another folder"
+        )
     if not list(folder.glob("*.safetensors")):
         pickled = ", ".join(sorted(file.name for file in folder.glob("*.bin")))
         got = f"only {pickled}" if pickled else "no weights"
@@ -104,5 +106,5 @@ def check_fits(model: PreTrainedModel, vocab_size: int, max_length: int, key: st
     context = model.config.to_dict().get("max_position_embeddings")
     if context is not None and context < max_length:
         raise UserError(
-            f"{length_key}: expected at most {context} tokens, the context of {key}, got {max_length}; lower {length_key}"
+            f"{length_key}: expected at most {context} tokens, the context of {key}, got {max_length}; lower it"
         )

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PreTrainedModel, Qwen3MoeConfig, Qwen3MoeForCausalLM
+from transformers import PreTrainedModel, Qwen3MoeConfig, Qwen3MoeForCausalLM, set_seed
 
 from kdkit.config import BUILD, BuildTeacherConfig, Config, TrainConfig
 from kdkit.data.packing import PAD, Windows
 from kdkit.data.prepare import PreparedData, teacher_max_length
 from kdkit.data.tokenizers import end_token_id, start_token_id
 from kdkit.hardware import Hardware
-from kdkit.runs import Run, cached_folder, fingerprint, link_folder, seed_everything
+from kdkit.runs import Run, cached_folder, fingerprint, link_folder
 from kdkit.teacher.batches import WindowCollator
 from kdkit.teacher.loading import check_fits, experts_implementation, load_causal_lm
 from kdkit.teacher.progress import Curve, Progress
@@ -67,7 +67,7 @@ def _build_once(config: Config, run: Run, data: PreparedData, hardware: Hardware
 def _build(config: Config, run: Run, data: PreparedData, hardware: Hardware, folder: Path) -> None:
     """Train a Qwen3-MoE on the teacher's view of the training windows and save it."""
     build = config.teacher.build
-    seed_everything(config.seed)
+    set_seed(config.seed)
     model = Qwen3MoeForCausalLM(_architecture(build, data, teacher_max_length(config), hardware)).to(hardware.device)
     train = TrainConfig(
         per_device_train_batch_size=build.batch_size,

@@ -40,7 +40,9 @@ class Progress(TrainerCallback):
     display: "LiveDisplay | None" = field(default_factory=lambda: LiveDisplay() if is_watched() else None)
     _started: float = 0.0
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Start the clock; a resumed training continues its own."""
         self.run.drop_metrics(self.phase, state.global_step if state.global_step else -1)
         past = [m["seconds"] for m in self.run.read_metrics() if m["phase"] == self.phase]
@@ -58,7 +60,12 @@ class Progress(TrainerCallback):
             self._started = time.monotonic()
 
     def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, float], **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **kwargs: Any,
     ) -> None:
         """Write a line of metrics and show it; stop at a loss that is not a number."""
         if "loss" not in logs:

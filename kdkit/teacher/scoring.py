@@ -26,7 +26,7 @@ class Score:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean nats per token; comparable between models of one tokenizer only."""
+        """Exp of the mean nats per token; comparable between models of one tokenizer only."""
         return math.exp(self.window_nats.sum() / self.num_tokens)
 
     @property
