@@ -1,0 +1,225 @@
+"""The distillation stage: fair baselines, exact resume, cropped heads, a teacher that stays as it was."""
+
+import copy
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from kdkit.distill import train as stage
+from kdkit.distill.student import make_student
+from kdkit.distill.trainer import DistillationTrainer
+from kdkit.hardware import Hardware
+from kdkit.runs import Run
+from kdkit.teacher.progress import Progress
+from tests.tiny import CPU, make_config, make_data, make_run, make_teacher
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run with a student and both baselines."""
+    folder = tmp_path_factory.mktemp("distill")
+    config = make_config(folder)
+    data, run = make_data(config, folder), make_run(folder)
+    teacher = make_teacher(data)
+    before = [parameter.clone() for parameter in teacher.model.parameters()]
+    results = [
+        stage.distill(config, run, data, teacher, CPU),
+        stage.train_baseline(config, run, data, CPU),
+        stage.train_equal_time_baseline(config, run, data, CPU),
+    ]
+    return config, data, run, teacher, before, results
+
+
+def weights(run: Run, phase: str) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(run.path / phase).state_dict()
+
+
+def test_student_and_baseline_start_from_the_same_weights(finished):
+    config, data, *_ = finished
+    first, second = make_student(config, data).state_dict(), make_student(config, data).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_another_seed_gives_other_weights(finished):
+    config, data, *_ = finished
+    first = make_student(config, data).state_dict()
+    second = make_student(config.model_copy(update={"seed": 1}), data).state_dict()
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_student_and_baseline_see_the_same_data_in_the_same_order(finished, tmp_path):
+    config, data, _, teacher, *_ = finished
+    run = make_run(tmp_path)
+    orders = []
+    for asked in (teacher, None):
+        trainer = stage.make_trainer(config, run, data, asked, CPU, "student", steps=6)
+        orders.append([batch["input_ids"].tolist() for batch in trainer.get_train_dataloader()])
+    assert orders[0] == orders[1]
+
+
+def test_a_kd_ratio_of_zero_is_the_baseline(finished, tmp_path):
+    config, data, run, teacher, *_ = finished
+    config = config.model_copy(update={"distill": config.distill.model_copy(update={"kd_ratio": 0.0})})
+    alone = make_run(tmp_path)
+    stage.distill(config, alone, data, teacher, CPU)
+    expected = weights(run, "baseline")
+    assert all(torch.allclose(value, expected[name], atol=1e-6) for name, value in weights(alone, "student").items())
+
+
+def test_the_student_differs_from_the_baseline(finished):
+    run = finished[2]
+    expected = weights(run, "baseline")
+    assert any(not torch.allclose(value, expected[name], atol=1e-4) for name, value in weights(run, "student").items())
+
+
+def test_the_teacher_is_not_changed(finished):
+    teacher, before = finished[3], finished[4]
+    assert all(torch.equal(a, b) for a, b in zip(teacher.model.parameters(), before, strict=True))
+
+
+def test_the_equal_time_baseline_takes_as_many_steps_as_fit(finished):
+    results = {result.phase: result for result in finished[5]}
+    seconds_a_step = results["baseline"].seconds / results["baseline"].steps
+    steps = results["baseline_equal_time"].steps
+    assert (steps - 1) * seconds_a_step <= results["student"].seconds <= steps * seconds_a_step * 1.001
+
+
+def test_the_saved_student_loads_with_its_tokenizer(finished):
+    _, data, run, *_ = finished
+    tokenizer = AutoTokenizer.from_pretrained(run.path / "student")
+    assert tokenizer("the quick fox").input_ids == data.student_tokenizer("the quick fox").input_ids
+    assert not (run.path / "checkpoints" / "student").exists()
+
+
+def test_metrics_hold_every_phase_with_its_terms(finished):
+    metrics = finished[2].read_metrics()
+    student = [line for line in metrics if line["phase"] == "student" and "loss" in line]
+    assert [line["step"] for line in student] == [1, 2, 3, 4, 5, 6]
+    assert all({"ce_loss", "kd_loss", "grad_norm", "learning_rate", "seconds"} <= line.keys() for line in student)
+    baseline = [line for line in metrics if line["phase"] == "baseline" and "loss" in line]
+    assert baseline and all("kd_loss" not in line for line in baseline)
+    assert next(line["step"] for line in metrics if "evaluation_bits_per_byte" in line) == 0
+
+
+def test_a_resumed_training_equals_an_uninterrupted_one(finished, tmp_path, monkeypatch):
+    config, data, run, teacher, *_ = finished
+    broken = make_run(tmp_path)
+    on_step_end = Progress.on_step_end
+
+    def stop_at_five(self, args, state, control, **rest):
+        on_step_end(self, args, state, control, **rest)
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Progress, "on_step_end", stop_at_five)
+        stage.distill(config, broken, data, teacher, CPU)
+    assert not (broken.path / "student").exists()
+    assert (broken.path / "checkpoints" / "student" / "checkpoint-3").is_dir()
+    stage.distill(config, broken, data, teacher, CPU, resume=True)
+    expected = weights(run, "student")
+    assert all(torch.equal(value, expected[name]) for name, value in weights(broken, "student").items())
+    steps = [line["step"] for line in broken.read_metrics() if "loss" in line]
+    assert steps == [1, 2, 3, 4, 5, 6]
+    whole = [line["loss"] for line in run.read_metrics() if line["phase"] == "student" and "loss" in line]
+    assert [line["loss"] for line in broken.read_metrics() if "loss" in line] == pytest.approx(whole, rel=1e-6)
+
+
+def test_resuming_a_finished_phase_trains_nothing(finished, monkeypatch):
+    config, data, run, teacher, _, results = finished
+    monkeypatch.setattr(stage, "make_trainer", lambda *arguments: pytest.fail("trained again"))
+    assert stage.distill(config, run, data, teacher, CPU, resume=True) == results[0]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_gradient_checkpointing_changes_no_result(finished, tmp_path, precision):
+    config, data, _, teacher, *_ = finished
+    hardware = Hardware("cpu", "cpu", precision, "cpu", "test")
+    losses = []
+    for checkpointing in (False, True):
+        changed = config.train.model_copy(update={"gradient_checkpointing": checkpointing})
+        run = make_run(tmp_path, f"{checkpointing}")
+        trainer = stage.make_trainer(
+            config.model_copy(update={"train": changed}), run, data, teacher, hardware, "student", steps=3
+        )
+        trainer.train()
+        assert next(trainer.model.parameters()).dtype == torch.float32
+        losses.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_heads_padded_beyond_the_tokenizer_are_cropped(finished, tmp_path):
+    config, data, _, teacher, *_ = finished
+    trainer = stage.make_trainer(config, make_run(tmp_path), data, teacher, CPU, "student", steps=1)
+    batch = trainer.data_collator([0, 1]) | {"num_aligned": torch.tensor(10)}
+    expected = trainer.compute_terms(trainer.model, batch, 20)
+    assert isinstance(trainer, DistillationTrainer)
+    padded = copy.deepcopy(trainer.model)
+    padded.resize_token_embeddings(len(data.student_tokenizer) + 7)
+    with torch.no_grad():
+        padded.get_output_embeddings().weight[len(data.student_tokenizer) :] = 50.0
+    got = trainer.compute_terms(padded, batch, 20)
+    assert {k: v[1].item() for k, v in got.items()} == pytest.approx({k: v[1].item() for k, v in expected.items()})
+
+
+def test_a_loss_that_is_not_a_number_stops_the_training_with_its_step(finished, tmp_path, monkeypatch):
+    config, data, *_ = finished
+    trainer_class = stage.LanguageModelTrainer
+    compute_terms = trainer_class.compute_terms
+
+    def poisoned(self, model, inputs, num_items_in_batch):
+        terms = compute_terms(self, model, inputs, num_items_in_batch)
+        return {name: (weight * float("nan"), value) for name, (weight, value) in terms.items()}
+
+    monkeypatch.setattr(trainer_class, "compute_terms", poisoned)
+    with pytest.raises(RuntimeError, match=r"baseline: the loss is nan at step 1"):
+        stage.train_baseline(config, make_run(tmp_path), data, CPU)
+
+
+TWO_PROCESSES = """
+import json, sys
+from pathlib import Path
+from kdkit.distill.train import make_trainer
+from kdkit.runs import Run
+from tests.tiny import CPU, make_config, make_data, make_teacher
+
+folder = Path(sys.argv[1])
+config = make_config(folder, train={"batch_size": int(sys.argv[2]), "gradient_accumulation_steps": 2})
+data = make_data(config, folder)
+trainer = make_trainer(config, Run(folder / "run", folder / "cache"), data, make_teacher(data), CPU, "student", steps=4)
+trainer.train()
+if trainer.is_world_process_zero():
+    (folder / sys.argv[3]).write_text(json.dumps([line for line in trainer.state.log_history if "loss" in line]))
+"""
+
+
+def test_two_processes_of_two_equal_one_of_four(tmp_path):
+    """Gloo on this machine; sequences are dealt out in turn, so the optimizer steps see the same ones."""
+    script = tmp_path / "train.py"
+    script.write_text(textwrap.dedent(TWO_PROCESSES))
+    make_data(make_config(tmp_path), tmp_path)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611"]
+    for command in ([*launch, script, tmp_path, "2", "two.json"], [sys.executable, script, tmp_path, "4", "one.json"]):
+        root = Path(__file__).parent.parent
+        environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        result = subprocess.run(
+            [str(part) for part in command], env=environment, capture_output=True, text=True, timeout=200
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+    two, one = (json.loads((tmp_path / name).read_text()) for name in ("two.json", "one.json"))
+    for name in ("loss", "grad_norm", "ce_loss", "kd_loss"):
+        assert [line[name] for line in two] == pytest.approx([line[name] for line in one], rel=1e-3), name
+
+
+def test_count_steps_follows_the_epochs_unless_max_steps_is_set(finished):
+    config, data, *_ = finished
+    assert stage.count_steps(config, data) == 6
+    epochs = config.train.model_copy(update={"max_steps": None, "num_train_epochs": 2.0})
+    expected = -(-2 * len(data.train) // 8)
+    assert stage.count_steps(config.model_copy(update={"train": epochs}), data) == expected
