@@ -6,7 +6,7 @@ from kdkit.config import BUILD, Config
 from kdkit.data.packing import PAD
 from kdkit.data.prepare import PreparedData
 from kdkit.data.tokenizers import end_token_id, start_token_id
-from kdkit.teacher.loading import check_fits, load_causal_lm
+from kdkit.teacher.loading import check_fits, initializer_range, load_causal_lm
 
 
 def make_student(config: Config, data: PreparedData) -> PreTrainedModel:
@@ -40,6 +40,7 @@ def _architecture(config: Config, data: PreparedData) -> LlamaConfig:
         num_key_value_heads=build.num_heads,
         intermediate_size=build.intermediate_size,
         max_position_embeddings=max(config.data.max_length, 512),
+        initializer_range=initializer_range(build.hidden_size),
         tie_word_embeddings=True,
         bos_token_id=start_token_id(data.student_tokenizer),
         eos_token_id=end_token_id(data.student_tokenizer),

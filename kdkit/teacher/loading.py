@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from kdkit.errors import UserError
@@ -66,11 +67,18 @@ def load_causal_lm(
     try:
         config = AutoConfig.from_pretrained(name, **shared)
         experts = {"experts_implementation": experts_implementation(device)} if num_experts(config) else {}
-        model = AutoModelForCausalLM.from_pretrained(
-            name, config=config, dtype=dtype, use_safetensors=True, **experts, **shared
+        model, report = AutoModelForCausalLM.from_pretrained(
+            name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **experts, **shared
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise explain_load_error(error, name, key, "causal LM with safetensors weights") from None
+    if report["missing_keys"]:
+        # transformers would go on with random numbers in their place
+        missing = sorted(report["missing_keys"])
+        raise UserError(
+            f"{key}: expected weights for every parameter, got none for {len(missing)} of them in {path!r} "
+            f"({', '.join(missing[:3])}, ...); the weights belong to another architecture than config.json"
+        )
     return model.to(device).eval()
 
 
@@ -89,6 +97,15 @@ def experts_implementation(device: str) -> str:
     if device == "cpu" or torch.cuda.get_device_capability(device) >= (8, 0):
         return "grouped_mm"
     return "eager"
+
+
+def initializer_range(hidden_size: int) -> float:
+    """Return the spread of random weights for a width: 0.02 at 625, wider for narrower models.
+
+    The usual constant 0.02 leaves a narrow model with tied embeddings on the plateau of token
+    frequencies: width 64 after 400 steps, 2.67 bits per byte with 0.02 and 2.53 with 0.06.
+    """
+    return 0.5 / hidden_size**0.5
 
 
 def check_fits(model: PreTrainedModel, vocab_size: int, max_length: int, key: str, length_key: str) -> None:

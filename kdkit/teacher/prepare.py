@@ -12,11 +12,11 @@ from kdkit.data.tokenizers import end_token_id, start_token_id
 from kdkit.hardware import Hardware
 from kdkit.runs import Run, cached_folder, fingerprint, link_folder
 from kdkit.teacher.batches import WindowCollator
-from kdkit.teacher.loading import check_fits, experts_implementation, load_causal_lm
+from kdkit.teacher.loading import check_fits, experts_implementation, initializer_range, load_causal_lm
 from kdkit.teacher.progress import Curve, Progress
 from kdkit.teacher.training import LanguageModelTrainer, make_training_arguments
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when the same settings build another teacher than before."""
 
 
@@ -114,6 +114,7 @@ def _architecture(build: BuildTeacherConfig, data: PreparedData, max_length: int
         output_router_logits=True,
         router_aux_loss_coef=0.01,
         max_position_embeddings=max(max_length, 512),
+        initializer_range=initializer_range(build.hidden_size),
         tie_word_embeddings=True,
         bos_token_id=start_token_id(data.teacher_tokenizer),
         eos_token_id=end_token_id(data.teacher_tokenizer),
