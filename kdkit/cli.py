@@ -20,6 +20,11 @@ app = typer.Typer(
     "Start with: python -m kdkit doctor, then python -m kdkit run configs/demo.yaml",
 )
 
+INTERRUPTED = 130
+"""Exit code of Ctrl-C, which typer turns into this number before `main` can see it."""
+USAGE_ERROR = typer.BadParameter.__base__
+"""A mistyped command or option; typer has no public name for the class."""
+
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -88,15 +93,20 @@ def doctor(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 a user's mistake, 130 interrupted."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
-        app(arguments, prog_name="python -m kdkit")
+        code = app(arguments, prog_name="python -m kdkit", standalone_mode=False)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+    except USAGE_ERROR as error:
+        _stop(UserError(error.format_message()), 2, arguments)
     except UserError as error:
         _stop(error, 2, arguments)
     except RuntimeError as error:
         _stop(error, 1, arguments)
     except KeyboardInterrupt as error:
-        _stop(type(error)("stopped; run the same command with --resume to go on"), 130, arguments)
+        _stop(type(error)("stopped; run the same command with --resume to go on"), INTERRUPTED, arguments)
+    sys.exit(code or 0)
 
 
 def _stop(error: BaseException, code: int, arguments: list[str]) -> None:

@@ -5,7 +5,6 @@ and values out of range are refused with the path, the constraint and the value.
 Used by every notebook and command through `load_config`.
 """
 
-import difflib
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +13,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from kdkit.errors import UserError
+from kdkit.values import apply_override, flatten, resolve_aliases, suggest_key
 
 BUILD = "build"
 """Value of `teacher.path` and `student.path`: make the model from scratch."""
@@ -41,7 +41,7 @@ def _number(value: object) -> object:
     return value
 
 
-Number = Annotated[float, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Share = Annotated[Number, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -72,7 +72,7 @@ class DataConfig(Section):
     """Split of a hub data set to read; evaluation documents are held out of it."""
     text_column: str = "text"
     """Column that holds the text in .jsonl, .csv, .parquet and hub data."""
-    document_separator: str | None = None
+    document_separator: Annotated[str, Field(min_length=1)] | None = None
     """Text between documents of a .txt file; null: `<|endoftext|>` where it occurs, else paragraphs."""
     subset_size: Count | None = None
     """Documents to read at most; null: all. Hub data sets are streamed when it is set."""
@@ -311,9 +311,12 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
             f"config: expected sections such as `train:` in {str(path)!r}, got {type(values).__name__}; "
             "see configs/demo.yaml"
         )
-    values = _resolve_aliases(values)
+    # a section whose keys are all commented out reads as null
+    sections = [name for name, field in Config.model_fields.items() if issubclass(field.annotation, Section)]
+    values |= {name: {} for name in sections if name in values and values[name] is None}
+    values = resolve_aliases(values, ALIASES)
     for override in overrides or []:
-        _apply_override(values, override)
+        apply_override(values, override, ALIASES)
     return config_from_values(values)
 
 
@@ -324,7 +327,7 @@ def config_from_values(values: dict[str, Any]) -> Config:
         UserError: unknown key, wrong type, value out of range.
     """
     try:
-        return Config.model_validate(_resolve_aliases(values))
+        return Config.model_validate(resolve_aliases(values, ALIASES))
     except ValidationError as error:
         raise UserError(_describe(error)) from None
 
@@ -332,17 +335,6 @@ def config_from_values(values: dict[str, Any]) -> Config:
 def dump_config(config: Config) -> str:
     """Render every setting, defaults included, as YAML."""
     return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn nested sections into `{"section.key": value}`."""
-    flat = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def describe_difference(old: Config, new: Config) -> str:
@@ -355,66 +347,16 @@ def describe_difference(old: Config, new: Config) -> str:
     )
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
-    """Set one `section.key=value` in nested values, in place."""
-    key, equals, text = override.partition("=")
-    if not equals or not key.strip():
-        raise UserError(f"-p: expected section.key=value, got {override!r}; write e.g. distill.temperature=2")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        value = text
-    *sections, last = _canonical(key.strip()).split(".")
-    for section in sections:
-        values = values.setdefault(section, {})
-        if not isinstance(values, dict):
-            raise UserError(f"-p: expected a section before the dot, got {override!r}; `{section}` holds a value")
-    values[last] = value
-
-
-def _canonical(path: str) -> str:
-    """Replace an alias by the key that it means."""
-    return ALIASES.get(path, path)
-
-
-def _resolve_aliases(values: dict[str, Any]) -> dict[str, Any]:
-    """Replace aliases in the sections by the declared keys."""
-    resolved = {}
-    for section, content in values.items():
-        if isinstance(content, dict):
-            renamed: dict[str, Any] = {}
-            for key, value in content.items():
-                name = _canonical(f"{section}.{key}").rpartition(".")[2]
-                if name in renamed:
-                    raise UserError(f"{section}.{key}: expected one of {name} and its alias, got both; keep one")
-                renamed[name] = value
-            content = renamed
-        resolved[section] = content
-    return resolved
-
-
 def _describe(error: ValidationError) -> str:
     """Turn the first problem that pydantic found into one line a user can act on."""
     first = error.errors()[0]
     path = ".".join(str(part) for part in first["loc"])
     value = first["input"]
     if first["type"] == "extra_forbidden":
-        return _describe_unknown(path)
+        known = [*flatten(Config().model_dump()), *Config.model_fields, *ALIASES]
+        return f"{path}: expected a known key, got {path!r}; {suggest_key(path, known)}"
     if isinstance(error_in_validator := first.get("ctx", {}).get("error"), UserError):
         return str(error_in_validator)
     constraint = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     more = f" ({len(error.errors()) - 1} more problem(s) after this one)" if len(error.errors()) > 1 else ""
     return f"{path}: expected {constraint}, got {value!r} ({type(value).__name__}); correct the value{more}"
-
-
-def _describe_unknown(path: str) -> str:
-    """Say that a key is unknown and what it was probably meant to be."""
-    known = list(flatten(Config().model_dump())) + list(Config.model_fields) + list(ALIASES)
-    section, _, key = path.rpartition(".")
-    siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == section}
-    near = [siblings[name] for name in difflib.get_close_matches(key, siblings, n=1)]
-    near = near or difflib.get_close_matches(path, known, n=1)
-    same_name = [name for name in known if name.rpartition(".")[2] == key]
-    hint = (near or same_name)[:1]
-    todo = f"did you mean {hint[0]!r}?" if hint else f"known here: {', '.join(siblings)}"
-    return f"{path}: expected a known key, got {path!r}; {todo}"

@@ -109,7 +109,7 @@ def _hub() -> Finding:
     return Finding(
         "hub",
         "note",
-        "not reachable: use folders for teacher.path, student.path and data.path, or configs/demo.yaml, which needs none",
+        "not reachable: give folders as teacher.path, student.path, data.path; configs/demo.yaml needs none",
     )
 
 

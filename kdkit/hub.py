@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from kdkit.errors import UserError
+from kdkit.paths import resolve_input
 
 CONNECT_SECONDS = 5.0
 
@@ -33,18 +34,18 @@ def hub_is_reachable() -> bool:
 
 def is_local_path(path: str) -> bool:
     """Say whether a name can only mean a folder: it exists, or is written as a path."""
-    return path.startswith(("/", "./", "../", "~")) or Path(path).expanduser().is_dir()
+    return path.startswith(("/", "./", "../", "~")) or resolve_input(path).is_dir()
 
 
 def resolve_model_path(path: str, key: str) -> str:
-    """Return a hub name as it is and a folder with `~` resolved.
+    """Return a hub name as it is, and a folder as a path that exists.
 
     Raises:
         UserError: the folder does not exist.
     """
     if not is_local_path(path):
         return path
-    folder = Path(path).expanduser()
+    folder = resolve_input(path)
     if not folder.is_dir():
         raise UserError(
             f"{key}: expected a model folder, got {path!r}, which does not exist (in {Path.cwd()}); correct the path"

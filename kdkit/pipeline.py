@@ -10,11 +10,13 @@ import shlex
 import sys
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from kdkit.config import BUILD, Config, dump_config
 from kdkit.errors import UserError
-from kdkit.runs import Run, find_root, fingerprint, fingerprint_files
+from kdkit.paths import find_root, resolve_input
+from kdkit.runs import Run, fingerprint, fingerprint_files
 from kdkit.session import open_session, plan_session
 
 
@@ -48,16 +50,16 @@ def run_notebooks(request: RunRequest) -> Run:
     source = check_inputs(config, run)
     config, run = open_session(*session)
     print(f"run {run.name}: {run.path}", flush=True)
-    chain = [dump_config(config), source, fingerprint_files(Path(__file__).parent)]
+    base = [dump_config(config), source, fingerprint_files(Path(__file__).parent)]
     for stage, notebook in stages.items():
-        chain = [fingerprint(chain, fingerprint_files(notebook))]
         if request.only and stage not in forced:
             continue
+        inputs = fingerprint(base, fingerprint_files(notebook), _finished_before(run, stage))
         status = run.status().get(stage, {})
-        if stage not in forced and status.get("state") == "done" and status.get("inputs") == chain[0]:
+        if stage not in forced and status.get("state") == "done" and status.get("inputs") == inputs:
             print(f"{stage}: done before, inputs unchanged, skipped", flush=True)
             continue
-        _run_stage(request, run, stage, notebook, chain[0])
+        _run_stage(request, run, stage, notebook, inputs)
     return run
 
 
@@ -103,12 +105,18 @@ def check_inputs(config: Config, run: Run) -> str:
     for path, key in ((config.teacher.path, "teacher.path"), (config.student.path, "student.path")):
         if path != BUILD:
             name = check_model_folder(path, key)
-            parts.append([[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(Path(name).glob("*"))])
+            files = sorted(Path(name).glob("*"))  # none for a hub name
+            parts.append([[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files])
     return fingerprint(build_data(config, run.cache_path).name, parts)
 
 
-def run_notebook(notebook: Path, output: Path, parameters: dict[str, object], root: Path) -> None:
-    """Execute one notebook, passing on what it prints.
+def _finished_before(run: Run, stage: str) -> dict[str, str]:
+    """Return when the earlier stages finished: a stage that ran again has made new inputs for the later ones."""
+    return {name: entry.get("finished", "") for name, entry in run.status().items() if name < stage}
+
+
+def run_notebook(notebook: Path, output: Path, parameters: dict[str, object]) -> None:
+    """Execute one notebook in the current folder, passing on what it prints.
 
     Raises:
         UserError: a parameter that the notebook does not have, or a mistake found inside it.
@@ -126,9 +134,17 @@ def run_notebook(notebook: Path, output: Path, parameters: dict[str, object], ro
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
-            str(notebook), str(output), parameters, kernel_name="python3", cwd=str(root), progress_bar=False,
-            stdout_file=sys.stdout, stderr_file=sys.stderr, log_output=False,
-        )  # fmt: skip
+            str(notebook),
+            str(output),
+            parameters,
+            kernel_name="python3",
+            cwd=str(Path.cwd()),
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            stderr_file=sys.stderr,
+            # the kernel talks to this machine only; its warning that it does so unencrypted is noise
+            extra_arguments=["--IPKernelApp.log_level=40"],
+        )
     except papermill.PapermillExecutionError as error:
         if error.ename == UserError.__name__:
             raise UserError(error.evalue) from None
@@ -144,7 +160,7 @@ def _run_stage(request: RunRequest, run: Run, stage: str, notebook: Path, inputs
     """Execute one stage and keep its status."""
     print(f"{stage}: started", flush=True)
     parameters: dict[str, object] = {
-        "CONFIG": str(Path(request.config).resolve()),
+        "CONFIG": str(resolve_input(request.config).resolve()),
         "OVERRIDES": shlex.join(request.overrides),
         "RUN": run.name,
         "RUNS_DIR": str(run.path.parent),
@@ -156,10 +172,11 @@ def _run_stage(request: RunRequest, run: Run, stage: str, notebook: Path, inputs
 
     def finish(state: str, message: str = "") -> None:
         seconds = round(time.monotonic() - start, 1)
-        run.set_status(stage, state=state, seconds=seconds, message=message, inputs=inputs)
+        finished = datetime.now(UTC).isoformat(timespec="milliseconds")
+        run.set_status(stage, state=state, seconds=seconds, message=message, inputs=inputs, finished=finished)
 
     try:
-        run_notebook(notebook, run.path / "notebooks" / notebook.name, parameters, find_root())
+        run_notebook(notebook, run.path / "notebooks" / notebook.name, parameters)
     except KeyboardInterrupt:
         finish("interrupted", "stopped by the user")
         raise

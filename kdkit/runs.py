@@ -105,31 +105,6 @@ def default_run_name(config_path: str | Path, overrides: list[str]) -> str:
     return re.sub(r"[^A-Za-z0-9._=-]", "_", name)[:100]
 
 
-def find_root(start: Path | None = None) -> Path:
-    """Find the project: the folder above `start` that holds `notebooks/` and `configs/`.
-
-    Raises:
-        UserError: neither the current folder nor the package's own lies in a project.
-    """
-    here = (start or Path.cwd()).resolve()
-    installed = [Path(__file__).resolve().parent.parent, Path(sys.prefix) / "share" / "kdkit"]
-    for folder in [here, *here.parents, *installed]:
-        if (folder / "notebooks" / "01_data.ipynb").is_file() and (folder / "configs").is_dir():
-            return folder
-    raise UserError(
-        f"project: expected a folder with notebooks/ and configs/ above {here}, got none; "
-        "run kdkit from a clone of its repository"
-    )
-
-
-def resolve_output(folder: str | Path, root: Path) -> Path:
-    """Place a relative output folder in the project, or here where the project is read-only (Kaggle)."""
-    folder = Path(folder).expanduser()
-    if folder.is_absolute():
-        return folder
-    return (root if os.access(root, os.W_OK) else Path.cwd()) / folder
-
-
 def describe_environment() -> dict[str, Any]:
     """Collect what a reader needs to repeat a run: versions, platform, cores."""
     versions = {}
@@ -174,9 +149,10 @@ def fingerprint(*parts: object) -> str:
 
 
 def fingerprint_files(path: Path) -> str:
-    """Hash names and contents of a file, or of all files of a folder."""
+    """Hash the content of a file, or names and contents of all files of a folder; compiled Python is left out."""
     digest = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+    inside = sorted(p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    for file in [path] if path.is_file() else inside:
         digest.update(str(file.relative_to(path)).encode() + b"\0")
         with file.open("rb") as stream:
             digest.update(hashlib.file_digest(stream, "sha256").digest())

@@ -7,15 +7,8 @@ import yaml
 
 from kdkit.config import Config, config_from_values, describe_difference, dump_config, load_config
 from kdkit.errors import UserError
-from kdkit.runs import (
-    Run,
-    check_run_name,
-    default_run_name,
-    describe_environment,
-    find_root,
-    resolve_output,
-    write_text,
-)
+from kdkit.paths import find_root, resolve_input, resolve_output
+from kdkit.runs import Run, check_run_name, default_run_name, describe_environment, write_text
 
 
 def open_session(
@@ -45,10 +38,14 @@ def plan_session(
 ) -> tuple[Config, Run]:
     """Check all that `open_session` checks, and write nothing."""
     root = find_root()
-    items = shlex.split(overrides) if isinstance(overrides, str) else list(overrides)
+    try:
+        items = shlex.split(overrides) if isinstance(overrides, str) else list(overrides)
+    except ValueError as error:
+        raise UserError(
+            f"OVERRIDES: expected section.key=value items, got {overrides!r} ({error}); close the quote"
+        ) from None
     name = check_run_name(run_name or default_run_name(config_path, items))
-    path = Path(config_path)
-    config = load_config(path if path.is_absolute() or path.is_file() else root / path, items)
+    config = load_config(resolve_input(config_path), items)
     run = Run(resolve_output(runs_dir, root) / name, resolve_output(config.cache_dir, root))
     saved = run.path / "config.yaml"
     if saved.is_file():

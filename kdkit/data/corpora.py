@@ -19,6 +19,7 @@ from pathlib import Path
 from kdkit.config import DataConfig
 from kdkit.errors import UserError
 from kdkit.hub import hub_is_reachable
+from kdkit.paths import resolve_input
 from kdkit.runs import cached_folder, fingerprint, fingerprint_files
 
 PYTHON_DOCS = "python-docs"
@@ -93,7 +94,7 @@ def clean_text(text: str) -> str:
 
 def _identify(config: DataConfig) -> tuple[str | Path, str]:
     """Decide what `data.path` names, and fingerprint all that decides the documents."""
-    path = Path(config.path).expanduser()
+    path = resolve_input(config.path)
     if config.path == PYTHON_DOCS:
         return PYTHON_DOCS, fingerprint(PYTHON_DOCS, sys.version, config.subset_size)
     if path.exists():

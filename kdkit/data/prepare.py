@@ -18,6 +18,7 @@ from kdkit.data.corpora import Corpus, load_corpus, split_documents
 from kdkit.data.packing import PAD, Windows, pack_windows
 from kdkit.data.tokenizers import end_token_id, load_tokenizer, token_bytes, tokenizers_match, train_tokenizer
 from kdkit.errors import UserError
+from kdkit.paths import resolve_input
 from kdkit.runs import Run, cached_folder, fingerprint, fingerprint_files, link_folder
 
 FORMAT = 2
@@ -116,7 +117,7 @@ def _relevant_settings(config: Config) -> list[Any]:
 
 def _identify(path: str) -> str:
     """Name a model: a hub name by itself, a folder by what its tokenizer files hold."""
-    folder = Path(path).expanduser()
+    folder = resolve_input(path)
     if not folder.is_dir():
         return path
     return fingerprint(

@@ -6,7 +6,8 @@ from kdkit.config import BUILD, Config
 from kdkit.data.packing import PAD
 from kdkit.data.prepare import PreparedData
 from kdkit.data.tokenizers import end_token_id, start_token_id
-from kdkit.teacher.loading import check_fits, initializer_range, load_causal_lm
+from kdkit.teacher.loading import check_fits, load_causal_lm
+from kdkit.teacher.scratch import initializer_range, spread_embeddings
 
 
 def make_student(config: Config, data: PreparedData) -> PreTrainedModel:
@@ -17,7 +18,7 @@ def make_student(config: Config, data: PreparedData) -> PreTrainedModel:
     """
     set_seed(config.seed)
     if config.student.path == BUILD:
-        return LlamaForCausalLM(_architecture(config, data))
+        return spread_embeddings(LlamaForCausalLM(_architecture(config, data)))
     model = load_causal_lm(
         config.student.path,
         "student.path",
@@ -41,7 +42,7 @@ def _architecture(config: Config, data: PreparedData) -> LlamaConfig:
         intermediate_size=build.intermediate_size,
         max_position_embeddings=max(config.data.max_length, 512),
         initializer_range=initializer_range(build.hidden_size),
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
         bos_token_id=start_token_id(data.student_tokenizer),
         eos_token_id=end_token_id(data.student_tokenizer),
         pad_token_id=data.student_tokenizer.pad_token_id,

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def collect_facts(run: Run) -> dict[str, Any]:
         "environment": run.read_json("env.json"),
         "config": config,
         "config_text": (run.path / "config.yaml").read_text(encoding="utf-8"),
-        "command": f"python -m kdkit run runs/{run.name}/config.yaml --name {run.name}-again",
+        "command": f"python -m kdkit run {shlex.quote(str(run.path / 'config.yaml'))} --name {run.name}-again",
         "pictures": {title: (path.name, _embed(path)) for title, path in pictures.items() if path is not None},
         "comparison_html": to_html(comparison),
         "comparison_markdown": to_markdown(comparison),

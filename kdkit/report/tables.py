@@ -75,7 +75,12 @@ def to_markdown(table: Table) -> str:
     """Render a table as Markdown; line breaks inside a cell become spaces."""
     headings, rows = table
     lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(" ".join(c.replace("|", "\\|").split()) for c in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(_markdown_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _markdown_cell(text: str) -> str:
+    """Keep a model's text from being read as HTML or as the next cell."""
+    return " ".join(html.escape(text, quote=False).replace("|", "&#124;").split())
 
 
 def _gap_sentence(evaluation: dict[str, Any]) -> str:

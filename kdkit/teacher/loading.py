@@ -99,15 +99,6 @@ def experts_implementation(device: str) -> str:
     return "eager"
 
 
-def initializer_range(hidden_size: int) -> float:
-    """Return the spread of random weights for a width: 0.02 at 625, wider for narrower models.
-
-    The usual constant 0.02 leaves a narrow model with tied embeddings on the plateau of token
-    frequencies: width 64 after 400 steps, 2.67 bits per byte with 0.02 and 2.53 with 0.06.
-    """
-    return 0.5 / hidden_size**0.5
-
-
 def check_fits(model: PreTrainedModel, vocab_size: int, max_length: int, key: str, length_key: str) -> None:
     """Check a model against its tokenizer and the longest sequence it will read.
 

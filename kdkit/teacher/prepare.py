@@ -1,23 +1,36 @@
 """The teacher stage: load the model that the configuration names, or build one once (notebook 02)."""
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from transformers import PreTrainedModel, Qwen3MoeConfig, Qwen3MoeForCausalLM, set_seed
 
-from kdkit.config import BUILD, BuildTeacherConfig, Config, TrainConfig
+from kdkit.config import BUILD, BuildTeacherConfig, Config, TrainConfig, config_from_values
 from kdkit.data.packing import PAD, Windows
-from kdkit.data.prepare import PreparedData, teacher_max_length
+from kdkit.data.prepare import PreparedData, build_data, open_data, teacher_max_length
 from kdkit.data.tokenizers import end_token_id, start_token_id
 from kdkit.hardware import Hardware
 from kdkit.runs import Run, cached_folder, fingerprint, link_folder
-from kdkit.teacher.batches import WindowCollator
-from kdkit.teacher.loading import check_fits, experts_implementation, initializer_range, load_causal_lm
+from kdkit.teacher.batches import IGNORE_INDEX, WindowCollator
+from kdkit.teacher.loading import check_fits, experts_implementation, load_causal_lm
 from kdkit.teacher.progress import Curve, Progress
-from kdkit.teacher.training import LanguageModelTrainer, make_training_arguments
+from kdkit.teacher.scratch import initializer_range, spread_embeddings
+from kdkit.teacher.training import (
+    LanguageModelTrainer,
+    cross_entropy,
+    make_training_arguments,
+    masked_mean,
+    shift,
+)
 
-FORMAT = 2
+FORMAT = 5
 """Raise it when the same settings build another teacher than before."""
+
+BALANCE_WEIGHT = 0.01
+"""Weight of the load-balancing term while a teacher is built."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +67,36 @@ def prepare_teacher(config: Config, run: Run, data: PreparedData, hardware: Hard
 
 
 def _build_once(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> Path:
-    """Return the folder of the built teacher, training it unless the cache has it; link it into the run."""
-    key = fingerprint(FORMAT, data.key, config.seed, config.teacher.build.model_dump(), hardware.precision)
+    """Return the run's folder of the built teacher; it is trained unless the cache has it."""
+    own_view = open_data(build_data(_view_of_teacher(config), run.cache_path))
+    key = fingerprint(FORMAT, own_view.key, config.seed, config.teacher.build.model_dump(), hardware.precision)
     folder, was_there = cached_folder(
-        run.cache_path / "teachers", key, lambda path: _build(config, run, data, hardware, path)
+        run.cache_path / "teachers", key, lambda path: _build(config, run, own_view, hardware, path)
     )
     if not was_there or not (run.path / "teacher" / "model" / "config.json").is_file():
         link_folder(folder, run.path / "teacher" / "model")
     return run.path / "teacher" / "model"
 
 
+def _view_of_teacher(config: Config) -> Config:
+    """Return the configuration of the teacher's own training text: no student has a part in it.
+
+    So one teacher serves every student, whatever its tokenizer.
+    """
+    values = config.model_dump()
+    values["student"] = {"build": {"tokenizer": "teacher"}}
+    values["data"]["max_length"] = teacher_max_length(config)
+    values["teacher"]["max_length"] = teacher_max_length(config)
+    values["distill"]["loss"] = "auto"
+    return config_from_values(values)
+
+
 def _build(config: Config, run: Run, data: PreparedData, hardware: Hardware, folder: Path) -> None:
     """Train a Qwen3-MoE on the teacher's view of the training windows and save it."""
     build = config.teacher.build
     set_seed(config.seed)
-    model = Qwen3MoeForCausalLM(_architecture(build, data, teacher_max_length(config), hardware)).to(hardware.device)
+    architecture = _architecture(build, data, teacher_max_length(config), hardware)
+    model = spread_embeddings(Qwen3MoeForCausalLM(architecture)).to(hardware.device)
     train = TrainConfig(
         per_device_train_batch_size=build.batch_size,
         gradient_accumulation_steps=1,
@@ -83,17 +111,28 @@ def _build(config: Config, run: Run, data: PreparedData, hardware: Hardware, fol
         max_steps=build.max_steps,
         seed=config.seed,
     )
-    trainer = LanguageModelTrainer(model, arguments, WindowCollator(data.train, "teacher"))
+    trainer = MixtureTrainer(model, arguments, WindowCollator(data.train, "teacher"))
     held_out: Windows = data.evaluation.first(config.evaluate.curve_sequences)
     every = max(1, build.max_steps // 4)
     curve = Curve(held_out, "teacher", config.evaluate.batch_size, every, hardware.autocast_dtype)
     trainer.add_callback(Progress(run, "teacher", curve))
     trainer.train()
-    model.config.output_router_logits = False
     model.save_pretrained(folder)
     data.teacher_tokenizer.save_pretrained(folder)
-    for leftover in sorted((folder / "checkpoints").rglob("*"), reverse=True):
-        leftover.unlink() if leftover.is_file() else leftover.rmdir()
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+class MixtureTrainer(LanguageModelTrainer):
+    """Adds the load-balancing term; without it a few experts take every token."""
+
+    def compute_terms(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
+    ) -> dict[str, tuple[float, torch.Tensor]]:
+        """Return cross-entropy and the balance of the experts (Fedus et al. 2021, arXiv:2101.03961, eq. 4)."""
+        outputs = model(input_ids=inputs["input_ids"], output_router_logits=True)
+        logits, targets = shift(outputs.logits, inputs["labels"])
+        ce = masked_mean(cross_entropy(logits, targets), targets != IGNORE_INDEX, num_items_in_batch)
+        return {"ce_loss": (1.0, ce), "balance_loss": (BALANCE_WEIGHT, outputs.aux_loss)}
 
 
 def _architecture(build: BuildTeacherConfig, data: PreparedData, max_length: int, hardware: Hardware) -> Qwen3MoeConfig:
@@ -110,12 +149,9 @@ def _architecture(build: BuildTeacherConfig, data: PreparedData, max_length: int
         moe_intermediate_size=build.moe_intermediate_size,
         intermediate_size=build.moe_intermediate_size * build.num_experts_per_tok,
         norm_topk_prob=True,
-        # the load-balancing term; without it a few experts take every token
-        output_router_logits=True,
-        router_aux_loss_coef=0.01,
         max_position_embeddings=max(max_length, 512),
         initializer_range=initializer_range(build.hidden_size),
-        tie_word_embeddings=True,
+        tie_word_embeddings=False,
         bos_token_id=start_token_id(data.teacher_tokenizer),
         eos_token_id=end_token_id(data.teacher_tokenizer),
     )

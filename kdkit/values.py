@@ -1,0 +1,79 @@
+"""Nested settings as plain values: flattening, aliases, overrides, suggestions. Knows no schema."""
+
+import difflib
+from typing import Any
+
+import yaml
+
+from kdkit.errors import UserError
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested sections into `{"section.key": value}`."""
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def apply_override(values: dict[str, Any], override: str, aliases: dict[str, str]) -> None:
+    """Set one `section.key=value` in nested values, in place; the value is read as YAML.
+
+    Raises:
+        UserError: no `=`, or a section that is a value.
+    """
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"-p: expected section.key=value, got {override!r}; write e.g. distill.temperature=2")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    *sections, last = aliases.get(key.strip(), key.strip()).split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise UserError(f"-p: expected a section before the dot, got {override!r}; `{section}` holds a value")
+    values[last] = value
+
+
+def resolve_aliases(values: dict[str, Any], aliases: dict[str, str]) -> dict[str, Any]:
+    """Replace aliases in the sections by the declared keys.
+
+    Args:
+        aliases: `{"section.alias": "section.key"}`.
+
+    Raises:
+        UserError: a key and its alias are both given.
+    """
+    resolved = {}
+    for section, content in values.items():
+        if isinstance(content, dict):
+            renamed: dict[str, Any] = {}
+            for key, value in content.items():
+                name = aliases.get(f"{section}.{key}", key).rpartition(".")[2]
+                if name in renamed:
+                    raise UserError(f"{section}.{key}: expected one of {name} and its alias, got both; keep one")
+                renamed[name] = value
+            content = renamed
+        resolved[section] = content
+    return resolved
+
+
+def suggest_key(path: str, known: list[str]) -> str:
+    """Say what an unknown key was probably meant to be, or what is known in its section.
+
+    Args:
+        path: `section.key`.
+        known: all keys that there are, as paths.
+    """
+    section, _, key = path.rpartition(".")
+    siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == section}
+    near = [siblings[name] for name in difflib.get_close_matches(key, siblings, n=1)]
+    near = near or difflib.get_close_matches(path, known, n=1, cutoff=0.75)
+    same_name = [name for name in known if name.rpartition(".")[2] == key]
+    hint = (near or same_name)[:1]
+    return f"did you mean {hint[0]!r}?" if hint else f"known here: {', '.join(siblings)}"

@@ -1,0 +1,65 @@
+"""Fixtures that several test files use; nothing here reaches the network."""
+
+import os
+import random
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# huggingface_hub reads it once, when it is first imported: no import above may do that
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+# the same examples on every machine; no deadline, because the first call of a tokenizer is slow
+settings.register_profile("kdkit", derandomize=True, deadline=None)
+settings.load_profile("kdkit")
+
+WORDS = (
+    "river mountain teacher student window letter garden morning evening yellow silver quiet slowly quickly "
+    "remember forget carry follow answer question bridge castle winter summer the a of and in to with under over "
+    "na\u00efve caf\u00e9 \u00fcber \u4e2d\u6587 \u65e5\u672c\u8a9e \U0001f600 "
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467 x=1 42"
+)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Folder of real tokenizers and texts."""
+    folder = os.environ.get("KDKIT_TEST_DATA")
+    if not folder:
+        pytest.skip("KDKIT_TEST_DATA is not set: real tokenizers and texts are not available")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def documents() -> list[str]:
+    """Forty distinct short documents with accents, CJK and emoji."""
+    draw, words = random.Random(0), WORDS.split()
+    sentences = [" ".join(draw.choices(words, k=12)).capitalize() + "." for _ in range(400)]
+    return ["\n".join(sentences[i : i + 10]) for i in range(0, 400, 10)]
+
+
+@pytest.fixture(scope="session")
+def small_pair(documents):
+    """Two byte-level tokenizers of different sizes, trained on `documents`: student, teacher."""
+    from kdkit.data.tokenizers import train_tokenizer
+
+    return train_tokenizer(documents, 300), train_tokenizer(documents[::-1], 400)
+
+
+@pytest.fixture(scope="session")
+def real_tokenizer(test_data):
+    """Load a tokenizer of the test data once: `real_tokenizer("gpt2")`."""
+    from kdkit.data.tokenizers import load_tokenizer
+
+    folders = {folder.name: folder for folder in (*test_data.glob("tokenizers/*"), *test_data.glob("models/*"))}
+    return cache(lambda name: load_tokenizer(folders[name]))
+
+
+@pytest.fixture(scope="session")
+def real_table(real_tokenizer):
+    """Return what `token_bytes` gives for a tokenizer of the test data, computed once."""
+    from kdkit.data.tokenizers import token_bytes
+
+    return cache(lambda name: token_bytes(real_tokenizer(name)))

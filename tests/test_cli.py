@@ -1,0 +1,242 @@
+"""The command line: a user's mistake is one line and exit code 2, and leaves nothing behind."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kdkit import __version__, cli, hub, pipeline
+from kdkit.errors import UserError
+from kdkit.hardware import CudaFacts
+from kdkit.session import open_session
+
+ROOT = Path(__file__).resolve().parent.parent
+P100 = CudaFacts(
+    names=("Tesla P100-PCIE-16GB",), capability=(6, 0), memory_bytes=16 * 2**30, arch_list=("sm_75", "sm_80")
+)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Write a text file that is long enough for a smoke run."""
+    path = tmp_path / "corpus.txt"
+    path.write_text("\n\n".join(f"Paragraph {i} says that {i} times {i} is {i * i}." for i in range(600)))
+    return path
+
+
+@pytest.fixture
+def run_command(tmp_path, corpus, monkeypatch):
+    """Return a call of `run` on the smoke configuration that must end before the first notebook."""
+
+    def refuse(*arguments):
+        raise AssertionError("a notebook was started")
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(pipeline, "run_notebook", refuse)
+    monkeypatch.setattr("kdkit.hardware.read_cuda", CudaFacts)
+
+    def run(*settings, options=(), config="configs/smoke.yaml"):
+        places = [f"cache_dir={tmp_path}/cache", f"data.path={corpus}", *settings]
+        parameters = [word for setting in places for word in ("-p", setting)]
+        cli.main(["run", config, "--runs-dir", f"{tmp_path}/runs", *parameters, *options])
+
+    return run
+
+
+@pytest.fixture
+def refused(run_command, tmp_path, capsys):
+    """Return a call of `run` that checks how a mistake is answered, and returns the answer."""
+
+    def run(*settings, **where):
+        with pytest.raises(SystemExit) as stop:
+            run_command(*settings, **where)
+        answer = capsys.readouterr().err
+        assert stop.value.code == 2
+        assert answer.startswith("kdkit: ") and answer.count("\n") == 1 and answer.endswith("\n")
+        assert not (tmp_path / "runs").exists()
+        return answer
+
+    return run
+
+
+def output_of(arguments, capsys):
+    """Return exit code and standard output of a command that ends well or not."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    return stop.value.code, capsys.readouterr().out
+
+
+def test_help_lists_the_verbs(capsys):
+    code, text = output_of(["--help"], capsys)
+    assert code == 0
+    assert all(f"  {verb} " in text for verb in ("run", "doctor"))
+
+
+def test_version_is_the_packages(capsys):
+    assert output_of(["--version"], capsys) == (0, f"kdkit {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("missing.txt", None, "data.path: expected an existing file or folder, got"),
+        ("empty.txt", b"", "it is empty"),
+        ("blank.txt", b"\n \n\n", "it is empty"),
+        ("picture.txt", b"\x89PNG\r\n\x00\x00", "data.path: expected UTF-8 text, got"),
+        ("latin1.txt", "caf\u00e9 ".encode("latin-1") * 500, "data.path: expected UTF-8 text, got"),
+        ("slides.pdf", b"%PDF", "data.path: expected .txt, .jsonl, .csv, .parquet or a folder of them, got"),
+        ("lines.jsonl", b'{"text": "a"}\n{"text": ', "line 2"),
+        ("table.parquet", b"not parquet", "data.path: expected a parquet file, got"),
+        ("short.txt", b"One line.\n\nAnother line.", "expected at least 2 documents"),
+        ("scant.txt", b"One line.<|endoftext|>Another line.", "data.path: expected at least one sequence of 64 tokens"),
+    ],
+)
+def test_a_corpus_that_cannot_be_read_is_refused(refused, tmp_path, name, content, words):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    answer = refused(f"data.path={tmp_path / name}")
+    assert words in answer
+    assert name in answer or "documents" in answer
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("rows.jsonl", json.dumps({"body": "a", "id": 1})), ("rows.csv", "body,id")]
+)
+def test_a_missing_text_column_is_named_beside_those_that_exist(refused, tmp_path, name, line):
+    (tmp_path / name).write_text(f"{line}\na,1\n")
+    answer = refused(f"data.path={tmp_path / name}", "data.text_column=content")
+    assert "data.text_column: expected a column 'content'" in answer
+    assert "got the columns body, id" in answer
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("train.learning_rat=1", "did you mean 'train.learning_rate'?"),
+        ("trian.max_steps=1", "did you mean 'train"),
+        ("distill.loss=forward_lk", "distill.loss: expected 'auto', 'forward_kl' or 'overlap_kl', got 'forward_lk'"),
+        ("distill.kd_ratio=1.5", "distill.kd_ratio: expected less than or equal to 1, got 1.5"),
+        ("distill.loss=forward_kl", "set distill.loss=overlap_kl"),
+        ("train.device=cuda", "train.device: expected a CUDA GPU, got none"),
+        ("train.precision=fp16", "train.precision: expected fp32 or bf16 on a CPU, got 'fp16'"),
+        ("max_steps", "-p: expected section.key=value, got 'max_steps'"),
+        ("=3", "-p: expected section.key=value, got '=3'"),
+    ],
+)
+def test_a_wrong_setting_is_refused(refused, setting, words):
+    assert words in refused(setting)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--from", "07"], "--from: expected one of 01_data, 02_teacher_probe, 03_distill, 04_evaluate, 05_report"),
+        (["--from", "distil"], "did you mean 'distill'?"),
+        (["--only", "04,report_"], "--only: expected one of"),
+        (["--name", "../elsewhere"], "--name: expected letters"),
+        (["--name", "a/b"], "folders of runs are chosen by --runs-dir"),
+    ],
+)
+def test_a_wrong_option_is_refused(refused, options, words):
+    assert words in refused(options=options)
+
+
+@pytest.mark.parametrize("key", ["teacher.path", "student.path"])
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (None, "expected a model folder, got"),
+        ([], "expected a model folder with config.json"),
+        (["config.json"], "expected *.safetensors weights in"),
+        (["config.json", "pytorch_model.bin"], "got only pytorch_model.bin"),
+    ],
+)
+def test_a_model_folder_that_lacks_something_is_refused(refused, tmp_path, key, files, words):
+    folder = tmp_path / "model"
+    for name in files or []:
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
+    if files == []:
+        folder.mkdir()
+    answer = refused(f"{key}={folder}")
+    assert answer.startswith(f"kdkit: {key}: ") and words in answer and str(folder) in answer
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """Switch the hub off, as HF_HUB_OFFLINE=1 does at start, and forget what was asked of it before and after."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    hub.hub_is_reachable.cache_clear()
+    yield
+    hub.hub_is_reachable.cache_clear()
+
+
+@pytest.mark.parametrize("key", ["teacher.path", "student.path"])
+def test_a_hub_model_without_network_is_named_with_the_way_out(refused, offline, key):
+    answer = refused(f"{key}=nobody/has-this-model")
+    assert "'nobody/has-this-model'" in answer
+    assert f"point to its folder: {key}=FOLDER" in answer
+
+
+def test_a_hub_data_set_without_network_is_named_with_the_way_out(refused, offline):
+    answer = refused("data.path=nobody/has-this-data-set")
+    assert "'nobody/has-this-data-set'" in answer
+    assert "point data.path to a local" in answer
+
+
+def test_a_gpu_that_torch_has_no_code_for_is_refused_with_the_fix(refused, monkeypatch):
+    monkeypatch.setattr("kdkit.hardware.read_cuda", lambda: P100)
+    answer = refused()
+    assert "Tesla P100" in answer and "sm_60" in answer and "train.device=cpu" in answer
+
+
+def test_a_missing_configuration_is_refused_with_those_that_exist(refused):
+    assert "smoke.yaml" in refused(config="configs/smok.yaml")
+
+
+def test_a_run_of_that_name_with_another_configuration_is_refused(run_command, tmp_path, capsys):
+    overrides = [f"cache_dir={tmp_path}/cache", f"data.path={tmp_path / 'corpus.txt'}"]
+    open_session(ROOT / "configs" / "smoke.yaml", overrides, "taken", tmp_path / "runs")
+    before = (tmp_path / "runs" / "taken" / "config.yaml").read_text()
+    with pytest.raises(SystemExit) as stop:
+        run_command("distill.temperature=3", options=["--name", "taken"])
+    answer = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert answer.count("\n") == 1 and "distill.temperature: 1.0 -> 3.0" in answer and "--name" in answer
+    assert (tmp_path / "runs" / "taken" / "config.yaml").read_text() == before
+
+
+def test_debug_shows_where_an_error_came_from(run_command):
+    with pytest.raises(UserError, match=r"did you mean 'train\.max_steps'"):
+        run_command("train.max_step=1", options=["--debug"])
+
+
+def test_a_failure_is_one_line_and_exit_code_1(run_command, monkeypatch, capsys):
+    def fail(request):
+        raise RuntimeError("03_distill.ipynb failed:\n  out of memory")
+
+    monkeypatch.setattr(pipeline, "run_notebooks", fail)
+    with pytest.raises(SystemExit) as stop:
+        run_command()
+    assert stop.value.code == 1
+    assert capsys.readouterr().err == "kdkit: 03_distill.ipynb failed: out of memory\n"
+
+
+def test_an_interrupt_is_exit_code_130_and_says_how_to_go_on(run_command, monkeypatch, capsys):
+    def interrupt(request):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "run_notebooks", interrupt)
+    with pytest.raises(SystemExit) as stop:
+        run_command()
+    assert stop.value.code == 130
+    assert "--resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["run", "configs/smoke.yaml", "--form", "03"], ["rum"]])
+def test_a_mistyped_command_is_exit_code_2_and_one_line(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    answer = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert answer.startswith("kdkit: ") and answer.count("\n") == 1

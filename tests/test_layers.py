@@ -1,0 +1,147 @@
+"""The house keeps its order: imports point down, files stay short, nothing happens at import. Only `ast` looks."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+LAYERS = [
+    {"errors"},
+    {"paths", "values"},
+    {"config", "hardware", "runs", "hub"},
+    {"session"},
+    {"data"},
+    {"teacher"},
+    {"distill"},
+    {"evaluate"},
+    {"report", "doctor", "deploy", "kaggle"},
+    {"pipeline"},
+    {"cli"},
+    {"__main__"},
+]
+"""Rooms and modules of the package, bottom to top; those in one set are siblings. A docstring and a
+version are all that `kdkit/__init__.py` holds, so everything may import it."""
+
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+DECLARATIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
+CONSTANT_MAKERS = {"compile", "Path", "Typer", "Option", "Argument", "Field", "BeforeValidator"}
+"""Calls that make a constant and touch nothing outside: re.compile, pathlib, typer and pydantic declarations."""
+
+FORBIDDEN_IN_REPORT = ("torch", "transformers", "kdkit.data", "kdkit.teacher", "kdkit.distill", "kdkit.evaluate")
+
+
+def module_name(path: Path) -> str:
+    """Return the dotted name of a file of the package."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted((ROOT / "kdkit").rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+each_module = pytest.mark.parametrize("module", MODULES)
+
+
+def imported_names(tree: ast.AST) -> Iterator[str]:
+    """Yield what a file imports, wherever in it: for `from a import b` both `a` and `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: write the module's full name"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported_modules(module: str) -> set[str]:
+    """Return the modules of this package that a module imports, the bare package aside."""
+    return {name for name in imported_names(TREES[module]) if name in MODULES and name != "kdkit"}
+
+
+def room(module: str) -> str:
+    """Return the first part of a name below the package: kdkit.data.packing -> data."""
+    return module.split(".")[1]
+
+
+def level(module: str) -> int:
+    """Return the layer that a module lies in, 0 at the bottom."""
+    return next(i for i, layer in enumerate(LAYERS) if room(module) in layer)
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef]:
+    """Yield every function and method of a file."""
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def test_every_module_has_a_place_in_the_layers():
+    known = set().union(*LAYERS)
+    assert {room(module) for module in MODULES if module != "kdkit"} <= known
+
+
+def test_no_name_stands_in_two_layers():
+    names = [name for layer in LAYERS for name in layer]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "kdkit"])
+def test_imports_point_strictly_down(module):
+    outside = {name for name in imported_modules(module) if room(name) != room(module)}
+    too_high = {name for name in outside if level(name) >= level(module)}
+    assert not too_high, f"{module} (layer {level(module)}) imports {too_high}, which is not below it"
+
+
+def test_imports_have_no_cycle():
+    graph = {module: imported_modules(module) - {module} for module in MODULES}
+    order = list(TopologicalSorter(graph).static_order())
+    assert len(order) == len(MODULES)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("kdkit.report")])
+def test_report_imports_no_model_code(module):
+    names = set(imported_names(TREES[module]))
+    wrong = {name for name in names for bad in FORBIDDEN_IN_REPORT if name == bad or name.startswith(f"{bad}.")}
+    assert not wrong
+
+
+@pytest.mark.parametrize("module", [name for name, path in MODULES.items() if path.name == "__init__.py"])
+def test_init_files_import_nothing(module):
+    assert list(imported_names(TREES[module])) == []
+
+
+@each_module
+def test_files_stay_short(module):
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= MAX_FILE_LINES
+
+
+@each_module
+def test_functions_stay_short(module):
+    lengths = {node.name: node.end_lineno - node.lineno + 1 for node in functions(TREES[module])}
+    assert {name: length for name, length in lengths.items() if length > MAX_FUNCTION_LINES} == {}
+
+
+@each_module
+def test_public_names_have_docstrings(module):
+    nodes = [TREES[module]]
+    for owner in [TREES[module], *(node for node in TREES[module].body if isinstance(node, ast.ClassDef))]:
+        nodes += [node for node in owner.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    public = [node for node in nodes if not getattr(node, "name", "").startswith("_")]
+    assert [getattr(node, "name", module) for node in public if not ast.get_docstring(node)] == []
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "kdkit.__main__"])
+def test_importing_a_module_does_no_work(module):
+    for node in TREES[module].body:
+        if isinstance(node, ast.Expr):
+            assert isinstance(node.value, ast.Constant), f"line {node.lineno} does something"
+            continue
+        assert isinstance(node, DECLARATIONS), f"line {node.lineno} is neither import, constant nor definition"
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            calls = [call.func for call in ast.walk(node) if isinstance(call, ast.Call)]
+            made_by = {func.attr if isinstance(func, ast.Attribute) else ast.unparse(func) for func in calls}
+            assert made_by <= CONSTANT_MAKERS, f"line {node.lineno} calls {made_by - CONSTANT_MAKERS}"

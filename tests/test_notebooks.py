@@ -1,0 +1,201 @@
+"""The notebooks keep their grammar, and run by themselves from a plain clone."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from kdkit.config import load_config
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+STORY = ["01_data", "02_teacher_probe", "03_distill", "04_evaluate", "05_report"]
+KEPT = "keep_output"
+COMPARED = "nbval-check-output"
+TRAINING_ONLY = {"03_distill": ["RESUME"]}
+"""Parameters that a notebook has beyond the common ones."""
+
+MAX_CODE_CELLS = 15
+MAX_CODE_LINES = 120
+MAX_CELL_LINES = 20
+BLOCKS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.AsyncFor, ast.While, ast.Lambda)
+
+every_notebook = pytest.mark.parametrize("name", NOTEBOOKS)
+
+
+def read(name):
+    """Return a notebook."""
+    return nbformat.read(NOTEBOOKS[name], as_version=4)
+
+
+def code_cells(name):
+    """Return the code cells of a notebook."""
+    return [cell for cell in read(name).cells if cell.cell_type == "code"]
+
+
+def tags(cell):
+    """Return the tags of a cell."""
+    return cell.metadata.get("tags", [])
+
+
+def parameters_cell(name):
+    """Return the source of the cell that papermill fills in."""
+    return next(cell.source for cell in code_cells(name) if "parameters" in tags(cell))
+
+
+def test_the_story_is_complete():
+    assert set(STORY) <= set(NOTEBOOKS)
+
+
+@every_notebook
+def test_it_is_a_valid_python3_notebook(name):
+    notebook = read(name)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+@every_notebook
+def test_the_first_cell_says_what_it_takes_writes_and_how_long(name):
+    first = read(name).cells[0]
+    assert first.cell_type == "markdown"
+    assert first.source.startswith(f"# {name[:2]} ")
+    for word in ("**Takes** ", "**Writes** ", "**Time** "):
+        assert word in first.source
+
+
+@every_notebook
+def test_links_lead_to_files(name):
+    for cell in read(name).cells:
+        for target in re.findall(r"\]\(([^)#]+)\)", cell.source if cell.cell_type == "markdown" else ""):
+            assert target.startswith("http") or (ROOT / "notebooks" / target).is_file(), target
+
+
+@every_notebook
+def test_exactly_one_cell_is_tagged_parameters(name):
+    assert sum("parameters" in tags(cell) for cell in code_cells(name)) == 1
+
+
+@every_notebook
+def test_parameters_are_annotated_literals(name):
+    for node in ast.parse(parameters_cell(name)).body:
+        assert isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Constant), ast.unparse(node)
+        assert type(node.value.value).__name__ == ast.unparse(node.annotation)
+
+
+@every_notebook
+def test_papermill_sees_every_parameter_with_type_and_help(name):
+    seen = papermill.inspect_notebook(str(NOTEBOOKS[name]))
+    assert list(seen) == [node.target.id for node in ast.parse(parameters_cell(name)).body]
+    assert all(entry["inferred_type_name"] in ("str", "bool") and entry["help"] for entry in seen.values())
+
+
+@every_notebook
+def test_the_parameters_cell_is_the_same_in_all(name):
+    lines = parameters_cell(name).splitlines()
+    common = parameters_cell("01_data").splitlines()
+    assert lines[: len(common)] == common
+    assert [line.partition(":")[0] for line in lines[len(common) :]] == TRAINING_ONLY.get(name, [])
+
+
+@every_notebook
+def test_the_default_configuration_is_the_smoke_run(name):
+    default = papermill.inspect_notebook(str(NOTEBOOKS[name]))["CONFIG"]["default"]
+    assert default == '"configs/smoke.yaml"'
+    load_config(ROOT / ast.literal_eval(default))
+
+
+@every_notebook
+def test_the_bootstrap_cell_is_the_same_in_all(name):
+    assert code_cells(name)[0].source == code_cells("01_data")[0].source
+
+
+@every_notebook
+def test_it_is_short(name):
+    lines = [len(cell.source.splitlines()) for cell in code_cells(name)]
+    assert len(lines) <= MAX_CODE_CELLS
+    assert sum(lines) <= MAX_CODE_LINES
+    assert max(lines) <= MAX_CELL_LINES
+
+
+@every_notebook
+def test_no_cell_defines_or_loops(name):
+    for cell in code_cells(name):
+        assert [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, BLOCKS)] == []
+
+
+@every_notebook
+def test_only_kept_cells_have_outputs(name):
+    for cell in code_cells(name):
+        if KEPT in tags(cell):
+            assert cell.outputs and cell.execution_count is not None, cell.source
+        else:
+            assert not cell.outputs and cell.execution_count is None, cell.source
+
+
+@every_notebook
+def test_nbval_compares_a_kept_output(name):
+    compared = [cell for cell in code_cells(name) if COMPARED in tags(cell)]
+    assert compared and all(KEPT in tags(cell) for cell in compared)
+
+
+@pytest.fixture
+def bootstrap(monkeypatch):
+    """Run the bootstrap cell with a made-up Kaggle input folder; return the root that it found."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def run(here, kaggle_input):
+        source = code_cells("01_data")[0].source
+        assert '"/kaggle/input"' in source
+        monkeypatch.chdir(here)
+        names = {}
+        exec(source.replace('"/kaggle/input"', repr(str(kaggle_input))), names)
+        return names["ROOT"]
+
+    return run
+
+
+@pytest.mark.parametrize("folder", ["", "notebooks", "kdkit/data"])
+def test_the_bootstrap_finds_the_clone_around_it(bootstrap, tmp_path, folder):
+    assert bootstrap(ROOT / folder, tmp_path) == ROOT
+    assert sys.path[0] == str(ROOT)
+
+
+@pytest.mark.parametrize("folder", ["kdkit-repo", "user/kdkit-repo/versions/1"])
+def test_the_bootstrap_finds_a_kaggle_input(bootstrap, tmp_path, folder):
+    attached = tmp_path / "input" / folder
+    (attached / "kdkit").mkdir(parents=True)
+    (attached / "kdkit" / "config.py").touch()
+    (tmp_path / "working").mkdir()
+    assert bootstrap(tmp_path / "working", tmp_path / "input") == attached
+    assert sys.path[0] == str(attached)
+
+
+def test_the_bootstrap_leaves_an_installed_package_alone(bootstrap, tmp_path):
+    before = list(sys.path)
+    assert bootstrap(tmp_path, tmp_path / "input") is None
+    assert sys.path == before
+
+
+def test_all_run_under_nbval_from_a_plain_copy(tmp_path):
+    for folder in ("kdkit", "notebooks", "configs"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    # without PYTHONPATH the kernels find the package only through the bootstrap cell
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTEST_ADDOPTS")}
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider", "notebooks"],
+        cwd=tmp_path,
+        env=environment | {"HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout[-3000:]
+    passed = re.search(r"(\d+) passed", result.stdout)
+    assert int(passed[1]) == sum(len(code_cells(name)) for name in NOTEBOOKS)
+    assert (tmp_path / "runs" / "smoke" / "report.html").is_file()

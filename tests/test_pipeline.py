@@ -1,0 +1,309 @@
+"""The whole run, once, and the rules by which stages run, are skipped and fail."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from kdkit import cli, pipeline
+from kdkit.config import load_config
+from kdkit.errors import UserError
+from kdkit.pipeline import RunRequest, run_notebook, run_notebooks
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGES = ["01_data", "02_teacher_probe", "03_distill", "04_evaluate", "05_report"]
+MODELS = ["teacher", "student", "baseline", "baseline_equal_time"]
+MEASURED = ["perplexity", "bits_per_byte", "parameters", "size_bytes", "tokens_per_second", "peak_memory_bytes"]
+PARAMETERS = 'CONFIG: str = ""\nOVERRIDES: str = ""\nRUN: str = ""\nRUNS_DIR: str = "runs"\nRESUME: bool = False\n'
+
+CLOCK_SECONDS = 1.1
+"""A status keeps whole seconds, and no real notebook takes less: pretended ones must wait."""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Run the smoke configuration once; return the folder, the process and the command's arguments."""
+    folder = tmp_path_factory.mktemp("smoke")
+    where = ["--name", "s", "--runs-dir", f"{folder}/runs", "-p", f"cache_dir={folder}/cache"]
+    arguments = ["run", "configs/smoke.yaml", *where]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "kdkit", *arguments]
+    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    return folder / "runs" / "s", process, arguments
+
+
+@pytest.fixture(scope="module")
+def evaluation(finished):
+    """Read the run's evaluation.json."""
+    return json.loads((finished[0] / "evaluation.json").read_text())
+
+
+def contents(folder):
+    """Return what every file below a folder holds."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_smoke_run_succeeds_and_ends_with_the_paths(finished):
+    run, process, _ = finished
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert process.stdout.splitlines()[-2:] == [f"report: {run / 'report.html'}", f"student: {run / 'student'}"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["report.html", "report.md", "student/README.md", "student/model.safetensors", "student/tokenizer.json"]
+    + ["baseline/model.safetensors", "teacher/probe.json", "data/manifest.json", "training.json"]
+    + [f"figures/{name}.png" for name in ("alignment", "expert_load", "learning_curves", "quality_against_size")],
+)  # fmt: skip
+def test_a_run_leaves(finished, name):
+    assert (finished[0] / name).stat().st_size > 0
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_status_says_done_with_seconds(finished, stage):
+    entry = read_status(finished[0])[stage]
+    assert (entry["state"], entry["message"]) == ("done", "") and entry["seconds"] > 0
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_executed_notebook_is_kept(finished, stage):
+    cells = [c for c in nbformat.read(finished[0] / "notebooks" / f"{stage}.ipynb", 4).cells if c.cell_type == "code"]
+    assert all(cell.execution_count for cell in cells)
+    assert 'RUN = "s"' in next(cell.source for cell in cells if "injected-parameters" in cell.metadata.get("tags", []))
+
+
+def test_the_saved_configuration_is_complete(finished):
+    saved = load_config(finished[0] / "config.yaml")
+    assert saved == load_config(ROOT / "configs" / "smoke.yaml", [finished[2][-1]])
+
+
+def test_the_environment_is_recorded(finished):
+    environment = json.loads((finished[0] / "env.json").read_text())
+    assert environment["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert {"torch", "transformers"} <= set(environment["packages"])
+
+
+def test_metrics_are_json_lines_with_phase_and_step(finished):
+    lines = [json.loads(line) for line in (finished[0] / "metrics.jsonl").read_text().splitlines()]
+    assert {line["phase"] for line in lines} == set(MODELS)
+    assert all(isinstance(line["step"], int) and line["seconds"] >= 0 for line in lines)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_is_measured(evaluation, model):
+    assert all(evaluation["models"][model][key] > 0 for key in MEASURED)
+
+
+def test_retention_and_compression_are_measured(evaluation):
+    assert set(evaluation["retention"]) == {"student", "baseline", "baseline_equal_time"}
+    assert set(evaluation["retention"]["student"]) >= {"kl_to_teacher", "top_k_overlap"}
+    teacher, student = evaluation["models"]["teacher"], evaluation["models"]["student"]
+    assert evaluation["compression"]["parameters"] == teacher["parameters"] / student["parameters"]
+    assert evaluation["compression"]["size"] == teacher["size_bytes"] / student["size_bytes"]
+
+
+def test_gap_closed_is_its_formula(evaluation):
+    teacher, student, baseline = (evaluation["models"][name]["bits_per_byte"] for name in MODELS[:3])
+    assert teacher < baseline, "the smoke teacher no longer learns more than the student"
+    assert math.isclose(evaluation["gap_closed"], (baseline - student) / (baseline - teacher))
+
+
+def test_the_student_loads_with_transformers(finished, evaluation):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(finished[0] / "student")
+    assert model.num_parameters() == evaluation["models"]["student"]["parameters"]
+    inputs = AutoTokenizer.from_pretrained(finished[0] / "student")("The with statement", return_tensors="pt")
+    assert model(**inputs).logits.isfinite().all()
+
+
+def test_a_second_run_skips_every_stage_and_changes_nothing(finished, monkeypatch, capsys):
+    run, _, arguments = finished
+    monkeypatch.chdir(ROOT)
+    before = contents(run.parent.parent)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 0
+    said = capsys.readouterr().out
+    assert all(f"{stage}: done before, inputs unchanged, skipped" in said for stage in STAGES)
+    assert contents(run.parent.parent) == before
+
+
+def write_notebook(project, stage, code):
+    """Write a notebook of one parameters cell and one code cell."""
+    first = new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
+    notebook = new_notebook(cells=[first, new_code_cell(code)])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, project / "notebooks" / f"{stage}.ipynb")
+
+
+def read_status(run):
+    """Read what a run's folder says of its stages."""
+    return json.loads((run / "status.json").read_text())
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Make a project of five small notebooks, a configuration and a corpus, and go there."""
+    folder = tmp_path / "project"
+    (folder / "notebooks").mkdir(parents=True)
+    for stage in STAGES:
+        write_notebook(folder, stage, "1")
+    smoke = (ROOT / "configs" / "smoke.yaml").read_text()
+    (folder / "configs").mkdir()
+    (folder / "configs" / "tiny.yaml").write_text(smoke.replace("data: {", "data: {path: corpus.txt, "))
+    paragraphs = [f"Paragraph {i} says that {i} and {i} is {2 * i}." for i in range(600)]
+    (folder / "corpus.txt").write_text("\n\n".join(paragraphs))
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return folder
+
+
+@pytest.fixture
+def run_stages(project, monkeypatch):
+    """Return a call that asks for a run and returns the stages that would be executed, with their parameters."""
+
+    def run(**request):
+        ran = {}
+        monkeypatch.setattr(pipeline, "run_notebook", lambda path, _, parameters: ran.update({path.stem: parameters}))
+        run_notebooks(RunRequest("configs/tiny.yaml", name="r", **request))
+        return ran
+
+    return run
+
+
+def test_stages_run_in_order_and_then_not_again(run_stages):
+    assert list(run_stages()) == STAGES
+    assert list(run_stages()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "stages"),
+    [
+        ("only", "05", ["05_report"]),
+        ("only", "04,data", ["01_data", "04_evaluate"]),
+        ("first", "04", ["04_evaluate", "05_report"]),
+        ("first", "distill", ["03_distill", "04_evaluate", "05_report"]),
+    ],
+)
+def test_only_and_from_choose_stages_even_if_they_are_done(run_stages, option, value, stages):
+    run_stages()
+    assert list(run_stages(**{option: value})) == stages
+
+
+def test_a_changed_notebook_makes_it_and_the_later_ones_run_again(run_stages, project):
+    run_stages()
+    time.sleep(CLOCK_SECONDS)
+    write_notebook(project, "03_distill", "2")
+    assert list(run_stages()) == STAGES[2:]
+
+
+def test_a_changed_corpus_makes_everything_run_again(run_stages, project):
+    run_stages()
+    with (project / "corpus.txt").open("a") as file:
+        file.write("\n\nOne paragraph more.")
+    assert list(run_stages()) == STAGES
+
+
+def test_changed_teacher_weights_make_everything_run_again(run_stages, project, test_data):
+    shutil.copytree(test_data / "models" / "stories260K", project / "big", copy_function=shutil.copyfile)
+    assert list(run_stages(overrides=["teacher.path=./big"])) == STAGES
+    assert list(run_stages(overrides=["teacher.path=./big"])) == []
+    with (project / "big" / "model.safetensors").open("ab") as file:
+        file.write(b" ")
+    assert list(run_stages(overrides=["teacher.path=./big"])) == STAGES
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"), [("distill/train.py", STAGES), ("report/page.html.j2", STAGES), ("__pycache__/cli.pyc", [])]
+)
+def test_a_changed_package_makes_everything_run_again_but_compiled_files_do_not(
+    run_stages, tmp_path, monkeypatch, name, stages
+):
+    changed = tmp_path / "kdkit" / name
+    changed.parent.mkdir(parents=True)
+    monkeypatch.setattr(pipeline, "__file__", str(tmp_path / "kdkit" / "pipeline.py"))
+    run_stages()
+    changed.write_text("new")
+    assert list(run_stages()) == stages
+
+
+def test_a_stage_that_ran_again_makes_the_later_ones_run_again(run_stages):
+    run_stages()
+    time.sleep(CLOCK_SECONDS)
+    run_stages(only="03")
+    assert list(run_stages()) == ["04_evaluate", "05_report"]
+
+
+def test_a_run_goes_on_at_the_stage_that_was_interrupted(run_stages, project, monkeypatch):
+    def interrupt(notebook, *_):
+        if notebook.stem == "03_distill":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "run_notebook", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_notebooks(RunRequest("configs/tiny.yaml", name="r"))
+    assert read_status(project / "runs" / "r")["03_distill"]["state"] == "interrupted"
+    ran = run_stages(resume=True)
+    assert list(ran) == STAGES[2:]
+    assert ran["03_distill"]["RESUME"] is True and "RESUME" not in ran["04_evaluate"]
+
+
+def test_from_a_folder_below_the_project_the_notebooks_find_configuration_and_run(run_stages, project, monkeypatch):
+    monkeypatch.chdir(project / "notebooks")
+    parameters = run_stages(overrides=["report.title=Two words"])["01_data"]
+    assert Path(parameters["CONFIG"]) == project / "configs" / "tiny.yaml"
+    assert (parameters["RUNS_DIR"], parameters["RUN"]) == (str(project / "runs"), "r")
+    assert parameters["OVERRIDES"] == "'report.title=Two words'"
+
+
+def test_a_relative_path_means_the_same_in_the_command_and_in_its_notebooks(project, monkeypatch):
+    (project / "below").mkdir()
+    (project / "corpus.txt").rename(project / "below" / "corpus.txt")
+    code = "from kdkit.session import open_session\nopen(open_session(CONFIG, OVERRIDES, RUN, RUNS_DIR)[0].data.path)"
+    write_notebook(project, "01_data", code)
+    monkeypatch.chdir(project / "below")
+    run = run_notebooks(RunRequest(str(project / "configs" / "tiny.yaml"), name="r", only="01"))
+    assert run.status()["01_data"]["state"] == "done"
+
+
+def test_an_unknown_parameter_is_refused_with_a_suggestion(project):
+    notebook = project / "notebooks" / "03_distill.ipynb"
+    with pytest.raises(UserError, match=r"03_distill\.ipynb: expected a parameter .*RESUME, got 'RESUM'; .* 'RESUME'"):
+        run_notebook(notebook, project / "out.ipynb", {"RESUM": True})
+    assert not (project / "out.ipynb").exists()
+
+
+def test_a_mistake_found_inside_a_notebook_is_one_line_and_exit_code_2(project, capsys):
+    code = "from kdkit.errors import UserError\nraise UserError('data.path: expected text,\\n got none; give some')"
+    write_notebook(project, "01_data", code)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["run", "configs/tiny.yaml", "--name", "r"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "kdkit: data.path: expected text, got none; give some\n"
+    status = read_status(project / "runs" / "r")
+    assert list(status) == ["01_data"] and status["01_data"]["state"] == "failed"
+    assert status["01_data"]["message"] == "data.path: expected text, got none; give some"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [("1 / 0", "ZeroDivisionError: division by zero"), ("import os; os._exit(1)", "most often for lack of memory")],
+)
+def test_a_notebook_that_fails_is_named_with_the_file_to_look_at(project, code, reason):
+    write_notebook(project, "01_data", code)
+    with pytest.raises(RuntimeError) as error:
+        run_notebooks(RunRequest("configs/tiny.yaml", name="r"))
+    executed = project / "runs" / "r" / "notebooks" / "01_data.ipynb"
+    assert all(words in str(error.value) for words in ("01_data.ipynb", reason, str(executed)))
+    assert executed.is_file()
+    entry = read_status(project / "runs" / "r")["01_data"]
+    assert entry["state"] == "failed" and reason in entry["message"] and entry["seconds"] > 0
