@@ -9,10 +9,10 @@ from kdkit.config import (
     config_from_values,
     describe_difference,
     dump_config,
-    flatten,
     load_config,
 )
 from kdkit.errors import UserError
+from kdkit.values import flatten
 
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.yaml"))
 
