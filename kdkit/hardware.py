@@ -4,6 +4,7 @@ The decision is made once, carries its reason as a sentence, and is printed by e
 computes. `read_cuda` looks at the machine; `choose_hardware` is a pure function of what it saw.
 """
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -99,12 +100,16 @@ def architecture_is_supported(capability: tuple[int, int], arch_list: tuple[str,
     Machine code `sm_70` serves 7.0 and later 7.x; portable code `compute_70` serves 7.0 and all later.
     """
     for arch in arch_list:
-        kind, _, number = arch.partition("_")
-        digits = number.rstrip("af")
-        built = (int(digits[:-1]), int(digits[-1]))
-        if kind == "compute" and built <= capability:
-            return True
-        if kind == "sm" and built[0] == capability[0] and built[1] <= capability[1]:
+        # a letter at the end (sm_90a) ties code to exactly that architecture; AMD's names do not match at all
+        match = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", arch)
+        if match is None:
+            continue
+        kind, major, minor, exact = match.groups()
+        built = (int(major), int(minor))
+        if exact or kind == "sm":
+            if built[0] == capability[0] and built[1] <= capability[1]:
+                return True
+        elif built <= capability:
             return True
     return False
 

@@ -102,7 +102,7 @@ def default_run_name(config_path: str | Path, overrides: list[str]) -> str:
         override.partition("=")[0].rpartition(".")[2] + "=" + override.partition("=")[2] for override in overrides
     ]
     name = "-".join([Path(config_path).stem, *(Path(part).name if "/" in part else part for part in changed)])
-    return re.sub(r"[^A-Za-z0-9._=-]", "_", name)[:100]
+    return re.sub(r"[^A-Za-z0-9._=-]", "_", name).lstrip("._=-")[:100] or "run"
 
 
 def describe_environment() -> dict[str, Any]:
@@ -138,8 +138,11 @@ def write_text(path: Path, text: str) -> Path:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 
@@ -197,5 +200,12 @@ def link_folder(source: Path, target: Path) -> None:
         except OSError:
             shutil.copy2(src, dst)
 
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target, copy_function=link_or_copy)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        shutil.copytree(source, partial, copy_function=link_or_copy, dirs_exist_ok=True)
+        partial.chmod(0o755)
+        shutil.rmtree(target, ignore_errors=True)
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

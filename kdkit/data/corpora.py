@@ -6,6 +6,7 @@ Every source ends as a list of distinct, non-empty texts with a fingerprint. Use
 import ast
 import csv
 import hashlib
+import io
 import json
 import random
 import re
@@ -80,9 +81,10 @@ def split_documents(documents: list[str], evaluation_fraction: float, seed: int)
     held_out: set[int] = set()
     size = 0
     for index in order:
-        if not held_out or size + len(documents[index]) <= wanted:
+        if size + len(documents[index]) <= wanted:
             held_out.add(index)
             size += len(documents[index])
+    held_out = held_out or {min(order, key=lambda index: len(documents[index]))}
     train = [documents[i] for i in order if i not in held_out]
     return train, [documents[i] for i in order if i in held_out]
 
@@ -99,7 +101,8 @@ def _identify(config: DataConfig) -> tuple[str | Path, str]:
         return PYTHON_DOCS, fingerprint(PYTHON_DOCS, sys.version, config.subset_size)
     if path.exists():
         content = fingerprint_files(path)
-        return path, fingerprint(content, config.text_column, config.document_separator, config.subset_size)
+        settings = config.text_column, config.document_separator, config.subset_size
+        return path, fingerprint(content, path.suffix, *settings)
     if path.suffix in FILE_SUFFIXES or config.path.startswith(("/", ".", "~")):
         raise UserError(
             f"data.path: expected an existing file or folder, got {config.path!r}, which does not exist "
@@ -137,7 +140,7 @@ def _read(source: str | Path, config: DataConfig) -> Iterator[str]:
         texts = _read_files(source, config)
     else:
         texts = _read_hub(source, config)
-    return islice(texts, config.subset_size)
+    return islice((text for text in texts if text.strip()), config.subset_size)
 
 
 def _read_python_docs() -> Iterator[str]:
@@ -160,7 +163,8 @@ def _docstrings(source: bytes) -> Iterator[str]:
 
 def _read_files(path: Path, config: DataConfig) -> Iterator[str]:
     """Yield the documents of a file, or of all known files of a folder in the order of their names."""
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix in FILE_SUFFIXES)
+    inside = sorted(p for p in path.rglob("*") if p.suffix in FILE_SUFFIXES and p.is_file())
+    files = [path] if path.is_file() else inside
     if not files or files[0].suffix not in FILE_SUFFIXES:
         raise UserError(
             f"data.path: expected {', '.join(FILE_SUFFIXES)} or a folder of them, got {str(path)!r}; "
@@ -217,9 +221,9 @@ def _read_rows(file: Path, column: str) -> Iterator[str]:
     text = _decode(file)
     if file.suffix == ".csv":
         csv.field_size_limit(2**31 - 1)
-        rows: Iterable[object] = csv.DictReader(text.splitlines(keepends=True))
+        rows: Iterable[object] = csv.DictReader(io.StringIO(text, newline=""))
     else:
-        rows = (_parse_json(line, file, number) for number, line in enumerate(text.splitlines(), 1) if line.strip())
+        rows = (_parse_json(line, file, number) for number, line in enumerate(text.split("\n"), 1) if line.strip())
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or column not in row:
             columns = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
@@ -278,7 +282,7 @@ def _read_hub(name: str, config: DataConfig) -> Iterator[str]:
         rows = datasets.load_dataset(
             path, config.name or default_configuration, split=config.split, streaming=streaming
         )
-        columns = rows.column_names or list(next(iter(rows)))
+        columns = rows.column_names or list(next(iter(rows), {}))
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(

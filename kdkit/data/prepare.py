@@ -7,6 +7,7 @@ hash of both, and linked into the run's `data/`.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from kdkit.errors import UserError
 from kdkit.paths import resolve_input
 from kdkit.runs import Run, cached_folder, fingerprint, fingerprint_files, link_folder
 
-FORMAT = 2
+FORMAT = 3
 """Raise it when the meaning of the stored arrays changes: old caches are then left alone."""
 
 
@@ -85,8 +86,7 @@ def open_data(folder: Path) -> PreparedData:
 
 def alignment_examples(data: PreparedData, count: int) -> list[dict[str, str]]:
     """Show evaluation tokens side by side, for people: text of the student's and the teacher's tokens."""
-    tokens = _aligned_tokens(data)
-    return [next(tokens) for _ in range(count)]
+    return list(islice(_aligned_tokens(data), count))
 
 
 def _aligned_tokens(data: PreparedData) -> Iterator[dict[str, str]]:

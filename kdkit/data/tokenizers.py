@@ -31,10 +31,9 @@ def train_tokenizer(documents: list[str], vocab_size: int) -> PreTrainedTokenize
         show_progress=False,
     )
     tokenizer.train_from_iterator(documents, trainer)
-    fast = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=END_OF_TEXT, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT
     )
-    return _read_special_tokens_as_text(fast)
 
 
 def load_tokenizer(
@@ -57,7 +56,7 @@ def load_tokenizer(
             trust_remote_code=trust_remote_code,
             local_files_only=is_local_path(name) or not hub_is_reachable(),
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # tokenizers raises bare Exception for a file that it cannot read
         raise explain_load_error(error, name, key, "tokenizer") from None
     if not tokenizer.is_fast:
         raise UserError(
@@ -66,7 +65,7 @@ def load_tokenizer(
         )
     if start_token_id(tokenizer) is None:
         raise UserError(f"{key}: expected a tokenizer with a BOS, EOS or CLS token, got none in {str(path)!r}; add one")
-    return _read_special_tokens_as_text(tokenizer)
+    return tokenizer
 
 
 def start_token_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
@@ -128,6 +127,8 @@ def encode_with_ends(
     Returns:
         Token ids, and their ends in bytes: int64, non-decreasing, the last one the text's length.
     """
+    # every call of the tokenizer itself resets this; a document must not end itself
+    tokenizer.backend_tokenizer.encode_special_tokens = True
     encoding = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
     ids, content = encoding.ids, text.encode()
     if not ids:
@@ -157,12 +158,6 @@ def _ends_by_offsets(offsets: list[tuple[int, int]], text: str) -> np.ndarray:
     ends = np.maximum.accumulate(byte_at[stops])
     ends[-1] = byte_at[-1]
     return ends
-
-
-def _read_special_tokens_as_text(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """Make `<|endoftext|>` inside a text ordinary characters: a document must not end itself."""
-    tokenizer.backend_tokenizer.encode_special_tokens = True
-    return tokenizer
 
 
 @lru_cache(maxsize=1)
