@@ -172,10 +172,11 @@ class StudentConfig(Section):
 class DistillConfig(Section):
     """What the student learns from the teacher: `loss = (1 - kd_ratio) * ce + kd_ratio * kd`."""
 
-    loss: Literal["auto", "forward_kl", "overlap_kl"] = "auto"
-    """`forward_kl` needs one tokenizer, `overlap_kl` takes any two; `auto` picks by the tokenizers."""
+    loss: Literal["auto", "forward_kl", "overlap_kl", "projected_kl"] = "auto"
+    """`forward_kl` needs one tokenizer, `overlap_kl` and `projected_kl` take any two; `auto` picks."""
     kd_ratio: Share = 0.5
-    """Weight of the teacher's signal; `1 - kd_ratio` is the weight of cross-entropy. Alias: `alpha_kd`."""
+    """Weight of the teacher's signal; `1 - kd_ratio` is the weight of cross-entropy. Tokens at which the
+    teacher cannot be asked (other tokenizer) keep their whole cross-entropy. Alias: `alpha_kd`."""
     temperature: Annotated[Number, Field(gt=0.0)] = 1.0
     """Softmax temperature of both models in the kd term, which is multiplied by its square."""
     equal_time_baseline: bool = True

@@ -154,30 +154,56 @@ def test_gradient_checkpointing_changes_no_result(finished, tmp_path, precision)
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+@pytest.mark.parametrize("loss", ["overlap_kl", "projected_kl"])
+def test_the_loss_blends_token_by_token_and_leaves_unaligned_tokens_their_cross_entropy(finished, tmp_path, loss):
+    config, data, _, teacher, *_ = finished
+    chosen = config.distill.model_copy(update={"loss": loss, "kd_ratio": 0.9})
+    config = config.model_copy(update={"distill": chosen})
+    trainer = stage.make_trainer(config, make_run(tmp_path), data, teacher, CPU, "student", steps=1)
+    batch = trainer.data_collator([0, 1, 2])
+    got, _ = trainer.compute_step(trainer.model, batch, None)
+    logits = trainer.model(input_ids=batch["input_ids"]).logits
+    teacher_logits = teacher.model(input_ids=batch["teacher_input_ids"]).logits
+    total, tokens, aligned = 0.0, 0, 0
+    for row in range(3):
+        for i in range(batch["input_ids"].shape[1] - 1):
+            target, position = batch["labels"][row, i + 1].item(), batch["teacher_positions"][row, i].item()
+            if target == -100:
+                continue
+            value = -torch.log_softmax(logits[row, i], -1)[target].item()
+            if position != -1:
+                kd = trainer.divergence(logits[row, i][None], teacher_logits[row, position][None]).item()
+                value = 0.1 * value + 0.9 * kd
+                aligned += 1
+            total, tokens = total + value, tokens + 1
+    assert 0 < aligned < tokens
+    assert got.item() == pytest.approx(total / tokens, rel=1e-4)
+
+
 def test_heads_padded_beyond_the_tokenizer_are_cropped(finished, tmp_path):
     config, data, _, teacher, *_ = finished
     trainer = stage.make_trainer(config, make_run(tmp_path), data, teacher, CPU, "student", steps=1)
-    batch = trainer.data_collator([0, 1]) | {"num_aligned": torch.tensor(10)}
-    expected = trainer.compute_terms(trainer.model, batch, 20)
+    batch = trainer.data_collator([0, 1])
+    _, expected = trainer.compute_step(trainer.model, batch, 20)
     assert isinstance(trainer, DistillationTrainer)
     padded = copy.deepcopy(trainer.model)
     padded.resize_token_embeddings(len(data.student_tokenizer) + 7)
     with torch.no_grad():
         padded.get_output_embeddings().weight[len(data.student_tokenizer) :] = 50.0
-    got = trainer.compute_terms(padded, batch, 20)
-    assert {k: v[1].item() for k, v in got.items()} == pytest.approx({k: v[1].item() for k, v in expected.items()})
+    _, got = trainer.compute_step(padded, batch, 20)
+    assert {k: v.item() for k, v in got.items()} == pytest.approx({k: v.item() for k, v in expected.items()})
 
 
 def test_a_loss_that_is_not_a_number_stops_the_training_with_its_step(finished, tmp_path, monkeypatch):
     config, data, *_ = finished
     trainer_class = stage.LanguageModelTrainer
-    compute_terms = trainer_class.compute_terms
+    compute_step = trainer_class.compute_step
 
     def poisoned(self, model, inputs, num_items_in_batch):
-        terms = compute_terms(self, model, inputs, num_items_in_batch)
-        return {name: (weight * float("nan"), value) for name, (weight, value) in terms.items()}
+        loss, terms = compute_step(self, model, inputs, num_items_in_batch)
+        return loss * float("nan"), terms
 
-    monkeypatch.setattr(trainer_class, "compute_terms", poisoned)
+    monkeypatch.setattr(trainer_class, "compute_step", poisoned)
     with pytest.raises(RuntimeError, match=r"baseline: the loss is nan at step 1"):
         stage.train_baseline(config, make_run(tmp_path), data, CPU)
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from kdkit.distill.divergences import forward_kl, overlap_kl
+from kdkit.distill.divergences import forward_kl, overlap_kl, projected_kl
 from kdkit.errors import UserError
 
 
@@ -112,3 +112,38 @@ def test_overlap_leaves_tokens_that_are_not_common_without_gradient():
     overlap_kl(student, torch.randn(4, 3), torch.tensor([1, 4]), torch.tensor([0, 2])).sum().backward()
     assert student.grad[:, [0, 2, 3, 5]].abs().max() == 0
     assert student.grad[:, [1, 4]].abs().min() > 0
+
+
+def test_projection_onto_single_tokens_is_forward_kl(logits):
+    everything = torch.arange(11)
+    expected = forward_kl(*logits, 2.0)
+    assert torch.allclose(projected_kl(*logits, everything, everything, 11, 2.0), expected, atol=1e-5)
+
+
+def test_projection_adds_what_the_teacher_gives_to_tokens_that_begin_alike():
+    # student: " fun" 0.75, "x" 0.25; teacher: " function" 0.5, " fun" 0.25, "x" 0.25
+    student = torch.log(torch.tensor([[0.75, 0.25]]))
+    teacher = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
+    groups = torch.tensor([0, 1]), torch.tensor([0, 0, 1])
+    assert projected_kl(student, teacher, *groups, 2).item() == pytest.approx(0, abs=1e-6)
+    # overlap KL of the same pair is not zero: it drops " function" and takes " fun" and "x" for equally likely
+    assert overlap_kl(student, teacher, torch.tensor([0, 1]), torch.tensor([1, 2])).item() > 0.1
+
+
+def test_projection_equals_a_reference_over_summed_probabilities(logits):
+    student, teacher = logits
+    student_groups, teacher_groups = torch.arange(11) % 4, (torch.arange(11) * 3) % 4
+    expected = []
+    for z, y in zip(torch.softmax(student.double(), -1), torch.softmax(teacher.double(), -1), strict=True):
+        q = [sum(z[i].item() for i in range(11) if student_groups[i] == g) for g in range(4)]
+        p = [sum(y[i].item() for i in range(11) if teacher_groups[i] == g) for g in range(4)]
+        expected.append(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
+    got = projected_kl(student, teacher, student_groups, teacher_groups, 4)
+    assert got.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_projection_stays_finite_where_the_student_gives_a_group_nothing():
+    student = torch.tensor([[6e4, -6e4]], dtype=torch.float16, requires_grad=True)
+    values = projected_kl(student, torch.tensor([[0.0, 0.0]]), torch.tensor([0, 1]), torch.tensor([0, 1]), 2)
+    values.sum().backward()
+    assert torch.isfinite(values).all() and torch.isfinite(student.grad).all()

@@ -120,7 +120,9 @@ def trajectory(folder, batch_size, accumulation, with_teacher, loss="auto"):
     return [entry for entry in trainer.state.log_history if "loss" in entry], trainer.model
 
 
-@pytest.mark.parametrize(("with_teacher", "loss"), [(False, "auto"), (True, "overlap_kl"), (True, "forward_kl")])
+@pytest.mark.parametrize(
+    ("with_teacher", "loss"), [(False, "auto"), (True, "overlap_kl"), (True, "projected_kl"), (True, "forward_kl")]
+)
 def test_one_batch_of_eight_equals_eight_of_one_in_loss_and_gradient_norm(tmp_path, with_teacher, loss):
     whole, first = trajectory(tmp_path, 8, 1, with_teacher, loss)
     parts, second = trajectory(tmp_path, 1, 8, with_teacher, loss)
@@ -134,7 +136,7 @@ def test_one_batch_of_eight_equals_eight_of_one_in_loss_and_gradient_norm(tmp_pa
         assert torch.allclose(a, b, atol=2e-4)
 
 
-def test_the_logged_loss_is_the_weighted_sum_of_its_terms(tmp_path):
-    lines, _ = trajectory(tmp_path, 4, 2, True, "overlap_kl")
+def test_with_one_tokenizer_the_loss_is_the_weighted_sum_of_its_terms(tmp_path):
+    lines, _ = trajectory(tmp_path, 4, 2, True, "forward_kl")
     for line in lines:
         assert line["loss"] == pytest.approx(0.5 * line["ce_loss"] + 0.5 * line["kd_loss"], rel=1e-4)

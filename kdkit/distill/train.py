@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from kdkit.config import Config
 from kdkit.data.prepare import PreparedData
+from kdkit.distill.objective import choose_loss, make_divergence
 from kdkit.distill.student import make_student
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.hardware import Hardware
@@ -84,19 +85,18 @@ def make_trainer(
     if config.train.gradient_checkpointing:
         # asked of the model, not of TrainingArguments, whose names for it change between versions
         student.gradient_checkpointing_enable({"use_reentrant": False})
-    collator = WindowCollator(data.train, with_teacher=teacher is not None)
+    same_token_only = choose_loss(config, data)[0] == "overlap_kl"
+    collator = WindowCollator(data.train, with_teacher=teacher is not None, same_token_only=same_token_only)
     if teacher is None:
         return LanguageModelTrainer(student, arguments, collator)
-    use_overlap = config.distill.loss == "overlap_kl" or not data.same_tokenizer
     return DistillationTrainer(
         student,
         teacher.model,
         arguments,
         collator,
-        overlap=data.overlap if use_overlap else None,
+        divergence=make_divergence(config, data, arguments.device),
         vocab_sizes=(len(data.student_tokenizer), len(data.teacher_tokenizer)),
         kd_ratio=config.distill.kd_ratio,
-        temperature=config.distill.temperature,
     )
 
 

@@ -125,14 +125,14 @@ def _build(config: Config, run: Run, data: PreparedData, hardware: Hardware, fol
 class MixtureTrainer(LanguageModelTrainer):
     """Adds the load-balancing term; without it a few experts take every token."""
 
-    def compute_terms(
+    def compute_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
-    ) -> dict[str, tuple[float, torch.Tensor]]:
-        """Return cross-entropy and the balance of the experts (Fedus et al. 2021, arXiv:2101.03961, eq. 4)."""
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Add the balance of the experts to cross-entropy (Fedus et al. 2021, arXiv:2101.03961, eq. 4)."""
         outputs = model(input_ids=inputs["input_ids"], output_router_logits=True)
         logits, targets = shift(outputs.logits, inputs["labels"])
         ce = masked_mean(cross_entropy(logits, targets), targets != IGNORE_INDEX, num_items_in_batch)
-        return {"ce_loss": (1.0, ce), "balance_loss": (BALANCE_WEIGHT, outputs.aux_loss)}
+        return ce + BALANCE_WEIGHT * outputs.aux_loss, {"ce_loss": ce, "balance_loss": outputs.aux_loss}
 
 
 def _architecture(build: BuildTeacherConfig, data: PreparedData, max_length: int, hardware: Hardware) -> Qwen3MoeConfig:

@@ -65,7 +65,7 @@ def masked_mean(
 class LanguageModelTrainer(Trainer):
     """`transformers.Trainer` on cross-entropy, normalised per optimizer step; logs its terms.
 
-    Subclasses override `compute_terms`. The data set is `range(len(windows))`, the collator does the rest.
+    Subclasses override `compute_step`. The data set is `range(len(windows))`, the collator does the rest.
     """
 
     def __init__(self, model: PreTrainedModel, args: TrainingArguments, collator: WindowCollator):
@@ -77,14 +77,14 @@ class LanguageModelTrainer(Trainer):
         self._term_sums: dict[str, torch.Tensor] = {}
         self._terms_since_step = 0
 
-    def compute_terms(
+    def compute_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
-    ) -> dict[str, tuple[float, torch.Tensor]]:
-        """Return each term of the loss as (weight, scalar already divided by the step's tokens)."""
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the loss of a micro-batch, already divided by the step's tokens, and the raw terms to log."""
         outputs = model(input_ids=inputs["input_ids"])
         logits, targets = shift(outputs.logits, inputs["labels"])
-        values = cross_entropy(logits, targets)
-        return {"ce_loss": (1.0, masked_mean(values, targets != IGNORE_INDEX, num_items_in_batch))}
+        loss = masked_mean(cross_entropy(logits, targets), targets != IGNORE_INDEX, num_items_in_batch)
+        return loss, {"ce_loss": loss}
 
     def compute_loss(
         self,
@@ -93,12 +93,11 @@ class LanguageModelTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Sum the weighted terms; Trainer's hook."""
+        """Compute the loss and remember its terms; Trainer's hook."""
         assert not return_outputs, "models are evaluated by kdkit.teacher.scoring"
-        terms = self.compute_terms(model, inputs, num_items_in_batch)
-        for name, (_, value) in terms.items():
+        loss, terms = self.compute_step(model, inputs, num_items_in_batch)
+        for name, value in terms.items():
             self._term_sums[name] = self._term_sums.get(name, 0.0) + value.detach()
-        loss = sum(weight * value for weight, value in terms.values())
         # every process divides by the tokens of all of them, and DDP averages over the processes
         return loss * self.accelerator.num_processes
 
