@@ -8,10 +8,12 @@ import json
 import math
 import shutil
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from transformers import PreTrainedModel
 
 from kdkit.config import Config
+from kdkit.data.packing import Windows
 from kdkit.data.prepare import PreparedData
 from kdkit.distill.objective import choose_loss, make_divergence
 from kdkit.distill.student import make_student
@@ -21,6 +23,7 @@ from kdkit.runs import Run
 from kdkit.teacher.batches import WindowCollator
 from kdkit.teacher.prepare import Teacher
 from kdkit.teacher.progress import Curve, Progress
+from kdkit.teacher.scoring import score_windows
 from kdkit.teacher.training import LanguageModelTrainer, last_checkpoint, make_training_arguments
 
 STUDENT, BASELINE, EQUAL_TIME = "student", "baseline", "baseline_equal_time"
@@ -45,6 +48,9 @@ def distill(
     config: Config, run: Run, data: PreparedData, teacher: Teacher, hardware: Hardware, resume: bool = False
 ) -> TrainingResult:
     """Train the student with the teacher and save it to the run's `student/`."""
+    held_out = _curve_windows(config, data)
+    level = score_windows(teacher.model, held_out, "teacher", config.evaluate.batch_size, hardware.autocast_dtype)
+    _update_results(run, {"teacher_on_curve": level.bits_per_byte})
     return _train_phase(config, run, data, teacher, hardware, STUDENT, count_steps(config, data), resume)
 
 
@@ -116,10 +122,8 @@ def _train_phase(
         return finished
     trainer = make_trainer(config, run, data, teacher, hardware, phase, steps)
     every = config.train.evaluate_every or max(1, steps // 5)
-    held_out = data.evaluation.first(config.evaluate.curve_sequences)
-    progress = Progress(
-        run, phase, Curve(held_out, "student", config.evaluate.batch_size, every, hardware.autocast_dtype)
-    )
+    curve = Curve(_curve_windows(config, data), "student", config.evaluate.batch_size, every, hardware.autocast_dtype)
+    progress = Progress(run, phase, curve)
     trainer.add_callback(progress)
     checkpoints = run.path / "checkpoints" / phase
     if not resume:
@@ -131,7 +135,7 @@ def _train_phase(
     result = TrainingResult(
         phase, steps, progress.seconds, round(steps * per_step * mean_tokens), progress.skipped_steps
     )
-    _write_result(run, result)
+    _update_results(run, {phase: asdict(result)})
     shutil.rmtree(checkpoints, ignore_errors=True)
     return result
 
@@ -153,8 +157,13 @@ def _read_result(run: Run, phase: str) -> TrainingResult | None:
     return TrainingResult(**values) if values else None
 
 
-def _write_result(run: Run, result: TrainingResult) -> None:
-    """Add a phase's cost to `training.json`."""
+def _update_results(run: Run, values: dict[str, Any]) -> None:
+    """Add entries to `training.json`: what a phase cost, and the level that the teacher sets."""
     path = run.path / "training.json"
     results = json.loads(path.read_text()) if path.is_file() else {}
-    run.write_json("training.json", results | {result.phase: asdict(result)})
+    run.write_json("training.json", results | values)
+
+
+def _curve_windows(config: Config, data: PreparedData) -> Windows:
+    """Return the held-out windows behind every point of a learning curve."""
+    return data.evaluation.first(config.evaluate.curve_sequences)

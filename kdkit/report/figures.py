@@ -98,8 +98,8 @@ def draw_quality_against_size(run: Run) -> Path:
     figure = Figure(figsize=(9.2, 2.4), layout="constrained")
     panels = {
         "bits_per_byte": ("bits per byte (lower is better)", "{:.3f}"),
-        "bytes_per_second": ("text read, kB per second", "{:.0f}"),
-        "size_bytes": ("weights, MB", "{:.1f}"),
+        "bytes_per_second": ("text read, kB per second", "{:,.0f}"),
+        "size_bytes": ("weights, MB", "{:.3g}"),
     }
     scale = {"bits_per_byte": 1, "bytes_per_second": 1e3, "size_bytes": 1e6}
     for axes, (key, (title, pattern)) in zip(figure.subplots(1, 3, sharey=True), panels.items(), strict=True):
@@ -114,9 +114,9 @@ def draw_quality_against_size(run: Run) -> Path:
 
 
 def _teacher_level(run: Run) -> float | None:
-    """Return the teacher's bits per byte, if it has been probed."""
-    path = run.path / "teacher" / "probe.json"
-    return run.read_json("teacher/probe.json")["bits_per_byte"] if path.is_file() else None
+    """Return the teacher's bits per byte on the text that the curves are measured on, if it was measured."""
+    path = run.path / "training.json"
+    return run.read_json("training.json").get("teacher_on_curve") if path.is_file() else None
 
 
 def _tidy(axes: Any) -> None:
