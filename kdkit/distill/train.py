@@ -129,6 +129,10 @@ def _train_phase(
     if not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
     trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    if config.train.wandb != "disabled":
+        import wandb
+
+        wandb.finish()  # the next phase is a run of its own
     _save_model(trainer.model, data, run, phase)
     per_step = config.train.per_device_train_batch_size * config.train.gradient_accumulation_steps
     mean_tokens = data.train.describe()["student_tokens"] / len(data.train)

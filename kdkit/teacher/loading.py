@@ -100,7 +100,7 @@ def experts_implementation(device: str) -> str:
 
 
 def check_fits(model: PreTrainedModel, vocab_size: int, max_length: int, key: str, length_key: str) -> None:
-    """Check a model against its tokenizer and the longest sequence it will read.
+    """Check a model against its tokenizer and the longest sequence it will read; say if its head is padded.
 
     Raises:
         UserError: fewer rows than the tokenizer has ids, or a context shorter than a sequence.
@@ -111,6 +111,8 @@ def check_fits(model: PreTrainedModel, vocab_size: int, max_length: int, key: st
             f"{key}: expected at least {vocab_size} vocabulary rows for its tokenizer, got a model with {rows}; "
             "model and tokenizer do not belong together"
         )
+    if rows > vocab_size:
+        print(f"{key}: {rows:,} vocabulary rows for {vocab_size:,} tokens; the rows beyond them are left out")
     context = model.config.to_dict().get("max_position_embeddings")
     if context is not None and context < max_length:
         raise UserError(

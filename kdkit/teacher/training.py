@@ -4,6 +4,7 @@ Conventions that every loss keeps: logits at position i predict token i + 1, shi
 fp32 inside; values per token (b s, nats), reduced once by the tokens of the whole optimizer step.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -116,11 +117,15 @@ def make_training_arguments(
 ) -> TrainingArguments:
     """Translate the configuration into Trainer's arguments: AdamW, warm-up, cosine, autocast.
 
+    Weights & Biases reads its mode and project from the environment, so they are set there.
+
     Args:
-        output_dir: folder for checkpoints.
+        output_dir: folder for checkpoints; its name is that of the phase.
         max_steps: optimizer steps.
         seed: seed of the data order and of dropout.
     """
+    if train.wandb != "disabled":
+        os.environ |= {"WANDB_MODE": train.wandb, "WANDB_PROJECT": train.wandb_project}
     arguments = TrainingArguments(
         output_dir=str(output_dir),
         per_device_train_batch_size=train.per_device_train_batch_size,
@@ -141,6 +146,7 @@ def make_training_arguments(
         save_steps=train.save_every,
         save_total_limit=1,
         report_to=[] if train.wandb == "disabled" else ["wandb"],
+        run_name=output_dir.name,
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=hardware.device != "cpu",
