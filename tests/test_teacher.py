@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def config(folder):
     return make_config(
-        folder, teacher={"build": {"vocab_size": 320, "hidden_size": 16, "num_layers": 2, "max_steps": 8}}
+        folder, teacher={"build": {"vocab_size": 320, "hidden_size": 16, "num_layers": 2, "max_steps": 30}}
     )
 
 
