@@ -158,7 +158,10 @@ def run_notebook(notebook: Path, output: Path, parameters: dict[str, object]) ->
 
 def _run_stage(request: RunRequest, run: Run, stage: str, notebook: Path, inputs: str) -> None:
     """Execute one stage and keep its status."""
-    print(f"{stage}: started", flush=True)
+    before = run.status().get(stage, {})
+    # what an earlier try left may be continued only if it was made from the same inputs
+    resume = request.resume and before.get("state") != "done" and before.get("inputs") == inputs
+    print(f"{stage}: {'resumed' if resume else 'started'}", flush=True)
     parameters: dict[str, object] = {
         "CONFIG": str(resolve_input(request.config).resolve()),
         "OVERRIDES": shlex.join(request.overrides),
@@ -166,7 +169,7 @@ def _run_stage(request: RunRequest, run: Run, stage: str, notebook: Path, inputs
         "RUNS_DIR": str(run.path.parent),
     }
     if stage == "03_distill":
-        parameters["RESUME"] = request.resume
+        parameters["RESUME"] = resume
     start = time.monotonic()
     run.set_status(stage, state="running", inputs=inputs)
 

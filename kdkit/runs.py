@@ -162,24 +162,22 @@ def fingerprint_files(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def cached_folder(parent: Path, key: str, build: Callable[[Path], None]) -> tuple[Path, bool]:
+def cached_folder(parent: Path, key: str, build: Callable[[Path], None]) -> Path:
     """Return the folder `parent/key`, built once; a build that fails or is killed leaves nothing there.
 
     Args:
         parent: folder of results of one kind.
         key: fingerprint of everything that makes the result.
-        build: fills the empty folder that it is given.
-
-    Returns:
-        The folder, and whether it had been there before.
+        build: fills the empty folder that it is given; a file named as the key is added to it.
     """
     target = parent / key
     if target.is_dir():
-        return target, True
+        return target
     parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=parent))
     try:
         build(partial)
+        (partial / key).touch()
         partial.chmod(0o755)
         try:
             partial.rename(target)
@@ -188,11 +186,14 @@ def cached_folder(parent: Path, key: str, build: Callable[[Path], None]) -> tupl
                 raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return target, False
+    return target
 
 
 def link_folder(source: Path, target: Path) -> None:
-    """Make `target` hold the files of `source`, sharing disk space where the file system can."""
+    """Make `target` hold the files of a cached folder, sharing disk space where the file system can.
+
+    Nothing is done where the target has them already: the file named as the key tells.
+    """
 
     def link_or_copy(src: str, dst: str) -> None:
         try:
@@ -200,6 +201,8 @@ def link_folder(source: Path, target: Path) -> None:
         except OSError:
             shutil.copy2(src, dst)
 
+    if (target / source.name).is_file():
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:

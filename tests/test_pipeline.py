@@ -135,6 +135,18 @@ def test_a_run_goes_on_at_the_stage_that_was_interrupted(run_stages, project, mo
     assert ran["03_distill"]["RESUME"] is True and "RESUME" not in ran["04_evaluate"]
 
 
+def test_what_an_interrupted_training_left_is_not_resumed_once_its_inputs_changed(run_stages, project, monkeypatch):
+    def interrupt(notebook, *_):
+        if notebook.stem == "03_distill":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "run_notebook", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_notebooks(RunRequest("configs/tiny.yaml", name="r"))
+    (project / "corpus.txt").write_text((project / "corpus.txt").read_text() + "\n\nOne paragraph more.")
+    assert run_stages(resume=True)["03_distill"]["RESUME"] is False
+
+
 def test_from_a_folder_below_the_project_the_notebooks_find_configuration_and_run(run_stages, project, monkeypatch):
     monkeypatch.chdir(project / "notebooks")
     parameters = run_stages(overrides=["report.title=Two words"])["01_data"]

@@ -137,11 +137,10 @@ def test_equal_folders_have_equal_fingerprints(tmp_path):
 
 
 def test_a_cached_folder_is_built_once(tmp_path):
-    folder, was_there = cached_folder(tmp_path, "key", lambda path: (path / "a").touch())
-    assert (folder, was_there) == (tmp_path / "key", False)
-    again, was_there = cached_folder(tmp_path, "key", lambda path: pytest.fail("built again"))
-    assert (again, was_there) == (folder, True)
-    assert contents(tmp_path) == {"key/a": b""}
+    folder = cached_folder(tmp_path, "key", lambda path: (path / "a").touch())
+    assert folder == tmp_path / "key"
+    assert cached_folder(tmp_path, "key", lambda path: pytest.fail("built again")) == folder
+    assert contents(tmp_path) == {"key/a": b"", "key/key": b""}
 
 
 @pytest.mark.parametrize("error", [UserError, KeyboardInterrupt])
@@ -160,7 +159,7 @@ def test_a_build_that_another_process_finished_first_is_dropped(tmp_path):
         (path / "mine").touch()
         write_text(tmp_path / "key" / "theirs", "")
 
-    folder, _ = cached_folder(tmp_path, "key", build)
+    folder = cached_folder(tmp_path, "key", build)
     assert contents(tmp_path) == {"key/theirs": b""}
     assert folder == tmp_path / "key"
 

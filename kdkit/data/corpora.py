@@ -58,7 +58,7 @@ def load_corpus(config: DataConfig, cache_path: Path) -> Corpus:
         UserError: missing, empty or unreadable files, a missing column, no network for a hub name.
     """
     source, key = _identify(config)
-    folder, _ = cached_folder(cache_path / "corpora", key, lambda path: _write(path, _read(source, config), source))
+    folder = cached_folder(cache_path / "corpora", key, lambda path: _write(path, _read(source, config), source))
     meta = json.loads((folder / "meta.json").read_text())
     documents = [json.loads(line) for line in (folder / "documents.jsonl").open(encoding="utf-8")]
     return Corpus(documents, meta["source"], meta["fingerprint"], meta["num_duplicates"])

@@ -56,8 +56,7 @@ def prepare_data(config: Config, run: Run) -> PreparedData:
             corpus shorter than one sequence.
     """
     folder = build_data(config, run.cache_path)
-    if not (run.path / "data" / folder.name).is_file():
-        link_folder(folder, run.path / "data")
+    link_folder(folder, run.path / "data")
     return open_data(run.path / "data")
 
 
@@ -65,8 +64,7 @@ def build_data(config: Config, cache_path: Path) -> Path:
     """Return the cache folder with the prepared data of a configuration, making it if needed."""
     corpus = load_corpus(config.data, cache_path)
     key = fingerprint(FORMAT, corpus.fingerprint, config.seed, _relevant_settings(config))
-    folder, _ = cached_folder(cache_path / "data", key, lambda path: _build(config, corpus, key, path))
-    return folder
+    return cached_folder(cache_path / "data", key, lambda path: _build(config, corpus, key, path))
 
 
 def open_data(folder: Path) -> PreparedData:
@@ -179,7 +177,6 @@ def _build(config: Config, corpus: Corpus, key: str, folder: Path) -> None:
         "openings": [text[:2_000] for text in evaluation_documents[:64]],
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
-    (folder / key).touch()
 
 
 def _teacher_tokenizer(config: Config, documents: list[str]) -> PreTrainedTokenizerFast:

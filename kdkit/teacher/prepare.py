@@ -70,11 +70,8 @@ def _build_once(config: Config, run: Run, data: PreparedData, hardware: Hardware
     """Return the run's folder of the built teacher; it is trained unless the cache has it."""
     own_view = open_data(build_data(_view_of_teacher(config), run.cache_path))
     key = fingerprint(FORMAT, own_view.key, config.seed, config.teacher.build.model_dump(), hardware.precision)
-    folder, was_there = cached_folder(
-        run.cache_path / "teachers", key, lambda path: _build(config, run, own_view, hardware, path)
-    )
-    if not was_there or not (run.path / "teacher" / "model" / "config.json").is_file():
-        link_folder(folder, run.path / "teacher" / "model")
+    folder = cached_folder(run.cache_path / "teachers", key, lambda path: _build(config, run, own_view, hardware, path))
+    link_folder(folder, run.path / "teacher" / "model")
     return run.path / "teacher" / "model"
 
 
