@@ -114,36 +114,47 @@ def test_overlap_leaves_tokens_that_are_not_common_without_gradient():
     assert student.grad[:, [1, 4]].abs().min() > 0
 
 
-def test_projection_onto_single_tokens_is_forward_kl(logits):
-    everything = torch.arange(11)
+def test_projection_of_one_vocabulary_onto_itself_is_forward_kl(logits):
     expected = forward_kl(*logits, 2.0)
-    assert torch.allclose(projected_kl(*logits, everything, everything, 11, 2.0), expected, atol=1e-5)
+    assert torch.allclose(projected_kl(*logits, None, torch.arange(11), 2.0), expected, atol=1e-5)
+    assert torch.allclose(projected_kl(*logits, torch.arange(11), None, 2.0), expected, atol=1e-5)
 
 
 def test_projection_adds_what_the_teacher_gives_to_tokens_that_begin_alike():
     # student: " fun" 0.75, "x" 0.25; teacher: " function" 0.5, " fun" 0.25, "x" 0.25
     student = torch.log(torch.tensor([[0.75, 0.25]]))
     teacher = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
-    groups = torch.tensor([0, 1]), torch.tensor([0, 0, 1])
-    assert projected_kl(student, teacher, *groups, 2).item() == pytest.approx(0, abs=1e-6)
+    assert projected_kl(student, teacher, None, torch.tensor([0, 0, 1])).item() == pytest.approx(0, abs=1e-6)
     # overlap KL of the same pair is not zero: it drops " function" and takes " fun" and "x" for equally likely
     assert overlap_kl(student, teacher, torch.tensor([0, 1]), torch.tensor([1, 2])).item() > 0.1
 
 
+def test_a_finer_teacher_is_compared_on_its_own_tokens():
+    student = torch.log(torch.tensor([[0.5, 0.25, 0.25]]))
+    teacher = torch.log(torch.tensor([[0.75, 0.25]]))
+    assert projected_kl(student, teacher, torch.tensor([0, 0, 1]), None).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_teacher_tokens_that_stand_for_no_event_are_left_out_and_the_rest_renormalised():
+    student = torch.log(torch.tensor([[0.6, 0.4]]))
+    teacher = torch.log(torch.tensor([[0.3, 0.5, 0.2]]))
+    assert projected_kl(student, teacher, None, torch.tensor([0, 2, 1])).item() == pytest.approx(0, abs=1e-6)
+
+
 def test_projection_equals_a_reference_over_summed_probabilities(logits):
-    student, teacher = logits
-    student_groups, teacher_groups = torch.arange(11) % 4, (torch.arange(11) * 3) % 4
+    student, teacher = logits[0][:, :4], logits[1]
+    groups = (torch.arange(11) * 3) % 4
     expected = []
-    for z, y in zip(torch.softmax(student.double(), -1), torch.softmax(teacher.double(), -1), strict=True):
-        q = [sum(z[i].item() for i in range(11) if student_groups[i] == g) for g in range(4)]
-        p = [sum(y[i].item() for i in range(11) if teacher_groups[i] == g) for g in range(4)]
+    for q, y in zip(torch.softmax(student.double(), -1).tolist(), torch.softmax(teacher.double(), -1), strict=True):
+        p = [sum(y[i].item() for i in range(11) if groups[i] == g) for g in range(4)]
         expected.append(sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)))
-    got = projected_kl(student, teacher, student_groups, teacher_groups, 4)
-    assert got.tolist() == pytest.approx(expected, rel=1e-4)
+    assert projected_kl(student, teacher, None, groups).tolist() == pytest.approx(expected, rel=1e-4)
 
 
-def test_projection_stays_finite_where_the_student_gives_a_group_nothing():
+@pytest.mark.parametrize("student_is_finer", [True, False])
+def test_projection_stays_finite_where_the_student_gives_an_event_nothing(student_is_finer):
     student = torch.tensor([[6e4, -6e4]], dtype=torch.float16, requires_grad=True)
-    values = projected_kl(student, torch.tensor([[0.0, 0.0]]), torch.tensor([0, 1]), torch.tensor([0, 1]), 2)
+    groups = (None, torch.tensor([0, 1])) if student_is_finer else (torch.tensor([0, 1]), None)
+    values = projected_kl(student, torch.tensor([[0.0, 0.0]]), *groups)
     values.sum().backward()
     assert torch.isfinite(values).all() and torch.isfinite(student.grad).all()

@@ -1,52 +1,29 @@
-"""Which tokens of two vocabularies begin with the same piece of text: the groups of projected KL.
+"""Which tokens of two vocabularies begin with the same piece of text: the events of projected KL.
 
-Letters: v vocabulary. The finer of the two tokenizers gives the groups: one for each of its tokens.
-A token of the coarser one belongs to the group of the first token that the finer one cuts its text
-into. Predictions after the same prefix then speak of the same events.
+The finer of the two tokenizers gives the events: its tokens. A token of the coarser one stands for the
+first token that the finer one cuts its text into. Predictions after the same prefix then speak of the
+same events.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from kdkit.data.tokenizers import token_bytes
+from kdkit.data.tokenizers import end_token_id, token_bytes
 
 
-@dataclass(frozen=True)
-class TokenGroups:
-    """The group of every token of both vocabularies; group 0: no text, or none that the finer one can write."""
+def group_tokens(fine_tokenizer: PreTrainedTokenizerFast, coarse_tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
+    """Return the finer token that each token of the coarser vocabulary begins with.
 
-    student: np.ndarray
-    """int64, v_student."""
-    teacher: np.ndarray
-    """int64, v_teacher."""
-    num_groups: int
-
-
-def group_tokens(
-    student_tokenizer: PreTrainedTokenizerFast,
-    teacher_tokenizer: PreTrainedTokenizerFast,
-    end_ids: tuple[int, int],
-    student_is_finer: bool,
-) -> TokenGroups:
-    """Group the tokens of two vocabularies by the finer one's tokens.
-
-    Args:
-        end_ids: ids that end a document in the student and in the teacher; one group.
-        student_is_finer: whether the student cuts text into more tokens than the teacher.
+    Returns:
+        int64, one per coarse id: the id of a finer token; the finer vocabulary's size where a token has
+        no text, or none that the finer tokenizer can write. The ends of a document belong together.
     """
-    if not student_is_finer:
-        other = group_tokens(teacher_tokenizer, student_tokenizer, end_ids[::-1], True)
-        return TokenGroups(other.teacher, other.student, other.num_groups)
-    fine, coarse = token_bytes(student_tokenizer), token_bytes(teacher_tokenizer)
-    fine_groups = np.where([bool(piece) for piece in fine], np.arange(len(fine)) + 1, 0)
-    fine_groups[end_ids[0]] = end_ids[0] + 1
+    fine, coarse = token_bytes(fine_tokenizer), token_bytes(coarse_tokenizer)
     id_of = {piece: token_id for token_id, piece in enumerate(fine) if piece}
-    firsts = _first_tokens(student_tokenizer, fine, id_of, coarse)
-    coarse_groups = np.array([0 if first is None else first + 1 for first in firsts], dtype=np.int64)
-    coarse_groups[end_ids[1]] = end_ids[0] + 1
-    return TokenGroups(fine_groups.astype(np.int64), coarse_groups, len(fine) + 1)
+    firsts = _first_tokens(fine_tokenizer, fine, id_of, coarse)
+    groups = np.array([len(fine) if first is None else first for first in firsts], dtype=np.int64)
+    groups[end_token_id(coarse_tokenizer)] = end_token_id(fine_tokenizer)
+    return groups
 
 
 def _first_tokens(

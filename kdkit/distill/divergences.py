@@ -36,9 +36,7 @@ def forward_kl(student_logits: torch.Tensor, teacher_logits: torch.Tensor, tempe
     _check_temperature(temperature)
     student_logprobs = torch.log_softmax(student_logits.float() / temperature, dim=-1)
     teacher_logprobs = torch.log_softmax(teacher_logits.float() / temperature, dim=-1)
-    # log p may be -inf where p is 0, and 0 * inf is NaN; the limit of p log p is 0
-    terms = teacher_logprobs.exp() * (teacher_logprobs.clamp(min=-1e4) - student_logprobs.clamp(min=-1e4))
-    return temperature**2 * terms.sum(dim=-1)
+    return temperature**2 * _kl_of_logprobs(student_logprobs, teacher_logprobs)
 
 
 def overlap_kl(
@@ -71,24 +69,23 @@ def overlap_kl(
 def projected_kl(
     student_logits: torch.Tensor,
     teacher_logits: torch.Tensor,
-    student_groups: torch.Tensor,
-    teacher_groups: torch.Tensor,
-    num_groups: int,
+    student_groups: torch.Tensor | None,
+    teacher_groups: torch.Tensor | None,
     temperature: float = 1.0,
 ) -> torch.Tensor:
     """Compute KL(teacher || student) between what both say about the beginning of the next token.
 
-    Every token of either vocabulary belongs to a group (one vocabulary's tokens; the other's belong to
-    the first of those that their text is cut into), P_g = sum of p over a group, Q_g likewise:
-    temperature**2 * sum_g P_g (log P_g - log Q_g). Unlike `overlap_kl` it drops no probability: what the
-    teacher gives to " function" counts for the student's " fun".
+    The finer tokenizer's g tokens are the events. A token of the other one stands for the first event
+    that its text is cut into: P_g = sum of p over such tokens, and temperature**2 * sum_g P_g (log P_g -
+    log Q_g). Unlike `overlap_kl` it drops no probability: what the teacher gives to " function" counts
+    for the student's " fun".
 
     Args:
         student_logits: float, ... v_student, at positions whose text prefix the teacher's share.
         teacher_logits: float, ... v_teacher, at those positions, in the same order.
-        student_groups: int64, v_student: the group of each student token.
-        teacher_groups: int64, v_teacher: the group of each teacher token.
-        num_groups: number of groups, g.
+        student_groups: int64, v_student: the event of each student token, g = v_teacher for none; None:
+            the student's tokens are the events.
+        teacher_groups: the same for the teacher; one of the two is None.
         temperature: softmax temperature of both, > 0.
 
     Returns:
@@ -98,18 +95,27 @@ def projected_kl(
     over several others with fixed weights.
     """
     _check_temperature(temperature)
-    student = _sum_groups(torch.softmax(student_logits.float() / temperature, dim=-1), student_groups, num_groups)
-    teacher = _sum_groups(torch.softmax(teacher_logits.float() / temperature, dim=-1), teacher_groups, num_groups)
+    student_logprobs = torch.log_softmax(student_logits.float() / temperature, dim=-1)
+    teacher_logprobs = torch.log_softmax(teacher_logits.float() / temperature, dim=-1)
+    if teacher_groups is not None:
+        teacher_logprobs = _sum_groups(teacher_logprobs, teacher_groups, student_logits.shape[-1])
+    if student_groups is not None:
+        student_logprobs = _sum_groups(student_logprobs, student_groups, teacher_logits.shape[-1])
+    return temperature**2 * _kl_of_logprobs(student_logprobs, teacher_logprobs)
+
+
+def _kl_of_logprobs(student_logprobs: torch.Tensor, teacher_logprobs: torch.Tensor) -> torch.Tensor:
+    """Sum p (log p - log q) over the last dimension."""
+    # log p may be -inf where p is 0, and 0 * inf is NaN; the limit of p log p is 0
+    return (teacher_logprobs.exp() * (teacher_logprobs.clamp(min=-1e4) - student_logprobs.clamp(min=-1e4))).sum(dim=-1)
+
+
+def _sum_groups(logprobs: torch.Tensor, groups: torch.Tensor, num_groups: int) -> torch.Tensor:
+    """Return the log of the probability of each group, ... g; what is in no group is shared out among all."""
+    sums = logprobs.new_zeros(*logprobs.shape[:-1], num_groups + 1).index_add(-1, groups, logprobs.exp())
     # a group that fp32 gives nothing costs what the smallest number costs, not infinity
-    tiny = torch.finfo(torch.float32).tiny
-    terms = teacher * (teacher.clamp(min=tiny).log() - student.clamp(min=tiny).log())
-    return temperature**2 * terms.sum(dim=-1)
-
-
-def _sum_groups(probabilities: torch.Tensor, groups: torch.Tensor, num_groups: int) -> torch.Tensor:
-    """Sum probabilities (... v) over groups of tokens (v); return ... g."""
-    zeros = probabilities.new_zeros(*probabilities.shape[:-1], num_groups)
-    return zeros.index_add(-1, groups, probabilities)
+    kept = sums[..., :num_groups].clamp(min=torch.finfo(torch.float32).tiny)
+    return kept.log() - kept.sum(dim=-1, keepdim=True).log()
 
 
 def _check_temperature(temperature: float) -> None:

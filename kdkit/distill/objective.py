@@ -8,7 +8,6 @@ import torch
 from kdkit.config import Config
 from kdkit.data.grouping import group_tokens
 from kdkit.data.prepare import PreparedData
-from kdkit.data.tokenizers import end_token_id
 from kdkit.distill.divergences import forward_kl, overlap_kl, projected_kl
 
 Divergence = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -46,12 +45,12 @@ def make_divergence(config: Config, data: PreparedData, device: torch.device) ->
             teacher_ids=torch.from_numpy(data.overlap.teacher_ids).to(device),
             temperature=temperature,
         )
-    ends = end_token_id(data.student_tokenizer), end_token_id(data.teacher_tokenizer)
-    groups = group_tokens(data.student_tokenizer, data.teacher_tokenizer, ends, student_is_finer(data))
+    finer = student_is_finer(data)
+    pair = data.student_tokenizer, data.teacher_tokenizer
+    groups = torch.from_numpy(group_tokens(*(pair if finer else pair[::-1]))).to(device)
     return partial(
         projected_kl,
-        student_groups=torch.from_numpy(groups.student).to(device),
-        teacher_groups=torch.from_numpy(groups.teacher).to(device),
-        num_groups=groups.num_groups,
+        student_groups=None if finer else groups,
+        teacher_groups=groups if finer else None,
         temperature=temperature,
     )

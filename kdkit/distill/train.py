@@ -101,7 +101,7 @@ def make_trainer(
         arguments,
         collator,
         divergence=make_divergence(config, data, arguments.device),
-        vocab_sizes=(len(data.student_tokenizer), len(data.teacher_tokenizer)),
+        vocab_sizes=(data.overlap.student_size, data.overlap.teacher_size),
         kd_ratio=config.distill.kd_ratio,
     )
 
