@@ -11,7 +11,7 @@ from kdkit.distill.train import make_trainer
 from kdkit.runs import fingerprint
 from kdkit.teacher.batches import IGNORE_INDEX, WindowCollator
 from kdkit.teacher.scoring import score_windows
-from kdkit.teacher.training import cross_entropy, masked_mean, shift
+from kdkit.teacher.training import cross_entropy, masked_mean, shift_labels
 from tests.tiny import CPU, make_config, make_data, make_llama, make_run, make_teacher
 
 
@@ -28,12 +28,14 @@ def data(folder):
 def test_shift_pairs_six_tokens_with_a_known_answer_boundary():
     # tokens 10..15; 10, 11, 12 are the prompt, 13, 14, 15 the answer
     labels = torch.tensor([[IGNORE_INDEX, IGNORE_INDEX, IGNORE_INDEX, 13, 14, 15]])
-    logits = torch.arange(6.0)[None, :, None].expand(1, 6, 20)
-    shifted, targets = shift(logits, labels)
-    counted = targets != IGNORE_INDEX
+    targets = shift_labels(labels)
     # the first answer token is predicted at position 2, the last prompt token; nothing is predicted at position 5
-    assert shifted[counted][:, 0].tolist() == [2.0, 3.0, 4.0]
-    assert targets[counted].tolist() == [13, 14, 15]
+    assert targets.tolist() == [[IGNORE_INDEX, IGNORE_INDEX, 13, 14, 15, IGNORE_INDEX]]
+    logits = torch.zeros(1, 6, 20)
+    logits[0, 2, 13] = 9.0
+    values = cross_entropy(logits, targets)
+    assert values[0, 2] < 0.01 < values[0, 3]
+    assert values[0, [0, 1, 5]].tolist() == [0, 0, 0]
 
 
 def test_cross_entropy_is_per_token_in_nats_and_zero_where_ignored():
@@ -69,8 +71,8 @@ def test_masked_positions_get_zero_gradient(data):
     batch["labels"][1] = IGNORE_INDEX
     logits = model(input_ids=batch["input_ids"]).logits
     logits.retain_grad()
-    shifted, targets = shift(logits, batch["labels"])
-    masked_mean(cross_entropy(shifted, targets), targets != IGNORE_INDEX).backward()
+    targets = shift_labels(batch["labels"])
+    masked_mean(cross_entropy(logits, targets), targets != IGNORE_INDEX).backward()
     assert logits.grad[1].abs().max() == 0
     assert logits.grad[0].abs().max() > 0
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from kdkit.data.packing import PAD
 from kdkit.distill.objective import Divergence
 from kdkit.teacher.batches import IGNORE_INDEX, WindowCollator
-from kdkit.teacher.training import LanguageModelTrainer, cross_entropy, masked_mean, shift
+from kdkit.teacher.training import LanguageModelTrainer, cross_entropy, masked_mean, shift_labels
 
 
 class DistillationTrainer(LanguageModelTrainer):
@@ -57,12 +57,13 @@ class DistillationTrainer(LanguageModelTrainer):
             aligned ones (0 for the others).
         """
         logits = model(input_ids=inputs["input_ids"]).logits[..., : self.student_size]
-        shifted, targets = shift(logits, inputs["labels"])
-        ce = cross_entropy(shifted, targets)
-        is_aligned = inputs["teacher_positions"][:, :-1] != PAD
-        teacher_logits = self._teacher_logits(inputs, is_aligned).to(logits.device)
+        targets = shift_labels(inputs["labels"])
+        ce = cross_entropy(logits, targets)
+        is_aligned = inputs["teacher_positions"] != PAD
+        # rows by index_select: the backward pass of a boolean mask is several times slower on a CPU
+        rows = logits.flatten(0, 1).index_select(0, is_aligned.flatten().nonzero().squeeze(1))
         kd = torch.zeros_like(ce)
-        kd[is_aligned] = self.divergence(shifted[is_aligned], teacher_logits)
+        kd[is_aligned] = self.divergence(rows, self._teacher_logits(inputs, is_aligned).to(logits.device))
         values = torch.where(is_aligned, (1.0 - self.kd_ratio) * ce + self.kd_ratio * kd, ce)
         loss, ce_loss, kd_loss = (
             masked_mean(term, targets != IGNORE_INDEX, num_items_in_batch) for term in (values, ce, kd)
@@ -74,5 +75,5 @@ class DistillationTrainer(LanguageModelTrainer):
         """Ask the teacher; return its logits at the aligned positions, a v."""
         device = self.teacher.device
         logits = self.teacher(input_ids=inputs["teacher_input_ids"].to(device)).logits
-        rows, positions = is_aligned.nonzero(as_tuple=True)[0], inputs["teacher_positions"][:, :-1]
-        return logits[rows.to(device), positions[is_aligned].to(device), : self.teacher_size]
+        rows, positions = is_aligned.nonzero(as_tuple=True)[0], inputs["teacher_positions"][is_aligned]
+        return logits[rows.to(device), positions.to(device), : self.teacher_size]

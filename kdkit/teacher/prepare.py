@@ -23,7 +23,7 @@ from kdkit.teacher.training import (
     cross_entropy,
     make_training_arguments,
     masked_mean,
-    shift,
+    shift_labels,
 )
 
 FORMAT = 5
@@ -127,8 +127,8 @@ class MixtureTrainer(LanguageModelTrainer):
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Add the balance of the experts to cross-entropy (Fedus et al. 2021, arXiv:2101.03961, eq. 4)."""
         outputs = model(input_ids=inputs["input_ids"], output_router_logits=True)
-        logits, targets = shift(outputs.logits, inputs["labels"])
-        ce = masked_mean(cross_entropy(logits, targets), targets != IGNORE_INDEX, num_items_in_batch)
+        targets = shift_labels(inputs["labels"])
+        ce = masked_mean(cross_entropy(outputs.logits, targets), targets != IGNORE_INDEX, num_items_in_batch)
         return ce + BALANCE_WEIGHT * outputs.aux_loss, {"ce_loss": ce, "balance_loss": outputs.aux_loss}
 
 

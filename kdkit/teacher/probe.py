@@ -17,7 +17,7 @@ from kdkit.teacher.continuations import choose_prompts, continue_prompts
 from kdkit.teacher.loading import num_experts
 from kdkit.teacher.prepare import Teacher
 from kdkit.teacher.scoring import autocast, iterate_batches, score_windows
-from kdkit.teacher.training import shift
+from kdkit.teacher.training import shift_labels
 
 
 def probe_teacher(config: Config, run: Run, data: PreparedData, teacher: Teacher, hardware: Hardware) -> dict[str, Any]:
@@ -66,9 +66,8 @@ def _measure_certainty(
         options = {"output_router_logits": True} if is_moe else {}
         with autocast(teacher.model, hardware.autocast_dtype):
             outputs = teacher.model(input_ids=batch["input_ids"].to(teacher.model.device), **options)
-        logits, targets = shift(outputs.logits, batch["labels"].to(teacher.model.device))
-        is_token = targets != IGNORE_INDEX
-        logprobs = torch.log_softmax(logits[is_token][:, : len(data.teacher_tokenizer)].float(), dim=-1)
+        is_token = (shift_labels(batch["labels"]) != IGNORE_INDEX).to(teacher.model.device)
+        logprobs = torch.log_softmax(outputs.logits[is_token][:, : len(data.teacher_tokenizer)].float(), dim=-1)
         entropy -= (logprobs.exp() * logprobs).sum().item()
         mass += logprobs.topk(top_k).values.exp().sum().item()
         tokens += int(is_token.sum())
@@ -83,9 +82,9 @@ def _count_experts(router_logits: tuple[torch.Tensor, ...], is_token: torch.Tens
 
     Args:
         router_logits: per layer, (b s) e.
-        is_token: bool, b (s-1): which positions count; the last one of a row predicts nothing.
+        is_token: bool, b s: which positions count.
     """
-    counted = torch.cat([is_token, torch.zeros_like(is_token[:, :1])], dim=1).flatten()
+    counted = is_token.flatten()
     rows = []
     for logits in router_logits:
         chosen = logits[counted].topk(top_k, dim=-1).indices.flatten()

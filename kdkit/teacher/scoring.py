@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from kdkit.data.packing import Windows
 from kdkit.teacher.batches import IGNORE_INDEX, Side, WindowCollator
-from kdkit.teacher.training import cross_entropy, shift
+from kdkit.teacher.training import cross_entropy, shift_labels
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ def score_windows(
     model.eval()
     for batch in iterate_batches(windows, side, batch_size):
         with torch.no_grad(), autocast(model, autocast_dtype):
-            logits, targets = shift(model(input_ids=batch["input_ids"].to(model.device)).logits, batch["labels"])
+            targets = shift_labels(batch["labels"])
+            logits = model(input_ids=batch["input_ids"].to(model.device)).logits
             nats.append(cross_entropy(logits, targets.to(logits.device)).double().sum(dim=1).cpu())
         num_tokens += int((targets != IGNORE_INDEX).sum())
     model.train(was_training)

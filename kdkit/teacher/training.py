@@ -18,25 +18,26 @@ from kdkit.hardware import Hardware
 from kdkit.teacher.batches import IGNORE_INDEX, WindowCollator
 
 
-def shift(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pair the logits with the tokens that they predict; the only place where anything is shifted.
+def shift_labels(labels: torch.Tensor) -> torch.Tensor:
+    """Return what each position predicts: the label of the next one. The only place where anything is shifted.
+
+    The labels move, not the logits, which are v times larger.
 
     Args:
-        logits: b s v, from a causal LM.
         labels: b s, not shifted; `IGNORE_INDEX` where nothing is to be predicted.
 
     Returns:
-        Logits b (s-1) v, and the labels of the next tokens, b (s-1).
+        Targets, b s: targets[i] = labels[i + 1]; the last position predicts nothing.
     """
-    return logits[:, :-1], labels[:, 1:]
+    return F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
 
 
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Compute -log q(target) per token in nats, fp32, b s; 0 where the target is `IGNORE_INDEX`.
 
     Args:
-        logits: b s v, already shifted, any float dtype.
-        targets: b s, already shifted.
+        logits: b s v, any float dtype.
+        targets: b s, from `shift_labels`.
     """
     flat = F.cross_entropy(
         logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1), ignore_index=IGNORE_INDEX, reduction="none"
@@ -82,8 +83,8 @@ class LanguageModelTrainer(Trainer):
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the loss of a micro-batch, already divided by the step's tokens, and the raw terms to log."""
-        outputs = model(input_ids=inputs["input_ids"])
-        logits, targets = shift(outputs.logits, inputs["labels"])
+        targets = shift_labels(inputs["labels"])
+        logits = model(input_ids=inputs["input_ids"]).logits
         loss = masked_mean(cross_entropy(logits, targets), targets != IGNORE_INDEX, num_items_in_batch)
         return loss, {"ce_loss": loss}
 
