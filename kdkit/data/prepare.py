@@ -83,7 +83,7 @@ def open_data(folder: Path) -> PreparedData:
 
 
 def alignment_examples(data: PreparedData, count: int) -> list[dict[str, str]]:
-    """Show evaluation tokens side by side, for people: text of the student's and the teacher's tokens."""
+    """Show evaluation tokens side by side, quoted, so that spaces and line ends can be seen."""
     return list(islice(_aligned_tokens(data), count))
 
 
@@ -94,8 +94,8 @@ def _aligned_tokens(data: PreparedData) -> Iterator[dict[str, str]]:
     for row, teacher_row, positions, same_token in zip(*arrays, strict=True):
         for token_id, position, same in zip(row[1:], positions, same_token, strict=False):
             if token_id != PAD:
-                text = teacher.decode(teacher_row[position + 1]) if same else "-"
-                yield {"student": student.decode(token_id), "teacher": text}
+                text = repr(teacher.decode(teacher_row[position + 1])) if same else "-"
+                yield {"student": repr(student.decode(token_id)), "teacher": text}
 
 
 def _relevant_settings(config: Config) -> list[Any]:

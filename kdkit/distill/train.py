@@ -137,7 +137,7 @@ def _train_phase(
     per_step = config.train.per_device_train_batch_size * config.train.gradient_accumulation_steps
     mean_tokens = data.train.describe()["student_tokens"] / len(data.train)
     result = TrainingResult(
-        phase, steps, progress.seconds, round(steps * per_step * mean_tokens), progress.skipped_steps
+        phase, steps, round(progress.seconds, 2), round(steps * per_step * mean_tokens), progress.skipped_steps
     )
     _update_results(run, {phase: asdict(result)})
     shutil.rmtree(checkpoints, ignore_errors=True)
