@@ -121,7 +121,9 @@ def test_a_stage_that_ran_again_makes_the_later_ones_run_again(run_stages):
     assert list(run_stages()) == ["04_evaluate", "05_report"]
 
 
-def test_a_run_goes_on_at_the_stage_that_was_interrupted(run_stages, project, monkeypatch):
+def interrupt_distillation(monkeypatch):
+    """Ask for a run that is stopped with Ctrl-C in notebook 03."""
+
     def interrupt(notebook, *_):
         if notebook.stem == "03_distill":
             raise KeyboardInterrupt
@@ -129,6 +131,10 @@ def test_a_run_goes_on_at_the_stage_that_was_interrupted(run_stages, project, mo
     monkeypatch.setattr(pipeline, "run_notebook", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run_notebooks(RunRequest("configs/tiny.yaml", name="r"))
+
+
+def test_a_run_goes_on_at_the_stage_that_was_interrupted(run_stages, project, monkeypatch):
+    interrupt_distillation(monkeypatch)
     assert read_status(project / "runs" / "r")["03_distill"]["state"] == "interrupted"
     ran = run_stages(resume=True)
     assert list(ran) == STAGES[2:]
@@ -136,13 +142,7 @@ def test_a_run_goes_on_at_the_stage_that_was_interrupted(run_stages, project, mo
 
 
 def test_what_an_interrupted_training_left_is_not_resumed_once_its_inputs_changed(run_stages, project, monkeypatch):
-    def interrupt(notebook, *_):
-        if notebook.stem == "03_distill":
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(pipeline, "run_notebook", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        run_notebooks(RunRequest("configs/tiny.yaml", name="r"))
+    interrupt_distillation(monkeypatch)
     (project / "corpus.txt").write_text((project / "corpus.txt").read_text() + "\n\nOne paragraph more.")
     assert run_stages(resume=True)["03_distill"]["RESUME"] is False
 
