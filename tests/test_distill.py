@@ -122,6 +122,9 @@ def test_a_resumed_training_equals_an_uninterrupted_one(finished, tmp_path, monk
         stage.distill(config, broken, data, teacher, CPU)
     assert not (broken.path / "student").exists()
     assert (broken.path / "checkpoints" / "student" / "checkpoint-3").is_dir()
+    # stopped while it saved: the newer checkpoint is not complete
+    (broken.path / "checkpoints" / "student" / "checkpoint-5").mkdir()
+    (broken.path / "checkpoints" / "student" / "checkpoint-5" / "config.json").write_text("{}")
     stage.distill(config, broken, data, teacher, CPU, resume=True)
     expected = weights(run, "student")
     assert all(torch.equal(value, expected[name]) for name, value in weights(broken, "student").items())

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from kdkit.config import TrainConfig
 from kdkit.hardware import Hardware
@@ -159,5 +158,10 @@ def make_training_arguments(
 
 
 def last_checkpoint(output_dir: Path) -> str | None:
-    """Return the newest complete checkpoint in a folder, if there is one."""
-    return get_last_checkpoint(str(output_dir)) if output_dir.is_dir() else None
+    """Return the newest complete checkpoint in a folder, if there is one.
+
+    A run that is stopped while it saves leaves a newer one without `trainer_state.json`, which Trainer
+    writes last.
+    """
+    complete = [path.parent for path in output_dir.glob("checkpoint-*/trainer_state.json")]
+    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
