@@ -131,7 +131,10 @@ def test_a_resumed_training_equals_an_uninterrupted_one(finished, tmp_path, monk
     steps = [line["step"] for line in broken.read_metrics() if "loss" in line]
     assert steps == [1, 2, 3, 4, 5, 6]
     whole = [line["loss"] for line in run.read_metrics() if line["phase"] == "student" and "loss" in line]
-    assert [line["loss"] for line in broken.read_metrics() if "loss" in line] == pytest.approx(whole, rel=1e-6)
+    resumed = [line for line in broken.read_metrics() if "loss" in line]
+    assert [line["loss"] for line in resumed] == pytest.approx(whole, rel=1e-6)
+    terms = [line["ce_loss"] for line in run.read_metrics() if line["phase"] == "student" and "loss" in line]
+    assert [line["ce_loss"] for line in resumed] == pytest.approx(terms, rel=1e-6)
 
 
 def test_resuming_a_finished_phase_trains_nothing(finished, monkeypatch):

@@ -96,6 +96,8 @@ class LanguageModelTrainer(Trainer):
     ) -> torch.Tensor:
         """Compute the loss and remember its terms; Trainer's hook."""
         assert not return_outputs, "models are evaluated by kdkit.teacher.scoring"
+        if not self._term_sums:
+            self._terms_since_step = self.state.global_step
         loss, terms = self.compute_step(model, inputs, num_items_in_batch)
         for name, value in terms.items():
             self._term_sums[name] = self._term_sums.get(name, 0.0) + value.detach()
@@ -108,7 +110,7 @@ class LanguageModelTrainer(Trainer):
         if "loss" in logs and steps > 0:
             for name, total in self._term_sums.items():
                 logs[name] = self.accelerator.reduce(total, reduction="sum").item() / steps
-            self._term_sums, self._terms_since_step = {}, self.state.global_step
+            self._term_sums = {}
         super().log(logs, start_time)
 
 
