@@ -114,7 +114,10 @@ def test_a_missing_text_column_is_named_beside_those_that_exist(refused, tmp_pat
     [
         ("train.learning_rat=1", "did you mean 'train.learning_rate'?"),
         ("trian.max_steps=1", "did you mean 'train"),
-        ("distill.loss=forward_lk", "distill.loss: expected 'auto', 'forward_kl' or 'overlap_kl', got 'forward_lk'"),
+        (
+            "distill.loss=forward_lk",
+            "distill.loss: expected 'auto', 'forward_kl', 'overlap_kl' or 'projected_kl', got 'forward_lk'",
+        ),
         ("distill.kd_ratio=1.5", "distill.kd_ratio: expected less than or equal to 1, got 1.5"),
         ("distill.loss=forward_kl", "set distill.loss=overlap_kl"),
         ("train.device=cuda", "train.device: expected a CUDA GPU, got none"),
