@@ -20,12 +20,26 @@ app = typer.Typer(
     "Start with: python -m kdkit doctor, then python -m kdkit run configs/demo.yaml",
 )
 
+cache_app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="The teacher's answers on disk: build them once, train many students without the teacher.",
+)
+app.add_typer(cache_app, name="cache")
+
 INTERRUPTED = 130
 """Exit code of Ctrl-C, which typer turns into this number before `main` can see it."""
 USAGE_ERROR = typer.BadParameter.__base__
 """A mistyped command or option; typer has no public name for the class."""
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+ConfigFile = Annotated[str, typer.Argument(help="A YAML file, such as configs/demo.yaml.")]
+Parameters = Annotated[
+    list[str], typer.Option("-p", "--parameter", metavar="SECTION.KEY=VALUE", help="Change a setting; repeatable.")
+]
+RunName = Annotated[str, typer.Option(help="Name of the run; default: made from the file and the changed settings.")]
+RunsDir = Annotated[str, typer.Option(help="Folder of runs.")]
+CacheFile = Annotated[str, typer.Argument(metavar="FILE", help="A cache, as `cache build` names it.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -37,14 +51,10 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 @app.command()
 def run(
-    config: Annotated[str, typer.Argument(help="A YAML file, such as configs/demo.yaml.")],
-    parameter: Annotated[
-        list[str], typer.Option("-p", "--parameter", metavar="SECTION.KEY=VALUE", help="Change a setting; repeatable.")
-    ] = [],  # noqa: B006 - typer reads the default and never changes it
-    name: Annotated[
-        str, typer.Option(help="Name of the run; default: made from the file and the changed settings.")
-    ] = "",
-    runs_dir: Annotated[str, typer.Option(help="Folder of runs.")] = "runs",
+    config: ConfigFile,
+    parameter: Parameters = [],  # noqa: B006 - typer reads the default and never changes it
+    name: RunName = "",
+    runs_dir: RunsDir = "runs",
     first: Annotated[
         str, typer.Option("--from", metavar="NN", help="Run from this notebook on, even if done: 03.")
     ] = "",
@@ -91,6 +101,79 @@ def doctor(
         raise typer.Exit(1)
 
 
+@cache_app.command()
+def build(
+    config: ConfigFile,
+    output: Annotated[str, typer.Option(help="File to write; default: in the folder of caches.")] = "",
+    parameter: Parameters = [],  # noqa: B006
+    name: RunName = "",
+    runs_dir: RunsDir = "runs",
+    debug: Debug = False,
+) -> None:
+    """Let the teacher answer for every training sequence and keep the answers.
+
+    A build that was stopped goes on with the same command. Size and time are said first. Example:
+
+    python -m kdkit cache build configs/demo.yaml --output answers.h5
+
+    python -m kdkit run configs/demo.yaml -p cache.enabled=true -p cache.file=answers.h5
+    """
+    from kdkit.data.prepare import prepare_data
+    from kdkit.distill.source import build_cache
+    from kdkit.hardware import find_hardware
+    from kdkit.session import open_session
+
+    # the file is the command's business: it must not make another run of the same settings
+    settings, run = open_session(config, parameter, name, runs_dir)
+    if output:
+        settings = settings.model_copy(update={"cache": settings.cache.model_copy(update={"file": output})})
+    hardware = find_hardware(settings.train.device, settings.train.precision)
+    print(f"hardware: {hardware.reason}", flush=True)
+    print(f"cache: {build_cache(settings, run, prepare_data(settings, run), hardware)}")
+
+
+@cache_app.command()
+def verify(file: CacheFile, debug: Debug = False) -> None:
+    """Check every byte of a cache; exit code 2 if something is wrong."""
+    from pathlib import Path
+
+    from kdkit.distill.source import verify_cache
+
+    facts = verify_cache(Path(file))
+    print(f"{file}: {facts['num_samples']:,} sequences in {facts['chunks']} chunks, all as they were written")
+
+
+@cache_app.command()
+def info(file: CacheFile, debug: Debug = False) -> None:
+    """Say what a cache holds and what it was made from."""
+    from kdkit.store import describe_store
+    from kdkit.values import flatten
+
+    for key, value in flatten(describe_store(file)).items():
+        if not key.startswith("header.config."):
+            print(f"{key.removeprefix('header.'):<24} {value}")
+
+
+@cache_app.command()
+def repair(
+    file: CacheFile,
+    runs_dir: RunsDir = "runs",
+    cache_dir: Annotated[str, typer.Option(help="Folder of prepared data and built teachers.")] = ".cache",
+    debug: Debug = False,
+) -> None:
+    """Make the damaged chunks of a cache again, and leave the others as they are.
+
+    The file carries the settings that it was made with; the teacher and the text must still be there.
+    """
+    from pathlib import Path
+
+    from kdkit.distill.source import repair_cache
+    from kdkit.session import open_side_run
+
+    damaged = repair_cache(Path(file), open_side_run(f"repair-{Path(file).stem}", runs_dir, cache_dir))
+    print(f"{file}: {f'made again: {damaged}' if damaged else 'nothing is damaged'}")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 a user's mistake, 130 interrupted."""
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
@@ -105,7 +188,8 @@ def main(arguments: list[str] | None = None) -> None:
     except RuntimeError as error:
         _stop(error, 1, arguments)
     except KeyboardInterrupt as error:
-        _stop(type(error)("stopped; run the same command with --resume to go on"), INTERRUPTED, arguments)
+        again = "finished chunks are kept; run the same command" if arguments[0] == "cache" else "run it with --resume"
+        _stop(type(error)(f"stopped; {again} to go on"), INTERRUPTED, arguments)
     sys.exit(code or 0)
 
 

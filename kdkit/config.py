@@ -10,9 +10,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from kdkit.errors import UserError
+from kdkit.settings import (
+    Auto,
+    CacheConfig,
+    Count,
+    LossSettings,
+    Number,
+    OpenShare,
+    ParameterRule,
+    Positive,
+    Section,
+    Share,
+    StageSettings,
+    loss_options,
+)
 from kdkit.values import apply_override, flatten, resolve_aliases, suggest_key
 
 BUILD = "build"
@@ -29,27 +43,6 @@ ALIASES = {
     "data.dataset_subset_size": "data.subset_size",
 }
 """Names that the source documents and other toolkits use, and the key that each one means."""
-
-
-def _number(value: object) -> object:
-    """Read `5e-4`, which YAML 1.1 takes for a string, as the number it is."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Share = Annotated[Number, Field(ge=0.0, le=1.0)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A frozen group of settings that refuses keys it does not declare."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 def _require_divides(path: str, hidden_size: int, num_heads: int) -> None:
@@ -76,7 +69,7 @@ class DataConfig(Section):
     """Text between documents of a .txt file; null: `<|endoftext|>` where it occurs, else paragraphs."""
     subset_size: Count | None = None
     """Documents to read at most; null: all. Hub data sets are streamed when it is set."""
-    evaluation_fraction: Annotated[Number, Field(gt=0.0, lt=1.0)] = 0.05
+    evaluation_fraction: OpenShare = 0.05
     """Share of the documents that is held out for evaluation."""
     max_length: Annotated[int, Field(ge=8)] = 512
     """Tokens of a student sequence, the start token included."""
@@ -103,7 +96,7 @@ class BuildTeacherConfig(Section):
     """Optimizer steps of its training."""
     batch_size: Count = 16
     """Sequences a step."""
-    learning_rate: Annotated[Number, Field(gt=0.0)] = 2.0e-3
+    learning_rate: Positive = 2.0e-3
     """Peak learning rate (AdamW, 5 % warm-up, cosine)."""
 
     @model_validator(mode="after")
@@ -172,12 +165,14 @@ class StudentConfig(Section):
 class DistillConfig(Section):
     """What the student learns from the teacher: `loss = (1 - kd_ratio) * ce + kd_ratio * kd`."""
 
-    loss: Literal["auto", "forward_kl", "overlap_kl", "projected_kl"] = "auto"
-    """`forward_kl` needs one tokenizer, `overlap_kl` and `projected_kl` take any two; `auto` picks."""
+    loss: LossSettings = Auto()
+    """With one tokenizer: forward_kl, reverse_kl, jsd, skewed_forward_kl, skewed_reverse_kl, tvd, adaptive_kl.
+    With any two: overlap_kl, projected_kl, xtoken_p_kl, xtoken_h_kl, alm, gold, uld, cdm. `auto` picks.
+    Options: kdkit/settings.py."""
     kd_ratio: Share = 0.5
     """Weight of the teacher's signal; `1 - kd_ratio` is the weight of cross-entropy. Tokens at which the
     teacher cannot be asked (other tokenizer) keep their whole cross-entropy. Alias: `alpha_kd`."""
-    temperature: Annotated[Number, Field(gt=0.0)] = 1.0
+    temperature: Positive = 1.0
     """Softmax temperature of both models in the kd term, which is multiplied by its square."""
     equal_time_baseline: bool = True
     """Also train the baseline for the student's wall time (more steps, no teacher)."""
@@ -186,7 +181,7 @@ class DistillConfig(Section):
 class RouterConfig(Section):
     """Settings of the student-aware router. Recorded with the run; no stage reads them yet."""
 
-    learning_rate: Annotated[Number, Field(gt=0.0)] = 1.0e-4
+    learning_rate: Positive = 1.0e-4
     """Learning rate of the router's own optimizer. Alias: `router_lr`."""
     initial_top_k: Count = 1
     """Experts that a token is routed to at the start."""
@@ -214,17 +209,17 @@ class TrainConfig(Section):
     """Sequences in a micro-batch. Alias: `batch_size`."""
     gradient_accumulation_steps: Count = 8
     """Micro-batches in an optimizer step."""
-    learning_rate: Annotated[Number, Field(gt=0.0)] = 5.0e-5
+    learning_rate: Positive = 5.0e-5
     """Peak learning rate of AdamW, reached after the warm-up, then cosine to 0."""
     weight_decay: Annotated[Number, Field(ge=0.0)] = 0.01
     """AdamW weight decay; none on biases and norms."""
     warmup_steps: Annotated[int, Field(ge=0)] = 20
     """Optimizer steps of linear warm-up."""
-    num_train_epochs: Annotated[Number, Field(gt=0.0)] = 3.0
+    num_train_epochs: Positive = 3.0
     """Passes over the training sequences; `max_steps` overrides it. Alias: `num_epochs`."""
     max_steps: Count | None = None
     """Optimizer steps; null: by `num_train_epochs`."""
-    max_grad_norm: Annotated[Number, Field(gt=0.0)] = 1.0
+    max_grad_norm: Positive = 1.0
     """Gradients are clipped to this norm after unscaling."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
@@ -232,12 +227,26 @@ class TrainConfig(Section):
     """Optimizer steps between lines of metrics.jsonl and progress lines."""
     evaluate_every: Count | None = None
     """Optimizer steps between points of the learning curve; null: a fifth of the training."""
+    parameter_lr_multipliers: list[ParameterRule] = Field(default_factory=list)
+    """Rules `{pattern, lr_multiplier}`, tried in order; parameters that none matches keep the learning rate."""
+    stages: list[StageSettings] = Field(default_factory=list)
+    """Stages trained one after the other; empty: one stage with the settings above."""
+    curriculum: Literal["none", "teacher_loss", "teacher_entropy"] = "none"
+    """Order of the training sequences, easy to hard for the teacher, in every epoch; `none`: shuffled."""
     save_every: Count = 500
     """Optimizer steps between checkpoints; the last one is kept."""
     wandb: Literal["disabled", "offline", "online"] = "disabled"
     """Also log to Weights & Biases; metrics.jsonl is written in any case."""
     wandb_project: str = "kdkit"
     """Project that Weights & Biases files the run under."""
+
+    @model_validator(mode="after")
+    def _names(self) -> "TrainConfig":
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UserError(f"train.stages: expected a name of its own for every stage, got {twice!r} twice; rename one")
+        return self
 
 
 class EvaluateConfig(Section):
@@ -257,7 +266,7 @@ class EvaluateConfig(Section):
     """Words of an opening."""
     max_new_tokens: Count = 48
     """Tokens of a continuation."""
-    generation_temperature: Annotated[Number, Field(gt=0.0)] = 0.8
+    generation_temperature: Positive = 0.8
     """Sampling temperature of continuations."""
 
 
@@ -281,6 +290,7 @@ class Config(Section):
     teacher: TeacherConfig = TeacherConfig()
     student: StudentConfig = StudentConfig()
     distill: DistillConfig = DistillConfig()
+    cache: CacheConfig = CacheConfig()
     router: RouterConfig = RouterConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -351,13 +361,24 @@ def describe_difference(old: Config, new: Config) -> str:
 def _describe(error: ValidationError) -> str:
     """Turn the first problem that pydantic found into one line a user can act on."""
     first = error.errors()[0]
-    path = ".".join(str(part) for part in first["loc"])
-    value = first["input"]
+    loc = [str(part) for part in first["loc"]]
+    options = loss_options()
+    # pydantic names the chosen loss between the key and its option: distill.loss.jsd.skew
+    chosen = [part for part, before in zip(loc[1:], loc, strict=False) if before in ("loss", "divergence")]
+    path = ".".join(part for i, part in enumerate(loc) if not (i and loc[i - 1] in ("loss", "divergence")))
+    value, expected = first["input"], ""
     if first["type"] == "extra_forbidden":
+        if chosen and chosen[-1] in options:
+            takes = ", ".join(options[chosen[-1]]) or "no option"
+            return f"{path}: expected an option that {chosen[-1]!r} takes ({takes}), got {loc[-1]!r}; leave it out"
         known = [*flatten(Config().model_dump()), *Config.model_fields, *ALIASES]
         return f"{path}: expected a known key, got {path!r}; {suggest_key(path, known)}"
     if isinstance(error_in_validator := first.get("ctx", {}).get("error"), UserError):
         return str(error_in_validator)
-    constraint = first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    if first["type"] == "union_tag_invalid":
+        value, expected = first["ctx"]["tag"], first["ctx"]["expected_tags"]
+    elif first["type"] == "union_tag_not_found":
+        expected = "a name, or {name: ..., options}"
+    constraint = expected or first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     more = f" ({len(error.errors()) - 1} more problem(s) after this one)" if len(error.errors()) > 1 else ""
     return f"{path}: expected {constraint}, got {value!r} ({type(value).__name__}); correct the value{more}"

@@ -96,7 +96,8 @@ def check_inputs(config: Config, run: Run) -> str:
 
     The prepared data is made here if the cache does not have it: reading the corpus is the check.
     """
-    from kdkit.data.prepare import build_data
+    from kdkit.data.prepare import build_data, open_data
+    from kdkit.distill.stages import plan_stages
     from kdkit.hardware import find_hardware
     from kdkit.teacher.loading import check_model_folder
 
@@ -107,7 +108,9 @@ def check_inputs(config: Config, run: Run) -> str:
             name = check_model_folder(path, key)
             files = sorted(Path(name).glob("*"))  # none for a hub name
             parts.append([[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files])
-    return fingerprint(build_data(config, run.cache_path).name, parts)
+    folder = build_data(config, run.cache_path)
+    plan_stages(config, open_data(folder))
+    return fingerprint(folder.name, parts)
 
 
 def _finished_before(run: Run, stage: str) -> dict[str, str]:

@@ -33,6 +33,12 @@ def open_session(
     return config, run
 
 
+def open_side_run(name: str, runs_dir: str | Path, cache_dir: str | Path) -> Run:
+    """Return a run folder for work that has no configuration of its own, such as mending a cache; not yet made."""
+    root = find_root()
+    return Run(resolve_output(runs_dir, root) / check_run_name(name), resolve_output(cache_dir, root))
+
+
 def plan_session(
     config_path: str | Path, overrides: list[str] | str = "", run_name: str = "", runs_dir: str | Path = "runs"
 ) -> tuple[Config, Run]:

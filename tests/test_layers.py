@@ -11,9 +11,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = [
     {"errors"},
-    {"paths", "values"},
+    {"paths", "values", "settings"},
     {"config", "hardware", "runs", "hub"},
-    {"session"},
+    {"session", "store"},
     {"data"},
     {"teacher"},
     {"distill"},

@@ -1,14 +1,19 @@
 """Small data and models for tests: two tokenizers, uneven windows, a Llama student and a MoE teacher."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM, set_seed
 
 from kdkit.config import Config, config_from_values
 from kdkit.data.prepare import PreparedData, build_data, open_data
+from kdkit.distill import train
+from kdkit.distill.stages import plan_stages
+from kdkit.distill.student import make_student
 from kdkit.hardware import Hardware
 from kdkit.runs import Run
 from kdkit.teacher.prepare import Teacher
+from kdkit.teacher.training import LanguageModelTrainer
 
 CPU = Hardware("cpu", "cpu", "fp32", "cpu", "test")
 
@@ -69,6 +74,21 @@ def make_teacher(data: PreparedData, seed: int = 1) -> Teacher:
         initializer_range=0.3,
     )
     return Teacher(Qwen3MoeForCausalLM(architecture).eval().requires_grad_(False), "tiny", True)
+
+
+def make_trainer(
+    config: Config,
+    run: Run,
+    data: PreparedData,
+    teacher: object = None,
+    *,
+    steps: int = 6,
+    hardware: Hardware = CPU,
+    phase: str = "student",
+) -> LanguageModelTrainer:
+    """Build the trainer of the first stage of a configuration, for some steps."""
+    stage = replace(plan_stages(config, data)[0], steps=steps)
+    return train.make_trainer(config, run, data, make_student(config, data), teacher, hardware, phase, stage)
 
 
 def make_llama(vocab_size: int, seed: int = 0) -> LlamaForCausalLM:

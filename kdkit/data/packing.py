@@ -85,23 +85,105 @@ def pack_windows(
     Returns:
         The windows, and the bytes left out because one aligned group was longer than a window.
     """
-    student_ids, teacher_ids, groups, group_bytes = _tokenize(documents, student_tokenizer, teacher_tokenizer)
-    bounds, dropped = _cut(groups, max_length - 1, teacher_max_length - 1)
-    lost = sum(int(group_bytes[g]) for g in dropped)
+    tables = token_bytes(student_tokenizer), token_bytes(teacher_tokenizer)
+    ends = end_token_id(student_tokenizer), end_token_id(teacher_tokenizer)
+    builder = StreamBuilder()
+    for document in documents:
+        student = encode_with_ends(student_tokenizer, tables[0], document)
+        teacher = encode_with_ends(teacher_tokenizer, tables[1], document)
+        if student[0]:
+            builder.add_document(*student, *teacher, ends)
+    streams = builder.join()
+    bounds, dropped = _cut(streams.groups, max_length - 1, teacher_max_length - 1)
+    starts = start_token_id(student_tokenizer), start_token_id(teacher_tokenizer)
+    windows = assemble_windows(streams, bounds, overlap, starts, (max_length, teacher_max_length))
+    return windows, sum(int(streams.group_bytes[g]) for g in dropped)
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Two token streams of the same text, and the groups of tokens that cover the same bytes."""
+
+    student_ids: np.ndarray
+    teacher_ids: np.ndarray
+    groups: np.ndarray
+    """int64, g 4: indices into the streams; see `align_ends`."""
+    group_bytes: np.ndarray
+    """int64, g."""
+
+
+class StreamBuilder:
+    """Puts documents one after the other into two streams."""
+
+    def __init__(self):
+        self.num_groups = 0
+        self._students: list[np.ndarray] = [np.zeros(0, np.int32)]
+        self._teachers: list[np.ndarray] = [np.zeros(0, np.int32)]
+        self._groups: list[np.ndarray] = [np.zeros((0, 4), np.int64)]
+        self._bytes: list[np.ndarray] = [np.zeros(0, np.int64)]
+        self._offset = np.zeros(4, dtype=np.int64)
+
+    def add_document(
+        self,
+        student_ids: list[int],
+        student_ends: np.ndarray,
+        teacher_ids: list[int],
+        teacher_ends: np.ndarray,
+        end_ids: tuple[int, int] | None,
+    ) -> None:
+        """Add the tokens of one text, aligned by the bytes at which they end.
+
+        Args:
+            student_ends: int64: see `encode_with_ends`.
+            end_ids: tokens that follow the document in both streams; None: it goes on.
+        """
+        aligned = align_ends(student_ends, teacher_ends)
+        covered = np.diff(student_ends[aligned[:, 1] - 1], prepend=0) if len(aligned) else np.zeros(0, np.int64)
+        if not len(aligned) and (student_ids or end_ids is None):
+            return
+        if end_ids is not None:
+            ending = [[len(student_ids), len(student_ids) + 1, len(teacher_ids), len(teacher_ids) + 1]]
+            aligned, covered = np.concatenate([aligned, ending]), np.append(covered, 0)
+            student_ids, teacher_ids = [*student_ids, end_ids[0]], [*teacher_ids, end_ids[1]]
+        self._groups.append(aligned + self._offset)
+        self._bytes.append(covered)
+        self._students.append(np.array(student_ids, dtype=np.int32))
+        self._teachers.append(np.array(teacher_ids, dtype=np.int32))
+        self._offset += np.repeat([len(student_ids), len(teacher_ids)], 2)
+        self.num_groups += len(aligned)
+
+    def join(self) -> Streams:
+        """Return what was added."""
+        return Streams(*map(np.concatenate, (self._students, self._teachers, self._groups, self._bytes)))
+
+
+def assemble_windows(
+    streams: Streams,
+    bounds: list[tuple[int, int]],
+    overlap: VocabularyOverlap,
+    starts: tuple[int, int],
+    widths: tuple[int, int],
+) -> Windows:
+    """Make a window of each stretch of groups.
+
+    Args:
+        bounds: first group of each window, and the one after its last.
+        starts: start tokens of the student and of the teacher.
+        widths: lengths of the rows of both.
+    """
+    student_ids, teacher_ids, groups = streams.student_ids, streams.teacher_ids, streams.groups
     teacher_id_of = np.full(overlap.student_size, PAD, dtype=np.int64)
     teacher_id_of[overlap.student_ids] = overlap.teacher_ids
-
     windows = Windows(
-        student_ids=np.full((len(bounds), max_length), PAD, dtype=np.int32),
-        teacher_ids=np.full((len(bounds), teacher_max_length), PAD, dtype=np.int32),
-        teacher_positions=np.full((len(bounds), max_length), PAD, dtype=np.int32),
-        same_token=np.zeros((len(bounds), max_length), dtype=bool),
-        num_bytes=np.array([group_bytes[a:b].sum() for a, b in bounds], dtype=np.int64),
+        student_ids=np.full((len(bounds), widths[0]), PAD, dtype=np.int32),
+        teacher_ids=np.full((len(bounds), widths[1]), PAD, dtype=np.int32),
+        teacher_positions=np.full((len(bounds), widths[0]), PAD, dtype=np.int32),
+        same_token=np.zeros((len(bounds), widths[0]), dtype=bool),
+        num_bytes=np.array([streams.group_bytes[a:b].sum() for a, b in bounds], dtype=np.int64),
     )
     for row, (a, b) in enumerate(bounds):
         s0, s1, t0, t1 = groups[a, 0], groups[b - 1, 1], groups[a, 2], groups[b - 1, 3]
-        windows.student_ids[row, 0] = start_token_id(student_tokenizer)
-        windows.teacher_ids[row, 0] = start_token_id(teacher_tokenizer)
+        windows.student_ids[row, 0], windows.teacher_ids[row, 0] = starts
         windows.student_ids[row, 1 : 1 + s1 - s0] = student_ids[s0:s1]
         windows.teacher_ids[row, 1 : 1 + t1 - t0] = teacher_ids[t0:t1]
         inside = groups[a:b]
@@ -110,35 +192,7 @@ def pack_windows(
         single = inside[(inside[:, 1] - inside[:, 0] == 1) & (inside[:, 3] - inside[:, 2] == 1)]
         same = single[teacher_id_of[student_ids[single[:, 0]]] == teacher_ids[single[:, 2]]]
         windows.same_token[row, same[:, 0] - s0] = True
-    return windows, lost
-
-
-def _tokenize(
-    documents: Iterable[str], student_tokenizer: PreTrainedTokenizerFast, teacher_tokenizer: PreTrainedTokenizerFast
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return both token streams, their groups (g 4, indices into the streams) and the groups' bytes."""
-    tables = token_bytes(student_tokenizer), token_bytes(teacher_tokenizer)
-    student_ids: list[np.ndarray] = []
-    teacher_ids: list[np.ndarray] = []
-    groups: list[np.ndarray] = []
-    group_bytes: list[np.ndarray] = []
-    offset = np.zeros(4, dtype=np.int64)
-    for document in documents:
-        first, first_ends = encode_with_ends(student_tokenizer, tables[0], document)
-        second, second_ends = encode_with_ends(teacher_tokenizer, tables[1], document)
-        aligned = align_ends(first_ends, second_ends)
-        if not len(aligned):
-            continue
-        stops = first_ends[aligned[:, 1] - 1]
-        ending = [[len(first), len(first) + 1, len(second), len(second) + 1]]
-        groups.append(np.concatenate([aligned, ending]) + offset)
-        group_bytes.append(np.append(np.diff(stops, prepend=0), 0))
-        student_ids.append(np.array([*first, end_token_id(student_tokenizer)], dtype=np.int32))
-        teacher_ids.append(np.array([*second, end_token_id(teacher_tokenizer)], dtype=np.int32))
-        offset += np.repeat([len(first) + 1, len(second) + 1], 2)
-    if not groups:
-        return np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros((0, 4), np.int64), np.zeros(0, np.int64)
-    return np.concatenate(student_ids), np.concatenate(teacher_ids), np.concatenate(groups), np.concatenate(group_bytes)
+    return windows
 
 
 def _cut(groups: np.ndarray, student_room: int, teacher_room: int) -> tuple[list[tuple[int, int]], list[int]]:

@@ -109,7 +109,6 @@ def _relevant_settings(config: Config) -> list[Any]:
         [student.build.tokenizer, student.build.vocab_size]
         if student.path == BUILD
         else [_identify(student.path), student.revision],
-        config.distill.loss,
     ]
 
 
@@ -140,7 +139,6 @@ def _build(config: Config, corpus: Corpus, key: str, folder: Path) -> None:
     teacher_tokenizer = _teacher_tokenizer(config, train_documents)
     student_tokenizer = _student_tokenizer(config, train_documents, teacher_tokenizer)
     same = tokenizers_match(student_tokenizer, teacher_tokenizer)
-    _check_loss(config, same, len(student_tokenizer), len(teacher_tokenizer))
     overlap = _overlap(student_tokenizer, teacher_tokenizer)
     lengths = config.data.max_length, teacher_max_length(config)
     train, lost = pack_windows(train_documents, student_tokenizer, teacher_tokenizer, overlap, *lengths)
@@ -197,15 +195,6 @@ def _student_tokenizer(
     if student.build.tokenizer == "teacher":
         return teacher_tokenizer
     return train_tokenizer(documents, student.build.vocab_size)
-
-
-def _check_loss(config: Config, same_tokenizer: bool, student_size: int, teacher_size: int) -> None:
-    """Refuse a loss that compares ids of different tokenizers."""
-    if config.distill.loss == "forward_kl" and not same_tokenizer:
-        raise UserError(
-            f"distill.loss: expected one tokenizer for 'forward_kl', got a student with {student_size} entries and a "
-            f"teacher with {teacher_size}, whose ids mean different tokens; set distill.loss=overlap_kl"
-        )
 
 
 def _overlap(

@@ -1,126 +1,229 @@
-"""How far the student's next-token distribution is from the teacher's.
+"""How far a student's next-token distribution is from a teacher's: values and their closed-form gradients.
 
-Letters: b batch, s sequence, v vocabulary, c common vocabulary; p teacher, q student. Divergences
-return values per token in nats, fp32, not averaged; `kdkit.teacher.training.masked_mean` reduces them.
+Letters: a rows (any shape), v vocabulary; p teacher, q student. Every divergence takes log-probabilities
+and returns values per row in nats, together with their derivative by the student's log-probabilities,
+so nothing has to be kept for a backward pass. `divergence` puts logits, temperature and autograd around
+them; `kdkit.distill.objective` uses them chunk by chunk. Nothing here averages: see `masked_mean`.
 """
+
+from collections.abc import Callable
 
 import torch
 
 from kdkit.errors import UserError
+from kdkit.settings import DivergenceSettings
+
+Measure = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""From teacher and student log-probabilities (... v each) to values (...) and d value / d log q (... v)."""
+
+LOWEST = -1e4
+"""Stands for the logarithm of 0: finite, so that 0 * log 0 is 0 and not NaN."""
 
 
-def forward_kl(student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Compute KL(teacher || student) per token at a temperature, times temperature squared.
-
-    temperature**2 * sum_v p (log p - log q), with p = softmax(teacher_logits / temperature) and q
-    likewise. The square keeps the gradient's size when the temperature changes.
-
-    Args:
-        student_logits: float, b s v, already shifted; any float dtype, computed in fp32.
-        teacher_logits: float, b s v, the same positions.
-        temperature: softmax temperature of both, > 0.
-
-    Returns:
-        fp32, b s, in nats; 0 where both distributions are equal.
-
-    Raises:
-        UserError: the shapes differ, or temperature <= 0.
+def forward_kl(teacher_logprobs: torch.Tensor, student_logprobs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute KL(p || q) = sum p (log p - log q); derivative -p.
 
     Source: Hinton et al. 2015, arXiv:1503.02531, sec. 2.
     """
+    p = teacher_logprobs.exp()
+    values = (p * (_finite(teacher_logprobs) - _finite(student_logprobs))).sum(dim=-1)
+    return values, p.neg_()
+
+
+def reverse_kl(teacher_logprobs: torch.Tensor, student_logprobs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute KL(q || p) = sum q (log q - log p); derivative q (log q - log p + 1).
+
+    Source: Gu et al. 2023 (MiniLLM), arXiv:2306.08543, eq. 1.
+    """
+    q = student_logprobs.exp()
+    gap = _finite(student_logprobs) - _finite(teacher_logprobs)
+    values = (q * gap).sum(dim=-1)
+    return values, q.mul_(gap.add_(1.0))
+
+
+def jensen_shannon(
+    teacher_logprobs: torch.Tensor, student_logprobs: torch.Tensor, teacher_weight: float = 0.5
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute w KL(p || m) + (1 - w) KL(q || m), m = w p + (1 - w) q; derivative (1 - w) q (log q - log m).
+
+    Args:
+        teacher_weight: w, between 0 and 1; small values weigh like forward KL, large ones like reverse KL.
+
+    Source: Agarwal et al. 2023 (GKD), arXiv:2306.13649, eq. 1.
+    """
+    w = teacher_weight
+    p, q = teacher_logprobs.exp(), student_logprobs.exp()
+    log_m = _log(w * p + (1.0 - w) * q)
+    gap = _finite(student_logprobs) - log_m
+    values = (w * p * (_finite(teacher_logprobs) - log_m) + (1.0 - w) * q * gap).sum(dim=-1)
+    return values, q.mul_(gap).mul_(1.0 - w)
+
+
+def skewed_forward_kl(
+    teacher_logprobs: torch.Tensor, student_logprobs: torch.Tensor, skew: float = 0.1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute KL(p || m), m = skew p + (1 - skew) q; derivative -(1 - skew) q p / m.
+
+    Source: Ko et al. 2024 (DistiLLM), arXiv:2402.03898, eq. 4.
+    """
+    p, q = teacher_logprobs.exp(), student_logprobs.exp()
+    m = skew * p + (1.0 - skew) * q
+    values = (p * (_finite(teacher_logprobs) - _log(m))).sum(dim=-1)
+    return values, q.mul_(p).div_(m.clamp_(min=torch.finfo(m.dtype).tiny)).mul_(skew - 1.0)
+
+
+def skewed_reverse_kl(
+    teacher_logprobs: torch.Tensor, student_logprobs: torch.Tensor, skew: float = 0.1
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute KL(q || m), m = (1 - skew) p + skew q; derivative q (log q - log m + 1 - skew q / m).
+
+    Source: Ko et al. 2024 (DistiLLM), arXiv:2402.03898, eq. 5.
+    """
+    p, q = teacher_logprobs.exp(), student_logprobs.exp()
+    m = (1.0 - skew) * p + skew * q
+    gap = _finite(student_logprobs) - _log(m)
+    values = (q * gap).sum(dim=-1)
+    share = (skew * q).div_(m.clamp_(min=torch.finfo(m.dtype).tiny))
+    return values, q.mul_(gap.add_(1.0).sub_(share))
+
+
+def total_variation(
+    teacher_logprobs: torch.Tensor, student_logprobs: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute 1/2 sum abs(p - q), between 0 and 1; derivative 1/2 q sign(q - p).
+
+    Source: Wen et al. 2023 (f-distill), arXiv:2307.15190, sec. 3.
+    """
+    p, q = teacher_logprobs.exp(), student_logprobs.exp()
+    gap = q - p
+    return 0.5 * gap.abs().sum(dim=-1), q.mul_(gap.sign_()).mul_(0.5)
+
+
+def adaptive_kl(
+    teacher_logprobs: torch.Tensor, student_logprobs: torch.Tensor, head_mass: float = 0.5
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weigh forward KL by the gap on the teacher's head and reverse KL by the gap on its tail.
+
+    (g_head FKL + g_tail RKL) / (g_head + g_tail), g = sum abs(p - q) over the part; the head holds the
+    teacher's most likely tokens up to a cumulative mass. The weights are constants for the gradient.
+
+    Args:
+        head_mass: cumulative teacher probability at which the head ends.
+
+    Source: Wu et al. 2024 (AKL), arXiv:2404.02657, sec. 4.
+    """
+    p, q = teacher_logprobs.exp(), student_logprobs.exp()
+    ordered, order = p.sort(dim=-1, descending=True)
+    before = ordered.cumsum(dim=-1) - ordered
+    gap = (p - q).abs_()
+    head = (gap.gather(-1, order) * (before < head_mass)).sum(dim=-1)
+    tail = (gap.sum(dim=-1) - head).clamp(min=0.0)
+    share = torch.where(head + tail > 0, head / (head + tail).clamp(min=torch.finfo(p.dtype).tiny), 0.5)
+    forward, forward_gradient = forward_kl(teacher_logprobs, student_logprobs)
+    reverse, reverse_gradient = reverse_kl(teacher_logprobs, student_logprobs)
+    gradient = share[..., None] * forward_gradient + (1.0 - share)[..., None] * reverse_gradient
+    return share * forward + (1.0 - share) * reverse, gradient
+
+
+def make_measure(settings: DivergenceSettings) -> Measure:
+    """Return the divergence that the settings name, with its options."""
+    match settings.name:
+        case "forward_kl":
+            return forward_kl
+        case "reverse_kl":
+            return reverse_kl
+        case "jsd":
+            return lambda p, q: jensen_shannon(p, q, settings.teacher_weight)
+        case "skewed_forward_kl":
+            return lambda p, q: skewed_forward_kl(p, q, settings.skew)
+        case "skewed_reverse_kl":
+            return lambda p, q: skewed_reverse_kl(p, q, settings.skew)
+        case "tvd":
+            return total_variation
+        case "adaptive_kl":
+            return lambda p, q: adaptive_kl(p, q, settings.head_mass)
+    raise AssertionError(settings.name)
+
+
+def divergence(
+    student_logits: torch.Tensor, teacher_logits: torch.Tensor, measure: Measure = forward_kl, temperature: float = 1.0
+) -> torch.Tensor:
+    """Compute temperature**2 * D(softmax(teacher / temperature), softmax(student / temperature)) per row.
+
+    The square keeps the gradient's size when the temperature changes (Hinton et al. 2015, sec. 2).
+
+    Args:
+        student_logits: float, ... v, already shifted; any float dtype, computed in fp32 or wider.
+        teacher_logits: float, ... v, the same positions; no gradient flows to it.
+        measure: one of this module's divergences.
+        temperature: softmax temperature of both, > 0.
+
+    Returns:
+        fp32, ..., in nats; 0 where both distributions are equal.
+
+    Raises:
+        UserError: the shapes differ, or temperature <= 0.
+    """
     if student_logits.shape != teacher_logits.shape:
         raise UserError(
-            f"forward_kl: expected logits of one shape, got a student with {tuple(student_logits.shape)} and a teacher "
-            f"with {tuple(teacher_logits.shape)}; different vocabularies need distill.loss=overlap_kl"
+            f"divergence: expected logits of one shape, got a student with {tuple(student_logits.shape)} and a teacher "
+            f"with {tuple(teacher_logits.shape)}; different vocabularies need a cross-tokenizer loss "
+            "such as distill.loss=projected_kl"
         )
-    _check_temperature(temperature)
-    student_logprobs = torch.log_softmax(student_logits.float() / temperature, dim=-1)
-    teacher_logprobs = torch.log_softmax(teacher_logits.float() / temperature, dim=-1)
-    return temperature**2 * _kl_of_logprobs(student_logprobs, teacher_logprobs)
+    check_temperature(temperature)
+    student_logprobs = torch.log_softmax(widen(student_logits) / temperature, dim=-1)
+    teacher_logprobs = torch.log_softmax(widen(teacher_logits.detach()) / temperature, dim=-1)
+    return temperature**2 * apply_measure(measure, teacher_logprobs, student_logprobs)
 
 
-def overlap_kl(
-    student_logits: torch.Tensor,
-    teacher_logits: torch.Tensor,
-    student_ids: torch.Tensor,
-    teacher_ids: torch.Tensor,
-    temperature: float = 1.0,
-) -> torch.Tensor:
-    """Compute `forward_kl` over the tokens that both vocabularies spell with the same bytes.
+def apply_measure(measure: Measure, teacher_logprobs: torch.Tensor, student_logprobs: torch.Tensor) -> torch.Tensor:
+    """Return a divergence's values with its closed-form gradient by `student_logprobs` attached."""
+    return _ClosedForm.apply(student_logprobs, teacher_logprobs, measure)
 
-    Both distributions are renormalised over the c common tokens (softmax of the sliced logits).
 
-    Args:
-        student_logits: float, ... v_student, at positions whose text prefix the teacher's share.
-        teacher_logits: float, ... v_teacher, at those positions, in the same order.
-        student_ids: int64, c: the common tokens in the student's vocabulary.
-        teacher_ids: int64, c: the same tokens in the teacher's.
-        temperature: softmax temperature of both, > 0.
+class _ClosedForm(torch.autograd.Function):
+    """A divergence as an autograd node."""
 
-    Returns:
-        fp32, the shape of the positions, in nats, times temperature squared.
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        student_logprobs: torch.Tensor,
+        teacher_logprobs: torch.Tensor,
+        measure: Measure,
+    ) -> torch.Tensor:
+        values, gradient = measure(teacher_logprobs, student_logprobs)
+        ctx.save_for_backward(gradient)
+        return values
 
-    Source: Zhang et al., KDFlow (SimpleCTKD); see also Boizard et al. 2024, arXiv:2402.12030, for
-    the problem.
+    @staticmethod
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, grad_output: torch.Tensor
+    ) -> tuple[torch.Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return grad_output[..., None] * gradient, None, None
+
+
+def widen(values: torch.Tensor) -> torch.Tensor:
+    """Return values in fp32, or as they are where they are wider."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def check_temperature(temperature: float) -> None:
+    """Refuse a temperature that no softmax has.
+
+    Raises:
+        UserError: temperature <= 0.
     """
-    return forward_kl(student_logits[..., student_ids], teacher_logits[..., teacher_ids], temperature)
-
-
-def projected_kl(
-    student_logits: torch.Tensor,
-    teacher_logits: torch.Tensor,
-    student_groups: torch.Tensor | None,
-    teacher_groups: torch.Tensor | None,
-    temperature: float = 1.0,
-) -> torch.Tensor:
-    """Compute KL(teacher || student) between what both say about the beginning of the next token.
-
-    The finer tokenizer's g tokens are the events. A token of the other one stands for the first event
-    that its text is cut into: P_g = sum of p over such tokens, and temperature**2 * sum_g P_g (log P_g -
-    log Q_g). Unlike `overlap_kl` it drops no probability: what the teacher gives to " function" counts
-    for the student's " fun".
-
-    Args:
-        student_logits: float, ... v_student, at positions whose text prefix the teacher's share.
-        teacher_logits: float, ... v_teacher, at those positions, in the same order.
-        student_groups: int64, v_student: the event of each student token, g = v_teacher for none; None:
-            the student's tokens are the events.
-        teacher_groups: the same for the teacher; one of the two is None.
-        temperature: softmax temperature of both, > 0.
-
-    Returns:
-        fp32, the shape of the positions, in nats, times temperature squared.
-
-    Source: ours; the coarse form of the projection of X-Token, arXiv:2605.21699, which spreads a token
-    over several others with fixed weights.
-    """
-    _check_temperature(temperature)
-    student_logprobs = torch.log_softmax(student_logits.float() / temperature, dim=-1)
-    teacher_logprobs = torch.log_softmax(teacher_logits.float() / temperature, dim=-1)
-    if teacher_groups is not None:
-        teacher_logprobs = _sum_groups(teacher_logprobs, teacher_groups, student_logits.shape[-1])
-    if student_groups is not None:
-        student_logprobs = _sum_groups(student_logprobs, student_groups, teacher_logits.shape[-1])
-    return temperature**2 * _kl_of_logprobs(student_logprobs, teacher_logprobs)
-
-
-def _kl_of_logprobs(student_logprobs: torch.Tensor, teacher_logprobs: torch.Tensor) -> torch.Tensor:
-    """Sum p (log p - log q) over the last dimension."""
-    # log p may be -inf where p is 0, and 0 * inf is NaN; the limit of p log p is 0
-    return (teacher_logprobs.exp() * (teacher_logprobs.clamp(min=-1e4) - student_logprobs.clamp(min=-1e4))).sum(dim=-1)
-
-
-def _sum_groups(logprobs: torch.Tensor, groups: torch.Tensor, num_groups: int) -> torch.Tensor:
-    """Return the log of the probability of each group, ... g; what is in no group is shared out among all."""
-    sums = logprobs.new_zeros(*logprobs.shape[:-1], num_groups + 1).index_add(-1, groups, logprobs.exp())
-    # a group that fp32 gives nothing costs what the smallest number costs, not infinity
-    kept = sums[..., :num_groups].clamp(min=torch.finfo(torch.float32).tiny)
-    return kept.log() - kept.sum(dim=-1, keepdim=True).log()
-
-
-def _check_temperature(temperature: float) -> None:
-    """Refuse a temperature that no softmax has."""
     if temperature <= 0:
         raise UserError(
             f"distill.temperature: expected a number above 0, got {temperature}; 1 leaves logits as they are"
         )
+
+
+def _finite(logprobs: torch.Tensor) -> torch.Tensor:
+    return logprobs.clamp(min=LOWEST)
+
+
+def _log(probabilities: torch.Tensor) -> torch.Tensor:
+    """Return the logarithm, `LOWEST` at 0."""
+    return torch.where(probabilities > 0, probabilities.log(), LOWEST)

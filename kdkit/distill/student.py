@@ -17,8 +17,20 @@ def make_student(config: Config, data: PreparedData) -> PreTrainedModel:
         UserError: see `load_causal_lm` and `check_fits`.
     """
     set_seed(config.seed)
-    if config.student.path == BUILD:
-        return spread_embeddings(LlamaForCausalLM(_architecture(config, data)))
+    model = _build(config, data) if config.student.path == BUILD else _load(config, data)
+    if config.train.gradient_checkpointing:
+        # asked of the model, not of TrainingArguments, whose names for it change between versions
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+def _build(config: Config, data: PreparedData) -> PreTrainedModel:
+    """Make a small Llama from random weights."""
+    return spread_embeddings(LlamaForCausalLM(_architecture(config, data)))
+
+
+def _load(config: Config, data: PreparedData) -> PreTrainedModel:
+    """Load a pretrained student and check it against its tokenizer and the training text."""
     model = load_causal_lm(
         config.student.path,
         "student.path",

@@ -1,27 +1,36 @@
 """The distillation stage: the student, and the same student without a teacher (notebook 03).
 
 The baseline starts from the same weights and sees the same data in the same order for the same number
-of steps. The equal-time baseline takes as many steps as fit into the student's wall time.
+of steps, with the same stages. The equal-time baseline takes as many steps as fit into the student's
+wall time.
 """
 
 import json
 import math
 import shutil
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
+import numpy as np
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from kdkit.config import Config
 from kdkit.data.packing import Windows
 from kdkit.data.prepare import PreparedData
-from kdkit.distill.objective import choose_loss, make_divergence
+from kdkit.distill.objective import compares_events, make_events, make_objective
+from kdkit.distill.on_policy import OnPolicyTrainer
+from kdkit.distill.stages import Stage, curriculum_order, plan_stages, sequences_per_step, stretch
 from kdkit.distill.student import make_student
 from kdkit.distill.trainer import DistillationTrainer
+from kdkit.errors import UserError
 from kdkit.hardware import Hardware
-from kdkit.runs import Run
+from kdkit.runs import Run, fingerprint
+from kdkit.teacher.asking import CachedTeacher, OnlineTeacher
 from kdkit.teacher.batches import WindowCollator
-from kdkit.teacher.prepare import Teacher
+from kdkit.teacher.cache import CachedAnswers
+from kdkit.teacher.difficulty import teacher_entropy, teacher_loss
+from kdkit.teacher.prepare import Teacher, identify_teacher, prepare_teacher
 from kdkit.teacher.progress import Curve, Progress
 from kdkit.teacher.scoring import score_windows
 from kdkit.teacher.training import LanguageModelTrainer, last_checkpoint, make_training_arguments
@@ -45,20 +54,31 @@ class TrainingResult:
 
 
 def distill(
-    config: Config, run: Run, data: PreparedData, teacher: Teacher, hardware: Hardware, resume: bool = False
+    config: Config,
+    run: Run,
+    data: PreparedData,
+    teacher: Teacher | CachedAnswers,
+    hardware: Hardware,
+    resume: bool = False,
 ) -> TrainingResult:
-    """Train the student with the teacher and save it to the run's `student/`."""
-    held_out = _curve_windows(config, data)
-    level = score_windows(teacher.model, held_out, "teacher", config.evaluate.batch_size, hardware.autocast_dtype)
-    _update_results(run, {"teacher_on_curve": level.bits_per_byte})
-    return _train_phase(config, run, data, teacher, hardware, STUDENT, count_steps(config, data), resume)
+    """Train the student with the teacher, or a cache of its answers, and save it to the run's `student/`.
+
+    Raises:
+        UserError: see `plan_stages`, `make_objective`, `group_parameters`.
+    """
+    stages = plan_stages(config, data)
+    if isinstance(teacher, Teacher):
+        windows, batch_size = _curve_windows(config, data), config.evaluate.batch_size
+        level = score_windows(teacher.model, windows, "teacher", batch_size, hardware.autocast_dtype)
+        _update_results(run, {"teacher_on_curve": level.bits_per_byte})
+    return _train_phase(config, run, data, teacher, hardware, STUDENT, stages, resume)
 
 
 def train_baseline(
     config: Config, run: Run, data: PreparedData, hardware: Hardware, resume: bool = False
 ) -> TrainingResult:
     """Train the same student on cross-entropy alone, for the same steps; saved to `baseline/`."""
-    return _train_phase(config, run, data, None, hardware, BASELINE, count_steps(config, data), resume)
+    return _train_phase(config, run, data, None, hardware, BASELINE, plan_stages(config, data), resume)
 
 
 def train_equal_time_baseline(
@@ -70,78 +90,165 @@ def train_equal_time_baseline(
     """
     results = run.read_json("training.json")
     student, baseline = results[STUDENT], results[BASELINE]
-    steps = math.ceil(student["seconds"] / (baseline["seconds"] / baseline["steps"]))
-    return _train_phase(config, run, data, None, hardware, EQUAL_TIME, max(1, steps), resume)
-
-
-def count_steps(config: Config, data: PreparedData) -> int:
-    """Return the optimizer steps of a training: `max_steps`, or what the epochs come to."""
-    per_step = config.train.per_device_train_batch_size * config.train.gradient_accumulation_steps
-    return config.train.max_steps or math.ceil(config.train.num_train_epochs * len(data.train) / per_step)
+    steps = max(1, math.ceil(student["seconds"] / (baseline["seconds"] / baseline["steps"])))
+    stages = stretch(plan_stages(config, data), steps)
+    return _train_phase(config, run, data, None, hardware, EQUAL_TIME, stages, resume)
 
 
 def make_trainer(
-    config: Config, run: Run, data: PreparedData, teacher: Teacher | None, hardware: Hardware, phase: str, steps: int
+    config: Config,
+    run: Run,
+    data: PreparedData,
+    student: PreTrainedModel,
+    teacher: Teacher | CachedAnswers | None,
+    hardware: Hardware,
+    phase: str,
+    stage: Stage,
 ) -> LanguageModelTrainer:
-    """Build the trainer of a phase; without a teacher it is cross-entropy alone."""
+    """Build the trainer of one stage of a phase; without a teacher it is cross-entropy alone.
+
+    Raises:
+        UserError: a loss that the cache cannot serve, or an on-policy stage without a teacher to ask.
+    """
+    name = f"{phase}-{stage.name}" if stage.name else phase
     arguments = make_training_arguments(
-        config.train, hardware, run.path / "checkpoints" / phase, max_steps=steps, seed=config.seed
+        config.train,
+        hardware,
+        checkpoint_folder(run, phase, stage),
+        max_steps=stage.steps,
+        # stages must not read the sequences in the same order
+        seed=config.seed + stage.first_step,
+        learning_rate=stage.learning_rate,
+        name=name,
     )
-    student = make_student(config, data)
-    if config.train.gradient_checkpointing:
-        # asked of the model, not of TrainingArguments, whose names for it change between versions
-        student.gradient_checkpointing_enable({"use_reentrant": False})
-    same_token_only = choose_loss(config, data)[0] == "overlap_kl"
-    collator = WindowCollator(data.train, with_teacher=teacher is not None, same_token_only=same_token_only)
+    order = _curriculum(config, run, data, hardware, stage)
+    size = data.overlap.student_size
     if teacher is None:
-        return LanguageModelTrainer(student, arguments, collator)
-    return DistillationTrainer(
-        student,
-        teacher.model,
-        arguments,
-        collator,
-        divergence=make_divergence(config, data, arguments.device),
-        vocab_sizes=(data.overlap.student_size, data.overlap.teacher_size),
-        kd_ratio=config.distill.kd_ratio,
+        return LanguageModelTrainer(student, arguments, WindowCollator(data.train), size, stage.rules, order)
+    cached = isinstance(teacher, CachedAnswers)
+    objective = make_objective(
+        stage.loss,
+        data,
+        kd_ratio=stage.kd_ratio,
+        temperature=stage.temperature,
+        device=arguments.device,
+        cache=config.cache if cached else None,
     )
+    shared = {"objective": objective, "rules": stage.rules, "order": order}
+    if cached:
+        _check_cache_serves(teacher, stage, data)
+        collator = WindowCollator(data.train, with_teacher=True, cache=teacher)
+        source = CachedTeacher(teacher.store.header.get("temperature", 1.0))
+        return DistillationTrainer(student, source, arguments, collator, **shared)
+    source = OnlineTeacher(teacher.model, data.overlap.teacher_size, hardware.autocast_dtype)
+    collator = WindowCollator(data.train, with_teacher=True)
+    if stage.on_policy is not None:
+        return OnPolicyTrainer(student, source, arguments, collator, data=data, settings=stage.on_policy, **shared)
+    return DistillationTrainer(student, source, arguments, collator, **shared)
+
+
+def checkpoint_folder(run: Run, phase: str, stage: Stage) -> Path:
+    """Return where a stage keeps its checkpoints."""
+    folder = run.path / "checkpoints" / phase
+    return folder / f"{stage.first_step:06d}-{stage.name}" if stage.name else folder
+
+
+def _check_cache_serves(answers: CachedAnswers, stage: Stage, data: PreparedData) -> None:
+    """Refuse a stage that asks what the cache does not hold."""
+    made_for = answers.store.header.get("events")
+    if compares_events(stage.loss) and (events := make_events(stage.loss, data, "cpu").name) != made_for:
+        raise UserError(
+            f"train.stages: expected losses that compare {made_for}, which the cache holds, got {stage.loss.name!r} in "
+            f"stage {stage.name!r}, which compares {events}; set cache.enabled=false, or use one kind of loss"
+        )
+
+
+def _curriculum(config: Config, run: Run, data: PreparedData, hardware: Hardware, stage: Stage) -> list[int] | None:
+    """Return the order of a stage's training sequences; None for a shuffled one."""
+    kind = config.train.curriculum
+    if kind == "none":
+        return None
+    key = fingerprint(kind, data.key, identify_teacher(config, run, hardware))
+    path = run.cache_path / "difficulty" / f"{key}.npy"
+    if not path.is_file():
+        teacher = prepare_teacher(config, run, data, hardware)
+        batch_size = config.evaluate.batch_size
+        if kind == "teacher_loss":
+            difficulty = teacher_loss(teacher, data.train, batch_size, hardware)
+        else:
+            difficulty = teacher_entropy(teacher, data.train, data.overlap.teacher_size, batch_size, hardware)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial.npy")
+        np.save(partial, difficulty)
+        partial.replace(path)
+    return curriculum_order(np.load(path), stage.steps * sequences_per_step(config), config.seed + stage.first_step)
 
 
 def _train_phase(
     config: Config,
     run: Run,
     data: PreparedData,
-    teacher: Teacher | None,
+    teacher: Teacher | CachedAnswers | None,
     hardware: Hardware,
     phase: str,
-    steps: int,
+    stages: list[Stage],
     resume: bool,
 ) -> TrainingResult:
-    """Train one phase, from its last checkpoint if asked to and there is one, and save the model."""
+    """Train the stages of a phase, from where it was stopped if asked to, and save the model."""
+    steps = sum(stage.steps for stage in stages)
     finished = _read_result(run, phase)
     if resume and finished and finished.steps == steps:
         return finished
-    trainer = make_trainer(config, run, data, teacher, hardware, phase, steps)
-    every = config.train.evaluate_every or max(1, steps // 5)
-    curve = Curve(_curve_windows(config, data), "student", config.evaluate.batch_size, every, hardware.autocast_dtype)
-    progress = Progress(run, phase, curve)
-    trainer.add_callback(progress)
     checkpoints = run.path / "checkpoints" / phase
     if not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
-    trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
+    student = make_student(config, data)
+    every, batch_size = config.train.evaluate_every or max(1, steps // 5), config.evaluate.batch_size
+    curve = Curve(_curve_windows(config, data), "student", batch_size, every, hardware.autocast_dtype)
+    progress = Progress(run, phase, curve, total_steps=steps)
+    tables: list[dict[str, Any]] = []
+    for stage in stages:
+        folder = checkpoint_folder(run, phase, stage)
+        if _load_finished(folder, student):
+            continue
+        progress.first_step = stage.first_step
+        trainer = make_trainer(config, run, data, student, teacher, hardware, phase, stage)
+        trainer.add_callback(progress)
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+        tables += [{"stage": stage.name, **row} for row in trainer.parameter_table]
+        if stage is not stages[-1]:
+            _save_finished(folder, student)
     if config.train.wandb != "disabled":
         import wandb
 
         wandb.finish()  # the next phase is a run of its own
-    _save_model(trainer.model, data, run, phase)
-    per_step = config.train.per_device_train_batch_size * config.train.gradient_accumulation_steps
+    student.requires_grad_(True)
+    _save_model(student, data, run, phase)
     mean_tokens = data.train.describe()["student_tokens"] / len(data.train)
-    result = TrainingResult(
-        phase, steps, round(progress.seconds, 2), round(steps * per_step * mean_tokens), progress.skipped_steps
-    )
-    _update_results(run, {phase: asdict(result)})
+    tokens = round(steps * sequences_per_step(config) * mean_tokens)
+    result = TrainingResult(phase, steps, round(progress.seconds, 2), tokens, progress.skipped_steps)
+    _update_results(run, {phase: asdict(result), f"{phase}_parameters": tables})
     shutil.rmtree(checkpoints, ignore_errors=True)
     return result
+
+
+def _save_finished(folder: Path, student: PreTrainedModel) -> None:
+    """Keep the weights at the end of a stage, whole or not at all; its checkpoints are no longer needed."""
+    partial = folder / ".finished.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    student.save_pretrained(partial)
+    partial.rename(folder / "finished")
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _load_finished(folder: Path, student: PreTrainedModel) -> bool:
+    """Give the student the weights with which a stage ended, if it did."""
+    if not (folder / "finished").is_dir():
+        return False
+    saved = AutoModelForCausalLM.from_pretrained(folder / "finished", dtype=student.dtype, local_files_only=True)
+    student.load_state_dict(saved.state_dict())
+    return True
 
 
 def _save_model(model: PreTrainedModel, data: PreparedData, run: Run, phase: str) -> None:

@@ -1,6 +1,6 @@
 """The distilling trainer: `loss = (1 - kd_ratio) * ce + kd_ratio * kd` at every aligned token.
 
-Letters: b batch, s student tokens, t teacher tokens, a aligned positions.
+Letters: a student rows.
 """
 
 from typing import Any
@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
-from kdkit.data.packing import PAD
-from kdkit.distill.objective import Divergence
+from kdkit.distill.objective import Objective
+from kdkit.settings import ParameterRule
+from kdkit.teacher.asking import CachedTeacher, OnlineTeacher
 from kdkit.teacher.batches import IGNORE_INDEX, WindowCollator
-from kdkit.teacher.training import LanguageModelTrainer, cross_entropy, masked_mean, shift_labels
+from kdkit.teacher.chunked import chunked_loss
+from kdkit.teacher.training import LanguageModelTrainer, count_items, shift_labels
 
 
 class DistillationTrainer(LanguageModelTrainer):
@@ -20,60 +22,40 @@ class DistillationTrainer(LanguageModelTrainer):
     def __init__(
         self,
         student: PreTrainedModel,
-        teacher: PreTrainedModel,
+        teacher: OnlineTeacher | CachedTeacher,
         args: TrainingArguments,
         collator: WindowCollator,
         *,
-        divergence: Divergence,
-        vocab_sizes: tuple[int, int],
-        kd_ratio: float,
+        objective: Objective,
+        rules: list[ParameterRule] | None = None,
+        order: list[int] | None = None,
     ):
         """Prepare the training of one student.
 
         Args:
-            teacher: frozen, on its own device.
-            collator: with `with_teacher`; it decides which positions are aligned.
-            divergence: what is asked of the student there; see `kdkit.distill.objective`.
-            vocab_sizes: true sizes of the student's and the teacher's tokenizer; heads are padded
-                beyond them, and those rows are cropped.
-            kd_ratio: weight of the teacher's term.
+            collator: with `with_teacher`, and with the cache of a `CachedTeacher`.
+            objective: what is asked of the student; see `kdkit.distill.objective`.
+            rules: see `LanguageModelTrainer`.
+            order: see `LanguageModelTrainer`.
         """
-        super().__init__(student, args, collator)
+        super().__init__(student, args, collator, objective.student_size, rules, order)
         self.teacher = teacher
-        self.kd_ratio = kd_ratio
-        self.divergence = divergence
-        self.student_size, self.teacher_size = vocab_sizes
+        self.objective = objective
 
     def compute_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Blend cross-entropy and divergence token by token, and average over the step's tokens.
-
-        A token without an aligned teacher position keeps its whole cross-entropy: weighing it down
-        would teach the student less about it, not more about the teacher.
+        """Sum the blended loss of all rows, divided by the tokens of the step; see `Objective.loss_of`.
 
         Returns:
-            The loss, and the raw terms per token of the step: `ce_loss` of all tokens, `kd_loss` of the
-            aligned ones (0 for the others).
+            The loss, and the raw terms per token of the step: `ce_loss` of all tokens, `kd_loss` of those
+            at which the teacher is asked (0 for the others).
         """
-        logits = model(input_ids=inputs["input_ids"]).logits[..., : self.student_size]
-        targets = shift_labels(inputs["labels"])
-        ce = cross_entropy(logits, targets)
-        is_aligned = inputs["teacher_positions"] != PAD
-        # rows by index_select: the backward pass of a boolean mask is several times slower on a CPU
-        rows = logits.flatten(0, 1).index_select(0, is_aligned.flatten().nonzero().squeeze(1))
-        kd = torch.zeros_like(ce)
-        kd[is_aligned] = self.divergence(rows, self._teacher_logits(inputs, is_aligned).to(logits.device))
-        values = torch.where(is_aligned, (1.0 - self.kd_ratio) * ce + self.kd_ratio * kd, ce)
-        loss, ce_loss, kd_loss = (
-            masked_mean(term, targets != IGNORE_INDEX, num_items_in_batch) for term in (values, ce, kd)
-        )
-        return loss, {"ce_loss": ce_loss, "kd_loss": kd_loss}
-
-    @torch.no_grad()
-    def _teacher_logits(self, inputs: dict[str, Any], is_aligned: torch.Tensor) -> torch.Tensor:
-        """Ask the teacher; return its logits at the aligned positions, a v."""
-        device = self.teacher.device
-        logits = self.teacher(input_ids=inputs["teacher_input_ids"].to(device)).logits
-        rows, positions = is_aligned.nonzero(as_tuple=True)[0], inputs["teacher_positions"][is_aligned]
-        return logits[rows.to(device), positions.to(device), : self.teacher_size]
+        spans = inputs["spans"]
+        rows = spans.student_rows.to(inputs["input_ids"].device)
+        targets = shift_labels(inputs["labels"]).flatten().index_select(0, rows)
+        answers = self.teacher.answer(inputs, targets.device) if self.objective.asks_teacher else None
+        num_items = count_items(int((targets != IGNORE_INDEX).sum()), num_items_in_batch)
+        chunk_loss, chunks = self.objective.loss_of(spans, targets, answers, num_items)
+        loss, terms = chunked_loss(self.hidden_rows(model, inputs, rows), self.head, chunk_loss, chunks)
+        return loss, {"ce_loss": terms[1], "kd_loss": terms[2]}

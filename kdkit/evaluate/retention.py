@@ -6,9 +6,11 @@ Letters: a aligned positions, c common tokens.
 import torch
 from transformers import PreTrainedModel
 
-from kdkit.data.packing import PAD, Windows
+from kdkit.data.packing import Windows
 from kdkit.data.prepare import PreparedData
-from kdkit.distill.divergences import overlap_kl
+from kdkit.distill.divergences import divergence
+from kdkit.teacher.chunked import even_chunks, rows_per_chunk
+from kdkit.teacher.heads import Head, find_head, last_hidden_state
 from kdkit.teacher.scoring import autocast, iterate_batches
 
 
@@ -40,14 +42,25 @@ def measure_retention(
     top_k = min(top_k, len(student_ids))
     sums = {name: torch.zeros(3, dtype=torch.float64) for name in students}
     positions = 0
+    sizes = data.overlap.student_size, data.overlap.teacher_size
+    teacher_head = find_head(teacher, sizes[1])
+    heads = {name: find_head(student, sizes[0]) for name, student in students.items()}
     for batch in iterate_batches(windows, "student", batch_size, with_teacher=True):
-        rows, columns = (batch["teacher_positions"] != PAD).nonzero(as_tuple=True)
-        teacher_columns = batch["teacher_positions"][rows, columns]
-        expected = _logits(teacher, batch["teacher_input_ids"], rows, teacher_columns, teacher_ids, autocast_dtype)
-        positions += len(rows)
-        for name, student in students.items():
-            got = _logits(student, batch["input_ids"], rows, columns, student_ids, autocast_dtype)
-            sums[name] += _compare(got, expected, top_k)
+        spans = batch["spans"]
+        same = spans.same_token
+        student_rows = spans.student_rows[spans.student_starts[:-1][same]]
+        teacher_rows = spans.teacher_rows[spans.teacher_starts[:-1][same]]
+        positions += len(student_rows)
+        expected = _hidden(teacher, batch["teacher_input_ids"], teacher_rows, autocast_dtype)
+        hidden = {
+            name: _hidden(student, batch["input_ids"], student_rows, autocast_dtype)
+            for name, student in students.items()
+        }
+        for part in even_chunks(len(student_rows), rows_per_chunk(max(sizes), torch.device("cpu"))):
+            wanted = _logits(teacher_head, expected[part], teacher_ids)
+            for name in students:
+                got = _logits(heads[name], hidden[name][part], student_ids)
+                sums[name] += _compare(got, wanted, top_k)
     names = ("kl_to_teacher", "top_k_overlap", "top_1_agreement")
     return {
         name: dict(zip(names, (total / max(positions, 1)).tolist(), strict=True))
@@ -57,25 +70,25 @@ def measure_retention(
 
 
 @torch.no_grad()
-def _logits(
-    model: PreTrainedModel,
-    input_ids: torch.Tensor,
-    rows: torch.Tensor,
-    columns: torch.Tensor,
-    vocabulary: torch.Tensor,
-    autocast_dtype: torch.dtype | None,
+def _hidden(
+    model: PreTrainedModel, input_ids: torch.Tensor, rows: torch.Tensor, autocast_dtype: torch.dtype | None
 ) -> torch.Tensor:
-    """Return a model's logits at chosen positions for chosen tokens, fp32 on the CPU, a c."""
+    """Return what a model's head reads at chosen positions of the flattened batch, a h."""
     with autocast(model, autocast_dtype):
-        logits = model(input_ids=input_ids.to(model.device)).logits
-    return logits[rows.to(model.device), columns.to(model.device)][:, vocabulary.to(model.device)].float().cpu()
+        hidden = last_hidden_state(model, input_ids.to(model.device)).flatten(0, 1)
+    return hidden.index_select(0, rows.to(model.device))
+
+
+@torch.no_grad()
+def _logits(head: Head, hidden: torch.Tensor, vocabulary: torch.Tensor) -> torch.Tensor:
+    """Return logits for chosen tokens, fp32 on the CPU, a c."""
+    return head.logits(hidden).cpu().index_select(-1, vocabulary)
 
 
 def _compare(student_logits: torch.Tensor, teacher_logits: torch.Tensor, top_k: int) -> torch.Tensor:
     """Sum divergence, top-k overlap and top-1 agreement over positions; float64, 3."""
-    everything = torch.arange(student_logits.shape[-1])
-    divergence = overlap_kl(student_logits, teacher_logits, everything, everything)
+    values = divergence(student_logits, teacher_logits)
     best, expected = student_logits.topk(top_k).indices, teacher_logits.topk(top_k).indices
     shared = (best[:, :, None] == expected[:, None, :]).any(dim=2).double().mean(dim=1)
     agreement = (best[:, 0] == expected[:, 0]).double()
-    return torch.stack([divergence.double().sum(), shared.sum(), agreement.sum()])
+    return torch.stack([values.double().sum(), shared.sum(), agreement.sum()])

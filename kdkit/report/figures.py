@@ -115,8 +115,10 @@ def draw_quality_against_size(run: Run) -> Path:
 
 def _teacher_level(run: Run) -> float | None:
     """Return the teacher's bits per byte on the text that the curves are measured on, if it was measured."""
-    path = run.path / "training.json"
-    return run.read_json("training.json").get("teacher_on_curve") if path.is_file() else None
+    for name in ("training.json", "teacher/probe.json"):
+        if (run.path / name).is_file() and "teacher_on_curve" in (values := run.read_json(name)):
+            return values["teacher_on_curve"]
+    return None
 
 
 def _tidy(axes: Any) -> None:

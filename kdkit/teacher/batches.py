@@ -5,12 +5,14 @@ ever sees the padding after it, and padded positions are masked out of every los
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from kdkit.data.packing import PAD, Windows
+from kdkit.teacher.cache import CachedAnswers
+from kdkit.teacher.spans import find_spans
 
 IGNORE_INDEX = -100
 """Label of a position that is in no loss (PyTorch's and transformers' convention)."""
@@ -26,17 +28,17 @@ class WindowCollator:
     side: Side = "student"
     """Whose tokens are `input_ids` and `labels`."""
     with_teacher: bool = False
-    """Also deliver the teacher's ids and the aligned positions."""
-    same_token_only: bool = True
-    """Align only positions where both next tokens are the same; False: all that share a prefix."""
+    """Also deliver the teacher's ids and the spans of both."""
+    cache: CachedAnswers | None = None
+    """Also deliver what a cache holds for these windows."""
 
-    def __call__(self, rows: list[int]) -> dict[str, torch.Tensor]:
+    def __call__(self, rows: list[int]) -> dict[str, Any]:
         """Build a batch.
 
         Returns:
             `input_ids` and `labels`, int64, b s, not shifted; position 0 is a start token that nothing
-            predicts, so its label is ignored. With `with_teacher` also `teacher_input_ids`, b t, and
-            `teacher_positions`, b s: see `Windows.teacher_positions`, `PAD` where not aligned.
+            predicts, so its label is ignored. With `with_teacher` also `teacher_input_ids`, b t, `spans`
+            (see `Spans`) and `windows`, the row numbers; with a cache what `CachedAnswers.read` returns.
         """
         ids = self.windows.student_ids if self.side == "student" else self.windows.teacher_ids
         input_ids, is_token = _trim(ids[rows])
@@ -45,10 +47,10 @@ class WindowCollator:
         batch = {"input_ids": input_ids, "labels": labels}
         if self.with_teacher:
             batch["teacher_input_ids"], _ = _trim(self.windows.teacher_ids[rows])
-            positions = self.windows.teacher_positions[rows, : input_ids.shape[1]].astype(np.int64)
-            if self.same_token_only:
-                positions[~self.windows.same_token[rows, : input_ids.shape[1]]] = PAD
-            batch["teacher_positions"] = torch.from_numpy(positions)
+            widths = input_ids.shape[1], batch["teacher_input_ids"].shape[1]
+            batch |= {"spans": find_spans(self.windows, rows, *widths), "windows": list(rows)}
+        if self.cache is not None:
+            batch |= self.cache.read(rows)
         return batch
 
 

@@ -13,9 +13,10 @@ from kdkit.data.packing import PAD, Windows
 from kdkit.data.prepare import PreparedData, build_data, open_data, teacher_max_length
 from kdkit.data.tokenizers import end_token_id, start_token_id
 from kdkit.hardware import Hardware
-from kdkit.runs import Run, cached_folder, fingerprint, link_folder
+from kdkit.hub import is_local_path
+from kdkit.runs import Run, cached_folder, fingerprint, fingerprint_files, link_folder
 from kdkit.teacher.batches import IGNORE_INDEX, WindowCollator
-from kdkit.teacher.loading import check_fits, experts_implementation, load_causal_lm
+from kdkit.teacher.loading import check_fits, check_model_folder, experts_implementation, load_causal_lm
 from kdkit.teacher.progress import Curve, Progress
 from kdkit.teacher.scratch import initializer_range, spread_embeddings
 from kdkit.teacher.training import (
@@ -66,10 +67,35 @@ def prepare_teacher(config: Config, run: Run, data: PreparedData, hardware: Hard
     return Teacher(model, path, config.teacher.path == BUILD)
 
 
+def identify_teacher(config: Config, run: Run, hardware: Hardware) -> dict[str, str]:
+    """Say which teacher a configuration means, without loading it: what a cache of its answers must match.
+
+    A folder is known by its weights, a hub model by name and revision, a built one by all that makes it.
+
+    Raises:
+        UserError: see `check_model_folder`.
+    """
+    if config.teacher.path == BUILD:
+        return {
+            "path": BUILD,
+            "key": _build_key(config, build_data(_view_of_teacher(config), run.cache_path), hardware),
+        }
+    name = check_model_folder(config.teacher.path, "teacher.path")
+    if not is_local_path(name):
+        return {"path": name, "revision": config.teacher.revision or "main"}
+    files = [Path(name) / "config.json", *sorted(Path(name).glob("*.safetensors"))]
+    return {"weights": fingerprint(*(fingerprint_files(file) for file in files))}
+
+
+def _build_key(config: Config, own_view: Path, hardware: Hardware) -> str:
+    """Fingerprint what makes a built teacher; its training text is known by the folder's name."""
+    return fingerprint(FORMAT, own_view.name, config.seed, config.teacher.build.model_dump(), hardware.precision)
+
+
 def _build_once(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> Path:
     """Return the run's folder of the built teacher; it is trained unless the cache has it."""
-    own_view = open_data(build_data(_view_of_teacher(config), run.cache_path))
-    key = fingerprint(FORMAT, own_view.key, config.seed, config.teacher.build.model_dump(), hardware.precision)
+    own_folder = build_data(_view_of_teacher(config), run.cache_path)
+    own_view, key = open_data(own_folder), _build_key(config, own_folder, hardware)
     folder = cached_folder(run.cache_path / "teachers", key, lambda path: _build(config, run, own_view, hardware, path))
     link_folder(folder, run.path / "teacher" / "model")
     return run.path / "teacher" / "model"
@@ -84,7 +110,6 @@ def _view_of_teacher(config: Config) -> Config:
     values["student"] = {"build": {"tokenizer": "teacher"}}
     values["data"]["max_length"] = teacher_max_length(config)
     values["teacher"]["max_length"] = teacher_max_length(config)
-    values["distill"]["loss"] = "auto"
     return config_from_values(values)
 
 
@@ -108,7 +133,7 @@ def _build(config: Config, run: Run, data: PreparedData, hardware: Hardware, fol
         max_steps=build.max_steps,
         seed=config.seed,
     )
-    trainer = MixtureTrainer(model, arguments, WindowCollator(data.train, "teacher"))
+    trainer = MixtureTrainer(model, arguments, WindowCollator(data.train, "teacher"), len(data.teacher_tokenizer))
     held_out: Windows = data.evaluation.first(config.evaluate.curve_sequences)
     every = max(1, build.max_steps // 4)
     curve = Curve(held_out, "teacher", config.evaluate.batch_size, every, hardware.autocast_dtype)

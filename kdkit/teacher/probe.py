@@ -30,6 +30,8 @@ def probe_teacher(config: Config, run: Run, data: PreparedData, teacher: Teacher
     """
     windows = data.evaluation.first(config.evaluate.max_sequences)
     score = score_windows(teacher.model, windows, "teacher", config.evaluate.batch_size, hardware.autocast_dtype)
+    curve_windows = data.evaluation.first(config.evaluate.curve_sequences)
+    level = score_windows(teacher.model, curve_windows, "teacher", config.evaluate.batch_size, hardware.autocast_dtype)
     prompts = choose_prompts(data.manifest["openings"], config.evaluate.num_prompts, config.evaluate.prompt_length)
     texts = continue_prompts(
         teacher.model,
@@ -45,6 +47,7 @@ def probe_teacher(config: Config, run: Run, data: PreparedData, teacher: Teacher
         "parameters": sum(parameter.numel() for parameter in teacher.model.parameters()),
         "perplexity": score.perplexity,
         "bits_per_byte": score.bits_per_byte,
+        "teacher_on_curve": level.bits_per_byte,
         **_measure_certainty(config, data, teacher, windows, hardware),
         "continuations": [{"prompt": p, "teacher": t} for p, t in zip(prompts, texts, strict=True)],
     }

@@ -33,6 +33,10 @@ class Progress(TrainerCallback):
     run: Run
     phase: str
     curve: Curve
+    total_steps: int = 0
+    """Optimizer steps of all stages; 0: those of the only one."""
+    first_step: int = 0
+    """Optimizer steps of the stages before the one that runs."""
     seconds: float = 0.0
     """Wall time of the steps; the curve's own evaluations are not in it."""
     skipped_steps: int = 0
@@ -44,17 +48,18 @@ class Progress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start the clock; a resumed training continues its own."""
-        self.run.drop_metrics(self.phase, state.global_step if state.global_step else -1)
+        step = self.first_step + state.global_step
+        self.run.drop_metrics(self.phase, step if step else -1)
         past = [m["seconds"] for m in self.run.read_metrics() if m["phase"] == self.phase]
         self.seconds = past[-1] if past else 0.0
-        if not state.global_step:
+        if not step:
             self._measure(kwargs["model"], state)
         self._started = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Count skipped steps; measure a point of the curve when one is due."""
         self.skipped_steps += bool(getattr(kwargs["optimizer"], "step_was_skipped", False))
-        if state.global_step % self.curve.every == 0 or state.global_step == state.max_steps:
+        if (self.first_step + state.global_step) % self.curve.every == 0 or state.global_step == state.max_steps:
             self._stop_clock()
             self._measure(kwargs["model"], state)
             self._started = time.monotonic()
@@ -79,13 +84,14 @@ class Progress(TrainerCallback):
         names = ("loss", "ce_loss", "kd_loss", "grad_norm", "learning_rate")
         values = {name: logs[name] for name in names if name in logs}
         self._record(state, values)
-        eta = self.seconds / state.global_step * (state.max_steps - state.global_step)
+        step, total = self.first_step + state.global_step, self.total_steps or state.max_steps
+        eta = self.seconds / step * (total - step)
         terms = "  ".join(f"{name.removesuffix('_loss')} {values[name]:.3f}" for name in names[:3] if name in values)
-        line = f"{self.phase:<20} {state.global_step:>6}/{state.max_steps}  {terms}  {eta:4.0f} s left"
+        line = f"{self.phase:<20} {step:>6}/{total}  {terms}  {eta:4.0f} s left"
         if self.display is None:
             print(line, flush=True)
         else:
-            self.display.update(state.global_step, state.max_steps, line)
+            self.display.update(step, total, line)
 
     def _stop_clock(self) -> None:
         now = time.monotonic()
@@ -99,11 +105,12 @@ class Progress(TrainerCallback):
         )
         self._record(state, {"evaluation_bits_per_byte": score.bits_per_byte})
         if self.display is not None:
-            self.display.add_point(self.phase, state.global_step, score.bits_per_byte)
+            self.display.add_point(self.phase, self.first_step + state.global_step, score.bits_per_byte)
 
     def _record(self, state: TrainerState, values: dict[str, float]) -> None:
         if state.is_world_process_zero:
-            line = {"phase": self.phase, "step": state.global_step, "seconds": round(self.seconds, 3)}
+            step = self.first_step + state.global_step
+            line = {"phase": self.phase, "step": step, "seconds": round(self.seconds, 3)}
             self.run.append_metrics(line | values)
 
 

@@ -14,7 +14,11 @@ from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArgu
 
 from kdkit.config import TrainConfig
 from kdkit.hardware import Hardware
+from kdkit.settings import ParameterRule
 from kdkit.teacher.batches import IGNORE_INDEX, WindowCollator
+from kdkit.teacher.chunked import chunked_loss, cross_entropy_chunk, even_chunks, rows_per_chunk
+from kdkit.teacher.heads import find_head, hidden_of_wrapped
+from kdkit.teacher.parameters import format_table, group_parameters
 
 
 def shift_labels(labels: torch.Tensor) -> torch.Tensor:
@@ -63,14 +67,42 @@ def masked_mean(
     return torch.where(mask, values, 0.0).sum() / count.clamp(min=1)
 
 
+def count_items(num_rows: int, num_items_in_batch: torch.Tensor | int | None) -> float:
+    """Return what a sum is divided by: the tokens of the whole optimizer step, at least 1."""
+    return max(float(num_rows if num_items_in_batch is None else num_items_in_batch), 1.0)
+
+
 class LanguageModelTrainer(Trainer):
     """`transformers.Trainer` on cross-entropy, normalised per optimizer step; logs its terms.
 
-    Subclasses override `compute_step`. The data set is `range(len(windows))`, the collator does the rest.
+    The logits of a batch never exist at once. Subclasses override `compute_step`. The data set are row
+    numbers of windows, the collator does the rest.
     """
 
-    def __init__(self, model: PreTrainedModel, args: TrainingArguments, collator: WindowCollator):
-        super().__init__(model=model, args=args, train_dataset=range(len(collator.windows)), data_collator=collator)
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: TrainingArguments,
+        collator: WindowCollator,
+        vocab_size: int,
+        rules: list[ParameterRule] | None = None,
+        order: list[int] | None = None,
+    ):
+        """Prepare the training.
+
+        Args:
+            vocab_size: true size of the model's tokenizer; rows of its head beyond it are left out.
+            rules: learning rates by parameter name; see `group_parameters`.
+            order: row numbers of the windows in the order in which they are read; None: shuffled anew in
+                every epoch.
+        """
+        dataset = range(len(collator.windows)) if order is None else order
+        super().__init__(model=model, args=args, train_dataset=dataset, data_collator=collator)
+        self.rules = rules or []
+        self.is_ordered = order is not None
+        self.parameter_table: list[dict[str, Any]] = []
+        self.head = find_head(model, vocab_size)
+        self.compute_dtype = torch.float16 if args.fp16 else torch.bfloat16 if args.bf16 else torch.float32
         self.remove_callback(PrinterCallback)
         # compute_loss divides by the tokens of the whole step itself; both names tell Trainer so
         self.model_accepts_loss_kwargs = True
@@ -82,10 +114,42 @@ class LanguageModelTrainer(Trainer):
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Return the loss of a micro-batch, already divided by the step's tokens, and the raw terms to log."""
-        targets = shift_labels(inputs["labels"])
-        logits = model(input_ids=inputs["input_ids"]).logits
-        loss = masked_mean(cross_entropy(logits, targets), targets != IGNORE_INDEX, num_items_in_batch)
+        targets = shift_labels(inputs["labels"]).flatten()
+        rows = (targets != IGNORE_INDEX).nonzero().squeeze(1)
+        weights = torch.full((len(rows),), 1.0, device=targets.device) / count_items(len(rows), num_items_in_batch)
+        chunks = even_chunks(len(rows), rows_per_chunk(self.head.vocab_size, targets.device))
+        loss, _ = chunked_loss(
+            self.hidden_rows(model, inputs, rows), self.head, cross_entropy_chunk(targets[rows], weights), chunks
+        )
         return loss, {"ce_loss": loss}
+
+    def hidden_rows(self, model: torch.nn.Module, inputs: dict[str, Any], rows: torch.Tensor) -> torch.Tensor:
+        """Return what the head reads at some positions of the flattened batch, a h."""
+        hidden = hidden_of_wrapped(model, self.model, inputs["input_ids"]).flatten(0, 1)
+        # by index: the backward pass of a boolean mask is several times slower on a CPU
+        return hidden.index_select(0, rows).to(self.compute_dtype)
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimizer with the learning rates of the rules; Trainer's hook."""
+        if self.optimizer is None:
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            groups, self.parameter_table = group_parameters(
+                self.model.named_parameters(),
+                set(self.get_decay_parameter_names(self.model)),
+                self.rules,
+                self.args.learning_rate,
+                self.args.weight_decay,
+            )
+            if self.rules and self.is_world_process_zero():
+                print(format_table(self.parameter_table), flush=True)
+            self.optimizer = optimizer_class(groups, **options)
+        return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
+        """Read in the given order, if there is one; Trainer's hook."""
+        if self.is_ordered:
+            return torch.utils.data.SequentialSampler(self.train_dataset)
+        return super()._get_train_sampler(train_dataset)
 
     def compute_loss(
         self,
@@ -115,16 +179,25 @@ class LanguageModelTrainer(Trainer):
 
 
 def make_training_arguments(
-    train: TrainConfig, hardware: Hardware, output_dir: Path, *, max_steps: int, seed: int
+    train: TrainConfig,
+    hardware: Hardware,
+    output_dir: Path,
+    *,
+    max_steps: int,
+    seed: int,
+    learning_rate: float | None = None,
+    name: str = "",
 ) -> TrainingArguments:
     """Translate the configuration into Trainer's arguments: AdamW, warm-up, cosine, autocast.
 
     Weights & Biases reads its mode and project from the environment, so they are set there.
 
     Args:
-        output_dir: folder for checkpoints; its name is that of the phase.
+        output_dir: folder for checkpoints.
         max_steps: optimizer steps.
         seed: seed of the data order and of dropout.
+        learning_rate: peak; None: that of the configuration.
+        name: of the training, for Weights & Biases; empty: the folder's.
     """
     if train.wandb != "disabled":
         os.environ |= {"WANDB_MODE": train.wandb, "WANDB_PROJECT": train.wandb_project}
@@ -133,7 +206,7 @@ def make_training_arguments(
         per_device_train_batch_size=train.per_device_train_batch_size,
         gradient_accumulation_steps=train.gradient_accumulation_steps,
         max_steps=max_steps,
-        learning_rate=train.learning_rate,
+        learning_rate=learning_rate or train.learning_rate,
         weight_decay=train.weight_decay,
         warmup_steps=train.warmup_steps,
         lr_scheduler_type="cosine",
@@ -148,7 +221,7 @@ def make_training_arguments(
         save_steps=train.save_every,
         save_total_limit=1,
         report_to=[] if train.wandb == "disabled" else ["wandb"],
-        run_name=output_dir.name,
+        run_name=name or output_dir.name,
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=hardware.device != "cpu",

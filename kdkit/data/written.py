@@ -1,0 +1,77 @@
+"""Windows of what a student has written: its own tokens, and the teacher's tokens for the same text."""
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from kdkit.data.alignment import VocabularyOverlap
+from kdkit.data.packing import StreamBuilder, Windows, assemble_windows
+from kdkit.data.tokenizers import encode_with_ends, end_token_id, start_token_id, token_bytes
+
+
+def windows_of_ids(
+    rows: list[list[int]],
+    student_tokenizer: PreTrainedTokenizerFast,
+    teacher_tokenizer: PreTrainedTokenizerFast,
+    overlap: VocabularyOverlap,
+    same_tokenizer: bool,
+) -> Windows:
+    """Make a window of each row; a row of which nothing can be read by both models is left out.
+
+    A row is read up to its first token that is no text (a special one other than the end of a document),
+    or that makes no valid character with those around it: a small student writes half characters.
+
+    Args:
+        rows: student ids, without the start token; end tokens separate documents.
+        same_tokenizer: the teacher reads the very same ids.
+    """
+    tables = token_bytes(student_tokenizer), token_bytes(teacher_tokenizer)
+    end_ids = end_token_id(student_tokenizer), end_token_id(teacher_tokenizer)
+    builder = StreamBuilder()
+    bounds = []
+    for row in rows:
+        first = builder.num_groups
+        if same_tokenizer:
+            places = np.arange(1, len(row) + 1)
+            builder.add_document(row, places, row, places, None)
+        else:
+            for document, is_ended in _split(row, end_ids[0]):
+                ids, ends, text = _readable(document, tables[0])
+                whole = is_ended and len(ids) == len(document)
+                teacher = encode_with_ends(teacher_tokenizer, tables[1], text)
+                builder.add_document(ids, ends, *teacher, end_ids if whole else None)
+                if len(ids) < len(document):
+                    break
+        if builder.num_groups > first:
+            bounds.append((first, builder.num_groups))
+    streams = builder.join()
+    groups = streams.groups
+    lengths = [(groups[b - 1, 1] - groups[a, 0], groups[b - 1, 3] - groups[a, 2]) for a, b in bounds]
+    widths = np.max(lengths or [(0, 0)], axis=0) + 1
+    starts = start_token_id(student_tokenizer), start_token_id(teacher_tokenizer)
+    return assemble_windows(streams, bounds, overlap, starts, (int(widths[0]), int(widths[1])))
+
+
+def _split(row: list[int], end_id: int) -> list[tuple[list[int], bool]]:
+    """Cut a row into documents; say of each whether an end token follows it."""
+    documents, start = [], 0
+    for place in [i for i, token_id in enumerate(row) if token_id == end_id]:
+        documents.append((row[start:place], True))
+        start = place + 1
+    return documents + [(row[start:], False)] * (start < len(row))
+
+
+def _readable(ids: list[int], table: list[bytes | None]) -> tuple[list[int], np.ndarray, str]:
+    """Return the longest beginning that is valid text: its ids, where each ends in bytes, and the text."""
+    pieces = [table[token_id] for token_id in ids]
+    pieces = pieces[: pieces.index(None)] if None in pieces else pieces
+    content = b"".join(pieces)
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        text = content[: error.start].decode()
+    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+    spelled = text.encode()
+    # the last token kept must not end inside a character (continuation bytes are 10xxxxxx)
+    is_whole = [end == len(spelled) or (end < len(spelled) and spelled[end] >> 6 != 0b10) for end in ends]
+    kept = max((i + 1 for i, whole in enumerate(is_whole) if whole), default=0)
+    return ids[:kept], ends[:kept], spelled[: ends[kept - 1] if kept else 0].decode()

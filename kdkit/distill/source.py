@@ -1,0 +1,148 @@
+"""Who answers the student: the teacher in memory, or a cache of its answers, which is built where it is missing.
+
+Used by notebook 03 and by `python -m kdkit cache`.
+"""
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdkit.config import Config, config_from_values
+from kdkit.data.prepare import PreparedData, build_data, open_data
+from kdkit.distill.objective import check_cached_loss, choose_loss, compares_events, make_events
+from kdkit.hardware import Hardware, find_hardware
+from kdkit.paths import resolve_input
+from kdkit.runs import Run, fingerprint
+from kdkit.settings import ALM
+from kdkit.store import describe_store, find_damage, open_store
+from kdkit.teacher.asking import OnlineTeacher
+from kdkit.teacher.cache import CachedAnswers, describe_cache, window_keys
+from kdkit.teacher.cache_build import AnswerMaker, build_answers, repair_answers
+from kdkit.teacher.prepare import Teacher, identify_teacher, prepare_teacher
+
+NOT_COMPARED = ("config", "temperature")
+"""Header values that a reader may differ in: another temperature is converted (`kdkit.distill.sparse`)."""
+
+
+def open_teacher(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> Teacher | CachedAnswers:
+    """Return who answers the student, as `cache.enabled` says.
+
+    With a cache the teacher is loaded only if the cache has to be built, and let go of afterwards.
+
+    Raises:
+        UserError: see `prepare_teacher`, `build_cache`, `open_cache`.
+    """
+    if not config.cache.enabled:
+        return prepare_teacher(config, run, data, hardware)
+    if not cache_path(config, run, data, hardware).is_file():
+        build_cache(config, run, data, hardware)
+    return open_cache(config, run, data, hardware)
+
+
+def build_cache(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> Path:
+    """Load the teacher, let it answer for every training sequence, and keep the answers.
+
+    Raises:
+        UserError: a loss that such a cache cannot serve; see also `prepare_teacher` and `build_answers`.
+    """
+    path, header = cache_path(config, run, data, hardware), _header(config, run, data, hardware)
+    if path.is_file():
+        open_cache(config, run, data, hardware)
+        print(f"cache {path}: complete", flush=True)
+        return path
+    teacher = prepare_teacher(config, run, data, hardware)
+    build_answers(path, header, _answer_maker(config, data, teacher, hardware))
+    del teacher
+    gc.collect()
+    torch.cuda.empty_cache()
+    return path
+
+
+def open_cache(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> CachedAnswers:
+    """Open the cache of a configuration and check that it answers for this teacher and every training sequence.
+
+    Raises:
+        UserError: see `open_store`; another teacher, tokenizer, loss, mode or k; sequences without an answer.
+    """
+    header = _header(config, run, data, hardware)
+    expected = {name: value for name, value in header.items() if name not in NOT_COMPARED}
+    store = open_store(cache_path(config, run, data, hardware), expected)
+    keys = window_keys(data.train)
+    store.require(keys)
+    made_at, wanted = store.header.get("temperature"), config.distill.temperature
+    if header["mode"] == "top_k" and made_at != wanted:
+        print(
+            f"cache {store.path}: made at temperature {made_at:g}, converted to {wanted:g}; that is exact for the kept "
+            "tokens among themselves and approximate for the rest",
+            flush=True,
+        )
+    return CachedAnswers(store, keys)
+
+
+def repair_cache(path: Path, run: Run) -> list[int]:
+    """Make the damaged chunks of a cache again, with the settings that the file carries.
+
+    Returns:
+        The numbers of the chunks that were damaged.
+
+    Raises:
+        UserError: see `repair_store`; the teacher or the text is no longer what the cache was made from.
+    """
+    damaged = find_damage(path)
+    if not damaged:
+        return []
+    store = open_store(path, verify=False)
+    values = store.header["config"]
+    config = config_from_values(values | {"cache": values["cache"] | {"enabled": True, "file": str(path)}})
+    data, hardware = open_data(build_data(config, run.cache_path)), find_hardware(**values["train"])
+    expected = _header(config, run, data, hardware)
+    with open_store(path, {name: value for name, value in expected.items() if name != "config"}, verify=False) as store:
+        keys_of = store.document["chunks"]
+    run.path.mkdir(parents=True, exist_ok=True)
+    teacher = prepare_teacher(config, run, data, hardware)
+    return repair_answers(path, keys_of, _answer_maker(config, data, teacher, hardware))
+
+
+def verify_cache(path: Path) -> dict[str, Any]:
+    """Check every byte of a cache and describe it.
+
+    Raises:
+        UserError: see `open_store`; a damaged chunk is named.
+    """
+    open_store(path).close()
+    return describe_store(path)
+
+
+def cache_path(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> Path:
+    """Return the file of a configuration's cache."""
+    if config.cache.file:
+        return resolve_input(config.cache.file)
+    header = {name: value for name, value in _header(config, run, data, hardware).items() if name != "config"}
+    return run.cache_path / "answers" / f"{fingerprint(header, sorted(window_keys(data.train)))}.h5"
+
+
+def _header(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> dict[str, Any]:
+    """Describe the cache of a configuration, and the settings by which it can be made again."""
+    loss, _ = choose_loss(config, data)
+    check_cached_loss(loss, config.cache)
+    events = "" if isinstance(loss, ALM) else make_events(loss, data, torch.device("cpu")).name
+    values = config.model_dump()
+    settings = {name: values[name] for name in ("seed", "data", "teacher", "student")}
+    settings["distill"] = {name: values["distill"][name] for name in ("loss", "temperature")}
+    settings["cache"] = {name: value for name, value in values["cache"].items() if name not in ("enabled", "file")}
+    settings["evaluate"] = {"batch_size": config.evaluate.batch_size}
+    settings["train"] = {"device": config.train.device, "precision": config.train.precision}
+    header = describe_cache(config, data, identify_teacher(config, run, hardware), events)
+    return header | {"data": data.manifest["corpus"]["source"], "config": settings}
+
+
+def _answer_maker(config: Config, data: PreparedData, teacher: Teacher, hardware: Hardware) -> AnswerMaker:
+    """Prepare the questions of a configuration's cache."""
+    loss, _ = choose_loss(config, data)
+    online = OnlineTeacher(teacher.model, len(data.teacher_tokenizer), hardware.autocast_dtype)
+    if not compares_events(loss):
+        return AnswerMaker(config, data.train, online, None, 1)
+    events = make_events(loss, data, teacher.model.device)
+    return AnswerMaker(config, data.train, online, events.teacher, events.size)

@@ -1,0 +1,276 @@
+"""Building blocks of the schema in `kdkit.config`: number types, losses and their options, stages, the cache.
+
+A loss is written as its name (`loss: jsd`) or, with options, as `loss: {name: jsd, teacher_weight: 0.1}`.
+Every loss declares its own options, so one that it does not take is refused.
+"""
+
+import re
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from kdkit.errors import UserError
+
+
+def _number(value: object) -> object:
+    """Read `5e-4`, which YAML 1.1 takes for a string, as the number it is."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Positive = Annotated[Number, Field(gt=0.0)]
+Share = Annotated[Number, Field(ge=0.0, le=1.0)]
+OpenShare = Annotated[Number, Field(gt=0.0, lt=1.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses keys it does not declare."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class Loss(Section):
+    """A loss by its name, with its options."""
+
+    name: str
+
+    def __str__(self) -> str:
+        options = [f"{key}={value}" for key, value in self if key != "name"]
+        return f"{self.name} ({', '.join(options)})" if options else self.name
+
+
+class Auto(Loss):
+    """Pick by the tokenizers and the measured overlap; notebook 03 prints the reason."""
+
+    name: Literal["auto"] = "auto"
+
+
+class ForwardKL(Loss):
+    """KL(teacher || student): the student covers all that the teacher finds possible."""
+
+    name: Literal["forward_kl"] = "forward_kl"
+
+
+class ReverseKL(Loss):
+    """KL(student || teacher): the student keeps to what the teacher finds likely."""
+
+    name: Literal["reverse_kl"] = "reverse_kl"
+
+
+class JensenShannon(Loss):
+    """w KL(p || m) + (1 - w) KL(q || m), m = w p + (1 - w) q."""
+
+    name: Literal["jsd"] = "jsd"
+    teacher_weight: OpenShare = 0.5
+    """w above."""
+
+
+class SkewedForwardKL(Loss):
+    """KL(p || skew p + (1 - skew) q)."""
+
+    name: Literal["skewed_forward_kl"] = "skewed_forward_kl"
+    skew: OpenShare = 0.1
+    """Share of the other distribution in the mixture."""
+
+
+class SkewedReverseKL(Loss):
+    """KL(q || (1 - skew) p + skew q)."""
+
+    name: Literal["skewed_reverse_kl"] = "skewed_reverse_kl"
+    skew: OpenShare = 0.1
+    """Share of the student's own distribution in the mixture."""
+
+
+class TotalVariation(Loss):
+    """1/2 sum abs(p - q)."""
+
+    name: Literal["tvd"] = "tvd"
+
+
+class AdaptiveKL(Loss):
+    """Forward and reverse KL, weighed by where the two distributions differ."""
+
+    name: Literal["adaptive_kl"] = "adaptive_kl"
+    head_mass: OpenShare = 0.5
+    """Cumulative teacher probability at which the head ends and the tail begins."""
+
+
+def _by_name(value: object) -> object:
+    """Read `jsd` as `{name: jsd}`."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+_DIVERGENCES = ForwardKL | ReverseKL | JensenShannon | SkewedForwardKL | SkewedReverseKL | TotalVariation | AdaptiveKL
+DivergenceSettings = Annotated[_DIVERGENCES, Field(discriminator="name"), BeforeValidator(_by_name)]
+"""A divergence of two distributions over the same outcomes."""
+
+
+class OverlapKL(Loss):
+    """A divergence over the tokens that both vocabularies spell alike, where the next token is such a one."""
+
+    name: Literal["overlap_kl"] = "overlap_kl"
+    divergence: DivergenceSettings = ForwardKL()
+    """Which one."""
+
+
+class ProjectedKL(Loss):
+    """A divergence over what the next tokens begin with, wherever both models have read the same text."""
+
+    name: Literal["projected_kl"] = "projected_kl"
+    divergence: DivergenceSettings = ForwardKL()
+    """Which one."""
+
+
+class XTokenPKL(Loss):
+    """X-Token's P-KL: student probabilities projected onto the teacher's vocabulary, averaged over a span."""
+
+    name: Literal["xtoken_p_kl"] = "xtoken_p_kl"
+    kept_teacher_ids: Count = 8192
+    """Teacher tokens compared: the most likely ones of the micro-batch."""
+
+
+class XTokenHKL(Loss):
+    """X-Token's H-KL: KL on the tokens with a partner, sorted differences on the others."""
+
+    name: Literal["xtoken_h_kl"] = "xtoken_h_kl"
+    min_weight: Share = 0.6
+    """Least projection weight of a partner."""
+    kept_uncommon: Count = 8192
+    """Sorted probabilities without a partner that are compared."""
+
+
+class ALM(Loss):
+    """Approximate likelihood matching: how likely both models find the text of a span."""
+
+    name: Literal["alm"] = "alm"
+    likelihood_temperature: Positive = 100.0
+    """Exponent 1 / temperature of both likelihoods; the paper's 100."""
+
+
+class Gold(Loss):
+    """GOLD's hybrid: JSD on matched tokens, sorted differences on the others."""
+
+    name: Literal["gold"] = "gold"
+    teacher_weight: OpenShare = 0.5
+    """w of the Jensen-Shannon divergence."""
+
+
+class ULD(Loss):
+    """Universal logit distillation: sorted probabilities compared one by one."""
+
+    name: Literal["uld"] = "uld"
+
+
+class CDM(Loss):
+    """Contextual dynamic mapping: positions by time warping, tokens by edit distance."""
+
+    name: Literal["cdm"] = "cdm"
+    top_k: Count = 100
+    """Most likely tokens of both models that are mapped at a position."""
+
+
+LossSettings = Annotated[
+    Auto | _DIVERGENCES | OverlapKL | ProjectedKL | XTokenPKL | XTokenHKL | ALM | Gold | ULD | CDM,
+    Field(discriminator="name"),
+    BeforeValidator(_by_name),
+]
+"""What the student is asked to match."""
+
+
+class CacheConfig(Section):
+    """The teacher's answers on disk, so that training needs no teacher in memory."""
+
+    enabled: bool = False
+    """Train from the cache; it is built first where it does not exist."""
+    file: str = ""
+    """File of the cache; empty: in `cache_dir`, named by what it was made from."""
+    mode: Literal["top_k", "sampled", "true_token"] = "top_k"
+    """`top_k`: the most likely tokens; `sampled`: tokens drawn from the teacher, with their counts
+    (RS-KD); `true_token`: the log-probability of the text's own tokens, which is all that `alm` needs."""
+    top_k: Count = 64
+    """Tokens kept per position (mode `top_k`)."""
+    num_samples: Annotated[int, Field(ge=1, le=255)] = 50
+    """Tokens drawn per position (mode `sampled`); equal ones are stored once."""
+    tail: Literal["ghost", "keep_mass", "renormalise"] = "ghost"
+    """What is done about the tokens that are not kept (mode `top_k`): one more outcome with their mass;
+    only the kept terms of the sum; or the kept ones taken for all."""
+    samples_per_chunk: Count = 64
+    """Sequences that are written, checked and repaired together."""
+
+
+class ParameterRule(Section):
+    """What happens to the parameters whose name a pattern matches."""
+
+    pattern: str
+    """Regular expression, searched in the parameter's name; the first rule that matches counts."""
+    lr_multiplier: Annotated[Number, Field(ge=0.0)]
+    """Factor of the learning rate; 0 freezes the parameter."""
+
+    @model_validator(mode="after")
+    def _compiles(self) -> "ParameterRule":
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise UserError(
+                f"parameter_lr_multipliers: expected a regular expression, got {self.pattern!r} ({error}); correct it"
+            ) from None
+        return self
+
+
+class OnPolicy(Section):
+    """The student writes, the teacher judges (generalised knowledge distillation)."""
+
+    prompt_length: Count = 16
+    """Student tokens of a training sequence that are given as the prompt."""
+    max_new_tokens: Count = 48
+    """Student tokens written after it."""
+    generation_temperature: Positive = 1.0
+    """Sampling temperature of the student."""
+    share: Annotated[Number, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the micro-batches that the student writes; the others are read from the data."""
+
+
+class StageSettings(Section):
+    """One stage of a training: what differs from `distill` and `train`; its optimizer starts anew."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    """Name in metrics, messages and checkpoints."""
+    max_steps: Count | None = None
+    """Optimizer steps; null: by `num_train_epochs`."""
+    num_train_epochs: Positive | None = None
+    """Passes over the training sequences."""
+    learning_rate: Positive | None = None
+    """Peak learning rate; null: `train.learning_rate`."""
+    loss: LossSettings | None = None
+    """Null: `distill.loss`."""
+    kd_ratio: Share | None = None
+    """Null: `distill.kd_ratio`."""
+    temperature: Positive | None = None
+    """Null: `distill.temperature`."""
+    parameter_lr_multipliers: list[ParameterRule] | None = None
+    """Null: `train.parameter_lr_multipliers`."""
+    on_policy: OnPolicy | None = None
+    """Let the student write the text of this stage."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _length(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("max_steps") and not values.get("num_train_epochs"):
+            raise UserError(
+                f"train.stages: expected max_steps or num_train_epochs in stage {values.get('name')!r}, got neither; "
+                "a stage says how long it lasts"
+            )
+        return values
+
+
+def loss_options() -> dict[str, list[str]]:
+    """Return the names of all losses and the options that each one takes."""
+    union, *_ = get_args(LossSettings)
+    fields = {member.model_fields["name"].default: member.model_fields for member in get_args(union)}
+    return {name: [field for field in options if field != "name"] for name, options in fields.items()}

@@ -1,0 +1,107 @@
+"""Which student and teacher positions of a batch speak of the same text, and how to cut them into chunks.
+
+Letters: b batch, s student tokens, t teacher tokens, a student rows, m teacher rows, c spans. A row is a
+position that predicts a token. A span is the shortest stretch of text that both tokenizers start and
+end together; its first student row and its first teacher row have read the same bytes. With one
+tokenizer every row is a span of its own.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+from kdkit.data.packing import PAD, Windows
+
+
+@dataclass(frozen=True)
+class Spans:
+    """The rows of both models, span after span, sequence after sequence; on the CPU."""
+
+    student_rows: torch.Tensor
+    """int64, a: positions in the flattened batch, b s."""
+    teacher_rows: torch.Tensor
+    """int64, m: positions in the flattened batch, b t."""
+    student_starts: torch.Tensor
+    """int64, c + 1: index of each span's first student row; the last one is a."""
+    teacher_starts: torch.Tensor
+    """int64, c + 1: the same for the teacher's rows."""
+    same_token: torch.Tensor
+    """bool, c: the span is one token on both sides, and the same entry of the common vocabulary."""
+    sequence_starts: torch.Tensor
+    """int64, b + 1: index of each sequence's first span."""
+
+    @property
+    def student_lengths(self) -> torch.Tensor:
+        """Student rows of each span, int64, c."""
+        return self.student_starts.diff()
+
+    def span_of_student_rows(self) -> torch.Tensor:
+        """Return the span of every student row, int64, a."""
+        return torch.repeat_interleave(torch.arange(len(self.student_starts) - 1), self.student_lengths)
+
+    def span_of_teacher_rows(self) -> torch.Tensor:
+        """Return the span of every teacher row, int64, m."""
+        return torch.repeat_interleave(torch.arange(len(self.teacher_starts) - 1), self.teacher_starts.diff())
+
+
+def find_spans(windows: Windows, rows: list[int], student_width: int, teacher_width: int) -> Spans:
+    """Collect the spans of some windows that stand in one batch.
+
+    Args:
+        rows: row numbers of the windows.
+        student_width: s of the batch, padding included.
+        teacher_width: t of the batch.
+    """
+    student_rows, teacher_rows, student_starts, teacher_starts, same, counts = [], [], [], [], [], [0]
+    num_student = num_teacher = 0
+    for place, row in enumerate(rows):
+        # the last token predicts nothing
+        last = int((windows.student_ids[row] != PAD).sum()) - 1
+        teacher_last = int((windows.teacher_ids[row] != PAD).sum()) - 1
+        positions = np.asarray(windows.teacher_positions[row, :last])
+        starts = np.flatnonzero(positions != PAD)
+        student_rows.append(place * student_width + np.arange(last))
+        teacher_rows.append(place * teacher_width + np.arange(teacher_last))
+        student_starts.append(num_student + starts)
+        teacher_starts.append(num_teacher + positions[starts])
+        same.append(np.asarray(windows.same_token[row, :last])[starts])
+        counts.append(len(starts))
+        num_student, num_teacher = num_student + last, num_teacher + teacher_last
+    return Spans(
+        _tensor(student_rows),
+        _tensor(teacher_rows),
+        _tensor([*student_starts, [num_student]]),
+        _tensor([*teacher_starts, [num_teacher]]),
+        torch.from_numpy(np.concatenate(same)),
+        torch.from_numpy(np.cumsum(counts)),
+    )
+
+
+def chunk_spans(spans: Spans, size: int) -> Iterator[slice]:
+    """Cut the student's rows into chunks of whole spans with at most `size` rows of either model.
+
+    A span with more rows than that is a chunk of its own.
+    """
+    student, teacher = spans.student_starts.numpy(), spans.teacher_starts.numpy()
+    start, stop = 0, len(student) - 1
+    while start < stop:
+        end = min(
+            np.searchsorted(student, student[start] + size, side="right"),
+            np.searchsorted(teacher, teacher[start] + size, side="right"),
+        )
+        end = min(max(int(end) - 1, start + 1), stop)
+        yield slice(int(student[start]), int(student[end]))
+        start = end
+
+
+def chunk_sequences(spans: Spans) -> Iterator[slice]:
+    """Cut the student's rows into whole sequences."""
+    bounds = spans.student_starts[spans.sequence_starts].tolist()
+    yield from (slice(a, b) for a, b in pairwise(bounds))
+
+
+def _tensor(parts: list[np.ndarray | list[int]]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(parts).astype(np.int64))
