@@ -168,9 +168,11 @@ def repair(
     from pathlib import Path
 
     from kdkit.distill.source import repair_cache
+    from kdkit.runs import default_run_name
     from kdkit.session import open_side_run
 
-    damaged = repair_cache(Path(file), open_side_run(f"repair-{Path(file).stem}", runs_dir, cache_dir))
+    name = default_run_name(f"repair-{Path(file).name}", [])  # a file may have a name that a run may not
+    damaged = repair_cache(Path(file), open_side_run(name, runs_dir, cache_dir))
     print(f"{file}: {f'made again: {damaged}' if damaged else 'nothing is damaged'}")
 
 

@@ -245,7 +245,9 @@ class TrainConfig(Section):
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise UserError(f"train.stages: expected a name of its own for every stage, got {twice!r} twice; rename one")
+            raise UserError(
+                f"train.stages: expected a name of its own for every stage, got {twice!r} twice; rename one"
+            )
         return self
 
 

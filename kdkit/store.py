@@ -63,8 +63,7 @@ class Store(contextlib.AbstractContextManager):
 
     def __init__(self, path: Path, document: Document, num_rows: int):
         self.path, self.document, self.num_rows = path, document, num_rows
-        self.header: dict[str, Any] = document["header"]
-        self.fields = [Field(**values) for values in document["fields"]]
+        self.header, self.fields = document["header"], [Field(**values) for values in document["fields"]]
         self._places = {key: (n, i) for n, keys in enumerate(document["chunks"]) for i, key in enumerate(keys)}
         self.keys = list(self._places)
         mean_bytes = num_rows * sum(field.row.itemsize for field in self.fields) // max(len(self.keys), 1)
@@ -178,7 +177,7 @@ def open_store(path: str | Path, expected: dict[str, Any] | None = None, verify:
             got = f"format {version}" if version else "another HDF5 file"
             raise _error(path, f"a store of format {FORMAT}", got, "check the path, or build it anew")
         text = file["header"][()].tobytes()
-        if hashlib.sha256(text).hexdigest() != file["header"].attrs["sha256"]:
+        if hashlib.sha256(text).hexdigest() != file["header"].attrs["sha256"].decode():
             raise _error(path, "the header that was written", "another", "copy it again, or build it anew")
         store = Store(path, json.loads(text), int(file.attrs["num_rows"]))
     _check_same(path, store.header, json.loads(json.dumps(expected or {})))
@@ -262,13 +261,13 @@ def _encode(document: Document, number: int, records: list[Record]) -> bytes:
             block = (_block_rows(lengths, field.row.itemsize), *field.row.shape)
             options = {"chunks": block, "compression": document["compression"], "shuffle": True}
             group.create_dataset(field.name, data=rows, **(options if len(rows) else {}))
-        group.attrs["sha256"] = _digest(group, keys)
+        group.attrs["sha256"] = np.bytes_(_digest(group, keys))  # HDF5 stores str beyond its own checksums
     return buffer.getvalue()
 
 
 def _count_rows(where: str, fields: list[Field], record: Record) -> int:
     """Count the rows of a record, which must have the declared arrays."""
-    num_rows = len(record[fields[0].name]) if fields[0].name in record else 0
+    num_rows = (*record[fields[0].name].shape, 0)[0] if fields[0].name in record else 0
     expected = {field.name: (str(field.row.base), (num_rows, *field.row.shape)) for field in fields}
     got = {name: (str(values.dtype), values.shape) for name, values in record.items()}
     if got != expected:
@@ -303,7 +302,7 @@ def _is_intact(path: Path, document: Document, number: int) -> bool:
     """Say whether a file holds this chunk, for the same keys, as it was written."""
     with contextlib.suppress(UserError), _reading(path) as file:
         group = file[CHUNK.format(number)]
-        return group.attrs["sha256"] == _digest(group, document["chunks"][number])
+        return group.attrs["sha256"].decode() == _digest(group, document["chunks"][number])
     return False
 
 
@@ -318,7 +317,8 @@ def _join(path: Path, document: Document, sources: list[Path]) -> None:
             os.posix_fallocate(file.fileno(), 0, room)
         with h5py.File(partial, "r+", libver=LIBVER) as joined:
             header = joined.create_dataset("header", data=np.frombuffer(text, np.uint8))
-            header.attrs["sha256"] = hashlib.sha256(text).hexdigest()
+            header.attrs["sha256"] = np.bytes_(hashlib.sha256(text).hexdigest())
+            joined.create_group("chunks")  # where h5py makes it in passing, it writes down the time
             for number, source in enumerate(sources):
                 with _reading(source) as file:
                     file.copy(CHUNK.format(number), joined, CHUNK.format(number))

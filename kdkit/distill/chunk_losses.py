@@ -13,10 +13,13 @@ import torch
 from kdkit.distill.divergences import Measure, forward_kl
 from kdkit.distill.sparse import at_temperature, renormalise, sparse_forward_kl_, sparse_with_rest_
 from kdkit.teacher.answers import DenseAnswers, SparseAnswers
-from kdkit.teacher.chunked import ChunkLoss, log_softmax_
+from kdkit.teacher.chunked import ChunkLoss, blocks_of, cross_entropy_, log_softmax_
 from kdkit.teacher.events import Events, Tokens
 
 ChunkResult = tuple[torch.Tensor, torch.Tensor]
+TeacherLoss = Callable[[torch.Tensor, slice, bool], tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]]
+"""From a chunk's logits, its rows, and whether the logits may be overwritten, to terms, the rows of the chunk at
+which the teacher was asked (None: all) and the gradient by their logits."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,10 @@ def cross_entropy(targets: torch.Tensor, weights: torch.Tensor, raw_weights: tor
     """
 
     def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
-        logprobs = log_softmax_(logits)
-        chosen, weight = targets[rows, None], weights[rows, None].to(logits.dtype)
-        values = -logprobs.gather(1, chosen)
-        terms = torch.stack([(values * weight).sum(), (values[:, 0] * raw_weights[rows]).sum(), values.new_zeros(())])
-        return terms, logprobs.exp_().mul_(weight).scatter_add_(1, chosen, -weight)
+        weight = weights[rows].to(logits.dtype)
+        values = cross_entropy_(logits, targets[rows], weight)
+        terms = torch.stack([(values * weight).sum(), (values * raw_weights[rows]).sum(), values.new_zeros(())])
+        return terms, logits
 
     return chunk_loss
 
@@ -64,17 +66,21 @@ def dense_divergence(
     teacher_events: Events,
     measure: Measure,
     temperature: float,
-) -> ChunkLoss:
-    """Make the chunk loss of a divergence from the teacher's whole rows, times temperature squared."""
+) -> TeacherLoss:
+    """Make a divergence from the teacher's whole rows, times temperature squared."""
 
-    def gradient_of(events: torch.Tensor, inside: slice) -> ChunkResult:
+    def divergence_(events: torch.Tensor, inside: slice) -> torch.Tensor:
         teacher_logprobs = answers.logprobs(asked.teacher_rows[inside], teacher_events, temperature)
-        student_logprobs = events - events.logsumexp(dim=-1, keepdim=True)
-        values, derivative = measure(teacher_logprobs, student_logprobs)
-        total = derivative.sum(dim=-1, keepdim=True)
-        return values, derivative.sub_(student_logprobs.exp_().mul_(total))
+        values = events.new_empty(len(events))
+        for block in blocks_of(events):
+            student_logprobs = events[block]
+            log_softmax_(student_logprobs)
+            values[block], derivative = measure(teacher_logprobs[block], student_logprobs)
+            total = derivative.sum(dim=-1, keepdim=True)
+            student_logprobs.exp_().mul_(-total).add_(derivative)
+        return values
 
-    return _divergence(asked, student_events, temperature, gradient_of)
+    return _divergence(asked, student_events, temperature, divergence_)
 
 
 def sparse_divergence(
@@ -86,8 +92,8 @@ def sparse_divergence(
     *,
     num_events: int,
     tail: str,
-) -> ChunkLoss:
-    """Make the chunk loss of a divergence from a cache's kept events, times temperature squared.
+) -> TeacherLoss:
+    """Make a divergence from a cache's kept events, times temperature squared.
 
     Args:
         answers: one row per asked row.
@@ -95,44 +101,54 @@ def sparse_divergence(
         tail: `ghost`, `keep_mass`, `renormalise`; see `CacheConfig.tail`.
     """
 
-    def gradient_of(events: torch.Tensor, inside: slice) -> ChunkResult:
+    def divergence_(events: torch.Tensor, inside: slice) -> torch.Tensor:
         ids, logprobs, rest = answers.ids[inside].long(), answers.logprobs[inside], answers.rest[inside]
         if tail == "renormalise":
             logprobs, rest = renormalise(logprobs)
         logprobs, rest = at_temperature(logprobs, rest, answers.temperature / temperature, num_events)
-        if measure is forward_kl and tail != "ghost":
-            return sparse_forward_kl_(events, ids, logprobs)
-        return sparse_with_rest_(events, ids, logprobs, rest, measure)
+        values = events.new_empty(len(events))
+        for block in blocks_of(events):
+            part = events[block], ids[block], logprobs[block]
+            if measure is forward_kl and tail != "ghost":
+                values[block] = sparse_forward_kl_(*part)
+            else:
+                values[block] = sparse_with_rest_(*part, rest[block], measure)
+        return values
 
-    return _divergence(asked, student_events, temperature, gradient_of)
+    return _divergence(asked, student_events, temperature, divergence_)
 
 
 def _divergence(
     asked: Asked,
     student_events: Events,
     temperature: float,
-    gradient_of: Callable[[torch.Tensor, slice], ChunkResult],
-) -> ChunkLoss:
-    """Choose the asked rows, divide by the temperature, push to events, and pull the gradient back."""
+    divergence_: Callable[[torch.Tensor, slice], torch.Tensor],
+) -> TeacherLoss:
+    """Choose the asked rows, divide by the temperature, push to events, and pull the gradient back.
 
-    def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
+    Args:
+        divergence_: from the events' logits, which it replaces by its gradient, to values per row.
+    """
+
+    def teacher_loss(
+        logits: torch.Tensor, rows: slice, may_overwrite: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         inside = asked.inside(rows)
         local = asked.rows[inside] - rows.start
         everywhere = len(local) == len(logits)
-        chosen = logits if everywhere else logits.index_select(0, local)
+        chosen = logits.index_select(0, local) if not everywhere else logits if may_overwrite else logits.clone()
         chosen = chosen.div_(temperature) if temperature != 1.0 else chosen
-        events = student_events.push(chosen)
-        kept = events.clone() if not isinstance(student_events, Tokens) else events
-        values, gradient = gradient_of(events, inside)
+        gradient = student_events.push(chosen)
+        events = gradient if isinstance(student_events, Tokens) else gradient.clone()
+        values = divergence_(gradient, inside) * temperature**2
         # T^2 for the value, 1 / T from the chain rule
-        gradient = gradient.mul_((asked.weights[inside, None] * temperature).to(gradient.dtype))
-        gradient = student_events.pull(gradient, chosen, kept)
-        values = values * temperature**2
+        gradient.mul_((asked.weights[inside, None] * temperature).to(gradient.dtype))
+        gradient = student_events.pull(gradient, chosen, events)
         raw = (values * asked.raw_weight).sum()
         terms = torch.stack([(values * asked.weights[inside]).sum(), torch.zeros_like(raw), raw])
-        return terms, gradient if everywhere else torch.zeros_like(logits).index_copy_(0, local, gradient)
+        return terms, None if everywhere else local, gradient
 
-    return chunk_loss
+    return teacher_loss
 
 
 def span_loss(
@@ -140,8 +156,8 @@ def span_loss(
     student_starts: torch.Tensor,
     weights: torch.Tensor,
     raw_weights: torch.Tensor,
-) -> ChunkLoss:
-    """Make the chunk loss of a loss over whole spans, differentiated by autograd inside the chunk.
+) -> TeacherLoss:
+    """Make a loss over whole spans, differentiated by autograd inside the chunk.
 
     Args:
         values_of: from logits (c v, with a graph), their rows and their spans to a value per span.
@@ -151,7 +167,7 @@ def span_loss(
     """
     bounds = student_starts.cpu()
 
-    def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
+    def teacher_loss(logits: torch.Tensor, rows: slice, _: bool) -> tuple[torch.Tensor, None, torch.Tensor]:
         first, last = torch.searchsorted(bounds, torch.tensor([rows.start, rows.stop])).tolist()
         spans = slice(first, last)
         with torch.enable_grad():
@@ -160,17 +176,27 @@ def span_loss(
             loss = (values * weights[spans]).sum()
             (gradient,) = torch.autograd.grad(loss, leaf)
         raw = (values.detach() * raw_weights[spans]).sum()
-        return torch.stack([loss.detach(), torch.zeros_like(raw), raw]), gradient
+        return torch.stack([loss.detach(), torch.zeros_like(raw), raw]), None, gradient
+
+    return teacher_loss
+
+
+def blend(teacher: TeacherLoss, ce: ChunkLoss) -> ChunkLoss:
+    """Add what the teacher says to cross-entropy."""
+
+    def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
+        terms, local, gradient = teacher(logits, rows, False)
+        ce_terms, total = ce(logits, rows)
+        return terms + ce_terms, total.add_(gradient) if local is None else total.index_add_(0, local, gradient)
 
     return chunk_loss
 
 
-def add_losses(teacher: ChunkLoss, ce: ChunkLoss) -> ChunkLoss:
-    """Add two chunk losses; both may overwrite the logits they are given."""
+def alone(teacher: TeacherLoss) -> ChunkLoss:
+    """Take what the teacher says for the whole loss."""
 
     def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
-        terms, gradient = teacher(logits.clone(), rows)
-        ce_terms, ce_gradient = ce(logits, rows)
-        return terms + ce_terms, gradient.add_(ce_gradient)
+        terms, local, gradient = teacher(logits, rows, True)
+        return terms, gradient if local is None else torch.zeros_like(logits).index_copy_(0, local, gradient)
 
     return chunk_loss

@@ -113,16 +113,26 @@ def adaptive_kl(
     Source: Wu et al. 2024 (AKL), arXiv:2404.02657, sec. 4.
     """
     p, q = teacher_logprobs.exp(), student_logprobs.exp()
-    ordered, order = p.sort(dim=-1, descending=True)
-    before = ordered.cumsum(dim=-1) - ordered
     gap = (p - q).abs_()
-    head = (gap.gather(-1, order) * (before < head_mass)).sum(dim=-1)
+    head = _sum_over_head(gap, p, head_mass)
     tail = (gap.sum(dim=-1) - head).clamp(min=0.0)
     share = torch.where(head + tail > 0, head / (head + tail).clamp(min=torch.finfo(p.dtype).tiny), 0.5)
     forward, forward_gradient = forward_kl(teacher_logprobs, student_logprobs)
     reverse, reverse_gradient = reverse_kl(teacher_logprobs, student_logprobs)
     gradient = share[..., None] * forward_gradient + (1.0 - share)[..., None] * reverse_gradient
     return share * forward + (1.0 - share) * reverse, gradient
+
+
+def _sum_over_head(values: torch.Tensor, p: torch.Tensor, head_mass: float) -> torch.Tensor:
+    """Sum values over the most likely tokens, up to the one at which their mass reaches `head_mass`."""
+    kept = 128
+    while True:
+        ordered, order = p.topk(min(kept, p.shape[-1]), dim=-1)
+        reached = ordered.cumsum(dim=-1)
+        # a language model's head is short; sorting whole rows would take longer than all the rest
+        if kept >= p.shape[-1] or bool((reached[..., -1] >= head_mass).all()):
+            return (values.gather(-1, order) * (reached - ordered < head_mass)).sum(dim=-1)
+        kept *= 8
 
 
 def make_measure(settings: DivergenceSettings) -> Measure:

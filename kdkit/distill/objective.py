@@ -10,10 +10,18 @@ import torch
 from kdkit.config import Config
 from kdkit.data.grouping import group_tokens
 from kdkit.data.prepare import PreparedData
-from kdkit.distill.chunk_losses import Asked, add_losses, cross_entropy, dense_divergence, span_loss, sparse_divergence
+from kdkit.distill.chunk_losses import (
+    Asked,
+    blend,
+    cross_entropy,
+    dense_divergence,
+    span_loss,
+    sparse_divergence,
+)
 from kdkit.distill.divergences import make_measure
 from kdkit.distill.span_losses import SpanLoss, make_span_loss
 from kdkit.distill.sparse import check_sparse
+from kdkit.distill.sparse_blend import sparse_blend
 from kdkit.errors import UserError
 from kdkit.settings import (
     ALM,
@@ -26,7 +34,7 @@ from kdkit.settings import (
     ProjectedKL,
     XTokenPKL,
 )
-from kdkit.teacher.answers import Answers, DenseAnswers, SparseAnswers
+from kdkit.teacher.answers import Answers, DenseAnswers
 from kdkit.teacher.batches import IGNORE_INDEX
 from kdkit.teacher.chunked import ChunkLoss, rows_per_chunk
 from kdkit.teacher.events import Common, Events, Grouped, Tokens
@@ -102,16 +110,16 @@ class Objective:
         rows = rows.to(raw.device)
         weights = raw.clone() if self.ce_elsewhere else torch.zeros_like(raw)
         weights[rows] = raw[rows] * (1.0 - self.kd_ratio)
-        ce = cross_entropy(targets, weights, raw)
         if self.span_loss is None:
-            return add_losses(self._divergence(spans, asked, answers, num_items), ce), chunks
+            return self._blend_divergence(spans, asked, answers, num_items, (targets, weights, raw)), chunks
         if self.span_loss.by_sequence:
             chunks = list(chunk_sequences(spans))
         raw_spans = torch.zeros(len(spans.student_starts) - 1)
         raw_spans[asked] = spans.student_lengths[asked].float() / num_items
         raw_spans = raw_spans.to(raw.device)
         values_of = self.span_loss.bind(spans, targets, answers)
-        return add_losses(span_loss(values_of, spans.student_starts, self.kd_ratio * raw_spans, raw_spans), ce), chunks
+        teacher = span_loss(values_of, spans.student_starts, self.kd_ratio * raw_spans, raw_spans)
+        return blend(teacher, cross_entropy(targets, weights, raw)), chunks
 
     def _asked_spans(self, spans: Spans, counted: torch.Tensor) -> torch.Tensor:
         """Return the spans at which the teacher is asked, as indices.
@@ -125,8 +133,19 @@ class Objective:
             asked = left_out.index_add_(0, spans.span_of_student_rows(), (~counted).long()) == 0
         return (asked & spans.same_token if isinstance(self.settings, OverlapKL) else asked).nonzero().squeeze(1)
 
-    def _divergence(self, spans: Spans, asked_spans: torch.Tensor, answers: Answers, num_items: float) -> ChunkLoss:
-        """Make the chunk loss of the divergence at the first rows of the asked spans."""
+    def _blend_divergence(
+        self,
+        spans: Spans,
+        asked_spans: torch.Tensor,
+        answers: Answers,
+        num_items: float,
+        ce: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    ) -> ChunkLoss:
+        """Blend the divergence at the first rows of the asked spans with cross-entropy.
+
+        Args:
+            ce: arguments of `cross_entropy`.
+        """
         assert self.events is not None
         device = answers.device
         asked = Asked(
@@ -136,17 +155,17 @@ class Objective:
             raw_weight=1.0 / num_items,
         )
         measure = make_measure(divergence_of(self.settings))
-        if isinstance(answers, SparseAnswers):
-            return sparse_divergence(
-                answers.at(asked_spans),
-                asked,
-                self.events.student,
-                measure,
-                self.temperature,
-                num_events=self.events.size,
-                tail=self.tail,
-            )
-        return dense_divergence(answers, asked, self.events.student, self.events.teacher, measure, self.temperature)
+        events, temperature = self.events, self.temperature
+        if isinstance(answers, DenseAnswers):
+            teacher = dense_divergence(answers, asked, events.student, events.teacher, measure, temperature)
+            return blend(teacher, cross_entropy(*ce))
+        kept = answers.at(asked_spans)
+        if temperature == 1.0 and isinstance(events.student, Tokens):
+            return sparse_blend(kept, asked, *ce, measure, self.tail, events.size)
+        options = {"num_events": events.size, "tail": self.tail}
+        return blend(
+            sparse_divergence(kept, asked, events.student, measure, temperature, **options), cross_entropy(*ce)
+        )
 
 
 def choose_loss(config: Config, data: PreparedData) -> tuple[LossSettings, str]:

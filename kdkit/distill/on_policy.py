@@ -53,7 +53,8 @@ class OnPolicyTrainer(DistillationTrainer):
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         # seeded by the step, so that a resumed training writes what an uninterrupted one would
         draw = random.Random(self.args.seed * 1_000_003 + self.state.global_step)
-        batches = [self._write(batch) if draw.random() < self.settings.share else batch for batch in batches]
+        share = self.settings.share
+        batches = [self._write(batch, draw.getrandbits(32)) if draw.random() < share else batch for batch in batches]
         counts = [(batch["labels"][:, 1:] != IGNORE_INDEX).sum() for batch in batches]
         return batches, self.accelerator.reduce(torch.stack(counts).sum().to(device), reduction="sum")
 
@@ -65,14 +66,22 @@ class OnPolicyTrainer(DistillationTrainer):
         return super().compute_step(model, inputs, num_items_in_batch)
 
     @torch.no_grad()
-    def _write(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Let the student go on after the first tokens of each sequence; keep the batch where it writes nothing."""
+    def _write(self, batch: dict[str, Any], seed: int) -> dict[str, Any]:
+        """Let the student go on after the first tokens of each sequence; keep the batch where it writes nothing.
+
+        A sequence that is shorter than a prompt is left out.
+        """
         prompts = batch["input_ids"][:, : 1 + self.settings.prompt_length].to(self.args.device)
+        prompts = prompts[(batch["labels"][:, prompts.shape[1] - 1] != IGNORE_INDEX).to(prompts.device)]
+        if not len(prompts):
+            return batch
         tokenizer = self.data.student_tokenizer
+        # a padded head has rows that no token belongs to
+        padding = range(self.objective.student_size, self.model.get_output_embeddings().weight.shape[0])
         self.model.eval()
         # a generator of its own is not taken by `generate`, so the global one is set and put back
         with torch.random.fork_rng(devices=[] if prompts.device.type == "cpu" else [prompts.device]):
-            torch.manual_seed(self.args.seed * 1_000_003 + self.state.global_step + 1 + self.args.process_index)
+            torch.manual_seed(seed + self.args.process_index)
             written = self.model.generate(
                 prompts,
                 attention_mask=torch.ones_like(prompts),
@@ -83,6 +92,7 @@ class OnPolicyTrainer(DistillationTrainer):
                 max_new_tokens=self.settings.max_new_tokens,
                 eos_token_id=end_token_id(tokenizer),
                 pad_token_id=end_token_id(tokenizer),
+                suppress_tokens=list(padding) or None,
             )
         self.model.train()
         rows = [self._until_end(row, prompts.shape[1]) for row in written[:, 1:].tolist()]

@@ -12,6 +12,7 @@ import torch
 from kdkit.config import Config, config_from_values
 from kdkit.data.prepare import PreparedData, build_data, open_data
 from kdkit.distill.objective import check_cached_loss, choose_loss, compares_events, make_events
+from kdkit.errors import UserError
 from kdkit.hardware import Hardware, find_hardware
 from kdkit.paths import resolve_input
 from kdkit.runs import Run, fingerprint
@@ -22,8 +23,9 @@ from kdkit.teacher.cache import CachedAnswers, describe_cache, window_keys
 from kdkit.teacher.cache_build import AnswerMaker, build_answers, repair_answers
 from kdkit.teacher.prepare import Teacher, identify_teacher, prepare_teacher
 
-NOT_COMPARED = ("config", "temperature")
-"""Header values that a reader may differ in: another temperature is converted (`kdkit.distill.sparse`)."""
+NOT_COMPARED = ("config", "data", "temperature")
+"""Header values that a reader may differ in: samples are known by their content, wherever the corpus lies, and
+another temperature is converted (`kdkit.distill.sparse`)."""
 
 
 def open_teacher(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> Teacher | CachedAnswers:
@@ -45,13 +47,15 @@ def build_cache(config: Config, run: Run, data: PreparedData, hardware: Hardware
     """Load the teacher, let it answer for every training sequence, and keep the answers.
 
     Raises:
-        UserError: a loss that such a cache cannot serve; see also `prepare_teacher` and `build_answers`.
+        UserError: a loss that such a cache cannot serve, or a file that cannot be; see also `prepare_teacher`
+            and `build_answers`.
     """
     path, header = cache_path(config, run, data, hardware), _header(config, run, data, hardware)
     if path.is_file():
         open_cache(config, run, data, hardware)
         print(f"cache {path}: complete", flush=True)
         return path
+    _check_place(path)
     teacher = prepare_teacher(config, run, data, hardware)
     build_answers(path, header, _answer_maker(config, data, teacher, hardware))
     del teacher
@@ -98,8 +102,15 @@ def repair_cache(path: Path, run: Run) -> list[int]:
     config = config_from_values(values | {"cache": values["cache"] | {"enabled": True, "file": str(path)}})
     data, hardware = open_data(build_data(config, run.cache_path)), find_hardware(**values["train"])
     expected = _header(config, run, data, hardware)
-    with open_store(path, {name: value for name, value in expected.items() if name != "config"}, verify=False) as store:
+    expected = {name: value for name, value in expected.items() if name not in ("config", "data")}
+    with open_store(path, expected, verify=False) as store:
         keys_of = store.document["chunks"]
+    damaged_keys = {key for number in damaged for key in keys_of[number]}
+    if missing := damaged_keys - set(window_keys(data.train)):
+        raise UserError(
+            f"{path}: expected the text that it was made from, got another in {data.manifest['corpus']['source']!r}, "
+            f"which lacks {len(missing)} of the {len(damaged_keys)} damaged sequences; restore the text, or build anew"
+        )
     run.path.mkdir(parents=True, exist_ok=True)
     teacher = prepare_teacher(config, run, data, hardware)
     return repair_answers(path, keys_of, _answer_maker(config, data, teacher, hardware))
@@ -119,8 +130,25 @@ def cache_path(config: Config, run: Run, data: PreparedData, hardware: Hardware)
     """Return the file of a configuration's cache."""
     if config.cache.file:
         return resolve_input(config.cache.file)
-    header = {name: value for name, value in _header(config, run, data, hardware).items() if name != "config"}
+    header = _header(config, run, data, hardware)
+    header = {name: value for name, value in header.items() if name not in ("config", "data")}
     return run.cache_path / "answers" / f"{fingerprint(header, sorted(window_keys(data.train)))}.h5"
+
+
+def _check_place(path: Path) -> None:
+    """Make the folder of a cache that will be built; found now, a mistake costs no hours.
+
+    Raises:
+        UserError: a folder lies where the file would, or its folder cannot be made.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cache.file: expected a file to write, got {str(path)!r} ({error}); name another file"
+        ) from None
 
 
 def _header(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> dict[str, Any]:

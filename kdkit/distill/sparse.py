@@ -62,10 +62,8 @@ def at_temperature(
     return scaled - total, spread - total
 
 
-def sparse_forward_kl_(
-    logits: torch.Tensor, ids: torch.Tensor, teacher_logprobs: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute sum_S p (log p - log q) and its gradient M q - p, in place of the logits.
+def sparse_forward_kl_(logits: torch.Tensor, ids: torch.Tensor, teacher_logprobs: torch.Tensor) -> torch.Tensor:
+    """Compute sum_S p (log p - log q), and its gradient M q - p in place of the logits.
 
     With M < 1 this is forward KL less its unknown terms (`keep_mass`); with p divided by M it is that of
     the renormalised teacher; with sampled ids and their shares its gradient is unbiased.
@@ -76,7 +74,7 @@ def sparse_forward_kl_(
         teacher_logprobs: fp32, c k; -inf for places that are not used.
 
     Returns:
-        Values, c, and the gradient by the logits, c v.
+        Values, c.
 
     Source: Anshumann et al. 2025 (RS-KD), arXiv:2503.16870; gradient as in arXiv:2608.03796.
     """
@@ -87,12 +85,13 @@ def sparse_forward_kl_(
     sums = logits.sub_(largest).exp_().sum(dim=-1, keepdim=True)
     normaliser = sums.log() + largest
     values = (p * (teacher_logprobs.clamp(min=LOWEST) - kept + normaliser)).sum(dim=-1)
-    return values, logits.mul_(mass / sums).scatter_add_(-1, ids, -p)
+    logits.mul_(mass / sums).scatter_add_(-1, ids, -p)
+    return values
 
 
 def sparse_with_rest_(
     logits: torch.Tensor, ids: torch.Tensor, teacher_logprobs: torch.Tensor, rest: torch.Tensor, measure: Measure
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> torch.Tensor:
     """Compute any divergence over the kept events and one for all others, and its gradient, in place.
 
     Args:
@@ -103,7 +102,7 @@ def sparse_with_rest_(
         measure: see `kdkit.distill.divergences`.
 
     Returns:
-        Values, c, and the gradient by the logits, c v.
+        Values, c.
     """
     tiny = torch.finfo(logits.dtype).tiny
     kept = logits.gather(-1, ids)
@@ -116,4 +115,5 @@ def sparse_with_rest_(
     values, derivative = measure(torch.cat([teacher_logprobs, rest], dim=-1), student)
     total = derivative.sum(dim=-1, keepdim=True)
     share = derivative[..., -1:] / others.clamp(min=tiny) - total / normaliser.exp()
-    return values, logits.mul_(share).scatter_(-1, ids, derivative[..., :-1] - kept.exp() * total)
+    logits.mul_(share).scatter_(-1, ids, derivative[..., :-1] - kept.exp() * total)
+    return values

@@ -76,7 +76,7 @@ def plan_stages(config: Config, data: PreparedData) -> list[Stage]:
 
 def _check(stage: Stage, config: Config, data: PreparedData) -> None:
     """Find what cannot work before anything is trained."""
-    if stage.kd_ratio == 0.0:
+    if stage.kd_ratio == 0.0 and stage.on_policy is None:  # the teacher judges own text whatever the ratio
         return
     check_tokenizers(stage.loss, data)
     check_temperature_is_taken(stage.loss, stage.temperature)

@@ -33,7 +33,7 @@ from kdkit.teacher.difficulty import teacher_entropy, teacher_loss
 from kdkit.teacher.prepare import Teacher, identify_teacher, prepare_teacher
 from kdkit.teacher.progress import Curve, Progress
 from kdkit.teacher.scoring import score_windows
-from kdkit.teacher.training import LanguageModelTrainer, last_checkpoint, make_training_arguments
+from kdkit.teacher.training import LanguageModelTrainer, group_by_rules, last_checkpoint, make_training_arguments
 
 STUDENT, BASELINE, EQUAL_TIME = "student", "baseline", "baseline_equal_time"
 """Phases of training, which are also the folders of the trained models in the run."""
@@ -203,19 +203,19 @@ def _train_phase(
     if not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
     student = make_student(config, data)
+    tables = _check_stages(config, data, student, teacher, stages)
     every, batch_size = config.train.evaluate_every or max(1, steps // 5), config.evaluate.batch_size
     curve = Curve(_curve_windows(config, data), "student", batch_size, every, hardware.autocast_dtype)
-    progress = Progress(run, phase, curve, total_steps=steps)
-    tables: list[dict[str, Any]] = []
+    past = [line["seconds"] for line in run.read_metrics() if line["phase"] == phase]
+    progress = Progress(run, phase, curve, total_steps=steps, seconds=past[-1] if past else 0.0)
     for stage in stages:
         folder = checkpoint_folder(run, phase, stage)
-        if _load_finished(folder, student):
+        if _load_finished(folder, student, stage):
             continue
         progress.first_step = stage.first_step
         trainer = make_trainer(config, run, data, student, teacher, hardware, phase, stage)
         trainer.add_callback(progress)
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-        tables += [{"stage": stage.name, **row} for row in trainer.parameter_table]
         if stage is not stages[-1]:
             _save_finished(folder, student)
     if config.train.wandb != "disabled":
@@ -232,6 +232,24 @@ def _train_phase(
     return result
 
 
+def _check_stages(
+    config: Config,
+    data: PreparedData,
+    student: PreTrainedModel,
+    teacher: Teacher | CachedAnswers | None,
+    stages: list[Stage],
+) -> list[dict[str, Any]]:
+    """Find what would stop a later stage before the first one is trained; return the parameter tables of all."""
+    tables = []
+    for stage in stages:
+        if isinstance(teacher, CachedAnswers):
+            _check_cache_serves(teacher, stage, data)
+        _, table = group_by_rules(student, stage.rules, stage.learning_rate, config.train.weight_decay)
+        tables += [{"stage": stage.name, **row} for row in table]
+    student.requires_grad_(True)
+    return tables
+
+
 def _save_finished(folder: Path, student: PreTrainedModel) -> None:
     """Keep the weights at the end of a stage, whole or not at all; its checkpoints are no longer needed."""
     partial = folder / ".finished.partial"
@@ -242,11 +260,17 @@ def _save_finished(folder: Path, student: PreTrainedModel) -> None:
         shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def _load_finished(folder: Path, student: PreTrainedModel) -> bool:
-    """Give the student the weights with which a stage ended, if it did."""
-    if not (folder / "finished").is_dir():
-        return False
-    saved = AutoModelForCausalLM.from_pretrained(folder / "finished", dtype=student.dtype, local_files_only=True)
+def _load_finished(folder: Path, student: PreTrainedModel, stage: Stage) -> bool:
+    """Give the student the weights with which a stage ended, if it did.
+
+    A checkpoint of the last step is such an end: Trainer would take one more step from it.
+    """
+    weights = folder / "finished"
+    if not weights.is_dir():
+        weights = folder / f"checkpoint-{stage.steps}"
+        if last_checkpoint(folder) != str(weights):
+            return False
+    saved = AutoModelForCausalLM.from_pretrained(weights, dtype=student.dtype, local_files_only=True)
     student.load_state_dict(saved.state_dict())
     return True
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from kdkit.errors import UserError
+from kdkit.teacher.chunked import blocks_of, log_softmax_
 from kdkit.teacher.events import Events
 from kdkit.teacher.heads import Head
 
@@ -28,25 +29,42 @@ class DenseAnswers:
     """int64, m: row number of the window that each teacher row belongs to; on the CPU."""
 
     def logits(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the logits of some teacher rows, fp32, c v."""
-        logits = self.head.logits(self.hidden.index_select(0, rows.to(self.hidden.device))).to(self.device)
-        self._check_finite(logits, rows)
-        return logits
-
-    def logprobs(self, rows: torch.Tensor, events: Events, temperature: float) -> torch.Tensor:
-        """Return log-probabilities of the events at some teacher rows, fp32, c g."""
-        logits = events.push(self.logits(rows).div_(temperature))
-        return logits.sub_(logits.logsumexp(dim=-1, keepdim=True))
-
-    def _check_finite(self, logits: torch.Tensor, rows: torch.Tensor) -> None:
-        """Stop at logits that are not numbers, naming the sample.
+        """Return the logits of some teacher rows, fp32, c v.
 
         Raises:
-            UserError: NaN or inf in a teacher's row.
+            UserError: NaN or inf among them.
         """
-        bad = ~logits.sum(dim=-1).isfinite()  # a sum is finite only if every part is
+        logits = self.unchecked_logits(rows)
+        self.check(rows, logits.sum(dim=-1))  # a sum is finite only if every part is
+        return logits
+
+    def unchecked_logits(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the logits of some teacher rows for a caller that calls `check` with what it made of them."""
+        return self.head.logits(self.hidden.index_select(0, rows.to(self.hidden.device))).to(self.device)
+
+    def logprobs(self, rows: torch.Tensor, events: Events, temperature: float) -> torch.Tensor:
+        """Return log-probabilities of the events at some teacher rows, fp32, c g.
+
+        Raises:
+            UserError: NaN or inf in the teacher's logits.
+        """
+        logits = self.unchecked_logits(rows)
+        logits = events.push(logits.div_(temperature) if temperature != 1.0 else logits)
+        normalisers = logits.new_empty(len(logits))
+        for block in blocks_of(logits):
+            normalisers[block] = log_softmax_(logits[block])
+        self.check(rows, normalisers)
+        return logits
+
+    def check(self, rows: torch.Tensor, values: torch.Tensor) -> None:
+        """Stop at rows whose value is not a number, naming the sample.
+
+        Raises:
+            UserError: NaN or inf in a row.
+        """
+        bad = ~values.isfinite().cpu()
         if bool(bad.any()):
-            window = int(self.windows[rows.cpu()[bad.cpu()][0]])
+            window = int(self.windows[rows.cpu()[bad][0]])
             raise UserError(
                 f"teacher: expected finite logits, got NaN or inf for training sequence {window}; check the teacher's "
                 "weights, or run it in fp32 (train.precision=fp32)"

@@ -2,11 +2,13 @@
 
 Letters: r answered rows of a window, k kept events. The container is `kdkit.store`; `cache_build` fills it.
 
-    top_k       ids r k, logprobs r k: the most likely events, most likely first; rest r: log of what is left
-    sampled     ids r k, shares r k: events drawn from the teacher (RS-KD, arXiv:2503.16870)
+    top_k       gaps r k, levels r k: the most likely events; rest r: log of what is left
+    sampled     gaps r k, shares r k: events drawn from the teacher, and how often (RS-KD, arXiv:2503.16870)
     true_token  logprobs r: log-probability of the text's own next token, for every teacher position
 
-In the first two modes r counts the spans of a window, so ids mean events of the pair (`kdkit.teacher.events`).
+In the first two modes r counts the spans of a window, and ids mean events of the pair (`kdkit.teacher.events`).
+They are kept in increasing order as the gaps between them, which gzip can shorten and ids cannot. A level is a
+log-probability in sixteenths of a nat, rounded; the kept ones are scaled back to their exact sum on reading.
 """
 
 import hashlib
@@ -23,8 +25,12 @@ from kdkit.data.prepare import PreparedData
 from kdkit.runs import fingerprint
 from kdkit.store import Field, Store
 
-MEANING = 1
+MEANING = 2
 """Raise it when the meaning of the stored numbers changes: older caches are refused."""
+
+
+LEVELS_PER_NAT = 16
+"""Steps of a kept log-probability: it is at most 1/32 nat off, and 255 steps reach down to 1e-7."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +50,22 @@ class CachedAnswers:
         """
         records = [self.store.read(self.keys[row]) for row in rows]
         joined = {name: np.concatenate([record[name] for record in records]) for name in records[0]}
-        if "ids" not in joined:
+        if "gaps" not in joined:
             return {"token_logprobs": torch.from_numpy(joined["logprobs"].astype(np.float32))}
+        ids = joined["gaps"].cumsum(axis=1, dtype=np.int32)
         if "shares" in joined:
             with np.errstate(divide="ignore"):  # places that are not used have share 0
                 counts = joined["shares"].astype(np.float32)
                 logprobs = np.log(counts / counts.sum(axis=1, keepdims=True))
             rest = np.full((len(logprobs), 1), -np.inf, dtype=np.float32)
         else:
-            logprobs, rest = joined["logprobs"].astype(np.float32), joined["rest"].astype(np.float32)[:, None]
-            # rounding to fp16 changed the sum of the kept ones, and what is left may be smaller than that
+            logprobs = joined["levels"].astype(np.float32) / -LEVELS_PER_NAT
+            rest = joined["rest"].astype(np.float32)[:, None]
+            # rounding changed the sum of the kept ones, and what is left may be smaller than that
             kept = np.exp(logprobs).sum(axis=1, keepdims=True)
             logprobs += np.log(-np.expm1(rest)) - np.log(kept)
         return {
-            "kept_ids": torch.from_numpy(joined["ids"].astype(np.int32)),
+            "kept_ids": torch.from_numpy(ids),
             "kept_logprobs": torch.from_numpy(logprobs),
             "kept_rest": torch.from_numpy(rest),
         }
@@ -69,11 +77,24 @@ def cache_fields(config: Config, num_events: int) -> list[Field]:
     match config.cache.mode:
         case "top_k":
             width = config.cache.top_k
-            return [Field("ids", ids, width), Field("logprobs", "float16", width), Field("rest", "float16")]
+            return [Field("gaps", ids, width), Field("levels", "uint8", width), Field("rest", "float16")]
         case "sampled":
             width = min(config.cache.num_samples, num_events)
-            return [Field("ids", ids, width), Field("shares", "uint8", width)]
+            return [Field("gaps", ids, width), Field("shares", "uint8", width)]
     return [Field("logprobs", "float16", 0)]
+
+
+def encode_kept(ids: np.ndarray, logprobs: np.ndarray) -> dict[str, np.ndarray]:
+    """Put kept events in order; return their gaps and levels, int64 and uint8, r k.
+
+    Args:
+        ids: int64, r k, distinct in a row.
+        logprobs: float, r k.
+    """
+    order = np.argsort(ids, axis=1)
+    ids, logprobs = np.take_along_axis(ids, order, axis=1), np.take_along_axis(logprobs, order, axis=1)
+    levels = np.clip(np.rint(logprobs * -LEVELS_PER_NAT), 0, 255).astype(np.uint8)
+    return {"gaps": np.diff(ids, axis=1, prepend=0), "levels": levels}
 
 
 def describe_cache(config: Config, data: PreparedData, teacher: dict[str, Any], events: str) -> dict[str, Any]:

@@ -19,12 +19,20 @@ ChunkLoss = Callable[[torch.Tensor, slice], tuple[torch.Tensor, torch.Tensor]]
 weighted loss, m (raw sums to log; the first one is the loss), and its gradient by the logits, c v."""
 
 CHUNK_BYTES = {"cpu": 2**24, "cuda": 2**27}
-"""Size of one chunk of logits: small enough for a CPU's memory, large enough for a GPU's product."""
+"""Size of one chunk of logits: small for the memory's sake, large enough for an efficient product."""
+BLOCK_BYTES = {"cpu": 2**22, "cuda": 2**27}
+"""Size of the blocks in which a chunk's rows are worked on: they stay in a CPU's cache from one operation
+to the next, which makes the elementwise part several times faster."""
 
 
 def rows_per_chunk(vocab_size: int, device: torch.device) -> int:
     """Return how many rows of fp32 logits make a chunk."""
     return max(1, CHUNK_BYTES.get(device.type, 2**24) // (4 * vocab_size))
+
+
+def blocks_of(logits: torch.Tensor) -> list[slice]:
+    """Cut the rows of a chunk into blocks."""
+    return even_chunks(len(logits), max(1, BLOCK_BYTES.get(logits.device.type, 2**21) // (4 * logits.shape[-1])))
 
 
 def even_chunks(num_rows: int, size: int) -> list[slice]:
@@ -71,24 +79,10 @@ class _ChunkedLoss(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias, dtype=wide) if wants_bias and head.bias is not None else None
         used = weight[: head.vocab_size].to(hidden.dtype)
         total: torch.Tensor | float = 0.0
+        gradients = grad_hidden, grad_weight, grad_bias
         for rows in chunks:
-            logits = head.logits(hidden[rows])
-            capped = logits.clone() if head.softcap is not None else logits
-            terms, gradient = chunk_loss(logits, rows)
-            total = total + terms
-            if not any((wants_hidden, wants_weight, wants_bias)):
-                continue
-            gradient = head.undo_cap(gradient, capped)
-            # fp16 keeps numbers above 6e-8 only, and the weight of a token is 1 / tokens of the step
-            size = gradient.abs().amax().clamp(min=torch.finfo(wide).tiny) if hidden.dtype == torch.float16 else None
-            narrow = (gradient / size if size is not None else gradient).to(hidden.dtype)
-            if grad_hidden is not None:
-                _add(grad_hidden[rows], narrow, used, size)
-            if grad_weight is not None:
-                _add(grad_weight[: head.vocab_size], narrow.T, hidden[rows], size)
-            if grad_bias is not None:
-                grad_bias[: head.vocab_size] += gradient.sum(dim=0)
-        ctx.gradients = grad_hidden, grad_weight, grad_bias
+            total = total + _add_chunk(hidden, rows, used, head, chunk_loss, gradients)
+        ctx.gradients = gradients
         ctx.dtypes = hidden.dtype, weight.dtype, bias.dtype
         total = torch.as_tensor(total, dtype=wide, device=hidden.device).reshape(-1)
         ctx.mark_non_differentiable(total)
@@ -105,6 +99,36 @@ class _ChunkedLoss(torch.autograd.Function):
         ]
         ctx.gradients = None, None, None
         return *gradients, None, None, None
+
+
+def _add_chunk(
+    hidden: torch.Tensor,
+    rows: slice,
+    weight: torch.Tensor,
+    head: Head,
+    chunk_loss: ChunkLoss,
+    gradients: tuple[torch.Tensor | None, ...],
+) -> torch.Tensor:
+    """Add the gradients of one chunk and return its terms; a function, so that its buffers go before the next."""
+    logits = head.logits(hidden[rows])
+    capped = logits.clone() if head.softcap is not None else logits
+    terms, gradient = chunk_loss(logits, rows)
+    grad_hidden, grad_weight, grad_bias = gradients
+    if all(part is None for part in gradients):
+        return terms
+    gradient = head.undo_cap(gradient, capped)
+    size = None
+    if hidden.dtype == torch.float16:
+        # fp16 keeps numbers above 6e-8 only, and the weight of a token is 1 / tokens of the step
+        size = gradient.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
+    narrow = (gradient if size is None else gradient / size).to(hidden.dtype)
+    if grad_hidden is not None:
+        _add(grad_hidden[rows], narrow, weight, size)
+    if grad_weight is not None:
+        _add(grad_weight[: head.vocab_size], narrow.T, hidden[rows], size)
+    if grad_bias is not None:
+        grad_bias[: head.vocab_size] += gradient.sum(dim=0)
+    return terms
 
 
 def _add(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, size: torch.Tensor | None) -> None:
@@ -125,15 +149,26 @@ def cross_entropy_chunk(targets: torch.Tensor, weights: torch.Tensor) -> ChunkLo
     """
 
     def chunk_loss(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        logprobs = log_softmax_(logits)
-        chosen, weight = targets[rows, None], weights[rows, None]
-        values = -logprobs.gather(1, chosen)
-        gradient = logprobs.exp_().mul_(weight)
-        return (values * weight).sum().reshape(1), gradient.scatter_add_(1, chosen, -weight.to(gradient.dtype))
+        weight = weights[rows].to(logits.dtype)
+        values = cross_entropy_(logits, targets[rows], weight)
+        return (values * weight).sum().reshape(1), logits
 
     return chunk_loss
 
 
+def cross_entropy_(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Compute -log q(target) per row, c, and replace the logits by the gradient of its weighted sum."""
+    values = logits.new_empty(len(logits))
+    for block in blocks_of(logits):
+        logprobs, chosen, weight = logits[block], targets[block, None], weights[block, None]
+        log_softmax_(logprobs)
+        values[block] = -logprobs.gather(1, chosen).squeeze(1)
+        logprobs.exp_().mul_(weight).scatter_add_(1, chosen, -weight)
+    return values
+
+
 def log_softmax_(logits: torch.Tensor) -> torch.Tensor:
-    """Normalise logits to log-probabilities in place."""
-    return logits.sub_(logits.logsumexp(dim=-1, keepdim=True))
+    """Normalise logits to log-probabilities in place; return the normalisers, c."""
+    normalisers = logits.logsumexp(dim=-1)
+    logits.sub_(normalisers[..., None])
+    return normalisers

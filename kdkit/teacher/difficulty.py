@@ -31,7 +31,8 @@ def teacher_entropy(
         rows = hidden[:, :-1][is_token]
         entropies = torch.zeros(len(rows), dtype=torch.float64)
         for part in even_chunks(len(rows), rows_per_chunk(vocab_size, rows.device)):
-            logprobs = log_softmax_(head.logits(rows[part]))
+            logprobs = head.logits(rows[part])
+            log_softmax_(logprobs)
             entropies[part] = -(logprobs.exp() * logprobs.clamp(min=-1e4)).sum(dim=-1).double().cpu()
         counts = is_token.sum(dim=1).cpu()
         of_row = torch.repeat_interleave(torch.arange(len(counts)), counts)

@@ -3,6 +3,7 @@
 Letters: n spans, c common tokens, v vocabulary. Used by notebook 02.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def aligned_examples(data: PreparedData, count: int = 10) -> list[dict[str, str]
     teacher = data.evaluation.teacher_ids[row][1:]
     bounds = torch.stack([spans.student_starts, spans.teacher_starts], dim=1)[first : first + count + 1].tolist()
     examples = []
-    for (s0, t0), (s1, t1) in zip(bounds, bounds[1:], strict=False):
+    for (s0, t0), (s1, t1) in pairwise(bounds):
         examples.append(
             {
                 "student tokens": " ".join(repr(data.student_tokenizer.decode(i)) for i in student[s0:s1]),

@@ -72,6 +72,14 @@ def count_items(num_rows: int, num_items_in_batch: torch.Tensor | int | None) ->
     return max(float(num_rows if num_items_in_batch is None else num_items_in_batch), 1.0)
 
 
+def group_by_rules(
+    model: torch.nn.Module, rules: list[ParameterRule], learning_rate: float, weight_decay: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Sort a model's parameters into optimizer groups; no decay on biases and norms. See `group_parameters`."""
+    decayed = set(Trainer.get_decay_parameter_names(None, model))
+    return group_parameters(model.named_parameters(), decayed, rules, learning_rate, weight_decay)
+
+
 class LanguageModelTrainer(Trainer):
     """`transformers.Trainer` on cross-entropy, normalised per optimizer step; logs its terms.
 
@@ -133,12 +141,8 @@ class LanguageModelTrainer(Trainer):
         """Make the optimizer with the learning rates of the rules; Trainer's hook."""
         if self.optimizer is None:
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            groups, self.parameter_table = group_parameters(
-                self.model.named_parameters(),
-                set(self.get_decay_parameter_names(self.model)),
-                self.rules,
-                self.args.learning_rate,
-                self.args.weight_decay,
+            groups, self.parameter_table = group_by_rules(
+                self.model, self.rules, self.args.learning_rate, self.args.weight_decay
             )
             if self.rules and self.is_world_process_zero():
                 print(format_table(self.parameter_table), flush=True)

@@ -1,0 +1,188 @@
+"""What a cache of the teacher's answers costs in bytes and in truth: k x tail x mode, beside DistillKit's records.
+
+    python -m benchmarks.cache_table [-p SECTION.KEY=VALUE ...] [--student FOLDER]
+
+The demo pair: answers of its teacher on held-out text, compared with its whole rows at the same positions.
+`reconstruction` is KL(p || what the record says), the rest spread evenly; `loss error` and `gradient error` compare
+forward KL of a student (trained, if a folder is given) with its dense value: nats, and relative L2. `bytes` are those of
+the file on disk per position, of DistillKit's records as they are laid out. Also: the builder's time against the bare
+teacher's, and the speed of reading against that of a training student.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM
+
+from benchmarks.measure import versions, write_results
+from benchmarks.peers.distillkit_records import roundtrip
+from kdkit.config import Config
+from kdkit.data.packing import Windows
+from kdkit.data.prepare import prepare_data
+from kdkit.distill.divergences import forward_kl
+from kdkit.distill.objective import choose_loss, make_events
+from kdkit.distill.sparse import renormalise, sparse_forward_kl_, sparse_with_rest_
+from kdkit.distill.student import make_student
+from kdkit.hardware import find_hardware
+from kdkit.session import open_session
+from kdkit.store import build_store, open_store
+from kdkit.teacher.asking import CachedTeacher, OnlineTeacher
+from kdkit.teacher.cache import CachedAnswers, window_keys
+from kdkit.teacher.cache_build import AnswerMaker
+from kdkit.teacher.heads import last_hidden_state
+from kdkit.teacher.prepare import prepare_teacher
+from kdkit.teacher.scoring import iterate_batches
+
+RESULTS = Path(__file__).parent / "results" / "cache_table.json"
+TOP_K = (8, 16, 32, 64, 128)
+TAILS = ("ghost", "keep_mass", "renormalise")
+
+
+def errors(
+    teacher: torch.Tensor, student: torch.Tensor, ids: torch.Tensor, kept: torch.Tensor, rest: torch.Tensor, tail: str
+) -> dict[str, float]:
+    """Compare forward KL from a record with forward KL from whole rows.
+
+    Args:
+        teacher: fp32, n v: log-probabilities.
+        student: fp32, n v: logits.
+        ids: int64, n k.
+        kept: fp32, n k: log-probabilities of a record.
+        rest: fp32, n 1: log of what is left.
+        tail: see `CacheConfig.tail`.
+    """
+    if tail == "renormalise":
+        kept, rest = renormalise(kept)
+    got = student.clone()
+    values = (
+        sparse_with_rest_(got, ids, kept, rest, forward_kl) if tail == "ghost" else sparse_forward_kl_(got, ids, kept)
+    )
+    student_logprobs = student.log_softmax(-1)
+    expected_values, _ = forward_kl(teacher, student_logprobs)
+    expected = student_logprobs.exp() - teacher.exp()
+    others = teacher.shape[1] - ids.shape[1]
+    rebuilt = (rest - np.log(max(others, 1))).clamp(min=-30.0).expand_as(teacher).clone().scatter_(1, ids, kept)
+    return {
+        "reconstruction": forward_kl(teacher, rebuilt)[0].mean().item(),
+        "loss error": (values - expected_values).abs().mean().item(),
+        "gradient error": ((got - expected).norm() / expected.norm()).item(),
+    }
+
+
+def build(
+    config: Config, windows: Windows, teacher: OnlineTeacher, events: Any, folder: Path
+) -> tuple[CachedAnswers, float, float]:
+    """Build a cache; return it, its bytes per row and the seconds that the building took."""
+    maker = AnswerMaker(config, windows, teacher, events.teacher, events.size)
+    chunks = maker.chunks()
+    path = folder / f"{config.cache.mode}-{config.cache.top_k}-{config.cache.num_samples}.h5"
+    start = time.perf_counter()
+    build_store(path, {}, maker.fields, chunks, lambda number: maker.make(chunks[number]))
+    seconds = time.perf_counter() - start
+    store = open_store(path)
+    return CachedAnswers(store, window_keys(windows)), path.stat().st_size / store.num_rows, seconds
+
+
+def main() -> None:
+    """Make the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-p", dest="overrides", action="append", default=[])
+    parser.add_argument("--student", default="")
+    parser.add_argument("--windows", type=int, default=128)
+    arguments = parser.parse_args()
+    config, run = open_session("configs/demo.yaml", arguments.overrides, "benchmark-cache")
+    data, hardware = prepare_data(config, run), find_hardware("cpu")
+    model = prepare_teacher(config, run, data, hardware).model
+    online = OnlineTeacher(model, data.overlap.teacher_size)
+    events = make_events(choose_loss(config, data)[0], data, model.device)
+    student = (
+        AutoModelForCausalLM.from_pretrained(arguments.student) if arguments.student else make_student(config, data)
+    )
+    windows = data.evaluation.first(arguments.windows)
+    teacher_rows, student_rows = dense_rows(online, student.eval(), windows, events)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for mode, count in [("top_k", k) for k in TOP_K] + [("sampled", n) for n in TOP_K]:
+            cache = config.cache.model_copy(update={"mode": mode, "top_k": count, "num_samples": count})
+            answers, num_bytes, _ = build(
+                config.model_copy(update={"cache": cache}), windows, online, events, Path(folder)
+            )
+            kept = CachedTeacher(1.0).answer(answers.read(list(range(len(windows)))), model.device)
+            for tail in TAILS if mode == "top_k" else ("keep_mass",):
+                found = errors(
+                    teacher_rows,
+                    student_rows,
+                    kept.ids.long(),
+                    kept.logprobs.clamp(min=-30.0) if mode == "top_k" else kept.logprobs,
+                    kept.rest,
+                    tail,
+                )
+                rows.append({"name": f"{mode} {count} {tail if mode == 'top_k' else ''}", "bytes": num_bytes} | found)
+    for setting in ("budget", "recommended"):
+        values, ids, num_bytes = roundtrip(teacher_rows, setting)
+        values, ids = torch.as_tensor(values).float(), torch.as_tensor(ids).long()
+        mass = values.exp().sum(-1, keepdim=True)
+        values = torch.where(mass > 1, values - mass.log(), values)
+        rest = (1 - values.exp().sum(-1, keepdim=True)).clamp(min=1e-12).log()
+        rows.append(
+            {"name": f"DistillKit {setting}", "bytes": float(num_bytes)}
+            | errors(teacher_rows, student_rows, ids, values, rest, "ghost")
+        )
+    speeds = measure_speeds(config, windows, online, events)
+    for name, value in speeds.items():
+        print(f"{name}: {value:,.3f}")
+    write_results(RESULTS, [row | {"versions": versions()} for row in rows] + [{"name": "speeds"} | speeds])
+
+
+@torch.no_grad()
+def dense_rows(online: OnlineTeacher, student: Any, windows: Windows, events: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the teacher's log-probabilities and the student's logits over events at the first row of every span."""
+    teacher_parts, student_parts = [], []
+    for batch in iterate_batches(windows, "student", 16, with_teacher=True):
+        spans = batch["spans"]
+        answers = online.answer(batch, online.model.device)
+        teacher_parts.append(answers.logprobs(spans.teacher_starts[:-1], events.teacher, 1.0))
+        hidden = last_hidden_state(student, batch["input_ids"]).flatten(0, 1)[
+            spans.student_rows[spans.student_starts[:-1]]
+        ]
+        student_parts.append(events.student.push(student.get_output_embeddings()(hidden)))
+    return torch.cat(teacher_parts), torch.cat(student_parts)
+
+
+@torch.no_grad()
+def measure_speeds(config: Config, windows: Windows, online: OnlineTeacher, events: Any) -> dict[str, float]:
+    """Time the builder against the bare teacher (its logits included), and reading."""
+    with tempfile.TemporaryDirectory() as folder:
+        bare, built = [], []
+        for attempt in range(3):
+            start = time.perf_counter()
+            for batch in iterate_batches(windows, "teacher", config.evaluate.batch_size):
+                online.model(input_ids=batch["input_ids"], use_cache=False)
+            bare.append(time.perf_counter() - start)
+            (Path(folder) / str(attempt)).mkdir()
+            answers, _, seconds = build(config, windows, online, events, Path(folder) / str(attempt))
+            built.append(seconds)
+        order = np.random.default_rng(0).permutation(len(windows)).tolist()
+        start = time.perf_counter()
+        for row in order:
+            answers.read([row])
+        cold = time.perf_counter() - start
+        start = time.perf_counter()
+        for row in order:
+            answers.read([row])
+        warm = time.perf_counter() - start
+    positions = answers.store.num_rows
+    return {
+        "builder / bare teacher": min(built) / min(bare),
+        "cold read, positions per second": positions / cold,
+        "warm read, positions per second": positions / warm,
+    }
+
+
+if __name__ == "__main__":
+    main()

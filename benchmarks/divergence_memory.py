@@ -1,0 +1,156 @@
+"""Time and memory of a divergence, forward and backward: full logits, TRL's chunks, and kdkit's chunks.
+
+    python -m benchmarks.divergence_memory [--trl PYTHON] [--repeat 3]
+
+Student width 576, teacher width 1,024, vocabulary 49,152, 4,096 tokens, fp32. Every row is a process of its own, one
+after the other; with `--repeat` each row is the run with the median time. `--trl` names a Python that has
+trl==1.16.0; without it TRL's row is left out, and the table says so. Ratios are to the dense row of the same call.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.measure import Problem, measure, measure_divergence, print_row, problem, row, write_results
+from kdkit.distill.chunk_losses import Asked, alone, dense_divergence, sparse_divergence
+from kdkit.distill.divergences import make_measure
+from kdkit.settings import (
+    AdaptiveKL,
+    ForwardKL,
+    JensenShannon,
+    ReverseKL,
+    SkewedForwardKL,
+    SkewedReverseKL,
+    TotalVariation,
+)
+from kdkit.teacher.answers import DenseAnswers, SparseAnswers
+from kdkit.teacher.chunked import chunked_loss, even_chunks, rows_per_chunk
+from kdkit.teacher.events import Tokens
+from kdkit.teacher.heads import Head
+
+DENSE = [
+    ForwardKL(),
+    ReverseKL(),
+    JensenShannon(),
+    SkewedForwardKL(),
+    SkewedReverseKL(),
+    TotalVariation(),
+    AdaptiveKL(),
+]
+TAILS = ("ghost", "keep_mass", "renormalise")
+TOP_K = 64
+CPU = torch.device("cpu")
+RESULTS = Path(__file__).parent / "results" / "divergence_memory.json"
+
+
+def dense_row(name: str) -> dict[str, Any]:
+    """Measure a divergence from an online teacher."""
+    settings = next(settings for settings in DENSE if settings.name == name)
+
+    def divergence(given: Problem) -> torch.Tensor:
+        count, size = len(given.student_hidden), len(given.student_head)
+        nothing = torch.zeros(count, dtype=torch.int64)
+        answers = DenseAnswers(given.teacher_hidden, Head(given.teacher_head, size), CPU, nothing, nothing)
+        teacher_loss = dense_divergence(answers, _asked(count), Tokens(), Tokens(), make_measure(settings), 1.0)
+        return _run(given, teacher_loss)
+
+    return measure_divergence(f"kdkit {name}", divergence)
+
+
+def sparse_row(tail: str) -> dict[str, Any]:
+    """Measure forward KL from a teacher of whom the 64 most likely tokens are known."""
+
+    def divergence(given: Problem, answers: SparseAnswers) -> torch.Tensor:
+        measure_of = make_measure(ForwardKL())
+        teacher_loss = sparse_divergence(
+            answers,
+            _asked(len(given.student_hidden)),
+            Tokens(),
+            measure_of,
+            1.0,
+            num_events=len(given.student_head),
+            tail=tail,
+        )
+        return _run(given, teacher_loss)
+
+    whole = problem()
+    answers = _top_k(whole)
+    whole = whole._replace(teacher_hidden=None, teacher_head=None)
+    few = torch.arange(64)
+    part = Problem(
+        whole.student_hidden.detach()[:64].clone().requires_grad_(),
+        whole.student_head.detach().requires_grad_(),
+        None,
+        None,
+    )
+    divergence(part, answers.at(few)).backward()
+    with measure() as found:
+        loss = divergence(whole, answers)
+        loss.backward()
+    return row(f"kdkit forward_kl, k = {TOP_K}, {tail}", found, loss=loss.item())
+
+
+def _run(given: Problem, teacher_loss: Any) -> torch.Tensor:
+    head = Head(given.student_head, len(given.student_head))
+    chunks = even_chunks(len(given.student_hidden), rows_per_chunk(head.vocab_size, CPU))
+    return chunked_loss(given.student_hidden, head, alone(teacher_loss), chunks)[0]
+
+
+def _asked(count: int) -> Asked:
+    return Asked(torch.arange(count), torch.arange(count), torch.full((count,), 1 / count), 1 / count)
+
+
+def _top_k(given: Problem) -> SparseAnswers:
+    """Keep the teacher's most likely tokens, as a cache would."""
+    ids, logprobs, rest = [], [], []
+    for rows in even_chunks(len(given.teacher_hidden), 128):
+        kept = (given.teacher_hidden[rows] @ given.teacher_head.T).log_softmax(-1).topk(TOP_K)
+        ids.append(kept.indices.int())
+        logprobs.append(kept.values)
+        rest.append((1 - kept.values.exp().sum(-1, keepdim=True)).log())
+    return SparseAnswers(torch.cat(ids), torch.cat(logprobs), torch.cat(rest), 1.0)
+
+
+def main() -> None:
+    """Run all rows, or one of them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trl", default="")
+    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--one", default="")
+    arguments = parser.parse_args()
+    if arguments.one:
+        print_row(sparse_row(arguments.one) if arguments.one in TAILS else dense_row(arguments.one))
+        return
+    commands = [[sys.executable, "-m", "benchmarks.peers.dense"]]
+    commands += [[arguments.trl, "-m", "benchmarks.peers.trl_divergence"]] if arguments.trl else []
+    names = [settings.name for settings in DENSE] + list(TAILS)
+    commands += [[sys.executable, "-m", "benchmarks.divergence_memory", "--one", name] for name in names]
+    rows = [_median([call(command) for _ in range(arguments.repeat)]) for command in commands]
+    for values in rows:
+        values["time / dense"] = values["seconds"] / rows[0]["seconds"]
+        values["dense / memory"] = rows[0]["peak_mb"] / values["peak_mb"]
+    if not arguments.trl:
+        print("TRL was left out: --trl names no Python that has it")
+    write_results(RESULTS, rows)
+
+
+def call(command: list[str]) -> dict[str, Any]:
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{result.stderr[-2000:]}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def _median(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    middle = statistics.median_low(values["seconds"] for values in rows)
+    return next(values for values in rows if values["seconds"] == middle)
+
+
+if __name__ == "__main__":
+    main()

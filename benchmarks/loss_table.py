@@ -1,0 +1,102 @@
+"""Quality of every loss on the demo pair, at equal steps and seeds: bits per byte, gap closed, seconds.
+
+    python -m benchmarks.loss_table [--seeds 0 1 2] [--losses projected_kl alm] [-p SECTION.KEY=VALUE ...]
+
+Losses for two tokenizers train the demo's student; divergences that need one tokenizer train a student of the same shape
+that shares the teacher's, beside a baseline of its own. `gap closed` is (baseline - student) / (baseline - teacher) on
+all held-out text. Results are written after every training, so a stopped call keeps what it has.
+"""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModelForCausalLM
+
+from benchmarks.measure import print_table, versions
+from kdkit.config import Config
+from kdkit.data.prepare import PreparedData, prepare_data
+from kdkit.distill.objective import SAME_TOKENIZER
+from kdkit.distill.source import open_teacher
+from kdkit.distill.train import distill, train_baseline
+from kdkit.hardware import Hardware, find_hardware
+from kdkit.runs import Run
+from kdkit.session import open_session
+from kdkit.settings import loss_options
+from kdkit.teacher.prepare import Teacher
+from kdkit.teacher.scoring import score_windows
+
+RESULTS = Path(__file__).parent / "results" / "loss_table.json"
+BASELINES = ("baseline", "baseline, one tokenizer")
+
+
+def train(name: str, seed: int, overrides: list[str]) -> dict[str, Any]:
+    """Train one student and score it."""
+    same = name in SAME_TOKENIZER or name == BASELINES[1]
+    settings = [f"seed={seed}", "distill.equal_time_baseline=false", *overrides]
+    settings += ["student.build.tokenizer=teacher"] if same else []
+    settings += [] if name in BASELINES else [f"distill.loss={name}"]
+    folder = f"benchmark-loss-{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+    config, run = open_session("configs/demo.yaml", settings, folder)
+    data, hardware = prepare_data(config, run), find_hardware("cpu")
+    teacher = open_teacher(config, run, data, hardware)
+    if name in BASELINES:
+        result = train_baseline(config, run, data, hardware)
+    else:
+        result = distill(config, run, data, teacher, hardware)
+    row = {
+        "name": name,
+        "seed": seed,
+        "seconds": result.seconds,
+        **score(config, run, data, teacher, hardware, result.phase),
+    }
+    shutil.rmtree(run.path)
+    return row
+
+
+def score(
+    config: Config, run: Run, data: PreparedData, teacher: Teacher, hardware: Hardware, phase: str
+) -> dict[str, float]:
+    """Return the bits per byte of the student and of the teacher on all held-out text."""
+    student = AutoModelForCausalLM.from_pretrained(run.path / phase)
+    size = config.evaluate.batch_size
+    return {
+        "bits_per_byte": score_windows(student, data.evaluation, "student", size).bits_per_byte,
+        "teacher": score_windows(
+            teacher.model, data.evaluation, "teacher", size, hardware.autocast_dtype
+        ).bits_per_byte,
+    }
+
+
+def main() -> None:
+    """Train what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--losses", nargs="+", default=[name for name in loss_options() if name != "auto"])
+    parser.add_argument("-p", dest="overrides", action="append", default=[])
+    arguments = parser.parse_args()
+    RESULTS.parent.mkdir(exist_ok=True)
+    rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
+    for seed in arguments.seeds:
+        for name in [*BASELINES, *arguments.losses]:
+            if not any(row["name"] == name and row["seed"] == seed for row in rows):
+                rows.append(train(name, seed, arguments.overrides))
+                RESULTS.write_text(json.dumps({"versions": versions(), "rows": rows}, indent=1))
+    print_table(summarise(rows))
+
+
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Add the gap closed to every row, against the baseline of its seed and tokenizer."""
+    baselines = {(row["name"], row["seed"]): row["bits_per_byte"] for row in rows if row["name"] in BASELINES}
+    table = []
+    for row in rows:
+        own = BASELINES[1] if row["name"] in (*SAME_TOKENIZER, BASELINES[1]) else BASELINES[0]
+        base = baselines[own, row["seed"]]
+        table.append(row | {"gap closed": (base - row["bits_per_byte"]) / (base - row["teacher"])})
+    return table
+
+
+if __name__ == "__main__":
+    main()
