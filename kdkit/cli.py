@@ -140,7 +140,7 @@ def verify(file: CacheFile, debug: Debug = False) -> None:
     from kdkit.distill.source import verify_cache
 
     facts = verify_cache(Path(file))
-    print(f"{file}: {facts['num_samples']:,} sequences in {facts['chunks']} chunks, all as they were written")
+    print(f"{file}: {facts['num_samples']:,} sequences in {facts['num_chunks']} chunks, all as they were written")
 
 
 @cache_app.command()

@@ -31,6 +31,7 @@ MAX_FUNCTION_LINES = 60
 
 DECLARATIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 CONSTANT_MAKERS = {"compile", "Path", "Typer", "Option", "Argument", "Field", "BeforeValidator"}
+DECLARING_CALLS = ("app.add_typer",)
 """Calls that make a constant and touch nothing outside: re.compile, pathlib, typer and pydantic declarations."""
 
 FORBIDDEN_IN_REPORT = ("torch", "transformers", "kdkit.data", "kdkit.teacher", "kdkit.distill", "kdkit.evaluate")
@@ -138,7 +139,8 @@ def test_public_names_have_docstrings(module):
 def test_importing_a_module_does_no_work(module):
     for node in TREES[module].body:
         if isinstance(node, ast.Expr):
-            assert isinstance(node.value, ast.Constant), f"line {node.lineno} does something"
+            is_declaration = isinstance(node.value, ast.Call) and ast.unparse(node.value.func) in DECLARING_CALLS
+            assert isinstance(node.value, ast.Constant) or is_declaration, f"line {node.lineno} does something"
             continue
         assert isinstance(node, DECLARATIONS), f"line {node.lineno} is neither import, constant nor definition"
         if isinstance(node, ast.Assign | ast.AnnAssign):

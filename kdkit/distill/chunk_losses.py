@@ -154,6 +154,7 @@ def _divergence(
 def span_loss(
     values_of: Callable[[torch.Tensor, slice, slice], torch.Tensor],
     student_starts: torch.Tensor,
+    counted: torch.Tensor,
     weights: torch.Tensor,
     raw_weights: torch.Tensor,
 ) -> TeacherLoss:
@@ -162,6 +163,7 @@ def span_loss(
     Args:
         values_of: from logits (c v, with a graph), their rows and their spans to a value per span.
         student_starts: int64, n + 1: first row of each span; chunks consist of whole spans.
+        counted: bool, a: rows that are in the loss; the others get no gradient, whatever they are averaged with.
         weights: fp32, n: weight of each span in the loss.
         raw_weights: fp32, n: in the logged term.
     """
@@ -175,6 +177,7 @@ def span_loss(
             values = values_of(leaf, rows, spans)
             loss = (values * weights[spans]).sum()
             (gradient,) = torch.autograd.grad(loss, leaf)
+        gradient.masked_fill_(~counted[rows, None], 0.0)
         raw = (values.detach() * raw_weights[spans]).sum()
         return torch.stack([loss.detach(), torch.zeros_like(raw), raw]), None, gradient
 

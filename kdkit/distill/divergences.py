@@ -201,6 +201,7 @@ class _ClosedForm(torch.autograd.Function):
         teacher_logprobs: torch.Tensor,
         measure: Measure,
     ) -> torch.Tensor:
+        """Compute the values and keep the gradient."""
         values, gradient = measure(teacher_logprobs, student_logprobs)
         ctx.save_for_backward(gradient)
         return values
@@ -209,6 +210,7 @@ class _ClosedForm(torch.autograd.Function):
     def backward(
         ctx: torch.autograd.function.FunctionCtx, grad_output: torch.Tensor
     ) -> tuple[torch.Tensor, None, None]:
+        """Scale the gradient."""
         (gradient,) = ctx.saved_tensors
         return grad_output[..., None] * gradient, None, None
 

@@ -118,7 +118,7 @@ class Objective:
         raw_spans[asked] = spans.student_lengths[asked].float() / num_items
         raw_spans = raw_spans.to(raw.device)
         values_of = self.span_loss.bind(spans, targets, answers)
-        teacher = span_loss(values_of, spans.student_starts, self.kd_ratio * raw_spans, raw_spans)
+        teacher = span_loss(values_of, spans.student_starts, counted, self.kd_ratio * raw_spans, raw_spans)
         return blend(teacher, cross_entropy(targets, weights, raw)), chunks
 
     def _asked_spans(self, spans: Spans, counted: torch.Tensor) -> torch.Tensor:

@@ -72,6 +72,7 @@ class _ChunkedLoss(torch.autograd.Function):
         chunk_loss: ChunkLoss,
         chunks: Sequence[slice],
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum the loss and the gradients of all chunks."""
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
         grad_hidden = torch.zeros_like(hidden, dtype=wide) if wants_hidden else None
@@ -92,6 +93,7 @@ class _ChunkedLoss(torch.autograd.Function):
     def backward(
         ctx: torch.autograd.function.FunctionCtx, grad_loss: torch.Tensor, _: torch.Tensor
     ) -> tuple[torch.Tensor | None, ...]:
+        """Scale the gradients."""
         # in place: these are as large as the parameters; a second backward would find them scaled
         gradients = [
             None if gradient is None else gradient.mul_(grad_loss).to(dtype)
