@@ -10,6 +10,8 @@ from hypothesis import settings
 
 # huggingface_hub reads it once, when it is first imported: no import above may do that
 os.environ["HF_HUB_OFFLINE"] = "1"
+# models of a few thousand parameters: threads would only wait for each other, several times longer on a busy machine
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # the same examples on every machine; no deadline, because the first call of a tokenizer is slow
 settings.register_profile("kdkit", derandomize=True, deadline=None)
@@ -30,6 +32,17 @@ def test_data() -> Path:
     if not folder:
         pytest.skip("KDKIT_TEST_DATA is not set: real tokenizers and texts are not available")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Compute on one core: tiny models gain nothing from more, and lose much where others compute too."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

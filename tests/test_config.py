@@ -115,7 +115,7 @@ def test_a_wrong_type_is_refused_with_path_and_value(path, value):
         ("train", "learning_rate", float("inf"), "finite"),
         ("train", "learning_rate", "1e999", "finite"),
         ("data", "document_separator", "", "at least 1 character"),
-        ("distill", "loss", "kl", "'overlap_kl' or 'projected_kl'"),
+        ("distill", "loss", "kl", "'gold', 'uld', 'cdm', got 'kl'"),
         ("train", "precision", "fp8", "'fp16' or 'bf16'"),
     ],
 )

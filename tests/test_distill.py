@@ -2,22 +2,26 @@
 
 import copy
 import json
-import subprocess
-import sys
-import textwrap
+import multiprocessing
+import os
+import socket
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from kdkit.distill import source
 from kdkit.distill import train as stage
+from kdkit.distill.stages import plan_stages
 from kdkit.distill.student import make_student
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.hardware import Hardware
 from kdkit.runs import Run
 from kdkit.teacher.progress import Progress
-from tests.tiny import CPU, make_config, make_data, make_run, make_teacher
+from tests.crossed import cut_unevenly
+from tests.tiny import CPU, make_config, make_data, make_run, make_teacher, make_trainer
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +62,7 @@ def test_student_and_baseline_see_the_same_data_in_the_same_order(finished, tmp_
     run = make_run(tmp_path)
     orders = []
     for asked in (teacher, None):
-        trainer = stage.make_trainer(config, run, data, asked, CPU, "student", steps=6)
+        trainer = make_trainer(config, run, data, asked)
         orders.append([batch["input_ids"].tolist() for batch in trainer.get_train_dataloader()])
     assert orders[0] == orders[1]
 
@@ -151,53 +155,35 @@ def test_gradient_checkpointing_changes_no_result(finished, tmp_path, precision)
     for checkpointing in (False, True):
         changed = config.train.model_copy(update={"gradient_checkpointing": checkpointing})
         run = make_run(tmp_path, f"{checkpointing}")
-        trainer = stage.make_trainer(
-            config.model_copy(update={"train": changed}), run, data, teacher, hardware, "student", steps=3
-        )
+        changed_config = config.model_copy(update={"train": changed})
+        trainer = make_trainer(changed_config, run, data, teacher, steps=3, hardware=hardware)
         trainer.train()
         assert next(trainer.model.parameters()).dtype == torch.float32
         losses.append([line["loss"] for line in trainer.state.log_history if "loss" in line])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
-@pytest.mark.parametrize("loss", ["overlap_kl", "projected_kl"])
-def test_the_loss_blends_token_by_token_and_leaves_unaligned_tokens_their_cross_entropy(finished, tmp_path, loss):
-    config, data, _, teacher, *_ = finished
-    chosen = config.distill.model_copy(update={"loss": loss, "kd_ratio": 0.9})
-    config = config.model_copy(update={"distill": chosen})
-    trainer = stage.make_trainer(config, make_run(tmp_path), data, teacher, CPU, "student", steps=1)
-    batch = trainer.data_collator([0, 1, 2])
-    got, _ = trainer.compute_step(trainer.model, batch, None)
-    logits = trainer.model(input_ids=batch["input_ids"]).logits
-    teacher_logits = teacher.model(input_ids=batch["teacher_input_ids"]).logits
-    total, tokens, aligned = 0.0, 0, 0
-    for row in range(3):
-        for i in range(batch["input_ids"].shape[1] - 1):
-            target, position = batch["labels"][row, i + 1].item(), batch["teacher_positions"][row, i].item()
-            if target == -100:
-                continue
-            value = -torch.log_softmax(logits[row, i], -1)[target].item()
-            if position != -1:
-                kd = trainer.divergence(logits[row, i][None], teacher_logits[row, position][None]).item()
-                value = 0.1 * value + 0.9 * kd
-                aligned += 1
-            total, tokens = total + value, tokens + 1
-    assert 0 < aligned < tokens
-    assert got.item() == pytest.approx(total / tokens, rel=1e-4)
-
-
 def test_heads_padded_beyond_the_tokenizer_are_cropped(finished, tmp_path):
     config, data, _, teacher, *_ = finished
-    trainer = stage.make_trainer(config, make_run(tmp_path), data, teacher, CPU, "student", steps=1)
-    batch = trainer.data_collator([0, 1])
-    _, expected = trainer.compute_step(trainer.model, batch, 20)
-    assert isinstance(trainer, DistillationTrainer)
-    padded = copy.deepcopy(trainer.model)
-    padded.resize_token_embeddings(len(data.student_tokenizer) + 7)
-    with torch.no_grad():
-        padded.get_output_embeddings().weight[len(data.student_tokenizer) :] = 50.0
-    _, got = trainer.compute_step(padded, batch, 20)
-    assert {k: v.item() for k, v in got.items()} == pytest.approx({k: v.item() for k, v in expected.items()})
+    student, (plan, *_) = make_student(config, data), plan_stages(config, data)
+    padded, padded_teacher = copy.deepcopy(student), copy.deepcopy(teacher.model)
+    for model, tokenizer in ((padded, data.student_tokenizer), (padded_teacher, data.teacher_tokenizer)):
+        model.resize_token_embeddings(len(tokenizer) + 7)
+        with torch.no_grad():
+            model.get_output_embeddings().weight[len(tokenizer) :] = 50.0
+    results = []
+    for name, model, asked in (("as it is", student, teacher.model), ("padded", padded, padded_teacher)):
+        asked, run = replace(teacher, model=asked), make_run(tmp_path, name)
+        trainer = stage.make_trainer(config, run, data, model, asked, CPU, "student", plan)
+        assert isinstance(trainer, DistillationTrainer)
+        loss, terms = trainer.compute_step(model, trainer.data_collator([0, 1]), 20)
+        loss.backward()
+        gradient = model.get_output_embeddings().weight.grad
+        results.append(({name: value.item() for name, value in terms.items()}, gradient))
+    (expected, gradient), (got, padded_gradient) = results
+    assert got == pytest.approx(expected)
+    assert torch.allclose(padded_gradient[: len(gradient)], gradient, atol=1e-6)
+    assert (padded_gradient[len(gradient) :] == 0).all()
 
 
 def test_a_loss_that_is_not_a_number_stops_the_training_with_its_step(finished, tmp_path, monkeypatch):
@@ -214,47 +200,71 @@ def test_a_loss_that_is_not_a_number_stops_the_training_with_its_step(finished, 
         stage.train_baseline(config, make_run(tmp_path), data, CPU)
 
 
-TWO_PROCESSES = """
-import json, sys
-from pathlib import Path
-from kdkit.distill.train import make_trainer
-from kdkit.runs import Run
-from tests.tiny import CPU, make_config, make_data, make_teacher
-
-folder = Path(sys.argv[1])
-config = make_config(folder, train={"batch_size": int(sys.argv[2]), "gradient_accumulation_steps": 2})
-data = make_data(config, folder)
-trainer = make_trainer(config, Run(folder / "run", folder / "cache"), data, make_teacher(data), CPU, "student", steps=4)
-trainer.train()
-if trainer.is_world_process_zero():
-    (folder / sys.argv[3]).write_text(json.dumps([line for line in trainer.state.log_history if "loss" in line]))
-"""
+SMALL = {"hidden_size": 16, "num_layers": 1, "intermediate_size": 32}
+CASES = {
+    "one tokenizer": {"student": {"build": SMALL | {"tokenizer": "teacher"}}, "distill": {"loss": "forward_kl"}},
+    "projected": {"distill": {"loss": "projected_kl"}},
+    "spans": {"distill": {"loss": "uld"}},
+    "cached": {"distill": {"loss": "projected_kl"}, "cache": {"enabled": True, "top_k": 16}},
+}
 
 
-def test_two_processes_of_two_equal_one_of_four(tmp_path):
+def train_cases(folder: Path, batch_size: int, name: str) -> dict[str, list[dict[str, float]]]:
+    """Train three steps of each case in this process, or in as many as there are; return what was logged."""
+    lines = {}
+    for case, changes in CASES.items():
+        config = make_config(folder, train={"batch_size": batch_size, "save_every": 100}, **changes)
+        data, run = cut_unevenly(make_data(config, folder)), Run(folder / "runs" / f"{name} {case}", folder / "cache")
+        teacher = source.open_teacher(config, run, data, CPU) if config.cache.enabled else make_teacher(data)
+        trainer = make_trainer(config, run, data, teacher, steps=3)
+        trainer.train()
+        lines[case] = [line for line in trainer.state.log_history if "loss" in line]
+    return lines
+
+
+def train_as_process(rank: int, folder: Path, port: int) -> None:
+    """Train as one of two processes; the first one writes what was logged."""
+    addresses = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= addresses | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    lines = train_cases(folder, 2, "two")
+    if rank == 0:
+        (folder / "two.json").write_text(json.dumps(lines))
+
+
+def test_two_processes_of_two_equal_one_of_four(tmp_path, monkeypatch):
     """Gloo on this machine; sequences are dealt out in turn, so the optimizer steps see the same ones."""
-    script = tmp_path / "train.py"
-    script.write_text(textwrap.dedent(TWO_PROCESSES))
-    make_data(make_config(tmp_path), tmp_path)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611"]
-    for command in ([*launch, script, tmp_path, "2", "two.json"], [sys.executable, script, tmp_path, "4", "one.json"]):
-        root = Path(__file__).parent.parent
-        environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        result = subprocess.run(
-            [str(part) for part in command], env=environment, capture_output=True, text=True, timeout=200
-        )
-        assert result.returncode == 0, result.stderr[-3000:]
-    two, one = (json.loads((tmp_path / name).read_text()) for name in ("two.json", "one.json"))
-    for name in ("loss", "grad_norm", "ce_loss", "kd_loss"):
-        assert [line[name] for line in two] == pytest.approx([line[name] for line in one], rel=1e-3), name
+    data = cut_unevenly(make_data(make_config(tmp_path), tmp_path))
+    monkeypatch.setattr(source, "prepare_teacher", lambda *_: make_teacher(data))
+    one = train_cases(tmp_path, 4, "one")  # builds the cache that the others read
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # a server that imports once and is forked: two fresh interpreters would import for longer than they train
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.crossed", "tests.tiny"])
+    processes = [
+        context.Process(target=train_as_process, args=(rank, tmp_path, port), daemon=True) for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=200)
+        assert process.exitcode == 0
+    two = json.loads((tmp_path / "two.json").read_text())
+    assert two.keys() == one.keys() == CASES.keys()
+    for case in CASES:
+        for name in ("loss", "grad_norm", "ce_loss", "kd_loss"):
+            expected = pytest.approx([line[name] for line in one[case]], rel=1e-3)
+            assert [line[name] for line in two[case]] == expected, (case, name)
 
 
-def test_count_steps_follows_the_epochs_unless_max_steps_is_set(finished):
+def test_without_stages_the_steps_follow_the_epochs_unless_max_steps_is_set(finished):
     config, data, *_ = finished
-    assert stage.count_steps(config, data) == 6
+    assert [plan.steps for plan in plan_stages(config, data)] == [6]
     epochs = config.train.model_copy(update={"max_steps": None, "num_train_epochs": 2.0})
     expected = -(-2 * len(data.train) // 8)
-    assert stage.count_steps(config.model_copy(update={"train": epochs}), data) == expected
+    assert [plan.steps for plan in plan_stages(config.model_copy(update={"train": epochs}), data)] == [expected]
 
 
 def test_weights_and_biases_gets_a_run_per_phase_without_network_or_key(finished, tmp_path, monkeypatch):

@@ -5,7 +5,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
+from kdkit.data.packing import PAD
 from kdkit.distill import train as stage
 from kdkit.errors import UserError
 from kdkit.evaluate.compression import count_bytes, count_parameters, measure_peak_memory, measure_speed
@@ -13,6 +15,8 @@ from kdkit.evaluate.evaluation import evaluate_run, load_students
 from kdkit.evaluate.language import gap_closed, paired_interval
 from kdkit.evaluate.retention import measure_retention
 from kdkit.teacher.scoring import Score
+from tests.crossed import cross_data
+from tests.references import plain_kl, softmax
 from tests.tiny import CPU, make_config, make_data, make_llama, make_run, make_teacher
 
 
@@ -84,6 +88,28 @@ def test_retention_does_not_depend_on_the_batch_size(trained):
         measure_retention(teacher.model, other, data, data.evaluation, batch_size=size, top_k=3) for size in (1, 64)
     )
     assert one["other"] == pytest.approx(all_at_once["other"], rel=1e-4)
+
+
+def test_retention_of_two_tokenizers_equals_a_slow_reference_where_the_same_token_follows(tmp_path):
+    data = cross_data(make_config(tmp_path), tmp_path)
+    teacher, student = make_teacher(data).model, make_llama(len(data.student_tokenizer), seed=5).eval()
+    windows = data.evaluation.first(6)
+    result = measure_retention(teacher, {"other": student}, data, windows, batch_size=4, top_k=3)["other"]
+    sums = np.zeros(3)
+    for row in range(len(windows)):
+        sides = (student, windows.student_ids[row]), (teacher, windows.teacher_ids[row])
+        with torch.no_grad():
+            student_logits, teacher_logits = (
+                model(input_ids=torch.from_numpy(ids[ids != PAD])[None].long()).logits[0] for model, ids in sides
+            )
+        for position in np.flatnonzero(windows.same_token[row]):
+            q = student_logits[position][data.overlap.student_ids].tolist()
+            p = teacher_logits[windows.teacher_positions[row, position]][data.overlap.teacher_ids].tolist()
+            best_q, best_p = (np.argsort(z)[::-1][:3].tolist() for z in (q, p))
+            sums += plain_kl(softmax(p, 1.0), softmax(q, 1.0)), len({*best_q} & {*best_p}) / 3, best_q[0] == best_p[0]
+    assert result["positions"] == windows.same_token.sum() > 10
+    expected = dict(zip(("kl_to_teacher", "top_k_overlap", "top_1_agreement"), sums / result["positions"], strict=True))
+    assert {name: result[name] for name in expected} == pytest.approx(expected, rel=1e-4)
 
 
 def test_parameters_and_bytes_count_tied_weights_once():

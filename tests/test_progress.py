@@ -61,6 +61,24 @@ def test_a_line_is_printed_and_recorded_when_nobody_watches(progress, capsys):
     assert len(recorded) == 1 and recorded[0].items() >= {"phase": "student", "step": 10, "loss": 2.5}.items()
 
 
+def test_a_later_stage_counts_on_from_the_steps_of_the_earlier_ones(progress, capsys):
+    progress, state = progress
+    progress.first_step, progress.total_steps = 40, 140
+    progress.on_log(None, state, None, {"loss": 2.5})
+    assert " 50/140 " in capsys.readouterr().out
+    assert progress.run.read_metrics()[0]["step"] == 50
+
+
+def test_a_later_stage_keeps_the_metrics_of_the_earlier_ones(progress):
+    progress, state = progress
+    for step in (30, 40, 45):
+        progress.run.append_metrics({"phase": "student", "step": step, "seconds": float(step), "loss": 1.0})
+    progress.first_step, state.global_step = 40, 0
+    progress.on_train_begin(None, state, None, model=None)
+    assert [line["step"] for line in progress.run.read_metrics()] == [30, 40]
+    assert progress.seconds == 40.0
+
+
 def test_skipped_optimizer_steps_are_counted(progress):
     progress, state = progress
     for skipped in (True, False, True):

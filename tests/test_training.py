@@ -1,18 +1,27 @@
-"""The conventions of every loss: shifted once, fp32, per token, reduced once per optimizer step."""
+"""The conventions of every loss: shifted once, fp32, per token, reduced once per optimizer step; cached as online."""
 
 import math
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from kdkit.config import Config
 from kdkit.data.packing import PAD, Windows
-from kdkit.distill.train import make_trainer
+from kdkit.data.prepare import PreparedData
+from kdkit.distill import source
+from kdkit.distill.objective import SAME_TOKENIZER
 from kdkit.runs import fingerprint
+from kdkit.settings import loss_options
 from kdkit.teacher.batches import IGNORE_INDEX, WindowCollator
+from kdkit.teacher.cache import CachedAnswers
+from kdkit.teacher.prepare import Teacher
 from kdkit.teacher.scoring import score_windows
 from kdkit.teacher.training import cross_entropy, masked_mean, shift_labels
-from tests.tiny import CPU, make_config, make_data, make_llama, make_run, make_teacher
+from tests.crossed import cross_data, cut_unevenly
+from tests.tiny import CPU, make_config, make_data, make_llama, make_run, make_teacher, make_trainer
 
 
 @pytest.fixture(scope="module")
@@ -103,42 +112,97 @@ def test_bits_per_byte_of_a_uniform_model_is_known():
     assert score.num_tokens == 2
 
 
-def trajectory(folder, batch_size, accumulation, with_teacher, loss="auto"):
-    """Train six steps of eight sequences and return what was logged and the final weights."""
-    student = {"build": {"vocab_size": 290, "hidden_size": 16, "num_layers": 1, "intermediate_size": 32}}
-    if loss == "forward_kl":
-        student["build"]["tokenizer"] = "teacher"
-    config = make_config(
-        folder,
-        train={"batch_size": batch_size, "gradient_accumulation_steps": accumulation},
-        distill={"loss": loss, "temperature": 2.0},
-        student=student,
-    )
-    data = make_data(config, folder)
-    run = make_run(folder, fingerprint(batch_size, with_teacher, loss))
-    teacher = make_teacher(data) if with_teacher else None
-    trainer = make_trainer(config, run, data, teacher, CPU, "student", steps=6)
-    trainer.train()
-    return [entry for entry in trainer.state.log_history if "loss" in entry], trainer.model
+@dataclass(frozen=True)
+class Lesson:
+    """A teacher, text for it and its student, and what was trained on them so far."""
+
+    folder: Path
+    same: tuple[PreparedData, Teacher]
+    """One tokenizer."""
+    crossed: tuple[PreparedData, Teacher]
+    """Two, neither finer than the other."""
+    done: dict[str, tuple[list[dict[str, float]], dict[str, torch.Tensor]]] = field(default_factory=dict)
+
+    def configure(self, loss: str | None, batch_size: int = 8, accumulation: int = 1, **changes) -> Config:
+        distill = {"loss": loss or "auto", "temperature": 1.0 if loss in ("alm", "auto") else 2.0}
+        steps = {"batch_size": batch_size, "gradient_accumulation_steps": accumulation, "save_every": 100}
+        return make_config(self.folder, train=steps, distill=distill, **changes)
+
+    def data_for(self, loss: str | None) -> tuple[PreparedData, Teacher]:
+        return self.same if loss in SAME_TOKENIZER else self.crossed
+
+    def train(self, config: Config, data: PreparedData, teacher: object) -> tuple[list[dict[str, float]], dict]:
+        """Train three steps of eight sequences; return what was logged and the final weights."""
+        key = fingerprint(config.model_dump(), data.key, teacher is None)
+        if key not in self.done:
+            trainer = make_trainer(config, make_run(self.folder, key), data, teacher, steps=3)
+            trainer.train()
+            lines = [entry for entry in trainer.state.log_history if "loss" in entry]
+            self.done[key] = lines, trainer.model.state_dict()
+        return self.done[key]
+
+    def trajectory(self, loss: str | None, batch_size: int, accumulation: int) -> tuple[list[dict[str, float]], dict]:
+        """Train with a loss; None: without a teacher."""
+        data, teacher = self.data_for(loss)
+        return self.train(self.configure(loss, batch_size, accumulation), data, teacher if loss else None)
+
+
+@pytest.fixture(scope="module")
+def lesson(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lesson")
+    same = cut_unevenly(make_data(make_config(folder, student={"build": {"tokenizer": "teacher"}}), folder))
+    crossed = cut_unevenly(cross_data(make_config(folder), folder))
+    return Lesson(folder, (same, make_teacher(same)), (crossed, make_teacher(crossed)))
 
 
 @pytest.mark.parametrize(
-    ("with_teacher", "loss"), [(False, "auto"), (True, "overlap_kl"), (True, "projected_kl"), (True, "forward_kl")]
+    ("loss", "batch_size"),
+    [
+        *((loss, 2) for loss in (None, *loss_options())),
+        *((loss, 1) for loss in (None, "forward_kl", "overlap_kl", "projected_kl")),
+    ],
 )
-def test_one_batch_of_eight_equals_eight_of_one_in_loss_and_gradient_norm(tmp_path, with_teacher, loss):
-    whole, first = trajectory(tmp_path, 8, 1, with_teacher, loss)
-    parts, second = trajectory(tmp_path, 1, 8, with_teacher, loss)
-    names = ["loss", "grad_norm", "ce_loss"] + ["kd_loss"] * with_teacher
+def test_one_batch_of_eight_equals_several_smaller_in_loss_and_gradient_norm(lesson, loss, batch_size):
+    whole, first = lesson.trajectory(loss, 8, 1)
+    parts, second = lesson.trajectory(loss, batch_size, 8 // batch_size)
+    assert len(whole) == len(parts) == 3
+    names = ["loss", "grad_norm", "ce_loss"] + ["kd_loss"] * (loss is not None)
     for name in names:
         a, b = np.array([line[name] for line in whole]), np.array([line[name] for line in parts])
         assert a == pytest.approx(b, rel=2e-4), name
         # a one-sided drift is the signature of a wrong divisor, even when it is small
         assert abs(np.mean((a - b) / a)) < 1e-4, name
-    for a, b in zip(first.parameters(), second.parameters(), strict=True):
-        assert torch.allclose(a, b, atol=2e-4)
+    assert all(torch.allclose(value, second[name], atol=2e-4) for name, value in first.items())
 
 
-def test_with_one_tokenizer_the_loss_is_the_weighted_sum_of_its_terms(tmp_path):
-    lines, _ = trajectory(tmp_path, 4, 2, True, "forward_kl")
-    for line in lines:
+@pytest.mark.parametrize("loss", ["forward_kl", "alm"])
+def test_where_the_teacher_is_asked_everywhere_the_loss_is_the_weighted_sum_of_its_terms(lesson, loss):
+    for line in lesson.trajectory(loss, 8, 1)[0]:
         assert line["loss"] == pytest.approx(0.5 * line["ce_loss"] + 0.5 * line["kd_loss"], rel=1e-4)
+
+
+CACHES = {
+    "forward_kl": {"mode": "top_k", "top_k": 320, "tail": "keep_mass"},
+    "jsd": {"mode": "top_k", "top_k": 320},
+    "projected_kl": {"mode": "top_k", "top_k": 290},
+    "overlap_kl": {"mode": "top_k", "top_k": None},
+    "alm": {"mode": "true_token"},
+}
+
+
+@pytest.mark.parametrize("loss", CACHES)
+def test_training_from_a_cache_of_everything_equals_training_with_the_teacher(lesson, loss, monkeypatch):
+    (data, teacher), cache = lesson.data_for(loss), CACHES[loss]
+    if "top_k" in cache:
+        cache = cache | {"top_k": cache["top_k"] or len(data.overlap.student_ids)}
+    config = lesson.configure(loss, 2, 4, cache=cache | {"enabled": True, "samples_per_chunk": 8})
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "prepare_teacher", lambda *_: teacher)
+        answers = source.open_teacher(config, make_run(lesson.folder, f"cache {loss}"), data, CPU)
+    assert isinstance(answers, CachedAnswers)
+    cached, _ = lesson.train(config, data, answers)
+    online, _ = lesson.trajectory(loss, 2, 4)
+    for name, tolerance in (("loss", 2e-3), ("ce_loss", 1e-4), ("grad_norm", 5e-3), ("kd_loss", 5e-3)):
+        # a kept log-probability is rounded to a sixteenth of a nat
+        expected = pytest.approx([line[name] for line in online], abs=tolerance)
+        assert [line[name] for line in cached] == expected, name

@@ -76,6 +76,13 @@ def make_teacher(data: PreparedData, seed: int = 1) -> Teacher:
     return Teacher(Qwen3MoeForCausalLM(architecture).eval().requires_grad_(False), "tiny", True)
 
 
+def save_teacher(data: PreparedData, folder: Path, seed: int = 1) -> Path:
+    """Save an untrained teacher with the data's teacher tokenizer to a folder that `teacher.path` can name."""
+    make_teacher(data, seed).model.save_pretrained(folder)
+    data.teacher_tokenizer.save_pretrained(folder)
+    return folder
+
+
 def make_trainer(
     config: Config,
     run: Run,
