@@ -122,15 +122,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trl", default="")
     parser.add_argument("--repeat", type=int, default=1)
-    parser.add_argument("--one", default="")
+    parser.add_argument("--one", default="", help="run one row in this process and print it")
+    parser.add_argument("--rows", nargs="+", default=[settings.name for settings in DENSE] + list(TAILS))
     arguments = parser.parse_args()
     if arguments.one:
         print_row(sparse_row(arguments.one) if arguments.one in TAILS else dense_row(arguments.one))
         return
     commands = [[sys.executable, "-m", "benchmarks.peers.dense"]]
     commands += [[arguments.trl, "-m", "benchmarks.peers.trl_divergence"]] if arguments.trl else []
-    names = [settings.name for settings in DENSE] + list(TAILS)
-    commands += [[sys.executable, "-m", "benchmarks.divergence_memory", "--one", name] for name in names]
+    commands += [[sys.executable, "-m", "benchmarks.divergence_memory", "--one", name] for name in arguments.rows]
     rows = [_median([call(command) for _ in range(arguments.repeat)]) for command in commands]
     for values in rows:
         values["time / dense"] = values["seconds"] / rows[0]["seconds"]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from kdkit.config import Config
 from kdkit.distill import source
 from kdkit.distill import train as stage
 from kdkit.distill.stages import plan_stages
@@ -209,11 +210,15 @@ CASES = {
 }
 
 
-def train_cases(folder: Path, batch_size: int, name: str) -> dict[str, list[dict[str, float]]]:
+def configure_cases(folder: Path, batch_size: int) -> dict[str, Config]:
+    train = {"batch_size": batch_size, "save_every": 100}
+    return {case: make_config(folder, train=train, **changes) for case, changes in CASES.items()}
+
+
+def train_cases(configs: dict[str, Config], folder: Path, name: str) -> dict[str, list[dict[str, float]]]:
     """Train three steps of each case in this process, or in as many as there are; return what was logged."""
     lines = {}
-    for case, changes in CASES.items():
-        config = make_config(folder, train={"batch_size": batch_size, "save_every": 100}, **changes)
+    for case, config in configs.items():
         data, run = cut_unevenly(make_data(config, folder)), Run(folder / "runs" / f"{name} {case}", folder / "cache")
         teacher = source.open_teacher(config, run, data, CPU) if config.cache.enabled else make_teacher(data)
         trainer = make_trainer(config, run, data, teacher, steps=3)
@@ -222,11 +227,11 @@ def train_cases(folder: Path, batch_size: int, name: str) -> dict[str, list[dict
     return lines
 
 
-def train_as_process(rank: int, folder: Path, port: int) -> None:
+def train_as_process(rank: int, configs: dict[str, Config], folder: Path, port: int) -> None:
     """Train as one of two processes; the first one writes what was logged."""
     addresses = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ |= addresses | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    lines = train_cases(folder, 2, "two")
+    lines = train_cases(configs, folder, "two")
     if rank == 0:
         (folder / "two.json").write_text(json.dumps(lines))
 
@@ -235,7 +240,7 @@ def test_two_processes_of_two_equal_one_of_four(tmp_path, monkeypatch):
     """Gloo on this machine; sequences are dealt out in turn, so the optimizer steps see the same ones."""
     data = cut_unevenly(make_data(make_config(tmp_path), tmp_path))
     monkeypatch.setattr(source, "prepare_teacher", lambda *_: make_teacher(data))
-    one = train_cases(tmp_path, 4, "one")  # builds the cache that the others read
+    one = train_cases(configure_cases(tmp_path, 4), tmp_path, "one")  # builds the cache that the others read
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -243,9 +248,9 @@ def test_two_processes_of_two_equal_one_of_four(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.crossed", "tests.tiny"])
-    processes = [
-        context.Process(target=train_as_process, args=(rank, tmp_path, port), daemon=True) for rank in range(2)
-    ]
+    # made here once: making a configuration writes the corpus
+    arguments = configure_cases(tmp_path, 2), tmp_path, port
+    processes = [context.Process(target=train_as_process, args=(rank, *arguments), daemon=True) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:

@@ -18,7 +18,7 @@ ChunkLoss = Callable[[torch.Tensor, slice], tuple[torch.Tensor, torch.Tensor]]
 """From the logits of some rows (fp32, c v, may be overwritten) and which rows these are to the terms of their
 weighted loss, m (raw sums to log; the first one is the loss), and its gradient by the logits, c v."""
 
-CHUNK_BYTES = {"cpu": 2**24, "cuda": 2**27}
+CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**27}
 """Size of one chunk of logits: small for the memory's sake, large enough for an efficient product."""
 BLOCK_BYTES = {"cpu": 2**22, "cuda": 2**27}
 """Size of the blocks in which a chunk's rows are worked on: they stay in a CPU's cache from one operation
@@ -27,7 +27,7 @@ to the next, which makes the elementwise part several times faster."""
 
 def rows_per_chunk(vocab_size: int, device: torch.device) -> int:
     """Return how many rows of fp32 logits make a chunk."""
-    return max(1, CHUNK_BYTES.get(device.type, 2**24) // (4 * vocab_size))
+    return max(1, CHUNK_BYTES.get(device.type, 2**25) // (4 * vocab_size))
 
 
 def blocks_of(logits: torch.Tensor) -> list[slice]:
