@@ -5,8 +5,8 @@
 The demo pair: answers of its teacher on held-out text, compared with its whole rows at the same positions.
 `reconstruction` is KL(p || what the record says), the rest spread evenly; `loss error` and `gradient error` compare
 forward KL of a student (trained, if a folder is given) with its dense value: nats, and relative L2. `bytes` are those
-of the file on disk per position, of DistillKit's records as they are laid out. Also: the builder's time against the bare
-teacher's, and the speed of reading against that of a training student.
+of the file on disk per position, of DistillKit's records as they are laid out. Also: the builder's time against the
+bare teacher's, and the speed of reading against that of a training student.
 """
 
 import argparse

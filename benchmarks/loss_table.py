@@ -3,8 +3,8 @@
     python -m benchmarks.loss_table [--seeds 0 1 2] [--losses projected_kl alm] [-p SECTION.KEY=VALUE ...]
 
 Losses for two tokenizers train the demo's student; divergences that need one tokenizer train a student of the same
-shape that shares the teacher's, beside a baseline of its own. `gap closed` is (baseline - student) / (baseline - teacher) on
-all held-out text. Results are written after every training, so a stopped call keeps what it has.
+shape that shares the teacher's, beside a baseline of its own. `gap closed` is (baseline - student) / (baseline -
+teacher) on all held-out text. Results are written after every training, so a stopped call keeps what it has.
 """
 
 import argparse

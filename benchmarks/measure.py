@@ -166,7 +166,9 @@ def versions() -> dict[str, Any]:
 def write_results(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write rows with the command and the versions as JSON, and print them as a table."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"command": sys.argv, "versions": versions(), "rows": rows}, indent=1))
+    path.write_text(
+        json.dumps({"command": [Path(word).name for word in sys.argv], "versions": versions(), "rows": rows}, indent=1)
+    )
     print_table(rows)
 
 

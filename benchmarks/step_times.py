@@ -92,7 +92,9 @@ def main() -> None:
         }
         for name, values in seconds.items()
     ]
-    write_results(RESULTS, [values | {"config": arguments.config, "versions": versions()} for values in rows])
+    write_results(
+        RESULTS, [values | {"config": Path(arguments.config).name, "versions": versions()} for values in rows]
+    )
 
 
 if __name__ == "__main__":

@@ -458,7 +458,6 @@ def test_masked_positions_get_zero_gradient_and_have_no_part_in_the_loss(pairs, 
     assert again.tolist() == pytest.approx(terms.tolist())
 
 
-@pytest.mark.xfail(strict=True, reason="loss_of replaces masked targets by token 0, and cdm takes that for the text")
 def test_cdm_aligns_positions_by_the_text_where_it_is_masked_too(folder, pairs, tmp_path):
     pair = pairs["crossed"]
     config = make_config(folder, distill={"loss": "cdm"})

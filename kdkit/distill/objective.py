@@ -82,7 +82,12 @@ class Objective:
         return self.kd_ratio > 0.0
 
     def loss_of(
-        self, spans: Spans, targets: torch.Tensor, answers: Answers | None, num_items: float
+        self,
+        spans: Spans,
+        targets: torch.Tensor,
+        answers: Answers | None,
+        num_items: float,
+        tokens: torch.Tensor | None = None,
     ) -> tuple[ChunkLoss, list[slice]]:
         """Make the loss of a batch: token by token, cross-entropy and the teacher's term are blended.
 
@@ -94,6 +99,7 @@ class Objective:
             targets: int64, a: what each student row predicts; `IGNORE_INDEX` for rows in no loss.
             answers: what the teacher says; None where it is not asked.
             num_items: tokens of the whole optimizer step.
+            tokens: int64, a: what the text goes on with, also at rows in no loss; None: `targets` without them.
 
         Returns:
             The chunk loss, and the chunks of student rows that it is to be called with.
@@ -117,7 +123,7 @@ class Objective:
         raw_spans = torch.zeros(len(spans.student_starts) - 1)
         raw_spans[asked] = spans.student_lengths[asked].float() / num_items
         raw_spans = raw_spans.to(raw.device)
-        values_of = self.span_loss.bind(spans, targets, answers)
+        values_of = self.span_loss.bind(spans, targets if tokens is None else tokens, answers)
         teacher = span_loss(values_of, spans.student_starts, counted, self.kd_ratio * raw_spans, raw_spans)
         return blend(teacher, cross_entropy(targets, weights, raw)), chunks
 

@@ -56,6 +56,7 @@ class DistillationTrainer(LanguageModelTrainer):
         targets = shift_labels(inputs["labels"]).flatten().index_select(0, rows)
         answers = self.teacher.answer(inputs, targets.device) if self.objective.asks_teacher else None
         num_items = count_items(int((targets != IGNORE_INDEX).sum()), num_items_in_batch)
-        chunk_loss, chunks = self.objective.loss_of(spans, targets, answers, num_items)
+        tokens = shift_labels(inputs["input_ids"]).flatten().index_select(0, rows)
+        chunk_loss, chunks = self.objective.loss_of(spans, targets, answers, num_items, tokens)
         loss, terms = chunked_loss(self.hidden_rows(model, inputs, rows), self.head, chunk_loss, chunks)
         return loss, {"ce_loss": terms[1], "kd_loss": terms[2]}
