@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdkit.teacher.chunked import chunked_loss, cross_entropy_chunk, even_chunks, rows_per_chunk
+from kdkit.teacher.chunked import CHUNK_BYTES, chunked_loss, cross_entropy_chunk, even_chunks, rows_per_chunk
 from kdkit.teacher.heads import Head
 from tests.memory import Allocations
 from tests.references import random_logits
@@ -202,7 +202,7 @@ def test_even_chunks_cover_the_rows_in_order(num_rows, size, expected):
 
 def test_a_chunk_of_a_vocabulary_larger_than_memory_still_has_a_row():
     assert rows_per_chunk(2**40, torch.device("cpu")) == 1
-    assert rows_per_chunk(151_936, torch.device("cpu")) * 151_936 * 4 <= 2**24
+    assert rows_per_chunk(151_936, torch.device("cpu")) * 151_936 * 4 <= CHUNK_BYTES["cpu"]
     assert rows_per_chunk(151_936, torch.device("cuda")) > rows_per_chunk(151_936, torch.device("cpu"))
 
 
