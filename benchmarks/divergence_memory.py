@@ -3,8 +3,9 @@
     python -m benchmarks.divergence_memory [--trl PYTHON] [--repeat 3]
 
 Student width 576, teacher width 1,024, vocabulary 49,152, 4,096 tokens, fp32. Every row is a process of its own, one
-after the other; with `--repeat` each row is the run with the median time. `--trl` names a Python that has
-trl==1.16.0; without it TRL's row is left out, and the table says so. Ratios are to the dense row of the same call.
+after the other. A shared machine's speed changes within minutes, so the dense row is run again before every second
+row, and a row's ratio is to the mean of the dense runs before and after it; with `--repeat` the median ratio counts.
+`--trl` names a Python that has trl==1.16.0; without it TRL's row is left out, and the table says so.
 """
 
 import argparse
@@ -128,16 +129,29 @@ def main() -> None:
     if arguments.one:
         print_row(sparse_row(arguments.one) if arguments.one in TAILS else dense_row(arguments.one))
         return
-    commands = [[sys.executable, "-m", "benchmarks.peers.dense"]]
-    commands += [[arguments.trl, "-m", "benchmarks.peers.trl_divergence"]] if arguments.trl else []
+    dense = [sys.executable, "-m", "benchmarks.peers.dense"]
+    commands = [[arguments.trl, "-m", "benchmarks.peers.trl_divergence"]] if arguments.trl else []
     commands += [[sys.executable, "-m", "benchmarks.divergence_memory", "--one", name] for name in arguments.rows]
-    rows = [_median([call(command) for _ in range(arguments.repeat)]) for command in commands]
-    for values in rows:
-        values["time / dense"] = values["seconds"] / rows[0]["seconds"]
-        values["dense / memory"] = rows[0]["peak_mb"] / values["peak_mb"]
+    rounds = [run_round(dense, commands) for _ in range(arguments.repeat)]
     if not arguments.trl:
         print("TRL was left out: --trl names no Python that has it")
-    write_results(RESULTS, rows)
+    write_results(RESULTS, [_median(list(runs)) for runs in zip(*rounds, strict=True)])
+
+
+def run_round(dense: list[str], commands: list[list[str]]) -> list[dict[str, Any]]:
+    """Run every row once, two of them between one dense run and the next; the dense row comes first."""
+    before, rows = call(dense), []
+    first = before | {"time / dense": 1.0, "dense / memory": 1.0}
+    for pair in (commands[i : i + 2] for i in range(0, len(commands), 2)):
+        found = [call(command) for command in pair]
+        after = call(dense)
+        for values in found:
+            values["time / dense"] = values["seconds"] / ((before["seconds"] + after["seconds"]) / 2)
+            values["dense / memory"] = before["peak_mb"] / values["peak_mb"]
+            print_row(values)
+        rows += found
+        before = after
+    return [first, *rows]
 
 
 def call(command: list[str]) -> dict[str, Any]:
@@ -147,9 +161,11 @@ def call(command: list[str]) -> dict[str, Any]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def _median(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    middle = statistics.median_low(values["seconds"] for values in rows)
-    return next(values for values in rows if values["seconds"] == middle)
+def _median(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the run whose ratio (of the dense row: whose time) is the median."""
+    column = "time / dense" if runs[0]["time / dense"] != 1.0 else "seconds"
+    middle = statistics.median_low(values[column] for values in runs)
+    return next(values for values in runs if values[column] == middle)
 
 
 if __name__ == "__main__":

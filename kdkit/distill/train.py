@@ -30,6 +30,7 @@ from kdkit.teacher.asking import CachedTeacher, OnlineTeacher
 from kdkit.teacher.batches import WindowCollator
 from kdkit.teacher.cache import CachedAnswers
 from kdkit.teacher.difficulty import teacher_entropy, teacher_loss
+from kdkit.teacher.loading import no_bar
 from kdkit.teacher.prepare import Teacher, identify_teacher, prepare_teacher
 from kdkit.teacher.progress import Curve, Progress
 from kdkit.teacher.scoring import score_windows
@@ -270,7 +271,8 @@ def _load_finished(folder: Path, student: PreTrainedModel, stage: Stage) -> bool
         weights = folder / f"checkpoint-{stage.steps}"
         if last_checkpoint(folder) != str(weights):
             return False
-    saved = AutoModelForCausalLM.from_pretrained(weights, dtype=student.dtype, local_files_only=True)
+    with no_bar():
+        saved = AutoModelForCausalLM.from_pretrained(weights, dtype=student.dtype, local_files_only=True)
     student.load_state_dict(saved.state_dict())
     return True
 

@@ -1,10 +1,13 @@
 """Loading a causal LM: safetensors only, checked against its tokenizer and the length it must read."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
 
 from kdkit.errors import UserError
 from kdkit.hub import explain_load_error, hub_is_reachable, is_local_path, resolve_model_path
@@ -67,9 +70,10 @@ def load_causal_lm(
     try:
         config = AutoConfig.from_pretrained(name, **shared)
         experts = {"experts_implementation": experts_implementation(device)} if num_experts(config) else {}
-        model, report = AutoModelForCausalLM.from_pretrained(
-            name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **experts, **shared
-        )
+        with no_bar() if is_local_path(name) else nullcontext():
+            model, report = AutoModelForCausalLM.from_pretrained(
+                name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **experts, **shared
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise explain_load_error(error, name, key, "causal LM with safetensors weights") from None
     if report["missing_keys"]:
@@ -80,6 +84,18 @@ def load_causal_lm(
             f"({', '.join(missing[:3])}, ...); the weights belong to another architecture than config.json"
         )
     return model.to(device).eval()
+
+
+@contextmanager
+def no_bar() -> Iterator[None]:
+    """Hide transformers' bar while weights are read from a folder: a download deserves one, a second of reading not."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def num_experts(config: object) -> int:
