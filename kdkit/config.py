@@ -22,9 +22,11 @@ from kdkit.settings import (
     OpenShare,
     ParameterRule,
     Positive,
+    RouterConfig,
     Section,
     Share,
     StageSettings,
+    TermWeights,
     loss_options,
 )
 from kdkit.values import apply_override, flatten, resolve_aliases, suggest_key
@@ -121,6 +123,8 @@ class TeacherConfig(Section):
     """Run code that comes with the model; leave it off unless you have read that code."""
     max_length: Count | None = None
     """Longest teacher sequence in tokens; null: twice `data.max_length` (the tokenizers differ)."""
+    others: list[str] = Field(default_factory=list)
+    """More teachers with the same tokenizer, by hub name or folder, that the router weighs against `path`."""
     top_k: Count = 8
     """Tokens whose summed probability the probe reports as `mass covered by top-k`."""
     build: BuildTeacherConfig = BuildTeacherConfig()
@@ -174,28 +178,19 @@ class DistillConfig(Section):
     teacher cannot be asked (other tokenizer) keep their whole cross-entropy. Alias: `alpha_kd`."""
     temperature: Positive = 1.0
     """Softmax temperature of both models in the kd term, which is multiplied by its square."""
+    weights: TermWeights = TermWeights()
+    """Weights of the teacher's signal in its parts: `kd = logits * loss + feature * ... + contrastive * ...`."""
+    balance: bool = False
+    """Scale every part but the logits to the size of cross-entropy, by running means of both."""
+    layer_map: str | dict[str, Any] = "auto"
+    """`{teacher layer: student layer}`, or such a map per teacher by its path, or a .json file with either;
+    `auto`: proportional, first to first and last to last."""
+    attention_heads: Literal["mean", "mapped"] = "mean"
+    """Compare attention maps averaged over heads, or head by head (proportional)."""
+    contrastive_temperature: Positive = 0.1
+    """Temperature of the contrastive part."""
     equal_time_baseline: bool = True
     """Also train the baseline for the student's wall time (more steps, no teacher)."""
-
-
-class RouterConfig(Section):
-    """Settings of the student-aware router. Recorded with the run; no stage reads them yet."""
-
-    learning_rate: Positive = 1.0e-4
-    """Learning rate of the router's own optimizer. Alias: `router_lr`."""
-    initial_top_k: Count = 1
-    """Experts that a token is routed to at the start."""
-    final_top_k: Count = 4
-    """Experts that a token is routed to at the end."""
-
-    @model_validator(mode="after")
-    def _order(self) -> "RouterConfig":
-        if self.initial_top_k > self.final_top_k:
-            raise UserError(
-                f"router.initial_top_k: expected at most router.final_top_k = {self.final_top_k}, "
-                f"got {self.initial_top_k}; the schedule grows, so swap the two"
-            )
-        return self
 
 
 class TrainConfig(Section):

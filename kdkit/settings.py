@@ -24,6 +24,7 @@ def _number(value: object) -> object:
 
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0.0)]
+NotNegative = Annotated[Number, Field(ge=0.0)]
 Share = Annotated[Number, Field(ge=0.0, le=1.0)]
 OpenShare = Annotated[Number, Field(gt=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -202,6 +203,83 @@ class CacheConfig(Section):
     only the kept terms of the sum; or the kept ones taken for all."""
     samples_per_chunk: Count = 64
     """Sequences that are written, checked and repaired together."""
+
+
+class TermWeights(Section):
+    """Shares of the five parts of the teacher's signal; a part with weight 0 is not computed."""
+
+    logits: NotNegative = 1.0
+    """What the teacher predicts: `distill.loss`."""
+    feature: NotNegative = 0.0
+    """The last mapped layer's hidden states, through a projection."""
+    attention: NotNegative = 0.0
+    """Attention maps of the mapped layers."""
+    layerwise: NotNegative = 0.0
+    """Hidden states of all mapped layers, deeper ones weighing more."""
+    contrastive: NotNegative = 0.0
+    """Telling the teacher's state at a place from its states at other places of the sequence (InfoNCE)."""
+
+    @model_validator(mode="after")
+    def _something(self) -> "TermWeights":
+        if not any(value for _, value in self):
+            raise UserError(
+                "distill.weights: expected at least one weight above 0, got only zeros; "
+                "for training without a teacher's signal set distill.kd_ratio=0"
+            )
+        return self
+
+
+class RouterConfig(Section):
+    """How a mixture-of-experts teacher is routed while it teaches, or what is mixed of a dense one."""
+
+    kind: Literal["none", "all_experts", "knowledge_augmentation", "student_aware_routing", "student_aware"] = "none"
+    """`none`: the teacher's own routing; `all_experts`: all, weighed by its gates; `knowledge_augmentation`: several
+    passes with experts drawn by the gates; `student_aware_routing`: gates trained towards the student;
+    `student_aware`: that, plus what the student's own state says about capacity, gap and each expert."""
+    sources: Literal["auto", "experts", "layers", "teachers"] = "auto"
+    """What is routed over: experts of a MoE teacher, last layers of a dense one (`num_layers`), or
+    `teacher.path` and `teacher.others`; `auto`: teachers if there are several, else experts."""
+    num_layers: Count = 4
+    """Last layers of a dense teacher that `sources: layers` mixes."""
+    learning_rate: Positive = 1.0e-4
+    """Learning rate of the router's own optimizer (AdamW, clipped at 1). Alias: `router_lr`."""
+    update_every: Count = 4
+    """Optimizer steps between updates of the router."""
+    training_top_k: Count | None = None
+    """Experts in the pass that trains the router; null: all, without which experts out of the top get no gradient."""
+    direction: Literal["student_teacher", "teacher_student"] = "student_teacher"
+    """What the router lowers: KL(student || teacher), as published, or KL(teacher || student), as in the paper's code."""
+    balance_weight: NotNegative = 0.01
+    """Weight of the squared coefficient of variation of the experts' importance."""
+    anchor: Literal["kl", "l2"] = "kl"
+    """What holds the router to the initial one: KL between the routings, or the distance of the weights."""
+    anchor_weight: NotNegative = 1.0
+    """Weight of the anchor; without it the router goes where the student already agrees."""
+    num_passes: Annotated[int, Field(ge=2)] = 2
+    """Passes of knowledge augmentation; the loss is their mean."""
+    augmentation_rate: Share = 0.05
+    """Probability that a token's experts are drawn in a layer, and not its top ones (knowledge augmentation)."""
+    progressive: bool = True
+    """Let `student_aware` grow from `initial_top_k` to `final_top_k` and anneal its temperature; false: final values."""
+    initial_top_k: Count = 1
+    """Sources a token is routed to at the start (`student_aware`)."""
+    final_top_k: Count = 4
+    """Sources a token is routed to at the end (`student_aware`)."""
+    initial_temperature: Positive = 2.0
+    """Temperature of the routing's softmax at the start (`student_aware`)."""
+    final_temperature: Positive = 1.0
+    """Temperature at the end (`student_aware`)."""
+    schedule_share: Annotated[Number, Field(gt=0.0, le=1.0)] = 0.8
+    """Share of the training after which both have their final values."""
+
+    @model_validator(mode="after")
+    def _order(self) -> "RouterConfig":
+        if self.initial_top_k > self.final_top_k:
+            raise UserError(
+                f"router.initial_top_k: expected at most router.final_top_k = {self.final_top_k}, "
+                f"got {self.initial_top_k}; the schedule grows, so swap the two"
+            )
+        return self
 
 
 class ParameterRule(Section):
