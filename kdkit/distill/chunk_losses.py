@@ -184,6 +184,23 @@ def span_loss(
     return teacher_loss
 
 
+def average(losses: list[TeacherLoss]) -> TeacherLoss:
+    """Take the mean of what several passes of a teacher say about the same rows."""
+    if len(losses) == 1:
+        return losses[0]
+
+    def teacher_loss(
+        logits: torch.Tensor, rows: slice, _: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        terms, local, gradient = losses[0](logits, rows, False)
+        for loss in losses[1:]:
+            more_terms, _, more = loss(logits, rows, False)
+            terms, gradient = terms + more_terms, gradient.add_(more)
+        return terms / len(losses), local, gradient.div_(len(losses))
+
+    return teacher_loss
+
+
 def blend(teacher: TeacherLoss, ce: ChunkLoss) -> ChunkLoss:
     """Add what the teacher says to cross-entropy."""
 

@@ -12,6 +12,8 @@ from kdkit.data.grouping import group_tokens
 from kdkit.data.prepare import PreparedData
 from kdkit.distill.chunk_losses import (
     Asked,
+    TeacherLoss,
+    average,
     blend,
     cross_entropy,
     dense_divergence,
@@ -85,7 +87,7 @@ class Objective:
         self,
         spans: Spans,
         targets: torch.Tensor,
-        answers: Answers | None,
+        answers: Answers | tuple[Answers, ...] | None,
         num_items: float,
         tokens: torch.Tensor | None = None,
     ) -> tuple[ChunkLoss, list[slice]]:
@@ -97,7 +99,7 @@ class Objective:
 
         Args:
             targets: int64, a: what each student row predicts; `IGNORE_INDEX` for rows in no loss.
-            answers: what the teacher says; None where it is not asked.
+            answers: what the teacher says, or its passes, whose losses are averaged; None where it is not asked.
             num_items: tokens of the whole optimizer step.
             tokens: int64, a: what the text goes on with, also at rows in no loss; None: `targets` without them.
 
@@ -107,9 +109,10 @@ class Objective:
         counted = targets != IGNORE_INDEX
         targets = targets.clamp(min=0)
         raw = counted.float() / num_items
-        width = max(self.student_size, answers.head.vocab_size if isinstance(answers, DenseAnswers) else 0)
+        passes = answers if isinstance(answers, tuple) else () if answers is None else (answers,)
+        width = max([self.student_size, *(part.head.vocab_size for part in passes if isinstance(part, DenseAnswers))])
         chunks = list(chunk_spans(spans, rows_per_chunk(width, targets.device)))
-        if answers is None:
+        if not passes:
             return cross_entropy(targets, raw, raw), chunks
         asked = self._asked_spans(spans, counted.cpu())
         rows = _rows_of(spans, asked) if self.span_loss else spans.student_starts[asked]
@@ -117,15 +120,19 @@ class Objective:
         weights = raw.clone() if self.ce_elsewhere else torch.zeros_like(raw)
         weights[rows] = raw[rows] * (1.0 - self.kd_ratio)
         if self.span_loss is None:
-            return self._blend_divergence(spans, asked, answers, num_items, (targets, weights, raw)), chunks
+            return self._blend_divergence(spans, asked, passes, num_items, (targets, weights, raw)), chunks
         if self.span_loss.by_sequence:
             chunks = list(chunk_sequences(spans))
         raw_spans = torch.zeros(len(spans.student_starts) - 1)
         raw_spans[asked] = spans.student_lengths[asked].float() / num_items
         raw_spans = raw_spans.to(raw.device)
-        values_of = self.span_loss.bind(spans, targets if tokens is None else tokens, answers)
-        teacher = span_loss(values_of, spans.student_starts, counted, self.kd_ratio * raw_spans, raw_spans)
-        return blend(teacher, cross_entropy(targets, weights, raw)), chunks
+        tokens = targets if tokens is None else tokens
+        shares = self.kd_ratio * raw_spans, raw_spans
+        teacher = [
+            span_loss(self.span_loss.bind(spans, tokens, part), spans.student_starts, counted, *shares)
+            for part in passes
+        ]
+        return blend(average(teacher), cross_entropy(targets, weights, raw)), chunks
 
     def _asked_spans(self, spans: Spans, counted: torch.Tensor) -> torch.Tensor:
         """Return the spans at which the teacher is asked, as indices.
@@ -143,7 +150,7 @@ class Objective:
         self,
         spans: Spans,
         asked_spans: torch.Tensor,
-        answers: Answers,
+        passes: tuple[Answers, ...],
         num_items: float,
         ce: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     ) -> ChunkLoss:
@@ -153,7 +160,7 @@ class Objective:
             ce: arguments of `cross_entropy`.
         """
         assert self.events is not None
-        device = answers.device
+        device = passes[0].device
         asked = Asked(
             rows=spans.student_starts[asked_spans].to(device),
             teacher_rows=spans.teacher_starts[asked_spans],
@@ -162,16 +169,18 @@ class Objective:
         )
         measure = make_measure(divergence_of(self.settings))
         events, temperature = self.events, self.temperature
-        if isinstance(answers, DenseAnswers):
-            teacher = dense_divergence(answers, asked, events.student, events.teacher, measure, temperature)
-            return blend(teacher, cross_entropy(*ce))
-        kept = answers.at(asked_spans)
-        if temperature == 1.0 and isinstance(events.student, Tokens):
-            return sparse_blend(kept, asked, *ce, measure, self.tail, events.size)
-        options = {"num_events": events.size, "tail": self.tail}
-        return blend(
-            sparse_divergence(kept, asked, events.student, measure, temperature, **options), cross_entropy(*ce)
-        )
+        teacher: list[TeacherLoss] = []
+        for answers in passes:
+            if isinstance(answers, DenseAnswers):
+                pair = events.student, events.teacher
+                teacher.append(dense_divergence(answers, asked, *pair, measure, temperature))
+                continue
+            kept = answers.at(asked_spans)
+            if temperature == 1.0 and isinstance(events.student, Tokens):
+                return sparse_blend(kept, asked, *ce, measure, self.tail, events.size)
+            options = {"num_events": events.size, "tail": self.tail}
+            teacher.append(sparse_divergence(kept, asked, events.student, measure, temperature, **options))
+        return blend(average(teacher), cross_entropy(*ce))
 
 
 def choose_loss(config: Config, data: PreparedData) -> tuple[LossSettings, str]:
