@@ -73,6 +73,8 @@ class Objective:
     events: EventPair | None = None
     """For divergences of distributions over events; None for losses over spans."""
     span_loss: SpanLoss | None = None
+    logits_weight: float = 1.0
+    """Weight of the teacher's predictions in its signal; see `TermWeights`. At 0 they are not computed."""
     ce_elsewhere: bool = True
     """Rows at which the teacher is not asked keep their cross-entropy; False: they are in no loss."""
     tail: str = "ghost"
@@ -82,6 +84,11 @@ class Objective:
     def asks_teacher(self) -> bool:
         """Whether the teacher's term has a weight."""
         return self.kd_ratio > 0.0
+
+    @property
+    def kd_weight(self) -> float:
+        """Weight of the teacher's predictions in the loss."""
+        return self.kd_ratio * self.logits_weight
 
     def loss_of(
         self,
@@ -93,9 +100,9 @@ class Objective:
     ) -> tuple[ChunkLoss, list[slice]]:
         """Make the loss of a batch: token by token, cross-entropy and the teacher's term are blended.
 
-        A row at which the teacher is asked gets `(1 - kd_ratio) * ce + kd_ratio * kd`. The others keep their
-        whole cross-entropy: weighing it down would teach less about them, not more about the teacher. The
-        value of a loss over spans counts once for each of the span's student rows.
+        A row at which the teacher is asked gets `(1 - kd_ratio) * ce + kd_ratio * logits_weight * kd`. The
+        others keep their whole cross-entropy: weighing it down would teach less about them, not more about the
+        teacher. The value of a loss over spans counts once for each of the span's student rows.
 
         Args:
             targets: int64, a: what each student row predicts; `IGNORE_INDEX` for rows in no loss.
@@ -119,6 +126,8 @@ class Objective:
         rows = rows.to(raw.device)
         weights = raw.clone() if self.ce_elsewhere else torch.zeros_like(raw)
         weights[rows] = raw[rows] * (1.0 - self.kd_ratio)
+        if self.logits_weight == 0.0:
+            return cross_entropy(targets, weights, raw), chunks
         if self.span_loss is None:
             return self._blend_divergence(spans, asked, passes, num_items, (targets, weights, raw)), chunks
         if self.span_loss.by_sequence:
@@ -164,7 +173,7 @@ class Objective:
         asked = Asked(
             rows=spans.student_starts[asked_spans].to(device),
             teacher_rows=spans.teacher_starts[asked_spans],
-            weights=torch.full((len(asked_spans),), self.kd_ratio / num_items, device=device),
+            weights=torch.full((len(asked_spans),), self.kd_weight / num_items, device=device),
             raw_weight=1.0 / num_items,
         )
         measure = make_measure(divergence_of(self.settings))
@@ -261,12 +270,14 @@ def make_objective(
     temperature: float,
     device: torch.device,
     cache: CacheConfig | None = None,
+    logits_weight: float = 1.0,
 ) -> Objective:
     """Prepare a loss for a pair of vocabularies.
 
     Args:
         settings: the loss; not `auto`, see `choose_loss`.
         cache: how the answers were kept; None for an online teacher.
+        logits_weight: weight of what the teacher predicts among the parts of its signal.
 
     Raises:
         UserError: a temperature that the loss does not take; a loss that the cache cannot serve.
@@ -274,7 +285,12 @@ def make_objective(
     check_temperature_is_taken(settings, temperature)
     if cache is not None:
         check_cached_loss(settings, cache)
-    shared = {"settings": settings, "temperature": temperature, "kd_ratio": kd_ratio}
+    shared = {
+        "settings": settings,
+        "temperature": temperature,
+        "kd_ratio": kd_ratio,
+        "logits_weight": logits_weight,
+    }
     size = data.overlap.student_size
     if not compares_events(settings):
         return Objective(**shared, student_size=size, span_loss=make_span_loss(settings, data, temperature, device))

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, TrainingArguments
 from kdkit.data.prepare import PreparedData
 from kdkit.data.tokenizers import end_token_id
 from kdkit.data.written import windows_of_ids
+from kdkit.distill.layer_parts import LayerParts
 from kdkit.distill.objective import Objective
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.settings import OnPolicy, ParameterRule
@@ -37,11 +38,12 @@ class OnPolicyTrainer(DistillationTrainer):
         objective: Objective,
         data: PreparedData,
         settings: OnPolicy,
+        parts: LayerParts | None = None,
         rules: list[ParameterRule] | None = None,
         order: list[int] | None = None,
     ):
         """Prepare the stage; see `DistillationTrainer`."""
-        super().__init__(student, teacher, args, collator, objective=objective, rules=rules, order=order)
+        super().__init__(student, teacher, args, collator, objective=objective, parts=parts, rules=rules, order=order)
         self.data, self.settings = data, settings
         self.from_data = objective
         self.own_text = replace(objective, kd_ratio=1.0, ce_elsewhere=False)

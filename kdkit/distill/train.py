@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from kdkit.config import Config
 from kdkit.data.packing import Windows
 from kdkit.data.prepare import PreparedData
+from kdkit.distill.layer_parts import LayerParts, make_parts
 from kdkit.distill.objective import compares_events, make_events, make_objective
 from kdkit.distill.on_policy import OnPolicyTrainer
 from kdkit.distill.stages import Stage, curriculum_order, plan_stages, sequences_per_step, stretch
 from kdkit.distill.student import make_student
-from kdkit.distill.trainer import DistillationTrainer
+from kdkit.distill.trainer import PARTS_FILE, DistillationTrainer
 from kdkit.errors import UserError
 from kdkit.hardware import Hardware
 from kdkit.runs import Run, fingerprint
@@ -38,6 +41,9 @@ from kdkit.teacher.training import LanguageModelTrainer, group_by_rules, last_ch
 
 STUDENT, BASELINE, EQUAL_TIME = "student", "baseline", "baseline_equal_time"
 """Phases of training, which are also the folders of the trained models in the run."""
+
+PROJECTIONS_FILE = "student_projections.safetensors"
+"""In the run, beside `student/`: what maps the student's hidden states to the teacher's width."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +111,15 @@ def make_trainer(
     hardware: Hardware,
     phase: str,
     stage: Stage,
+    parts: LayerParts | None = None,
 ) -> LanguageModelTrainer:
     """Build the trainer of one stage of a phase; without a teacher it is cross-entropy alone.
 
+    Args:
+        parts: those of the phase, from `make_parts`; None: made here.
+
     Raises:
-        UserError: a loss that the cache cannot serve, or an on-policy stage without a teacher to ask.
+        UserError: what the cache cannot serve, or an on-policy stage without a teacher to ask.
     """
     name = f"{phase}-{stage.name}" if stage.name else phase
     arguments = make_training_arguments(
@@ -134,8 +144,11 @@ def make_trainer(
         temperature=stage.temperature,
         device=arguments.device,
         cache=config.cache if cached else None,
+        logits_weight=config.distill.weights.logits,
     )
-    shared = {"objective": objective, "rules": stage.rules, "order": order}
+    asks = stage.kd_ratio > 0.0 or stage.on_policy is not None
+    parts = (parts or make_parts(config, student, teacher)) if asks else None
+    shared = {"objective": objective, "parts": parts, "rules": stage.rules, "order": order}
     if cached:
         _check_cache_serves(teacher, stage, data)
         collator = WindowCollator(data.train, with_teacher=True, cache=teacher)
@@ -204,26 +217,30 @@ def _train_phase(
     if not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
     student = make_student(config, data)
-    tables = _check_stages(config, data, student, teacher, stages)
+    parts = make_parts(config, student, teacher)
+    tables = _check_stages(config, data, student, teacher, stages, parts)
     every, batch_size = config.train.evaluate_every or max(1, steps // 5), config.evaluate.batch_size
     curve = Curve(_curve_windows(config, data), "student", batch_size, every, hardware.autocast_dtype)
     past = [line["seconds"] for line in run.read_metrics() if line["phase"] == phase]
     progress = Progress(run, phase, curve, total_steps=steps, seconds=past[-1] if past else 0.0)
     for stage in stages:
         folder = checkpoint_folder(run, phase, stage)
-        if _load_finished(folder, student, stage):
+        if _load_finished(folder, student, parts, stage):
             continue
         progress.first_step = stage.first_step
-        trainer = make_trainer(config, run, data, student, teacher, hardware, phase, stage)
+        trainer = make_trainer(config, run, data, student, teacher, hardware, phase, stage, parts)
         trainer.add_callback(progress)
-        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+        with no_bar():
+            trainer.train(resume_from_checkpoint=last_checkpoint(folder))
         if stage is not stages[-1]:
-            _save_finished(folder, student)
+            _save_finished(folder, student, parts)
     if config.train.wandb != "disabled":
         import wandb
 
         wandb.finish()  # the next phase is a run of its own
     student.requires_grad_(True)
+    if parts is not None and len(parts.projections):
+        save_file(parts.projections.state_dict(), run.path / PROJECTIONS_FILE)
     _save_model(student, data, run, phase)
     mean_tokens = data.train.describe()["student_tokens"] / len(data.train)
     tokens = round(steps * sequences_per_step(config) * mean_tokens)
@@ -239,6 +256,7 @@ def _check_stages(
     student: PreTrainedModel,
     teacher: Teacher | CachedAnswers | None,
     stages: list[Stage],
+    parts: LayerParts | None,
 ) -> list[dict[str, Any]]:
     """Find what would stop a later stage before the first one is trained; return the parameter tables of all."""
     tables = []
@@ -246,23 +264,27 @@ def _check_stages(
         if isinstance(teacher, CachedAnswers):
             _check_cache_serves(teacher, stage, data)
         _, table = group_by_rules(student, stage.rules, stage.learning_rate, config.train.weight_decay)
+        table += parts.group(stage.learning_rate, config.train.weight_decay)[1] if parts else []
         tables += [{"stage": stage.name, **row} for row in table]
     student.requires_grad_(True)
     return tables
 
 
-def _save_finished(folder: Path, student: PreTrainedModel) -> None:
+def _save_finished(folder: Path, student: PreTrainedModel, parts: LayerParts | None) -> None:
     """Keep the weights at the end of a stage, whole or not at all; its checkpoints are no longer needed."""
     partial = folder / ".finished.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    student.save_pretrained(partial)
+    with no_bar():
+        student.save_pretrained(partial)
+    if parts is not None:
+        torch.save(parts.state(), partial / PARTS_FILE)
     partial.rename(folder / "finished")
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def _load_finished(folder: Path, student: PreTrainedModel, stage: Stage) -> bool:
-    """Give the student the weights with which a stage ended, if it did.
+def _load_finished(folder: Path, student: PreTrainedModel, parts: LayerParts | None, stage: Stage) -> bool:
+    """Give the student, and the parts of its loss, the weights with which a stage ended, if it did.
 
     A checkpoint of the last step is such an end: Trainer would take one more step from it.
     """
@@ -274,6 +296,9 @@ def _load_finished(folder: Path, student: PreTrainedModel, stage: Stage) -> bool
     with no_bar():
         saved = AutoModelForCausalLM.from_pretrained(weights, dtype=student.dtype, local_files_only=True)
     student.load_state_dict(saved.state_dict())
+    # a stage that does not ask the teacher keeps none
+    if parts is not None and (weights / PARTS_FILE).is_file():
+        parts.load_state(torch.load(weights / PARTS_FILE, map_location=student.device, weights_only=True))
     return True
 
 
@@ -281,7 +306,8 @@ def _save_model(model: PreTrainedModel, data: PreparedData, run: Run, phase: str
     """Save model and tokenizer to the run; the folder appears whole or not at all."""
     partial = run.path / f".{phase}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
+    with no_bar():
+        model.save_pretrained(partial)
     data.student_tokenizer.save_pretrained(partial)
     shutil.rmtree(run.path / phase, ignore_errors=True)
     partial.rename(run.path / phase)

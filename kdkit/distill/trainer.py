@@ -1,19 +1,27 @@
-"""The distilling trainer: `loss = (1 - kd_ratio) * ce + kd_ratio * kd` at every aligned token.
+"""The distilling trainer: `loss = (1 - kd_ratio) * ce + kd_ratio * (logits * kd + parts)`.
 
+The first two are blended at every aligned token, the parts compare layers; all weights stand in `TermWeights`.
 Letters: a student rows.
 """
 
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
+from kdkit.distill.layer_parts import LayerParts
 from kdkit.distill.objective import Objective
 from kdkit.settings import ParameterRule
+from kdkit.teacher.answers import Answers
 from kdkit.teacher.asking import CachedTeacher, OnlineTeacher
 from kdkit.teacher.batches import IGNORE_INDEX, WindowCollator
 from kdkit.teacher.chunked import chunked_loss
 from kdkit.teacher.training import LanguageModelTrainer, count_items, shift_labels
+
+PARTS_FILE = "projections.pt"
+"""In a checkpoint: the student's projections to the teacher's width, and the running means of the balance."""
 
 
 class DistillationTrainer(LanguageModelTrainer):
@@ -27,6 +35,7 @@ class DistillationTrainer(LanguageModelTrainer):
         collator: WindowCollator,
         *,
         objective: Objective,
+        parts: LayerParts | None = None,
         rules: list[ParameterRule] | None = None,
         order: list[int] | None = None,
     ):
@@ -35,12 +44,17 @@ class DistillationTrainer(LanguageModelTrainer):
         Args:
             collator: with `with_teacher`, and with the cache of a `CachedTeacher`.
             objective: what is asked of the student; see `kdkit.distill.objective`.
+            parts: comparisons of layers beside the predictions; with an `OnlineTeacher` only. Its projections
+                learn with the student.
             rules: see `LanguageModelTrainer`.
             order: see `LanguageModelTrainer`.
         """
         super().__init__(student, args, collator, objective.student_size, rules, order)
         self.teacher = teacher
         self.objective = objective
+        self.parts = parts
+        if parts is not None:
+            parts.projections.to(args.device)
 
     def compute_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
@@ -48,15 +62,72 @@ class DistillationTrainer(LanguageModelTrainer):
         """Sum the blended loss of all rows, divided by the tokens of the step; see `Objective.loss_of`.
 
         Returns:
-            The loss, and the raw terms per token of the step: `ce_loss` of all tokens, `kd_loss` of those
-            at which the teacher is asked (0 for the others).
+            The loss, and the terms per token of the step: raw `ce_loss` of all tokens and `kd_loss` of those
+            at which the teacher is asked (0 for the others), `kd_weighted` as it stands in the loss, and
+            both for each of the parts.
         """
         spans = inputs["spans"]
         rows = spans.student_rows.to(inputs["input_ids"].device)
         targets = shift_labels(inputs["labels"]).flatten().index_select(0, rows)
-        answers = self.teacher.answer(inputs, targets.device) if self.objective.asks_teacher else None
+        hidden = self.hidden_rows(model, inputs, rows)
+        answers = self.ask(inputs, targets.device) if self.objective.asks_teacher else None
         num_items = count_items(int((targets != IGNORE_INDEX).sum()), num_items_in_batch)
         tokens = shift_labels(inputs["input_ids"]).flatten().index_select(0, rows)
         chunk_loss, chunks = self.objective.loss_of(spans, targets, answers, num_items, tokens)
-        loss, terms = chunked_loss(self.hidden_rows(model, inputs, rows), self.head, chunk_loss, chunks)
-        return loss, {"ce_loss": terms[1], "kd_loss": terms[2]}
+        loss, (_, ce, kd) = chunked_loss(hidden, self.head, chunk_loss, chunks)
+        terms = {"ce_loss": ce, "kd_loss": kd, "kd_weighted": kd * self.objective.kd_weight}
+        if self.parts is not None and self.objective.asks_teacher:
+            widths = inputs["input_ids"].shape[1], inputs["teacher_input_ids"].shape[1]
+            counted = targets != IGNORE_INDEX
+            added, part_terms = self.parts.loss_of(spans, widths, counted, num_items, self.objective.kd_ratio)
+            loss, terms = loss + added, terms | part_terms
+            if self.parts.balance is not None:
+                self.parts.balance.add(terms)
+        return loss, terms
+
+    def ask(self, inputs: dict[str, Any], device: torch.device) -> Answers:
+        """Ask the teacher about a batch, with taps on the layers that are compared."""
+        with nullcontext() if self.parts is None else self.parts.teacher_taps:
+            return self.teacher.answer(inputs, device)
+
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Compute and differentiate the loss of a micro-batch; Trainer's hook."""
+        if self.parts is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        self.parts.begin_batch()
+        # open until the backward pass is over: gradient checkpointing runs the attention layers again
+        with self.parts.student_taps:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:
+            self.parts.end_step(self.accelerator)
+        return loss
+
+    def group_parameters(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the student's groups, and the projections as one more.
+
+        Their gradients are in neither the norm nor its clipping: these are the student's.
+        """
+        groups, table = super().group_parameters()
+        if self.parts is None:
+            return groups, table
+        more_groups, more_rows = self.parts.group(self.args.learning_rate, self.args.weight_decay)
+        return groups + more_groups, table + more_rows
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Save the parts beside the optimizer; Trainer's hook, called before the checkpoint counts as complete."""
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.parts is not None and self.args.should_save:
+            torch.save(self.parts.state(), Path(output_dir) / PARTS_FILE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load the parts beside the optimizer; Trainer's hook."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.parts is not None and checkpoint is not None:
+            self.parts.load_state(
+                torch.load(Path(checkpoint) / PARTS_FILE, map_location=self.args.device, weights_only=True)
+            )

@@ -83,6 +83,7 @@ class Progress(TrainerCallback):
         self._stop_clock()
         names = ("loss", "ce_loss", "kd_loss", "grad_norm", "learning_rate")
         values = {name: logs[name] for name in names if name in logs}
+        values |= {name: value for name, value in logs.items() if name.endswith(("_loss", "_weighted"))}
         self._record(state, values)
         step, total = self.first_step + state.global_step, self.total_steps or state.max_steps
         eta = self.seconds / step * (total - step)

@@ -137,13 +137,15 @@ class LanguageModelTrainer(Trainer):
         # by index: the backward pass of a boolean mask is several times slower on a CPU
         return hidden.index_select(0, rows).to(self.compute_dtype)
 
+    def group_parameters(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the optimizer's groups and the table of them; see `group_by_rules`."""
+        return group_by_rules(self.model, self.rules, self.args.learning_rate, self.args.weight_decay)
+
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimizer with the learning rates of the rules; Trainer's hook."""
         if self.optimizer is None:
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            groups, self.parameter_table = group_by_rules(
-                self.model, self.rules, self.args.learning_rate, self.args.weight_decay
-            )
+            groups, self.parameter_table = self.group_parameters()
             if self.rules and self.is_world_process_zero():
                 print(format_table(self.parameter_table), flush=True)
             self.optimizer = optimizer_class(groups, **options)
