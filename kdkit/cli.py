@@ -29,6 +29,11 @@ app.add_typer(cache_app, name="cache")
 
 INTERRUPTED = 130
 """Exit code of Ctrl-C, which typer turns into this number before `main` can see it."""
+KEPT = {
+    "cache": "finished chunks are kept; run the same command",
+    "sweep": "finished runs and checkpoints are kept; run the same command",
+}
+"""What to say after Ctrl-C of a verb that goes on by itself."""
 USAGE_ERROR = typer.BadParameter.__base__
 """A mistyped command or option; typer has no public name for the class."""
 
@@ -81,6 +86,30 @@ def run(
     for label, path in (("report", finished.path / "report.html"), ("student", finished.path / "student")):
         if path.exists():
             print(f"{label}: {path}")
+
+
+@app.command()
+def sweep(
+    file: Annotated[str, typer.Argument(help="A YAML file of variants, such as configs/ablation_router.yaml.")],
+    parameter: Parameters = [],  # noqa: B006
+    name: Annotated[str, typer.Option(help="Name of the sweep's folder; default: made as a run's.")] = "",
+    runs_dir: RunsDir = "runs",
+    only: Annotated[str, typer.Option(metavar="VARIANT,...", help="Train these variants only.")] = "",
+    seeds: Annotated[str, typer.Option(metavar="N,N", help="Use these seeds in place of the file's: 0,1.")] = "",
+    debug: Debug = False,
+) -> None:
+    """Train variants of one configuration over several seeds, and test which differences are real.
+
+    Finished runs are skipped, so the same command goes on after Ctrl-C. Examples:
+
+    python -m kdkit sweep configs/ablation_router.yaml
+
+    python -m kdkit sweep configs/ablation_router.yaml --only all-experts,knowledge-augmentation --seeds 0
+    """
+    from kdkit.sweep import SweepRequest, run_sweep
+
+    finished = run_sweep(SweepRequest(file, parameter, name, runs_dir, only, seeds))
+    print(f"report: {finished.path / 'report.html'}")
 
 
 @app.command()
@@ -190,7 +219,7 @@ def main(arguments: list[str] | None = None) -> None:
     except RuntimeError as error:
         _stop(error, 1, arguments)
     except KeyboardInterrupt as error:
-        again = "finished chunks are kept; run the same command" if arguments[0] == "cache" else "run it with --resume"
+        again = KEPT.get(arguments[0], "run it with --resume")
         _stop(type(error)(f"stopped; {again} to go on"), INTERRUPTED, arguments)
     sys.exit(code or 0)
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"errors"},
     {"paths", "values", "settings"},
-    {"config", "hardware", "runs", "hub"},
+    {"config", "hardware", "runs", "hub", "variants"},
     {"session", "store"},
     {"data"},
     {"teacher"},
@@ -20,6 +20,7 @@ LAYERS = [
     {"evaluate"},
     {"report", "doctor", "deploy", "kaggle"},
     {"pipeline"},
+    {"sweep"},
     {"cli"},
     {"__main__"},
 ]

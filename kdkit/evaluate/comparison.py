@@ -1,0 +1,124 @@
+"""Variants of a training against a reference variant, in pairs of one seed each: the figures of a sweep.
+
+Differences are reference - variant in bits per byte, so above 0 the variant is better.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from kdkit.evaluate.language import gap_closed, paired_interval
+from kdkit.evaluate.significance import LEVEL, correct_for_comparisons, paired_t_test, standard_deviation
+from kdkit.teacher.scoring import Score
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one variant came to with one seed; levels are bits per byte on the same held-out text."""
+
+    teacher: float
+    baseline: float
+    student: float
+    seconds: float
+    """Wall time of the student's steps."""
+    steps: int
+    window_nats: list[float]
+    """Of the student, one per window."""
+    window_bytes: list[int]
+
+    @property
+    def gap_closed(self) -> float | None:
+        """See `kdkit.evaluate.language.gap_closed`."""
+        return gap_closed(self.teacher, self.student, self.baseline)
+
+
+Trials = Mapping[tuple[str, int], Trial | None]
+"""By variant and seed; None where it has not finished."""
+
+
+def compare_variants(trials: Trials, reference: str) -> dict[str, Any]:
+    """Summarise every variant and test it against the reference.
+
+    Args:
+        trials: of every variant and seed.
+        reference: a variant.
+
+    Returns:
+        `reference`, `seeds`, `num_comparisons` (tests that the p values are corrected for), `level` (below
+        which a corrected p value counts) and `variants`, in their order: lists with one entry per seed (None
+        where it is missing), means, and `difference` (None for the reference, and without a shared seed).
+    """
+    names, seeds = (list(dict.fromkeys(key[i] for key in trials)) for i in (0, 1))
+    variants = [_summarise(name, [trials[name, seed] for seed in seeds]) for name in names]
+    for entry in variants:
+        is_other = entry["name"] != reference
+        pairs = [(trials[reference, seed], trials[entry["name"], seed]) for seed in seeds]
+        entry["difference"] = _difference(pairs) if is_other else None
+    tested = [e["difference"] for e in variants if e["difference"] and e["difference"]["p"] is not None]
+    corrected = correct_for_comparisons([difference["p"] for difference in tested])
+    for difference, p in zip(tested, corrected, strict=True):
+        difference["p_corrected"] = p
+    facts = {"reference": reference, "seeds": seeds, "num_comparisons": len(tested), "level": LEVEL}
+    return facts | {"variants": variants}
+
+
+def _summarise(name: str, trials: list[Trial | None]) -> dict[str, Any]:
+    """List a variant's figures by seed, with their means."""
+    finished = [trial for trial in trials if trial is not None]
+    levels = [trial.student for trial in finished]
+    gaps = [trial.gap_closed for trial in finished if trial.gap_closed is not None]
+    return {
+        "name": name,
+        "bits_per_byte": [trial and trial.student for trial in trials],
+        "teacher": [trial and trial.teacher for trial in trials],
+        "baseline": [trial and trial.baseline for trial in trials],
+        "gap_closed": [trial and trial.gap_closed for trial in trials],
+        "steps": max((trial.steps for trial in finished), default=None),
+        "mean": _mean(levels),
+        "spread": standard_deviation(levels) if len(levels) > 1 else None,
+        "mean_gap_closed": _mean(gaps),
+        "mean_seconds": _mean([trial.seconds for trial in finished]),
+    }
+
+
+def _difference(pairs: list[tuple[Trial | None, Trial | None]]) -> dict[str, Any] | None:
+    """Compare a variant with the reference over the seeds that both have finished."""
+    per_seed = [first.student - second.student if first and second else None for first, second in pairs]
+    shared = [value for value in per_seed if value is not None]
+    if not shared:
+        return None
+    test = asdict(paired_t_test(shared))
+    spread = standard_deviation(shared) if len(shared) > 1 else None
+    over_text = _interval_over_text([pair for pair in pairs if all(pair)])
+    return {
+        "per_seed": per_seed,
+        "num_better": sum(value > 0 for value in shared),
+        "num_pairs": len(shared),
+        "mean": test["mean"],
+        "spread": spread,
+        "t": test["t"],
+        "p": test["p"],
+        "p_corrected": None,
+        "interval_95": test["interval"],
+        "interval_95_over_text": over_text,
+    }
+
+
+def _interval_over_text(pairs: list[tuple[Trial, Trial]]) -> tuple[float, float] | None:
+    """Bootstrap the difference over the held-out windows of all seeds; None if two variants read other windows."""
+    if any(first.window_bytes != second.window_bytes for first, second in pairs):
+        return None
+    first, second = (_pool([pair[side] for pair in pairs]) for side in (0, 1))
+    return paired_interval(first, second, seed=0)
+
+
+def _pool(trials: list[Trial]) -> Score:
+    """Join the windows of several trials."""
+    nats = np.concatenate([np.array(trial.window_nats) for trial in trials])
+    return Score(nats, np.concatenate([np.array(trial.window_bytes) for trial in trials]), 0)
+
+
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None

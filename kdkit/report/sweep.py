@@ -1,0 +1,234 @@
+"""The report of a sweep: `report.html` (self-contained), `report.md` and a picture, from its `sweep.json`.
+
+Differences are reference - variant in bits per byte, so above 0 the variant is better.
+"""
+
+import base64
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from matplotlib.figure import Figure
+
+from kdkit.report.tables import Table, to_html, to_markdown
+from kdkit.runs import Run, write_text
+
+SEED_COLOURS = ("#0f766e", "#c2410c", "#4f46e5", "#d97706", "#be185d", "#0369a1", "#65a30d", "#7c3aed")
+MISSING = "-"
+
+
+def write_sweep_report(folder: Run) -> Path:
+    """Write page, Markdown twin and picture into a sweep's folder.
+
+    Returns:
+        The path of `report.html`.
+    """
+    sweep = folder.read_json("sweep.json")
+    picture = draw_variants(sweep, folder.path / "variants.png")
+    tables = {
+        "verdicts": verdict_table(sweep),
+        "levels": level_table(sweep),
+        "differences": difference_table(sweep),
+        "settings": settings_table(sweep),
+    }
+    facts = {
+        "sweep": sweep,
+        "conclusion": conclusion(sweep),
+        "picture": "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode(),
+        "html": {name: to_html(table) for name, table in tables.items()},
+        "markdown": {name: to_markdown(table) for name, table in tables.items()},
+        "environment_text": json.dumps(sweep["environment"], indent=1),
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    write_text(folder.path / "report.md", environment.get_template("sweep.md.j2").render(facts))
+    return write_text(folder.path / "report.html", environment.get_template("sweep.html.j2").render(facts))
+
+
+def conclusion(sweep: dict[str, Any]) -> str:
+    """Say in words what the whole sweep shows, also when it shows nothing."""
+    tested = [e for e in sweep["variants"] if e["difference"] and e["difference"]["p"] is not None]
+    if not tested:
+        return "Nothing can be concluded yet: a test needs the reference and another variant on at least two seeds."
+    groups: dict[str, list[str]] = {"Better": [], "Worse": [], "Not distinguishable": []}
+    for entry in tested:
+        groups[_side(entry["difference"], sweep["level"])].append(entry["name"])
+    best = max(tested, key=lambda entry: entry["difference"]["mean"])
+    level = _entry(sweep, sweep["reference"])["mean"]
+    return (
+        f"{len(tested)} variants against the reference ({sweep['reference']}, {level:.3f} bits per byte). "
+        + "".join(f"{side}: {'; '.join(names) or 'none'}. " for side, names in groups.items())
+        + f"The best mean difference is {best['difference']['mean']:+.3f} ({best['name']})."
+    )
+
+
+def verdict(entry: dict[str, Any], sweep: dict[str, Any]) -> str:
+    """Say in words how a variant compares with the reference, from the corrected test."""
+    difference = entry["difference"]
+    if entry["mean"] is None:
+        return "Not trained."
+    if entry["name"] == sweep["reference"]:
+        return "The reference."
+    if difference is None:
+        return "Shares no finished seed with the reference."
+    if difference["p"] is None:
+        side = "better" if difference["mean"] > 0 else "worse"
+        return f"{abs(difference['mean']):.3f} {side} than the reference on one seed; a test needs at least two."
+    low, high = difference["interval_95"]
+    count, missing = difference["num_pairs"], len(difference["per_seed"]) - difference["num_pairs"]
+    partly = f" Only {count} of {count + missing} seeds are trained." if missing else ""
+    if low == high == 0:
+        return f"The same figures as the reference on every seed: what it changes had no effect.{partly}"
+    interval = f"{difference['mean']:+.3f} bits per byte, 95 % interval {low:+.3f} to {high:+.3f}"
+    side = _side(difference, sweep["level"])
+    if side in ("Better", "Worse"):
+        seeds = _seeds_of(difference, 1 if side == "Better" else -1)
+        return (
+            f"{side} than the reference on {seeds}; the difference is larger than seeds explain ({interval}).{partly}"
+        )
+    is_close = difference["p"] < sweep["level"]
+    only = f"; its own p is below {sweep['level']:g}, but not once corrected for the comparisons" * is_close
+    return (
+        f"Not distinguishable from the reference: better on {_seeds_of(difference, 1)} ({interval}{only}). "
+        f"With {count} seeds, a mean difference below {(high - low) / 2:.3f} stays unseen.{partly}"
+    )
+
+
+def verdict_table(sweep: dict[str, Any]) -> Table:
+    """Put a sentence beside every variant."""
+    return ["variant", "against the reference"], [[e["name"], verdict(e, sweep)] for e in sweep["variants"]]
+
+
+def level_table(sweep: dict[str, Any]) -> Table:
+    """List bits per byte by seed, with what a variant costs; teacher and baseline beside the students."""
+    headings = ["bits per byte (lower is better)", *_seed_headings(sweep), "mean", "spread", "gap closed", "seconds"]
+    rows = []
+    for entry in sweep["variants"]:
+        cost = [_number(entry["mean_gap_closed"], "{:.2f}"), _number(entry["mean_seconds"], "{:.0f}")]
+        rows.append([entry["name"], *_level_cells(entry["bits_per_byte"]), *cost])
+    reference = _entry(sweep, sweep["reference"])
+    for name, label in (("baseline", "baseline: no teacher, equal steps"), ("teacher", "teacher, as it routes itself")):
+        rows.append([label, *_level_cells(reference[name]), MISSING, MISSING])
+    return headings, rows
+
+
+def difference_table(sweep: dict[str, Any]) -> Table:
+    """List the differences from the reference by seed, and the test of their mean."""
+    headings = ["better than the reference by", *_seed_headings(sweep), "mean", "95 % interval over seeds"]
+    headings += ["t", "p", f"p, corrected for {sweep['num_comparisons']}", "95 % interval over text"]
+    rows = []
+    for entry in sweep["variants"]:
+        if (difference := entry["difference"]) is None:
+            continue
+        cells = [_number(value, "{:+.3f}") for value in [*difference["per_seed"], difference["mean"]]]
+        cells += [_interval(difference["interval_95"]), _number(difference["t"], "{:.2f}")]
+        cells += [_probability(difference["p"]), _probability(difference["p_corrected"])]
+        rows.append([entry["name"], *cells, _interval(difference["interval_95_over_text"])])
+    return headings, rows
+
+
+def settings_table(sweep: dict[str, Any]) -> Table:
+    """List what every variant changes, and where its runs lie."""
+    rows = []
+    for entry in sweep["variants"]:
+        changes = ", ".join(f"{key}: {json.dumps(value)}" for key, value in entry["settings"].items())
+        rows.append([entry["name"], changes or "nothing", f"{entry['folder']}-seed-N"])
+    return ["variant", "changes", "folders"], rows
+
+
+def draw_variants(sweep: dict[str, Any], path: Path) -> Path:
+    """Draw one dot per seed: levels on the left, differences from the reference on the right.
+
+    The right side is what the test sees: a seed changes text, teacher and student alike, so levels of
+    different seeds lie further apart than variants do.
+    """
+    variants = sweep["variants"]
+    figure = Figure(figsize=(11, 1.9 + 0.5 * len(variants)), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    reference = _entry(sweep, sweep["reference"])
+    if reference["mean"] is not None:
+        left.axvline(reference["mean"], color="#6b7280", linestyle="--", label="mean of the reference")
+    right.axvline(0, color="#6b7280", linestyle="--")
+    for row, entry in enumerate(variants):
+        difference = entry["difference"]
+        _draw_dots(left, entry["bits_per_byte"], row)
+        if difference is not None:
+            if difference["interval_95"]:
+                right.plot(difference["interval_95"], [row, row], color="#9ca3af", linewidth=5, alpha=0.5, zorder=1)
+            _draw_dots(right, difference["per_seed"], row)
+    for i, seed in enumerate(sweep["seeds"]):
+        left.plot([], [], "o", color=_colour(i), label=f"seed {seed}")
+    left.plot([], [], "|", color="black", markersize=12, markeredgewidth=2, label="mean")
+    right.plot([], [], color="#9ca3af", linewidth=5, alpha=0.5, label="95 % interval over seeds")
+    left.set(yticks=range(len(variants)), yticklabels=[entry["name"] for entry in variants])
+    left.set(xlabel="bits per byte, held-out text (lower is better)", ylim=(len(variants) - 0.5, -0.5))
+    right.set(xlabel="bits per byte better than the reference, same seed")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", alpha=0.25)
+    figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=9)
+    figure.savefig(path, dpi=130)
+    return path
+
+
+def _draw_dots(axes: Any, values: list[float | None], row: int) -> None:
+    """Draw the seeds of a variant, a little apart so that none hides another, and their mean as a bar."""
+    finished = [value for value in values if value is not None]
+    for i, value in enumerate(values):
+        if value is not None:
+            offset = 0.28 * (i - (len(values) - 1) / 2) / max(len(values) - 1, 1)
+            axes.plot(value, row + offset, "o", color=_colour(i), markersize=6, zorder=3)
+    if finished:
+        axes.plot(statistics.mean(finished), row, "|", color="black", markersize=22, markeredgewidth=2, zorder=2)
+
+
+def _colour(index: int) -> str:
+    return SEED_COLOURS[index % len(SEED_COLOURS)]
+
+
+def _entry(sweep: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(entry for entry in sweep["variants"] if entry["name"] == name)
+
+
+def _seed_headings(sweep: dict[str, Any]) -> list[str]:
+    return [f"seed {seed}" for seed in sweep["seeds"]]
+
+
+def _side(difference: dict[str, Any], level: float) -> str:
+    """Say which way a tested difference points, if it points anywhere once corrected."""
+    if difference["p_corrected"] >= level:
+        return "Not distinguishable"
+    return "Better" if difference["mean"] > 0 else "Worse"
+
+
+def _seeds_of(difference: dict[str, Any], sign: int) -> str:
+    """Say on how many of the shared seeds a difference has this sign."""
+    count = sum(value * sign > 0 for value in difference["per_seed"] if value is not None)
+    total = difference["num_pairs"]
+    return "every seed" if count == total else "no seed" if count == 0 else f"{count} of {total} seeds"
+
+
+def _level_cells(values: list[float | None]) -> list[str]:
+    """Format a level by seed, its mean and its standard deviation."""
+    finished = [value for value in values if value is not None]
+    mean = statistics.mean(finished) if finished else None
+    spread = statistics.stdev(finished) if len(finished) > 1 else None
+    return [_number(value, "{:.3f}") for value in [*values, mean, spread]]
+
+
+def _number(value: float | None, pattern: str) -> str:
+    return MISSING if value is None else pattern.format(value)
+
+
+def _probability(p: float | None) -> str:
+    return "<0.001" if p is not None and p < 0.001 else _number(p, "{:.3f}")
+
+
+def _interval(bounds: list[float] | None) -> str:
+    return MISSING if bounds is None else f"{bounds[0]:+.3f} to {bounds[1]:+.3f}"
