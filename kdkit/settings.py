@@ -248,7 +248,7 @@ class RouterConfig(Section):
     training_top_k: Count | None = None
     """Experts in the pass that trains the router; null: all, without which experts out of the top get no gradient."""
     direction: Literal["student_teacher", "teacher_student"] = "student_teacher"
-    """What the router lowers: KL(student || teacher), as published, or KL(teacher || student), as in the paper's code."""
+    """What the router lowers: KL(student || teacher), as published, or the other way, as in the paper's code."""
     balance_weight: NotNegative = 0.01
     """Weight of the squared coefficient of variation of the experts' importance."""
     anchor: Literal["kl", "l2"] = "kl"
@@ -260,7 +260,7 @@ class RouterConfig(Section):
     augmentation_rate: Share = 0.05
     """Probability that a token's experts are drawn in a layer, and not its top ones (knowledge augmentation)."""
     progressive: bool = True
-    """Let `student_aware` grow from `initial_top_k` to `final_top_k` and anneal its temperature; false: final values."""
+    """Let `student_aware` grow from `initial_top_k` to `final_top_k`, and anneal; false: final values throughout."""
     initial_top_k: Count = 1
     """Sources a token is routed to at the start (`student_aware`)."""
     final_top_k: Count = 4

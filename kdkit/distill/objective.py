@@ -136,7 +136,7 @@ class Objective:
         raw_spans[asked] = spans.student_lengths[asked].float() / num_items
         raw_spans = raw_spans.to(raw.device)
         tokens = targets if tokens is None else tokens
-        shares = self.kd_ratio * raw_spans, raw_spans
+        shares = self.kd_weight * raw_spans, raw_spans
         teacher = [
             span_loss(self.span_loss.bind(spans, tokens, part), spans.student_starts, counted, *shares)
             for part in passes

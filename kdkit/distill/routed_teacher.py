@@ -11,7 +11,7 @@ import torch
 
 from kdkit.distill.objective import EventPair
 from kdkit.distill.router import Outlook, Router, balance, routing_kl, scheduled
-from kdkit.distill.router_training import Comparison, RouterOptimizer, compare, measure_rows
+from kdkit.distill.router_training import Comparison, Measured, RouterOptimizer, compare, measure_rows
 from kdkit.settings import RouterConfig
 from kdkit.teacher.answers import DenseAnswers
 from kdkit.teacher.asking import OnlineTeacher, StudentRows
@@ -63,8 +63,6 @@ class RoutedTeacher(OnlineTeacher):
             reads = student_width if settings.kind == "student_aware" else None
             self.router = Router(sources.initial_gates, reads, seed).to(self.model.device)
             self.optimizer = RouterOptimizer(self.router, settings.learning_rate, self.model.dtype)
-        self.gap_mean = 0.0
-        """Running mean of the divergence from the teacher, nats per compared place; 0 before the first one."""
         self.figures: dict[str, Any] = {}
         """What the last batch showed; see `describe`."""
         self._updated_at = -1
@@ -114,18 +112,13 @@ class RoutedTeacher(OnlineTeacher):
         """Return all that a resumed training needs to go on as an uninterrupted one would."""
         if self.router is None:
             return {}
-        return {
-            "router": self.router.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "gap_mean": self.gap_mean,
-        }
+        return {"router": self.router.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the state of a checkpoint."""
         if self.router is not None:
             self.router.load_state_dict(state["router"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.gap_mean = state["gap_mean"]
 
     def _read(self, student: StudentRows) -> Outlook | None:
         """Read the student's rows, if the router does; a."""
@@ -187,31 +180,29 @@ class RoutedTeacher(OnlineTeacher):
         }
         loss = terms["kl"] + settings.balance_weight * terms["balance"] + settings.anchor_weight * terms["anchor"]
         measured = measure_rows(routed.answers, student, inputs, self.comparison)
-        gap = measured.gap.mean().item()
-        self.gap_mean = gap if self.gap_mean == 0.0 else 0.9 * self.gap_mean + 0.1 * gap
-        if outlook is not None:
-            rows = measured.student_rows.to(device)
-            expected = outlook.loss[rows], outlook.gap[rows]
-            targets = measured.student_loss, measured.gap / max(self.gap_mean, 1e-6)
-            errors = [
-                torch.nn.functional.smooth_l1_loss(a, b) for a, b in zip(expected, targets, strict=True)
-            ]
-            loss = loss + errors[0] + errors[1]
-            self.figures |= {
-                "expected_loss": expected[0].mean().item(),
-                "expected_gap": expected[1].mean().item() * self.gap_mean,
-                "loss_error": (expected[0] - targets[0]).abs().mean().item(),
-            }
+        if len(measured.gap):
+            self.router.remember(measured.student_loss, measured.gap)
+            if outlook is not None:
+                loss = loss + self._expectation_error(outlook, measured)
         self.optimizer.step(loss)
         self.figures |= {name: value.item() for name, value in terms.items()}
-        self.figures |= {
-            "kl_to_initial": [
-                routing_kl(a, b).item() for a, b in zip(routed.initial, routed.logits, strict=True)
-            ],
-            "teacher_loss": measured.teacher_loss.mean().item(),
-            "student_loss": measured.student_loss.mean().item(),
-            "gap": gap,
-        }
+        self.figures["kl_to_initial"] = [
+            routing_kl(a, b).item() for a, b in zip(routed.initial, routed.logits, strict=True)
+        ]
+        for name in ("teacher_loss", "student_loss", "gap"):
+            self.figures[name] = getattr(measured, name).mean().item()
+
+    def _expectation_error(self, outlook: Outlook, measured: Measured) -> torch.Tensor:
+        """Compare what the router expected of the student with what was measured, in multiples of the means."""
+        assert self.router is not None
+        rows = measured.student_rows.to(outlook.loss.device)
+        expected = torch.stack([outlook.loss[rows], outlook.gap[rows]])
+        means = self.router.means[:, None].clamp(min=1e-6)
+        targets = torch.stack([measured.student_loss, measured.gap]) / means
+        nats = expected.detach() * means
+        self.figures["expected_loss"], self.figures["expected_gap"] = nats.mean(dim=1).tolist()
+        self.figures["loss_error"] = (nats[0] - measured.student_loss).abs().mean().item()
+        return torch.nn.functional.smooth_l1_loss(expected, targets)
 
 
 def _student_row(spans: Spans) -> torch.Tensor:

@@ -8,6 +8,7 @@ a balance term; capacity, gap, importance and the growing top-k are kdkit's read
 a student what it can learn.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,8 @@ from kdkit.settings import RouterConfig
 
 RANK = 32
 """Width of what is kept of the student's state."""
+MEMORY = 0.9
+"""Share of a running mean that the next measurement leaves of it."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,10 @@ class Outlook:
     """What the router expects of the student, from its hidden states alone."""
 
     loss: torch.Tensor
-    """fp32, a: capacity: expected cross-entropy of the next token, nats; low where the student copes."""
+    """fp32, a: capacity: expected cross-entropy of the next token, in multiples of its running mean; low where the
+    student copes."""
     gap: torch.Tensor
-    """fp32, a: expected divergence from the teacher, as a multiple of its running mean."""
+    """fp32, a: expected divergence from the teacher, in multiples of its running mean."""
     scores: torch.Tensor
     """fp32, a l e: importance of each source, added to the gates' logits."""
 
@@ -47,16 +51,17 @@ class StudentReader(torch.nn.Module):
         self.encode = torch.nn.Linear(width, RANK)
         self.expect = torch.nn.Linear(RANK, 2)
         self.importance = torch.nn.Linear(RANK + 2, num_layers * num_sources)
-        for layer in (self.encode, self.expect):
-            torch.nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=generator)
+        torch.nn.init.normal_(self.encode.weight, std=width**-0.5, generator=generator)
+        torch.nn.init.zeros_(self.encode.bias)
+        for layer in (self.expect, self.importance):
+            torch.nn.init.zeros_(layer.weight)
             torch.nn.init.zeros_(layer.bias)
-        torch.nn.init.zeros_(self.importance.weight)
-        torch.nn.init.zeros_(self.importance.bias)
 
     def forward(self, hidden: torch.Tensor) -> Outlook:
         """Read some rows, a s."""
         state = functional.gelu(self.encode(self.norm(hidden.float())))
-        loss, gap = functional.softplus(self.expect(state)).unbind(dim=-1)
+        # 1 at the start: the running mean
+        loss, gap = (functional.softplus(self.expect(state)) / math.log(2.0)).unbind(dim=-1)
         # the expectations answer for their own target only, not for what the router makes of them
         read = torch.cat([state, loss.detach()[:, None], gap.detach()[:, None]], dim=-1)
         return Outlook(loss, gap, self.importance(read).unflatten(-1, self.shape))
@@ -75,6 +80,8 @@ class Router(torch.nn.Module):
         super().__init__()
         self.gates = torch.nn.Parameter(initial_gates.detach().float().clone())
         self.register_buffer("initial_gates", initial_gates.detach().float().clone())
+        self.register_buffer("means", torch.zeros(2))
+        """Running means of the student's cross-entropy and of its gap to the teacher, nats; 0: nothing measured."""
         num_layers, num_sources, _ = initial_gates.shape
         generator = torch.Generator().manual_seed(seed)
         self.reader = (
@@ -91,6 +98,11 @@ class Router(torch.nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             logits = functional.linear(hidden.float(), self.gates[layer])
         return logits if scores is None else logits + scores[:, layer]
+
+    def remember(self, loss: torch.Tensor, gap: torch.Tensor) -> None:
+        """Move the running means towards what was measured, fp32, k; nats."""
+        new = torch.stack([loss.mean(), gap.mean()]).to(self.means.device)
+        self.means.copy_(new if not self.means.any() else MEMORY * self.means + (1.0 - MEMORY) * new)
 
     def anchor(self, logits: list[torch.Tensor], initial: list[torch.Tensor], kind: str) -> torch.Tensor:
         """Return the distance from the initial router: KL(initial || now) per token, or that of the weights.

@@ -4,7 +4,7 @@ Letters: m teacher rows, a student rows, c rows of a chunk, n sources, k places.
 read the same text there.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,8 @@ from kdkit.teacher.spans import Spans
 
 NUM_PLACES = 256
 """Places at which the student and the teacher are measured; evenly spread over the batch."""
+READER_SPEED = 10.0
+"""Learning rate of the student's reader, which starts from nothing, over that of the gates, which do not."""
 FP16_SCALE = 4096.0
 """The loss of an fp16 teacher is multiplied by this: a token's gradient would be too small for fp16."""
 
@@ -61,7 +63,9 @@ class RouterOptimizer:
             dtype: of the teacher's weights.
         """
         self.parameters = list(router.parameters())
-        self.adamw = torch.optim.AdamW(self.parameters, lr=learning_rate, weight_decay=0.0)
+        reader = [] if router.reader is None else list(router.reader.parameters())
+        groups = [{"params": [router.gates]}, {"params": reader, "lr": READER_SPEED * learning_rate}]
+        self.adamw = torch.optim.AdamW(groups if reader else groups[:1], lr=learning_rate, weight_decay=0.0)
         self.scale = FP16_SCALE if dtype == torch.float16 else 1.0
 
     def step(self, loss: torch.Tensor) -> bool:
@@ -129,12 +133,17 @@ def _compare_mixture(
     for chunk in even_chunks(len(rows), rows_per_chunk(len(answers.parts) * answers.head.vocab_size, answers.device)):
         chosen = rows[chunk].to(weights.device)
         mixed = answers.mixed_logprobs(rows[chunk], weights.index_select(0, chosen))
-        teacher = (events.teacher.push(mixed) / temperature).log_softmax(dim=-1)
+        # events work in place and bring their own gradient
+        logits = mixed.detach().clone()
+        pushed = events.teacher.push(logits.clone()).requires_grad_()
         target = fixed.logprobs(student_rows[chunk], events.student, temperature)
-        value = temperature**2 * apply_measure(measure, target, teacher).sum() / len(rows)
-        value.backward()
+        value = apply_measure(measure, target, (pushed / temperature).log_softmax(dim=-1)).sum()
+        value = temperature**2 * value / max(1, len(rows))
+        (gradient,) = torch.autograd.grad(value, pushed)
+        mixed.backward(events.teacher.pull(gradient, logits, pushed.detach()))
         total = total + value.detach()
-    assert weights.grad is not None
+    if weights.grad is None:
+        return total
     # the value of the loss, with the gradient that the chunks have found
     return total + ((answers.log_weights - answers.log_weights.detach()) * weights.grad).sum()
 
@@ -172,4 +181,6 @@ def _own_loss(answers: DenseAnswers, rows: torch.Tensor) -> torch.Tensor:
 def _student_answers(student: StudentRows, inputs: dict[str, Any], device: torch.device) -> DenseAnswers:
     """Look at the student's rows as at a teacher's."""
     windows = torch.tensor(inputs["windows"])[inputs["spans"].student_rows // inputs["input_ids"].shape[1]]
-    return DenseAnswers(student.hidden, student.head, device, student.targets.to(device), windows)
+    bias = None if student.head.bias is None else student.head.bias.detach()
+    head = replace(student.head, weight=student.head.weight.detach(), bias=bias)
+    return DenseAnswers(student.hidden, head, device, student.targets.to(device), windows)

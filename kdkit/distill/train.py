@@ -23,13 +23,16 @@ from kdkit.data.prepare import PreparedData
 from kdkit.distill.layer_parts import LayerParts, make_parts
 from kdkit.distill.objective import compares_events, make_events, make_objective
 from kdkit.distill.on_policy import OnPolicyTrainer
+from kdkit.distill.routed_teacher import RoutedTeacher
+from kdkit.distill.router_log import RouterLog
+from kdkit.distill.routing import make_online_teacher
 from kdkit.distill.stages import Stage, curriculum_order, plan_stages, sequences_per_step, stretch
 from kdkit.distill.student import make_student
 from kdkit.distill.trainer import PARTS_FILE, DistillationTrainer
 from kdkit.errors import UserError
 from kdkit.hardware import Hardware
 from kdkit.runs import Run, fingerprint
-from kdkit.teacher.asking import CachedTeacher, OnlineTeacher
+from kdkit.teacher.asking import CachedTeacher
 from kdkit.teacher.batches import WindowCollator
 from kdkit.teacher.cache import CachedAnswers
 from kdkit.teacher.difficulty import teacher_entropy, teacher_loss
@@ -154,7 +157,7 @@ def make_trainer(
         collator = WindowCollator(data.train, with_teacher=True, cache=teacher)
         source = CachedTeacher(teacher.store.header.get("temperature", 1.0))
         return DistillationTrainer(student, source, arguments, collator, **shared)
-    source = OnlineTeacher(teacher.model, data.overlap.teacher_size, hardware.autocast_dtype)
+    source = make_online_teacher(config, data, teacher, hardware, stage, student.config.hidden_size)
     collator = WindowCollator(data.train, with_teacher=True)
     if stage.on_policy is not None:
         return OnPolicyTrainer(student, source, arguments, collator, data=data, settings=stage.on_policy, **shared)
@@ -230,6 +233,8 @@ def _train_phase(
         progress.first_step = stage.first_step
         trainer = make_trainer(config, run, data, student, teacher, hardware, phase, stage, parts)
         trainer.add_callback(progress)
+        if isinstance(trainer, DistillationTrainer) and isinstance(trainer.teacher, RoutedTeacher):
+            trainer.add_callback(RouterLog(run, trainer.teacher, stage.first_step))
         with no_bar():
             trainer.train(resume_from_checkpoint=last_checkpoint(folder))
         if stage is not stages[-1]:

@@ -13,15 +13,19 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from kdkit.distill.layer_parts import LayerParts
 from kdkit.distill.objective import Objective
+from kdkit.distill.routed_teacher import RoutedTeacher
 from kdkit.settings import ParameterRule
 from kdkit.teacher.answers import Answers
-from kdkit.teacher.asking import CachedTeacher, OnlineTeacher
+from kdkit.teacher.asking import CachedTeacher, OnlineTeacher, StudentRows
 from kdkit.teacher.batches import IGNORE_INDEX, WindowCollator
 from kdkit.teacher.chunked import chunked_loss
 from kdkit.teacher.training import LanguageModelTrainer, count_items, shift_labels
 
 PARTS_FILE = "projections.pt"
 """In a checkpoint: the student's projections to the teacher's width, and the running means of the balance."""
+
+ROUTER_FILE = "router.pt"
+"""In a checkpoint: the router and its optimizer."""
 
 
 class DistillationTrainer(LanguageModelTrainer):
@@ -70,7 +74,8 @@ class DistillationTrainer(LanguageModelTrainer):
         rows = spans.student_rows.to(inputs["input_ids"].device)
         targets = shift_labels(inputs["labels"]).flatten().index_select(0, rows)
         hidden = self.hidden_rows(model, inputs, rows)
-        answers = self.ask(inputs, targets.device) if self.objective.asks_teacher else None
+        student = StudentRows(hidden.detach(), self.head, targets, self.state.global_step)
+        answers = self.ask(inputs, targets.device, student) if self.objective.asks_teacher else None
         num_items = count_items(int((targets != IGNORE_INDEX).sum()), num_items_in_batch)
         tokens = shift_labels(inputs["input_ids"]).flatten().index_select(0, rows)
         chunk_loss, chunks = self.objective.loss_of(spans, targets, answers, num_items, tokens)
@@ -85,10 +90,12 @@ class DistillationTrainer(LanguageModelTrainer):
                 self.parts.balance.add(terms)
         return loss, terms
 
-    def ask(self, inputs: dict[str, Any], device: torch.device) -> Answers:
+    def ask(
+        self, inputs: dict[str, Any], device: torch.device, student: StudentRows
+    ) -> Answers | tuple[Answers, ...]:
         """Ask the teacher about a batch, with taps on the layers that are compared."""
         with nullcontext() if self.parts is None else self.parts.teacher_taps:
-            return self.teacher.answer(inputs, device)
+            return self.teacher.answer(inputs, device, student)
 
     def training_step(
         self,
@@ -123,11 +130,16 @@ class DistillationTrainer(LanguageModelTrainer):
         super()._save_optimizer_and_scheduler(output_dir)
         if self.parts is not None and self.args.should_save:
             torch.save(self.parts.state(), Path(output_dir) / PARTS_FILE)
+        if isinstance(self.teacher, RoutedTeacher) and self.args.should_save:
+            torch.save(self.teacher.state_dict(), Path(output_dir) / ROUTER_FILE)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load the parts beside the optimizer; Trainer's hook."""
         super()._load_optimizer_and_scheduler(checkpoint)
-        if self.parts is not None and checkpoint is not None:
-            self.parts.load_state(
-                torch.load(Path(checkpoint) / PARTS_FILE, map_location=self.args.device, weights_only=True)
-            )
+        if checkpoint is None:
+            return
+        options = {"map_location": self.args.device, "weights_only": True}
+        if self.parts is not None:
+            self.parts.load_state(torch.load(Path(checkpoint) / PARTS_FILE, **options))
+        if isinstance(self.teacher, RoutedTeacher):
+            self.teacher.load_state_dict(torch.load(Path(checkpoint) / ROUTER_FILE, **options))

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from kdkit.errors import UserError
 from kdkit.teacher.answers import DenseAnswers
 from kdkit.teacher.asking import OnlineTeacher
 from kdkit.teacher.experts import Choice, Experts, Route
@@ -106,18 +105,3 @@ def spread(choice: Choice, num_sources: int) -> torch.Tensor:
         return choice.weights
     nothing = choice.weights.new_zeros(len(choice.weights), num_sources)
     return nothing.scatter(1, choice.experts, choice.weights)
-
-
-def check_same_tokenizer(path: str, vocabulary: dict[str, int], other: dict[str, int]) -> None:
-    """Refuse a further teacher whose ids mean other tokens.
-
-    Raises:
-        UserError: naming the first token that differs.
-    """
-    if vocabulary == other:
-        return
-    differing = next((token for token, number in vocabulary.items() if other.get(token) != number), "more tokens")
-    raise UserError(
-        f"teacher.others: expected the tokenizer of teacher.path, got another in {path!r} ({len(other)} tokens and "
-        f"not {len(vocabulary)}; {differing!r} differs); leave it out"
-    )
