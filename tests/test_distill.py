@@ -207,6 +207,12 @@ CASES = {
     "projected": {"distill": {"loss": "projected_kl"}},
     "spans": {"distill": {"loss": "uld"}},
     "cached": {"distill": {"loss": "projected_kl"}, "cache": {"enabled": True, "top_k": 16}},
+    "layers": {
+        "distill": {
+            "weights": {"feature": 1.0, "attention": 1.0, "layerwise": 1.0, "contrastive": 1.0},
+            "balance": True,
+        }
+    },
 }
 
 
@@ -259,7 +265,7 @@ def test_two_processes_of_two_equal_one_of_four(tmp_path, monkeypatch):
     two = json.loads((tmp_path / "two.json").read_text())
     assert two.keys() == one.keys() == CASES.keys()
     for case in CASES:
-        for name in ("loss", "grad_norm", "ce_loss", "kd_loss"):
+        for name in ["loss", "grad_norm", *(name for name in one[case][0] if name.endswith(("_loss", "_weighted")))]:
             expected = pytest.approx([line[name] for line in one[case]], rel=1e-3)
             assert [line[name] for line in two[case]] == expected, (case, name)
 
