@@ -11,7 +11,7 @@ import torch
 
 from kdkit.distill.objective import EventPair
 from kdkit.distill.router import Outlook, Router, balance, routing_kl, scheduled
-from kdkit.distill.router_training import Comparison, Measured, RouterOptimizer, compare, measure_rows
+from kdkit.distill.router_training import Comparison, Measured, RouterOptimizer, compare, measure_rows, text_loss
 from kdkit.settings import RouterConfig
 from kdkit.teacher.answers import DenseAnswers
 from kdkit.teacher.asking import OnlineTeacher, StudentRows
@@ -167,7 +167,7 @@ class RoutedTeacher(OnlineTeacher):
 
     @torch.enable_grad()
     def _update(self, inputs: dict[str, Any], student: StudentRows) -> None:
-        """Take one step of the router: closer to the student, balanced, not far from where it began."""
+        """Take one step of the router: closer to the student, right about the text, balanced, not far from where it began."""
         assert self.router is not None
         settings, device, spans = self.settings, self.model.device, inputs["spans"]
         outlook = self._read(student)
@@ -178,7 +178,14 @@ class RoutedTeacher(OnlineTeacher):
             "balance": balance(routed.logits),
             "anchor": self.router.anchor(routed.logits, routed.initial, settings.anchor),
         }
-        loss = terms["kl"] + settings.balance_weight * terms["balance"] + settings.anchor_weight * terms["anchor"]
+        if settings.text_weight > 0.0:
+            terms["text"] = text_loss(routed.answers)
+        loss = (
+            terms["kl"]
+            + settings.text_weight * terms.get("text", 0.0)
+            + settings.balance_weight * terms["balance"]
+            + settings.anchor_weight * terms["anchor"]
+        )
         measured = measure_rows(routed.answers, student, inputs, self.comparison)
         if len(measured.gap):
             self.router.remember(measured.student_loss, measured.gap)

@@ -17,7 +17,7 @@ from kdkit.distill.router import Router
 from kdkit.teacher.answers import DenseAnswers
 from kdkit.teacher.asking import StudentRows
 from kdkit.teacher.batches import IGNORE_INDEX
-from kdkit.teacher.chunked import chunked_loss, even_chunks, rows_per_chunk
+from kdkit.teacher.chunked import chunked_loss, cross_entropy_chunk, even_chunks, rows_per_chunk
 from kdkit.teacher.mixing import MixedAnswers
 from kdkit.teacher.spans import Spans
 
@@ -146,6 +146,26 @@ def _compare_mixture(
         return total
     # the value of the loss, with the gradient that the chunks have found
     return total + ((answers.log_weights - answers.log_weights.detach()) * weights.grad).sum()
+
+
+def text_loss(answers: DenseAnswers) -> torch.Tensor:
+    """Return the routed teacher's own cross-entropy on the text, nats per token, with a graph to the router."""
+    targets = answers.targets.clamp(min=0)
+    counted = (answers.targets >= 0).float()
+    weights = counted / counted.sum().clamp(min=1.0)
+    if isinstance(answers, MixedAnswers):
+        every = torch.arange(len(targets))
+        losses = torch.stack([_losses(part, every) for part in answers.parts], dim=1)
+        return -((answers.log_weights - losses).logsumexp(dim=1) * weights).sum()
+    chunks = even_chunks(len(targets), rows_per_chunk(answers.head.vocab_size, answers.device))
+    return chunked_loss(answers.hidden, answers.head, cross_entropy_chunk(targets, weights), chunks)[0]
+
+
+@torch.no_grad()
+def _losses(answers: DenseAnswers, rows: torch.Tensor) -> torch.Tensor:
+    """Return a model's cross-entropy at many rows, chunk by chunk."""
+    chunks = even_chunks(len(rows), rows_per_chunk(answers.head.vocab_size, answers.device))
+    return torch.cat([_own_loss(answers, rows[chunk]) for chunk in chunks])
 
 
 @torch.no_grad()
