@@ -255,8 +255,9 @@ class RouterConfig(Section):
     """What holds the router to the initial one: KL between the routings, or the distance of the weights."""
     anchor_weight: NotNegative = 1.0
     """Weight of the anchor; without it the router goes where the student already agrees."""
-    text_weight: NotNegative = 0.0
-    """Weight of the routed teacher's own cross-entropy on the text, which keeps it right while it adapts; 0: none."""
+    text_weight: NotNegative = 1.0
+    """Weight of the routed teacher's own cross-entropy on the text, which keeps it right while it adapts; 0: as
+    published, with which the demo's router gave up what its teacher knows (LOG.md)."""
     num_passes: Annotated[int, Field(ge=2)] = 2
     """Passes of knowledge augmentation; the loss is their mean."""
     augmentation_rate: Share = 0.05
