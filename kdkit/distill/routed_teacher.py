@@ -167,7 +167,7 @@ class RoutedTeacher(OnlineTeacher):
 
     @torch.enable_grad()
     def _update(self, inputs: dict[str, Any], student: StudentRows) -> None:
-        """Take one step of the router: closer to the student, right about the text, balanced, not far from where it began."""
+        """Take one step of the router: closer to the student, right about the text, balanced, near its beginning."""
         assert self.router is not None
         settings, device, spans = self.settings, self.model.device, inputs["spans"]
         outlook = self._read(student)
