@@ -153,14 +153,19 @@ def scheduled(settings: RouterConfig, step: int, num_steps: int) -> tuple[int, f
 
 
 def check_sources(settings: RouterConfig, num_sources: int, what: str) -> None:
-    """Refuse a router that routes to more sources than there are.
+    """Refuse a router that has nothing to choose from, or routes to more sources than there are.
 
     Args:
         what: name of the sources for the message: `experts`, `layers`, `teachers`.
 
     Raises:
-        UserError: a k above their number.
+        UserError: a single source; a k above their number.
     """
+    if num_sources < 2:
+        raise UserError(
+            f"router.kind: expected at least 2 {what} to route over, got {num_sources}; set router.kind=none, or route "
+            "over something else (router.sources)"
+        )
     wanted = {"training_top_k": settings.training_top_k}
     if settings.kind == "student_aware":
         wanted |= {"initial_top_k": settings.initial_top_k, "final_top_k": settings.final_top_k}

@@ -104,7 +104,7 @@ def compare(
     spans, events = inputs["spans"], comparison.events
     # with the student in the first place of a divergence, forward KL is KL(student || teacher)
     measure = forward_kl if comparison.direction == "student_teacher" else reverse_kl
-    rows, student_rows = spans.teacher_starts[:-1], spans.student_starts[:-1]
+    rows, student_rows = _counted_places(student, spans)
     fixed = _student_answers(student, inputs, answers.device)
     if isinstance(answers, MixedAnswers):
         return _compare_mixture(answers, fixed, (rows, student_rows), comparison, measure)
@@ -134,18 +134,19 @@ def _compare_mixture(
         chosen = rows[chunk].to(weights.device)
         mixed = answers.mixed_logprobs(rows[chunk], weights.index_select(0, chosen))
         # events work in place and bring their own gradient
-        logits = mixed.detach().clone()
+        logits = mixed.detach() / temperature
         pushed = events.teacher.push(logits.clone()).requires_grad_()
         target = fixed.logprobs(student_rows[chunk], events.student, temperature)
-        value = apply_measure(measure, target, (pushed / temperature).log_softmax(dim=-1)).sum()
+        value = apply_measure(measure, target, pushed.log_softmax(dim=-1)).sum()
         value = temperature**2 * value / max(1, len(rows))
         (gradient,) = torch.autograd.grad(value, pushed)
-        mixed.backward(events.teacher.pull(gradient, logits, pushed.detach()))
+        mixed.backward(events.teacher.pull(gradient, logits, pushed.detach()) / temperature)
         total = total + value.detach()
     if weights.grad is None:
         return total
-    # the value of the loss, with the gradient that the chunks have found
-    return total + ((answers.log_weights - answers.log_weights.detach()) * weights.grad).sum()
+    # the value of the loss, with the gradient that the chunks have found; -inf - -inf is not 0
+    nothing = (answers.log_weights - weights.detach()).masked_fill(weights.isinf(), 0.0)
+    return total + (nothing * weights.grad).sum()
 
 
 def text_loss(answers: DenseAnswers) -> torch.Tensor:
@@ -174,22 +175,28 @@ def measure_rows(
 ) -> Measured:
     """Measure both models at some places of a batch."""
     spans: Spans = inputs["spans"]
-    counted = (student.targets != IGNORE_INDEX).cpu()
-    places = counted[spans.student_starts[:-1]].nonzero().squeeze(1)
-    if len(places) > NUM_PLACES:
-        places = places[torch.linspace(0, len(places) - 1, NUM_PLACES).long()]
-    rows, student_rows = spans.teacher_starts[:-1][places], spans.student_starts[:-1][places]
+    rows, student_rows = _counted_places(student, spans)
+    if len(rows) > NUM_PLACES:
+        places = torch.linspace(0, len(rows) - 1, NUM_PLACES).long()
+        rows, student_rows = rows[places], student_rows[places]
     fixed = _student_answers(student, inputs, answers.device)
     events, temperature = comparison.events, comparison.temperature
     parts = []
     size = max(answers.head.vocab_size, student.head.vocab_size)
-    for chunk in even_chunks(len(places), rows_per_chunk(size, answers.device)):
+    for chunk in even_chunks(len(rows), rows_per_chunk(size, answers.device)):
         teacher = answers.logprobs(rows[chunk], events.teacher, temperature)
         mine = fixed.logprobs(student_rows[chunk], events.student, temperature)
         losses = _own_loss(fixed, student_rows[chunk]), _own_loss(answers, rows[chunk])
         parts.append(torch.stack([*losses, forward_kl(teacher, mine)[0]]))
     student_loss, teacher_loss, gap = torch.cat(parts, dim=1) if parts else student.hidden.new_zeros(3, 0)
     return Measured(student_rows, student_loss, teacher_loss, gap)
+
+
+def _counted_places(student: StudentRows, spans: Spans) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the first teacher row and the first student row of every span where the student's is in the loss, k."""
+    student_rows = spans.student_starts[:-1]
+    is_counted = (student.targets != IGNORE_INDEX).cpu()[student_rows]
+    return spans.teacher_starts[:-1][is_counted], student_rows[is_counted]
 
 
 def _own_loss(answers: DenseAnswers, rows: torch.Tensor) -> torch.Tensor:

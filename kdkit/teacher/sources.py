@@ -75,8 +75,11 @@ class MixedSources:
         first = parts[0] if self.num_layers is None else parts[-1]
         choice = route(0, first.hidden, first.hidden.new_zeros(len(first.hidden), len(parts), dtype=torch.float32))
         weights = spread(choice, len(parts)).to(device)
+        is_in = weights > 0.0
+        # the logarithm is not taken of 0, whose gradient would be NaN
+        log_weights = torch.where(is_in, weights, 1.0).log().masked_fill(~is_in, -torch.inf)
         fields = (first.hidden, first.head, first.device, first.targets, first.windows)
-        return MixedAnswers(*fields, parts=parts, log_weights=weights.clamp(min=0.0).log())
+        return MixedAnswers(*fields, parts=parts, log_weights=log_weights)
 
     def _parts(self, inputs: dict[str, Any], device: torch.device) -> list[DenseAnswers]:
         """Ask every source."""
