@@ -3,15 +3,17 @@
 import json
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 from tiny import make_config, make_data
 
 from kdkit import cli, sweep
-from kdkit.config import dump_config
+from kdkit.config import dump_config, load_config
 from kdkit.errors import UserError
 from kdkit.session import open_session
+from kdkit.settings import RouterConfig
 from kdkit.sweep import SweepRequest, baseline_key, plan_runs, run_sweep
 from kdkit.teacher.progress import Progress
 from kdkit.variants import as_override, choose_variants, load_sweep
@@ -226,10 +228,13 @@ def test_a_run_is_not_taken_for_a_sweep(tmp_path):
         run_sweep(SweepRequest(str(path), name="taken", runs_dir=f"{tmp_path}/runs"))
 
 
-def test_the_shipped_sweep_plans_six_kinds_of_routing():
+def test_the_shipped_sweep_compares_every_kind_of_router_with_none():
     loaded = load_sweep(str(ROOT / "configs" / "ablation_router.yaml"))
-    assert loaded.config == str(ROOT / "configs" / "demo.yaml") and len(loaded.seeds) >= 3
-    assert len(loaded.variants) == 6 and loaded.variants[loaded.reference] == {}
+    variants = loaded.variants.items()
+    configs = {name: load_config(loaded.config, [as_override(*item) for item in of.items()]) for name, of in variants}
+    kinds = {config.router.kind for config in configs.values()}
+    assert kinds == set(get_args(RouterConfig.model_fields["kind"].annotation))
+    assert configs[loaded.reference].router.kind == "none" and len(loaded.seeds) >= 3
 
 
 def test_a_name_with_a_comma_is_chosen_whole_or_by_its_folder():
