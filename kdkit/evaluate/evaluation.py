@@ -7,8 +7,10 @@ from transformers import PreTrainedModel
 from kdkit.config import Config
 from kdkit.data.packing import Windows
 from kdkit.data.prepare import PreparedData
+from kdkit.distill.layer_plan import plan_layers
 from kdkit.distill.train import BASELINE, EQUAL_TIME, STUDENT
 from kdkit.errors import UserError
+from kdkit.evaluate.attention import ATTENTION_WINDOWS, measure_attention
 from kdkit.evaluate.compression import count_bytes, count_parameters, measure_peak_memory, measure_speed
 from kdkit.evaluate.language import gap_closed, paired_interval
 from kdkit.evaluate.retention import measure_retention
@@ -25,9 +27,9 @@ def evaluate_run(config: Config, run: Run, data: PreparedData, teacher: Teacher,
     """Measure every model of a run and write `evaluation.json`.
 
     Returns:
-        `models` (per model: language, cost), `retention`, `compression` (teacher to student),
-        `gap_closed` (None without a gap), `difference` (baseline - student with its interval) and
-        `continuations`.
+        `models` (per model: language, cost), `retention` (per student: predictions and attention, see
+        `measure_retention` and `measure_attention`), `compression` (teacher to student), `gap_closed` (None
+        without a gap), `differences` (baseline - student with its interval) and `continuations`.
 
     Raises:
         UserError: the run has no trained student or baseline.
@@ -50,15 +52,7 @@ def evaluate_run(config: Config, run: Run, data: PreparedData, teacher: Teacher,
     }
     evaluation = {
         "models": entries,
-        "retention": measure_retention(
-            teacher.model,
-            students,
-            data,
-            windows,
-            batch_size=config.evaluate.batch_size,
-            top_k=config.evaluate.top_k,
-            autocast_dtype=hardware.autocast_dtype,
-        ),
+        "retention": _retention(config, data, teacher, students, windows, hardware),
         "compression": _compression(entries),
         "gap_closed": gap_closed(*(scores[name].bits_per_byte for name in ("teacher", STUDENT, BASELINE))),
         "differences": _differences(scores, config.seed),
@@ -85,6 +79,38 @@ def load_students(config: Config, run: Run, hardware: Hardware) -> dict[str, Pre
     return {
         name: load_causal_lm(str(run.path / name), "student.path", device=hardware.device).requires_grad_(False)
         for name in names
+    }
+
+
+def _retention(
+    config: Config,
+    data: PreparedData,
+    teacher: Teacher,
+    students: dict[str, PreTrainedModel],
+    windows: Windows,
+    hardware: Hardware,
+) -> dict[str, dict[str, Any]]:
+    """Compare what the students predict, and where they look, with the teacher."""
+    kept = measure_retention(
+        teacher.model,
+        students,
+        data,
+        windows,
+        batch_size=config.evaluate.batch_size,
+        top_k=config.evaluate.top_k,
+        autocast_dtype=hardware.autocast_dtype,
+    )
+    pairs, few = plan_layers(config, students[STUDENT], teacher), windows.first(ATTENTION_WINDOWS)
+    try:
+        attention = measure_attention(teacher.model, students, pairs, few, hardware.autocast_dtype)
+    except UserError as error:
+        # not every architecture has attention; all else can be measured
+        print(f"attention is not compared: {error}")
+        attention = dict.fromkeys(students)
+    return {
+        name: values
+        | {"attention_similarity": attention[name], "attention_windows": len(few), "attention_layers": len(pairs)}
+        for name, values in kept.items()
     }
 
 

@@ -20,6 +20,7 @@ def comparison_table(evaluation: dict[str, Any]) -> Table:
             f"top-{_top_k(evaluation)} overlap with the teacher",
             *_format_retention(evaluation, "top_k_overlap", "{:.1%}"),
         ],
+        ["attention like the teacher's", *_format_retention(evaluation, "attention_similarity", "{:.3f}")],
         ["parameters", *_format(evaluation, "parameters", "{:,}")],
         ["weights, MB", *_format(evaluation, "size_bytes", "{:.2f}", 1e-6)],
         ["tokens per second", *_format(evaluation, "tokens_per_second", "{:,.0f}")],
@@ -36,6 +37,14 @@ def continuations_table(evaluation: dict[str, Any], count: int) -> Table:
     names = list(evaluation["models"])
     rows = [[entry["prompt"], *(entry[name] for name in names)] for entry in evaluation["continuations"][:count]]
     return ["opening (held-out text)", *(LABELS[name] for name in names)], rows
+
+
+def routing_table(probe: dict[str, Any]) -> Table:
+    """Show how well a mixture predicts when it is routed otherwise than it was trained; no rows for a dense teacher."""
+    rows = [
+        [row["routing"], f"{row['perplexity']:.2f}", f"{row['bits_per_byte']:.3f}"] for row in probe["by_routing"] or []
+    ]
+    return ["experts", "perplexity", "bits per byte"], rows
 
 
 def verdict(evaluation: dict[str, Any]) -> str:
@@ -120,7 +129,8 @@ def _format(evaluation: dict[str, Any], key: str, pattern: str, scale: float = 1
 
 def _format_retention(evaluation: dict[str, Any], key: str, pattern: str) -> list[str]:
     retention = evaluation["retention"]
-    return [pattern.format(retention[name][key]) if name in retention else "-" for name in evaluation["models"]]
+    values = [retention[name][key] if name in retention else None for name in evaluation["models"]]
+    return ["-" if value is None else pattern.format(value) for value in values]
 
 
 def _format_training(evaluation: dict[str, Any], key: str, pattern: str) -> list[str]:
