@@ -295,27 +295,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _router(self) -> "Config":
-        kind, sources, others = self.router.kind, self.router.sources, self.teacher.others
-        if kind == "none" and others:
-            raise UserError(
-                f"teacher.others: expected a router that weighs the teachers, got {len(others)} more teachers and "
-                "router.kind=none; set router.kind, such as all_experts (equal weights) or student_aware"
-            )
-        if kind != "none" and self.cache.enabled:
-            raise UserError(
-                f"router.kind: expected none with cache.enabled, got {kind!r}; a cache holds what one fixed teacher "
-                "says, and a router changes the teacher while it teaches; set cache.enabled=false"
-            )
-        if (sources == "teachers" and not others) or (sources in ("experts", "layers") and others):
-            raise UserError(
-                f"router.sources: expected 'teachers' where teacher.others names more of them, and only there, got "
-                f"{sources!r} and {len(others)} others; change one of the two"
-            )
-        if kind == "knowledge_augmentation" and (sources == "layers" or others):
-            raise UserError(
-                "router.kind: expected sources of which some can be left out for 'knowledge_augmentation', the experts "
-                f"of a MoE teacher, got {sources if not others else 'teachers'!r}; choose all_experts or student_aware"
-            )
+        self.router.check(self.teacher.others, self.cache.enabled)
         return self
 
 

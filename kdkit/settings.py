@@ -284,6 +284,38 @@ class RouterConfig(Section):
             )
         return self
 
+    def check(self, others: list[str], cached: bool) -> None:
+        """Refuse what does not go together with the rest of a configuration.
+
+        Args:
+            others: `teacher.others`.
+            cached: `cache.enabled`.
+
+        Raises:
+            UserError: a cache, or sources that are not there.
+        """
+        if self.kind == "none" and others:
+            raise UserError(
+                f"teacher.others: expected a router that weighs the teachers, got {len(others)} more teachers and "
+                "router.kind=none; set router.kind, such as all_experts (equal weights) or student_aware"
+            )
+        if self.kind != "none" and cached:
+            raise UserError(
+                f"router.kind: expected none with cache.enabled, got {self.kind!r}; a cache holds what one fixed "
+                "teacher says, and a router changes the teacher while it teaches; set cache.enabled=false"
+            )
+        if (self.sources == "teachers" and not others) or (self.sources in ("experts", "layers") and others):
+            raise UserError(
+                f"router.sources: expected 'teachers' where teacher.others names more of them, and only there, got "
+                f"{self.sources!r} and {len(others)} others; change one of the two"
+            )
+        if self.kind == "knowledge_augmentation" and (self.sources == "layers" or others):
+            got = "teachers" if others else self.sources
+            raise UserError(
+                "router.kind: expected sources of which some can be left out for 'knowledge_augmentation', the experts "
+                f"of a MoE teacher, got {got!r}; choose all_experts or student_aware"
+            )
+
 
 class ParameterRule(Section):
     """What happens to the parameters whose name a pattern matches."""

@@ -15,6 +15,7 @@ from kdkit.errors import UserError
 from kdkit.values import flatten
 
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.yaml"))
+CONFIGS = [path for path in CONFIGS if not path.stem.startswith("ablation")]  # files of `kdkit sweep`
 
 
 @pytest.fixture
