@@ -17,12 +17,29 @@ from kdkit.errors import UserError
 from kdkit.report.display import show_facts, show_picture
 from kdkit.report.figures import draw_expert_load
 from kdkit.report.page import write_report
-from kdkit.report.tables import comparison_table, continuations_table, to_markdown, verdict
+from kdkit.report.tables import comparison_table, continuations_table, routing_table, to_markdown, verdict
 from kdkit.runs import Run, write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 HOSTILE = '<script>alert(1)</script> | <!-- a\n\nline & "more"'
 LOADING_ATTRIBUTES = {"src", "href", "srcset", "data", "poster", "action"}
+
+EXPERTS = {
+    "layers": [0, 1],
+    "num_experts": 4,
+    "texts": ["Once $x_1$", "upon"],
+    "shown": {
+        "tokens": ["Once", " $x_1$", "\n"],
+        "experts": [[[0, 1], [3, 2], [1, 0]], [[2, 0], [2, 1], [0, 3]]],
+        "entropy": [[1.9, 0.2, 0.0], [1.0, 2.0, 0.5]],
+        "position": 1,
+        "predictions": [
+            {"expert": None, "tokens": [" a", "$$"], "probabilities": [0.5, 0.25]},
+            {"expert": 2, "tokens": [" b", "c"], "probabilities": [0.75, 0.125]},
+        ],
+    },
+}
+"""What teacher/experts.json holds of a text of three tokens; dollar signs are not formulas."""
 
 
 def model_entry(bits_per_byte, steps=None):
@@ -57,6 +74,7 @@ def make_evaluation(teacher=1.0, student=1.5, baseline=2.0, equal_time=None):
         models["baseline_equal_time"] = model_entry(equal_time, steps=1_234)
         differences["baseline_equal_time"] = difference(equal_time, student)
     kept = {"kl_to_teacher": 0.3, "top_k_overlap": 0.5, "top_1_agreement": 0.4, "positions": 100, "top_k": 5}
+    kept |= {"attention_similarity": 0.75, "attention_windows": 16, "attention_layers": 2}
     return {
         "models": models,
         "retention": {name: kept for name in models if name != "teacher"},
@@ -81,6 +99,7 @@ def make_run(folder):
     load = [[0.5, 0.3, 0.1, 0.1], [0.0, 0.0, 0.0, 1.0]]
     probe = {"architecture": "Qwen3MoeForCausalLM", "parameters": 99_999, "bits_per_byte": 1.0, "expert_load": load}
     run.write_json("teacher/probe.json", probe)
+    run.write_json("teacher/experts.json", EXPERTS)
     for phase in ("student", "baseline", "baseline_equal_time"):
         for step in (2, 4):
             point = {"phase": phase, "step": step, "seconds": step / 2}
@@ -134,10 +153,10 @@ def test_the_page_needs_no_other_file(page):
     assert "@import" not in page.read_text() and "url(" not in page.read_text()
 
 
-def test_the_page_holds_five_pictures_that_lie_beside_it_too(page):
+def test_the_page_holds_six_pictures_that_lie_beside_it_too(page):
     inside = {base64.b64decode(of["src"].partition(",")[2]) for tag, of in elements(page) if tag == "img"}
     assert inside == {path.read_bytes() for path in (page.parent / "figures").glob("*.png")}
-    assert len(inside) == 5 and all(content.startswith(b"\x89PNG") for content in inside)
+    assert len(inside) == 6 and all(content.startswith(b"\x89PNG") for content in inside)
 
 
 @pytest.mark.parametrize(("title", "heading"), [("My student", "My student"), ("", "Distillation run tiny")])
@@ -165,7 +184,7 @@ def test_hostile_text_stays_plain_text_in_its_cell_in_markdown(run):
 
 def test_markdown_names_the_pictures_that_lie_beside_it(page):
     pictures = re.findall(r"!\[.*\]\((.*)\)", (page.parent / "report.md").read_text())
-    assert len(pictures) == 5 and all((page.parent / picture).is_file() for picture in pictures)
+    assert len(pictures) == 6 and all((page.parent / picture).is_file() for picture in pictures)
 
 
 @pytest.mark.parametrize("name", ["report.html", "report.md"])
@@ -185,11 +204,12 @@ def test_the_model_card_has_front_matter_and_the_facts(run):
         assert fact in body
 
 
-def test_a_dense_teacher_gives_no_expert_picture(run):
+def test_a_dense_teacher_gives_no_expert_pictures(run):
     run.write_json("teacher/probe.json", run.read_json("teacher/probe.json") | {"expert_load": None})
+    run.write_json("teacher/experts.json", {"missing": "This teacher is dense."})
     assert show_picture(draw_expert_load(run), otherwise="This one is dense.").data == "This one is dense."
     assert [tag for tag, _ in elements(write_report(run))].count("img") == 4
-    assert not (run.path / "figures" / "expert_load.png").exists()
+    assert not {"expert_load.png", "experts.png"} & {path.name for path in (run.path / "figures").iterdir()}
 
 
 @pytest.mark.parametrize("name", ["evaluation.json", "data/manifest.json", "teacher/probe.json"])
@@ -235,6 +255,20 @@ def test_the_comparison_has_a_column_for_each_model_and_a_dash_where_nothing_was
     assert table["peak memory, MB"] == ["2.0", "-", "2.0"]
     assert table["training steps"] == ["-", "10", "10"]
     assert table["KL to the teacher, nats"] == ["-", "0.300", "0.300"]
+    assert table["attention like the teacher's"] == ["-", "0.750", "0.750"]
+
+
+def test_attention_that_was_not_compared_is_a_dash():
+    evaluation = make_evaluation()
+    evaluation["retention"]["baseline"] = evaluation["retention"]["baseline"] | {"attention_similarity": None}
+    rows = {name: cells for name, *cells in comparison_table(evaluation)[1]}
+    assert rows["attention like the teacher's"] == ["-", "0.750", "-"]
+
+
+def test_routings_are_shown_with_readable_numbers():
+    probe = {"by_routing": [{"routing": "all", "perplexity": 12.3456, "bits_per_byte": 1.23456}]}
+    assert routing_table(probe)[1] == [["all", "12.35", "1.235"]]
+    assert routing_table({"by_routing": None})[1] == []
 
 
 def test_facts_are_shown_with_readable_numbers():

@@ -20,6 +20,15 @@ LABELS = {
     "baseline_equal_time": "baseline, equal time",
 }
 
+PARTS = {
+    "kd": ("predictions", "#0f766e"),
+    "feature": ("last hidden state", "#1d4ed8"),
+    "attention": ("attention", "#c2410c"),
+    "layerwise": ("all hidden states", "#7c3aed"),
+    "contrastive": ("contrastive", "#b45309"),
+}
+"""Parts of the teacher's signal as metrics.jsonl names them: what they are called in words, and their colour."""
+
 
 def draw_alignment(run: Run) -> Path:
     """Show how the student's tokens lie against the teacher's, and what the vocabularies share (01)."""
@@ -37,8 +46,8 @@ def draw_alignment(run: Run) -> Path:
     axes.bar_label(rectangles, [f"{share:.0%}" for share in bars.values()], padding=4)
     axes.set(xlim=(0, 1.12), xlabel="share")
     axes.invert_yaxis()
-    _tidy(axes)
-    return _save(figure, run, "alignment.png")
+    tidy(axes)
+    return save(figure, run, "alignment.png")
 
 
 def draw_expert_load(run: Run) -> Path | None:
@@ -57,7 +66,32 @@ def draw_expert_load(run: Run) -> Path | None:
     axes.set(xlabel="expert", ylabel="layer", xticks=range(len(load[0])), yticks=range(len(load)))
     axes.set_title(f"share of tokens sent to each expert (even: {even:.0%})", fontsize=10)
     figure.colorbar(image, ax=axes)
-    return _save(figure, run, "expert_load.png")
+    return save(figure, run, "expert_load.png")
+
+
+def draw_layer_map(run: Run) -> Path:
+    """Show which layer of the student learns from which layer of the teacher (02)."""
+    facts = run.read_json("teacher/layer_map.json")
+    counts, names = (facts["student_layers"], facts["teacher_layers"]), ("student", "teacher")
+    # both columns are as high as the taller one: a line that is level joins layers of equal relative depth
+    heights = [[layer / max(count - 1, 1) for layer in range(count)] for count in counts]
+    figure = Figure(figsize=(5.6, 1.6 + 0.3 * max(counts)), layout="constrained")
+    axes = figure.subplots()
+    for student, teacher in facts["pairs"]:
+        axes.plot([0, 1], [heights[0][student], heights[1][teacher]], color="#94a3b8", zorder=1)
+    for side, (name, levels) in enumerate(zip(names, heights, strict=True)):
+        mapped = {pair[side] for pair in facts["pairs"]}
+        colours = [COLOURS[name] if layer in mapped else "white" for layer in range(len(levels))]
+        axes.scatter([side] * len(levels), levels, s=210, color=colours, edgecolors=COLOURS[name], zorder=2)
+        for layer, level in enumerate(levels):
+            colour = "white" if layer in mapped else COLOURS[name]
+            axes.text(side, level, layer, ha="center", va="center", fontsize=8, color=colour)
+    by = ", ".join(facts["used_by"]) or "no part of the loss in this run"
+    axes.set_title(f"layers compared by: {by}", fontsize=10)
+    axes.set(xlim=(-0.4, 1.4), ylim=(-0.15, 1.15), xticks=(0, 1), xticklabels=names, yticks=(), ylabel="depth")
+    axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
+    axes.tick_params(length=0)
+    return save(figure, run, "layer_map.png")
 
 
 def draw_learning_curves(run: Run) -> Path:
@@ -74,9 +108,9 @@ def draw_learning_curves(run: Run) -> Path:
         if (level := _teacher_level(run)) is not None:
             axes.axhline(level, color=COLOURS["teacher"], linestyle="--", label=LABELS["teacher"])
         axes.set(xlabel=label, ylabel="bits per byte, held-out text" if key == "step" else "")
-        _tidy(axes)
+        tidy(axes)
     panels[0].legend(frameon=False, fontsize=8)
-    return _save(figure, run, "learning_curves.png")
+    return save(figure, run, "learning_curves.png")
 
 
 def draw_loss_terms(run: Run) -> Path:
@@ -88,8 +122,33 @@ def draw_loss_terms(run: Run) -> Path:
         axes.plot([m["step"] for m in lines], [m[key] for m in lines], color=COLOURS["student"])
         axes.set(xlabel="optimizer step", title=label)
         axes.title.set_fontsize(10)
-        _tidy(axes)
-    return _save(figure, run, "loss_terms.png")
+        tidy(axes)
+    return save(figure, run, "loss_terms.png")
+
+
+def draw_loss_parts(run: Run) -> Path | None:
+    """Show the parts of the teacher's signal over steps: raw, each on its own scale, and weighted, together (03).
+
+    None where predictions are all that is compared.
+    """
+    lines = [m for m in run.read_metrics() if m["phase"] == "student" and "loss" in m]
+    parts = [name for name in PARTS if any(f"{name}_weighted" in m for m in lines)]
+    if parts in ([], ["kd"]):
+        return None
+    figure = Figure(figsize=(9.2, 4.8), layout="constrained")
+    for place, name in enumerate(parts):
+        axes = figure.add_subplot(2, 3, place + 1)
+        _plot(axes, lines, f"{name}_loss", color=PARTS[name][1])
+        axes.set_title(f"{PARTS[name][0]}, raw", fontsize=10)
+        tidy(axes)
+    axes = figure.add_subplot(2, 3, 6)
+    for name in parts:
+        _plot(axes, lines, f"{name}_weighted", color=PARTS[name][1], label=PARTS[name][0])
+    axes.set_title("all, as weighted in the loss", fontsize=10)
+    axes.set(yscale="log", xlabel="optimizer step")
+    tidy(axes)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+    return save(figure, run, "loss_parts.png")
 
 
 def draw_quality_against_size(run: Run) -> Path:
@@ -108,9 +167,9 @@ def draw_quality_against_size(run: Run) -> Path:
         axes.bar_label(rectangles, [pattern.format(value) for value in values], padding=3, fontsize=8)
         axes.set_title(title, fontsize=10)
         axes.margins(x=0.22)
-        _tidy(axes)
+        tidy(axes)
     axes.invert_yaxis()
-    return _save(figure, run, "quality_against_size.png")
+    return save(figure, run, "quality_against_size.png")
 
 
 def _teacher_level(run: Run) -> float | None:
@@ -121,13 +180,19 @@ def _teacher_level(run: Run) -> float | None:
     return None
 
 
-def _tidy(axes: Any) -> None:
+def _plot(axes: Any, lines: list[dict[str, Any]], key: str, **options: Any) -> None:
+    """Plot a figure over optimizer steps, where it was recorded."""
+    points = [(m["step"], m[key]) for m in lines if key in m]
+    axes.plot(*zip(*points, strict=True), **options)
+
+
+def tidy(axes: Any) -> None:
     """Remove the frame's upper and right side."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="both", alpha=0.25)
 
 
-def _save(figure: Figure, run: Run, name: str) -> Path:
+def save(figure: Figure, run: Run, name: str) -> Path:
     """Save a figure in the run and return its path."""
     path = run.path / "figures" / name
     path.parent.mkdir(parents=True, exist_ok=True)

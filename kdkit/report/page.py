@@ -9,13 +9,17 @@ from typing import Any
 import jinja2
 import yaml
 
+from kdkit.report.expert_explorer import draw_experts
 from kdkit.report.figures import (
     draw_alignment,
     draw_expert_load,
+    draw_layer_map,
     draw_learning_curves,
+    draw_loss_parts,
     draw_loss_terms,
     draw_quality_against_size,
 )
+from kdkit.report.router_figure import draw_router
 from kdkit.report.tables import comparison_table, continuations_table, to_html, to_markdown, verdict
 from kdkit.runs import Run, write_text
 
@@ -51,8 +55,12 @@ def collect_facts(run: Run) -> dict[str, Any]:
         "Quality and cost": draw_quality_against_size(run),
         "Learning curves": draw_learning_curves(run),
         "Terms of the student's loss": draw_loss_terms(run),
+        "Parts of the teacher's signal": (parts := draw_loss_parts(run)),
+        "Which layers were compared": draw_layer_map(run) if parts is not None else None,
+        "How the teacher was routed": draw_router(run),
         "How the tokenizers meet": draw_alignment(run),
         "The teacher's experts": draw_expert_load(run),
+        "Its experts on a held-out text": draw_experts(run),
     }
     comparison = comparison_table(evaluation)
     continuations = continuations_table(evaluation, config["report"]["num_examples"])
