@@ -12,7 +12,7 @@ from kdkit.errors import UserError
 from kdkit.teacher.continuations import choose_prompts, continue_prompts
 from kdkit.teacher.loading import check_fits, load_causal_lm, num_experts
 from kdkit.teacher.prepare import Teacher, prepare_teacher
-from kdkit.teacher.probe import probe_teacher
+from kdkit.teacher.probe import measure_routings, probe_teacher
 from kdkit.teacher.scoring import score_windows
 from tests.tiny import CPU, make_config, make_data, make_llama, make_run, make_teacher
 
@@ -113,9 +113,25 @@ def test_expert_load_is_the_share_of_tokens_each_expert_is_sent(config, data, fo
     assert sorted(load[0].tolist()) == [0, 0, 0.5, 0.5]
 
 
-def test_a_dense_teacher_has_no_expert_load(config, data, folder):
+def test_a_dense_teacher_has_no_experts_to_speak_of(config, data, folder):
     teacher = Teacher(make_llama(len(data.teacher_tokenizer)).eval(), "dense", False)
-    assert probe_teacher(config, make_run(folder, "dense"), data, teacher, CPU)["expert_load"] is None
+    probe = probe_teacher(config, make_run(folder, "dense"), data, teacher, CPU)
+    assert probe["expert_load"] is None
+    assert probe["by_routing"] is None
+
+
+def test_routings_are_scored_as_models_configured_with_them(config, data):
+    windows = data.evaluation.first(4)
+    teacher = make_teacher(data)
+    rows = {row["routing"]: row for row in measure_routings(config, windows, teacher, CPU)}
+    assert list(rows) == ["own", "top 1", "top 2", "all"]
+    own = score_windows(teacher.model, windows, "teacher", 4)
+    assert rows["own"] == {"routing": "own", "perplexity": own.perplexity, "bits_per_byte": own.bits_per_byte}
+    for name, k in (("top 1", 1), ("top 2", 2), ("all", 4)):
+        for layer in teacher.model.model.layers:
+            layer.mlp.gate.top_k = k
+        expected = score_windows(teacher.model, windows, "teacher", 4).perplexity
+        assert rows[name]["perplexity"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_prompts_are_the_first_words_of_texts_that_are_longer():

@@ -3,6 +3,7 @@
 Letters: b batch, s sequence, v vocabulary, l layers, e experts. Used by notebook 02.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -10,10 +11,12 @@ import torch
 from kdkit.config import Config
 from kdkit.data.packing import Windows
 from kdkit.data.prepare import PreparedData
+from kdkit.errors import UserError
 from kdkit.hardware import Hardware
 from kdkit.runs import Run
 from kdkit.teacher.batches import IGNORE_INDEX
 from kdkit.teacher.continuations import choose_prompts, continue_prompts
+from kdkit.teacher.experts import Experts, all_experts, top_k_choice
 from kdkit.teacher.loading import num_experts
 from kdkit.teacher.prepare import Teacher
 from kdkit.teacher.scoring import autocast, iterate_batches, score_windows
@@ -26,7 +29,7 @@ def probe_teacher(config: Config, run: Run, data: PreparedData, teacher: Teacher
     Returns:
         `perplexity`, `bits_per_byte`, `entropy` (nats a token), `top_k_mass` (mean probability of its
         `top_k` most likely tokens), `expert_load` (l e, shares that sum to 1 per layer; None for a
-        dense model), `continuations`.
+        dense model), `by_routing` (see `measure_routings`; None likewise), `continuations`.
     """
     windows = data.evaluation.first(config.evaluate.max_sequences)
     score = score_windows(teacher.model, windows, "teacher", config.evaluate.batch_size, hardware.autocast_dtype)
@@ -49,10 +52,45 @@ def probe_teacher(config: Config, run: Run, data: PreparedData, teacher: Teacher
         "bits_per_byte": score.bits_per_byte,
         "teacher_on_curve": level.bits_per_byte,
         **_measure_certainty(config, data, teacher, windows, hardware),
+        "by_routing": measure_routings(config, curve_windows, teacher, hardware),
         "continuations": [{"prompt": p, "teacher": t} for p, t in zip(prompts, texts, strict=True)],
     }
     run.write_json("teacher/probe.json", probe)
     return probe
+
+
+def measure_routings(
+    config: Config, windows: Windows, teacher: Teacher, hardware: Hardware
+) -> list[dict[str, Any]] | None:
+    """Score a MoE teacher with its own routing, with its top 1 and top 2 experts, and with all of them.
+
+    A merged mixture can get worse the more experts answer, and then a router that uses more teaches worse.
+
+    Returns:
+        `routing`, `perplexity` and `bits_per_byte` per routing; None for a dense teacher and for one whose experts
+        cannot be routed, which a printed line says.
+    """
+    if num_experts(teacher.model.config) == 0:
+        return None
+    try:
+        experts = Experts(teacher.model)
+    except UserError as error:
+        print(f"probed with its own routing only: {error}")
+        return None
+
+    def top(k: int) -> AbstractContextManager:
+        return experts.routed(lambda _, __, logits: top_k_choice(logits, k, normalised=experts.normalised))
+
+    all_of_them = experts.routed(lambda _, __, logits: all_experts(logits))
+    contexts = {"own": nullcontext(), "top 1": top(1), "top 2": top(2), "all": all_of_them}
+    rows = []
+    for name, context in contexts.items():
+        with context:
+            score = score_windows(
+                teacher.model, windows, "teacher", config.evaluate.batch_size, hardware.autocast_dtype
+            )
+        rows.append({"routing": name, "perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte})
+    return rows
 
 
 @torch.no_grad()
