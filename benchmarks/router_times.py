@@ -1,0 +1,75 @@
+"""Seconds of a training step under every kind of routing, against one with the teacher's own routing.
+
+    python -m benchmarks.router_times [--config configs/demo.yaml] [-p SECTION.KEY=VALUE ...] [--rounds 8]
+
+The same student, batches and optimizer, in one process; the kinds take turns, so that what else the machine does hits
+all of them. The router is trained every `router.update_every` steps, so means count here, not medians. `update share`
+is what the router itself adds: a step with it less one of the same kind whose router is never trained.
+"""
+
+import argparse
+import statistics
+from pathlib import Path
+
+from benchmarks.measure import versions, write_results
+from benchmarks.step_times import time_steps
+from kdkit.config import Config
+from kdkit.data.prepare import prepare_data
+from kdkit.distill.source import open_teacher
+from kdkit.hardware import find_hardware
+from kdkit.runs import fingerprint
+from kdkit.session import open_session
+
+RESULTS = Path(__file__).parent / "results" / "router_times.json"
+NEVER = 10**9
+KINDS = {
+    "teacher's own routing": {"kind": "none"},
+    "all experts": {"kind": "all_experts"},
+    "knowledge augmentation": {"kind": "knowledge_augmentation"},
+    "student-aware routing": {"kind": "student_aware_routing"},
+    "student-aware": {"kind": "student_aware", "progressive": False, "final_top_k": 2},
+    "student-aware, never trained": {
+        "kind": "student_aware",
+        "progressive": False,
+        "final_top_k": 2,
+        "update_every": NEVER,
+    },
+}
+
+
+def route(config: Config, settings: dict[str, object]) -> Config:
+    """Return a configuration with another router."""
+    return config.model_copy(update={"router": config.router.model_copy(update=settings)})
+
+
+def main() -> None:
+    """Time the kinds of routing in turn and print their ratios to the first one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="configs/demo.yaml")
+    parser.add_argument("-p", dest="overrides", action="append", default=[])
+    parser.add_argument("--rounds", type=int, default=8)
+    arguments = parser.parse_args()
+    overrides = [*arguments.overrides, "train.save_every=1000000", "train.log_every=1000000"]
+    config, run = open_session(arguments.config, overrides, f"benchmark-{fingerprint(arguments.config, overrides)}")
+    data, hardware = prepare_data(config, run), find_hardware("cpu")
+    teacher = open_teacher(config, run, data, hardware)
+    seconds: dict[str, list[float]] = {name: [] for name in KINDS}
+    for _ in range(arguments.rounds):
+        for name, settings in KINDS.items():
+            seconds[name].append(statistics.fmean(time_steps(route(config, settings), run, data, teacher)))
+    # the median round, so that one disturbed round does not count
+    typical = {name: statistics.median(values) for name, values in seconds.items()}
+    base = typical["teacher's own routing"]
+    rows = [
+        {"name": name, "seconds": value, "/ own routing": value / base, "rounds": arguments.rounds}
+        for name, value in typical.items()
+    ]
+    write_results(
+        RESULTS, [values | {"config": Path(arguments.config).name, "versions": versions()} for values in rows]
+    )
+    added = typical["student-aware"] - typical["student-aware, never trained"]
+    print(f"training the router adds {added / typical['student-aware, never trained']:.1%} to a step")
+
+
+if __name__ == "__main__":
+    main()
