@@ -277,10 +277,21 @@ def test_a_forward_of_ones_own_is_put_back(qwen):
     assert vars(module)["forward"] is own
 
 
-def test_a_model_is_left_in_its_mode():
+def test_a_model_is_left_in_its_mode_and_no_random_number_is_drawn():
     model = make_model("mixtral").train()
+    before = torch.get_rng_state()
     Experts(model)
     assert all(module.training for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_weights_of_the_top_k_against_a_hand_worked_example():
+    logits = torch.tensor([[0.0, 4.0, 1.0, 2.0]]).log1p()  # 1 + these are 1, 5, 2, 3
+    cases = {(1.0, True): (5 / 8, 3 / 8), (1.0, False): (5 / 11, 3 / 11), (0.5, True): (25 / 34, 9 / 34)}
+    for (temperature, normalised), expected in (cases | {(0.5, False): (25 / 39, 9 / 39)}).items():
+        choice = top_k_choice(logits, 2, temperature=temperature, normalised=normalised)
+        assert choice.experts.tolist() == [[1, 3]]
+        assert choice.weights[0].tolist() == pytest.approx(expected)
 
 
 def test_no_augmentation_is_the_top_k():

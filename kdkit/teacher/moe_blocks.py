@@ -52,14 +52,14 @@ def run_all_experts(experts: nn.Module, hidden: torch.Tensor, weights: torch.Ten
     """Run all experts on all tokens and add up their weighted outputs, t h: two products, whatever e and t are.
 
     An expert's output is linear in its activation, so the weight can multiply that, and one product over (e i)
-    adds the experts up; the outputs of single experts (t e h) never exist. No gradient reaches the experts.
+    adds the experts up; the outputs of single experts (t e h) never exist.
 
     Args:
         experts: of a `MoeBlock`.
         hidden: t h.
         weights: t e.
     """
-    gate_up, down = experts.gate_up_proj.detach(), experts.down_proj.detach()
+    gate_up, down = experts.gate_up_proj, experts.down_proj
     e, h, i = down.shape
     projected = F.linear(hidden, gate_up.reshape(e * 2 * i, h)).view(-1, e, 2, i)
     # without a graph, nothing has to be kept for a backward pass: less memory, and up to a fifth less time
@@ -69,6 +69,17 @@ def run_all_experts(experts: nn.Module, hidden: torch.Tensor, weights: torch.Ten
     # this copy costs a t-th of the product below; to keep it would cost a third of the experts' memory
     stacked = down.permute(1, 0, 2).reshape(h, e * i)
     return F.linear(activated.reshape(-1, e * i), stacked).to(hidden.dtype)
+
+
+def gate_logits(gate: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
+    """Return what a gate's softmax reads, fp32, t e.
+
+    Not taken from the gate: what it calls its logits are probabilities in transformers 5.0 and logits in later ones.
+
+    Args:
+        hidden: t h.
+    """
+    return F.linear(hidden.reshape(-1, hidden.shape[-1]), gate.weight).float()
 
 
 def find_blocks(model: PreTrainedModel, key: str) -> list[MoeBlock]:
@@ -126,12 +137,17 @@ def find_routing(model: PreTrainedModel, blocks: list[MoeBlock], key: str) -> St
     calls = _watch_calls(model, blocks)
     if len(calls) < len(blocks):
         raise _unsupported(model, key, "gates that answer otherwise than with logits, weights and indices")
-    (_, (logits, weights, _)), _ = calls[0]
+    # one answer for every gate: its logits, and the weights and indices that it gave
+    answers = [
+        (gate_logits(block.gate, inputs[0]), *output[1:])
+        for block, ((inputs, output), _) in zip(blocks, calls, strict=True)
+    ]
+    logits, weights, _ = answers[0]
     routings = [StockRouting(logits.shape[-1], weights.shape[-1], normalised) for normalised in (True, False)]
-    differences = [max(_weight_distance(routing, output) for (_, output), _ in calls) for routing in routings]
+    differences = [max(_weight_distance(routing, answer) for answer in answers) for routing in routings]
     difference, routing = min(zip(differences, routings, strict=True), key=lambda pair: pair[0])
-    for block, ((_, gate_output), (inputs, output)) in zip(blocks, calls, strict=True):
-        got = run_all_experts(block.experts, inputs[0], _spread(*gate_output))
+    for block, answer, (_, (inputs, output)) in zip(blocks, answers, calls, strict=True):
+        got = run_all_experts(block.experts, inputs[0], _spread(*answer))
         difference = max(difference, _distance(got, output))
     if not difference <= (1e-4 if model.dtype in (torch.float32, torch.float64) else 5e-2):
         raise _unsupported(model, key, f"MoE layers that differ from these by {difference:.3g}")
@@ -146,11 +162,12 @@ def _watch_calls(model: PreTrainedModel, blocks: list[MoeBlock]) -> list[tuple]:
     calls: dict[nn.Module, tuple] = {}
 
     def note(module: nn.Module, inputs: tuple, output: object) -> None:
-        calls[module] = (inputs, output)
+        # a copy: Qwen2-MoE of transformers 5.0 adds its shared expert in place
+        calls[module] = (inputs, output.clone() if isinstance(output, torch.Tensor) else output)
 
     with ExitStack() as stack:
         stack.callback(model.train, model.training)
-        model.eval()  # Mixtral's router is noisy in training
+        model.eval()  # in training, Mixtral's router draws random numbers, which others may count on
         for block in blocks:
             stack.callback(block.gate.register_forward_hook(note).remove)
             stack.callback(block.experts.register_forward_hook(note).remove)
@@ -164,12 +181,12 @@ def _has_three(values: object) -> bool:
     return isinstance(values, tuple) and len(values) == 3
 
 
-def _weight_distance(routing: StockRouting, gate_output: tuple[torch.Tensor, ...]) -> float:
+def _weight_distance(routing: StockRouting, answer: tuple[torch.Tensor, ...]) -> float:
     """Compare the weights that a routing gives with a gate's own; infinite if it has other numbers of experts."""
-    logits, weights, _ = gate_output
+    logits, weights, _ = answer
     if (logits.shape[-1], weights.shape[-1]) != (routing.num_experts, routing.top_k):
         return float("inf")
-    return _distance(_spread(logits, *routing.choose(logits)), _spread(*gate_output))
+    return _distance(_spread(logits, *routing.choose(logits)), _spread(*answer))
 
 
 def _spread(logits: torch.Tensor, weights: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
