@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from kdkit.errors import UserError
-from kdkit.teacher.moe_blocks import find_blocks, find_routing, run_all_experts
+from kdkit.teacher.moe_blocks import find_blocks, find_routing, gate_logits, run_all_experts
 
 
 @dataclass(frozen=True)
@@ -179,15 +179,14 @@ def _gate_hook(layer: int, route: Route | None, seen: list[torch.Tensor]) -> Cal
     """
 
     def hook(gate: nn.Module, inputs: tuple, output: tuple) -> tuple | None:
-        logits, stock_weights, _ = output
         if layer == 0:
             seen.clear()
-        logits = logits.float()
+        logits = gate_logits(gate, inputs[0])
         seen.append(logits)
         if route is None:
             return None
         choice = route(layer, inputs[0].reshape(-1, inputs[0].shape[-1]), logits)
-        return output[0], choice.weights.to(stock_weights.dtype), choice.experts
+        return output[0], choice.weights.to(output[1].dtype), choice.experts
 
     return hook
 
