@@ -65,18 +65,23 @@ class RoutedTeacher(OnlineTeacher):
             self.optimizer = RouterOptimizer(self.router, settings.learning_rate, self.model.dtype)
         self.figures: dict[str, Any] = {}
         """What the last batch showed; see `describe`."""
-        self._updated_at = -1
+        self._step, self._seed = -1, seed
+        self._draws = torch.Generator(self.model.device)
 
     def answer(
         self, inputs: dict[str, Any], device: torch.device, student: StudentRows | None = None
     ) -> tuple[DenseAnswers, ...]:
         """Train the router where it is its turn, then run the routed teacher; one answer per pass."""
         assert student is not None, "a routed teacher looks at the student"
-        if self.router is not None and student.step % self.settings.update_every == 0:
-            # the first micro-batch of the step
-            if self._updated_at != student.step:
+        if self._step != student.step:  # the first micro-batch of a step
+            self._step = student.step
+            # seeded by the step, so that a resumed training draws what an uninterrupted one would, on any device
+            self._draws.manual_seed(self._seed * 1_000_003 + student.step)
+            if self.router is not None and student.step % self.settings.update_every == 0:
                 self._update(inputs, student)
-            self._updated_at = student.step
+            if self.settings.kind == "student_aware":
+                now = scheduled(self.settings, student.step, self.num_steps)
+                self.figures["top_k"], self.figures["temperature"] = now
         with torch.no_grad():
             scores = self._importance(inputs["spans"], student)
             count = self.settings.num_passes if self.settings.kind == "knowledge_augmentation" else 1
@@ -91,31 +96,32 @@ class RoutedTeacher(OnlineTeacher):
         """
         settings = self.settings
         if settings.kind == "knowledge_augmentation":
-            return augmented(logits, max(1, logits.shape[-1] - 1), settings.augmentation_rate)
+            return augmented(logits, max(1, logits.shape[-1] - 1), settings.augmentation_rate, self._draws)
         if settings.kind == "student_aware":
             top_k, temperature = scheduled(settings, step, self.num_steps)
             return top_k_choice(logits, top_k, temperature=temperature, normalised=self.sources.normalised)
         return all_experts(logits)
 
-    def describe(self, step: int) -> dict[str, Any]:
-        """Return what a line of `router.jsonl` says.
+    def describe(self) -> dict[str, Any]:
+        """Return what a line of phase `router` in metrics.jsonl says of the last batch.
 
-        `shares`: mean weight of every source, l e; `top_k`, `temperature`; after an update also `kl`, `balance`,
-        `anchor`, `kl_to_initial` per layer, `teacher_loss`, and what is expected of the student beside what was
-        measured: `expected_loss`, `student_loss`, `expected_gap`, `gap`.
+        `shares`: mean weight of every source, l e; `top_k`, `temperature`. Of the last update, where there is one:
+        `kl`, `text`, `balance`, `anchor`, `kl_to_initial` per layer, `teacher_loss`, and what is expected of the
+        student beside what was measured: `expected_loss`, `student_loss`, `expected_gap`, `gap`; `loss_error` is the
+        mean distance between the first two, place by place.
         """
-        if self.settings.kind == "student_aware":
-            self.figures["top_k"], self.figures["temperature"] = scheduled(self.settings, step, self.num_steps)
         return self.figures
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed training needs to go on as an uninterrupted one would."""
         if self.router is None:
-            return {}
-        return {"router": self.router.state_dict(), "optimizer": self.optimizer.state_dict()}
+            return {"figures": self.figures}
+        state = {"router": self.router.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return state | {"figures": self.figures}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the state of a checkpoint."""
+        self.figures = state["figures"]
         if self.router is not None:
             self.router.load_state_dict(state["router"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -178,7 +184,8 @@ class RoutedTeacher(OnlineTeacher):
             "balance": balance(routed.logits),
             "anchor": self.router.anchor(routed.logits, routed.initial, settings.anchor),
         }
-        if settings.text_weight > 0.0:
+        # what the student wrote itself is nothing to be right about
+        if settings.text_weight > 0.0 and not inputs.get("is_own_text", False):
             terms["text"] = text_loss(routed.answers)
         loss = (
             terms["kl"]
@@ -188,6 +195,8 @@ class RoutedTeacher(OnlineTeacher):
         )
         measured = measure_rows(routed.answers, student, inputs, self.comparison)
         if len(measured.gap):
+            for name in ("teacher_loss", "student_loss", "gap"):
+                self.figures[name] = getattr(measured, name).mean().item()
             self.router.remember(measured.student_loss, measured.gap)
             if outlook is not None:
                 loss = loss + self._expectation_error(outlook, measured)
@@ -196,8 +205,6 @@ class RoutedTeacher(OnlineTeacher):
         self.figures["kl_to_initial"] = [
             routing_kl(a, b).item() for a, b in zip(routed.initial, routed.logits, strict=True)
         ]
-        for name in ("teacher_loss", "student_loss", "gap"):
-            self.figures[name] = getattr(measured, name).mean().item()
 
     def _expectation_error(self, outlook: Outlook, measured: Measured) -> torch.Tensor:
         """Compare what the router expected of the student with what was measured, in multiples of the means."""

@@ -40,4 +40,4 @@ class RouterLog(TrainerCallback):
         """Append a line."""
         if state.is_world_process_zero and "loss" in logs:
             step = self.first_step + state.global_step
-            self.run.append_metrics({"phase": ROUTER, "step": step} | self.teacher.describe(state.global_step))
+            self.run.append_metrics({"phase": ROUTER, "step": step} | self.teacher.describe())

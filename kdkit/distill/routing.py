@@ -49,7 +49,8 @@ def make_online_teacher(
         temperature=stage.temperature,
         student_width=student_width,
         num_steps=stage.steps,
-        seed=config.seed,
+        # stages must not draw the same experts
+        seed=config.seed + stage.first_step,
     )
 
 
