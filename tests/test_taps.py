@@ -164,6 +164,15 @@ def test_empty_attention_maps_are_an_error(empty):
         model(IDS)
 
 
+def test_an_attention_that_returns_nothing_but_its_output_is_an_error():
+    model = make_model("llama")
+    attention = find_attention(decoder_layers(model)[1])
+    forward = attention.forward
+    attention.forward = lambda *args, **kwargs: forward(*args, **kwargs)[0]
+    with Taps(model, maps=[1]), pytest.raises(UserError, match=r"expected attention maps from layer 1"):
+        model(IDS)
+
+
 def test_a_layer_without_attention_is_refused():
     model = make_model("llama")
     decoder_layers(model)[2].self_attn = torch.nn.Identity()
