@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from kdkit.data.tokenizers import start_token_id
+from kdkit.data.tokenizers import start_token_id, token_bytes
 from kdkit.errors import UserError
 from kdkit.teacher.expert_probe import MAX_TOKENS, ExpertExplorer, probe_experts
 from kdkit.teacher.experts import Experts
@@ -46,6 +46,12 @@ def next_tokens(model, input_ids):
     return best.indices.tolist(), best.values.tolist()
 
 
+def name_of(tokenizer, token):
+    """Return a token's text, or its bytes in hexadecimal where it ends inside a character."""
+    text = tokenizer.decode([token])
+    return text if "\ufffd" not in text else "".join(f"\\x{byte:02x}" for byte in token_bytes(tokenizer)[token])
+
+
 def test_each_token_shows_the_experts_that_the_model_sends_it_to(explorer, ids):
     shown = explorer.explore(TEXT)
     model, sent = explorer.model, []
@@ -70,7 +76,7 @@ def test_the_model_itself_predicts_as_it_does_without_us(explorer, ids):
     tokens, probabilities = next_tokens(explorer.model, ids[:, :5])
     own = shown["predictions"][0]
     assert own["expert"] is None and shown["position"] == 3
-    assert own["tokens"] == [explorer.tokenizer.decode([token]) for token in tokens]
+    assert own["tokens"] == [name_of(explorer.tokenizer, token) for token in tokens]
     assert own["probabilities"] == pytest.approx(probabilities, rel=1e-4)
 
 
@@ -84,7 +90,7 @@ def test_an_expert_alone_predicts_as_a_model_whose_experts_are_all_this_one(expl
             for weight in layer.mlp.experts.parameters():
                 weight.data.copy_(weight.data[entry["expert"]].expand_as(weight))
         tokens, probabilities = next_tokens(clone, ids[:, :5])
-        assert entry["tokens"] == [explorer.tokenizer.decode([token]) for token in tokens]
+        assert entry["tokens"] == [name_of(explorer.tokenizer, token) for token in tokens]
         assert entry["probabilities"] == pytest.approx(probabilities, rel=1e-3)
     assert len({tuple(entry["probabilities"]) for entry in shown["predictions"]}) == 5
 

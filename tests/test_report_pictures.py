@@ -147,9 +147,15 @@ def test_the_experts_of_every_token_are_named_and_the_chosen_token_marked(drawn)
     assert [label.get_fontweight() for label in labels] == ["normal", "bold", "normal"]
     assert entropy.images[0].get_array().tolist() == EXPERTS["shown"]["entropy"]
     assert entropy.images[0].get_clim() == (0, 2)
-    assert texts(answers) == ["\u2423a  50%", "$$  25%", "\u2423b  75%", "c  12%"]
+    assert texts(answers) == ["\u2423a  50.0%", "$$  25.0%", "\u2423b  75.0%", "c  12.5%"]
     assert [label.get_text() for label in answers.get_yticklabels()] == ["its own routing", "expert 2"]
     assert "after \u2423$x_1$, where the text goes on with \u23ce" in answers.get_title()
+
+
+def test_characters_that_the_font_does_not_have_are_written_as_their_number(drawn):
+    shown = EXPERTS["shown"] | {"tokens": ["na\u00efve", "\x13", "\u65e5"]}
+    labels = picture_of(EXPERTS, shown).axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels] == ["na\u00efve", "\\x13", "\\u65e5"]
 
 
 @pytest.fixture

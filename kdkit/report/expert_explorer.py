@@ -12,6 +12,7 @@ from typing import Any
 from IPython.display import Image, Markdown
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 
 from kdkit.errors import UserError
 from kdkit.report.figures import save
@@ -20,6 +21,10 @@ from kdkit.runs import Run, is_watched
 
 Explore = Callable[[str, int | None], dict[str, Any]]
 """From a text and the number of a token to what the experts did: see `kdkit.teacher.expert_probe`."""
+
+
+MARK = "#c2410c"
+"""Colour of the token after which the experts are asked."""
 
 
 def draw_experts(run: Run) -> Path | None:
@@ -108,6 +113,7 @@ def _draw_choices(axes: Axes, facts: dict[str, Any], shown: dict[str, Any]) -> N
     axes.set_title(f"{first} of the largest weight for each token, per layer (colour: the first)", fontsize=10)
     axes.xaxis.tick_top()
     _label_tokens(axes, shown)
+    _mark_token(axes, shown)
     _label_layers(axes, facts)
 
 
@@ -117,6 +123,7 @@ def _draw_entropy(axes: Axes, facts: dict[str, Any], shown: dict[str, Any]) -> N
     image = axes.imshow(shown["entropy"], cmap="YlGnBu", vmin=0, vmax=most, aspect="auto")
     axes.set_title(f"entropy of the routing, bits (at most {most:.2g}: all experts alike)", fontsize=10)
     axes.set_xticks([])
+    _mark_token(axes, shown)
     _label_layers(axes, facts)
     axes.figure.colorbar(image, ax=axes, pad=0.01)
 
@@ -130,7 +137,7 @@ def _draw_predictions(axes: Axes, shown: dict[str, Any]) -> None:
             axes.text(
                 place,
                 row,
-                f"{_visible(token)}  {probability:.0%}",
+                f"{_visible(token)}  {probability:.1%}",
                 ha="center",
                 va="center",
                 fontsize=8,
@@ -150,8 +157,12 @@ def _label_tokens(axes: Axes, shown: dict[str, Any]) -> None:
     labels = [_visible(token) for token in shown["tokens"]]
     # a dollar sign in a text is no formula
     axes.set_xticks(range(len(labels)), labels, rotation=60, ha="left", fontsize=8, parse_math=False)
-    chosen = axes.get_xticklabels()[shown["position"]]
-    chosen.set(fontweight="bold", color="#c2410c")
+    axes.get_xticklabels()[shown["position"]].set(fontweight="bold", color=MARK)
+
+
+def _mark_token(axes: Axes, shown: dict[str, Any]) -> None:
+    """Frame the column of the chosen token."""
+    axes.axvspan(shown["position"] - 0.5, shown["position"] + 0.5, fill=False, edgecolor=MARK, linewidth=1.8)
 
 
 def _label_layers(axes: Axes, facts: dict[str, Any]) -> None:
@@ -160,8 +171,10 @@ def _label_layers(axes: Axes, facts: dict[str, Any]) -> None:
 
 
 def _visible(token: str) -> str:
-    """Make spaces and line ends of a token visible, and cut a long one."""
+    """Make spaces, line ends and characters that the font does not have visible, and cut a long token."""
     token = token.replace(" ", "\u2423").replace("\n", "\u23ce").replace("\t", "\u21e5")
+    font = get_font(findfont("sans"))
+    token = "".join(c if font.get_char_index(ord(c)) else c.encode("unicode_escape").decode() for c in token)
     return token if len(token) <= 14 else f"{token[:13]}\u2026"
 
 

@@ -25,7 +25,7 @@ PARTS = {
     "feature": ("last hidden state", "#1d4ed8"),
     "attention": ("attention", "#c2410c"),
     "layerwise": ("all hidden states", "#7c3aed"),
-    "contrastive": ("contrastive", "#b45309"),
+    "contrastive": ("contrastive", "#be185d"),
 }
 """Parts of the teacher's signal as metrics.jsonl names them: what they are called in words, and their colour."""
 
@@ -73,9 +73,9 @@ def draw_layer_map(run: Run) -> Path:
     """Show which layer of the student learns from which layer of the teacher (02)."""
     facts = run.read_json("teacher/layer_map.json")
     counts, names = (facts["student_layers"], facts["teacher_layers"]), ("student", "teacher")
-    # both columns are as high as the taller one: a line that is level joins layers of equal relative depth
-    heights = [[layer / max(count - 1, 1) for layer in range(count)] for count in counts]
-    figure = Figure(figsize=(5.6, 1.6 + 0.3 * max(counts)), layout="constrained")
+    # both columns are equally high: a line that is level joins layers of equal relative depth; an only layer is a last
+    heights = [[layer / (count - 1) if count > 1 else 1.0 for layer in range(count)] for count in counts]
+    figure = Figure(figsize=(9.2, 1.4 + 0.28 * max(counts)), layout="constrained")
     axes = figure.subplots()
     for student, teacher in facts["pairs"]:
         axes.plot([0, 1], [heights[0][student], heights[1][teacher]], color="#94a3b8", zorder=1)
@@ -88,7 +88,9 @@ def draw_layer_map(run: Run) -> Path:
             axes.text(side, level, layer, ha="center", va="center", fontsize=8, color=colour)
     by = ", ".join(facts["used_by"]) or "no part of the loss in this run"
     axes.set_title(f"layers compared by: {by}", fontsize=10)
-    axes.set(xlim=(-0.4, 1.4), ylim=(-0.15, 1.15), xticks=(0, 1), xticklabels=names, yticks=(), ylabel="depth")
+    margin = 0.5 / max(counts)
+    axes.set(xlim=(-0.35, 1.35), ylim=(-margin, 1 + margin), yticks=(), ylabel="depth")
+    axes.set_xticks((0, 1), names)
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
     axes.tick_params(length=0)
     return save(figure, run, "layer_map.png")
@@ -135,7 +137,8 @@ def draw_loss_parts(run: Run) -> Path | None:
     parts = [name for name in PARTS if any(f"{name}_weighted" in m for m in lines)]
     if parts in ([], ["kd"]):
         return None
-    figure = Figure(figsize=(9.2, 4.8), layout="constrained")
+    figure = Figure(figsize=(9.2, 5.0), layout="constrained")
+    figure.suptitle("parts of the teacher's signal, over optimizer steps", fontsize=11)
     for place, name in enumerate(parts):
         axes = figure.add_subplot(2, 3, place + 1)
         _plot(axes, lines, f"{name}_loss", color=PARTS[name][1])
@@ -145,7 +148,7 @@ def draw_loss_parts(run: Run) -> Path | None:
     for name in parts:
         _plot(axes, lines, f"{name}_weighted", color=PARTS[name][1], label=PARTS[name][0])
     axes.set_title("all, as weighted in the loss", fontsize=10)
-    axes.set(yscale="log", xlabel="optimizer step")
+    axes.set(yscale="log")
     tidy(axes)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     return save(figure, run, "loss_parts.png")

@@ -24,7 +24,7 @@ PANELS: list[tuple[str, dict[str, tuple[str, str]]]] = [
         {"gap": ("measured", COLOURS["student"]), "expected_gap": ("expected by the router", "#c2410c")},
     ),
     ("KL to the initial routing, nats", {"kl_to_initial": ("mean over layers", "#7c3aed")}),
-    ("loss of the teacher with all sources, nats", {"teacher_loss": ("teacher", COLOURS["teacher"])}),
+    ("loss of the routed teacher, nats", {"teacher_loss": ("teacher", COLOURS["teacher"])}),
 ]
 """Titles, and the recorded figures that stand under each: key, label, colour."""
 
@@ -86,6 +86,7 @@ def _plot_panel(axes: Axes, lines: list[dict[str, Any]], title: str, keys: dict[
             values = [sum(of_step) / len(of_step) for of_step in values]
         axes.plot(steps, values, color=colour, label=label, marker="o", markersize=2.5)
     axes.set_title(title, fontsize=10)
+    axes.yaxis.set_major_formatter("{x:.4g}")  # a common factor would stand in the title's place
     tidy(axes)
     if len(axes.get_legend_handles_labels()[0]) > 1 or "kl_to_initial" in keys:
         axes.legend(frameon=False, fontsize=7)

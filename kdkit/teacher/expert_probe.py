@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kdkit.config import Config
 from kdkit.data.prepare import PreparedData
-from kdkit.data.tokenizers import start_token_id
+from kdkit.data.tokenizers import start_token_id, token_bytes
 from kdkit.errors import UserError
 from kdkit.hardware import Hardware
 from kdkit.runs import Run
@@ -43,6 +43,7 @@ class ExpertExplorer:
         """Take a model's experts and its tokenizer; nothing is computed yet."""
         self.experts, self.tokenizer, self.autocast_dtype = experts, tokenizer, autocast_dtype
         self.model: PreTrainedModel = experts.model
+        self._bytes = token_bytes(tokenizer)
 
     def explore(self, text: str, position: int | None = None) -> dict[str, Any]:
         """Follow a text through the experts.
@@ -73,7 +74,7 @@ class ExpertExplorer:
         shares = logprobs.exp()
         candidates = shares[:, position].sum(dim=0).topk(min(MAX_CANDIDATES, self.experts.num_experts)).indices
         return {
-            "tokens": [self.tokenizer.decode([i]) for i in ids],
+            "tokens": [self._name(i) for i in ids],
             "experts": logits.topk(self.experts.top_k, dim=-1).indices.tolist(),
             "entropy": (-(shares * logprobs).sum(dim=-1) / torch.log(torch.tensor(2.0))).tolist(),
             "position": position,
@@ -95,11 +96,16 @@ class ExpertExplorer:
         logits = torch.cat([own, forced])[:, -1, : len(self.tokenizer)].float().cpu()
         best = torch.softmax(logits, dim=-1).topk(TOP_TOKENS)
         return [
-            {"expert": expert, "tokens": [self.tokenizer.decode([i]) for i in ids], "probabilities": values}
+            {"expert": expert, "tokens": [self._name(i) for i in ids], "probabilities": values}
             for expert, ids, values in zip(
                 [None, *candidates], best.indices.tolist(), best.values.tolist(), strict=True
             )
         ]
+
+    def _name(self, token_id: int) -> str:
+        """Write a token as text; of a character that it holds only a part of, the bytes."""
+        piece = self._bytes[token_id]
+        return self.tokenizer.decode([token_id]) if piece is None else piece.decode(errors="backslashreplace")
 
 
 def probe_experts(
