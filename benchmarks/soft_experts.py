@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, Qwen3MoeConfig, Qwen3MoeForCausalLM, s
 
 from benchmarks.measure import versions, write_results
 from kdkit.teacher.experts import Experts, all_experts
-from kdkit.teacher.loading import load_causal_lm
+from kdkit.teacher.loading import load_causal_lm, no_bar
 
 RESULTS = Path(__file__).parent / "results" / "soft_experts.json"
 VOCABULARY, LENGTH = 2048, 128
@@ -47,7 +47,7 @@ def make_teacher(hidden_size: int, moe_intermediate_size: int, num_hidden_layers
         norm_topk_prob=True,
         max_position_embeddings=LENGTH,
     )
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, no_bar():
         Qwen3MoeForCausalLM(architecture).save_pretrained(folder)
         return load_causal_lm(folder, "teacher.path")
 
@@ -61,8 +61,8 @@ def products_ratio(model: PreTrainedModel) -> float:
 
 
 @torch.no_grad()
-def time_passes(model: PreTrainedModel, batch: int, rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of every pass, the kinds in turn; the first of each is dropped."""
+def time_passes(model: PreTrainedModel, batch: int, rounds: int) -> dict[str, list[tuple[float, float]]]:
+    """Return the seconds and processor seconds of every pass, the kinds in turn; the first of each is dropped."""
     experts = Experts(model)
     input_ids = torch.randint(VOCABULARY, (batch, LENGTH), generator=torch.Generator().manual_seed(0))
     kinds: dict[str, Callable[[], Any]] = {
@@ -70,14 +70,14 @@ def time_passes(model: PreTrainedModel, batch: int, rounds: int) -> dict[str, li
         "routed as stock": lambda: experts.routed(lambda layer, _, logits: experts.stock(layer, logits)),
         "all experts": lambda: experts.routed(lambda _, __, logits: all_experts(logits)),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in kinds}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
     for _ in range(rounds + 1):
         for name, context in kinds.items():
-            start = time.perf_counter()
+            start, start_cpu = time.perf_counter(), time.process_time()
             with context():
                 model(input_ids=input_ids, use_cache=False)
-            seconds[name].append(time.perf_counter() - start)
-    return {name: values[1:] for name, values in seconds.items()}
+            times[name].append((time.perf_counter() - start, time.process_time() - start_cpu))
+    return {name: values[1:] for name, values in times.items()}
 
 
 def main() -> None:
@@ -88,21 +88,23 @@ def main() -> None:
     rows = []
     for shape, values in SHAPES.items():
         batch, model = values["batch"], make_teacher(**{key: value for key, value in values.items() if key != "batch"})
-        seconds = time_passes(model, batch, arguments.rounds)
-        base = statistics.median(seconds["stock"])
+        times = time_passes(model, batch, arguments.rounds)
+        passes = {name: list(zip(*pairs, strict=True)) for name, pairs in times.items()}
+        base, base_cpu = (statistics.median(values) for values in passes["stock"])
         products = {"stock": 1.0, "routed as stock": 1.0, "all experts": products_ratio(model)}
         rows += [
             {
                 "name": f"{shape}, {kind}",
-                "seconds": statistics.median(values),
-                "quartiles": [round(value, 4) for value in statistics.quantiles(values, n=4)[::2]],
-                "/ stock": statistics.median(values) / base,
+                "seconds": statistics.median(seconds),
+                "quartiles": [round(value, 4) for value in statistics.quantiles(seconds, n=4)[::2]],
+                "/ stock": statistics.median(seconds) / base,
+                "cpu / stock": statistics.median(cpu_seconds) / base_cpu,
                 "products": products[kind],
                 "tokens": batch * LENGTH,
                 "experts_implementation": model.config._experts_implementation,
                 "versions": versions(),
             }
-            for kind, values in seconds.items()
+            for kind, (seconds, cpu_seconds) in passes.items()
         ]
     write_results(RESULTS, rows)
 
