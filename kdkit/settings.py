@@ -243,8 +243,10 @@ class RouterConfig(Section):
     """Last layers of a dense teacher that `sources: layers` mixes."""
     learning_rate: Positive = 1.0e-4
     """Learning rate of the router's own optimizer (AdamW, clipped at 1). Alias: `router_lr`."""
-    update_every: Count = 4
-    """Optimizer steps between updates of the router."""
+    update_every: Count = 10
+    """Optimizer steps between updates of the router, which cost about two steps of the demo each."""
+    update_sequences: Count | None = 2
+    """Sequences of a micro-batch that an update looks at; null: all."""
     training_top_k: Count | None = None
     """Experts in the pass that trains the router; null: all, without which experts out of the top get no gradient."""
     direction: Literal["student_teacher", "teacher_student"] = "student_teacher"

@@ -11,7 +11,15 @@ import torch
 
 from kdkit.distill.objective import EventPair
 from kdkit.distill.router import Outlook, Router, balance, routing_kl, scheduled
-from kdkit.distill.router_training import Comparison, Measured, RouterOptimizer, compare, measure_rows, text_loss
+from kdkit.distill.router_training import (
+    Comparison,
+    Measured,
+    RouterOptimizer,
+    compare,
+    first_sequences,
+    measure_rows,
+    text_loss,
+)
 from kdkit.settings import RouterConfig
 from kdkit.teacher.answers import DenseAnswers
 from kdkit.teacher.asking import OnlineTeacher, StudentRows
@@ -78,7 +86,7 @@ class RoutedTeacher(OnlineTeacher):
             # seeded by the step, so that a resumed training draws what an uninterrupted one would, on any device
             self._draws.manual_seed(self._seed * 1_000_003 + student.step)
             if self.router is not None and student.step % self.settings.update_every == 0:
-                self._update(inputs, student)
+                self._update(*first_sequences(inputs, student, self.settings.update_sequences))
             if self.settings.kind == "student_aware":
                 now = scheduled(self.settings, student.step, self.num_steps)
                 self.figures["top_k"], self.figures["temperature"] = now

@@ -94,6 +94,19 @@ class RouterOptimizer:
         self.adamw.load_state_dict(state)
 
 
+def first_sequences(
+    inputs: dict[str, Any], student: StudentRows, count: int | None
+) -> tuple[dict[str, Any], StudentRows]:
+    """Return the first sequences of a batch, and the student's rows of them; None: all."""
+    if count is None or count >= len(inputs["input_ids"]):
+        return inputs, student
+    spans = inputs["spans"].first(count)
+    few = {name: inputs[name][:count] for name in ("input_ids", "teacher_input_ids", "windows")}
+    num_rows = len(spans.student_rows)
+    rows = replace(student, hidden=student.hidden[:num_rows], targets=student.targets[:num_rows])
+    return inputs | few | {"spans": spans}, rows
+
+
 def compare(
     answers: DenseAnswers, student: StudentRows, inputs: dict[str, Any], comparison: Comparison
 ) -> torch.Tensor:

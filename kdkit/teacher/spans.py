@@ -38,6 +38,19 @@ class Spans:
         """Student rows of each span, int64, c."""
         return self.student_starts.diff()
 
+    def first(self, count: int) -> "Spans":
+        """Return the first sequences alone."""
+        ends = self.sequence_starts[: count + 1]
+        last = int(ends[-1])
+        return Spans(
+            self.student_rows[: int(self.student_starts[last])],
+            self.teacher_rows[: int(self.teacher_starts[last])],
+            self.student_starts[: last + 1],
+            self.teacher_starts[: last + 1],
+            self.same_token[:last],
+            ends,
+        )
+
     def span_of_student_rows(self) -> torch.Tensor:
         """Return the span of every student row, int64, a."""
         return torch.repeat_interleave(torch.arange(len(self.student_starts) - 1), self.student_lengths)
