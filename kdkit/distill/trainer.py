@@ -90,9 +90,7 @@ class DistillationTrainer(LanguageModelTrainer):
                 self.parts.balance.add(terms)
         return loss, terms
 
-    def ask(
-        self, inputs: dict[str, Any], device: torch.device, student: StudentRows
-    ) -> Answers | tuple[Answers, ...]:
+    def ask(self, inputs: dict[str, Any], device: torch.device, student: StudentRows) -> Answers | tuple[Answers, ...]:
         """Ask the teacher about a batch, with taps on the layers that are compared."""
         with nullcontext() if self.parts is None else self.parts.teacher_taps:
             return self.teacher.answer(inputs, device, student)
