@@ -25,8 +25,8 @@ from kdkit.data.prepare import PreparedData
 from kdkit.runs import fingerprint
 from kdkit.store import Field, Store
 
-MEANING = 2
-"""Raise it when the meaning of the stored numbers changes: older caches are refused."""
+MEANING = 3
+"""Raise it when the meaning of the stored numbers or the store's format changes: older caches are refused."""
 
 
 LEVELS_PER_NAT = 16
