@@ -6,18 +6,19 @@ The demo pair: answers of its teacher on held-out text, compared with its whole 
 `reconstruction` is KL(p || what the record says), the rest spread evenly; `loss error` and `gradient error` compare
 forward KL of a student (trained, if a folder is given) with its dense value: nats, and relative L2. `bytes` are those
 of the file on disk per position, of DistillKit's records as they are laid out. Also: the builder's time against the
-bare teacher's, and the speed of reading against that of a training student.
+bare teacher's, for the demo's teacher and a random one of real size, and the speed of reading.
 """
 
 import argparse
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from benchmarks.measure import versions, write_results
 from benchmarks.peers.distillkit_records import roundtrip
@@ -34,6 +35,8 @@ from kdkit.store import build_store, open_store
 from kdkit.teacher.asking import CachedTeacher, OnlineTeacher
 from kdkit.teacher.cache import CachedAnswers, window_keys
 from kdkit.teacher.cache_build import AnswerMaker
+from kdkit.teacher.chunked import even_chunks
+from kdkit.teacher.events import Tokens
 from kdkit.teacher.heads import last_hidden_state
 from kdkit.teacher.prepare import prepare_teacher
 from kdkit.teacher.scoring import iterate_batches
@@ -133,7 +136,7 @@ def main() -> None:
             {"name": f"DistillKit {setting}", "bytes": float(num_bytes)}
             | errors(teacher_rows, student_rows, ids, values, rest, "ghost")
         )
-    speeds = measure_speeds(config, windows, online, events)
+    speeds = measure_speeds(config, windows, online, events) | measure_large_builder(config)
     for name, value in speeds.items():
         print(f"{name}: {value:,.3f}")
     write_results(RESULTS, [row | {"versions": versions()} for row in rows] + [{"name": "speeds"} | speeds])
@@ -154,34 +157,51 @@ def dense_rows(online: OnlineTeacher, student: Any, windows: Windows, events: An
     return torch.cat(teacher_parts), torch.cat(student_parts)
 
 
-@torch.no_grad()
 def measure_speeds(config: Config, windows: Windows, online: OnlineTeacher, events: Any) -> dict[str, float]:
-    """Time the builder against the bare teacher (its logits included), and reading."""
+    """Time the builder against the bare teacher, and reading in random order: window by window, and in batches."""
     with tempfile.TemporaryDirectory() as folder:
-        bare, built = [], []
-        for attempt in range(3):
-            start = time.perf_counter()
-            for batch in iterate_batches(windows, "teacher", config.evaluate.batch_size):
-                online.model(input_ids=batch["input_ids"], use_cache=False)
-            bare.append(time.perf_counter() - start)
-            (Path(folder) / str(attempt)).mkdir()
-            answers, _, seconds = build(config, windows, online, events, Path(folder) / str(attempt))
-            built.append(seconds)
+        ratio, answers = compare_builder(config, windows, online, events, Path(folder), 3)
         order = np.random.default_rng(0).permutation(len(windows)).tolist()
+        speeds = {"builder / bare teacher": ratio}
+        for name, size in (("", 1), (" in batches", config.train.per_device_train_batch_size)):
+            answers.store.close()
+            for kind in ("cold", "warm"):
+                start = time.perf_counter()
+                for rows in even_chunks(len(order), size):
+                    answers.read(order[rows])
+                seconds = time.perf_counter() - start
+                speeds[f"{kind} read{name}, positions per second"] = answers.store.num_rows / seconds
+    return speeds
+
+
+def measure_large_builder(config: Config, num_windows: int = 64) -> dict[str, float]:
+    """Time the builder against a bare teacher as large as real ones, with random weights and one tokenizer."""
+    size = {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 8, "num_attention_heads": 16}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=49_152, **size)).eval()
+    ids = np.random.default_rng(0).integers(0, 49_152, (num_windows, 256)).astype(np.int32)
+    positions = np.broadcast_to(np.arange(256, dtype=np.int32), ids.shape)
+    windows = Windows(ids, ids, positions, np.ones(ids.shape, dtype=bool), np.full(num_windows, 1024))
+    events = SimpleNamespace(teacher=Tokens(), size=49_152)
+    with tempfile.TemporaryDirectory() as folder:
+        ratio, _ = compare_builder(config, windows, OnlineTeacher(model, 49_152), events, Path(folder), 2)
+    return {"builder / bare teacher, 1024 x 8": ratio}
+
+
+@torch.no_grad()
+def compare_builder(
+    config: Config, windows: Windows, online: OnlineTeacher, events: Any, folder: Path, rounds: int
+) -> tuple[float, CachedAnswers]:
+    """Build a cache and run the bare teacher, its logits included, in turn; return the ratio of the best times."""
+    bare, built = [], []
+    for attempt in range(rounds):
         start = time.perf_counter()
-        for row in order:
-            answers.read([row])
-        cold = time.perf_counter() - start
-        start = time.perf_counter()
-        for row in order:
-            answers.read([row])
-        warm = time.perf_counter() - start
-    positions = answers.store.num_rows
-    return {
-        "builder / bare teacher": min(built) / min(bare),
-        "cold read, positions per second": positions / cold,
-        "warm read, positions per second": positions / warm,
-    }
+        for batch in iterate_batches(windows, "teacher", config.evaluate.batch_size):
+            online.model(input_ids=batch["input_ids"], use_cache=False)
+        bare.append(time.perf_counter() - start)
+        (folder / str(attempt)).mkdir()
+        answers, _, seconds = build(config, windows, online, events, folder / str(attempt))
+        built.append(seconds)
+    return min(built) / min(bare), answers
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ class Place:
         for number in numbers:
             with h5py.File(path) as file:
                 group = file[f"chunks/{number:05d}"]
-                offset = group[next(name for name in group if name != "offsets")].id.get_chunk_info(0).byte_offset
+                offset = group[next(name for name in group if name != "lengths")].id.get_chunk_info(0).byte_offset
             flip(path, offset + 7)
         return with_cache(config, file=str(path))
 
@@ -533,7 +533,7 @@ def test_another_format_is_refused(place, made, tmp_path, monkeypatch):
     path = Path(shutil.copy(made.cache.file, tmp_path / "old.h5"))
     with h5py.File(path, "r+") as file:
         file.attrs["kdkit_store"] = 99
-    with without_teacher(monkeypatch), refused("format 1, got format 99"):
+    with without_teacher(monkeypatch), refused("format 2, got format 99"):
         place.open(with_cache(made, file=str(path)))
 
 
@@ -868,7 +868,7 @@ def test_a_build_killed_at_ten_points_is_finished_to_the_same_bytes(crashes):
 def test_a_full_disk_leaves_finished_parts_and_a_later_build_finishes(crashes):
     (code, first, *rest), (code_again, second, *rest_again), last = crashes["full"]
     assert (code, code_again) == (2, 2)
-    assert (first, second) == (3, 9)
+    assert first in (2, 3) and second == 9  # the third chunk may still have been on its way
     assert rest == rest_again == [False, False]  # nothing half-written, and no file
     assert last == [0, 0, False, True]
     assert crashes["full_equal"]

@@ -186,6 +186,16 @@ def test_adaptive_kl_ends_the_head_where_the_teachers_mass_reaches_it():
         assert value.item() == pytest.approx(share * forward + (1 - share) * reverse)
 
 
+def test_adaptive_kl_takes_equally_likely_tokens_into_the_head_together():
+    p = torch.tensor([[0.4, 0.2, 0.2, 0.1, 0.1]]).double()
+    q = torch.tensor([[0.1, 0.3, 0.1, 0.3, 0.2]]).double()
+    forward, reverse = (measure(p.log(), q.log())[0].item() for measure in (forward_kl, reverse_kl))
+    share = (0.3 + 0.1 + 0.1) / (0.3 + 0.1 + 0.1 + 0.2 + 0.1)
+    for order in ([0, 1, 2, 3, 4], [4, 2, 3, 1, 0]):
+        value, _ = adaptive_kl(p.log()[:, order], q.log()[:, order])
+        assert value.item() == pytest.approx(share * forward + (1 - share) * reverse)
+
+
 @pytest.mark.parametrize("scale", [0.01, 1.0, 4.0])
 def test_adaptive_kl_finds_the_head_of_a_flat_teacher_with_thousands_of_tokens(scale):
     student, teacher = random_logits(2, 1_500), random_logits(2, 1_500, seed=1, scale=scale)

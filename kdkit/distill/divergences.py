@@ -8,6 +8,7 @@ them; `kdkit.distill.objective` uses them chunk by chunk. Nothing here averages:
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from kdkit.errors import UserError
@@ -26,7 +27,7 @@ def forward_kl(teacher_logprobs: torch.Tensor, student_logprobs: torch.Tensor) -
     Source: Hinton et al. 2015, arXiv:1503.02531, sec. 2.
     """
     p = teacher_logprobs.exp()
-    values = (p * (_finite(teacher_logprobs) - _finite(student_logprobs))).sum(dim=-1)
+    values = _finite(teacher_logprobs).sub_(_finite(student_logprobs)).mul_(p).sum(dim=-1)
     return values, p.neg_()
 
 
@@ -36,7 +37,7 @@ def reverse_kl(teacher_logprobs: torch.Tensor, student_logprobs: torch.Tensor) -
     Source: Gu et al. 2023 (MiniLLM), arXiv:2306.08543, eq. 1.
     """
     q = student_logprobs.exp()
-    gap = _finite(student_logprobs) - _finite(teacher_logprobs)
+    gap = _finite(student_logprobs).sub_(_finite(teacher_logprobs))
     values = (q * gap).sum(dim=-1)
     return values, q.mul_(gap.add_(1.0))
 
@@ -53,10 +54,10 @@ def jensen_shannon(
     """
     w = teacher_weight
     p, q = teacher_logprobs.exp(), student_logprobs.exp()
-    log_m = _log(w * p + (1.0 - w) * q)
-    gap = _finite(student_logprobs) - log_m
-    values = (w * p * (_finite(teacher_logprobs) - log_m) + (1.0 - w) * q * gap).sum(dim=-1)
-    return values, q.mul_(gap).mul_(1.0 - w)
+    log_m = _mix(q, p, w).log_()
+    forward = p.mul_(_finite(teacher_logprobs).sub_(log_m)).sum(dim=-1)
+    gradient = q.mul_(_finite(student_logprobs).sub_(log_m)).mul_(1.0 - w)
+    return w * forward + gradient.sum(dim=-1), gradient
 
 
 def skewed_forward_kl(
@@ -67,9 +68,9 @@ def skewed_forward_kl(
     Source: Ko et al. 2024 (DistiLLM), arXiv:2402.03898, eq. 4.
     """
     p, q = teacher_logprobs.exp(), student_logprobs.exp()
-    m = skew * p + (1.0 - skew) * q
-    values = (p * (_finite(teacher_logprobs) - _log(m))).sum(dim=-1)
-    return values, q.mul_(p).div_(m.clamp_(min=torch.finfo(m.dtype).tiny)).mul_(skew - 1.0)
+    m = _mix(q, p, skew)
+    values = _finite(teacher_logprobs).sub_(m.log()).mul_(p).sum(dim=-1)
+    return values, q.mul_(p).div_(m).mul_(skew - 1.0)
 
 
 def skewed_reverse_kl(
@@ -80,11 +81,10 @@ def skewed_reverse_kl(
     Source: Ko et al. 2024 (DistiLLM), arXiv:2402.03898, eq. 5.
     """
     p, q = teacher_logprobs.exp(), student_logprobs.exp()
-    m = (1.0 - skew) * p + skew * q
-    gap = _finite(student_logprobs) - _log(m)
+    m = _mix(p, q, skew)
+    gap = _finite(student_logprobs).sub_(m.log())
     values = (q * gap).sum(dim=-1)
-    share = (skew * q).div_(m.clamp_(min=torch.finfo(m.dtype).tiny))
-    return values, q.mul_(gap.add_(1.0).sub_(share))
+    return values, q.mul_(gap.add_(1.0).addcdiv_(q, m, value=-skew))
 
 
 def total_variation(
@@ -105,7 +105,8 @@ def adaptive_kl(
     """Weigh forward KL by the gap on the teacher's head and reverse KL by the gap on its tail.
 
     (g_head FKL + g_tail RKL) / (g_head + g_tail), g = sum abs(p - q) over the part; the head holds the
-    teacher's most likely tokens up to a cumulative mass. The weights are constants for the gradient.
+    teacher's most likely tokens up to a cumulative mass, and all that are as likely as the last of them.
+    The weights are constants for the gradient.
 
     Args:
         head_mass: cumulative teacher probability at which the head ends.
@@ -113,26 +114,36 @@ def adaptive_kl(
     Source: Wu et al. 2024 (AKL), arXiv:2404.02657, sec. 4.
     """
     p, q = teacher_logprobs.exp(), student_logprobs.exp()
-    gap = (p - q).abs_()
-    head = _sum_over_head(gap, p, head_mass)
-    tail = (gap.sum(dim=-1) - head).clamp(min=0.0)
-    share = torch.where(head + tail > 0, head / (head + tail).clamp(min=torch.finfo(p.dtype).tiny), 0.5)
-    forward, forward_gradient = forward_kl(teacher_logprobs, student_logprobs)
-    reverse, reverse_gradient = reverse_kl(teacher_logprobs, student_logprobs)
-    gradient = share[..., None] * forward_gradient + (1.0 - share)[..., None] * reverse_gradient
-    return share * forward + (1.0 - share) * reverse, gradient
+    gap = _finite(teacher_logprobs).sub_(_finite(student_logprobs))
+    forward, reverse = (p * gap).sum(dim=-1, keepdim=True), -(q * gap).sum(dim=-1, keepdim=True)
+    distance = (p - q).abs_()
+    total = distance.sum(dim=-1, keepdim=True)
+    head = distance.mul_(_mark_head(p, head_mass)).sum(dim=-1, keepdim=True)
+    share = torch.where(total > 0, head / total.clamp(min=torch.finfo(p.dtype).tiny), 0.5)
+    values = (share * forward + (1.0 - share) * reverse).squeeze(-1)
+    return values, gap.neg_().add_(1.0).mul_(q).mul_(1.0 - share).sub_(p.mul_(share))
 
 
-def _sum_over_head(values: torch.Tensor, p: torch.Tensor, head_mass: float) -> torch.Tensor:
-    """Sum values over the most likely tokens, up to the one at which their mass reaches `head_mass`."""
-    kept = 128
-    while True:
-        ordered, order = p.topk(min(kept, p.shape[-1]), dim=-1)
+def _mark_head(p: torch.Tensor, head_mass: float) -> torch.Tensor:
+    """Return 1 for the most likely tokens, up to the one at which their mass reaches `head_mass`, 0 for others."""
+    size = p.shape[-1]
+    for kept in (-(-size // 8), size):  # a language model's head is short, and ordering whole rows takes long
+        ordered = _largest(p, kept)
         reached = ordered.cumsum(dim=-1)
-        # a language model's head is short; sorting whole rows would take longer than all the rest
-        if kept >= p.shape[-1] or bool((reached[..., -1] >= head_mass).all()):
-            return (values.gather(-1, order) * (reached - ordered < head_mass)).sum(dim=-1)
-        kept *= 8
+        if bool((reached[..., -1] >= head_mass).all()):
+            break
+    place = (reached < head_mass).sum(dim=-1, keepdim=True).clamp(max=kept - 1)
+    least = ordered.gather(-1, place)
+    return torch.ge(p, least, out=torch.empty_like(p))  # numbers, because a bool is slow to multiply by
+
+
+def _largest(p: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the largest values of each row, falling."""
+    if p.device.type != "cpu":
+        return p.topk(count, dim=-1).values
+    # torch also says where they are, and takes ten times as long
+    parted = np.partition(p.numpy(), p.shape[-1] - count, axis=-1)[..., -count:]
+    return torch.from_numpy(np.sort(parted, axis=-1)).flip(-1)
 
 
 def make_measure(settings: DivergenceSettings) -> Measure:
@@ -236,6 +247,6 @@ def _finite(logprobs: torch.Tensor) -> torch.Tensor:
     return logprobs.clamp(min=LOWEST)
 
 
-def _log(probabilities: torch.Tensor) -> torch.Tensor:
-    """Return the logarithm, `LOWEST` at 0."""
-    return torch.where(probabilities > 0, probabilities.log(), LOWEST)
+def _mix(left: torch.Tensor, right: torch.Tensor, share: float) -> torch.Tensor:
+    """Return (1 - share) left + share right, never 0, so that it has a logarithm and divides."""
+    return torch.lerp(left, right, share).clamp_(min=torch.finfo(left.dtype).tiny)

@@ -71,10 +71,11 @@ def _add_linear_(
     measure: Measure,
 ) -> torch.Tensor:
     """Replace log q by w q + w_kd (M q - p), and return sum_S p (log p - log q): see `sparse_forward_kl_`."""
-    places, p = (local[:, None], ids), kept.exp()
-    values = (p * (kept.clamp(min=LOWEST) - logprobs[places])).sum(dim=-1)
+    entries, places, p = logprobs.view(-1), _places(local, ids, logprobs), kept.exp()
+    values = (p * (kept.clamp(min=LOWEST) - entries.index_select(0, places).view_as(p))).sum(dim=-1)
     scale = weight.index_add(0, local, kd_weight * p.sum(dim=-1))
-    logprobs.exp_().mul_(scale[:, None]).index_put_(places, -kd_weight[:, None] * p, accumulate=True)
+    logprobs.exp_().mul_(scale[:, None])
+    entries.scatter_add_(0, places, (-kd_weight[:, None] * p).view(-1))
     return values
 
 
@@ -89,14 +90,21 @@ def _add_with_rest_(
     measure: Measure,
 ) -> torch.Tensor:
     """Replace log q by w q + w_kd dD/dz, and return D over kept tokens and rest: see `sparse_with_rest_`."""
-    places = local[:, None], ids
-    student = logprobs[places]
-    q = logprobs.exp_().index_put_(places, logprobs.new_zeros(()))
+    entries, places = logprobs.view(-1), _places(local, ids, logprobs)
+    student = entries.index_select(0, places).view_as(kept)
+    q = logprobs.exp_()
+    entries.index_fill_(0, places, 0.0)
     others = q.sum(dim=-1)[local, None].clamp(min=torch.finfo(q.dtype).tiny)
     values, derivative = measure(torch.cat([kept, rest], dim=-1), torch.cat([student, others.log()], dim=-1))
     total = derivative.sum(dim=-1, keepdim=True)
     scale = weight.index_add(0, local, kd_weight * (derivative[:, -1:] / others - total).squeeze(1))
     student.exp_()
     at_kept = weight[local, None] * student + kd_weight[:, None] * (derivative[:, :-1] - student * total)
-    q.mul_(scale[:, None]).index_put_(places, at_kept)
+    q.mul_(scale[:, None])
+    entries.index_copy_(0, places, at_kept.view(-1))
     return values
+
+
+def _places(local: torch.Tensor, ids: torch.Tensor, logprobs: torch.Tensor) -> torch.Tensor:
+    """Number the kept tokens' entries of c v in a line, a k: on a CPU one index is twice as fast as two."""
+    return (local[:, None] * logprobs.shape[1] + ids).view(-1)
