@@ -86,7 +86,7 @@ def test_where_only_predictions_count_there_are_no_parts_to_draw(run, drawn):
 
 def append_routes(run, layers=2, **figures):
     for step in (4, 8):
-        line = {"phase": "router", "step": step, "shares": [[0.25, 0.75]] * layers}
+        line = {"phase": "router", "step": step, "shares": [[0.25, 0.75], *[[0.5, 0.5]] * (layers - 1)]}
         run.append_metrics(line | {name: values[step // 8] for name, values in figures.items()})
 
 
@@ -97,7 +97,9 @@ def test_the_router_is_drawn_with_all_that_it_recorded(run, drawn):
     draw_router(run)
     panels = {axes.get_title(): axes for axes in drawn["router.png"].axes}
     assert len(panels) == 7
-    assert all(texts(panels[f"share of each source, layer {layer} of 0-1"]) == [" 0", " 1"] for layer in (0, 1))
+    for layer, middles in enumerate(([0.125, 0.625], [0.25, 0.75])):
+        shares = panels[f"share of each source, layer {layer} of 0-1"]
+        assert texts(shares) == [" 0", " 1"] and [text.get_position()[1] for text in shares.texts] == middles
     capacity = panels["capacity: the student's loss, nats"]
     got = {line.get_label(): list(line.get_ydata()) for line in capacity.lines}
     assert got == {"measured": [4.0, 3.5], "expected by the router": [2.0, 3.0]}
