@@ -18,7 +18,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,9 @@ import h5py
 import numpy as np
 
 from kdkit.errors import UserError
+from kdkit.records import Field, Record, count_rows, digest, pack, unpack
 from kdkit.runs import describe_environment
 
-Record = dict[str, np.ndarray]
 Document = dict[str, Any]
 MakeChunk = Callable[[int], list[Record]]
 OnChunk = Callable[[int, int], None]
@@ -39,20 +39,6 @@ CHUNK = "chunks/{:05d}"
 LIBVER = ("v110", "v110")  # the oldest HDF5 file format in which all metadata carry checksums
 READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, zlib.error)  # where a file has other bytes
 RECENT_BYTES = 256 * 1024**2  # decoded samples that a process keeps
-
-
-@dataclass(frozen=True)
-class Field:
-    """A named array of every record: `width` values of a numpy dtype in each row; width 0: one scalar a row."""
-
-    name: str
-    dtype: str
-    width: int = 0
-
-    @property
-    def row(self) -> np.dtype:
-        """Type of one row, with its shape and its size in bytes."""
-        return np.dtype((self.dtype, (self.width,) if self.width else ()))
 
 
 class Store(contextlib.AbstractContextManager):
@@ -115,7 +101,7 @@ class Store(contextlib.AbstractContextManager):
                 group = self._file[CHUNK.format(number)]
                 self._chunks[number] = group["lengths"][()], {field: group[field.name].id for field in self.fields}
             lengths, datasets = self._chunks[number]
-            return {f.name: _unpack(dataset, f.row, index, lengths[index]) for f, dataset in datasets.items()}
+            return {f.name: unpack(dataset, f.row, index, lengths[index]) for f, dataset in datasets.items()}
         except READ_ERRORS as error:
             raise _damage_error(self.path, [number]) from error
 
@@ -268,72 +254,22 @@ def _encode(document: Document, number: int, records: list[Record]) -> bytes:
     fields, keys, buffer = [Field(**values) for values in document["fields"]], document["chunks"][number], io.BytesIO()
     if len(records) != len(keys):
         raise _error(f"make_chunk({number})", f"{len(keys)} records", str(len(records)), "make one for each key")
-    lengths = [_count_rows(f"make_chunk({number})", fields, record) for record in records]
+    lengths = [count_rows(f"make_chunk({number})", fields, record) for record in records]
     level = document["compression"]
     with h5py.File(buffer, "w", libver=LIBVER) as file:
         group = file.create_group(CHUNK.format(number))
         group.create_dataset("lengths", data=np.array(lengths, np.int64))
         for field in fields:
-            _pack(group, field, [record[field.name] for record in records], max(lengths, default=0), level)
-        group.attrs["sha256"] = np.bytes_(_digest(group, keys))  # HDF5 stores str beyond its own checksums
+            pack(group, field, [record[field.name] for record in records], max(lengths, default=0), level)
+        group.attrs["sha256"] = np.bytes_(digest(group, keys))  # HDF5 stores str beyond its own checksums
     return buffer.getvalue()
-
-
-def _count_rows(where: str, fields: list[Field], record: Record) -> int:
-    """Count the rows of a record, which must have the declared arrays."""
-    num_rows = (*record[fields[0].name].shape, 0)[0] if fields[0].name in record else 0
-    expected = {field.name: (str(field.row.base), (num_rows, *field.row.shape)) for field in fields}
-    got = {name: (str(values.dtype), values.shape) for name, values in record.items()}
-    if got != expected:
-        raise _error(where, f"arrays {expected}", str(got), "return what the fields declare")
-    return num_rows
-
-
-def _pack(group: h5py.Group, field: Field, samples: list[np.ndarray], longest: int, level: int) -> None:
-    """Write a field of all samples, samples x longest x width: HDF5's shuffle and gzip, but not in HDF5's lock."""
-    shape = (longest, *field.row.shape)
-    options = {"chunks": (1, *shape), "compression": level, "shuffle": True} if samples and longest else {}
-    dataset = group.create_dataset(field.name, (len(samples), *shape), field.row.base, **options)
-    for index, values in enumerate(samples if options else []):
-        filled = np.zeros(shape, field.row.base)
-        filled[: len(values)] = values
-        planes = filled.reshape(-1, 1).view(np.uint8).T  # first bytes of all numbers, then second bytes
-        # "filtered" expects numbers instead of words: fewer bytes, and faster to read, than the default
-        packer = zlib.compressobj(level, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_FILTERED)
-        packed = packer.compress(planes.tobytes()) + packer.flush()
-        dataset.id.write_direct_chunk((index, *(0 for _ in shape)), packed)
-
-
-def _unpack(dataset: h5py.h5d.DatasetID, row: np.dtype, index: int, length: int) -> np.ndarray:
-    """Read a field of one sample: see `_pack`."""
-    if not length:
-        return np.empty(0, row)
-    packed = dataset.read_direct_chunk((index, 0, *(0 for _ in row.shape)))[1]
-    planes = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(row.base.itemsize, -1)
-    numbers = np.stack(planes, axis=-1)  # several times faster than a copy of the transpose
-    return numbers.view(row.base).reshape(-1, *row.shape)[:length]
-
-
-def _digest(group: h5py.Group, keys: list[str]) -> str:
-    """Hash a chunk: its keys; names, types, shapes and stored bytes, which are not decompressed, of its datasets."""
-    digest = hashlib.sha256(json.dumps(keys).encode())
-    for name in sorted(group):
-        dataset = group[name]
-        digest.update(repr((name, dataset.dtype.str, dataset.shape, dataset.chunks)).encode())
-        if dataset.chunks is None:
-            digest.update(dataset[()])
-            continue
-        read, rest = dataset.id.read_direct_chunk, (0,) * (dataset.ndim - 1)
-        for sample in range(len(dataset)):
-            digest.update(read((sample, *rest))[1])
-    return digest.hexdigest()
 
 
 def _is_intact(path: Path, document: Document, number: int) -> bool:
     """Say whether a file holds this chunk, for the same keys, as it was written."""
     with contextlib.suppress(UserError), _reading(path) as file:
         group = file[CHUNK.format(number)]
-        return group.attrs["sha256"].decode() == _digest(group, document["chunks"][number])
+        return group.attrs["sha256"].decode() == digest(group, document["chunks"][number])
     return False
 
 

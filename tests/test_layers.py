@@ -13,6 +13,7 @@ LAYERS = [
     {"errors"},
     {"paths", "values", "settings"},
     {"config", "hardware", "runs", "hub", "variants"},
+    {"records"},
     {"session", "store"},
     {"data"},
     {"teacher"},

@@ -16,7 +16,8 @@ import pytest
 
 from kdkit import store as store_module
 from kdkit.errors import UserError
-from kdkit.store import Field, build_store, describe_store, find_damage, open_store, repair_store
+from kdkit.records import Field
+from kdkit.store import build_store, describe_store, find_damage, open_store, repair_store
 
 FIELDS = [Field("ids", "uint16", 8), Field("logprobs", "float16", 8), Field("num_bytes", "int32")]
 HEADER = {"teacher": {"name": "tiny", "revision": "a1"}, "k": 8, "layers": [1, 2]}

@@ -22,8 +22,9 @@ from transformers import PreTrainedTokenizerFast
 from kdkit.config import Config
 from kdkit.data.packing import PAD, Windows
 from kdkit.data.prepare import PreparedData
+from kdkit.records import Field
 from kdkit.runs import fingerprint
-from kdkit.store import Field, Store
+from kdkit.store import Store
 
 MEANING = 3
 """Raise it when the meaning of the stored numbers or the store's format changes: older caches are refused."""
