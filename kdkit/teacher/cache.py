@@ -53,7 +53,7 @@ class CachedAnswers:
         joined = {name: np.concatenate([record[name] for record in records]) for name in records[0]}
         if "gaps" not in joined:
             return {"token_logprobs": torch.from_numpy(joined["logprobs"].astype(np.float32))}
-        ids = torch.from_numpy(joined["gaps"].astype(np.int32)).cumsum(dim=1, dtype=torch.int32)
+        ids = joined["gaps"].cumsum(axis=1, dtype=np.int32)
         if "shares" in joined:
             with np.errstate(divide="ignore"):  # places that are not used have share 0
                 counts = joined["shares"].astype(np.float32)
@@ -66,7 +66,7 @@ class CachedAnswers:
             kept = np.exp(logprobs).sum(axis=1, keepdims=True)
             logprobs += np.log(-np.expm1(rest)) - np.log(kept)
         return {
-            "kept_ids": ids,
+            "kept_ids": torch.from_numpy(ids),
             "kept_logprobs": torch.from_numpy(logprobs),
             "kept_rest": torch.from_numpy(rest),
         }
