@@ -94,9 +94,9 @@ def test_draws_are_those_of_the_step_and_leave_the_global_generator_alone(scene)
     assert torch.equal(torch.get_rng_state(), state)
     assert len(first) == 2 and not torch.allclose(first[0], first[1], atol=1e-3), "the passes differ"
     assert not torch.allclose(first, second, atol=1e-3), "a second micro-batch draws anew"
-    assert not torch.allclose(first, ask(teacher, 5), atol=1e-3)
-    again = scene.route("knowledge_augmentation", **options)
-    assert torch.equal(ask(again, 4), first), "as after a resume"
+    third = ask(teacher, 5)
+    assert not torch.allclose(first, third, atol=1e-3)
+    assert torch.equal(ask(scene.route("knowledge_augmentation", **options), 5), third), "as after a resume"
     assert len(scene.ask(scene.route("knowledge_augmentation", num_passes=3), ROWS)) == 3
 
 
@@ -340,7 +340,7 @@ UPDATED = DRAWN | {"kl", "text", "balance", "anchor", "kl_to_initial", "teacher_
 AWARE = UPDATED | {"top_k", "temperature", "expected_loss", "expected_gap", "loss_error"}
 
 
-@pytest.mark.parametrize(("kind", "keys"), zip(KINDS, [DRAWN, DRAWN, UPDATED, AWARE], strict=True), ids=KINDS)
+@pytest.mark.parametrize(("kind", "keys"), list(zip(KINDS, [DRAWN, DRAWN, UPDATED, AWARE], strict=True)))
 def test_lines_of_the_router_have_the_documented_keys(scene, tmp_path, kind, keys):
     run, _ = run_training(scene, configure(scene, kind), tmp_path)
     lines = lines_of(run, "router")
