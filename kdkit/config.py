@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from kdkit.errors import UserError
+from kdkit.schema import apply_overrides, check_values, read_values
 from kdkit.settings import (
     Auto,
     CacheConfig,
@@ -27,9 +28,9 @@ from kdkit.settings import (
     Share,
     StageSettings,
     TermWeights,
-    loss_options,
 )
-from kdkit.values import apply_override, flatten, resolve_aliases, suggest_key
+from kdkit.training_settings import OptimizationConfig
+from kdkit.values import flatten
 
 BUILD = "build"
 """Value of `teacher.path` and `student.path`: make the model from scratch."""
@@ -193,33 +194,11 @@ class DistillConfig(Section):
     """Also train the baseline for the student's wall time (more steps, no teacher)."""
 
 
-class TrainConfig(Section):
+class TrainConfig(OptimizationConfig):
     """How the student and its baselines are trained."""
 
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes a GPU that works, else the CPU."""
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """`auto` decides by the device; the reason is printed."""
-    per_device_train_batch_size: Count = 4
-    """Sequences in a micro-batch. Alias: `batch_size`."""
-    gradient_accumulation_steps: Count = 8
-    """Micro-batches in an optimizer step."""
-    learning_rate: Positive = 5.0e-5
-    """Peak learning rate of AdamW, reached after the warm-up, then cosine to 0."""
-    weight_decay: Annotated[Number, Field(ge=0.0)] = 0.01
-    """AdamW weight decay; none on biases and norms."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 20
-    """Optimizer steps of linear warm-up."""
-    num_train_epochs: Positive = 3.0
-    """Passes over the training sequences; `max_steps` overrides it. Alias: `num_epochs`."""
-    max_steps: Count | None = None
-    """Optimizer steps; null: by `num_train_epochs`."""
-    max_grad_norm: Positive = 1.0
-    """Gradients are clipped to this norm after unscaling."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    log_every: Count = 20
-    """Optimizer steps between lines of metrics.jsonl and progress lines."""
     evaluate_every: Count | None = None
     """Optimizer steps between points of the learning curve; null: a fifth of the training."""
     parameter_lr_multipliers: list[ParameterRule] = Field(default_factory=list)
@@ -228,12 +207,6 @@ class TrainConfig(Section):
     """Stages trained one after the other; empty: one stage with the settings above."""
     curriculum: Literal["none", "teacher_loss", "teacher_entropy"] = "none"
     """Order of the training sequences, easy to hard for the teacher, in every epoch; `none`: shuffled."""
-    save_every: Count = 500
-    """Optimizer steps between checkpoints; the last one is kept."""
-    wandb: Literal["disabled", "offline", "online"] = "disabled"
-    """Also log to Weights & Biases; metrics.jsonl is written in any case."""
-    wandb_project: str = "kdkit"
-    """Project that Weights & Biases files the run under."""
 
     @model_validator(mode="after")
     def _names(self) -> "TrainConfig":
@@ -309,28 +282,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
     Raises:
         UserError: no such file, not YAML, unknown key, wrong type, value out of range.
     """
-    path = Path(path)
-    if not path.is_file():
-        near = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        has = f"{path.parent} has {', '.join(near)}" if near else f"there is no YAML file in {path.parent}"
-        raise UserError(f"config: expected a YAML file, got {str(path)!r}, which does not exist; {has}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"config: expected YAML in {str(path)!r}, got: {reason}; correct the file") from None
-    if not isinstance(values, dict):
-        raise UserError(
-            f"config: expected sections such as `train:` in {str(path)!r}, got {type(values).__name__}; "
-            "see configs/demo.yaml"
-        )
-    # a section whose keys are all commented out reads as null
-    sections = [name for name, field in Config.model_fields.items() if issubclass(field.annotation, Section)]
-    values |= {name: {} for name in sections if name in values and values[name] is None}
-    values = resolve_aliases(values, ALIASES)
-    for override in overrides or []:
-        apply_override(values, override, ALIASES)
-    return config_from_values(values)
+    return config_from_values(apply_overrides(Config, read_values(path), overrides or [], ALIASES))
 
 
 def config_from_values(values: dict[str, Any]) -> Config:
@@ -339,10 +291,7 @@ def config_from_values(values: dict[str, Any]) -> Config:
     Raises:
         UserError: unknown key, wrong type, value out of range.
     """
-    try:
-        return Config.model_validate(resolve_aliases(values, ALIASES))
-    except ValidationError as error:
-        raise UserError(_describe(error)) from None
+    return check_values(Config, values, ALIASES)
 
 
 def dump_config(config: Config) -> str:
@@ -358,29 +307,3 @@ def describe_difference(old: Config, new: Config) -> str:
         for key in after
         if before.get(key) != after[key]
     )
-
-
-def _describe(error: ValidationError) -> str:
-    """Turn the first problem that pydantic found into one line a user can act on."""
-    first = error.errors()[0]
-    loc = [str(part) for part in first["loc"]]
-    options = loss_options()
-    # pydantic names the chosen loss between the key and its option: distill.loss.jsd.skew
-    chosen = [part for part, before in zip(loc[1:], loc, strict=False) if before in ("loss", "divergence")]
-    path = ".".join(part for i, part in enumerate(loc) if not (i and loc[i - 1] in ("loss", "divergence")))
-    value, expected = first["input"], ""
-    if first["type"] == "extra_forbidden":
-        if chosen and chosen[-1] in options:
-            takes = ", ".join(options[chosen[-1]]) or "no option"
-            return f"{path}: expected an option that {chosen[-1]!r} takes ({takes}), got {loc[-1]!r}; leave it out"
-        known = [*flatten(Config().model_dump()), *Config.model_fields, *ALIASES]
-        return f"{path}: expected a known key, got {path!r}; {suggest_key(path, known)}"
-    if isinstance(error_in_validator := first.get("ctx", {}).get("error"), UserError):
-        return str(error_in_validator)
-    if first["type"] == "union_tag_invalid":
-        value, expected = first["ctx"]["tag"], first["ctx"]["expected_tags"]
-    elif first["type"] == "union_tag_not_found":
-        expected = "a name, or {name: ..., options}"
-    constraint = expected or first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
-    more = f" ({len(error.errors()) - 1} more problem(s) after this one)" if len(error.errors()) > 1 else ""
-    return f"{path}: expected {constraint}, got {value!r} ({type(value).__name__}); correct the value{more}"

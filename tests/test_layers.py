@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"errors"},
     {"paths", "values", "settings"},
-    {"config", "hardware", "runs", "hub", "variants"},
+    {"schema", "training_settings", "method_settings"},
+    {"config", "embedding_config", "hardware", "runs", "hub", "variants"},
     {"records"},
     {"session", "store"},
     {"data"},
@@ -32,7 +33,7 @@ MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 
 DECLARATIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
-CONSTANT_MAKERS = {"compile", "Path", "Typer", "Option", "Argument", "Field", "BeforeValidator"}
+CONSTANT_MAKERS = {"compile", "Path", "Typer", "Option", "Argument", "Field", "BeforeValidator", "TypeVar"}
 DECLARING_CALLS = ("app.add_typer",)
 """Calls that make a constant and touch nothing outside: re.compile, pathlib, typer and pydantic declarations."""
 
