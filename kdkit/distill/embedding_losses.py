@@ -1,0 +1,265 @@
+"""Losses of sentence vectors: distance to the teacher's, the similarities within a batch, their order, contrast.
+
+Letters: b sentences, d width of the student's vectors, e width of the teacher's (as large as d where vectors are
+compared directly), p = b (b - 1) / 2 pairs of sentences. A loss is a scalar, the mean over what it compares, so that
+it does not grow with the batch. It is computed in fp32, also under autocast (fp64 stays), and finite, with a finite
+gradient, for one sentence, for equal sentences and for vectors of 0.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Literal, TypeVar
+
+import torch
+import torch.nn.functional as F
+
+SMALLEST_NORM = 1e-6
+"""Vectors shorter than this count as 0 and get no gradient; 1e-12, torch's own, is 0 in fp16."""
+
+Loss = TypeVar("Loss", bound=Callable[..., torch.Tensor])
+
+
+def full_precision(loss: Loss) -> Loss:
+    """Switch autocast off inside a function whose first argument is a tensor: it would multiply in half precision."""
+
+    @wraps(loss)
+    def compute(first: torch.Tensor, *args: object, **named: object) -> torch.Tensor:
+        with torch.autocast(first.device.type, enabled=False):
+            return loss(first, *args, **named)
+
+    return compute
+
+
+def wide(values: torch.Tensor) -> torch.Tensor:
+    """Return values in fp32, or as they are if in fp64."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def unit(vectors: torch.Tensor) -> torch.Tensor:
+    """Divide vectors (along the last dimension) by their length, in fp32 (fp64 stays); 0 stays 0, without gradient."""
+    vectors = wide(vectors)
+    length = vectors.norm(dim=-1, keepdim=True)
+    return torch.where(length > SMALLEST_NORM, vectors / length.clamp(min=SMALLEST_NORM), 0.0)
+
+
+def similarities(vectors: torch.Tensor) -> torch.Tensor:
+    """Return the cosine similarities of all vectors with each other.
+
+    Args:
+        vectors: b d.
+
+    Returns:
+        b b, fp32 (fp64 stays).
+    """
+    vectors = unit(vectors)
+    with torch.autocast(vectors.device.type, enabled=False):
+        return vectors @ vectors.mT
+
+
+def cosine_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Compute the mean of 1 - cos, 0 to 2.
+
+    Args:
+        student: b d, or any shape with vectors last.
+        teacher: the same shape.
+
+    Source: EmbedDistill, arXiv 2301.12005, as used by sentence-transformers.
+    """
+    return (1.0 - (unit(student) * unit(teacher)).sum(dim=-1)).mean()
+
+
+def mse_of_units(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Compute the mean squared difference of the numbers of unit vectors: 2 / d times `cosine_distance`.
+
+    At a width of 1024 its gradient is 512 times smaller, which a weight has to make up for.
+
+    Args:
+        student: b d, or any shape with vectors last.
+        teacher: the same shape.
+    """
+    return F.mse_loss(unit(student), unit(teacher))
+
+
+@full_precision
+def info_nce(
+    first: torch.Tensor, second: torch.Tensor, temperature: float, text_ids: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Compute how well each vector tells its partner from the other sentences' partners, in nats.
+
+    One direction, first to second. Sentences with the anchor's own text are no negatives. A single sentence has no
+    negatives, its loss is 0.
+
+    Args:
+        first: b d, one view of each sentence.
+        second: b d, another view, or the sentence that belongs to it.
+        temperature: of the softmax over cosines.
+        text_ids: int64, b: equal for equal texts; None: all differ.
+
+    Source: van den Oord et al. 2018, arXiv:1807.03748, equation 4; SimCSE, arXiv:2104.08821, equation 4.
+    """
+    logits = unit(first) @ unit(second).mT / temperature
+    if text_ids is not None:
+        same = text_ids[:, None] == text_ids
+        same.fill_diagonal_(False)
+        logits = logits.masked_fill(same, torch.finfo(logits.dtype).min)
+    return (logits.logsumexp(dim=-1) - logits.diagonal()).mean()
+
+
+def similarity_mse(student: torch.Tensor, teacher: torch.Tensor, off_diagonal: bool = False) -> torch.Tensor:
+    """Compute the mean squared difference of the two models' cosines between sentences.
+
+    Args:
+        student: b d.
+        teacher: b e.
+        off_diagonal: divide by b (b - 1), not by b b; the diagonal is 1 on both sides and adds nothing.
+
+    Source: Zhang et al. 2024, arXiv:2412.19048, L_sim.
+    """
+    errors = (similarities(student) - similarities(teacher)).square()
+    count = errors.numel() - (len(errors) if off_diagonal else 0)
+    return errors.sum() / max(count, 1)
+
+
+def ranking_loss(
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    margin: float,
+    max_comparisons: int,
+    text_ids: torch.Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> torch.Tensor:
+    """Compute by how much pairs of sentences miss the teacher's order of similarity.
+
+    Two pairs are compared: the one that the teacher finds more similar should be so by `margin` in the student too.
+    The mean is over comparisons in which the teacher sees a difference; fewer than three sentences have none, their
+    loss is 0.
+
+    Args:
+        student: b d.
+        teacher: b e.
+        margin: in units of cosine.
+        max_comparisons: if there are more, p (p - 1) / 2, so many are drawn at random, with replacement.
+        text_ids: int64, b: pairs of equal texts are left out; None: all differ.
+        generator: of the draw.
+
+    Source: Zhang et al. 2024, arXiv:2412.19048, L_resim.
+    """
+    first, second = torch.triu_indices(len(student), len(student), offset=1, device=student.device)
+    left, right = _comparisons(len(first), max_comparisons, student.device, generator)
+    of_student, of_teacher = (similarities(side)[first, second] for side in (student, teacher))
+    is_higher = of_teacher[left] > of_teacher[right]
+    counted = of_teacher[left] != of_teacher[right]
+    if text_ids is not None:
+        differs = text_ids[first] != text_ids[second]
+        counted = counted & differs[left] & differs[right]
+    gap = of_student[left] - of_student[right]
+    shortfall = F.relu(margin - torch.where(is_higher, gap, -gap))
+    return (shortfall * counted).sum() / counted.sum().clamp(min=1)
+
+
+def _comparisons(
+    num_pairs: int, most: int, device: torch.device, generator: torch.Generator | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the two sides of all comparisons of two pairs, or of `most` drawn ones; int64, c each."""
+    if num_pairs * (num_pairs - 1) // 2 <= most:
+        left, right = torch.triu_indices(num_pairs, num_pairs, offset=1, device=device)
+        return left, right
+    source = generator.device if generator is not None else device
+    left = torch.randint(num_pairs, (most,), generator=generator, device=source)
+    # a shift of 1 .. num_pairs - 1: no pair is compared with itself
+    shift = torch.randint(1, num_pairs, (most,), generator=generator, device=source)
+    return left.to(device), ((left + shift) % num_pairs).to(device)
+
+
+@full_precision
+def rkd_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Compute the Huber loss between pairwise distances of unit vectors, each side's divided by their mean.
+
+    Args:
+        student: b d.
+        teacher: b e.
+
+    Source: Park et al. 2019, arXiv:1904.05068, equations 5 to 7; delta 1.
+    """
+    return F.smooth_l1_loss(_relative_distances(student), _relative_distances(teacher))
+
+
+def _relative_distances(vectors: torch.Tensor) -> torch.Tensor:
+    vectors = unit(vectors)
+    # by matrix products, a distance near 0 would be the root of a rounding error
+    distances = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist")
+    mean = distances.sum() / (distances > 0).sum().clamp(min=1)
+    return torch.where(mean > SMALLEST_NORM, distances / mean.clamp(min=SMALLEST_NORM), 0.0)
+
+
+@full_precision
+def rkd_angle(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Compute the Huber loss between the cosines of the angles in all triples of unit vectors.
+
+    Takes memory for b b d and b b b numbers.
+
+    Args:
+        student: b d.
+        teacher: b e.
+
+    Source: Park et al. 2019, arXiv:1904.05068, equations 8 to 9; delta 1.
+    """
+    return F.smooth_l1_loss(_angles(student), _angles(teacher))
+
+
+def _angles(vectors: torch.Tensor) -> torch.Tensor:
+    """Return the cosine of the angle at each vector between any two others: b b b, the corner first."""
+    vectors = unit(vectors)
+    directions = unit(vectors - vectors[:, None])
+    return directions @ directions.mT
+
+
+def similarity_kl(
+    student: torch.Tensor, teacher: torch.Tensor, student_temperature: float, teacher_temperature: float
+) -> torch.Tensor:
+    """Compute KL(teacher || student) of the softmax over each sentence's cosines with the others, in nats.
+
+    A sentence's cosine with itself is left out: it is 1 and would take most of the probability. With one or two
+    sentences nothing is left to compare, their loss is 0.
+
+    Args:
+        student: b d.
+        teacher: b e.
+        student_temperature: of the student's softmax.
+        teacher_temperature: of the teacher's.
+
+    Source: DistillKLDivLoss of sentence-transformers, there over given candidates, here over the batch.
+    """
+    sides = ((student, student_temperature), (teacher, teacher_temperature))
+    own = torch.eye(len(student), dtype=torch.bool, device=student.device)
+    of_student, of_teacher = (
+        (similarities(vectors) / temperature).masked_fill(own, torch.finfo(torch.float32).min).log_softmax(dim=-1)
+        for vectors, temperature in sides
+    )
+    return F.kl_div(of_student, of_teacher, log_target=True, reduction="batchmean")
+
+
+def layer_similarity(
+    layers: Sequence[torch.Tensor],
+    reduction: Literal["off_diagonal", "mean", "sum"] = "off_diagonal",
+    detach_upper: bool = True,
+) -> torch.Tensor:
+    """Compute how much the cosines between sentences change from each layer to the next (LASD), squared.
+
+    The mean over the steps between layers; one layer has none, its loss is 0. With the first token as a layer's
+    vector the lower layers find all sentences equal, and without `detach_upper` they pull the upper ones there.
+
+    Args:
+        layers: l times b d, lowest first.
+        reduction: over the b b cosines: their mean off the diagonal, the mean of all, or the sum (the published
+            form, which grows with the batch).
+        detach_upper: let a layer learn from the one above it only, not from the one below.
+
+    Source: TALAS, arXiv 2606.21851, the layer-wise structural loss.
+    """
+    cosines = torch.stack([similarities(layer) for layer in layers])
+    lower, upper = cosines[:-1], cosines[1:]
+    errors = (lower - (upper.detach() if detach_upper else upper)).square()
+    size = len(layers[0])
+    entries = {"off_diagonal": size * (size - 1), "mean": size * size, "sum": 1}[reduction]
+    return errors.sum() / max(entries, 1) / max(len(layers) - 1, 1)
