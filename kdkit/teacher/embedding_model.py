@@ -1,0 +1,294 @@
+"""An embedding model: a transformer, a pooling, perhaps a linear head; loading it and reading sentences with it.
+
+Letters: b batch, n tokens, d width, l layers, h heads.
+"""
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerFast
+
+from kdkit.data.embedding_paths import load_fast_tokenizer, resolve_embedding_path
+from kdkit.errors import UserError
+from kdkit.hub import explain_load_error, hub_is_reachable, is_local_path
+from kdkit.teacher.loading import check_model_folder, no_bar
+from kdkit.teacher.pooling import Reading, find_file, pool, read_json, read_reading
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a model says of a batch."""
+
+    pooled: torch.Tensor
+    """fp32, b d: behind the head if there is one, not normalised."""
+    hidden_states: tuple[torch.Tensor, ...] = ()
+    """l + 1 tensors b n d, the embedding layer's first; empty unless asked for."""
+    attentions: tuple[torch.Tensor, ...] = ()
+    """l tensors b h n n; empty unless asked for."""
+
+
+class EmbeddingModel(nn.Module):
+    """A transformer whose token states are pooled to one vector per sentence."""
+
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        reading: Reading,
+        head: nn.Linear | None = None,
+    ):
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.tokenizer, self.reading = tokenizer, reading
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the transformer, without the embedding layer."""
+        return self.backbone.config.num_hidden_layers
+
+    @property
+    def backbone_width(self) -> int:
+        """Width of the token states."""
+        return self.backbone.config.hidden_size
+
+    @property
+    def width(self) -> int:
+        """Width of the sentence vectors."""
+        return self.backbone_width if self.head is None else self.head.out_features
+
+    @property
+    def pad_id(self) -> int:
+        """Id that fills up a batch; any will do, since the attention mask hides it."""
+        return self.tokenizer.pad_token_id
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.backbone.device
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        *,
+        hidden_states: bool = False,
+        attentions: bool = False,
+    ) -> Encoded:
+        """Read a batch.
+
+        Args:
+            input_ids: int64, b n; padded on the right where positions are absolute (BERT).
+            attention_mask: b n.
+
+        Raises:
+            UserError: attention asked of a model that was not loaded with it: transformers would return none, silently.
+        """
+        output = self.backbone(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            output_hidden_states=hidden_states,
+            output_attentions=attentions,
+        )
+        maps = tuple(output.attentions or ()) if attentions else ()
+        if attentions and len(maps) != self.num_layers:
+            raise UserError(
+                f"EmbeddingModel: expected attention maps of {self.num_layers} layers, got {len(maps)}; load the model "
+                "with attentions=True (transformers gives maps with attn_implementation='eager' only)"
+            )
+        pooled = pool(output.last_hidden_state, attention_mask, self.reading.pooling)
+        states = tuple(output.hidden_states) if hidden_states else ()
+        return Encoded(self._project(pooled), states, maps)
+
+    def _project(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Apply the head in fp32, whatever the dtype of the model or of autocast; b d."""
+        if self.head is None:
+            return pooled
+        with torch.autocast(pooled.device.type, enabled=False):
+            bias = None if self.head.bias is None else self.head.bias.float()
+            return F.linear(pooled, self.head.weight.float(), bias)
+
+
+def load_embedding_model(
+    path: str,
+    key: str,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    pooling: str = "auto",
+    normalize: str | bool = "auto",
+    prompt: str = "",
+    max_length: int | None = None,
+    attentions: bool = False,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> EmbeddingModel:
+    """Load an embedding model, in evaluation mode: a sentence-transformers folder, or any encoder or causal LM.
+
+    Args:
+        path: hub name, folder, or the name of the packaged model.
+        key: the setting that named it, for messages.
+        max_length: longest input in tokens; None: the model's own.
+        attentions: load it so that it can return attention maps, which is slower.
+
+    Raises:
+        UserError: no network, no safetensors weights, an encoder-decoder, modules that we do not know, or a
+            `max_length` beyond its context.
+    """
+    name = check_model_folder(resolve_embedding_path(path, key), key)
+    tokenizer = load_fast_tokenizer(path, revision, key, trust_remote_code)
+    backbone = _load_backbone(name, key, revision, trust_remote_code, attentions, dtype)
+    causal = is_causal(backbone)
+    reading = read_reading(
+        name,
+        key,
+        revision=revision,
+        causal=causal,
+        pooling=pooling,
+        normalize=normalize,
+        prompt=prompt,
+        max_length=max_length,
+    )
+    if (context := context_length(backbone)) < reading.max_length:
+        raise UserError(
+            f"{key}: expected inputs of at most {context} tokens, its context, got max_length {reading.max_length}; "
+            "lower it"
+        )
+    head = _load_head(name, reading.head_folder, key, revision) if reading.head_folder else None
+    model = EmbeddingModel(backbone, tokenizer, reading, head and head.to(dtype))
+    return model.to(device).eval()
+
+
+def is_causal(backbone: PreTrainedModel) -> bool:
+    """Say whether tokens see only those before them: then the first state does not depend on what follows.
+
+    Tried, not looked up: the same architecture may run either way (a Qwen turned into an encoder).
+    """
+    was_training = backbone.training
+    backbone.eval()
+    texts = torch.tensor([[1] + [2] * 7, [1] + [3] * 7], device=backbone.device)
+    with torch.no_grad():
+        first, second = (backbone(input_ids=text[None]).last_hidden_state[0, 0].float() for text in texts)
+    backbone.train(was_training)
+    return bool((first - second).abs().max() <= 1e-3 * first.abs().max())
+
+
+def context_length(backbone: PreTrainedModel) -> int:
+    """Return the longest input in tokens; RoBERTa and its kin give up the first position embeddings for padding."""
+    for name, module in backbone.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return backbone.config.to_dict().get("max_position_embeddings") or 2**30
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerFast, texts: list[str], max_length: int, prompt: str = ""
+) -> list[list[int]]:
+    """Return the ids of each text behind the prompt, with special tokens, cut to `max_length`."""
+    if not texts:
+        return []
+    prompted = [prompt + text for text in texts] if prompt else texts
+    return tokenizer(prompted, truncation=True, max_length=max_length, padding=False).input_ids
+
+
+def pad_ids(ids: list[list[int]], pad_id: int, side: str = "right") -> tuple[torch.Tensor, torch.Tensor]:
+    """Make a batch of texts, n as the longest of them, at least 1.
+
+    Returns:
+        `input_ids` and `attention_mask`, int64, b n.
+    """
+    width = max([1, *map(len, ids)])
+    input_ids, attention_mask = torch.full((len(ids), width), pad_id), torch.zeros(len(ids), width, dtype=torch.int64)
+    for row, text in enumerate(ids):
+        place = slice(width - len(text), width) if side == "left" else slice(len(text))
+        input_ids[row, place] = torch.as_tensor(text, dtype=torch.int64)
+        attention_mask[row, place] = 1
+    return input_ids, attention_mask
+
+
+def batches_by_length(ids: list[list[int]], batch_size: int) -> Iterator[list[int]]:
+    """Yield the numbers of texts of about equal length, the longest first: a batch that is too large fails at once."""
+    order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+@torch.no_grad()
+def encode(
+    model: EmbeddingModel,
+    texts: list[str],
+    batch_size: int,
+    *,
+    autocast_dtype: torch.dtype | None = None,
+    normalize: bool = True,
+) -> np.ndarray:
+    """Return the vector of each text, in the order given, with dropout off.
+
+    Args:
+        autocast_dtype: compute in it; None: in the weights' own.
+        normalize: scale every vector to length 1.
+
+    Returns:
+        fp32, texts x d.
+    """
+    ids = tokenize(model.tokenizer, texts, model.reading.max_length, model.reading.prompt)
+    vectors = torch.zeros(len(ids), model.width)
+    was_training, device = model.training, model.device
+    model.eval()
+    for rows in batches_by_length(ids, batch_size):
+        batch = pad_ids([ids[row] for row in rows], model.pad_id)
+        with torch.autocast(device.type, autocast_dtype) if autocast_dtype else nullcontext():
+            vectors[rows] = model(*(tensor.to(device) for tensor in batch)).pooled.cpu()
+    model.train(was_training)
+    return (F.normalize(vectors, dim=-1) if normalize else vectors).numpy()
+
+
+def _load_backbone(
+    name: str, key: str, revision: str | None, trust_remote_code: bool, attentions: bool, dtype: torch.dtype
+) -> PreTrainedModel:
+    """Load the transformer alone."""
+    shared = {
+        "revision": revision,
+        "trust_remote_code": trust_remote_code,
+        "local_files_only": is_local_path(name) or not hub_is_reachable(),
+    }
+    kernel = {"attn_implementation": "eager"} if attentions else {}
+    try:
+        config = AutoConfig.from_pretrained(name, **shared)
+        config.use_cache = False
+        with no_bar() if is_local_path(name) else nullcontext():
+            backbone, report = AutoModel.from_pretrained(
+                name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **kernel, **shared
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise explain_load_error(error, name, key, "embedding model with safetensors weights") from None
+    if config.is_encoder_decoder:
+        raise UserError(f"{key}: expected an encoder or a causal LM, got the encoder-decoder {name!r}; choose another")
+    missing = sorted(weight for weight in report["missing_keys"] if not weight.startswith("pooler."))
+    if missing:
+        raise UserError(
+            f"{key}: expected weights for every parameter, got none for {len(missing)} of them in {name!r} "
+            f"({', '.join(missing[:3])}, ...); the weights belong to another architecture than config.json"
+        )
+    return backbone.eval()
+
+
+def _load_head(name: str, folder: str, key: str, revision: str | None) -> nn.Linear:
+    """Load the linear head out of a Dense module's folder."""
+    config = read_json(name, f"{folder}/config.json", revision) or {}
+    activation = str(config.get("activation_function", "Tanh")).rpartition(".")[2]
+    weights = find_file(name, f"{folder}/model.safetensors", revision)
+    plain = config.get("module_input_name", "sentence_embedding") == "sentence_embedding"
+    if activation != "Identity" or config.get("use_residual") or not plain or weights is None:
+        got = f"activation {activation}" if activation != "Identity" else "another form, or no model.safetensors"
+        raise UserError(f"{key}: expected a linear head in {folder} of {name!r}, got {got}; choose another model")
+    state = {label.removeprefix("linear."): values for label, values in load_file(weights).items()}
+    head = nn.Linear(config["in_features"], config["out_features"], bias="bias" in state)
+    head.load_state_dict(state)
+    return head
