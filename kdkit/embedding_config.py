@@ -143,7 +143,8 @@ class EmbeddingStage(Section):
     learning_rate: Positive | None = None
     """Peak learning rate; null: `train.learning_rate`."""
     parameter_lr_multipliers: list[ParameterRule] = Field(default_factory=list)
-    """As in `train`; names start with `student.` or `method.`. Frozen modules run without dropout."""
+    """As in `train`, in place of those there; names start with `student.` or `method.`. Frozen modules run without
+    dropout."""
     small_widths: bool = True
     """Train the smaller widths of `stella` in this stage."""
 

@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kdkit.config import BUILD, Config, dump_config
+from kdkit.embedding_config import REDUCE, EmbeddingConfig
 from kdkit.errors import UserError
 from kdkit.paths import find_root, resolve_input
 from kdkit.runs import Run, fingerprint, fingerprint_files
-from kdkit.session import open_session, plan_session
+from kdkit.session import open_embedding_session, open_session, plan_session
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,13 @@ def run_notebooks(request: RunRequest) -> Run:
         UserError: anything that the user can correct; found before the first notebook where possible.
         RuntimeError: a notebook failed.
     """
-    stages = find_stages(find_root())
-    forced = choose_stages(stages, request.first, request.only)
     session = request.config, request.overrides, request.name, request.runs_dir
     config, run = plan_session(*session)
-    source = check_inputs(config, run)
-    config, run = open_session(*session)
+    is_embedding = isinstance(config, EmbeddingConfig)
+    stages = find_stages(find_root(), is_embedding)
+    forced = choose_stages(stages, request.first, request.only)
+    source = check_embedding_inputs(config, run) if is_embedding else check_inputs(config, run)
+    config, run = open_embedding_session(*session) if is_embedding else open_session(*session)
     print(f"run {run.name}: {run.path}", flush=True)
     base = [dump_config(config), source, fingerprint_files(Path(__file__).parent)]
     for stage, notebook in stages.items():
@@ -63,9 +65,10 @@ def run_notebooks(request: RunRequest) -> Run:
     return run
 
 
-def find_stages(root: Path) -> dict[str, Path]:
-    """Return the numbered notebooks of the language-model story, in order, by name."""
-    return {path.stem: path for path in sorted((root / "notebooks").glob("0[1-5]_*.ipynb"))}
+def find_stages(root: Path, is_embedding: bool = False) -> dict[str, Path]:
+    """Return the numbered notebooks of a story, in order, by name: five for language models, one for embeddings."""
+    pattern = "06_*.ipynb" if is_embedding else "0[1-5]_*.ipynb"
+    return {path.stem: path for path in sorted((root / "notebooks").glob(pattern))}
 
 
 def choose_stages(stages: dict[str, Path], first: str, only: str) -> set[str]:
@@ -111,6 +114,23 @@ def check_inputs(config: Config, run: Run) -> str:
     folder = build_data(config, run.cache_path)
     plan_stages(config, open_data(folder))
     return fingerprint(folder.name, parts)
+
+
+def check_embedding_inputs(config: EmbeddingConfig, run: Run) -> str:
+    """Find a user's mistakes before anything is written to the run; return a fingerprint of the inputs.
+
+    The sentences are read, and the tasks: reading is the check.
+    """
+    from kdkit.data.sentence_data import build_sentences
+    from kdkit.hardware import find_hardware
+    from kdkit.teacher.embedding_model import fingerprint_model
+
+    find_hardware(config.train.device, config.train.precision)
+    models = [(config.teacher.path, config.teacher.revision, "teacher.path")]
+    if config.student.path not in (REDUCE, BUILD):
+        models.append((config.student.path, config.student.revision, "student.path"))
+    parts = [fingerprint_model(*model) for model in models]
+    return fingerprint(build_sentences(config, run.cache_path, None).name, parts)
 
 
 def _finished_before(run: Run, stage: str) -> dict[str, str]:
@@ -171,7 +191,7 @@ def _run_stage(request: RunRequest, run: Run, stage: str, notebook: Path, inputs
         "RUN": run.name,
         "RUNS_DIR": str(run.path.parent),
     }
-    if stage == "03_distill":
+    if stage in ("03_distill", "06_embedding_distillation"):
         parameters["RESUME"] = resume
     start = time.monotonic()
     run.set_status(stage, state="running", inputs=inputs)

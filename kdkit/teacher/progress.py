@@ -118,10 +118,11 @@ class Progress(TrainerCallback):
 class LiveDisplay:
     """A progress bar and a growing curve as widgets, for a person at a notebook."""
 
-    def __init__(self) -> None:
+    def __init__(self, quantity: str = "bits per byte, held-out text") -> None:
         import ipywidgets
         from IPython.display import display
 
+        self.quantity = quantity
         self.bar = ipywidgets.IntProgress(min=0, layout=ipywidgets.Layout(width="60%"))
         self.text = ipywidgets.HTML()
         self.picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="640px"))
@@ -133,17 +134,17 @@ class LiveDisplay:
         self.bar.max, self.bar.value = max_steps, step
         self.text.value = f"<pre class='kdkit-progress'>{line}</pre>"
 
-    def add_point(self, phase: str, step: int, bits_per_byte: float) -> None:
+    def add_point(self, phase: str, step: int, value: float) -> None:
         """Draw the curve with one point more."""
         import io
 
         from matplotlib.figure import Figure
 
-        self.points.setdefault(phase, []).append((step, bits_per_byte))
+        self.points.setdefault(phase, []).append((step, value))
         axes = (figure := Figure(figsize=(6.4, 3.0), layout="constrained")).subplots()
         for name, points in self.points.items():
             axes.plot(*zip(*points, strict=True), marker="o", label=name)
-        axes.set(xlabel="optimizer step", ylabel="bits per byte, held-out text")
+        axes.set(xlabel="optimizer step", ylabel=self.quantity)
         axes.legend(frameon=False)
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=110)

@@ -1,0 +1,150 @@
+"""The distillation stage for embeddings: one student per method, all from the same start (notebook 06)."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdkit.data.sentence_data import SentenceData
+from kdkit.distill.cdm import CdmMethod
+from kdkit.distill.dskd import DskdMethod
+from kdkit.distill.embedding_methods import (
+    CosineMethod,
+    LayerReductionMethod,
+    LeafMethod,
+    RkdMethod,
+    SentenceMethod,
+    SimilarityKLMethod,
+    StellaMethod,
+    TalasMethod,
+    TaskMethod,
+)
+from kdkit.distill.embedding_follow import AfterEpoch, Follower
+from kdkit.distill.embedding_start import make_student
+from kdkit.distill.embedding_trainer import EmbeddingTrainer
+from kdkit.distill.embedding_views import Facts
+from kdkit.distill.emo import EmoMethod
+from kdkit.distill.projections import start_projection
+from kdkit.embedding_config import EmbeddingConfig
+from kdkit.errors import UserError
+from kdkit.hardware import Hardware
+from kdkit.method_settings import MethodSettings
+from kdkit.runs import Run
+from kdkit.teacher.embedding_cache import CachedTeacher, LiveTeacher
+from kdkit.teacher.embedding_model import EmbeddingModel, encode, save_embedding_model
+
+START_TEXTS = 2000
+"""Sentences on which projections are fitted before the first step."""
+
+
+def build_method(settings: MethodSettings, facts: Facts) -> SentenceMethod:
+    """Make the module of a method."""
+    made_by = {
+        "talas": TalasMethod,
+        "dskd": DskdMethod,
+        "cdm": CdmMethod,
+        "emo": EmoMethod,
+        "stella": StellaMethod,
+        "cosine": CosineMethod,
+        "rkd": RkdMethod,
+        "leaf": LeafMethod,
+        "similarity_kl": SimilarityKLMethod,
+        "layer_reduction": LayerReductionMethod,
+        "simcse": TaskMethod,
+    }
+    return made_by[settings.name](settings, facts)
+
+
+def start_projections(
+    method: SentenceMethod, facts: Facts, teacher_vectors: np.ndarray, student_vectors: np.ndarray, seed: int
+) -> None:
+    """Give every projection of a method its first values; see `start_projection`.
+
+    Args:
+        teacher_vectors: n d_t, of some texts.
+        student_vectors: n d_s, of the same texts.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    teacher, student = torch.from_numpy(teacher_vectors), torch.from_numpy(student_vectors)
+    for module in method.modules():
+        if not isinstance(module, torch.nn.Linear):
+            continue
+        how, shape = method.settings.projection, tuple(module.weight.shape)
+        if shape == (facts.teacher_width, facts.student_width):
+            start_projection(module.weight, how, teacher, student, generator)
+        elif shape == (facts.student_width, facts.teacher_width):
+            start_projection(module.weight, how, student, teacher, generator)
+        else:
+            start_projection(module.weight, "orthogonal", None, None, generator)
+
+
+def distill_embedding(
+    config: EmbeddingConfig,
+    run: Run,
+    data: SentenceData,
+    teacher: CachedTeacher | LiveTeacher,
+    facts: Facts,
+    hardware: Hardware,
+    settings: MethodSettings,
+    after_epoch: AfterEpoch | None = None,
+    *,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Train one student by one method and save it as a sentence-transformers folder.
+
+    The run's own method goes to `student/`, others to `compared/NAME/`.
+
+    Args:
+        teacher: answers for `data.texts`.
+        facts: widths and depths of both models.
+        after_epoch: scores the student before the first step, after every epoch and at the end.
+        resume: go on from the checkpoint of an interrupted training.
+
+    Returns:
+        The training's entry of training.json.
+    """
+    phase = str(settings)
+    trainings = run.read_json("training.json") if (run.path / "training.json").is_file() else {}
+    if resume and phase in trainings and student_folder(config, run, settings).is_dir():
+        print(f"{phase}: trained before", flush=True)
+        return trainings[phase]
+    method = build_method(settings, facts)
+    student = make_student(config, data, attentions=bool(method.needs.attention_layers))
+    _refuse_second_head(student, method)
+    texts = data.texts[:START_TEXTS]
+    start_projections(
+        method, facts, teacher.vectors[: len(texts)], encode(student, texts, config.teacher.batch_size), config.seed
+    )
+    trainer = EmbeddingTrainer(config, student, method, data, teacher, hardware)
+    checkpoint = run.path / "checkpoints" / f"{file_name(settings)}.pt"
+    if resume and checkpoint.is_file():
+        trainer.load(checkpoint)
+    follower = Follower(config, run, phase, trainer, data.evaluation, after_epoch)
+    follower.start(trainer.step)
+    trainer.train(follower, checkpoint)
+    entry = follower.finish()
+    student.head = method.kept_head() or student.head
+    save_embedding_model(student.to("cpu").eval(), student_folder(config, run, settings))
+    run.write_json("training.json", trainings | {phase: entry})
+    checkpoint.unlink(missing_ok=True)
+    return entry
+
+
+def student_folder(config: EmbeddingConfig, run: Run, settings: MethodSettings) -> Path:
+    """Return where a trained student lies: `student/` for the run's method, `compared/NAME/` for the others."""
+    return run.path / "student" if settings == config.method else run.path / "compared" / file_name(settings)
+
+
+def file_name(settings: MethodSettings) -> str:
+    """Return a method's name as a file's."""
+    return settings.name if settings.form == "recommended" else f"{settings.name}-{settings.form}"
+
+
+def _refuse_second_head(student: EmbeddingModel, method: SentenceMethod) -> None:
+    """Refuse a method that leaves a projection in a student that has one already."""
+    if method.kept_head() is not None and student.head is not None:
+        raise UserError(
+            f"method.keep_head: expected a student without a projection of its own for {method.settings.name!r}, got "
+            "one with 2_Dense; set method.keep_head=false"
+        )
