@@ -102,5 +102,5 @@ def _check_weights(folder: Path, key: str) -> None:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != PACKAGED_SHA256:
         raise UserError(
-            f"{key}: expected weights of sha256 {PACKAGED_SHA256[:12]}... in {PACKAGED!r}, got {found[:12]}...; {INSTALL}"
+            f"{key}: expected weights of sha256 {PACKAGED_SHA256[:12]} in {PACKAGED!r}, got {found[:12]}; {INSTALL}"
         )
