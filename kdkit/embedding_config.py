@@ -158,6 +158,8 @@ class EmbeddingTrainConfig(OptimizationConfig):
     """Micro-batches in an optimizer step."""
     learning_rate: Positive = 1.0e-4
     """Peak learning rate of AdamW, reached after the warm-up, then linear or cosine to 0."""
+    group_by_length: bool = True
+    """Put sentences of about equal length into a batch, so that little is computed for padding."""
     lr_scheduler_type: Literal["linear", "cosine"] = "linear"
     """Shape of the schedule after the warm-up."""
     num_train_epochs: Positive = 2.0

@@ -3,52 +3,78 @@
 The order of the sentences is decided by seed and epoch alone, so a training that goes on needs only its step number.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
+from kdkit.data.offsets import NO_GROUP
 from kdkit.data.sentence_data import SentenceData
 from kdkit.distill.embedding_methods import SentenceMethod
 from kdkit.distill.embedding_views import StudentView, Views
+from kdkit.embedding_config import EmbeddingTrainConfig
 from kdkit.errors import UserError
 from kdkit.teacher.embedding_cache import CachedTeacher, LiveTeacher
 from kdkit.teacher.embedding_model import EmbeddingModel, pad_ids
 from kdkit.teacher.pooling import pool
 
+POOL_BATCHES = 16
+"""Batches whose sentences are sorted by length together."""
 
-@dataclass(frozen=True)
+
 class Order:
-    """Which training rows each micro-batch holds."""
+    """Which training rows each micro-batch holds.
 
-    num_rows: int
-    batch_size: int
-    seed: int
+    Sentences of about equal length stand together, so that little is computed for padding: of `POOL_BATCHES` batches'
+    worth of shuffled rows, sorted, neighbours make a batch; then the batches are shuffled.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, group_by_length: bool = True):
+        """Plan the order.
+
+        Args:
+            lengths: tokens of each training row.
+            batch_size: rows of a micro-batch.
+        """
+        self.lengths, self.batch_size, self.seed, self.group_by_length = lengths, batch_size, seed, group_by_length
+        self._epoch, self._batches = -1, np.zeros((0, batch_size), np.int64)
 
     @property
     def batches_per_epoch(self) -> int:
         """Whole micro-batches in a pass over the rows; the rest is left out, other ones in every pass."""
-        return self.num_rows // self.batch_size
+        return len(self.lengths) // self.batch_size
 
     def rows(self, number: int) -> np.ndarray:
         """Return the rows of a micro-batch, counted from the start of the training."""
         epoch, index = divmod(number, self.batches_per_epoch)
-        drawn = np.random.default_rng([self.seed, epoch]).permutation(self.num_rows)
-        return drawn[index * self.batch_size :][: self.batch_size]
+        if epoch != self._epoch:
+            self._epoch, self._batches = epoch, self._draw(epoch)
+        return self._batches[index]
+
+    def _draw(self, epoch: int) -> np.ndarray:
+        """Draw the micro-batches of a pass."""
+        generator = np.random.default_rng([self.seed, epoch])
+        rows = generator.permutation(len(self.lengths))[: self.batches_per_epoch * self.batch_size]
+        if not self.group_by_length:
+            return rows.reshape(-1, self.batch_size)
+        pool = POOL_BATCHES * self.batch_size
+        pools = [rows[start : start + pool] for start in range(0, len(rows), pool)]
+        ordered = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in pools])
+        return generator.permutation(ordered.reshape(-1, self.batch_size))
 
 
-def make_order(data: SentenceData, batch_size: int, seed: int) -> Order:
-    """Plan the micro-batches.
+def make_order(data: SentenceData, config: EmbeddingTrainConfig, seed: int) -> Order:
+    """Plan the micro-batches of a training.
 
     Raises:
         UserError: fewer sentences than one batch.
     """
+    batch_size = config.per_device_train_batch_size
     if len(data.rows) < batch_size:
         raise UserError(
             f"train.per_device_train_batch_size: expected at most the {len(data.rows)} training sentences, got "
             f"{batch_size}; lower it, or give more sentences"
         )
-    return Order(len(data.rows), batch_size, seed)
+    lengths = np.array([len(data.student_tokens[row]) for row in data.rows])
+    return Order(lengths, batch_size, seed, config.group_by_length)
 
 
 def make_views(
@@ -69,9 +95,9 @@ def make_views(
     texts = [first]
     if needs.second:
         texts.append(first if data.second is None else data.second[rows])
-    count, pad = len(rows), student.tokenizer.pad_token_id or 0
+    count = len(rows)
     ids = [data.student_tokens[text] for text in np.concatenate(texts)]
-    input_ids, attention_mask = (x.to(device) for x in pad_ids(ids, pad, student.tokenizer.padding_side))
+    input_ids, attention_mask = (tensor.to(device) for tensor in pad_ids(ids, student.pad_id))
     encoded = student(
         input_ids,
         attention_mask,
@@ -89,12 +115,25 @@ def make_views(
         attentions=tuple(layer[:count] for layer in encoded.attentions),
         word_embeddings=student.backbone.get_input_embeddings()(input_ids[:count]) if needs.word_embeddings else None,
     )
+    groups = [data.groups[text] for text in first] if method.alignment and data.groups is not None else []
+    width = mask.shape[1]
+    answers = teacher.view([int(text) for text in first], device)
     return Views(
         student=view,
-        teacher=teacher.view([int(text) for text in first], device),
+        teacher=answers,
         text_ids=torch.as_tensor(first, device=device),
         second=encoded.pooled[count:] if needs.second else None,
+        student_group=pad_groups([group[2] for group in groups], width, device) if groups else None,
+        teacher_group=pad_groups([g[3] for g in groups], answers.attention_mask.shape[1], device) if groups else None,
     )
+
+
+def pad_groups(groups: list[np.ndarray], width: int, device: torch.device) -> torch.Tensor:
+    """Make a batch of group numbers, padded on the right with `NO_GROUP`: int64, b x width."""
+    padded = torch.full((len(groups), width), NO_GROUP)
+    for row, group in enumerate(groups):
+        padded[row, : len(group)] = torch.from_numpy(group.astype(np.int64))
+    return padded.to(device)
 
 
 def layers_by_first_token(method: SentenceMethod) -> bool:

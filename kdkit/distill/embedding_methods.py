@@ -98,10 +98,11 @@ class TalasMethod(SentenceMethod):
                 f"{settings.structure_first_layer}; two layers are compared"
             )
         self.needs = Needs(second=bool(settings.task_weight), layers=True)
-        linear = [nn.Linear(facts.student_width, facts.teacher_width, bias=False)] * 0
-        for _ in range(settings.num_anchor_layers - 1):
-            linear.append(nn.Linear(facts.student_width, facts.teacher_width, bias=False))
-        self.projections = nn.ModuleList([*linear, make_projection(facts, settings.projection)])
+        lower = range(settings.num_anchor_layers - 1)
+        self.projections = nn.ModuleList(
+            [nn.Linear(facts.student_width, facts.teacher_width, bias=False) for _ in lower]
+            + [make_projection(facts, settings.projection)]
+        )
 
     def compare(self, views: Views) -> Terms:
         """Return `anchor` and `structure`."""

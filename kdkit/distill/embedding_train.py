@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdkit.data.sentence_data import SentenceData
+from kdkit.data.sentence_data import SentenceData, prepare_sentences
 from kdkit.distill.cdm import CdmMethod
 from kdkit.distill.dskd import DskdMethod
 from kdkit.distill.embedding_methods import (
@@ -31,11 +31,16 @@ from kdkit.errors import UserError
 from kdkit.hardware import Hardware
 from kdkit.method_settings import MethodSettings
 from kdkit.runs import Run
-from kdkit.teacher.embedding_cache import CachedTeacher, LiveTeacher
-from kdkit.teacher.embedding_model import EmbeddingModel, encode, save_embedding_model
+from kdkit.teacher.embedding_cache import CachedTeacher, LiveTeacher, open_embedding_teacher
+from kdkit.teacher.embedding_export import save_embedding_model
+from kdkit.teacher.embedding_model import EmbeddingModel, encode
 
 START_TEXTS = 2000
 """Sentences on which projections are fitted before the first step."""
+
+
+SHOWN = ("steps", "seconds", "milliseconds_per_step", "skipped_steps", "mean_off_diagonal_cosine")
+"""What a notebook shows of a training."""
 
 
 def build_method(settings: MethodSettings, facts: Facts) -> SentenceMethod:
@@ -77,6 +82,55 @@ def start_projections(
             start_projection(module.weight, how, student, teacher, generator)
         else:
             start_projection(module.weight, "orthogonal", None, None, generator)
+
+
+def distill_all(
+    config: EmbeddingConfig,
+    run: Run,
+    data: SentenceData,
+    hardware: Hardware,
+    after_epoch: AfterEpoch | None = None,
+    *,
+    resume: bool = False,
+) -> list[dict[str, Any]]:
+    """Train the student by the run's method, and by every method of `compare`, from the same start.
+
+    Writes `training.json`, adds `cache` to `teacher/probe.json`; see `distill_embedding`.
+
+    Returns:
+        A row for each training: what it was and what it cost.
+    """
+    probe = run.read_json("teacher/probe.json")
+    student = make_student(config, data)
+    facts = Facts(student.width, probe["width"], student.num_layers, probe["num_layers"], probe["causal"])
+    methods = {str(settings): (settings, build_method(settings, facts)) for settings in (config.method, *config.compare)}
+    needs = [method.needs for _, method in methods.values()]
+    num_maps = max(need.attention_layers for need in needs)
+    mapped = range(facts.student_layers)[facts.student_layers - num_maps :]
+    teacher, asked = open_embedding_teacher(
+        config,
+        run,
+        data,
+        tokens=any(need.tokens for need in needs),
+        attention_layers=[teacher_layer(layer, facts) for layer in mapped],
+        hardware=hardware,
+    )
+    run.write_json("teacher/probe.json", probe | {"cache": asked})
+    entries = {}
+    for name, (settings, method) in methods.items():
+        aligned = prepare_sentences(config, run, method.alignment) if method.alignment else data
+        entries[name] = distill_embedding(
+            config, run, aligned, teacher, facts, hardware, settings, after_epoch, resume=resume
+        )
+    return [{"method": name} | {key: entry[key] for key in SHOWN} for name, entry in entries.items()]
+
+
+def teacher_layer(student_layer: int, facts: Facts) -> int:
+    """Return the teacher layer that a student layer is compared with, both counted from 0: proportional, last to last.
+
+    Source: EMO (EMNLP 2025 main 385), its authors' code.
+    """
+    return (student_layer + 1) * (facts.teacher_layers // facts.student_layers) - 1
 
 
 def distill_embedding(

@@ -53,7 +53,7 @@ class EmbeddingTrainer:
     def __post_init__(self) -> None:
         train, device = self.config.train, self.hardware.device
         self.model = nn.ModuleDict({"student": self.student, "method": self.method}).to(device)
-        self.order = make_order(self.data, train.per_device_train_batch_size, self.config.seed)
+        self.order = make_order(self.data, train, self.config.seed)
         accumulation = train.gradient_accumulation_steps
         self.steps_per_epoch = max(1, self.order.batches_per_epoch // accumulation)
         self.total_steps = train.max_steps or max(1, math.ceil(train.num_train_epochs * self.steps_per_epoch))

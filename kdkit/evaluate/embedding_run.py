@@ -1,0 +1,97 @@
+"""The evaluation of an embedding run: which models stand beside the student, and the files that say how they did."""
+
+from typing import Any
+
+import torch
+
+from kdkit.data.embedding_tasks import TaskData
+from kdkit.data.sentence_data import SentenceData
+from kdkit.distill.embedding_start import make_student
+from kdkit.distill.embedding_train import AfterEpoch, student_folder
+from kdkit.embedding_config import EmbeddingConfig
+from kdkit.errors import UserError
+from kdkit.evaluate.embeddings import Candidate, evaluate_embeddings, main_scores
+from kdkit.hardware import Hardware
+from kdkit.hub import hub_is_reachable, is_local_path
+from kdkit.method_settings import MethodSettings
+from kdkit.runs import Run
+from kdkit.teacher.embedding_model import EmbeddingModel, load_embedding_model
+from kdkit.teacher.embedding_probe import load_teacher
+
+OFF_THE_SHELF = "off the shelf"
+"""Name of the ready model of the student's size in tables."""
+
+
+def task_scorer(config: EmbeddingConfig, tasks: list[TaskData], hardware: Hardware) -> AfterEpoch:
+    """Return what scores a student after an epoch."""
+
+    def score(model: EmbeddingModel) -> dict[str, float]:
+        batch_size = config.evaluate.batch_size
+        return main_scores(model, tasks, batch_size=batch_size, autocast_dtype=hardware.autocast_dtype)
+
+    return score
+
+
+def evaluate_embedding_run(
+    config: EmbeddingConfig, run: Run, data: SentenceData, tasks: list[TaskData], hardware: Hardware
+) -> dict[str, Any]:
+    """Measure every model of a run in fp32 and write `evaluation.json`; see `evaluate_embeddings`.
+
+    Raises:
+        UserError: a method of the configuration has not been trained.
+    """
+    evaluation = evaluate_embeddings(
+        find_candidates(config, run, data, hardware),
+        tasks,
+        data.evaluation,
+        batch_size=config.evaluate.batch_size,
+        bootstrap_samples=config.evaluate.bootstrap_samples,
+        seed=config.seed,
+        dimensions=config.evaluate.dimensions,
+    )
+    run.write_json("evaluation.json", evaluation)
+    return evaluation
+
+
+def find_candidates(
+    config: EmbeddingConfig, run: Run, data: SentenceData, hardware: Hardware
+) -> dict[str, Candidate]:
+    """Load the teacher, the student before training, a ready model, and every trained student."""
+    teacher = load_teacher(config, hardware, dtype=torch.float32).to(hardware.device)
+    untrained = make_student(config, data).to(hardware.device)
+    candidates = {
+        "teacher": Candidate("teacher", teacher),
+        "untrained": Candidate("untrained", untrained.requires_grad_(False)),
+        OFF_THE_SHELF: _off_the_shelf(config, hardware),
+    }
+    for settings in (config.method, *config.compare):
+        role = "student" if settings == config.method else "compared"
+        candidates[str(settings)] = Candidate(role, _load_student(config, run, settings, hardware))
+    return candidates
+
+
+def _load_student(config: EmbeddingConfig, run: Run, settings: MethodSettings, hardware: Hardware) -> EmbeddingModel:
+    """Load a trained student of the run."""
+    folder = student_folder(config, run, settings)
+    if not folder.is_dir():
+        raise UserError(
+            f"run {run.name!r}: expected a student trained by {settings} in {folder}, got none; train it first: "
+            f"python -m kdkit run CONFIG --name {run.name}"
+        )
+    model = load_embedding_model(str(folder), "student.path", device=hardware.device, max_length=_length(config))
+    return model.requires_grad_(False)
+
+
+def _off_the_shelf(config: EmbeddingConfig, hardware: Hardware) -> Candidate:
+    """Load the ready model; its row says why where there is none, because an evaluation is worth having without it."""
+    path = config.evaluate.off_the_shelf
+    if path is None:
+        return Candidate("off_the_shelf", None, "not asked for: set evaluate.off_the_shelf")
+    if not is_local_path(path) and not hub_is_reachable():
+        return Candidate("off_the_shelf", None, f"{path}: no network; give a folder as evaluate.off_the_shelf")
+    model = load_embedding_model(path, "evaluate.off_the_shelf", device=hardware.device, max_length=_length(config))
+    return Candidate("off_the_shelf", model.requires_grad_(False))
+
+
+def _length(config: EmbeddingConfig) -> int:
+    return config.evaluate.max_length or config.data.max_length
