@@ -64,18 +64,13 @@ def resolve_prompt(prompt: str, path: str, revision: str | None, key: str) -> st
     """Return the text that stands before every sentence.
 
     Args:
-        prompt: that text, or the name of one of the model's own prompts (config_sentence_transformers.json).
+        prompt: that text, or the name of one of the model's own prompts (config_sentence_transformers.json); empty:
+            the model's default prompt, where it declares one.
         path: hub name or folder of the model.
         key: the setting that named the model, for messages.
-    """
-    return read_prompts(path, revision, key).get(prompt, prompt) if prompt else ""
-
-
-def read_prompts(path: str, revision: str | None, key: str) -> dict[str, str]:
-    """Return a model's own prompts by name; none where it declares none.
 
     Raises:
-        UserError: the file that declares them cannot be read.
+        UserError: the file that declares the prompts cannot be read.
     """
     name = resolve_embedding_path(path, key)
     try:
@@ -87,9 +82,11 @@ def read_prompts(path: str, revision: str | None, key: str) -> dict[str, str]:
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
-        return json.loads(Path(file).read_text(encoding="utf-8")).get("prompts") or {} if file else {}
+        declared = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
     except (OSError, ValueError) as error:
         raise explain_load_error(error, name, key, "config_sentence_transformers.json") from None
+    own = declared.get("prompts") or {}
+    return own.get(prompt or declared.get("default_prompt_name") or "", prompt) or ""
 
 
 @lru_cache(maxsize=2)

@@ -6,6 +6,7 @@ sources; results are kept in the cache under a hash of both, and linked into the
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from kdkit.data.corpora import PYTHON_DOCS
-from kdkit.data.dual_tokens import group_tokens, tokenize_texts
+from kdkit.data.dual_tokens import TextTokens, group_tokens, tokenize_texts
 from kdkit.data.embedding_paths import load_fast_tokenizer, resolve_embedding_path, resolve_prompt
 from kdkit.data.embedding_tasks import load_tasks
 from kdkit.data.offsets import Ragged, TokenGroups
@@ -28,6 +29,7 @@ from kdkit.runs import Run, cached_folder, fingerprint, fingerprint_files, link_
 
 FORMAT = 1
 """Raise it when the meaning of the stored files changes: old caches are then left alone."""
+SIDES = ("student", "teacher")
 
 
 @dataclass(frozen=True)
@@ -72,27 +74,36 @@ def prepare_sentences(config: EmbeddingConfig, run: Run, alignment: str | None) 
     Raises:
         UserError: see `load_sentences`, `load_tasks`, `load_fast_tokenizer`; too few sentences are left.
     """
-    data, cache = config.data, run.cache_path
+    folder = build_sentences(config, run.cache_path)
+    link_folder(folder, run.path / "data")
+    if alignment:
+        key = fingerprint(folder.name, alignment)
+        groups = cached_folder(run.cache_path / "sentence_groups", key, lambda path: _align(folder, alignment, path))
+        link_folder(groups, run.path / "data" / alignment)
+    return _open(run.path / "data", alignment)
+
+
+def build_sentences(config: EmbeddingConfig, cache_path: Path) -> Path:
+    """Return the cache folder with the sentences and tokens of a configuration, making it if needed.
+
+    Raises:
+        UserError: see `prepare_sentences`.
+    """
+    data, teacher = config.data, config.teacher
     sentences = load_sentences(
         data.path,
-        cache,
+        cache_path,
         key="data.path",
         split=data.split,
         name=data.name,
         revision=data.revision,
         columns=dict(data.columns),
     )
-    tests = {task.task.name: task.test.texts() for task in load_tasks(config, cache)} if data.decontaminate else {}
-    prompt = resolve_prompt(config.teacher.prompt, config.teacher.path, config.teacher.revision, "teacher.path")
+    tests = {task.task.name: task.test.texts() for task in load_tasks(config, cache_path)} if data.decontaminate else {}
+    prompt = resolve_prompt(teacher.prompt, teacher.path, teacher.revision, "teacher.path")
     key = fingerprint(FORMAT, sentences.fingerprint, tests, prompt, _relevant_settings(config))
-    folder = cached_folder(cache / "sentences", key, lambda path: _build(config, sentences, tests, prompt, key, path))
-    link_folder(folder, run.path / "data")
-    if alignment:
-        align = cached_folder(
-            cache / "sentence_groups", f"{key}-{alignment}", lambda path: _align(folder, alignment, path)
-        )
-        link_folder(align, run.path / "data" / alignment)
-    return _open(run.path / "data", alignment)
+    build = partial(_build, config, sentences, tests, prompt, key)
+    return cached_folder(cache_path / "sentences", key, build)
 
 
 def _build(
@@ -107,36 +118,40 @@ def _build(
     lists = {"texts": texts, "evaluation": selection.evaluation, "documents": selection.evaluation_document}
     (folder / "texts.json").write_text(json.dumps(lists, ensure_ascii=False), encoding="utf-8")
     student, teacher = _tokenizers(config, texts)
-    lengths = config.data.max_length, config.teacher.max_length or config.data.max_length
     manifest = {
         "key": key,
         "source": sentences.source,
         "fingerprint": sentences.fingerprint,
         "same_tokenizer": student is teacher or tokenizers_match(student, teacher),
         "prompt": prompt,
-        "lengths": lengths,
+        "lengths": [config.data.max_length, config.teacher.max_length or config.data.max_length],
         **selection.counts,
     }
-    parts = (("student", student, lengths[0], ""), ("teacher", teacher, lengths[1], prompt))
-    for name, tokenizer, length, text_before in parts:
+    tokens = _tokenize(manifest, texts, student, teacher)
+    for name, tokenizer, part, limit in zip(SIDES, (student, teacher), tokens, manifest["lengths"], strict=True):
         tokenizer.save_pretrained(folder / f"{name}_tokenizer")
-        ids = tokenize_texts(tokenizer, texts, length, text_before).ids
-        ids.save(folder, f"{name}_tokens")
-        sizes = np.diff(ids.ends, prepend=0)
-        manifest |= {f"mean_{name}_tokens": float(sizes.mean()), f"{name}_at_limit": int((sizes >= length).sum())}
+        part.ids.save(folder, f"{name}_tokens")
+        sizes = np.diff(part.ids.ends, prepend=0)
+        manifest |= {f"mean_{name}_tokens": float(sizes.mean()), f"{name}_at_limit": int((sizes >= limit).sum())}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _tokenize(
+    manifest: dict[str, Any], texts: list[str], student: PreTrainedTokenizerFast, teacher: PreTrainedTokenizerFast
+) -> tuple[TextTokens, TextTokens]:
+    """Tokenize texts for both models, once where both read the same."""
+    (student_length, teacher_length), prompt = manifest["lengths"], manifest["prompt"]
+    tokens = tokenize_texts(student, texts, student_length, "")
+    if manifest["same_tokenizer"] and not prompt and teacher_length == student_length:
+        return tokens, tokens
+    return tokens, tokenize_texts(teacher, texts, teacher_length, prompt)
 
 
 def _align(prepared: Path, alignment: str, folder: Path) -> None:
     """Fill a folder with the groups of prepared texts."""
     data = _open(prepared, None)
-    student, teacher = data.manifest["lengths"]
-    group_tokens(
-        alignment,
-        data.texts,
-        tokenize_texts(data.student_tokenizer, data.texts, student, ""),
-        tokenize_texts(data.teacher_tokenizer, data.texts, teacher, data.manifest["prompt"]),
-    ).save(folder)
+    tokens = _tokenize(data.manifest, data.texts, data.student_tokenizer, data.teacher_tokenizer)
+    group_tokens(alignment, data.texts, *tokens).save(folder)
 
 
 def _open(folder: Path, alignment: str | None) -> SentenceData:
