@@ -3,9 +3,10 @@
 Letters: b batch, n tokens, d width, l layers, h heads.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +18,9 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedToken
 
 from kdkit.data.embedding_paths import load_fast_tokenizer, resolve_embedding_path
 from kdkit.errors import UserError
+from kdkit.hardware import Hardware
 from kdkit.hub import explain_load_error, hub_is_reachable, is_local_path
+from kdkit.runs import fingerprint, fingerprint_files
 from kdkit.teacher.loading import check_model_folder, no_bar
 from kdkit.teacher.pooling import Reading, find_file, pool, read_json, read_reading
 
@@ -104,15 +107,15 @@ class EmbeddingModel(nn.Module):
             )
         pooled = pool(output.last_hidden_state, attention_mask, self.reading.pooling)
         states = tuple(output.hidden_states) if hidden_states else ()
-        return Encoded(self._project(pooled), states, maps)
+        return Encoded(self.project(pooled), states, maps)
 
-    def _project(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Apply the head in fp32, whatever the dtype of the model or of autocast; b d."""
+    def project(self, states: torch.Tensor) -> torch.Tensor:
+        """Apply the head, if there is one, in fp32, whatever the dtype of the model or of autocast: ... d, fp32."""
         if self.head is None:
-            return pooled
-        with torch.autocast(pooled.device.type, enabled=False):
+            return states.float()
+        with torch.autocast(states.device.type, enabled=False):
             bias = None if self.head.bias is None else self.head.bias.float()
-            return F.linear(pooled, self.head.weight.float(), bias)
+            return F.linear(states.float(), self.head.weight.float(), bias)
 
 
 def load_embedding_model(
@@ -165,6 +168,39 @@ def load_embedding_model(
     return model.to(device).eval()
 
 
+def fingerprint_model(path: str, revision: str | None, key: str) -> dict[str, str]:
+    """Say which model a path means, without loading it: a hub model by name and revision, a folder by its content.
+
+    Raises:
+        UserError: see `check_model_folder`.
+    """
+    name = check_model_folder(resolve_embedding_path(path, key), key)
+    if not is_local_path(name):
+        return {"path": name, "revision": revision or "main"}
+    folder = Path(name)
+    files = [folder / "config.json", folder / "tokenizer.json", *sorted(folder.rglob("*.safetensors"))]
+    return {"files": fingerprint(*(fingerprint_files(file) for file in files if file.is_file()))}
+
+
+def place_teacher(device: str, hardware: Hardware) -> tuple[str, torch.dtype]:
+    """Choose where a frozen teacher computes, and in which dtype: on a CPU never in fp16, which it has no units for.
+
+    Args:
+        device: `teacher.device`.
+
+    Raises:
+        UserError: a GPU that this machine does not have.
+    """
+    device = hardware.teacher_device if device == "auto" else device
+    if device == "cpu":
+        return device, torch.float32 if hardware.precision == "fp16" else hardware.teacher_dtype
+    if torch.device(device).type == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"teacher.device: expected one of {torch.cuda.device_count()} GPUs, got {device!r}; set it to auto or cpu"
+        )
+    return device, hardware.teacher_dtype
+
+
 def is_causal(backbone: PreTrainedModel) -> bool:
     """Say whether tokens see only those before them: then the first state does not depend on what follows.
 
@@ -197,22 +233,22 @@ def tokenize(
     return tokenizer(prompted, truncation=True, max_length=max_length, padding=False).input_ids
 
 
-def pad_ids(ids: list[list[int]], pad_id: int, side: str = "right") -> tuple[torch.Tensor, torch.Tensor]:
+def pad_ids(ids: Sequence[Sequence[int]], pad_id: int, side: str = "right") -> tuple[torch.Tensor, torch.Tensor]:
     """Make a batch of texts, n as the longest of them, at least 1.
 
     Returns:
         `input_ids` and `attention_mask`, int64, b n.
     """
     width = max([1, *map(len, ids)])
-    input_ids, attention_mask = torch.full((len(ids), width), pad_id), torch.zeros(len(ids), width, dtype=torch.int64)
+    input_ids, attention_mask = np.full((len(ids), width), pad_id), np.zeros((len(ids), width), np.int64)
     for row, text in enumerate(ids):
         place = slice(width - len(text), width) if side == "left" else slice(len(text))
-        input_ids[row, place] = torch.as_tensor(text, dtype=torch.int64)
+        input_ids[row, place] = text
         attention_mask[row, place] = 1
-    return input_ids, attention_mask
+    return torch.from_numpy(input_ids), torch.from_numpy(attention_mask)
 
 
-def batches_by_length(ids: list[list[int]], batch_size: int) -> Iterator[list[int]]:
+def batches_by_length(ids: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
     """Yield the numbers of texts of about equal length, the longest first: a batch that is too large fails at once."""
     order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
     for start in range(0, len(order), batch_size):
@@ -270,6 +306,8 @@ def _load_backbone(
         raise explain_load_error(error, name, key, "embedding model with safetensors weights") from None
     if config.is_encoder_decoder:
         raise UserError(f"{key}: expected an encoder or a causal LM, got the encoder-decoder {name!r}; choose another")
+    if any(weight.startswith("pooler.") for weight in report["missing_keys"]):
+        backbone.pooler = None  # BERT's own, which nothing here reads, would be random
     missing = sorted(weight for weight in report["missing_keys"] if not weight.startswith("pooler."))
     if missing:
         raise UserError(

@@ -1,0 +1,127 @@
+"""Asking an embedding teacher about a batch, and what of its answers a cache keeps.
+
+Letters: b batch, m teacher tokens (padding included), d_t teacher width, k attention layers.
+"""
+
+import gc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from kdkit.data.sentence_data import SentenceData
+from kdkit.errors import UserError
+from kdkit.records import Record
+from kdkit.teacher.embedding_model import EmbeddingModel, batches_by_length, is_causal, pad_ids, tokenize
+
+EMBEDDING, TOKEN_STATES, ATTENTIONS = "embedding", "token_states", "attentions"
+"""Kinds of answers, each a field of a store; see `kdkit.teacher.embedding_cache`."""
+LARGEST_FP16 = 65504.0
+
+
+@dataclass
+class TeacherView:
+    """What the teacher says of a batch; all tensors on the device that was asked for."""
+
+    pooled: torch.Tensor
+    """fp32, b d_t: sentence vectors of length 1."""
+    token_states: torch.Tensor | None = None
+    """fp32, b m d_t: states of the last layer, behind the head if there is one; zeros at padding."""
+    attention_mask: torch.Tensor | None = None
+    """int64, b m; there with either of the others."""
+    attentions: torch.Tensor | None = None
+    """fp32, b k m m (query, key): mean over the heads; zeros at padding."""
+
+
+@torch.no_grad()
+def ask(
+    model: EmbeddingModel, ids: Sequence[np.ndarray], *, tokens: bool = False, attention_layers: tuple[int, ...] = ()
+) -> TeacherView:
+    """Ask a model about a batch of texts, on its own device.
+
+    Args:
+        ids: tokens of each text.
+        tokens: also give token states.
+        attention_layers: give the attention maps of these layers, counted from 0, in this order.
+    """
+    input_ids, attention_mask = (tensor.to(model.device) for tensor in pad_ids(ids, model.pad_id))
+    encoded = model(input_ids, attention_mask, hidden_states=tokens, attentions=bool(attention_layers))
+    view = TeacherView(F.normalize(encoded.pooled, dim=-1))
+    is_pad = attention_mask == 0
+    if tokens or attention_layers:
+        view.attention_mask = attention_mask
+    if tokens:
+        view.token_states = model.project(encoded.hidden_states[-1]).masked_fill(is_pad[..., None], 0.0)
+    if attention_layers:
+        maps = torch.stack([encoded.attentions[layer].float().mean(dim=1) for layer in attention_layers], dim=1)
+        view.attentions = maps.masked_fill((is_pad[:, None] | is_pad[:, :, None])[:, None], 0.0)
+    return view
+
+
+def answer_chunk(
+    model: EmbeddingModel, ids: Sequence[np.ndarray], kind: str, layers: tuple[int, ...], batch_size: int
+) -> list[Record]:
+    """Make the records of some texts, in their order.
+
+    Raises:
+        UserError: NaN or inf among the answers.
+    """
+    records: list[Record] = [{}] * len(ids)
+    for rows in batches_by_length(ids, batch_size):
+        asked = layers if kind == ATTENTIONS else ()
+        view = ask(model, [ids[row] for row in rows], tokens=kind == TOKEN_STATES, attention_layers=asked)
+        for place, row in enumerate(rows):
+            n = len(ids[row])
+            if kind == EMBEDDING:
+                values = view.pooled[place, None]
+            elif kind == TOKEN_STATES:
+                values = view.token_states[place, :n]
+            else:
+                values = view.attentions[place, :, :n, :n].permute(1, 2, 0).reshape(n * n, -1)
+            if not bool(values.isfinite().all()):
+                raise UserError(
+                    f"teacher.path: expected finite {kind}, got NaN or inf; compute it in another precision "
+                    "(train.precision=fp32), or choose another teacher"
+                )
+            records[row] = {kind: values.clamp(-LARGEST_FP16, LARGEST_FP16).half().cpu().numpy()}
+    return records
+
+
+def describe_teacher(model: EmbeddingModel) -> dict[str, Any]:
+    """Return what methods and readers must know of a teacher."""
+    return {
+        "width": model.width,
+        "layers": model.num_layers,
+        "causal": is_causal(model.backbone),
+        "pooling": model.reading.pooling,
+    }
+
+
+def check_tokens(model: EmbeddingModel, data: SentenceData) -> None:
+    """Refuse prepared sentences that this teacher would have cut otherwise.
+
+    Raises:
+        UserError: another tokenizer, prompt or length.
+    """
+    reading, texts = model.reading, data.texts[:64]
+    own = tokenize(model.tokenizer, texts, reading.max_length, reading.prompt)
+    if any(list(ids) != list(given) for ids, given in zip(own, data.teacher_tokens, strict=False)):
+        raise UserError(
+            "teacher: expected the prepared sentences in its own tokens, got others; prepare the data again with this "
+            "teacher, prompt and max_length (notebook 06)"
+        )
+
+
+def memory_in_use(device: torch.device) -> int:
+    """Return the bytes that this process holds: torch's on a GPU, else its resident set; garbage is freed first."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return torch.cuda.memory_allocated(device)
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS")), 0)
