@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from kdkit.data.offsets import Ragged, TokenGroups, align_by_offsets
+from kdkit.data.offsets import NO_GROUP, Ragged, TokenGroups, align_by_offsets
+from kdkit.data.spelling import align_by_spelling, importance_weights, spell
 
 CHUNK = 4096
 """Texts that are handed to a tokenizer at once."""
@@ -46,10 +47,40 @@ def group_tokens(alignment: str, texts: list[str], student: TextTokens, teacher:
     """Find the tokens of both models that belong together in every text.
 
     Args:
-        alignment: `offsets`, `dtw`, `weighted_dtw` or `edit_distance`.
+        alignment: `offsets`, or one of `kdkit.data.spelling.KINDS`.
+
+    Raises:
+        UserError: another alignment.
     """
-    pairs = [align_by_offsets(*arguments) for arguments in zip(texts, student.offsets, teacher.offsets, strict=True)]
-    student_group, teacher_group = (Ragged.of(groups) for groups in zip(*pairs, strict=True))
+    if alignment == "offsets":
+        pairs = list(map(align_by_offsets, texts, student.offsets, teacher.offsets))
+    else:
+        pairs = _align_spellings(alignment, texts, student, teacher)
+    student_group, teacher_group = (Ragged.of([pair[side] for pair in pairs]) for side in (0, 1))
     covered = sum(int((spans[:, 0] < spans[:, 1]).sum()) for spans in student.offsets)
-    share = float((student_group.values >= 0).sum()) / max(covered, 1)
+    share = float((student_group.values != NO_GROUP).sum()) / max(covered, 1)
     return TokenGroups(student.ids, teacher.ids, student_group, teacher_group, share)
+
+
+def _align_spellings(
+    kind: str, texts: list[str], student: TextTokens, teacher: TextTokens
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Align every text by its tokens' spelling; in `weighted_dtw` rare tokens weigh more."""
+    spellings = [list(map(spell, texts, side.offsets)) for side in (student, teacher)]
+    surprises = [_surprises(side.ids) for side in (student, teacher)]
+    return [
+        align_by_spelling(
+            kind,
+            spellings[0][row],
+            spellings[1][row],
+            importance_weights(surprises[0][student.ids[row]]),
+            importance_weights(surprises[1][teacher.ids[row]]),
+        )
+        for row in range(len(texts))
+    ]
+
+
+def _surprises(ids: Ragged) -> np.ndarray:
+    """Return -log of each token's share of all texts, in nats, by id."""
+    counts = np.bincount(ids.values, minlength=1)
+    return -np.log(np.maximum(counts, 1) / max(counts.sum(), 1))
