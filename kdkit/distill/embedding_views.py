@@ -4,15 +4,11 @@ Letters: b sentences in the batch, n student tokens (padding included), m teache
 student's and the teacher's sentence vectors, l student layers, h heads.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 
-if TYPE_CHECKING:
-    from kdkit.teacher.embedding_cache import TeacherView
+from kdkit.teacher.embedding_asking import TeacherView
 
 
 @dataclass
@@ -47,6 +43,8 @@ class Views:
     """int64, b n: group of aligned tokens of each student token, from 0 in every sentence; -1: in none."""
     teacher_group: torch.Tensor | None = None
     """int64, b m: the same for teacher tokens; one number means the same text on both sides."""
+    teacher_word_embeddings: torch.Tensor | None = None
+    """b m d_t: rows of the teacher's embedding table; None where not asked for."""
 
 
 @dataclass(frozen=True)

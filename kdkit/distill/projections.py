@@ -14,6 +14,16 @@ RANDOM_DEVIATION = 1e-3
 """Standard deviation of the numbers of a `random` start."""
 
 
+def make_projection(how: Projection, in_width: int, out_width: int) -> nn.Module:
+    """Make a projection that is thrown away after training, with `start_projection` still to come.
+
+    With `auto` and equal widths there is none: what it would learn, the student would not.
+    """
+    if how == "auto" and in_width == out_width:
+        return nn.Identity()
+    return nn.Linear(in_width, out_width, bias=False)
+
+
 @torch.no_grad()
 def start_projection(
     weight: torch.Tensor,
@@ -24,8 +34,8 @@ def start_projection(
 ) -> None:
     """Fill the matrix that projects the student's vectors to the teacher's width, in place.
 
-    For the way back, from the teacher to the student, give `weight.T`: all starts but `random` have orthonormal rows
-    or columns, and the transpose of such a matrix is its best inverse.
+    For the way back, from the teacher to the student, exchange the vectors: from the same vectors comes the transpose
+    of the same matrix, which has orthonormal rows or columns, so that it is also its best inverse.
 
     Args:
         weight: d_t d_s.
