@@ -67,6 +67,16 @@ class TokenGroups:
     def __getitem__(self, row: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         return self.student_ids[row], self.teacher_ids[row], self.student_group[row], self.teacher_group[row]
 
+    def share_one_to_one(self) -> float:
+        """Return the share of the aligned student tokens whose group is one token of each model."""
+        sizes = []
+        for groups in (self.student_group, self.teacher_group):
+            text = np.repeat(np.arange(len(groups)), np.diff(groups.ends, prepend=0))
+            numbers = text * (int(groups.values.max(initial=0)) + 1) + groups.values
+            sizes.append(np.unique(numbers[groups.values != NO_GROUP], return_counts=True)[1])
+        num_aligned = int(sizes[0].sum())
+        return float(((sizes[0] == 1) & (sizes[1] == 1)).sum()) / max(num_aligned, 1)
+
     def save(self, folder: Path) -> None:
         """Write the arrays of the groups and of the ids."""
         for name in ("student_ids", "teacher_ids", "student_group", "teacher_group"):

@@ -163,7 +163,8 @@ def _open(folder: Path, alignment: str | None) -> SentenceData:
     same = manifest["same_tokenizer"]
     groups = TokenGroups.load(folder / alignment) if alignment else None
     if groups:
-        manifest |= {"alignment": alignment, "share_aligned": groups.share_aligned}
+        shares = {"share_aligned": groups.share_aligned, "share_one_to_one": groups.share_one_to_one()}
+        manifest |= {"alignment": alignment} | shares
     return SentenceData(
         texts=lists["texts"],
         rows=rows[:, 0],

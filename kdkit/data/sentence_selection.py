@@ -125,8 +125,9 @@ def _subset(rows: list[tuple[str, ...]], size: int | None, seed: int) -> list[tu
     seen: set[str] = set()
     chosen = []
     for i in np.random.default_rng(seed).permutation(len(rows)):
-        if len(seen.union(rows[i])) <= size:
-            seen.update(rows[i])
+        new = set(rows[i]) - seen
+        if len(seen) + len(new) <= size:
+            seen |= new
             chosen.append(i)
         if len(seen) == size:
             break
