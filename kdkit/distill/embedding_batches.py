@@ -83,12 +83,14 @@ def make_views(
     data: SentenceData,
     teacher: CachedTeacher | LiveTeacher,
     rows: np.ndarray,
+    teacher_words: torch.Tensor | None = None,
 ) -> Views:
     """Ask both models for everything that a method needs of some training rows.
 
     Args:
         student: in training mode where the second view is another dropout.
         rows: int, b: training rows.
+        teacher_words: the teacher's word embeddings, a row for each token id, where the method needs them.
     """
     needs, device = method.needs, next(student.parameters()).device
     first = data.rows[rows]
@@ -123,9 +125,17 @@ def make_views(
         teacher=answers,
         text_ids=torch.as_tensor(first, device=device),
         second=encoded.pooled[count:] if needs.second else None,
+        teacher_word_embeddings=look_up(teacher_words, [data.teacher_tokens[text] for text in first], device)
+        if needs.word_embeddings
+        else None,
         student_group=pad_groups([group[2] for group in groups], width, device) if groups else None,
         teacher_group=pad_groups([g[3] for g in groups], answers.attention_mask.shape[1], device) if groups else None,
     )
+
+
+def look_up(table: torch.Tensor, ids: list[np.ndarray], device: torch.device) -> torch.Tensor:
+    """Return the rows of a table for a batch of token ids: fp32, b x m x width."""
+    return table[pad_ids(ids, 0)[0].to(table.device)].to(device).float()
 
 
 def pad_groups(groups: list[np.ndarray], width: int, device: torch.device) -> torch.Tensor:

@@ -23,20 +23,11 @@ from kdkit.distill.embedding_losses import (
     unit,
 )
 from kdkit.distill.embedding_views import Facts, Needs, Views
+from kdkit.distill.projections import make_projection
 from kdkit.errors import UserError
 from kdkit.method_settings import Cosine, LayerReduction, Leaf, Rkd, SimilarityKL, Stella, Talas, TaskOnly
 
 Terms = dict[str, torch.Tensor]
-
-
-def make_projection(facts: Facts, how: str) -> nn.Module:
-    """Make a projection from the student's to the teacher's width that is thrown away after training.
-
-    With `auto` and equal widths there is none: what it would learn, the student would not.
-    """
-    if how == "auto" and facts.student_width == facts.teacher_width:
-        return nn.Identity()
-    return nn.Linear(facts.student_width, facts.teacher_width, bias=False)
 
 
 class SentenceMethod(nn.Module):
@@ -101,7 +92,7 @@ class TalasMethod(SentenceMethod):
         lower = range(settings.num_anchor_layers - 1)
         self.projections = nn.ModuleList(
             [nn.Linear(facts.student_width, facts.teacher_width, bias=False) for _ in lower]
-            + [make_projection(facts, settings.projection)]
+            + [make_projection(settings.projection, facts.student_width, facts.teacher_width)]
         )
 
     def compare(self, views: Views) -> Terms:
@@ -183,7 +174,7 @@ class CosineMethod(SentenceMethod):
 
     def __init__(self, settings: Cosine, facts: Facts):
         super().__init__(settings, {"cosine": 1.0})
-        self.projection = make_projection(facts, settings.projection)
+        self.projection = make_projection(settings.projection, facts.student_width, facts.teacher_width)
 
     def compare(self, views: Views) -> Terms:
         """Return `cosine`."""
@@ -247,7 +238,7 @@ class LayerReductionMethod(SentenceMethod):
 
     def __init__(self, settings: LayerReduction, facts: Facts):
         super().__init__(settings, {"mse": 1.0})
-        self.projection = make_projection(facts, settings.projection)
+        self.projection = make_projection(settings.projection, facts.student_width, facts.teacher_width)
 
     def compare(self, views: Views) -> Terms:
         """Return `mse`."""

@@ -8,6 +8,7 @@ import torch
 
 from kdkit.data.sentence_data import SentenceData, prepare_sentences
 from kdkit.distill.cdm import CdmMethod
+from kdkit.distill.cross_attention import StateAttention, WordAttention
 from kdkit.distill.dskd import DskdMethod
 from kdkit.distill.embedding_methods import (
     CosineMethod,
@@ -34,11 +35,14 @@ from kdkit.runs import Run
 from kdkit.teacher.embedding_cache import CachedTeacher, LiveTeacher, open_embedding_teacher
 from kdkit.teacher.embedding_export import save_embedding_model
 from kdkit.teacher.embedding_model import EmbeddingModel, encode
+from kdkit.teacher.embedding_probe import load_teacher
 
 START_TEXTS = 2000
 """Sentences on which projections are fitted before the first step."""
 
 
+LINKS = (WordAttention, StateAttention)
+"""Attention between the models, which is no projection and starts as attention does."""
 SHOWN = ("steps", "seconds", "milliseconds_per_step", "skipped_steps", "mean_off_diagonal_cosine")
 """What a notebook shows of a training."""
 
@@ -72,15 +76,16 @@ def start_projections(
     """
     generator = torch.Generator().manual_seed(seed)
     teacher, student = torch.from_numpy(teacher_vectors), torch.from_numpy(student_vectors)
-    for module in method.modules():
-        if not isinstance(module, torch.nn.Linear):
+    attention = [part for module in method.modules() if isinstance(module, LINKS) for part in module.modules()]
+    for name, module in method.named_modules():
+        if not isinstance(module, torch.nn.Linear) or any(module is part for part in attention):
             continue
         how, shape = method.settings.projection, tuple(module.weight.shape)
-        if shape == (facts.teacher_width, facts.student_width):
-            start_projection(module.weight, how, teacher, student, generator)
-        elif shape == (facts.student_width, facts.teacher_width):
+        if name.endswith("to_student"):
             start_projection(module.weight, how, student, teacher, generator)
-        else:
+        elif shape == (facts.teacher_width, facts.student_width):
+            start_projection(module.weight, how, teacher, student, generator)
+        else:  # to one of the smaller widths
             start_projection(module.weight, "orthogonal", None, None, generator)
 
 
@@ -116,11 +121,14 @@ def distill_all(
         hardware=hardware,
     )
     run.write_json("teacher/probe.json", probe | {"cache": asked})
+    words = None
+    if any(need.word_embeddings for need in needs):
+        words = load_teacher(config, hardware).backbone.get_input_embeddings().weight.detach().clone()
     entries = {}
     for name, (settings, method) in methods.items():
         aligned = prepare_sentences(config, run, method.alignment) if method.alignment else data
         entries[name] = distill_embedding(
-            config, run, aligned, teacher, facts, hardware, settings, after_epoch, resume=resume
+            config, run, aligned, teacher, facts, hardware, settings, after_epoch, teacher_words=words, resume=resume
         )
     return [{"method": name} | {key: entry[key] for key in SHOWN} for name, entry in entries.items()]
 
@@ -143,6 +151,7 @@ def distill_embedding(
     settings: MethodSettings,
     after_epoch: AfterEpoch | None = None,
     *,
+    teacher_words: torch.Tensor | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
     """Train one student by one method and save it as a sentence-transformers folder.
@@ -153,6 +162,7 @@ def distill_embedding(
         teacher: answers for `data.texts`.
         facts: widths and depths of both models.
         after_epoch: scores the student before the first step, after every epoch and at the end.
+        teacher_words: the teacher's word embeddings, where the method needs them.
         resume: go on from the checkpoint of an interrupted training.
 
     Returns:
@@ -170,7 +180,7 @@ def distill_embedding(
     start_projections(
         method, facts, teacher.vectors[: len(texts)], encode(student, texts, config.teacher.batch_size), config.seed
     )
-    trainer = EmbeddingTrainer(config, student, method, data, teacher, hardware)
+    trainer = EmbeddingTrainer(config, student, method, data, teacher, hardware, teacher_words)
     checkpoint = run.path / "checkpoints" / f"{file_name(settings)}.pt"
     if resume and checkpoint.is_file():
         trainer.load(checkpoint)

@@ -41,6 +41,8 @@ class EmbeddingTrainer:
     data: SentenceData
     teacher: CachedTeacher | LiveTeacher
     hardware: Hardware
+    teacher_words: torch.Tensor | None = None
+    """The teacher's word embeddings, where the method needs them."""
     step: int = 0
     """Optimizer steps done, skipped ones included."""
     skipped_steps: int = 0
@@ -123,7 +125,7 @@ class EmbeddingTrainer:
         for index in range(accumulation):
             rows = self.order.rows(self.step * accumulation + index)
             with self._autocast():
-                views = make_views(self.student, self.method, self.data, self.teacher, rows)
+                views = make_views(self.student, self.method, self.data, self.teacher, rows, self.teacher_words)
                 terms = self.method(views)
                 loss = sum(self.method.weights[name] * value for name, value in terms.items())
             self.scaler.scale(loss / accumulation).backward()

