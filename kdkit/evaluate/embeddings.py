@@ -65,11 +65,11 @@ def evaluate_embeddings(
             the teacher's average; null where that is not above 0); `parameters`; `size_bytes`; `width`; `num_layers`;
             `sentences_per_second`, tokenizing included; `mean_off_diagonal_cosine` of held-out sentences (1: all point
             the same way); `agreement` with the teacher (see `agreement`; null for itself); `pooling`, `normalize`,
-            `prompt`, `max_length`, `device`.
+            `prompt`, `max_length`, `device`, `precision`.
         `tasks`: per task `kind`, `metric`, `rows`, `fit_rows` (null: nothing to fit on), `source`, `revision`, `notes`.
         `differences`: per model other than the student, `average` and `tasks` (per task), each with `difference`
             (student minus that model, in points) and `interval_95` (paired bootstrap over the tasks' rows).
-        `evaluated`: `sentences`, `batch_size`, `bootstrap_samples`, `seed`, `precision`, `threads`.
+        `evaluated`: `sentences`, `batch_size`, `bootstrap_samples`, `seed`, `threads`.
 
     Raises:
         UserError: see `check_tasks`; a dimension above the student's width.
@@ -85,22 +85,19 @@ def evaluate_embeddings(
         held_out[name] = vectors.of(sentences)
         widths = list(dimensions) if candidate.role in ("student", "compared") else []
         scores, resamples[name] = _score(vectors, tasks, bootstrap_samples, seed, widths)
-        models[name] = {"tasks": scores} | _average(scores, resamples[name]) | _describe_model(candidate.model)
-        models[name] |= {
-            "sentences_per_second": speeds[name],
-            "mean_off_diagonal_cosine": float(mean_off_diagonal_cosine(held_out[name])),
-        }
-    settings = {"batch_size": batch_size, "bootstrap_samples": bootstrap_samples, "seed": seed}
+        models[name] = {"tasks": scores} | _average(scores, resamples[name])
+        models[name] |= _describe_model(candidate.model, autocast_dtype) | {"sentences_per_second": speeds[name]}
     return {
         "models": _compare_with_teacher(candidates, models, held_out),
         "tasks": {data.task.name: _describe_task(data) for data in tasks},
         "differences": _differences(candidates, models, resamples),
         "evaluated": {
             "sentences": len(sentences),
-            "precision": "fp32" if autocast_dtype is None else str(autocast_dtype).removeprefix("torch."),
+            "batch_size": batch_size,
+            "bootstrap_samples": bootstrap_samples,
+            "seed": seed,
             "threads": torch.get_num_threads(),
-        }
-        | settings,
+        },
     }
 
 
@@ -241,9 +238,9 @@ def _average(scores: dict[str, dict[str, Any]], resamples: dict[str, np.ndarray]
     }
 
 
-def _describe_model(model: EmbeddingModel) -> dict[str, Any]:
+def _describe_model(model: EmbeddingModel, autocast_dtype: torch.dtype | None) -> dict[str, Any]:
     """Say how large a model is and how it is read."""
-    reading = model.reading
+    reading, dtype = model.reading, autocast_dtype or next(model.parameters()).dtype
     return {
         "parameters": count_parameters(model),
         "size_bytes": count_bytes(model),
@@ -254,6 +251,7 @@ def _describe_model(model: EmbeddingModel) -> dict[str, Any]:
         "prompt": reading.prompt,
         "max_length": reading.max_length,
         "device": model.device.type,
+        "precision": str(dtype).removeprefix("torch."),
     }
 
 
@@ -282,6 +280,7 @@ def _compare_with_teacher(
             continue
         entries[name] = {"role": candidate.role} | models[name]
         entries[name]["share_of_teacher"] = models[name]["average"] / level if level > 0 else None
+        entries[name]["mean_off_diagonal_cosine"] = mean_off_diagonal_cosine(held_out[name])
         entries[name]["agreement"] = None if name == teacher else agreement(held_out[teacher], held_out[name])
     return entries
 
