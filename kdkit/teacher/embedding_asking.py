@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from kdkit.data.sentence_data import SentenceData
 from kdkit.errors import UserError
 from kdkit.records import Record
-from kdkit.teacher.embedding_model import EmbeddingModel, batches_by_length, is_causal, pad_ids, tokenize
+from kdkit.teacher.embedding_backbone import is_causal
+from kdkit.teacher.embedding_model import EmbeddingModel, batches_by_length, pad_ids, tokenize
 
 EMBEDDING, TOKEN_STATES, ATTENTIONS = "embedding", "token_states", "attentions"
 """Kinds of answers, each a field of a store; see `kdkit.teacher.embedding_cache`."""

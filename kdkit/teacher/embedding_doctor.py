@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from kdkit.teacher.embedding_model import EmbeddingModel, batches_by_length, is_causal, pad_ids, tokenize
+from kdkit.teacher.embedding_backbone import is_causal
+from kdkit.teacher.embedding_model import EmbeddingModel, batches_by_length, pad_ids, tokenize
 from kdkit.teacher.pooling import pool
 
 COLLAPSED = 0.9

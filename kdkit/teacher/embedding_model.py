@@ -5,24 +5,23 @@ Letters: b batch, n tokens, d width, l layers, h heads.
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kdkit.data.embedding_paths import load_fast_tokenizer, resolve_embedding_path
 from kdkit.errors import UserError
 from kdkit.hardware import Hardware
-from kdkit.hub import explain_load_error, hub_is_reachable, is_local_path
+from kdkit.hub import is_local_path
 from kdkit.runs import fingerprint, fingerprint_files
-from kdkit.teacher.loading import check_model_folder, no_bar
-from kdkit.teacher.pooling import Reading, find_file, pool, read_json, read_reading
+from kdkit.teacher.embedding_backbone import context_length, is_causal, load_backbone, load_head
+from kdkit.teacher.loading import check_model_folder
+from kdkit.teacher.pooling import Reading, pool, read_reading
 
 
 @dataclass(frozen=True)
@@ -146,24 +145,26 @@ def load_embedding_model(
     """
     name = check_model_folder(resolve_embedding_path(path, key), key)
     tokenizer = load_fast_tokenizer(path, revision, key, trust_remote_code)
-    backbone = _load_backbone(name, key, revision, trust_remote_code, attentions, dtype)
-    causal = is_causal(backbone)
+    backbone = load_backbone(name, key, revision, trust_remote_code, attentions, dtype).to(device)
     reading = read_reading(
         name,
         key,
         revision=revision,
-        causal=causal,
+        causal=is_causal(backbone),
         pooling=pooling,
         normalize=normalize,
         prompt=prompt,
         max_length=max_length,
     )
-    if (context := context_length(backbone)) < reading.max_length:
+    context = context_length(backbone)
+    if max_length is None:
+        reading = replace(reading, max_length=min(reading.max_length, context))
+    if context < reading.max_length:
         raise UserError(
             f"{key}: expected inputs of at most {context} tokens, its context, got max_length {reading.max_length}; "
             "lower it"
         )
-    head = _load_head(name, reading.head_folder, key, revision) if reading.head_folder else None
+    head = load_head(name, reading.head_folder, key, revision) if reading.head_folder else None
     model = EmbeddingModel(backbone, tokenizer, reading, head and head.to(dtype))
     return model.to(device).eval()
 
@@ -189,38 +190,15 @@ def place_teacher(device: str, hardware: Hardware) -> tuple[str, torch.dtype]:
         device: `teacher.device`.
 
     Raises:
-        UserError: a GPU that this machine does not have.
+        UserError: no device's name, or a GPU that this machine does not have.
     """
     device = hardware.teacher_device if device == "auto" else device
     if device == "cpu":
         return device, torch.float32 if hardware.precision == "fp16" else hardware.teacher_dtype
-    if torch.device(device).type == "cuda" and (torch.device(device).index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"teacher.device: expected one of {torch.cuda.device_count()} GPUs, got {device!r}; set it to auto or cpu"
-        )
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if device not in ("cuda", *gpus) or not gpus:
+        raise UserError(f"teacher.device: expected one of {', '.join(['auto', 'cpu', *gpus])}, got {device!r}; set it")
     return device, hardware.teacher_dtype
-
-
-def is_causal(backbone: PreTrainedModel) -> bool:
-    """Say whether tokens see only those before them: then the first state does not depend on what follows.
-
-    Tried, not looked up: the same architecture may run either way (a Qwen turned into an encoder).
-    """
-    was_training = backbone.training
-    backbone.eval()
-    texts = torch.tensor([[1] + [2] * 7, [1] + [3] * 7], device=backbone.device)
-    with torch.no_grad():
-        first, second = (backbone(input_ids=text[None]).last_hidden_state[0, 0].float() for text in texts)
-    backbone.train(was_training)
-    return bool((first - second).abs().max() <= 1e-3 * first.abs().max())
-
-
-def context_length(backbone: PreTrainedModel) -> int:
-    """Return the longest input in tokens; RoBERTa and its kin give up the first position embeddings for padding."""
-    for name, module in backbone.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    return backbone.config.to_dict().get("max_position_embeddings") or 2**30
 
 
 def tokenize(
@@ -283,50 +261,3 @@ def encode(
             vectors[rows] = model(*(tensor.to(device) for tensor in batch)).pooled.cpu()
     model.train(was_training)
     return (F.normalize(vectors, dim=-1) if normalize else vectors).numpy()
-
-
-def _load_backbone(
-    name: str, key: str, revision: str | None, trust_remote_code: bool, attentions: bool, dtype: torch.dtype
-) -> PreTrainedModel:
-    """Load the transformer alone."""
-    shared = {
-        "revision": revision,
-        "trust_remote_code": trust_remote_code,
-        "local_files_only": is_local_path(name) or not hub_is_reachable(),
-    }
-    kernel = {"attn_implementation": "eager"} if attentions else {}
-    try:
-        config = AutoConfig.from_pretrained(name, **shared)
-        config.use_cache = False
-        with no_bar() if is_local_path(name) else nullcontext():
-            backbone, report = AutoModel.from_pretrained(
-                name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **kernel, **shared
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise explain_load_error(error, name, key, "embedding model with safetensors weights") from None
-    if config.is_encoder_decoder:
-        raise UserError(f"{key}: expected an encoder or a causal LM, got the encoder-decoder {name!r}; choose another")
-    if any(weight.startswith("pooler.") for weight in report["missing_keys"]):
-        backbone.pooler = None  # BERT's own, which nothing here reads, would be random
-    missing = sorted(weight for weight in report["missing_keys"] if not weight.startswith("pooler."))
-    if missing:
-        raise UserError(
-            f"{key}: expected weights for every parameter, got none for {len(missing)} of them in {name!r} "
-            f"({', '.join(missing[:3])}, ...); the weights belong to another architecture than config.json"
-        )
-    return backbone.eval()
-
-
-def _load_head(name: str, folder: str, key: str, revision: str | None) -> nn.Linear:
-    """Load the linear head out of a Dense module's folder."""
-    config = read_json(name, f"{folder}/config.json", revision) or {}
-    activation = str(config.get("activation_function", "Tanh")).rpartition(".")[2]
-    weights = find_file(name, f"{folder}/model.safetensors", revision)
-    plain = config.get("module_input_name", "sentence_embedding") == "sentence_embedding"
-    if activation != "Identity" or config.get("use_residual") or not plain or weights is None:
-        got = f"activation {activation}" if activation != "Identity" else "another form, or no model.safetensors"
-        raise UserError(f"{key}: expected a linear head in {folder} of {name!r}, got {got}; choose another model")
-    state = {label.removeprefix("linear."): values for label, values in load_file(weights).items()}
-    head = nn.Linear(config["in_features"], config["out_features"], bias="bias" in state)
-    head.load_state_dict(state)
-    return head

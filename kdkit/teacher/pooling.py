@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.utils import EntryNotFoundError
 
+from kdkit.data.embedding_paths import resolve_prompt
 from kdkit.errors import UserError
 from kdkit.hub import hub_is_reachable, is_local_path
 
@@ -115,7 +116,7 @@ def read_reading(
         pooling=(own or fallback) if pooling == "auto" else pooling,
         normalize="Normalize" in modules if normalize == "auto" else bool(normalize),
         max_length=max_length or own_length or 512,
-        prompt=prompts.get(prompt or settings.get("default_prompt_name") or "", prompt),
+        prompt=resolve_prompt(prompt, name, revision, key),
         prompts=prompts,
         head_folder=modules.get("Dense", ""),
         own_pooling=own,
@@ -140,9 +141,16 @@ def read_modules(name: str, key: str, revision: str | None = None) -> dict[str, 
 
 
 def read_json(name: str, file: str, revision: str | None = None) -> Any:
-    """Read a JSON file of a model; None where it has no such file."""
+    """Read a JSON file of a model; None where it has no such file.
+
+    Raises:
+        UserError: it is damaged.
+    """
     path = find_file(name, file, revision)
-    return None if path is None else json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return None if path is None else json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: expected JSON, got another text ({error}); fetch or save the model again") from None
 
 
 def find_file(name: str, file: str, revision: str | None = None) -> Path | None:
