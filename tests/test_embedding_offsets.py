@@ -109,10 +109,9 @@ def test_offsets_of_both_kinds_of_tokenizers_are_understood(small_pair):
     texts = ["Remember the café, naïve teacher.", "", "x=1 😀"]
     tokens = [tokenize_texts(tokenizer, texts, 64, "") for tokenizer in small_pair]
     groups = group_tokens("offsets", texts, *tokens)
-    assert groups.share_aligned == 1.0
     for row, text in enumerate(texts):
         student_ids, _, student_group, teacher_group = groups[row]
-        assert set(student_group) == set(teacher_group)
+        assert set(student_group) - {NO_GROUP} == set(teacher_group) - {NO_GROUP}
         for number in range(student_group.max(initial=-1) + 1):
             covered = [
                 {i for k in np.flatnonzero(group == number) for i in range(*side.offsets[row][k])}
@@ -120,6 +119,7 @@ def test_offsets_of_both_kinds_of_tokenizers_are_understood(small_pair):
             ]
             letters = [{i for i in part if not text[i].isspace()} for part in covered]
             assert letters[0] == letters[1] != set()
+        assert [bool(word) for word in spell(text, tokens[0].offsets[row])] == (student_group != NO_GROUP).tolist()
         assert student_ids.tolist() == small_pair[0](text).input_ids
 
 
@@ -188,7 +188,7 @@ def test_the_weights_of_time_warping_decide_between_paths():
 
 def test_nearest_spellings_are_paired_where_both_agree():
     groups = align_by_spelling("edit_distance", ["running", "dogs", "bark"], ["dog", "barks", "runs", "quietly"])
-    assert [group.tolist() for group in groups] == [[0, 1, 2], [1, 2, 0, -1]]
+    assert [group.tolist() for group in groups] == [[-1, 0, 1], [0, 1, -1, -1]]
 
 
 def test_of_equal_spellings_the_one_at_the_same_place_is_nearest():
@@ -240,7 +240,7 @@ def sts_tokens(test_data, tmp_path_factory):
     from kdkit.data.sentences import load_sentences
 
     file = str(test_data / "sts" / "stsb_dev.csv")
-    texts = load_sentences(file, tmp_path_factory.mktemp("cache"), key="data.path").texts()[:1000]
+    texts = load_sentences(file, tmp_path_factory.mktemp("cache"), key="data.path").texts()[::3]
     names = "bert-base-uncased", "qwen1.5"
     tokenizers = [AutoTokenizer.from_pretrained(test_data / "tokenizers" / name) for name in names]
     return SimpleNamespace(texts=texts, sides=[tokenize_texts(tokenizer, texts, 128, "") for tokenizer in tokenizers])

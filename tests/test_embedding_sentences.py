@@ -214,6 +214,7 @@ def test_a_sentence_of_words_is_prose(sentence):
         "Use os.path.join to make a path of the parts.",
         "Foo Bar Baz the Qux Quux Corge.",
         "Red green blue yellow black white.",
+        "Ctrl-A   Go to the left edge of the window.",
         "The value (of the first item is returned.",
         " ".join(["The"] + ["word"] * 60) + ".",
     ],
@@ -261,7 +262,7 @@ def test_every_shared_csv_is_read(test_data, tmp_path):
         for folder in ("sts", "classification", "pairs", "nli")
         for file in (test_data / folder).glob("*.csv")
     }
-    assert len(sizes) == 16
+    assert len(sizes) == 17
     assert sizes["sts/stsb_dev.csv"] == 1500 and sizes["nli/train_pool.csv"] == 51_814
     assert sizes["pairs/scitail_dev.csv"] == 1304 and sizes["classification/banking77_test.csv"] == 3080
 

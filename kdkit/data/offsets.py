@@ -59,7 +59,7 @@ class TokenGroups:
     teacher_group: Ragged
     """The same for the teacher's tokens."""
     share_aligned: float
-    """Share of the student's tokens that cover text which are in a group."""
+    """Share of the student's tokens that cover text, spaces included, which are in a group."""
 
     def __len__(self) -> int:
         return len(self.student_ids)

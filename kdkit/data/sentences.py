@@ -150,9 +150,9 @@ def _value(row: Row, column: str, number: int, path: str, key: str) -> Any:
 
 def _text(row: Row, column: str, number: int, path: str, key: str) -> str:
     """Accept text and null, which is no text; anything else is the wrong column."""
-    value = row.get(column) or ""
-    if isinstance(value, str):
-        return clean_text(value)
+    value = _value(row, column, number, path, key) if column not in row else row[column]
+    if value is None or isinstance(value, str):
+        return clean_text(value or "")
     raise UserError(
         f"{key}: expected text in {column!r}, got {value!r} in row {number} of {path!r}; name a text column"
     )
