@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from kdkit.teacher.embedding_backbone import is_causal
 from kdkit.teacher.embedding_model import EmbeddingModel, batches_by_length, pad_ids, tokenize
@@ -129,13 +130,13 @@ def _padding(model: EmbeddingModel, ids: list[list[int]], causal: bool) -> Findi
         if any(text and text[-1] not in special for text in ids):
             advice = "texts end without an end token, which models read by their last token are trained with"
             return Finding("padding", "note", f"{advice}: check its tokenizer's post-processor")
+    if not ids:
+        return Finding("padding", "ok", "nothing to pad")
     left, right = (
-        torch.nn.functional.normalize(
-            model(*(t.to(model.device) for t in pad_ids(ids, model.pad_id, side))).pooled, dim=-1
-        )
+        F.normalize(model(*(t.to(model.device) for t in pad_ids(ids, model.pad_id, side))).pooled, dim=-1)
         for side in ("left", "right")
     )
-    difference = float((left - right).abs().max()) if ids else 0.0
+    difference = float((left - right).abs().max())
     if difference > SMALLEST_DIFFERENCE:
         text = "its positions are absolute: left padding changes its vectors"
         if model.tokenizer.padding_side == "left":
