@@ -63,3 +63,43 @@ def make_config(**values):
 def cpu(precision="fp32"):
     """Describe a CPU; fp16 is for tests of loss scaling only."""
     return Hardware("cpu", "cpu", precision, "cpu", "a test")
+
+
+WORDS = "the a cat dog sat ran on mat grass red blue big small and then it was not very quick slow house tree".split()
+
+
+def save_teacher(folder, *, width=TEACHER_WIDTH, num_layers=4, pooling="mean"):
+    """Save a tiny BERT with a word vocabulary as a sentence-transformers folder."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    from kdkit.teacher.embedding_export import save_embedding_model
+
+    vocabulary = {token: number for number, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
+    pieces = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    pieces.normalizer, pieces.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
+    pieces.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces, **names)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=width,
+        num_hidden_layers=num_layers,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+    )
+    reading = Reading(pooling=pooling, normalize=True, max_length=32)
+    model = EmbeddingModel(BertModel(config, add_pooling_layer=False), tokenizer, reading).eval()
+    return save_embedding_model(model, folder)
+
+
+def write_sentences(file, count=60, extra=()):
+    """Write a CSV of random sentences of the vocabulary, and some more."""
+    draw = np.random.default_rng(0)
+    rows = [" ".join(draw.choice(WORDS, size=draw.integers(3, 9))) for _ in range(count)]
+    file.write_text("text\n" + "".join(f'"{row}"\n' for row in [*rows, *extra]), encoding="utf-8")
+    return file
