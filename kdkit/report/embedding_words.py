@@ -1,0 +1,121 @@
+"""What a run of embedding models says in words: its verdict, its warnings, and what each score is."""
+
+from typing import Any
+
+from kdkit.report.embedding_tables import COLLAPSED, SIMPLE, find_model
+
+MADE_HERE = "python-docs"
+"""Source of the tasks that kdkit makes of held-out sentences."""
+
+
+def verdict(evaluation: dict[str, Any]) -> str:
+    """Say whether training helped, what is kept of the teacher, and whether something simpler is better."""
+    sentences = [_against_untrained(evaluation), _against_teacher(evaluation)]
+    sentences += [_against_compared(evaluation), _against_ready(evaluation)]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def warnings(evaluation: dict[str, Any], trainings: dict[str, Any]) -> list[str]:
+    """Say what a reader must know before believing a number."""
+    name, student = find_model(evaluation, "student")
+    found, cosine = [], student["mean_off_diagonal_cosine"]
+    if cosine > COLLAPSED:
+        found.append(
+            f"The student has collapsed: different sentences have a mean cosine of {cosine:.2f} under it, so it hardly "
+            "tells them apart. Scores that only look at order can hide that."
+        )
+    others = [other for other, entry in trainings.items() if entry["collapsed"] and other != name]
+    if others:
+        found.append(f"Trainings that collapsed (mean cosine above {COLLAPSED}): {', '.join(others)}.")
+    if evaluation["tasks"] and all(task["source"] == MADE_HERE for task in evaluation["tasks"].values()):
+        found.append(
+            "All tasks are made of held-out sentences of Python's documentation: they compare the models of this run "
+            "and are no benchmark. Name data sets in evaluate.tasks to compare with published scores."
+        )
+    return found + [note for task in evaluation["tasks"].values() for note in task["notes"]]
+
+
+def protocols(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say for every task what its score is and on how many rows; (task, words)."""
+    numbers = find_model(evaluation, "student")[1]["tasks"]
+    described = []
+    for name, task in evaluation["tasks"].items():
+        rows = "texts" if task["kind"] == "classification" else "pairs"
+        source = f"{task['source']}, revision {task['revision'][:12]}" if task["revision"] else task["source"]
+        described.append((name, f"{numbers[name]['protocol']}; {task['rows']:,} {rows} of {source}"))
+    return described
+
+
+def _against_untrained(evaluation: dict[str, Any]) -> str:
+    """Say whether the student is better than before its training."""
+    (name, student), (other, untrained) = find_model(evaluation, "student"), find_model(evaluation, "untrained")
+    found = evaluation["differences"][other]["average"]
+    low, high = found["interval_95"]
+    if low > 0:
+        result = "beats the same student before training"
+    elif high < 0:
+        result = "is worse than the same student before training"
+    else:
+        result = "is not better than the same student before training, beyond chance"
+    tasks = len(evaluation["tasks"])
+    return (
+        f"The student ({name}) {result}: {student['average']:.2f} against {untrained['average']:.2f} on the average of "
+        f"{tasks} task{'s' if tasks > 1 else ''}, {_points(found)}."
+    )
+
+
+def _against_teacher(evaluation: dict[str, Any]) -> str:
+    """Say what is kept of the teacher, for which cost."""
+    (_, student), (_, teacher) = find_model(evaluation, "student"), find_model(evaluation, "teacher")
+    if student["share_of_teacher"] is None:
+        return f"The teacher's average is {teacher['average']:.2f}: there is no share of it to keep."
+    size, speed = (student[key] / teacher[key] for key in ("parameters", "sentences_per_second"))
+    return (
+        f"It keeps {student['share_of_teacher']:.1%} of the teacher's average ({teacher['average']:.2f}) with "
+        f"{size:.0%} of its parameters, at {speed:.1f} times its sentences per second."
+    )
+
+
+def _against_compared(evaluation: dict[str, Any]) -> str:
+    """Say whether another method is better, above all a simpler one."""
+    scores = {name: entry["average"] for name, entry in evaluation["models"].items() if entry["role"] == "compared"}
+    if not scores:
+        return ""
+    name, student = find_model(evaluation, "student")
+    order = sorted(scores, key=scores.__getitem__, reverse=True)
+    ahead = [other for other in order if scores[other] > student["average"]]
+    found = {other: evaluation["differences"][other]["average"] for other in scores}
+    if not ahead:
+        nearest = f"the nearest is {order[0]} ({scores[order[0]]:.2f}, {_points(found[order[0]])})"
+        return f"No method that was compared scores higher; {nearest}."
+    simpler = [] if _is_simple(name) else [other for other in ahead if _is_simple(other)]
+    best = (simpler or ahead)[0]
+    result = "is better" if found[best]["interval_95"][1] < 0 else "scores higher, though not beyond chance"
+    rest = [other for other in ahead if other != best]
+    also = f" Higher too: {', '.join(rest)}." if rest else ""
+    kind = "simpler" if simpler else "compared"
+    return f"The {kind} method {best} {result}: {scores[best]:.2f}, {_points(found[best])}.{also}"
+
+
+def _against_ready(evaluation: dict[str, Any]) -> str:
+    """Say whether a ready model would have been better."""
+    for name, entry in evaluation["models"].items():
+        if entry["role"] == "off_the_shelf" and "skipped" not in entry:
+            found = evaluation["differences"][name]["average"]
+            low, high = found["interval_95"]
+            result = "is better" if high < 0 else "is not as good" if low > 0 else "does not differ beyond chance"
+            return f"The ready model ({name}) {result}: {entry['average']:.2f}, {_points(found)}."
+    return ""
+
+
+def _is_simple(name: str) -> bool:
+    """Return whether a model was trained by a simple method, in whichever form."""
+    return name.split(" ")[0] in SIMPLE
+
+
+def _points(found: dict[str, Any]) -> str:
+    """Write a difference: student minus the other."""
+    low, high = found["interval_95"]
+    return (
+        f"a difference of {found['difference']:+.2f} points for the student (95 % interval {low:+.2f} to {high:+.2f})"
+    )
