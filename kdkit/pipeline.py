@@ -130,7 +130,7 @@ def check_embedding_inputs(config: EmbeddingConfig, run: Run) -> str:
     if config.student.path not in (REDUCE, BUILD):
         models.append((config.student.path, config.student.revision, "student.path"))
     parts = [fingerprint_model(*model) for model in models]
-    return fingerprint(build_sentences(config, run.cache_path, None).name, parts)
+    return fingerprint(build_sentences(config, run.cache_path).name, parts)
 
 
 def _finished_before(run: Run, stage: str) -> dict[str, str]:

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 
-from kdkit.data.embedding_tasks import TaskData
+from kdkit.data.embedding_tasks import TaskData, embedded_tasks, load_tasks
 from kdkit.data.sentence_data import SentenceData
+from kdkit.data.sentences import Sentences
 from kdkit.distill.embedding_start import make_student
 from kdkit.distill.embedding_train import AfterEpoch, student_folder
 from kdkit.embedding_config import EmbeddingConfig
@@ -13,13 +15,51 @@ from kdkit.errors import UserError
 from kdkit.evaluate.embeddings import Candidate, evaluate_embeddings, main_scores
 from kdkit.hardware import Hardware
 from kdkit.hub import hub_is_reachable, is_local_path
-from kdkit.method_settings import MethodSettings
-from kdkit.runs import Run
-from kdkit.teacher.embedding_model import EmbeddingModel, load_embedding_model
+from kdkit.method_settings import MethodSettings, Task
+from kdkit.runs import Run, fingerprint
+from kdkit.teacher.embedding_model import EmbeddingModel, encode, load_embedding_model
 from kdkit.teacher.embedding_probe import load_teacher
 
+TEACHER_TASK = "the teacher's similarities"
+"""Name of the task that is made where there is no other."""
 OFF_THE_SHELF = "off the shelf"
 """Name of the ready model of the student's size in tables."""
+
+
+def open_tasks(config: EmbeddingConfig, run: Run, data: SentenceData, hardware: Hardware) -> list[TaskData]:
+    """Return what the models of a run are judged by.
+
+    The tasks of the configuration, those that Python's documentation gives, and where there is neither, the teacher's
+    own similarities: then there is at least something that can get worse.
+
+    Raises:
+        UserError: see `load_tasks`; fewer than three held-out sentences to compare.
+    """
+    tasks = load_tasks(config, run.cache_path)
+    tasks += embedded_tasks(data.evaluation, data.evaluation_document, config.seed)
+    return tasks or [_teacher_task(config, data, hardware)]
+
+
+def _teacher_task(config: EmbeddingConfig, data: SentenceData, hardware: Hardware) -> TaskData:
+    """Make a task whose scores are the teacher's: each held-out sentence with its nearest one, and with another."""
+    sentences = data.evaluation
+    if len(sentences) < 3:
+        raise UserError(
+            f"evaluate.tasks: expected a task, or at least 3 held-out sentences, got {len(sentences)}; name a data "
+            "set, or raise data.evaluation_fraction"
+        )
+    vectors = encode(load_teacher(config, hardware), sentences, config.evaluate.batch_size)
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -1.0)
+    others = np.random.default_rng(config.seed).integers(1, len(sentences), size=len(sentences))
+    partners = np.concatenate([cosines.argmax(axis=1), (np.arange(len(sentences)) + others) % len(sentences)])
+    first = np.tile(np.arange(len(sentences)), 2)
+    scores = cosines[first, partners].tolist()
+    first_texts, second_texts = [sentences[row] for row in first], [sentences[row] for row in partners]
+    key = fingerprint(first_texts, second_texts, scores)
+    test = Sentences(first_texts, second_texts, None, scores, "held-out sentences", key)
+    note = "scores are the teacher's own cosines: this says how alike the students are to it, not how good they are"
+    return TaskData(Task(name=TEACHER_TASK, kind="sts", path="held-out"), test, None, [note])
 
 
 def task_scorer(config: EmbeddingConfig, tasks: list[TaskData], hardware: Hardware) -> AfterEpoch:
