@@ -82,7 +82,7 @@ def answer_chunk(
             elif kind == TOKEN_STATES:
                 values = view.token_states[place, :n]
             else:
-                values = view.attentions[place, :, :n, :n].permute(1, 2, 0).reshape(n * n, -1)
+                values = view.attentions[place, :, :n, :n].permute(1, 2, 0).flatten(0, 1)
             if not bool(values.isfinite().all()):
                 raise UserError(
                     f"teacher.path: expected finite {kind}, got NaN or inf; compute it in another precision "

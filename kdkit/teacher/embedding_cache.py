@@ -26,6 +26,7 @@ import torch
 from kdkit.data.embedding_paths import resolve_embedding_path
 from kdkit.data.sentence_data import SentenceData
 from kdkit.embedding_config import EmbeddingConfig
+from kdkit.errors import UserError
 from kdkit.hardware import Hardware
 from kdkit.paths import resolve_input
 from kdkit.records import Field, Record
@@ -82,10 +83,11 @@ class CachedTeacher:
                 states[place, : lengths[place]] = self.token_states.read(self.keys[row])[TOKEN_STATES]
             view.token_states = torch.from_numpy(states).to(device).float()
         if self.attentions is not None:
-            maps = np.zeros((len(rows), self.attentions.fields[0].width, width, width), np.float16)
+            k = self.attentions.fields[0].width
+            maps = np.zeros((len(rows), k, width, width), np.float16)
             for place, (row, n) in enumerate(zip(rows, lengths, strict=True)):
                 flat = self.attentions.read(self.keys[row])[ATTENTIONS]
-                maps[place, :, :n, :n] = flat.reshape(n, n, -1).transpose(2, 0, 1)
+                maps[place, :, :n, :n] = flat.reshape(n, n, k).transpose(2, 0, 1)
             view.attentions = torch.from_numpy(maps).to(device).float()
         return view
 
@@ -150,6 +152,8 @@ def open_embedding_teacher(
     if not config.teacher.cache:
         model = load_teacher(config, hardware, attentions=bool(layers))
         check_tokens(model, data)
+        first = [data.teacher_tokens[row] for row in range(min(len(data.texts), config.teacher.batch_size))]
+        answer_chunk(model, first, EMBEDDING, (), config.teacher.batch_size)  # NaN is found before training
         live = LiveTeacher(model, data.teacher_tokens, tokens, layers, config.teacher.batch_size)
         return live, describe_teacher(model) | {"from_cache": False, "seconds": time.perf_counter() - start}
     kinds = [EMBEDDING] + [TOKEN_STATES] * tokens + [ATTENTIONS] * bool(layers)
@@ -245,10 +249,26 @@ def _build(
 
     for kind, (path, header) in plans.items():
         fields = [Field(kind, "float16", len(layers) if kind == ATTENTIONS else model.width)]
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _check_place(path)
         print(f"teacher: {kind} of {len(keys):,} texts, into {path}", flush=True)
         build_store(path, header | facts, fields, chunks, partial(make_chunk, kind), _progress(), COMPRESSION)
     return model.device, memory_in_use(model.device)
+
+
+def _check_place(path: Path) -> None:
+    """Make the folder of a file that will be written.
+
+    Raises:
+        UserError: a folder lies where the file would, or its folder cannot be made.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"teacher.cache_file: expected a file to write, got {str(path)!r} ({error}); name another file"
+        ) from None
 
 
 def _progress() -> Callable[[int, int], None]:
