@@ -69,7 +69,7 @@ def run(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Run the notebooks 01 to 05 and print where the report and the student are.
+    """Run the notebooks 01 to 05 and print where the report and the student are; 06 for a file with `method:`.
 
     Notebooks that are done and whose inputs are unchanged are skipped. Examples:
 
@@ -78,6 +78,8 @@ def run(
     python -m kdkit run configs/demo.yaml -p distill.temperature=2 --name warmer
 
     python -m kdkit run configs/demo.yaml --name demo --from 03
+
+    python -m kdkit run configs/embedding_demo.yaml -p method=stella
     """
     from kdkit.pipeline import RunRequest, run_notebooks
 

@@ -52,6 +52,7 @@ class Talas(Method):
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
             "task_weight": 0.001,
+            "lower_anchor_weight": 1.0,
             "structure_weight": 1.0,
             "structure_reduction": "sum",
             "sharpness": "asam",
@@ -60,6 +61,7 @@ class Talas(Method):
         "seed": {
             "task_weight": 0.001,
             "task_temperature": 0.1,
+            "lower_anchor_weight": 1.0,
             "structure_weight": 1.0,
             "structure_reduction": "mean",
             "structure_first_layer": 0,
@@ -80,6 +82,8 @@ class Talas(Method):
     """Weight of the difference between the similarities of consecutive layers (LASD)."""
     num_anchor_layers: Count = 2
     """Last layers that are anchored to the teacher."""
+    lower_anchor_weight: NotNegative = 0.3
+    """Weight of such a layer below the last, whose own is 1."""
     structure_first_layer: Annotated[int, Field(ge=0)] = 1
     """First layer whose similarities count; 0 is the embedding layer."""
     structure_reduction: Literal["off_diagonal", "mean", "sum"] = "off_diagonal"

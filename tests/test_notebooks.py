@@ -13,13 +13,15 @@ import papermill
 import pytest
 
 from kdkit.config import load_config
+from kdkit.embedding_config import load_embedding_config
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 STORY = ["01_data", "02_teacher_probe", "03_distill", "04_evaluate", "05_report"]
 KEPT = "keep_output"
 COMPARED = "nbval-check-output"
-TRAINING_ONLY = {"03_distill": ["RESUME"]}
+EMBEDDINGS = "06_embedding_distillation"
+TRAINING_ONLY = {"03_distill": ["RESUME"], EMBEDDINGS: ["RESUME"]}
 """Parameters that a notebook has beyond the common ones."""
 
 MAX_CODE_CELLS = 15
@@ -100,6 +102,8 @@ def test_papermill_sees_every_parameter_with_type_and_help(name):
 def test_the_parameters_cell_is_the_same_in_all(name):
     lines = parameters_cell(name).splitlines()
     common = parameters_cell("01_data").splitlines()
+    if name == EMBEDDINGS:  # its configurations are others
+        lines[0], common = lines[0].partition("=")[0], [common[0].partition("=")[0], *common[1:]]
     assert lines[: len(common)] == common
     assert [line.partition(":")[0] for line in lines[len(common) :]] == TRAINING_ONLY.get(name, [])
 
@@ -107,8 +111,10 @@ def test_the_parameters_cell_is_the_same_in_all(name):
 @every_notebook
 def test_the_default_configuration_is_the_smoke_run(name):
     default = papermill.inspect_notebook(str(NOTEBOOKS[name]))["CONFIG"]["default"]
-    assert default == '"configs/smoke.yaml"'
-    load_config(ROOT / ast.literal_eval(default))
+    file = "embedding_smoke.yaml" if name == EMBEDDINGS else "smoke.yaml"
+    assert default == f'"configs/{file}"'
+    load = load_embedding_config if name == EMBEDDINGS else load_config
+    load(ROOT / ast.literal_eval(default))
 
 
 @every_notebook

@@ -66,7 +66,7 @@ class SentenceMethod(nn.Module):
 class TalasMethod(SentenceMethod):
     """TALAS: the last layers are drawn to the teacher's vector, lower layers to the similarities of upper ones.
 
-        anchor     mean over the last K layers of 1 - cos(W_l e_l, t)
+        anchor     weighted mean over the last K layers of 1 - cos(W_l e_l, t)
         structure  mean over layers of ||R_(l+1) - R_l||^2,  R_l = the b x b cosines of layer l
 
     Trained with (A)SAM by the trainer. Where the publication, as far as it could be read, and the seed differ,
@@ -100,7 +100,8 @@ class TalasMethod(SentenceMethod):
         layers = views.student.layers
         anchored = zip(self.projections, layers[-len(self.projections) :], strict=True)
         distances = [cosine_distance(projection(layer), views.teacher.pooled) for projection, layer in anchored]
-        terms = {"anchor": torch.stack(distances).mean()}
+        weights = [self.settings.lower_anchor_weight] * (len(distances) - 1) + [1.0]
+        terms = {"anchor": sum(w * d for w, d in zip(weights, distances, strict=True)) / sum(weights)}
         if "structure" in self.weights:
             settings = self.settings
             terms["structure"] = layer_similarity(
