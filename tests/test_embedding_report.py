@@ -23,6 +23,7 @@ from kdkit.report.embedding_tables import (
     facts_table,
     model_table,
     score_table,
+    task_table,
     to_bold_html,
     training_table,
 )
@@ -239,7 +240,7 @@ def test_rows_are_teacher_untrained_student_compared_and_ready():
 
 def test_headings_name_each_tasks_metric():
     headings = score_table(make_evaluation())[0]
-    assert headings[1:5] == ["STS-B, Spearman", "Banking77, accuracy", "MRPC, AP", "average"]
+    assert headings[3:6] == ["STS-B, Spearman", "Banking77, accuracy", "MRPC, AP"]
 
 
 def test_a_score_stands_beside_half_its_interval():
@@ -248,7 +249,7 @@ def test_a_score_stands_beside_half_its_interval():
 
 def test_only_the_best_trained_model_is_bold():
     table = score_table(make_evaluation({"teacher": 99.0}))
-    bold = [row[0] for row in table[1] if row[4].startswith("**")]
+    bold = [row[0] for row in table[1] if row[1].startswith("**")]
     assert bold == ["student: talas"]
 
 
@@ -320,7 +321,7 @@ def test_verdict_of_a_student_that_learned():
     assert "The student (talas) beats the same student before training: 79.00 against 75.00" in words
     assert "+4.00 points for the student (95 % interval +3.70 to +4.30)" in words
     assert "keeps 96.3% of the teacher's average (82.00) with 77% of its parameters, at 1.9 times" in words
-    assert "No method that was compared scores higher; the nearest is rkd (78.50" in words
+    assert "No method that was compared scores higher; the nearest is rkd with 78.50" in words
 
 
 def test_verdict_of_a_student_that_got_worse():
@@ -400,17 +401,23 @@ def test_notes_of_tasks_are_warnings():
     assert warnings(evaluation, TRAININGS) == ["MRPC: 3 of 9 rows count as wrong"]
 
 
-def test_protocols_name_rows_source_and_revision():
+def test_a_protocol_is_said_once_for_all_its_tasks():
     evaluation = make_evaluation()
-    evaluation["tasks"]["MRPC"]["revision"] = "0123456789abcdef"
-    found = dict(protocols(evaluation))
-    assert found["Banking77"] == "classification as usual; 1,379 texts of Banking77.csv"
-    assert found["MRPC"].endswith("1,379 pairs of MRPC.csv, revision 0123456789ab")
+    evaluation["models"]["talas"]["tasks"]["MRPC"]["protocol"] = "sts as usual"
+    assert protocols(evaluation) == [("STS-B, MRPC", "sts as usual"), ("Banking77", "classification as usual")]
+
+
+def test_tasks_name_rows_source_and_revision():
+    evaluation = make_evaluation()
+    evaluation["tasks"]["MRPC"] |= {"revision": "0123456789abcdef", "fit_rows": 408}
+    rows = task_table(evaluation)[1]
+    assert rows[1] == ["Banking77", "accuracy", "1,379", "-", "Banking77.csv", "-"]
+    assert rows[2] == ["MRPC", "AP", "1,379", "408", "MRPC.csv", "0123456789ab"]
 
 
 def test_curves_have_a_panel_for_the_average_each_task_and_collapse(run, monkeypatch):
     panels = drawn_axes(monkeypatch, draw_embedding_curves, run)
-    assert list(panels) == ["average of the tasks", *TASKS, "mean cosine of different sentences"]
+    assert list(panels) == ["average of the tasks", *TASKS, "mean cosine"]
     assert {line.get_label() for line in panels["average of the tasks"].get_lines()} == set(TRAININGS)
 
 

@@ -29,31 +29,37 @@ SMALL = {"fontsize": 8, "ha": "center"}
 
 
 def draw_share_of_teacher(run: Run) -> Path:
-    """Show per task which share of the teacher's score the student has, and which the others."""
+    """Show per task from which share of the teacher's score to which the student was trained, and the others'."""
     evaluation = run.read_json("evaluation.json")
     teacher = find_model(evaluation, "teacher")[1]["tasks"]
     tasks = [name for name in evaluation["tasks"] if teacher[name]["main"] > 0]
-    figure = Figure(figsize=(9.2, 1.7 + 0.42 * len(tasks)), layout="constrained")
+    figure = Figure(figsize=(9.2, 1.4 + 0.4 * len(tasks)), layout="constrained")
     axes = figure.subplots()
+    shares = {
+        name: [100 * entry["tasks"][task]["main"] / teacher[task]["main"] for task in tasks]
+        for name, entry in evaluation["models"].items()
+        if "skipped" not in entry and entry["role"] != "teacher"
+    }
+    student, untrained = (find_model(evaluation, role)[0] for role in ("student", "untrained"))
+    gains = [after - before for before, after in zip(shares[untrained], shares[student], strict=True)]
+    axes.barh(tasks, gains, left=shares[untrained], height=0.4, color=ROLES["student"], alpha=0.3, label="gained")
+    axes.use_sticky_edges = False
     labelled = set()
-    for name, entry in evaluation["models"].items():
-        if "skipped" in entry or entry["role"] == "teacher":
-            continue
-        shares = [100 * entry["tasks"][task]["main"] / teacher[task]["main"] for task in tasks]
-        if entry["role"] == "student":
-            bars = axes.barh(tasks, shares, height=0.6, color=ROLES["student"], alpha=0.85, label=label(name, entry))
-            axes.bar_label(bars, [f"{share:.1f} %" for share in shares], label_type="center", color="white", fontsize=9)
-            continue
-        text = "compared methods" if entry["role"] == "compared" else label(name, entry)
-        marker = "o" if entry["role"] == "compared" else "D"
-        style = {"color": ROLES[entry["role"]], "edgecolors": "white", "zorder": 3}
-        axes.scatter(shares, tasks, s=44, marker=marker, label=None if text in labelled else text, **style)
+    for name, values in shares.items():
+        role = evaluation["models"][name]["role"]
+        text = "compared methods" if role == "compared" else label(name, evaluation["models"][name])
+        style = {"color": ROLES[role], "edgecolors": "white", "zorder": 4 if role == "student" else 3}
+        size = 90 if role == "student" else 40
+        axes.scatter(values, tasks, s=size, label=None if text in labelled else text, **style)
         labelled.add(text)
+    for task, share in zip(tasks, shares[student], strict=True):
+        axes.annotate(f"{share:.1f}", (share, task), (0, 9), textcoords="offset points", **SMALL)
     axes.axvline(100, color=ROLES["teacher"], linestyle="--", label="teacher")
     axes.set(xlabel="% of the teacher's score")
+    axes.margins(y=0.6 / max(len(tasks), 2))
     axes.invert_yaxis()
     tidy(axes)
-    figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=8)
+    figure.legend(loc="outside lower center", ncols=6, frameon=False, fontsize=8)
     return save(figure, run, "share_of_teacher.png")
 
 
@@ -78,7 +84,7 @@ def draw_embedding_curves(run: Run) -> Path | None:
         series.append([line["mean_off_diagonal_cosine"] for line in lines])
         for axes, values in zip(panels, series, strict=True):
             axes.plot(steps, values, label=phase, **style)
-    for axes, title in zip(panels, ["average of the tasks", *tasks, "mean cosine of different sentences"], strict=True):
+    for axes, title in zip(panels, ["average of the tasks", *tasks, "mean cosine"], strict=True):
         axes.set_title(title, fontsize=10)
         axes.set(xlabel="optimizer step")
         tidy(axes)

@@ -23,6 +23,7 @@ from kdkit.report.embedding_tables import (
     find_model,
     model_table,
     score_table,
+    task_table,
     to_bold_html,
     training_table,
 )
@@ -112,6 +113,7 @@ def _tables(evaluation: dict[str, Any], trainings: dict[str, Any]) -> dict[str, 
             "All trainings start from the same weights and see the same sentences for the same steps. Skipped steps "
             "had a gradient that was not finite. Collapsed: mean cosine of different sentences above 0.9.",
         ),
+        "The tasks": (task_table(evaluation), ""),
         "The models": (
             model_table(evaluation),
             f"Measured on {evaluation['evaluated']['sentences']:,} held-out sentences. Similarities like the "

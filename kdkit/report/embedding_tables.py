@@ -28,25 +28,21 @@ def label(name: str, entry: dict[str, Any]) -> str:
 def score_table(evaluation: dict[str, Any]) -> Table:
     """Put every model's main scores side by side; the best of the trained ones are `**bold**`, see `to_bold_html`."""
     tasks = evaluation["tasks"]
-    headings = ["", *(f"{name}, {task['metric']}" for name, task in tasks.items())]
-    headings += ["average", "share of the teacher's", "sentences per second", "parameters"]
+    headings = ["", "average", "share of the teacher's", *(f"{name}, {task['metric']}" for name, task in tasks.items())]
+    headings += ["sentences per second", "parameters"]
     best = _best(evaluation)
     rows = []
     for name, entry in evaluation["models"].items():
         if "skipped" in entry:
             rows.append([label(name, entry)] + [MISSING] * (len(headings) - 1))
             continue
-        numbers = entry["tasks"] | {"average": {"main": entry["average"], "interval_95": entry["interval_95"]}}
-        cells = [
+        numbers = {"average": {"main": entry["average"], "interval_95": entry["interval_95"]}} | entry["tasks"]
+        average, *scores = (
             _score_cell(numbers[key]["main"], numbers[key]["interval_95"], entry["role"] in TRAINED, best[key])
-            for key in (*tasks, "average")
-        ]
-        cost = [
-            _percent(entry["share_of_teacher"]),
-            f"{entry['sentences_per_second']:,.0f}",
-            f"{entry['parameters']:,}",
-        ]
-        rows.append([label(name, entry), *cells, *cost])
+            for key in ("average", *tasks)
+        )
+        cost = [f"{entry['sentences_per_second']:,.0f}", f"{entry['parameters']:,}"]
+        rows.append([label(name, entry), average, _percent(entry["share_of_teacher"]), *scores, *cost])
     return headings, rows
 
 
@@ -87,7 +83,7 @@ def difference_table(evaluation: dict[str, Any]) -> Table:
 
 def model_table(evaluation: dict[str, Any]) -> Table:
     """Say what every model costs, how it is read, and how near its view of held-out sentences is to the teacher's."""
-    headings = ["", "layers", "width", "weights, MB", "pooling", "prompt", "longest input", "computed in"]
+    headings = ["", "layers", "width", "weights, MB", "pooling", "longest input", "computed in"]
     headings += ["mean cosine of different sentences", "similarities like the teacher's", "same nearest sentence"]
     rows = []
     for name, entry in evaluation["models"].items():
@@ -101,7 +97,6 @@ def model_table(evaluation: dict[str, Any]) -> Table:
                 str(entry["width"]),
                 f"{entry['size_bytes'] / 1e6:.1f}",
                 entry["pooling"],
-                entry["prompt"] or MISSING,
                 f"{entry['max_length']} tokens",
                 f"{entry['precision']}, {entry['device']}",
                 f"{entry['mean_off_diagonal_cosine']:.3f}",
@@ -123,6 +118,23 @@ def dimension_table(evaluation: dict[str, Any]) -> Table:
             averages = [sum(score[width] for score in scores) / len(scores) for width in widths]
             rows.append([label(name, entry), *map(_number, [*averages, entry["average"]])])
     return ["average over tasks", *(f"first {width} numbers" for width in widths), "all"], rows
+
+
+def task_table(evaluation: dict[str, Any]) -> Table:
+    """Say what every task's score was measured on."""
+    headings = ["", "score", "rows", "rows to fit on", "source", "revision"]
+    rows = [
+        [
+            name,
+            task["metric"],
+            f"{task['rows']:,}",
+            MISSING if task["fit_rows"] is None else f"{task['fit_rows']:,}",
+            task["source"],
+            (task["revision"] or MISSING)[:12],
+        ]
+        for name, task in evaluation["tasks"].items()
+    ]
+    return headings, rows
 
 
 def training_table(trainings: dict[str, Any]) -> Table:

@@ -36,14 +36,11 @@ def warnings(evaluation: dict[str, Any], trainings: dict[str, Any]) -> list[str]
 
 
 def protocols(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
-    """Say for every task what its score is and on how many rows; (task, words)."""
-    numbers = find_model(evaluation, "student")[1]["tasks"]
-    described = []
-    for name, task in evaluation["tasks"].items():
-        rows = "texts" if task["kind"] == "classification" else "pairs"
-        source = f"{task['source']}, revision {task['revision'][:12]}" if task["revision"] else task["source"]
-        described.append((name, f"{numbers[name]['protocol']}; {task['rows']:,} {rows} of {source}"))
-    return described
+    """Say what the scores are: (the tasks of which it is true, words)."""
+    tasks_of: dict[str, list[str]] = {}
+    for task, numbers in find_model(evaluation, "student")[1]["tasks"].items():
+        tasks_of.setdefault(numbers["protocol"], []).append(task)
+    return [(", ".join(tasks), words) for words, tasks in tasks_of.items()]
 
 
 def _against_untrained(evaluation: dict[str, Any]) -> str:
@@ -86,7 +83,7 @@ def _against_compared(evaluation: dict[str, Any]) -> str:
     ahead = [other for other in order if scores[other] > student["average"]]
     found = {other: evaluation["differences"][other]["average"] for other in scores}
     if not ahead:
-        nearest = f"the nearest is {order[0]} ({scores[order[0]]:.2f}, {_points(found[order[0]])})"
+        nearest = f"the nearest is {order[0]} with {scores[order[0]]:.2f}, {_points(found[order[0]])}"
         return f"No method that was compared scores higher; {nearest}."
     simpler = [] if _is_simple(name) else [other for other in ahead if _is_simple(other)]
     best = (simpler or ahead)[0]
