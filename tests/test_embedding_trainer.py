@@ -1,5 +1,6 @@
 """The training loop: accumulation, two-pass steps, loss scaling, stages, going on."""
 
+import contextlib
 import math
 
 import numpy as np
@@ -32,10 +33,8 @@ def run(trainer, tmp_path, until=None):
         if step == until:
             raise KeyboardInterrupt
 
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         trainer.train(on_step, tmp_path / "checkpoint.pt")
-    except KeyboardInterrupt:
-        pass
     return [line for line in logs if line]
 
 
@@ -247,7 +246,9 @@ def test_what_the_models_do_not_have_is_refused(method, message):
 @pytest.mark.parametrize("name", [*SENTENCE_METHODS])
 @pytest.mark.parametrize("size", [1, 2])
 def test_batches_of_one_and_two_sentences_give_finite_losses(name, size, tmp_path):
-    trainer = make_trainer(method=small(name), train={"per_device_train_batch_size": size, "max_steps": 3, "log_every": 1})
+    trainer = make_trainer(
+        method=small(name), train={"per_device_train_batch_size": size, "max_steps": 3, "log_every": 1}
+    )
     logs = run(trainer, tmp_path)
     assert all(math.isfinite(line["loss"]) and math.isfinite(line["grad_norm"]) for line in logs)
     assert trainer.skipped_steps == 0

@@ -13,7 +13,7 @@ from kdkit.distill.embedding_views import StudentView, Views
 from kdkit.embedding_config import EmbeddingTrainConfig
 from kdkit.errors import UserError
 from kdkit.teacher.embedding_cache import CachedTeacher, LiveTeacher
-from kdkit.teacher.embedding_model import EmbeddingModel, pad_ids
+from kdkit.teacher.embedding_model import EmbeddingModel, batches_by_length, pad_ids
 from kdkit.teacher.pooling import pool
 
 POOL_BATCHES = 16
@@ -131,6 +131,28 @@ def make_views(
         student_group=pad_groups([group[2] for group in groups], width, device) if groups else None,
         teacher_group=pad_groups([g[3] for g in groups], answers.attention_mask.shape[1], device) if groups else None,
     )
+
+
+@torch.no_grad()
+def layer_vectors(student: EmbeddingModel, ids: list[np.ndarray], batch_size: int) -> list[torch.Tensor]:
+    """Return sentence vectors out of every layer of a student without a head, on the CPU and without dropout.
+
+    Args:
+        ids: tokens of v sentences.
+
+    Returns:
+        One v x d_s for each layer, the embedding layer's first.
+    """
+    layers = [torch.zeros(len(ids), student.backbone_width) for _ in range(student.num_layers + 1)]
+    was_training, device = student.training, student.device
+    student.eval()
+    for rows in batches_by_length(ids, batch_size):
+        input_ids, mask = (tensor.to(device) for tensor in pad_ids([ids[row] for row in rows], student.pad_id))
+        states = student(input_ids, mask, hidden_states=True).hidden_states
+        for layer, state in zip(layers, states, strict=True):
+            layer[rows] = pool(state, mask, student.reading.pooling).cpu()
+    student.train(was_training)
+    return layers
 
 
 def look_up(table: torch.Tensor, ids: list[np.ndarray], device: torch.device) -> torch.Tensor:

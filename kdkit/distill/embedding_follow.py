@@ -100,15 +100,14 @@ class Follower:
     def _score(self, step: int) -> None:
         """Score the student as it would be saved, and look whether it has collapsed."""
         student = self.trainer.student.eval()
-        head, kept = student.head, self.trainer.method.kept_head()
-        student.head = head if kept is None else kept
+        student.head = self.trainer.method.kept_head()
         try:
             batch_size = self.config.evaluate.batch_size
             vectors = encode(student, self.sentences, batch_size, autocast_dtype=self.trainer.hardware.autocast_dtype)
             self.mean_cosine = mean_off_diagonal_cosine(vectors)
             scores = self.after_epoch(student) if self.after_epoch is not None else {}
         finally:
-            student.head = head
+            student.head = None
         epoch = step / self.trainer.steps_per_epoch
         cosine = {"mean_off_diagonal_cosine": self.mean_cosine}
         self._record(step, cosine | {"epoch": round(epoch, 3), "tasks": scores})
@@ -124,9 +123,7 @@ class Follower:
             self.display.add_point(self.phase, step, sum(scores.values()) / len(scores))
 
     def _record(self, step: int, values: dict[str, Any]) -> None:
-        self.run.append_metrics(
-            {"phase": self.phase, "step": step, "seconds": round(self.trainer.seconds, 3)} | values
-        )
+        self.run.append_metrics({"phase": self.phase, "step": step, "seconds": round(self.trainer.seconds, 3)} | values)
         if self.wandb is not None:
             tasks = {f"tasks/{name}": score for name, score in values.get("tasks", {}).items()}
             self.wandb.log({key: value for key, value in values.items() if key != "tasks"} | tasks, step=step)

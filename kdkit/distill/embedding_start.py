@@ -1,6 +1,5 @@
 """The student of an embedding distillation before its first step: cut out of the teacher, built, or loaded."""
 
-import torch
 from torch import nn
 from transformers import BertConfig, BertModel, PreTrainedModel, set_seed
 
@@ -39,6 +38,12 @@ def make_student(config: EmbeddingConfig, data: SentenceData, *, attentions: boo
             prompt=config.teacher.prompt if settings.path == REDUCE else "",
             max_length=config.data.max_length,
         )
+        if student.head is not None:
+            print(
+                "student: its own projection (2_Dense) is left out; what it learns are the vectors before it",
+                flush=True,
+            )
+            student.head = None
         if settings.path == REDUCE or settings.layers is not None:
             keep_layers(student.backbone, settings.layers or spread_layers(student.num_layers, settings.num_layers))
     if attentions:
@@ -124,8 +129,3 @@ def _build(config: EmbeddingConfig, data: SentenceData) -> EmbeddingModel:
     pooling = "mean" if config.student.pooling == "auto" else config.student.pooling
     reading = Reading(pooling=pooling, normalize=True, max_length=config.data.max_length, prompt="")
     return EmbeddingModel(backbone, tokenizer, reading).eval()
-
-
-def same_start(student: EmbeddingModel) -> dict[str, torch.Tensor]:
-    """Return a copy of a student's weights, to start another training from."""
-    return {name: value.detach().clone() for name, value in student.state_dict().items()}

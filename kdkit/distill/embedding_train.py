@@ -10,6 +10,8 @@ from kdkit.data.sentence_data import SentenceData, prepare_sentences
 from kdkit.distill.cdm import CdmMethod
 from kdkit.distill.cross_attention import StateAttention, WordAttention
 from kdkit.distill.dskd import DskdMethod
+from kdkit.distill.embedding_batches import layer_vectors
+from kdkit.distill.embedding_follow import AfterEpoch, Follower
 from kdkit.distill.embedding_methods import (
     CosineMethod,
     LayerReductionMethod,
@@ -21,23 +23,20 @@ from kdkit.distill.embedding_methods import (
     TalasMethod,
     TaskMethod,
 )
-from kdkit.distill.embedding_follow import AfterEpoch, Follower
 from kdkit.distill.embedding_start import make_student
 from kdkit.distill.embedding_trainer import EmbeddingTrainer
 from kdkit.distill.embedding_views import Facts
 from kdkit.distill.emo import EmoMethod
 from kdkit.distill.projections import start_projection
 from kdkit.embedding_config import EmbeddingConfig
-from kdkit.errors import UserError
 from kdkit.hardware import Hardware
 from kdkit.method_settings import MethodSettings
 from kdkit.runs import Run
 from kdkit.teacher.embedding_cache import CachedTeacher, LiveTeacher, open_embedding_teacher
 from kdkit.teacher.embedding_export import save_embedding_model
-from kdkit.teacher.embedding_model import EmbeddingModel, encode
 from kdkit.teacher.embedding_probe import load_teacher
 
-START_TEXTS = 2000
+START_TEXTS = 1024
 """Sentences on which projections are fitted before the first step."""
 
 
@@ -66,25 +65,32 @@ def build_method(settings: MethodSettings, facts: Facts) -> SentenceMethod:
 
 
 def start_projections(
-    method: SentenceMethod, facts: Facts, teacher_vectors: np.ndarray, student_vectors: np.ndarray, seed: int
+    method: SentenceMethod, facts: Facts, teacher_vectors: np.ndarray, layers: list[torch.Tensor], seed: int
 ) -> None:
     """Give every projection of a method its first values; see `start_projection`.
 
+    TALAS's projections of lower layers are fitted to those layers, whatever the widths: what their states mean is not
+    what the last layer's do.
+
     Args:
-        teacher_vectors: n d_t, of some texts.
-        student_vectors: n d_s, of the same texts.
+        teacher_vectors: v d_t, of some texts.
+        layers: v d_s each, the student's sentence vectors of the same texts by layer, the last one's last.
     """
     generator = torch.Generator().manual_seed(seed)
-    teacher, student = torch.from_numpy(teacher_vectors), torch.from_numpy(student_vectors)
+    teacher, last = torch.from_numpy(teacher_vectors), layers[-1]
     attention = [part for module in method.modules() if isinstance(module, LINKS) for part in module.modules()]
     for name, module in method.named_modules():
         if not isinstance(module, torch.nn.Linear) or any(module is part for part in attention):
             continue
         how, shape = method.settings.projection, tuple(module.weight.shape)
-        if name.endswith("to_student"):
-            start_projection(module.weight, how, student, teacher, generator)
+        if name.startswith("projections."):
+            below = len(method.projections) - 1 - int(name.rpartition(".")[2])
+            how = "fitted" if below and how == "auto" else how
+            start_projection(module.weight, how, teacher, layers[-1 - below], generator)
+        elif name.endswith("to_student"):
+            start_projection(module.weight, how, last, teacher, generator)
         elif shape == (facts.teacher_width, facts.student_width):
-            start_projection(module.weight, how, teacher, student, generator)
+            start_projection(module.weight, how, teacher, last, generator)
         else:  # to one of the smaller widths
             start_projection(module.weight, "orthogonal", None, None, generator)
 
@@ -108,7 +114,9 @@ def distill_all(
     probe = run.read_json("teacher/probe.json")
     student = make_student(config, data)
     facts = Facts(student.width, probe["width"], student.num_layers, probe["num_layers"], probe["causal"])
-    methods = {str(settings): (settings, build_method(settings, facts)) for settings in (config.method, *config.compare)}
+    methods = {
+        str(settings): (settings, build_method(settings, facts)) for settings in (config.method, *config.compare)
+    }
     needs = [method.needs for _, method in methods.values()]
     num_maps = max(need.attention_layers for need in needs)
     mapped = range(facts.student_layers)[facts.student_layers - num_maps :]
@@ -175,11 +183,10 @@ def distill_embedding(
         return trainings[phase]
     method = build_method(settings, facts)
     student = make_student(config, data, attentions=bool(method.needs.attention_layers))
-    _refuse_second_head(student, method)
-    texts = data.texts[:START_TEXTS]
-    start_projections(
-        method, facts, teacher.vectors[: len(texts)], encode(student, texts, config.teacher.batch_size), config.seed
-    )
+    if any(True for _ in method.parameters()):
+        ids = [data.student_tokens[text] for text in range(min(len(data.texts), START_TEXTS))]
+        layers = layer_vectors(student, ids, config.evaluate.batch_size)
+        start_projections(method, facts, teacher.vectors[: len(ids)], layers, config.seed)
     trainer = EmbeddingTrainer(config, student, method, data, teacher, hardware, teacher_words)
     checkpoint = run.path / "checkpoints" / f"{file_name(settings)}.pt"
     if resume and checkpoint.is_file():
@@ -188,7 +195,7 @@ def distill_embedding(
     follower.start(trainer.step)
     trainer.train(follower, checkpoint)
     entry = follower.finish()
-    student.head = method.kept_head() or student.head
+    student.head = method.kept_head()
     save_embedding_model(student.to("cpu").eval(), student_folder(config, run, settings))
     run.write_json("training.json", trainings | {phase: entry})
     checkpoint.unlink(missing_ok=True)
@@ -203,12 +210,3 @@ def student_folder(config: EmbeddingConfig, run: Run, settings: MethodSettings) 
 def file_name(settings: MethodSettings) -> str:
     """Return a method's name as a file's."""
     return settings.name if settings.form == "recommended" else f"{settings.name}-{settings.form}"
-
-
-def _refuse_second_head(student: EmbeddingModel, method: SentenceMethod) -> None:
-    """Refuse a method that leaves a projection in a student that has one already."""
-    if method.kept_head() is not None and student.head is not None:
-        raise UserError(
-            f"method.keep_head: expected a student without a projection of its own for {method.settings.name!r}, got "
-            "one with 2_Dense; set method.keep_head=false"
-        )
