@@ -65,7 +65,31 @@ def cpu(precision="fp32"):
     return Hardware("cpu", "cpu", precision, "cpu", "a test")
 
 
-WORDS = ["the", "a", "cat", "dog", "sat", "ran", "on", "mat", "grass", "red", "blue", "big", "small", "and", "then", "it", "was", "not", "very", "quick", "slow", "house", "tree"]
+WORDS = [
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "sat",
+    "ran",
+    "on",
+    "mat",
+    "grass",
+    "red",
+    "blue",
+    "big",
+    "small",
+    "and",
+    "then",
+    "it",
+    "was",
+    "not",
+    "very",
+    "quick",
+    "slow",
+    "house",
+    "tree",
+]
 
 
 def save_teacher(folder, *, width=TEACHER_WIDTH, num_layers=4, pooling="mean"):
