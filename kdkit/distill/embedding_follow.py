@@ -140,5 +140,4 @@ class Follower:
             dir=str(self.run.path),
             mode=train.wandb,
             config=self.config.model_dump(),
-            reinit="finish_previous",
         )
