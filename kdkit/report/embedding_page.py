@@ -27,7 +27,7 @@ from kdkit.report.embedding_tables import (
     to_bold_html,
     training_table,
 )
-from kdkit.report.embedding_words import protocols, verdict, warnings
+from kdkit.report.embedding_words import cache_words, protocols, verdict, warnings
 from kdkit.report.tables import Table, table_of, to_markdown
 from kdkit.runs import Run, write_text
 
@@ -78,7 +78,8 @@ def collect_facts(run: Run) -> dict[str, Any]:
         "tables": _tables(evaluation, trainings),
         "details": detail_tables(evaluation),
         "data": facts_table({key: value for key, value in manifest.items() if key != "key"}),
-        "teacher": facts_table({key: value for key, value in probe.items() if key != "findings"}),
+        "teacher": facts_table({key: value for key, value in probe.items() if key not in ("findings", "cache")}),
+        "cache": cache_words(probe["cache"]),
         "findings": table_of(probe["findings"]),
         "evaluation": evaluation,
         "student_name": name,

@@ -6,6 +6,8 @@ from kdkit.report.embedding_tables import COLLAPSED, SIMPLE, find_model
 
 MADE_HERE = "python-docs"
 """Source of the tasks that kdkit makes of held-out sentences."""
+FEW_ROWS = 100
+"""Fewer rows than these say little: one of them is a percent or more."""
 
 
 def verdict(evaluation: dict[str, Any]) -> str:
@@ -32,6 +34,9 @@ def warnings(evaluation: dict[str, Any], trainings: dict[str, Any]) -> list[str]
             "All tasks are made of held-out sentences of Python's documentation: they compare the models of this run "
             "and are no benchmark. Name data sets in evaluate.tasks to compare with published scores."
         )
+    few = [f"{name} ({task['rows']})" for name, task in evaluation["tasks"].items() if task["rows"] < FEW_ROWS]
+    if few:
+        found.append(f"Tasks of fewer than {FEW_ROWS} rows: {', '.join(few)}. Their scores are rough.")
     return found + [note for task in evaluation["tasks"].values() for note in task["notes"]]
 
 
@@ -41,6 +46,21 @@ def protocols(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
     for task, numbers in find_model(evaluation, "student")[1]["tasks"].items():
         tasks_of.setdefault(numbers["protocol"], []).append(task)
     return [(", ".join(tasks), words) for words, tasks in tasks_of.items()]
+
+
+def cache_words(asked: dict[str, Any]) -> str:
+    """Say how the teacher's answers were come by, and what freeing it gave back; from teacher/probe.json `cache`."""
+    if "files" not in asked:
+        return "It stayed in memory and answered in every step."
+    size = f"{asked['num_bytes'] / 1e6:,.1f} MB in {len(asked['files'])} file{'s' if len(asked['files']) > 1 else ''}"
+    if asked["from_cache"]:
+        return f"Its answers were there from an earlier run ({size}); it was not loaded for training."
+    memory = asked["memory"]
+    before, after = (memory[key] / 1e6 for key in ("with_teacher", "freed"))
+    return (
+        f"It was asked once, in {asked['seconds']:,.1f} s, and its answers kept ({size}). Memory in use on the "
+        f"{memory['device']}: {before:,.0f} MB with the teacher, {after:,.0f} MB once it was freed."
+    )
 
 
 def _against_untrained(evaluation: dict[str, Any]) -> str:
