@@ -19,7 +19,6 @@ from kdkit.settings import (
     CacheConfig,
     Count,
     LossSettings,
-    Number,
     OpenShare,
     ParameterRule,
     Positive,

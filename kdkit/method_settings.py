@@ -78,8 +78,8 @@ class Talas(Method):
     task_temperature: Positive = 0.05
     anchor_weight: NotNegative = 0.75
     """Weight of the distance between projected layers and the teacher's vector (TAMD)."""
-    structure_weight: NotNegative = 1.0
-    """Weight of the difference between the similarities of consecutive layers (LASD)."""
+    structure_weight: NotNegative = 0.05
+    """Weight of the difference between the similarities of consecutive layers (LASD); the publication's is 1."""
     num_anchor_layers: Count = 2
     """Last layers that are anchored to the teacher."""
     lower_anchor_weight: NotNegative = 0.3
@@ -94,7 +94,7 @@ class Talas(Method):
     """How the layers are pooled: as the student's last, or by the first token."""
     sharpness: Literal["none", "sam", "asam"] = "asam"
     """Seek a flat minimum: a second pass per step, at weights moved uphill."""
-    rho: Positive = 0.5
+    rho: Positive = 0.1
     """Length of that move; ten times larger for `asam` than for `sam`."""
     eta: NotNegative = 0.01
     """Added to the weights' sizes by `asam`, so that zeros move too."""
@@ -289,8 +289,7 @@ class SimilarityKL(Method):
 
 
 class LayerReduction(Method):
-    """Mean squared error to the teacher's vectors, the recipe of sentence-transformers for a student cut out of its
-    teacher."""
+    """Mean squared error to the teacher's vectors: sentence-transformers' recipe for a student cut out of its teacher."""
 
     name: Literal["layer_reduction"] = "layer_reduction"
 

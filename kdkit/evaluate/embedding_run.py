@@ -93,9 +93,7 @@ def evaluate_embedding_run(
     return evaluation
 
 
-def find_candidates(
-    config: EmbeddingConfig, run: Run, data: SentenceData, hardware: Hardware
-) -> dict[str, Candidate]:
+def find_candidates(config: EmbeddingConfig, run: Run, data: SentenceData, hardware: Hardware) -> dict[str, Candidate]:
     """Load the teacher, the student before training, a ready model, and every trained student."""
     teacher = load_teacher(config, hardware, dtype=torch.float32).to(hardware.device)
     untrained = make_student(config, data).to(hardware.device)
