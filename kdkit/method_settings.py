@@ -289,7 +289,7 @@ class SimilarityKL(Method):
 
 
 class LayerReduction(Method):
-    """Mean squared error to the teacher's vectors: sentence-transformers' recipe for a student cut out of its teacher."""
+    """Mean squared error to the teacher's vectors: sentence-transformers' recipe for a cut-out student."""
 
     name: Literal["layer_reduction"] = "layer_reduction"
 
