@@ -112,7 +112,7 @@ def train(name: str, seed: int, steps: int, folder: Path, file: Path) -> dict[st
     if name in RECIPES:
         seconds = train_by_recipe(name, config, run, data)
     elif name in method_options():
-        seconds = distill_all(config, run, data, hardware)[0]["seconds"]
+        seconds = distill_all(config, run, data, hardware)[name]["seconds"]
     else:
         seconds = 0.0
     row = {"name": name, "seed": seed, "steps": steps, "seconds": seconds, **score(name, config, run, data, tasks)}

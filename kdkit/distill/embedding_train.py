@@ -42,8 +42,6 @@ START_TEXTS = 1024
 
 LINKS = (WordAttention, StateAttention)
 """Attention between the models, which is no projection and starts as attention does."""
-SHOWN = ("steps", "seconds", "milliseconds_per_step", "skipped_steps", "mean_off_diagonal_cosine")
-"""What a notebook shows of a training."""
 
 
 def build_method(settings: MethodSettings, facts: Facts) -> SentenceMethod:
@@ -103,13 +101,13 @@ def distill_all(
     after_epoch: AfterEpoch | None = None,
     *,
     resume: bool = False,
-) -> list[dict[str, Any]]:
+) -> dict[str, dict[str, Any]]:
     """Train the student by the run's method, and by every method of `compare`, from the same start.
 
     Writes `training.json`, adds `cache` to `teacher/probe.json`; see `distill_embedding`.
 
     Returns:
-        A row for each training: what it was and what it cost.
+        The entry of training.json of every method, by its name.
     """
     probe = run.read_json("teacher/probe.json")
     student = make_student(config, data)
@@ -138,7 +136,7 @@ def distill_all(
         entries[name] = distill_embedding(
             config, run, aligned, teacher, facts, hardware, settings, after_epoch, teacher_words=words, resume=resume
         )
-    return [{"method": name} | {key: entry[key] for key in SHOWN} for name, entry in entries.items()]
+    return entries
 
 
 def teacher_layer(student_layer: int, facts: Facts) -> int:
