@@ -162,6 +162,12 @@ def test_a_subset_holds_so_many_distinct_sentences_drawn_by_the_seed(prepare, po
     assert small.evaluation == draw(0, None).evaluation
 
 
+@pytest.mark.parametrize("size", [3, 8, 15, 21, 30])
+def test_a_subset_of_pairs_is_no_larger_than_wanted(prepare, size):
+    data = prepare(pairs(), data={"positives": "second", "subset_size": size})
+    assert size - 1 <= len(data.texts) <= size
+
+
 def test_a_subset_of_more_than_there_is_takes_all(prepare):
     assert len(prepare(table(*TEXTS), data={"subset_size": 500}).texts) == 95
 
@@ -197,6 +203,12 @@ def test_whole_documents_of_the_python_docs_are_held_out(documents, teacher, run
     assert data.evaluation == sorted(data.evaluation, key=TEXTS.index)
     assert (len(data.evaluation), len(set(data.evaluation_document))) == (20, 4)
     assert not {TEXTS.index(text) // 5 for text in data.texts} & set(data.evaluation_document)
+
+
+def test_one_document_is_held_out_where_all_are_larger_than_wanted(documents, teacher, run):
+    values = {"teacher": {"path": str(teacher)}, "data": {"max_evaluation": 3}}
+    data = prepare_sentences(embedding_config_from_values(values), run, None)
+    assert len(set(data.evaluation_document)) == 1
 
 
 def test_a_text_is_found_in_a_test_whatever_its_case_and_spaces():

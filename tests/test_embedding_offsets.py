@@ -162,9 +162,9 @@ def test_groups_come_back_from_disk(tmp_path, small_pair):
 
 
 def test_the_share_of_single_pairs_counts_aligned_student_tokens():
-    ids = [Ragged.of([[5, 6, 7, 8], [5]]), Ragged.of([[5, 6, 7], [5]])]
-    groups = TokenGroups(*ids, Ragged.of([[-1, 0, 1, 1], [0]]), Ragged.of([[0, 1, -1], [0]]), 0.8)
-    assert groups.share_one_to_one() == 0.5
+    ids = [Ragged.of([[5, 6, 7, 8], [5]]), Ragged.of([[5, 6, 7], [5, 6]])]
+    groups = TokenGroups(*ids, Ragged.of([[-1, 0, 1, 1], [0]]), Ragged.of([[0, 1, -1], [0, 0]]), 0.8)
+    assert groups.share_one_to_one() == 0.25
 
 
 def test_time_warping_keeps_only_single_pairs_of_equal_spelling():
@@ -172,6 +172,11 @@ def test_time_warping_keeps_only_single_pairs_of_equal_spelling():
     groups = align_by_spelling("dtw", student, teacher)
     assert groups[0].tolist() == [-1, 0, 1, -1, -1, 2, -1]
     assert groups[1].tolist() == [0, 1, -1, 2, -1, -1]
+
+
+def test_a_token_that_time_warping_joins_with_two_is_in_no_group():
+    for student, teacher in ((["a"], ["a", "b"]), (["a", "b"], ["a"])):
+        assert {*np.concatenate(align_by_spelling("dtw", student, teacher))} == {NO_GROUP}
 
 
 def test_weighted_time_warping_joins_what_its_path_joins():

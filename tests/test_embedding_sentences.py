@@ -36,7 +36,7 @@ def refusal(call, *arguments, **settings) -> str:
     [
         ("a.txt", "First one.\r\n\n  Second café.  \n".replace("  ", "")),
         ("a.csv", "\ufeff,text,label\n0,First one.,3\n1,Second café.,4\n"),
-        ("a.jsonl", '{"text": "First one.", "n": 1}\n\n{"text": "Second caf\\u00e9."}\n'),
+        ("a.jsonl", '\ufeff{"text": "First one.", "n": 1}\n\n{"text": "Second caf\\u00e9."}\n'),
     ],
 )
 def test_a_file_gives_its_sentences(read, name, content):
@@ -90,7 +90,7 @@ def test_a_quoted_value_may_hold_commas_and_line_ends(read):
 
 
 def test_a_missing_column_lists_the_columns(read):
-    message = refusal(read, "a.csv", "body,title\nx,y\n")
+    message = refusal(read, "a.csv", ",body,title\n0,x,y\n")
     assert message.startswith(
         "data.path: expected the column(s) text or sentence1, sentence2 or premise, hypothesis or"
     )
@@ -233,6 +233,11 @@ def test_headings_rulers_and_code_blocks_are_left_out():
         "A heading\n*********\n\nThis is how it is done:\n\n   for x in y:\n       print(x)\n\nThen it is all done.\n"
     )
     assert cut_sentences(text) == ["Then it is all done."]
+
+
+def test_a_change_of_indentation_ends_a_sentence():
+    text = "What it takes:\n    The name of a file\nReturn the value of it.\n    This is all of it.\n"
+    assert cut_sentences(text) == ["Return the value of it.", "This is all of it."]
 
 
 def test_the_items_of_a_list_are_separate():

@@ -103,8 +103,8 @@ def _notes(task: Task, test: Sentences, fit: Sentences | None) -> list[str]:
     """Say what is odd about the rows."""
     if fit is None:
         return []
-    notes = []
-    unseen = Counter(label for label in test.labels or [] if label not in set(fit.labels or []))
+    notes, known_labels = [], set(fit.labels or [])
+    unseen = Counter(label for label in test.labels or [] if label not in known_labels)
     if task.kind == "classification" and unseen:
         names = ", ".join(repr(label) for label in sorted(unseen)[:5])
         notes.append(

@@ -1,6 +1,7 @@
 """Rows of a file or of a hub data set, as they are: a name and a value for every column."""
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -57,14 +58,13 @@ def _read_file(file: Path, key: str) -> Iterator[Row]:
         yield from _read_parquet(file, key)
         return
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
             f"{key}: expected UTF-8 text, got {str(file)!r} with {error.reason} at byte {error.start}; convert the file"
         ) from None
     if file.suffix == ".csv":
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            yield from _read_csv(stream, file, key)
+        yield from _read_csv(io.StringIO(text, newline=""), file, key)
         return
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():

@@ -115,6 +115,7 @@ def _hold_out(texts: list[str], document_of: dict[str, int] | None, data: Senten
         if size + sizes[i] <= count:
             chosen.append(numbers[i])
             size += sizes[i]
+    chosen = chosen or [numbers[sizes.argmin()]]
     return [texts[i] for i in np.flatnonzero(np.isin(documents, chosen))]
 
 
