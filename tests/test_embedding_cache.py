@@ -125,6 +125,15 @@ def test_a_cached_teacher_equals_a_live_one(place, with_head):
     assert facts["width"] == cached.view([0], "cpu").token_states.shape[2] == (24 if with_head else 16)
 
 
+def test_the_precision_of_the_student_does_not_reach_a_live_teacher(place):
+    live, _ = place.open(place.teacher(head=torch.nn.Linear(16, 24)), tokens=True, cache=False)
+    plain = live.view([3, 8], "cpu")
+    with torch.autocast("cpu", torch.bfloat16):
+        view = live.view([3, 8], "cpu")
+    assert torch.equal(view.pooled, plain.pooled)
+    assert torch.equal(view.token_states, plain.token_states)
+
+
 def test_only_what_is_asked_for_is_given(place):
     cached, facts = place.open(place.teacher())
     view = cached.view([0, 1], "cpu")

@@ -50,7 +50,8 @@ def ask(
         attention_layers: give the attention maps of these layers, counted from 0, in this order.
     """
     input_ids, attention_mask = (tensor.to(model.device) for tensor in pad_ids(ids, model.pad_id))
-    encoded = model(input_ids, attention_mask, hidden_states=tokens, attentions=bool(attention_layers))
+    with torch.autocast(model.device.type, enabled=False):  # the student's precision is not the teacher's
+        encoded = model(input_ids, attention_mask, hidden_states=tokens, attentions=bool(attention_layers))
     view = TeacherView(F.normalize(encoded.pooled, dim=-1))
     is_pad = attention_mask == 0
     if tokens or attention_layers:
@@ -75,20 +76,20 @@ def answer_chunk(
     for rows in batches_by_length(ids, batch_size):
         asked = layers if kind == ATTENTIONS else ()
         view = ask(model, [ids[row] for row in rows], tokens=kind == TOKEN_STATES, attention_layers=asked)
+        answers = {EMBEDDING: view.pooled[:, None], TOKEN_STATES: view.token_states, ATTENTIONS: view.attentions}[kind]
+        if not bool(answers.isfinite().all()):
+            raise UserError(
+                f"teacher.path: expected finite {kind}, got NaN or inf; compute it in another precision "
+                "(train.precision=fp32), or choose another teacher"
+            )
+        halves = answers.clamp(-LARGEST_FP16, LARGEST_FP16).half().cpu().numpy()
         for place, row in enumerate(rows):
             n = len(ids[row])
-            if kind == EMBEDDING:
-                values = view.pooled[place, None]
-            elif kind == TOKEN_STATES:
-                values = view.token_states[place, :n]
+            if kind == ATTENTIONS:
+                values = halves[place, :, :n, :n].transpose(1, 2, 0).reshape(n * n, len(layers))
             else:
-                values = view.attentions[place, :, :n, :n].permute(1, 2, 0).flatten(0, 1)
-            if not bool(values.isfinite().all()):
-                raise UserError(
-                    f"teacher.path: expected finite {kind}, got NaN or inf; compute it in another precision "
-                    "(train.precision=fp32), or choose another teacher"
-                )
-            records[row] = {kind: values.clamp(-LARGEST_FP16, LARGEST_FP16).half().cpu().numpy()}
+                values = halves[place, : 1 if kind == EMBEDDING else n]
+            records[row] = {kind: values}
     return records
 
 
