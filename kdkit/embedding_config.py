@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from kdkit.errors import UserError
-from kdkit.method_settings import MethodSettings, Talas, Task, method_options
+from kdkit.method_settings import Dskd, MethodSettings, Task, method_options
 from kdkit.schema import apply_overrides, check_values, read_values
 from kdkit.settings import Count, OpenShare, ParameterRule, Positive, Section, Share
 from kdkit.training_settings import OptimizationConfig
@@ -206,7 +206,7 @@ class EmbeddingReportConfig(Section):
 class EmbeddingConfig(Section):
     """A whole configuration for embeddings; frozen, and complete once loaded."""
 
-    method: MethodSettings = Talas()
+    method: MethodSettings = Dskd()
     """talas, dskd, cdm, emo, stella; cosine, rkd, leaf, similarity_kl, layer_reduction, simcse. Options:
     kdkit/method_settings.py."""
     compare: list[MethodSettings] = Field(default_factory=list)

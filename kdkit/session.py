@@ -78,8 +78,7 @@ def plan_session(
         ) from None
     name = check_run_name(run_name or default_run_name(config_path, items))
     path = resolve_input(config_path)
-    is_embedding = "method" in read_values(path)
-    config = load_embedding_config(path, items) if is_embedding else load_config(path, items)
+    config = load_embedding_config(path, items) if is_for_embeddings(path) else load_config(path, items)
     run = Run(resolve_output(runs_dir, root) / name, resolve_output(config.cache_dir, root))
     saved = run.path / "config.yaml"
     if saved.is_file():
@@ -91,3 +90,8 @@ def plan_session(
                 f"choose another --name, or delete {run.path}"
             )
     return config, run
+
+
+def is_for_embeddings(config_path: str | Path) -> bool:
+    """Say whether a configuration file is for embedding models: it has `method:`."""
+    return "method" in read_values(resolve_input(config_path))

@@ -23,7 +23,7 @@ from kdkit.hardware import Hardware, find_hardware
 from kdkit.pipeline import check_inputs
 from kdkit.report.sweep import write_sweep_report
 from kdkit.runs import Run, default_run_name, describe_environment, fingerprint, fingerprint_files, link_folder
-from kdkit.session import open_session, open_side_run, plan_session
+from kdkit.session import is_for_embeddings, open_session, open_side_run, plan_session
 from kdkit.teacher.loading import load_causal_lm
 from kdkit.teacher.prepare import Teacher, prepare_teacher
 from kdkit.teacher.scoring import Score, score_windows
@@ -114,6 +114,11 @@ def plan_runs(sweep: SweepFile, request: SweepRequest, name: str) -> list[Planne
     """
     if taken := [override for override in request.overrides if override.partition("=")[0].strip() == "seed"]:
         raise UserError(f"-p: expected any setting but the seed, got {taken[0]!r}; use --seeds")
+    if is_for_embeddings(sweep.config):
+        raise UserError(
+            f"config: expected a configuration for language models, got {sweep.config!r}, which has `method:`; compare "
+            "methods within one run: python -m kdkit run FILE -p compare=[cosine,rkd]"
+        )
     opened: dict[tuple[str, int], tuple[Any, Config, Run]] = {}
     for seed in sweep.seeds:
         for variant, settings in sweep.variants.items():

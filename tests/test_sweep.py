@@ -162,6 +162,7 @@ def test_a_variant_that_fails_stops_the_sweep_by_name(tmp_path, monkeypatch, cap
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"config": "configs/embedding_smoke.yaml"}, "compare methods within one run"),
         ({"config": "bse.yaml"}, "config: expected a YAML file, got 'bse.yaml'"),
         ({"seed": [0]}, "expected a known key, got 'seed'; did you mean 'seeds'?"),
         ({"seeds": [0, 1, 0]}, "seeds: expected every seed once, got [0, 1, 0]"),

@@ -65,6 +65,7 @@ class EmbeddingTrainer:
         dtype = self.hardware.autocast_dtype
         self._autocast = (lambda: torch.autocast(kind, dtype)) if dtype is not None else nullcontext
         self._stage: Stage | None = None
+        self._frozen: list[nn.Module] = []
 
     def train(self, on_step: OnStep, checkpoint: Path) -> None:
         """Run all steps that are left.
@@ -149,7 +150,9 @@ class EmbeddingTrainer:
         named = list(self.model.named_parameters())
         decayed = {name for name, parameter in named if parameter.ndim > 1}
         groups, table = group_parameters(named, decayed, stage.rules, stage.learning_rate, train.weight_decay)
-        self._stage, self.parameter_table = stage, table
+        self._stage = stage
+        modules = [(module, list(module.parameters())) for module in self.model.modules()]
+        self._frozen = [module for module, own in modules if own and not any(p.requires_grad for p in own)]
         self.optimizer = torch.optim.AdamW(groups)
         warmup = min(train.warmup_steps, stage.steps // 2)
         self.scheduler = get_scheduler(train.lr_scheduler_type, self.optimizer, warmup, stage.steps)
@@ -159,10 +162,8 @@ class EmbeddingTrainer:
     def _set_modes(self) -> None:
         """Switch dropout on, but not in modules all of whose parameters are frozen."""
         self.model.train()
-        for module in self.model.modules():
-            parameters = list(module.parameters())
-            if parameters and not any(parameter.requires_grad for parameter in parameters):
-                module.eval()
+        for module in self._frozen:
+            module.eval()
         if self.method.settings.name == "stella":
             self.method.trains_small_widths = self._stage.small_widths
 
