@@ -55,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=12, help="of a round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--methods", nargs="+", default=[PLAIN, *VARIANTS, *(m for m in method_options() if m != PLAIN)])
+    parser.add_argument("--methods", nargs="+", default=[*VARIANTS, *method_options()])
     arguments = parser.parse_args()
     names = list(dict.fromkeys([PLAIN, *arguments.methods]))
     trainers = make_trainers(names, arguments.steps * (arguments.rounds + 1))

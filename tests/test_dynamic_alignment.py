@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdkit.data.warping import group_positions, warp
 from kdkit.distill import dynamic_alignment as da
 from kdkit.errors import UserError
 
@@ -67,7 +68,7 @@ def test_warping_finds_the_path_of_a_slow_table(num_rows, num_columns, seed, man
     costs = [
         [float(draw.randrange(3)) if many_ties else draw.random() for _ in range(num_columns)] for _ in range(num_rows)
     ]
-    rows, columns, total = da.warp(np.array(costs))
+    rows, columns, total = warp(np.array(costs))
     path, best = slow_warp(costs)
     assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == path
     assert total == pytest.approx(best, rel=1e-12)
@@ -75,14 +76,14 @@ def test_warping_finds_the_path_of_a_slow_table(num_rows, num_columns, seed, man
 
 def test_warping_costs_what_its_path_costs_and_moves_by_single_steps():
     costs = np.random.default_rng(0).random((60, 45))
-    rows, columns, total = da.warp(costs)
+    rows, columns, total = warp(costs)
     assert costs[rows, columns].sum() == pytest.approx(total, rel=1e-12)
     assert set(zip(np.diff(rows).tolist(), np.diff(columns).tolist(), strict=True)) <= {(0, 1), (1, 0), (1, 1)}
 
 
 def test_positions_joined_without_a_diagonal_step_are_one_group():
     path = np.array([[0, 0], [1, 1], [1, 2], [2, 3], [3, 3], [4, 4]])
-    rows, columns = da.group_positions(path[:, 0], path[:, 1])
+    rows, columns = group_positions(path[:, 0], path[:, 1])
     assert rows.tolist() == [0, 1, 2, 2, 3]
     assert columns.tolist() == [0, 1, 1, 2, 3]
 
@@ -92,14 +93,14 @@ def test_equal_texts_are_aligned_one_to_one(small_pair, documents):
 
     table = token_bytes(small_pair[0])
     ids = np.array(small_pair[0](documents[0]).input_ids)
-    rows, columns, total = da.warp(da.TokenMatcher(table, table).sequence_costs(ids, ids))
+    rows, columns, total = warp(da.TokenMatcher(table, table).sequence_costs(ids, ids))
     assert total == 0 and rows.tolist() == columns.tolist() == list(range(len(ids)))
 
 
 def test_split_words_fall_into_the_group_of_the_whole_word(matcher):
     costs = matcher.sequence_costs(np.array([0, 1, 2, 3]), np.array([1, 7, 0]))
-    rows, columns, _ = da.warp(costs)
-    groups = [group.tolist() for group in da.group_positions(rows, columns)]
+    rows, columns, _ = warp(costs)
+    groups = [group.tolist() for group in group_positions(rows, columns)]
     assert groups == [[0, 1, 2, 2], [0, 1, 2]]
 
 

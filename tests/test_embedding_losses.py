@@ -1,4 +1,4 @@
-"""Losses of sentence vectors: the golden values of METHODS_EMBEDDING 8 (float64), references, and bad batches."""
+"""Losses of sentence vectors: golden values computed apart in float64, references, and bad batches."""
 
 import itertools
 import math

@@ -253,7 +253,7 @@ def sts_tokens(test_data, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("alignment", "low", "high"),
-    # METHODS_EMBEDDING 1.8 measured .845 for dtw and .952 for groups with one token on either side
+    # measured before: .845 for dtw and .952 for groups with one token on either side
     [("offsets", 1.0, 1.0), ("dtw", 0.8, 0.9), ("weighted_dtw", 1.0, 1.0), ("edit_distance", 0.9, 1.0)],
 )
 def test_real_tokenizers_share_what_was_measured(sts_tokens, alignment, low, high):

@@ -16,7 +16,7 @@ def parameter_with_gradient(values=(1.0, -2.0)):
     return weights
 
 
-# METHODS: f(w) = .5 (w1^2 + 3 w2^2) at (1, -2), rho .5
+# f(w) = .5 (w1^2 + 3 w2^2) at (1, -2), rho .5
 @pytest.mark.parametrize(
     ("kind", "eta", "move", "gradient"),
     [

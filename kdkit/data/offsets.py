@@ -93,7 +93,7 @@ class TokenGroups:
 def align_by_offsets(
     text: str, student_offsets: np.ndarray, teacher_offsets: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Group the tokens of two tokenizers that cover the same characters (METHODS_EMBEDDING 1.8).
+    """Group the tokens of two tokenizers that cover the same characters.
 
     Args:
         text: what both read.
