@@ -9,7 +9,8 @@ from embedders import cpu, save_teacher, write_sentences
 
 from kdkit.data.embedding_tasks import load_tasks
 from kdkit.data.sentence_data import prepare_sentences
-from kdkit.distill.embedding_train import distill_all
+from kdkit.distill.embedding_train import distill_all, teacher_layer
+from kdkit.distill.embedding_views import Facts
 from kdkit.errors import UserError
 from kdkit.evaluate.embedding_run import evaluate_embedding_run, task_scorer
 from kdkit.method_settings import method_options
@@ -200,3 +201,23 @@ def test_two_sentences_of_a_row_can_be_the_positives(folder):
 
 
 ALPHABET = [f"{a}{b}" for a in "abcde" for b in "vwxyz"]
+
+
+def test_layers_are_compared_in_proportion_and_last_to_last():
+    def mapped(student, teacher):
+        return [teacher_layer(layer, Facts(16, 24, student, teacher)) for layer in range(student)]
+
+    assert mapped(3, 6) == [1, 3, 5]
+    assert mapped(6, 28) == [3, 8, 13, 17, 22, 27]
+    assert mapped(4, 2) == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize("options", ["name: dskd, form: paper", "name: dskd, form: seed", "name: talas"])
+def test_the_same_seed_gives_the_same_losses(folder, options):
+    build = "student={path: build, build: {hidden_size: 16, num_layers: 2}}"
+    runs = [open_run(folder, f"{name}-{abs(hash(options))}", f"method={{{options}}}", build) for name in ("a", "b")]
+    torch.manual_seed(1)
+    for config, run in runs:
+        torch.rand(3)
+        distil(config, run)
+    assert losses(runs[0][1]) == losses(runs[1][1])

@@ -142,9 +142,10 @@ def distill_all(
 def teacher_layer(student_layer: int, facts: Facts) -> int:
     """Return the teacher layer that a student layer is compared with, both counted from 0: proportional, last to last.
 
-    Source: EMO (EMNLP 2025 main 385), its authors' code.
+    Source: EMO (EMNLP 2025 main 385), its authors' code, which stops short of the last layer where the depths do not
+    divide.
     """
-    return (student_layer + 1) * (facts.teacher_layers // facts.student_layers) - 1
+    return max((student_layer + 1) * facts.teacher_layers // facts.student_layers - 1, 0)
 
 
 def distill_embedding(
@@ -179,6 +180,7 @@ def distill_embedding(
     if resume and phase in trainings and student_folder(config, run, settings).is_dir():
         print(f"{phase}: trained before", flush=True)
         return trainings[phase]
+    torch.manual_seed(config.seed)
     method = build_method(settings, facts)
     student = make_student(config, data, attentions=bool(method.needs.attention_layers))
     if any(True for _ in method.parameters()):
