@@ -130,6 +130,12 @@ def test_attention_over_many_tokens_keeps_its_digits_in_fp32():
     assert single.item() == pytest.approx(linear_cka(first, second, mask, True).item(), abs=1e-3)
 
 
+def test_negative_cka_is_no_farther_than_none():
+    student, teacher, mask = random_rows(1, 1, 6, 5), random_rows(1, 1, 6, 5, seed=5), torch.ones(1, 6).bool()
+    assert linear_cka(student[0], teacher[0], mask, True) < -0.1
+    assert attention_distance(student, teacher, mask, "debiased") == 1
+
+
 @pytest.mark.parametrize(("cka", "fewest"), [("debiased", 4), ("biased", 2)])
 def test_sentences_with_too_few_rows_are_left_out(cka, fewest):
     student = random_rows(2, 1, 6, 5)
@@ -210,5 +216,5 @@ def test_equal_importance_where_none_is_left():
 def test_most_important_are_the_largest_that_may_be_chosen():
     values = torch.tensor([[0.1, 0.4, 0.3, 0.9], [0.0, 0.0, 0.0, 0.0]])
     mask = torch.tensor([[True, True, True, False], [False, True, False, False]])
-    chosen = most_important(values, mask, torch.tensor([2, 3]))
+    chosen = most_important(values, mask, torch.tensor([2, 1]))
     assert chosen.tolist() == [[False, True, True, False], [False, True, False, False]]

@@ -1,5 +1,6 @@
 """DSKD, CDM and EMO: what each option does, which parameters learn, and bad batches."""
 
+import contextlib
 import dataclasses
 import time
 
@@ -486,3 +487,24 @@ def test_emo_loss_of_32_sentences_is_fast():
         total(method, views).backward()
         fastest = min(fastest, time.process_time() - start)
     assert fastest < 0.25  # 0.03 s on one quiet core
+
+
+def on_device(value, device):
+    """Move every tensor of nested dataclasses and tuples."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to(device).requires_grad_(value.requires_grad)
+    if isinstance(value, tuple | list):
+        return type(value)(on_device(entry, device) for entry in value)
+    if dataclasses.is_dataclass(value):
+        fields = {f.name: on_device(getattr(value, f.name), device) for f in dataclasses.fields(value)}
+        return type(value)(**fields)
+    return value
+
+
+@pytest.mark.parametrize(("name", "form"), EVERYTHING)
+def test_step_reads_no_number_and_stays_on_its_device(name, form, monkeypatch):
+    # tensors of this device have no numbers: reading one, as .item() does, fails, and so does a tensor on the CPU
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # there is none for it
+    method, views = make(name, form=form).to("meta"), on_device(make_views(), "meta")
+    gradients(method, views)
+    assert views.student.pooled.grad.shape == views.student.pooled.shape
