@@ -227,7 +227,7 @@ def test_answers_read_otherwise_are_refused(place, no_teacher, change, name):
     place.open(path, cache_file=file)
     no_teacher()
     with pytest.raises(UserError, match=r"answers\.h5: expected .*" + name) as error:
-        place.open(path, cache_file=file, **change)
+        place.open(path, tokens=True, cache_file=file, **change)  # before what is missing is asked
     assert "\n" not in str(error.value)
 
 
