@@ -374,6 +374,16 @@ def test_cdm_reads_the_last_of_several_tokens_of_a_causal_teacher():
         torch.testing.assert_close(method(views)["token"], expected)
 
 
+def test_cdm_leaves_out_words_that_one_side_has_cut_off():
+    method, views = make("cdm"), make_views((5,))
+    views.teacher_group[views.teacher_group == 2] = -1
+    views.student_group[views.student_group == 0] = -1
+    expected = cosine_distance(
+        method.projection(views.student.hidden_states[-1][0, 2]), views.teacher.token_states[0, 2]
+    )
+    torch.testing.assert_close(method(views)["token"], expected)
+
+
 def test_cdm_seed_has_one_projection_for_tokens_and_sentences():
     shared, separate = make("cdm", form="seed"), make("cdm")
     assert len(list(shared.parameters())) == 1 and len(list(separate.parameters())) == 2
