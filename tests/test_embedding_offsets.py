@@ -9,6 +9,7 @@ from kdkit.data.offsets import NO_GROUP, Ragged, TokenGroups, align_by_offsets
 from kdkit.data.spelling import align_by_spelling, importance_weights, spell
 from kdkit.data.warping import warp
 from kdkit.errors import UserError
+from kdkit.teacher.embedding_model import tokenize
 
 
 def spans(text, *tokens):
@@ -258,3 +259,10 @@ def sts_tokens(test_data, tmp_path_factory):
 )
 def test_real_tokenizers_share_what_was_measured(sts_tokens, alignment, low, high):
     assert low <= group_tokens(alignment, sts_tokens.texts, *sts_tokens.sides).share_aligned <= high
+
+
+def test_a_tokenizer_is_left_as_it_was(small_pair):
+    texts, tokenizer = ["a long text of more tokens than two"], small_pair[0]
+    before = tokenizer.backend_tokenizer.encode(texts[0]).ids
+    assert len(tokenize_texts(tokenizer, texts, 2, "").ids[0]) == len(tokenize(tokenizer, texts, 2)[0]) == 2
+    assert tokenizer.backend_tokenizer.encode(texts[0]).ids == before

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from kdkit.config import dump_config
 from kdkit.embedding_config import EmbeddingConfig
 from kdkit.errors import UserError
-from kdkit.method_settings import Dskd
+from kdkit.method_settings import Dskd, Talas
 from kdkit.report.embedding_figures import draw_embedding_curves, draw_embedding_losses
 from kdkit.report.embedding_page import write_embedding_report
 from kdkit.report.embedding_tables import (
@@ -138,7 +138,7 @@ TRAININGS = {name: training_entry() for name in ("talas", "rkd", "emo")}
 def make_run(folder):
     """Make a finished run of a few lines."""
     run = Run(folder / "results" / "tiny", folder / "cache")
-    write_text(run.path / "config.yaml", dump_config(EmbeddingConfig()))
+    write_text(run.path / "config.yaml", dump_config(EmbeddingConfig(method=Talas())))
     run.write_json("env.json", {"python": "3.11", "created": "2026-01-01T00:00:00Z"})
     run.write_json("evaluation.json", make_evaluation(dimensions={"64": 70.0, "128": 75.0}))
     run.write_json("training.json", TRAININGS)

@@ -40,6 +40,7 @@ def tokenize_texts(tokenizer: PreTrainedTokenizerFast, texts: list[str], max_len
         for spans in batch["offset_mapping"]:
             shifted = np.array(spans, dtype=np.int32).reshape(-1, 2) - len(prompt)
             offsets.append(shifted.clip(min=0))
+    tokenizer.backend_tokenizer.no_truncation()  # or whoever uses it next would read texts that are cut
     return TextTokens(Ragged.of(ids), offsets)
 
 

@@ -208,7 +208,9 @@ def tokenize(
     if not texts:
         return []
     prompted = [prompt + text for text in texts] if prompt else texts
-    return tokenizer(prompted, truncation=True, max_length=max_length, padding=False).input_ids
+    ids = tokenizer(prompted, truncation=True, max_length=max_length, padding=False).input_ids
+    tokenizer.backend_tokenizer.no_truncation()  # or whoever uses it next would read texts that are cut
+    return ids
 
 
 def pad_ids(ids: Sequence[Sequence[int]], pad_id: int, side: str = "right") -> tuple[torch.Tensor, torch.Tensor]:
