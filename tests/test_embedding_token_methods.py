@@ -269,6 +269,7 @@ def test_dskd_seed_never_trains_its_projector():
     gradients(method, make_views())
     assert "anchor" not in method.weights
     assert [key for key, parameter in method.named_parameters() if parameter.grad is None] == ["to_student.weight"]
+    assert not method.to_student.weight.requires_grad
 
 
 def test_dskd_distance_may_be_the_mean_squared_error():
@@ -333,6 +334,13 @@ def test_dskd_equal_words_find_each_other_at_the_start():
     takes, _ = method.link(words, words, is_word, is_word)
     assert takes[0, 1:5].argmax(dim=-1).tolist() == [1, 2, 3, 4]
     assert takes[0, 1:5].amax(dim=-1).min() > 0.9
+
+
+def test_dskd_word_attention_does_not_move_the_students_target():
+    method, views = make("dskd", form="paper"), make_views()
+    method(views)["token"].backward()
+    assert method.to_student.weight.grad is None
+    assert method.to_teacher.weight.grad.abs().max() > 1e-5
 
 
 def test_dskd_without_word_embeddings_is_refused():
