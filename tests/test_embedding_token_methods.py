@@ -467,6 +467,28 @@ def test_emo_special_tokens_and_sinks_carry_no_mass_worth_mentioning():
     assert abs(method(views)["transport"] - before) < 5e-3
 
 
+def test_emo_transport_without_attention_still_asks_for_the_teachers_last_map():
+    method = make("emo", attention_weight=0.0)
+    assert method.needs.attention_layers == 1 and method.alignment == "offsets"
+    torch.testing.assert_close(method(make_views())["transport"], make("emo")(make_views())["transport"])
+
+
+def test_emo_sentences_of_padding_do_not_count():
+    method, views = make("emo"), make_views((6, 0))
+    alone = make_views((6, 0))
+    for side in (alone.student, alone.teacher):
+        for field in dataclasses.fields(side):
+            value = getattr(side, field.name)
+            if isinstance(value, torch.Tensor):
+                setattr(side, field.name, value[:1])
+    alone.student.hidden_states = tuple(states[:1] for states in alone.student.hidden_states)
+    alone.student.attentions = tuple(layer[:1] for layer in alone.student.attentions)
+    alone.student_group, alone.teacher_group = alone.student_group[:1], alone.teacher_group[:1]
+    alone.second, alone.text_ids = alone.second[:1], alone.text_ids[:1]
+    for term in ("transport", "attention"):
+        torch.testing.assert_close(method(views)[term], method(alone)[term])
+
+
 def test_emo_transport_falls_when_states_come_closer():
     facts, values = Facts(8, 8, 3, 6), []
     for share in (0.0, 0.5, 1.0):
