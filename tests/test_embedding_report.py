@@ -118,7 +118,14 @@ def make_evaluation(averages=None, half_width=0.3, **options):
 def training_entry(collapsed=False):
     """Return what training.json holds of one training."""
     stages = [{"name": "head", "steps": 40}, {"name": "all", "steps": 80}]
-    entry = {"steps": 120, "seconds": 150.5, "skipped_steps": 0, "parameters": 17_390_000, "start": "reduce"}
+    entry = {
+        "steps": 120,
+        "seconds": 150.5,
+        "skipped_steps": 0,
+        "peak_memory_bytes": 812_000_000,
+        "parameters": 17_390_000,
+        "start": "reduce",
+    }
     entry |= {"sentences_per_second": 25.5, "milliseconds_per_step": 1_254.2, "collapsed": collapsed}
     return entry | {"stages": stages, "mean_off_diagonal_cosine": 0.95 if collapsed else 0.2}
 
@@ -128,7 +135,7 @@ ASKED = {
     "seconds": 61.23,
     "files": ["embedding.h5", "tokens.h5"],
     "num_bytes": 9_000_000,
-    "memory": {"device": "cpu", "with_teacher": 900_000_000, "freed": 700_000_000},
+    "memory": {"device": "cpu", "peak": 900_000_000, "freed": 700_000_000},
 }
 """What teacher/probe.json holds of the asking."""
 
@@ -412,7 +419,7 @@ def test_a_task_of_few_rows_is_called_rough():
 def test_cache_words_name_memory_before_and_after():
     words = cache_words(ASKED)
     assert "asked once, in 61.2 s, and its answers kept (9.0 MB in 2 files)" in words
-    assert "900 MB with the teacher, 700 MB once it was freed" in words
+    assert "900 MB at most while it answered, 700 MB once it was freed" in words
 
 
 def test_cache_words_of_an_earlier_run_and_of_a_live_teacher():

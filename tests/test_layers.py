@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = [
     {"errors"},
-    {"paths", "values", "settings"},
+    {"memory", "paths", "values", "settings"},
     {"schema", "training_settings", "method_settings"},
     {"config", "embedding_config", "hardware", "runs", "hub", "variants"},
     {"records"},

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdkit.distill.embedding_trainer import EmbeddingTrainer
 from kdkit.embedding_config import EmbeddingConfig
+from kdkit.memory import read_peak, start_peak
 from kdkit.runs import Run, is_watched
 from kdkit.teacher.embedding_doctor import mean_off_diagonal_cosine
 from kdkit.teacher.embedding_model import EmbeddingModel, encode
@@ -48,6 +49,7 @@ class Follower:
 
     def start(self, resumed_step: int) -> None:
         """Forget what an interrupted training logged after its checkpoint; score a student before its first step."""
+        start_peak(self.trainer.student.device)
         self.run.drop_metrics(self.phase, resumed_step if resumed_step else -1)
         if not resumed_step:
             self._score(0)
@@ -70,6 +72,7 @@ class Follower:
             "steps": trainer.step,
             "seconds": round(trainer.seconds, 3),
             "skipped_steps": trainer.skipped_steps,
+            "peak_memory_bytes": read_peak(trainer.student.device),
             "parameters": sum(parameter.numel() for parameter in trainer.student.parameters()),
             "sentences_per_second": sentences / max(trainer.seconds, 1e-9),
             "milliseconds_per_step": 1000 * trainer.seconds / max(trainer.step, 1),

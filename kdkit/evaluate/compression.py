@@ -1,16 +1,13 @@
 """What a model costs: parameters, bytes, speed and memory."""
 
-import ctypes
-import gc
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
 
 from kdkit.data.packing import Windows
+from kdkit.memory import memory_in_use, read_peak, start_peak
 from kdkit.teacher.batches import IGNORE_INDEX, Side
 from kdkit.teacher.scoring import autocast, iterate_batches
 
@@ -56,18 +53,12 @@ def measure_peak_memory(
     during the pass, plus the weights; None on other systems.
     """
     batch = next(iter(iterate_batches(windows, side, batch_size)))
-
-    def run() -> None:
-        forward(model, batch["input_ids"], autocast_dtype)
-
-    if model.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(model.device)
-        before = torch.cuda.memory_allocated(model.device)
-        run()
-        return torch.cuda.max_memory_allocated(model.device) - before + count_bytes(model)
-    if not sys.platform.startswith("linux"):
+    if model.device.type != "cuda" and not sys.platform.startswith("linux"):
         return None
-    return _resident_growth(run) + count_bytes(model)
+    start_peak(model.device)
+    before = memory_in_use(model.device)
+    forward(model, batch["input_ids"], autocast_dtype)
+    return max(0, read_peak(model.device) - before) + count_bytes(model)
 
 
 @torch.no_grad()
@@ -81,23 +72,3 @@ def _synchronize(model: PreTrainedModel) -> None:
     """Wait for the GPU, so that a clock read next is true."""
     if model.device.type == "cuda":
         torch.cuda.synchronize(model.device)
-
-
-def _resident_growth(action: Callable[[], None]) -> int:
-    """Return how many bytes the resident memory of this process grows at most during an action (Linux)."""
-    gc.collect()
-    # freed blocks that malloc keeps would hide the growth: give them back to the system first
-    ctypes.CDLL(None).malloc_trim(0)
-    # writing 5 resets the peak (VmHWM) to the present size: man 5 proc
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _read_status("VmRSS")
-    action()
-    return max(0, _read_status("VmHWM") - before)
-
-
-def _read_status(name: str) -> int:
-    """Read one size of /proc/self/status in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    raise AssertionError(f"/proc/self/status has no {name}")

@@ -139,7 +139,8 @@ def task_table(evaluation: dict[str, Any]) -> Table:
 
 def training_table(trainings: dict[str, Any]) -> Table:
     """Show what every training took, from training.json."""
-    headings = ["", "start", "steps", "seconds", "ms per step", "sentences per second", "skipped steps", "collapsed"]
+    headings = ["", "start", "steps", "seconds", "ms per step", "sentences per second"]
+    headings += ["peak MB", "skipped steps", "collapsed"]
     rows = [
         [
             name,
@@ -148,6 +149,7 @@ def training_table(trainings: dict[str, Any]) -> Table:
             f"{entry['seconds']:,.1f}",
             f"{entry['milliseconds_per_step']:,.1f}",
             f"{entry['sentences_per_second']:,.0f}",
+            f"{entry['peak_memory_bytes'] / 1e6:,.0f}",
             str(entry["skipped_steps"]),
             "yes" if entry["collapsed"] else "no",
         ]

@@ -56,10 +56,10 @@ def cache_words(asked: dict[str, Any]) -> str:
     if asked["from_cache"]:
         return f"Its answers were there from an earlier run ({size}); it was not loaded for training."
     memory = asked["memory"]
-    before, after = (memory[key] / 1e6 for key in ("with_teacher", "freed"))
+    before, after = (memory[key] / 1e6 for key in ("peak", "freed"))
     return (
-        f"It was asked once, in {asked['seconds']:,.1f} s, and its answers kept ({size}). Memory in use on the "
-        f"{memory['device']}: {before:,.0f} MB with the teacher, {after:,.0f} MB once it was freed."
+        f"It was asked once, in {asked['seconds']:,.1f} s, and its answers kept ({size}). Memory on the "
+        f"{memory['device']}: {before:,.0f} MB at most while it answered, {after:,.0f} MB once it was freed."
     )
 
 

@@ -3,10 +3,8 @@
 Letters: b batch, m teacher tokens (padding included), d_t teacher width, k attention layers.
 """
 
-import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,14 +114,3 @@ def check_tokens(model: EmbeddingModel, data: SentenceData) -> None:
             "teacher: expected the prepared sentences in its own tokens, got others; prepare the data again with this "
             "teacher, prompt and max_length (notebook 06)"
         )
-
-
-def memory_in_use(device: torch.device) -> int:
-    """Return the bytes that this process holds: torch's on a GPU, else its resident set; garbage is freed first."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        return torch.cuda.memory_allocated(device)
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.is_file() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS")), 0)

@@ -28,6 +28,7 @@ from kdkit.data.sentence_data import SentenceData
 from kdkit.embedding_config import EmbeddingConfig
 from kdkit.errors import UserError
 from kdkit.hardware import Hardware
+from kdkit.memory import memory_in_use, read_peak, start_peak
 from kdkit.paths import resolve_input
 from kdkit.records import Field, Record
 from kdkit.runs import Run, fingerprint
@@ -41,7 +42,6 @@ from kdkit.teacher.embedding_asking import (
     ask,
     check_tokens,
     describe_teacher,
-    memory_in_use,
 )
 from kdkit.teacher.embedding_model import EmbeddingModel, batches_by_length, fingerprint_model, place_teacher
 from kdkit.teacher.embedding_probe import load_teacher
@@ -142,7 +142,8 @@ def open_embedding_teacher(
 
     Returns:
         The teacher, and `width`, `layers`, `causal`, `pooling`, `from_cache`, `seconds` and, with a cache, `files`,
-        `num_bytes`, and, where it was asked, `memory`: `device`, bytes in use `with_teacher` and once it is `freed`.
+        `num_bytes`, and, where it was asked, `memory`: `device`, the `peak` in bytes while it answered and what is
+        in use once it is `freed`.
 
     Raises:
         UserError: see `load_embedding_model`; a cache of another teacher, pooling, prompt, length or other texts; NaN
@@ -162,8 +163,8 @@ def open_embedding_teacher(
     missing = [kind for kind, (path, header) in plans.items() if not _is_there(path, header)]
     memory = {}
     if missing:
-        device, with_teacher = _build(config, data, hardware, {kind: plans[kind] for kind in missing}, layers)
-        memory = {"memory": {"device": str(device), "with_teacher": with_teacher, "freed": memory_in_use(device)}}
+        device, peak = _build(config, data, hardware, {kind: plans[kind] for kind in missing}, layers)
+        memory = {"memory": {"device": str(device), "peak": peak, "freed": memory_in_use(device)}}
     stores = {kind: open_store(path, header) for kind, (path, header) in plans.items()}
     keys = [text_key(text) for text in data.texts]
     stores[EMBEDDING].require(keys)
@@ -235,7 +236,8 @@ def _build(
     plans: dict[str, tuple[Path, dict[str, Any]]],
     layers: tuple[int, ...],
 ) -> tuple[torch.device, int]:
-    """Load the teacher and fill the files; return its device and the memory in use there, the teacher's included."""
+    """Load the teacher and fill the files; return its device and the peak of the memory there."""
+    start_peak(torch.device(place_teacher(config.teacher.device, hardware)[0]))
     model = load_teacher(config, hardware, attentions=ATTENTIONS in plans)
     check_tokens(model, data)
     facts = {"facts": describe_teacher(model)}
@@ -252,7 +254,7 @@ def _build(
         _check_place(path)
         print(f"teacher: {kind} of {len(keys):,} texts, into {path}", flush=True)
         build_store(path, header | facts, fields, chunks, partial(make_chunk, kind), _progress(), COMPRESSION)
-    return model.device, memory_in_use(model.device)
+    return model.device, read_peak(model.device)
 
 
 def _check_place(path: Path) -> None:
