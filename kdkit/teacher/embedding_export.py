@@ -55,7 +55,8 @@ def save_embedding_model(model: EmbeddingModel, folder: str | Path, extra_card: 
     _write_json(folder / "sentence_bert_config.json", {"max_seq_length": reading.max_length, "do_lower_case": False})
     _write_json(folder / "config_sentence_transformers.json", _prompts(reading) | {"similarity_fn_name": "cosine"})
     switches = {switch: POOLINGS.get(mode) == reading.pooling for mode, switch in SWITCHES.items()}
-    _write_json(folder / "1_Pooling/config.json", {"word_embedding_dimension": model.backbone_width} | switches)
+    pooling = {"word_embedding_dimension": model.backbone_width, "include_prompt": reading.pool_prompt}
+    _write_json(folder / "1_Pooling/config.json", pooling | switches)
     if model.head is not None:
         _save_head(model.head, folder / "2_Dense")
     if reading.normalize:

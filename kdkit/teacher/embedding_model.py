@@ -49,6 +49,7 @@ class EmbeddingModel(nn.Module):
         super().__init__()
         self.backbone, self.head = backbone, head
         self.tokenizer, self.reading = tokenizer, reading
+        self._unpooled = 0 if reading.pool_prompt else count_prompt_tokens(tokenizer, reading)
 
     @property
     def num_layers(self) -> int:
@@ -104,9 +105,15 @@ class EmbeddingModel(nn.Module):
                 f"EmbeddingModel: expected attention maps of {self.num_layers} layers, got {len(maps)}; load the model "
                 "with attentions=True (transformers gives maps with attn_implementation='eager' only)"
             )
-        pooled = pool(output.last_hidden_state, attention_mask, self.reading.pooling)
+        pooled = pool(output.last_hidden_state, self.pooled_tokens(attention_mask), self.reading.pooling)
         states = tuple(output.hidden_states) if hidden_states else ()
         return Encoded(self.project(pooled), states, maps)
+
+    def pooled_tokens(self, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return the mask without the tokens that are read but not pooled, those of the prompt in some models: b n."""
+        if not self._unpooled:
+            return attention_mask
+        return attention_mask * (attention_mask.cumsum(dim=1) > self._unpooled)
 
     def project(self, states: torch.Tensor) -> torch.Tensor:
         """Apply the head, if there is one, in fp32, whatever the dtype of the model or of autocast: ... d, fp32."""
@@ -211,6 +218,14 @@ def tokenize(
     ids = tokenizer(prompted, truncation=True, max_length=max_length, padding=False).input_ids
     tokenizer.backend_tokenizer.no_truncation()  # or whoever uses it next would read texts that are cut
     return ids
+
+
+def count_prompt_tokens(tokenizer: PreTrainedTokenizerFast, reading: Reading) -> int:
+    """Count the tokens before a text's own: the prompt's and special ones, as sentence-transformers counts them."""
+    if not reading.prompt:
+        return 0
+    (ids,) = tokenize(tokenizer, [""], reading.max_length, reading.prompt)
+    return len(ids) - (bool(ids) and ids[-1] in tokenizer.all_special_ids)
 
 
 def pad_ids(ids: Sequence[Sequence[int]], pad_id: int, side: str = "right") -> tuple[torch.Tensor, torch.Tensor]:

@@ -50,6 +50,8 @@ class Reading:
     """Folder of its linear head within the model's folder; empty: none."""
     own_pooling: str = ""
     """What the folder says of the pooling; empty: nothing."""
+    pool_prompt: bool = True
+    """Whether the prompt's tokens are pooled too; false: `include_prompt` of the folder (INSTRUCTOR)."""
     notes: tuple[str, ...] = ()
     """What had to be assumed."""
 
@@ -100,7 +102,8 @@ def read_reading(
         UserError: modules, a pooling or a head that we do not know.
     """
     modules = read_modules(name, key, revision)
-    own = _own_pooling(read_json(name, f"{modules['Pooling']}/config.json", revision)) if "Pooling" in modules else ""
+    settings = read_json(name, f"{modules['Pooling']}/config.json", revision) or {} if "Pooling" in modules else {}
+    own, pool_prompt = _own_pooling(settings) if "Pooling" in modules else "", settings.get("include_prompt", True)
     if pooling == "auto" and own and own not in POOLINGS.values():
         raise UserError(
             f"{key}: expected a model that pools by mean, cls or last token, got {own!r} in its "
@@ -120,6 +123,7 @@ def read_reading(
         prompts=prompts,
         head_folder=modules.get("Dense", ""),
         own_pooling=own,
+        pool_prompt=pool_prompt,
         notes=note,
     )
 
@@ -164,8 +168,7 @@ def find_file(name: str, file: str, revision: str | None = None) -> Path | None:
         return None
 
 
-def _own_pooling(config: dict[str, Any] | None) -> str:
+def _own_pooling(config: dict[str, Any]) -> str:
     """Return the pooling of a `1_Pooling/config.json`, old or new; several are joined by `+`."""
-    config = config or {}
     modes = config.get("pooling_mode") or [mode for mode, switch in SWITCHES.items() if config.get(switch)] or "mean"
     return "+".join(POOLINGS.get(mode, mode) for mode in ([modes] if isinstance(modes, str) else modes))
