@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from kdkit.errors import UserError
-from kdkit.method_settings import Dskd, MethodSettings, Task, method_options
+from kdkit.method_settings import Dskd, Label, MethodSettings, Task, method_options
 from kdkit.schema import apply_overrides, check_values, read_values
 from kdkit.settings import Count, OpenShare, ParameterRule, Positive, Section, Share
 from kdkit.training_settings import OptimizationConfig
@@ -46,7 +46,7 @@ class SentencesConfig(Section):
     positives: Literal["dropout", "second"] = "dropout"
     """What the contrastive loss pulls together: two dropout views of every sentence, or the two of a row. With
     `dropout` the second sentences are sentences to learn from like the first."""
-    positive_labels: list[str] | None = None
+    positive_labels: list[Label] | None = None
     """With `positives: second`: labels of the rows that are used; null: all."""
     subset_size: Count | None = None
     """Distinct training sentences at most, drawn by the seed; null: all."""
@@ -137,14 +137,13 @@ class EmbeddingStage(Section):
     """One stage of a training; its optimizer and schedule start anew."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
-    """Name in metrics and checkpoints."""
+    """Name on the screen and in training.json."""
     share: Annotated[Share, Field(gt=0.0)]
     """Share of the training's optimizer steps; the shares add up to 1."""
     learning_rate: Positive | None = None
     """Peak learning rate; null: `train.learning_rate`."""
-    parameter_lr_multipliers: list[ParameterRule] = Field(default_factory=list)
-    """As in `train`, in place of those there; names start with `student.` or `method.`. Frozen modules run without
-    dropout."""
+    parameter_lr_multipliers: list[ParameterRule] | None = None
+    """As in `train`, in place of those there; null: those there. Frozen modules run without dropout."""
     small_widths: bool = True
     """Train the smaller widths of `stella` in this stage."""
 
@@ -167,7 +166,7 @@ class EmbeddingTrainConfig(OptimizationConfig):
     parameter_lr_multipliers: list[ParameterRule] = Field(default_factory=list)
     """Rules `{pattern, lr_multiplier}` for names that start with `student.` or `method.`."""
     stages: Literal["auto"] | list[EmbeddingStage] = "auto"
-    """`auto`: the method's own (`stella`: head, last layers, everything), else one."""
+    """`auto`: the method's own (`stella` as in its paper: head, last layers, everything), else one."""
 
     @model_validator(mode="after")
     def _shares(self) -> "EmbeddingTrainConfig":
@@ -187,7 +186,7 @@ class EmbeddingEvaluateConfig(Section):
     batch_size: Count = 64
     """Sentences in a batch."""
     max_length: Count | None = None
-    """Longest input in tokens; null: `data.max_length`."""
+    """Longest input of every model in tokens, as far as it can; null: `data.max_length`."""
     off_the_shelf: str | None = None
     """Hub name or folder of a ready model of the student's size, shown beside it."""
     bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
@@ -224,11 +223,14 @@ class EmbeddingConfig(Section):
 
     @model_validator(mode="after")
     def _names(self) -> "EmbeddingConfig":
-        names = [str(method) for method in (self.method, *self.compare)]
+        names = [method.folder for method in (self.method, *self.compare)]
         tasks = [task.name for task in self.evaluate.tasks]
-        for key, values in (("compare", names), ("evaluate.tasks", tasks)):
+        for key, values, remedy in (
+            ("compare", names, "leave one out, or give it a label"),
+            ("evaluate.tasks", tasks, "leave one out or rename it"),
+        ):
             if twice := [value for value in values if values.count(value) > 1]:
-                raise UserError(f"{key}: expected every name once, got {twice[0]!r} twice; leave one out or rename it")
+                raise UserError(f"{key}: expected every name once, got {twice[0]!r} twice; {remedy}")
         return self
 
 

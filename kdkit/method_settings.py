@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from kdkit.errors import UserError
 from kdkit.settings import Count, NotNegative, Positive, Section
 
 Projection = Literal["auto", "identity", "fitted", "random", "orthogonal"]
@@ -30,23 +31,40 @@ class Method(Section):
     """Weight of the contrastive loss on the training sentences themselves (InfoNCE); 0: no second forward pass."""
     task_temperature: Positive = 0.05
     """Temperature of that loss."""
+    label: str = Field("", pattern=r"^[\w.+=-]*$")
+    """Name in tables and folders; empty: the method's and its form's. Two of one method need different ones."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: Any) -> Any:
+        form = values.get("form") if isinstance(values, dict) else None
+        if form not in ("paper", "seed"):  # what is no form at all is found with the other types
+            return values
+        if form not in cls.PRESETS:
+            raise UserError(
+                f"method.form: expected 'recommended' for {values.get('name')!r}, got {form!r}; it has no other form"
+            )
+        return cls.PRESETS[form] | values
+
+    @property
+    def folder(self) -> str:
+        """The same as a name for files."""
+        return str(self).replace(" (", "-").rstrip(")")
+
+    def __str__(self) -> str:
+        return self.label or (self.name if self.form == "recommended" else f"{self.name} ({self.form})")
+
+
+class ProjectedMethod(Method):
+    """What methods share that compare vectors of different widths."""
+
     projection: Projection = "auto"
     """How projections start."""
     projection_lr_multiplier: Positive = 5.0
     """Factor of the learning rate for projections."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _preset(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            return cls.PRESETS.get(values.get("form", ""), {}) | values
-        return values
 
-    def __str__(self) -> str:
-        return self.name if self.form == "recommended" else f"{self.name} ({self.form})"
-
-
-class Talas(Method):
+class Talas(ProjectedMethod):
     """Teacher-anchored layers, agreement of consecutive layers, a flat minimum (arXiv 2606.21851)."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
@@ -100,7 +118,7 @@ class Talas(Method):
     """Added to the weights' sizes by `asam`, so that zeros move too."""
 
 
-class Dskd(Method):
+class Dskd(ProjectedMethod):
     """Both vector spaces: student in the teacher's and teacher in the student's (arXiv 2406.17328)."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
@@ -129,7 +147,7 @@ class Dskd(Method):
     """Train the teacher's projector into the student's space; false: the seed, where nothing reaches it."""
 
 
-class Cdm(Method):
+class Cdm(ProjectedMethod):
     """Tokens mapped dynamically between two tokenizers (arXiv 2502.11104)."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
@@ -162,11 +180,13 @@ class Cdm(Method):
     """One projection for tokens and sentences."""
 
 
-class Emo(Method):
+class Emo(ProjectedMethod):
     """Attention maps by CKA, token states by optimal transport (EMNLP 2025 main 385)."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "paper": {
+            "attention_weight": 0.05,
+            "transport_weight": 0.5,
             "sentence_weight": 0.0,
             "alignment": "edit_distance",
             "importance": "softmax",
@@ -177,6 +197,8 @@ class Emo(Method):
             "sinkhorn_iterations": 100,
         },
         "seed": {
+            "attention_weight": 0.05,
+            "transport_weight": 0.5,
             "sentence_weight": 0.0,
             "alignment": "edit_distance",
             "importance": "softmax",
@@ -215,7 +237,7 @@ class Emo(Method):
     """Iterations, in the log domain."""
 
 
-class Stella(Method):
+class Stella(ProjectedMethod):
     """Cosine, similarities and their order, in stages and at several widths (arXiv 2412.19048)."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
@@ -228,6 +250,7 @@ class Stella(Method):
             "task_temperature": 0.1,
             "separate_heads": True,
             "dimensions": [128, 256, 512],
+            "small_weight": 3.0,
             "small_reference": "head",
             "projection": "random",
             "keep_head": False,
@@ -247,14 +270,17 @@ class Stella(Method):
     dimensions: list[Count] = Field(default_factory=lambda: [64, 128, 256])
     """Smaller widths that are trained too (Matryoshka)."""
     separate_heads: bool = False
-    """A head of its own for every width, in place of the first numbers of one head."""
+    """A head of its own for every width, in place of the first numbers of one head; saved as `2_Dense_WIDTH` where
+    heads are kept. The tasks judge the large one."""
+    small_weight: NotNegative = 1.0
+    """Weight of the smaller widths' mean beside the large one; their number makes it a sum."""
     small_reference: Literal["teacher", "head"] = "teacher"
     """Whose similarities the smaller widths learn: the teacher's, or the student's own large head's."""
     keep_head: bool = True
     """Keep the head as part of the student: its vectors are then the head's; false: thrown away after training."""
 
 
-class Cosine(Method):
+class Cosine(ProjectedMethod):
     """1 - cos to the teacher's vector, and nothing else (EmbedDistill, arXiv 2301.12005)."""
 
     name: Literal["cosine"] = "cosine"
@@ -270,7 +296,7 @@ class Rkd(Method):
     """Weight of the angles."""
 
 
-class Leaf(Method):
+class Leaf(ProjectedMethod):
     """Squared distance to the teacher's vector through a matrix that stays in the student (arXiv 2509.12539)."""
 
     name: Literal["leaf"] = "leaf"
@@ -288,7 +314,7 @@ class SimilarityKL(Method):
     """Of the student's."""
 
 
-class LayerReduction(Method):
+class LayerReduction(ProjectedMethod):
     """Mean squared error to the teacher's vectors: sentence-transformers' recipe for a cut-out student."""
 
     name: Literal["layer_reduction"] = "layer_reduction"
@@ -309,6 +335,15 @@ def _by_name(value: object) -> object:
 AnyMethod = Talas | Dskd | Cdm | Emo | Stella | Cosine | Rkd | Leaf | SimilarityKL | LayerReduction | TaskOnly
 MethodSettings = Annotated[AnyMethod, Field(discriminator="name"), BeforeValidator(_by_name)]
 """How a student learns from an embedding teacher."""
+
+
+def _as_text(value: object) -> object:
+    """Read the number 1 as the label `1`, as a data file does."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Label = Annotated[str, BeforeValidator(_as_text)]
+"""A label of a data set."""
 
 
 class Task(Section):
@@ -332,7 +367,7 @@ class Task(Section):
     """The same as a split of the hub data set; neither: only what needs no fitting is reported."""
     columns: dict[Literal["sentence1", "sentence2", "label", "score"], str] = Field(default_factory=dict)
     """Names of the columns where they differ."""
-    positive_label: str = "1"
+    positive_label: Label = "1"
     """Label of a related pair (pairs)."""
     samples_per_label: Count = 8
     """Texts per label in the n-shot protocol (classification)."""

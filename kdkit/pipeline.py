@@ -16,6 +16,7 @@ from pathlib import Path
 from kdkit.config import BUILD, Config, dump_config
 from kdkit.embedding_config import REDUCE, EmbeddingConfig
 from kdkit.errors import UserError
+from kdkit.hub import is_local_path
 from kdkit.paths import find_root, resolve_input
 from kdkit.runs import Run, fingerprint, fingerprint_files
 from kdkit.session import open_embedding_session, open_session, plan_session
@@ -121,11 +122,18 @@ def check_embedding_inputs(config: EmbeddingConfig, run: Run) -> str:
 
     The sentences are read, and the tasks: reading is the check.
     """
+    from kdkit.data.embedding_tasks import load_tasks
     from kdkit.data.sentence_data import build_sentences
+    from kdkit.evaluate.embedding_measures import check_tasks
     from kdkit.hardware import find_hardware
-    from kdkit.teacher.embedding_model import fingerprint_model
+    from kdkit.teacher.embedding_model import fingerprint_model, place_teacher
 
-    find_hardware(config.train.device, config.train.precision)
+    place_teacher(config.teacher.device, find_hardware(config.train.device, config.train.precision))
+    if config.evaluate.tasks:
+        check_tasks(load_tasks(config, run.cache_path))
+    ready = config.evaluate.off_the_shelf
+    if ready is not None and is_local_path(ready):
+        fingerprint_model(ready, None, "evaluate.off_the_shelf")
     models = [(config.teacher.path, config.teacher.revision, "teacher.path")]
     if config.student.path not in (REDUCE, BUILD):
         models.append((config.student.path, config.student.revision, "student.path"))

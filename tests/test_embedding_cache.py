@@ -4,6 +4,7 @@ import weakref
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,7 @@ from transformers import BertConfig, BertModel, Qwen3Config, Qwen3Model
 
 from kdkit.data.offsets import Ragged
 from kdkit.data.sentence_data import SentenceData
+from kdkit.distill.source import repair_cache
 from kdkit.embedding_config import embedding_config_from_values
 from kdkit.errors import UserError
 from kdkit.hardware import Hardware
@@ -296,3 +298,12 @@ def test_a_teacher_may_read_longer_inputs_than_the_student(place):
 def test_a_folder_in_the_place_of_the_file_is_refused(place):
     with pytest.raises(UserError, match=r"teacher\.cache_file: expected a file to write, got .* \(it is a folder\)"):
         place.open(place.teacher(), cache_file=str(place.folder))
+
+
+def test_repair_of_a_cache_of_embeddings_says_what_to_do(place, tmp_path):
+    _, facts = place.open(place.teacher())
+    file = Path(facts["files"][0])
+    with h5py.File(file, "r+") as damaged:
+        next(iter(damaged["chunks"].values())).attrs["sha256"] = np.bytes_("0" * 64)
+    with pytest.raises(UserError, match=r"got teacher embedding; delete the file: the next run asks its teacher again"):
+        repair_cache(file, Run(tmp_path / "repair", tmp_path / "repair" / "cache"))

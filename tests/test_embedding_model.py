@@ -292,3 +292,34 @@ def test_batches_are_padded_on_the_side_asked_for():
     assert ids.tolist() == [[1, 2], [9, 3], [9, 9]]
     assert mask.tolist() == [[1, 1], [0, 1], [0, 0]]
     assert pad_ids([[], []], 9)[0].tolist() == [[9], [9]]
+
+
+def test_a_saved_encoder_pads_on_the_right_whatever_its_tokenizer_did(tmp_path, tokenizer):
+    library = pytest.importorskip("sentence_transformers")
+    model, texts = make_model(tokenizer), ["the river", "a teacher and a student under the bridge", "winter"]
+    tokenizer.padding_side = "left"
+    try:
+        folder = save_embedding_model(model, tmp_path)
+        assert tokenizer.padding_side == "left"
+    finally:
+        tokenizer.padding_side = "right"
+    theirs = library.SentenceTransformer(str(folder), device="cpu").encode(texts)
+    np.testing.assert_allclose(theirs, encode(model, texts, 3), atol=2e-6)
+
+
+def test_a_folder_that_lowers_case_is_read_in_lower_case(tmp_path, tokenizer):
+    library = pytest.importorskip("sentence_transformers")
+    folder = save_embedding_model(make_model(tokenizer), tmp_path)
+    settings = json.loads((folder / "sentence_bert_config.json").read_text())
+    (folder / "sentence_bert_config.json").write_text(json.dumps(settings | {"do_lower_case": True}))
+    texts = ["The RIVER", "the river", "A Teacher"]
+    vectors = encode(load_embedding_model(str(folder), "teacher.path"), texts, 3)
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
+    theirs = library.SentenceTransformer(str(folder), device="cpu").encode(texts)
+    np.testing.assert_allclose(vectors, theirs, atol=2e-6)
+
+
+def test_a_head_of_another_width_is_refused(tmp_path, tokenizer):
+    save_embedding_model(make_model(tokenizer, head=torch.nn.Linear(2 * WIDTH, 8)), tmp_path)
+    with pytest.raises(UserError, match=f"expected a head for vectors of width {WIDTH}, got one for {2 * WIDTH}"):
+        load_embedding_model(str(tmp_path), "teacher.path")

@@ -9,13 +9,14 @@ from embedders import cpu, save_teacher, write_sentences
 
 from kdkit.data.embedding_tasks import load_tasks
 from kdkit.data.sentence_data import prepare_sentences
+from kdkit.distill.embedding_start import make_student
 from kdkit.distill.embedding_train import distill_all, teacher_layer
 from kdkit.distill.embedding_views import Facts
 from kdkit.errors import UserError
-from kdkit.evaluate.embedding_run import evaluate_embedding_run, task_scorer
+from kdkit.evaluate.embedding_run import evaluate_embedding_run, find_candidates, task_scorer
 from kdkit.method_settings import method_options
 from kdkit.session import open_embedding_session
-from kdkit.teacher.embedding_model import encode, load_embedding_model
+from kdkit.teacher.embedding_model import encode, load_embedding_model, tokenize
 from kdkit.teacher.embedding_probe import probe_embedding_teacher
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -156,11 +157,86 @@ def test_an_interrupted_run_goes_on_where_it_was(folder, monkeypatch):
         assert all(torch.equal(mine[name], other[name]) for name in mine)
 
 
-def test_a_dimension_above_the_students_width_is_refused(folder):
-    config, run = open_run(folder, "wide", "evaluate.dimensions=[8, 99]")
+@pytest.mark.parametrize(
+    ("override", "width"), [("student={path: build, build: {hidden_size: 16}}", 16), ("seed=1", 24)]
+)
+def test_a_dimension_above_the_students_width_is_refused_before_it_is_trained(folder, override, width):
+    config, run = open_run(folder, f"wide-{width}", override, f"evaluate.dimensions=[8, {width + 1}]")
+    with pytest.raises(UserError, match=f"expected at most the width {width}, got {width + 1}"):
+        distil(config, run)
+    assert not run.read_metrics()
+
+
+def test_a_student_reads_no_prompt_neither_in_training_nor_after_it(folder):
+    config, run = open_run(folder, "prompt", "teacher.prompt='the cat '")
     data, _ = distil(config, run)
-    with pytest.raises(UserError, match="99"):
-        evaluate_embedding_run(config, run, data, load_tasks(config, run.cache_path), cpu())
+    student = load_embedding_model(str(run.path / "student"), "student.path")
+    assert (student.reading.prompt, student.reading.prompts) == ("", {})
+    trained = [ids.tolist() for ids in data.student_tokens]
+    assert trained == tokenize(student.tokenizer, data.texts, 16)
+    assert [len(ids) for ids in data.teacher_tokens][:9] == [min(len(ids) + 2, 16) for ids in trained][:9]
+
+
+def test_a_student_cut_out_of_its_teacher_pools_as_it_is_told_to(folder):
+    config, run = open_run(folder, "cls", "teacher.pooling=cls")
+    assert make_student(config, prepare_sentences(config, run, None)).reading.pooling == "cls"
+    config, run = open_run(folder, "own", "teacher.pooling=cls", "student.pooling=last")
+    assert make_student(config, prepare_sentences(config, run, None)).reading.pooling == "last"
+
+
+def test_all_models_read_the_tasks_at_the_same_length(folder):
+    config, run = open_run(folder, "length", "evaluate.max_length=6")
+    data, _ = distil(config, run)
+    evaluate_embedding_run(config, run, data, load_tasks(config, run.cache_path), cpu())
+    models = find_candidates(config, run, data, cpu())
+    assert {name: c.model.reading.max_length for name, c in models.items() if c.model is not None} == {
+        "teacher": 6,
+        "untrained": 6,
+        "cosine": 6,
+    }
+    student = make_student(config, data)
+    task_scorer(config, load_tasks(config, run.cache_path), cpu())(student)
+    assert student.reading.max_length == 16
+
+
+def test_two_runs_of_one_method_are_told_apart_by_their_labels(folder):
+    config, run = open_run(folder, "labels", "compare=[{name: cosine, projection: random, label: cosine.random}]")
+    _, trainings = distil(config, run)
+    assert list(trainings) == ["cosine", "cosine.random"] and (run.path / "compared/cosine.random").is_dir()
+
+
+def test_heads_of_smaller_widths_are_saved_beside_the_large_one(folder):
+    config, run = open_run(folder, "heads", "method={name: stella, separate_heads: true, dimensions: [8, 99]}")
+    distil(config, run)
+    assert load_embedding_model(str(run.path / "student"), "student.path").width == 24
+    widths = [json.loads((run.path / f"student/2_Dense_{w}/config.json").read_text())["out_features"] for w in (8, 99)]
+    assert widths == [8, 99]
+
+
+def test_a_run_that_is_resumed_at_its_end_still_knows_of_a_collapse(folder, monkeypatch):
+    config, run = open_run(folder, "end", "train.save_every=3")
+    monkeypatch.setattr("kdkit.distill.embedding_follow.mean_off_diagonal_cosine", lambda vectors: 0.99)
+    monkeypatch.setattr("kdkit.distill.embedding_train.save_embedding_model", raise_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        distil(config, run)
+    monkeypatch.undo()
+    _, trainings = distil(config, run, resume=True)
+    assert trainings["cosine"]["collapsed"] and trainings["cosine"]["mean_off_diagonal_cosine"] == 0.99
+    assert [line["step"] for line in run.read_metrics() if "epoch" in line] == [0, 3]
+
+
+def test_half_precision_whose_loss_is_never_a_number_ends_with_an_error(folder, monkeypatch):
+    config, run = open_run(folder, "nan", method("cosine"))
+    data = prepare_sentences(config, run, None)
+    probe_embedding_teacher(config, run, data, cpu())
+    monkeypatch.setattr("kdkit.distill.embedding_methods.cosine_distance", lambda s, t: (s * math.nan).sum())
+    with pytest.raises(RuntimeError, match="cosine: the loss is nan at step 1"):
+        distill_all(config, run, data, cpu("fp16"))
+    assert not (run.path / "student").exists()
+
+
+def raise_interrupt(*_arguments, **_options):
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize(

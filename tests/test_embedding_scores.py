@@ -128,6 +128,12 @@ def test_threshold_lies_midway_between_the_two_kinds():
     assert best_threshold(similarities, positives) == pytest.approx(0.4)
 
 
+def test_threshold_between_neighbouring_numbers_tells_them_apart():
+    low = np.float64(0.7)
+    similarities, positives = np.array([low, np.nextafter(low, 1.0)]), np.array([False, True])
+    assert decide(similarities, positives, best_threshold(similarities, positives)).accuracy == 100.0
+
+
 def test_threshold_calls_none_related_where_that_is_best():
     similarities, positives = np.array([0.9, 0.5, 0.1]), np.array([False, False, True])
     assert best_threshold(similarities, positives) > 0.9

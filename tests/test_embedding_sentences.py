@@ -275,3 +275,17 @@ def test_every_shared_csv_is_read(test_data, tmp_path):
 def test_a_line_separator_inside_a_value_does_not_end_it(read):
     text = "one\u2028two"
     assert read("a.jsonl", json.dumps({"text": text}, ensure_ascii=False)).first == [text]
+
+
+def test_a_quote_that_is_not_closed_is_refused(read):
+    message = refusal(read, "a.csv", 'label,text\n0,first\n1,"he said\n0,b\n1,c\n')
+    assert "expected CSV, got unexpected end of data" in message and "close its quotes" in message
+
+
+def test_two_columns_of_one_name_are_refused(read):
+    assert "expected different columns, got 'text' twice" in refusal(read, "a.csv", "text,text\na,b\n")
+
+
+def test_a_column_that_only_later_lines_have_is_missed_in_the_first(read):
+    message = refusal(read, "a.jsonl", '{"text": "a"}\n{"text": "b", "score": 0.5}\n')
+    assert "expected a value in 'score', got none in row 1" in message

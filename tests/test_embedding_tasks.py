@@ -89,6 +89,22 @@ def test_a_missing_file_names_the_task(tmp_path):
     assert refusal(load_tasks, config, tmp_path).startswith("evaluate.tasks.STS-B.path: expected")
 
 
+def test_a_split_of_a_file_is_refused(load):
+    message = refusal(load, "pairs", PAIR_COLUMNS + "label\na,b,1\nc,d,0\n", fit_split="validation")
+    assert "evaluate.tasks.T.fit_split: expected a hub data set, got the file" in message
+
+
+def test_the_rows_that_are_tested_on_are_not_fitted_on(load, tmp_path):
+    rows = "text,label\na,1\nb,0\n"
+    message = refusal(load, "classification", rows, fit_path=str(tmp_path / "test.csv"))
+    assert "evaluate.tasks.T.fit_path: expected other rows than are tested on" in message
+
+
+def test_rows_to_fit_similarities_on_are_said_to_be_of_no_use(load):
+    rows = PAIR_COLUMNS + "score\na,b,1\nc,d,2\n"
+    assert "nothing is fitted to similarities" in load("sts", rows, rows).notes[0]
+
+
 def test_a_label_seen_only_in_the_test_is_told_and_not_refused(load):
     task = load("classification", "text,label\na,x\nb,z\nc,z\n", "text,label\nd,x\ne,y\n")
     assert task.notes == [

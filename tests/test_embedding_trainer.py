@@ -168,7 +168,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_was_not(name, tmp_path):
         first, second = make_trainer(**values), make_trainer(**values)
         run(first, tmp_path / str(stop), until=stop)
         second.load(tmp_path / str(stop) / "checkpoint.pt")
-        assert second.step == stop
+        assert second.step == stop - 1  # the step in which it was stopped is made again
         run(second, tmp_path / str(stop))
         assert torch.equal(weights(second), weights(whole))
 
@@ -259,3 +259,70 @@ def test_projections_are_there_before_the_first_step(name):
     trainer = make_trainer(method=small(name))
     has_none = name in ("rkd", "similarity_kl", "simcse")
     assert bool(list(trainer.method.state_dict())) != has_none
+
+
+@pytest.mark.parametrize(
+    ("count", "accumulation", "epochs", "steps"), [(40, 1, 2, 10), (40, 3, 2, 4), (40, 32, 2, 1), (40, 5, 1, 1)]
+)
+def test_an_epoch_is_a_pass_over_the_sentences_however_a_step_is_cut(count, accumulation, epochs, steps):
+    train = {"max_steps": None, "num_train_epochs": epochs, "gradient_accumulation_steps": accumulation}
+    trainer = make_trainer(train=train)
+    assert trainer.order.batches_per_epoch == count // 8
+    assert trainer.total_steps == steps
+
+
+def test_every_stage_has_a_step(tmp_path):
+    stages = [{"name": name, "share": share} for name, share in (("a", 0.5), ("b", 0.01), ("c", 0.49))]
+    trainer = make_trainer(train={"stages": stages, "max_steps": 10})
+    assert [stage.steps for stage in trainer.stages] == [5, 1, 4]
+
+
+def test_a_stage_may_say_that_nothing_is_frozen_in_it():
+    frozen = [{"pattern": "^student", "lr_multiplier": 0}]
+    stages = [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5, "parameter_lr_multipliers": []}]
+    trainer = make_trainer(method={"name": "leaf"}, train={"stages": stages, "parameter_lr_multipliers": frozen})
+    assert [[rule.pattern for rule in stage.rules] for stage in trainer.stages] == [
+        ["^student", "^method\\."],
+        ["^method\\."],
+    ]
+
+
+def test_the_papers_stages_have_its_learning_rates():
+    trainer = make_trainer(method={"name": "stella", "form": "paper"}, train={"learning_rate": 1e-4})
+    assert [stage.learning_rate for stage in trainer.stages] == pytest.approx([1e-4, 8e-5, 7e-5])
+
+
+def test_an_overflow_in_the_first_pass_counts_for_the_scale_as_in_a_plain_step(monkeypatch):
+    states = {}
+    for sharpness in ("none", "asam"):
+        trainer = make_trainer(method={"name": "talas", "sharpness": sharpness})
+        trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**4, growth_interval=3)
+        states[sharpness] = [step_of(trainer, overflows=step in (2, 5), monkeypatch=monkeypatch) for step in range(8)]
+    assert states["asam"] == states["none"]
+    assert len({scale for scale, _ in states["none"]}) > 2
+
+
+def step_of(trainer, overflows, monkeypatch):
+    """Make a step, perhaps with a gradient that is inf, and return the scale and how long it has held."""
+    trainer._enter_stage()
+    backward = trainer._backward
+
+    def broken(remember):
+        backward(remember)
+        if overflows:
+            next(p for p in trainer.model.parameters() if p.grad is not None).grad[0] = math.inf
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "_backward", broken)
+        trainer.train_step()
+    return trainer.scaler.get_scale(), trainer.scaler.state_dict()["_growth_tracker"]
+
+
+def test_the_gradient_norm_is_that_of_steps_that_were_made(monkeypatch):
+    trainer = make_trainer(method={"name": "cosine"})
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**4)
+    for step in range(3):
+        step_of(trainer, overflows=step == 1, monkeypatch=monkeypatch)
+    assert trainer.skipped_steps == 1 and math.isfinite(trainer._read_logs()["grad_norm"])
+    step_of(trainer, overflows=True, monkeypatch=monkeypatch)
+    assert "grad_norm" not in trainer._read_logs()

@@ -7,7 +7,9 @@ import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+from tokenizers.normalizers import Lowercase, Sequence
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
@@ -57,6 +59,9 @@ def load_fast_tokenizer(
         raise UserError(
             f"{key}: expected a tokenizer with a padding token, got none in {path!r}; set its pad_token and save it"
         )
+    if _read_json(path, "sentence_bert_config.json", revision, key).get("do_lower_case"):
+        backend = tokenizer.backend_tokenizer
+        backend.normalizer = Sequence([Lowercase(), *([backend.normalizer] if backend.normalizer else [])])
     return tokenizer
 
 
@@ -72,21 +77,26 @@ def resolve_prompt(prompt: str, path: str, revision: str | None, key: str) -> st
     Raises:
         UserError: the file that declares the prompts cannot be read.
     """
+    declared = _read_json(path, "config_sentence_transformers.json", revision, key)
+    own = declared.get("prompts") or {}
+    return own.get(prompt or declared.get("default_prompt_name") or "", prompt) or ""
+
+
+def _read_json(path: str, file: str, revision: str | None, key: str) -> dict[str, Any]:
+    """Read a JSON file of a model; empty where it has no such file."""
     name = resolve_embedding_path(path, key)
     try:
-        file = cached_file(
+        found = cached_file(
             name,
-            "config_sentence_transformers.json",
+            file,
             revision=revision,
             local_files_only=is_local_path(name) or not hub_is_reachable(),
             _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,
         )
-        declared = json.loads(Path(file).read_text(encoding="utf-8")) if file else {}
+        return json.loads(Path(found).read_text(encoding="utf-8")) if found else {}
     except (OSError, ValueError) as error:
-        raise explain_load_error(error, name, key, "config_sentence_transformers.json") from None
-    own = declared.get("prompts") or {}
-    return own.get(prompt or declared.get("default_prompt_name") or "", prompt) or ""
+        raise explain_load_error(error, name, key, file) from None
 
 
 @lru_cache(maxsize=2)

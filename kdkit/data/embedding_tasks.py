@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from kdkit.data.corpora import PYTHON_DOCS
+from kdkit.data.rows import is_data_file
 from kdkit.data.sentences import Sentences, load_sentences
 from kdkit.embedding_config import EmbeddingConfig
 from kdkit.errors import UserError
 from kdkit.method_settings import Task
+from kdkit.paths import resolve_input
 from kdkit.runs import fingerprint
 
 NUM_TOPICS = 10
@@ -69,8 +71,14 @@ def _load(task: Task, cache_path: Path) -> TaskData:
     test = read.take(range(len(read))[: task.max_rows])
     fit = None
     if task.fit_path is not None:
+        if is_data_file(task.path) and resolve_input(task.fit_path) == resolve_input(task.path):
+            raise UserError(
+                f"{key}.fit_path: expected other rows than are tested on, got {task.path!r} again; split it"
+            )
         fit = load_sentences(task.fit_path, cache_path, key=f"{key}.fit_path", **shared)
     elif task.fit_split is not None:
+        if is_data_file(task.path):
+            raise UserError(f"{key}.fit_split: expected a hub data set, got the file {task.path!r}; set fit_path")
         fit = load_sentences(task.path, cache_path, key=f"{key}.fit_split", split=task.fit_split, **hub, **shared)
     for part, which in ((test, "path"), (fit, "fit_path" if task.fit_path else "fit_split")):
         if part is not None:
@@ -103,6 +111,8 @@ def _notes(task: Task, test: Sentences, fit: Sentences | None) -> list[str]:
     """Say what is odd about the rows."""
     if fit is None:
         return []
+    if task.kind == "sts":
+        return [f"{task.name}: nothing is fitted to similarities; {fit.source!r} is not used"]
     notes, known_labels = [], set(fit.labels or [])
     unseen = Counter(label for label in test.labels or [] if label not in known_labels)
     if task.kind == "classification" and unseen:

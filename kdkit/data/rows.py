@@ -35,6 +35,12 @@ def read_rows(
     return rows
 
 
+def is_data_file(path: str) -> bool:
+    """Say whether a path names a file of a known kind that is there."""
+    file = resolve_input(path)
+    return file.is_file() and file.suffix in FILE_SUFFIXES
+
+
 def _is_file(path: str, file: Path, key: str) -> bool:
     """Say whether a path names a file that can be read, rather than a hub data set.
 
@@ -74,13 +80,29 @@ def _read_file(file: Path, key: str) -> Iterator[Row]:
 def _read_csv(stream: Iterable[str], file: Path, key: str) -> Iterator[Row]:
     """Yield the rows of a CSV file, each with all columns."""
     csv.field_size_limit(2**31 - 1)
-    for number, row in enumerate(csv.DictReader(stream), start=1):
+    reader = csv.DictReader(stream, strict=True)  # else an unclosed quote swallows the rest of the file
+    names = reader.fieldnames or []
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise UserError(
+            f"{key}: expected different columns, got {twice[0]!r} twice in {str(file)!r}; rename one of them"
+        )
+    for number, row in enumerate(_csv_rows(reader, file, key), start=1):
         if None in row or None in row.values():
             raise UserError(
                 f"{key}: expected a value for each column, got {'more' if None in row else 'fewer'} in row {number} of "
                 f"{str(file)!r}; quote values that hold commas or line ends"
             )
         yield row
+
+
+def _csv_rows(reader: csv.DictReader, file: Path, key: str) -> Iterator[Row]:
+    """Yield what the reader reads."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise UserError(
+            f"{key}: expected CSV, got {error} by line {reader.line_num} of {str(file)!r}; close its quotes"
+        ) from None
 
 
 def _parse(line: str, number: int, file: Path, key: str) -> Row:

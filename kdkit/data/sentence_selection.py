@@ -51,9 +51,11 @@ def select_sentences(sentences: Sentences, tests: dict[str, list[str]], data: Se
     distinct = list(dict.fromkeys(chain.from_iterable(rows)))
     clean, removed = decontaminate(distinct, tests)
     if len(clean) < MIN_SENTENCES:
+        tested = len(distinct) - len(clean)
+        remedy = f"give more text, or set data.decontaminate=false ({tested} are tested on)" if tested else "give more"
         raise UserError(
             f"data.path: expected at least {MIN_SENTENCES} distinct sentences, got {len(clean)} in "
-            f"{sentences.source!r}, others being tested on; give more text, or set data.decontaminate=false"
+            f"{sentences.source!r}; {remedy}"
         )
     document_of = None
     if data.path == PYTHON_DOCS:
@@ -105,7 +107,7 @@ def _candidate_rows(sentences: Sentences, data: SentencesConfig) -> list[tuple[s
 def _hold_out(texts: list[str], document_of: dict[str, int] | None, data: SentencesConfig, seed: int) -> list[str]:
     """Choose sentences to hold out, whole documents where there are documents, in the order of the texts."""
     generator = np.random.default_rng(seed)
-    count = max(2, min(round(data.evaluation_fraction * len(texts)), data.max_evaluation))
+    count = max(min(3, len(texts) // 2), min(round(data.evaluation_fraction * len(texts)), data.max_evaluation))
     if document_of is None:
         return [texts[i] for i in sorted(generator.permutation(len(texts))[:count])]
     documents = np.array([document_of[text] for text in texts])

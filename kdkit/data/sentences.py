@@ -5,6 +5,7 @@ Whatever the source, the result is rows of one sentence or two, with a label or 
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ def _python_docs(cache_path: Path) -> Sentences:
 
 def _from_rows(rows: list[Row], path: str, key: str, columns: dict[str, str], text_ok: bool) -> Sentences:
     """Pick the columns out of rows."""
-    found = [column for column in rows[0] if column]  # an index that was written along has no name
+    found = [column for column in dict.fromkeys(chain.from_iterable(rows)) if column]  # a written index has no name
     first, second = _text_columns(found, path, key, columns, text_ok)
     label = _column("label", ("label",), found, path, key, columns)
     score = _column("score", SCORE_COLUMNS, found, path, key, columns)

@@ -16,7 +16,7 @@ class WordAttention(nn.Module):
 
     Source: Zhang et al. 2024, arXiv 2406.17328, section 3.2, with two changes: an embedding model has no target
     token, so a token is described by its own embedding alone; and the student's embeddings, too, are divided by
-    their deviation, so that equal words find each other at once where the query starts as the identity.
+    their deviation, so that the scores' size does not depend on the model.
     """
 
     def __init__(self, student_width: int, teacher_width: int):

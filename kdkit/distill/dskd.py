@@ -58,9 +58,7 @@ class DskdMethod(TokenMethod):
         )
         student, teacher = facts.student_width, facts.teacher_width
         self.to_teacher = make_projection(settings.projection, student, teacher)
-        self.to_student = make_projection(settings.projection, teacher, student).requires_grad_(
-            settings.train_student_space
-        )
+        self.to_student = make_projection(settings.projection, teacher, student)
         if link == "word_attention":
             self.link = WordAttention(student, teacher)
         elif link == "state_attention":

@@ -94,10 +94,9 @@ def make_views(
     """
     needs, device = method.needs, next(student.parameters()).device
     first = data.rows[rows]
-    texts = [first]
-    if needs.second:
-        texts.append(first if data.second is None else data.second[rows])
+    partners = data.second[rows] if needs.second and data.second is not None else None
     count = len(rows)
+    texts = [first] + [first if partners is None else partners] * needs.second
     ids = [data.student_tokens[text] for text in np.concatenate(texts)]
     input_ids, attention_mask = (tensor.to(device) for tensor in pad_ids(ids, student.pad_id))
     encoded = student(
@@ -125,6 +124,7 @@ def make_views(
         teacher=answers,
         text_ids=torch.as_tensor(first, device=device),
         second=encoded.pooled[count:] if needs.second else None,
+        second_ids=None if partners is None else torch.as_tensor(partners, device=device),
         teacher_word_embeddings=look_up(teacher_words, [data.teacher_tokens[text] for text in first], device)
         if needs.word_embeddings
         else None,

@@ -48,18 +48,22 @@ class Follower:
         self.wandb = self._open_wandb() if config.train.wandb != "disabled" else None
 
     def start(self, resumed_step: int) -> None:
-        """Forget what an interrupted training logged after its checkpoint; score a student before its first step."""
+        """Forget what an interrupted training logged after its checkpoint, or score a student before its first step."""
         start_peak(self.trainer.student.device)
         self.run.drop_metrics(self.phase, resumed_step if resumed_step else -1)
         if not resumed_step:
             self._score(0)
+        for line in self.run.read_metrics():
+            if line.get("phase") == self.phase:
+                self.mean_cosine = line.get("mean_off_diagonal_cosine", self.mean_cosine)
 
     def __call__(self, step: int, logs: dict[str, float]) -> None:
         """Log what the trainer hands over; score the student where an epoch ends."""
         if logs:
             self._log(step, logs)
-        ends_epoch = step % self.trainer.steps_per_epoch == 0 and self.config.evaluate.every_epoch
-        if ends_epoch or step == self.trainer.total_steps:
+        per_epoch = self.trainer.steps_per_epoch
+        ends_epoch = int(step / per_epoch + 1e-9) > int((step - 1) / per_epoch + 1e-9)
+        if (ends_epoch and self.config.evaluate.every_epoch) or step == self.trainer.total_steps:
             self._score(step)
 
     def finish(self) -> dict[str, Any]:
@@ -84,7 +88,8 @@ class Follower:
 
     def _log(self, step: int, logs: dict[str, float]) -> None:
         """Write a line of metrics and show it; stop at a loss that is not a number."""
-        if not math.isfinite(logs["loss"]) and not self.trainer.scaler.is_enabled():
+        lowers_scale = self.trainer.scaler.is_enabled() and "grad_norm" in logs  # and some step was made meanwhile
+        if not math.isfinite(logs["loss"]) and not lowers_scale:
             raise RuntimeError(
                 f"{self.phase}: the loss is {logs['loss']} at step {step}; lower train.learning_rate, "
                 "or set train.precision=fp32"
@@ -119,7 +124,7 @@ class Follower:
         if self.mean_cosine > COLLAPSE:
             print(
                 f"{self.phase}: warning: different sentences have a mean cosine of {self.mean_cosine:.2f}, the student "
-                "is collapsing; lower method.structure_weight, raise method.task_weight, or check the pooling",
+                "is collapsing; raise method.task_weight, lower train.learning_rate, or check the pooling",
                 flush=True,
             )
         if self.display is not None and scores:

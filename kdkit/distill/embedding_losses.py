@@ -82,24 +82,31 @@ def mse_of_units(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 
 @full_precision
 def info_nce(
-    first: torch.Tensor, second: torch.Tensor, temperature: float, text_ids: torch.Tensor | None = None
+    first: torch.Tensor,
+    second: torch.Tensor,
+    temperature: float,
+    text_ids: torch.Tensor | None = None,
+    second_ids: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Compute how well each vector tells its partner from the other sentences' partners, in nats.
 
-    One direction, first to second. Sentences with the anchor's own text are no negatives. A single sentence has no
-    negatives, its loss is 0.
+    One direction, first to second. No negative is a row with the anchor's own text, and no text that is the anchor's
+    or its partner's. A single sentence has no negatives, its loss is 0.
 
     Args:
         first: b d, one view of each sentence.
         second: b d, another view, or the sentence that belongs to it.
         temperature: of the softmax over cosines.
         text_ids: int64, b: equal for equal texts; None: all differ.
+        second_ids: the same of the partners, in the same numbers; None: they are the same texts.
 
     Source: van den Oord et al. 2018, arXiv:1807.03748, equation 4; SimCSE, arXiv:2104.08821, equation 4.
     """
     logits = unit(first) @ unit(second).mT / temperature
     if text_ids is not None:
         same = text_ids[:, None] == text_ids
+        if second_ids is not None:
+            same |= (second_ids == text_ids[:, None]) | (second_ids == second_ids[:, None])
         same.fill_diagonal_(False)
         logits = logits.masked_fill(same, torch.finfo(logits.dtype).min)
     return (logits.logsumexp(dim=-1) - logits.diagonal()).mean()

@@ -51,7 +51,8 @@ class SentenceMethod(nn.Module):
         terms = self.compare(views)
         if "task" in self.weights:
             temperature = self.settings.task_temperature
-            terms["task"] = info_nce(views.student.pooled, views.second, temperature, views.text_ids)
+            ids = views.text_ids, views.second_ids
+            terms["task"] = info_nce(views.student.pooled, views.second, temperature, *ids)
         return terms
 
     def compare(self, views: Views) -> Terms:
@@ -61,6 +62,10 @@ class SentenceMethod(nn.Module):
     def kept_head(self) -> nn.Linear | None:
         """Return the projection that stays in the student; None: its vectors are used as they are."""
         return None
+
+    def other_heads(self) -> list[nn.Linear]:
+        """Return projections that are saved beside it, for vectors of other widths."""
+        return []
 
 
 class TalasMethod(SentenceMethod):
@@ -122,7 +127,7 @@ class StellaMethod(SentenceMethod):
     Source: Zhang et al. 2024, arXiv 2412.19048, eq. 1-4.
 
     Raises:
-        UserError: a smaller width that is not smaller than the teacher's.
+        UserError: a smaller width beyond the teacher's, where it is a part of the same vector.
     """
 
     def __init__(self, settings: Stella, facts: Facts):
@@ -132,12 +137,13 @@ class StellaMethod(SentenceMethod):
             "ranking": settings.ranking_weight,
         }
         if settings.dimensions:
-            weights |= {f"small_{name}": weights[name] for name in ("similarity", "ranking")}
+            weights |= {f"small_{name}": settings.small_weight * weights[name] for name in ("similarity", "ranking")}
         super().__init__(settings, weights)
-        if wide := [width for width in settings.dimensions if width > facts.teacher_width]:
+        too_wide = [width for width in settings.dimensions if width > facts.teacher_width]
+        if too_wide and not settings.separate_heads:
             raise UserError(
-                f"method.dimensions: expected widths up to the teacher's {facts.teacher_width}, got {wide[0]}; "
-                "leave it out"
+                f"method.dimensions: expected widths up to the teacher's {facts.teacher_width}, got {too_wide[0]}; "
+                "set others, or separate_heads"
             )
         self.head = nn.Linear(facts.student_width, facts.teacher_width, bias=False)
         widths = settings.dimensions if settings.separate_heads else []
@@ -168,6 +174,10 @@ class StellaMethod(SentenceMethod):
     def kept_head(self) -> nn.Linear | None:
         """Return the large head, unless it is thrown away."""
         return self.head if self.settings.keep_head else None
+
+    def other_heads(self) -> list[nn.Linear]:
+        """Return the heads of the smaller widths, unless they are thrown away."""
+        return list(self.small_heads) if self.settings.keep_head else []
 
 
 class CosineMethod(SentenceMethod):
@@ -236,8 +246,13 @@ class SimilarityKLMethod(SentenceMethod):
     def compare(self, views: Views) -> Terms:
         """Return `kl`."""
         settings = self.settings
-        temperatures = settings.teacher_temperature, settings.student_temperature
-        return {"kl": similarity_kl(views.student.pooled, views.teacher.pooled, *temperatures)}
+        loss = similarity_kl(
+            views.student.pooled,
+            views.teacher.pooled,
+            student_temperature=settings.student_temperature,
+            teacher_temperature=settings.teacher_temperature,
+        )
+        return {"kl": loss}
 
 
 class LayerReductionMethod(SentenceMethod):

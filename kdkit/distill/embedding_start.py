@@ -1,5 +1,7 @@
 """The student of an embedding distillation before its first step: cut out of the teacher, built, or loaded."""
 
+from dataclasses import replace
+
 from torch import nn
 from transformers import BertConfig, BertModel, PreTrainedModel, set_seed
 
@@ -18,7 +20,8 @@ def make_student(config: EmbeddingConfig, data: SentenceData, *, attentions: boo
         attentions: use an attention that can be read; its results differ in rounding only.
 
     Returns:
-        The student on the CPU, in fp32, in evaluation mode.
+        The student on the CPU, in fp32, in evaluation mode. It reads sentences without a prompt, whatever the
+        teacher's.
 
     Raises:
         UserError: layers that the model does not have, or a model that cannot be loaded.
@@ -27,25 +30,28 @@ def make_student(config: EmbeddingConfig, data: SentenceData, *, attentions: boo
     if settings.path == BUILD:
         student = _build(config, data)
     else:
-        source = config.teacher if settings.path == REDUCE else settings
-        key = "teacher.path" if settings.path == REDUCE else "student.path"
+        is_cut_out = settings.path == REDUCE
+        source, key = (config.teacher, "teacher.path") if is_cut_out else (settings, "student.path")
         student = load_embedding_model(
             resolve_embedding_path(source.path, key),
             key,
             revision=source.revision,
             trust_remote_code=source.trust_remote_code,
-            pooling=settings.pooling,
-            prompt=config.teacher.prompt if settings.path == REDUCE else "",
+            pooling=config.teacher.pooling if is_cut_out and settings.pooling == "auto" else settings.pooling,
             max_length=config.data.max_length,
         )
+        student.reading = replace(student.reading, prompt="", prompts={}, pool_prompt=True)  # as it is trained
         if student.head is not None:
             print(
                 "student: its own projection (2_Dense) is left out; what it learns are the vectors before it",
                 flush=True,
             )
             student.head = None
-        if settings.path == REDUCE or settings.layers is not None:
-            keep_layers(student.backbone, settings.layers or spread_layers(student.num_layers, settings.num_layers))
+        if is_cut_out or settings.layers is not None:
+            kept = (
+                spread_layers(student.num_layers, settings.num_layers) if settings.layers is None else settings.layers
+            )
+            keep_layers(student.backbone, kept)
     if attentions:
         student.backbone.set_attn_implementation("eager")
     return student

@@ -29,6 +29,7 @@ from kdkit.distill.embedding_views import Facts
 from kdkit.distill.emo import EmoMethod
 from kdkit.distill.projections import start_projection
 from kdkit.embedding_config import EmbeddingConfig
+from kdkit.errors import UserError
 from kdkit.hardware import Hardware
 from kdkit.method_settings import MethodSettings
 from kdkit.runs import Run
@@ -115,6 +116,7 @@ def distill_all(
     methods = {
         str(settings): (settings, build_method(settings, facts)) for settings in (config.method, *config.compare)
     }
+    _check_dimensions(config, facts, [method for _, method in methods.values()])
     needs = [method.needs for _, method in methods.values()]
     num_maps = max(need.attention_layers for need in needs)
     mapped = range(facts.student_layers)[facts.student_layers - num_maps :]
@@ -137,6 +139,13 @@ def distill_all(
             config, run, aligned, teacher, facts, hardware, settings, after_epoch, teacher_words=words, resume=resume
         )
     return entries
+
+
+def _check_dimensions(config: EmbeddingConfig, facts: Facts, methods: list[SentenceMethod]) -> None:
+    """Refuse `evaluate.dimensions` that some student will not have, before it is trained."""
+    width = min(facts.student_width if method.kept_head() is None else facts.teacher_width for method in methods)
+    if too_wide := [number for number in config.evaluate.dimensions if number > width]:
+        raise UserError(f"evaluate.dimensions: expected at most the width {width}, got {too_wide[0]}; leave it out")
 
 
 def teacher_layer(student_layer: int, facts: Facts) -> int:
@@ -188,7 +197,7 @@ def distill_embedding(
         layers = layer_vectors(student, ids, config.evaluate.batch_size)
         start_projections(method, facts, teacher.vectors[: len(ids)], layers, config.seed)
     trainer = EmbeddingTrainer(config, student, method, data, teacher, hardware, teacher_words)
-    checkpoint = run.path / "checkpoints" / f"{file_name(settings)}.pt"
+    checkpoint = run.path / "checkpoints" / f"{settings.folder}.pt"
     if resume and checkpoint.is_file():
         trainer.load(checkpoint)
     follower = Follower(config, run, phase, trainer, data.evaluation, after_epoch)
@@ -196,7 +205,8 @@ def distill_embedding(
     trainer.train(follower, checkpoint)
     entry = follower.finish()
     student.head = method.kept_head()
-    save_embedding_model(student.to("cpu").eval(), student_folder(config, run, settings))
+    folder = student_folder(config, run, settings)
+    save_embedding_model(student.to("cpu").eval(), folder, other_heads=method.other_heads())
     run.write_json("training.json", trainings | {phase: entry})
     checkpoint.unlink(missing_ok=True)
     return entry
@@ -204,9 +214,4 @@ def distill_embedding(
 
 def student_folder(config: EmbeddingConfig, run: Run, settings: MethodSettings) -> Path:
     """Return where a trained student lies: `student/` for the run's method, `compared/NAME/` for the others."""
-    return run.path / "student" if settings == config.method else run.path / "compared" / file_name(settings)
-
-
-def file_name(settings: MethodSettings) -> str:
-    """Return a method's name as a file's."""
-    return settings.name if settings.form == "recommended" else f"{settings.name}-{settings.form}"
+    return run.path / "student" if settings == config.method else run.path / "compared" / settings.folder

@@ -49,16 +49,15 @@ class EmbeddingTrainer:
     """Steps without an update, because a gradient was not a number (fp16: the loss scale was too large)."""
     seconds: float = 0.0
     """Wall time of the steps."""
-    _sums: dict[str, torch.Tensor] = field(default_factory=dict)
-    _summed: int = 0
+    _sums: dict[str, tuple[torch.Tensor, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         train, device = self.config.train, self.hardware.device
         self.model = nn.ModuleDict({"student": self.student, "method": self.method}).to(device)
         self.order = make_order(self.data, train, self.config.seed)
         accumulation = train.gradient_accumulation_steps
-        self.steps_per_epoch = max(1, self.order.batches_per_epoch // accumulation)
-        self.total_steps = train.max_steps or max(1, math.ceil(train.num_train_epochs * self.steps_per_epoch))
+        self.steps_per_epoch = self.order.batches_per_epoch / accumulation
+        self.total_steps = train.max_steps or max(1, math.ceil(train.num_train_epochs * self.steps_per_epoch - 1e-9))
         self.stages = plan_stages(self.config, self.student, self.method, self.total_steps)
         kind = torch.device(device).type
         self.scaler = torch.amp.GradScaler(kind, enabled=self.hardware.precision == "fp16")
@@ -81,9 +80,9 @@ class EmbeddingTrainer:
             self.train_step()
             self.seconds += time.monotonic() - start
             logs = self._read_logs() if self._is_due() else {}
-            if self.step % self.config.train.save_every == 0:
-                self.save(checkpoint)
             on_step(self.step, logs)
+            if self.step % self.config.train.save_every == 0:
+                self.save(checkpoint)  # behind the log: a training that goes on from here has written it
 
     def train_step(self) -> None:
         """Make one optimizer step of all its micro-batches, by one pass or, with SAM, two."""
@@ -97,8 +96,9 @@ class EmbeddingTrainer:
                 return
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.max_grad_norm)
-        self._add("grad_norm", norm)
         is_finite = bool(torch.isfinite(norm))
+        if is_finite:
+            self._add("grad_norm", norm)
         if is_finite or self.scaler.is_enabled():
             self.scaler.step(self.optimizer)  # leaves the step out where the scaler has found an inf
         self.scaler.update()
@@ -111,7 +111,10 @@ class EmbeddingTrainer:
             torch._foreach_div_([parameter.grad for parameter in trained], scale)
         if not all_finite(trained):
             if self.scaler.is_enabled():
-                self.scaler.update(scale * self.scaler.get_backoff_factor())
+                trained[0].grad.fill_(math.inf)  # the scaler finds it, skips the update and lowers its scale as ever
+                self.scaler.unscale_(self.optimizer)
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
             return False
         copies = climb(trained, *sharpness)
         self.optimizer.zero_grad(set_to_none=True)
@@ -132,7 +135,7 @@ class EmbeddingTrainer:
             self.scaler.scale(loss / accumulation).backward()
             if remember:
                 for name, value in (terms | {"": loss}).items():
-                    self._add(f"{name}_loss".lstrip("_"), value.detach() / accumulation)
+                    self._add(f"{name}_loss".lstrip("_"), value.detach(), 1 / accumulation)
 
     def _sharpness(self) -> tuple[str, float, float] | None:
         """Return what the method says of sharpness-aware steps: kind, rho, eta; None: plain ones."""
@@ -173,18 +176,18 @@ class EmbeddingTrainer:
             self.scheduler.step()
         self.skipped_steps += was_skipped
         self.step += 1
-        self._summed += 1
 
-    def _add(self, name: str, value: torch.Tensor) -> None:
-        self._sums[name] = self._sums.get(name, 0.0) + value
+    def _add(self, name: str, value: torch.Tensor, weight: float = 1.0) -> None:
+        total, weights = self._sums.get(name, (0.0, 0.0))
+        self._sums[name] = total + weight * value, weights + weight
 
     def _is_due(self) -> bool:
         return self.step % self.config.train.log_every == 0 or self.step == self.total_steps
 
     def _read_logs(self) -> dict[str, float]:
-        """Return means over the steps since the last call."""
-        logs = {name: float(total) / self._summed for name, total in self._sums.items()}
-        self._sums, self._summed = {}, 0
+        """Return means over the steps since the last call; no `grad_norm` where none of them had a finite one."""
+        logs = {name: float(total) / weights for name, (total, weights) in self._sums.items()}
+        self._sums = {}
         return logs | {"learning_rate": self.scheduler.get_last_lr()[0]}
 
     def save(self, path: Path) -> None:

@@ -39,6 +39,8 @@ class Views:
     """int64, b: equal where two sentences of the batch have the same text."""
     second: torch.Tensor | None = None
     """b d_s, with gradient: the same sentences under other dropout, or each one's partner; the positives of InfoNCE."""
+    second_ids: torch.Tensor | None = None
+    """int64, b: as `text_ids`, of the partners; None where the second views are of the same sentences."""
     student_group: torch.Tensor | None = None
     """int64, b n: group of aligned tokens of each student token, from 0 in every sentence; -1: in none."""
     teacher_group: torch.Tensor | None = None

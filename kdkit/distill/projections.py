@@ -50,8 +50,8 @@ def start_projection(
     teacher_width, student_width = weight.shape
     if how == "identity" and teacher_width != student_width:
         raise UserError(
-            f"method.projection: expected equal widths for 'identity', got {student_width} (student) and "
-            f"{teacher_width} (teacher); choose 'fitted' or 'orthogonal'"
+            f"method.projection: expected equal widths for 'identity', got {student_width} and {teacher_width}; "
+            "choose 'fitted' or 'orthogonal'"
         )
     is_fitted = how in ("auto", "fitted") and teacher_vectors is not None and student_vectors is not None
     if how == "identity" or (how == "auto" and teacher_width == student_width):

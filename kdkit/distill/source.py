@@ -98,6 +98,11 @@ def repair_cache(path: Path, run: Run) -> list[int]:
     if not damaged:
         return []
     store = open_store(path, verify=False)
+    if "config" not in store.header:
+        raise UserError(
+            f"{path}: expected answers of a language model, got {store.header.get('kind', 'others')}; delete the file: "
+            "the next run asks its teacher again"
+        )
     values = store.header["config"]
     config = config_from_values(values | {"cache": values["cache"] | {"enabled": True, "file": str(path)}})
     data, hardware = open_data(build_data(config, run.cache_path)), find_hardware(**values["train"])

@@ -1,5 +1,6 @@
 """The evaluation of an embedding run: which models stand beside the student, and the files that say how they did."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,15 +11,17 @@ from kdkit.data.sentence_data import SentenceData
 from kdkit.data.sentences import Sentences
 from kdkit.distill.embedding_start import make_student
 from kdkit.distill.embedding_train import AfterEpoch, student_folder
-from kdkit.embedding_config import EmbeddingConfig
+from kdkit.embedding_config import REDUCE, EmbeddingConfig
 from kdkit.errors import UserError
 from kdkit.evaluate.embeddings import Candidate, evaluate_embeddings, main_scores
 from kdkit.hardware import Hardware
 from kdkit.hub import hub_is_reachable, is_local_path
 from kdkit.method_settings import MethodSettings, Task
 from kdkit.runs import Run, fingerprint
+from kdkit.teacher.embedding_backbone import context_length
 from kdkit.teacher.embedding_model import EmbeddingModel, encode, load_embedding_model
 from kdkit.teacher.embedding_probe import load_teacher
+from kdkit.teacher.pooling import Reading
 
 TEACHER_TASK = "the teacher's similarities"
 """Name of the task that is made where there is no other."""
@@ -66,8 +69,12 @@ def task_scorer(config: EmbeddingConfig, tasks: list[TaskData], hardware: Hardwa
     """Return what scores a student after an epoch."""
 
     def score(model: EmbeddingModel) -> dict[str, float]:
-        batch_size = config.evaluate.batch_size
-        return main_scores(model, tasks, batch_size=batch_size, autocast_dtype=hardware.autocast_dtype)
+        before, model.reading = model.reading, _reading_of(model, config)
+        try:
+            batch_size = config.evaluate.batch_size
+            return main_scores(model, tasks, batch_size=batch_size, autocast_dtype=hardware.autocast_dtype)
+        finally:
+            model.reading = before
 
     return score
 
@@ -105,6 +112,9 @@ def find_candidates(config: EmbeddingConfig, run: Run, data: SentenceData, hardw
     for settings in (config.method, *config.compare):
         role = "student" if settings == config.method else "compared"
         candidates[str(settings)] = Candidate(role, _load_student(config, run, settings, hardware))
+    for candidate in candidates.values():
+        if candidate.model is not None:
+            candidate.model.reading = _reading_of(candidate.model, config)
     return candidates
 
 
@@ -116,7 +126,10 @@ def _load_student(config: EmbeddingConfig, run: Run, settings: MethodSettings, h
             f"run {run.name!r}: expected a student trained by {settings} in {folder}, got none; train it first: "
             f"python -m kdkit run CONFIG --name {run.name}"
         )
-    model = load_embedding_model(str(folder), "student.path", device=hardware.device, max_length=_length(config))
+    source = config.teacher if config.student.path == REDUCE else config.student
+    model = load_embedding_model(
+        str(folder), "student.path", device=hardware.device, trust_remote_code=source.trust_remote_code
+    )
     return model.requires_grad_(False)
 
 
@@ -127,9 +140,11 @@ def _off_the_shelf(config: EmbeddingConfig, hardware: Hardware) -> Candidate:
         return Candidate("off_the_shelf", None, "not asked for: set evaluate.off_the_shelf")
     if not is_local_path(path) and not hub_is_reachable():
         return Candidate("off_the_shelf", None, f"{path}: no network; give a folder as evaluate.off_the_shelf")
-    model = load_embedding_model(path, "evaluate.off_the_shelf", device=hardware.device, max_length=_length(config))
+    model = load_embedding_model(path, "evaluate.off_the_shelf", device=hardware.device)
     return Candidate("off_the_shelf", model.requires_grad_(False))
 
 
-def _length(config: EmbeddingConfig) -> int:
-    return config.evaluate.max_length or config.data.max_length
+def _reading_of(model: EmbeddingModel, config: EmbeddingConfig) -> Reading:
+    """Return how a model reads the tasks: all of them inputs of the same length, as far as they can."""
+    length = config.evaluate.max_length or config.data.max_length
+    return replace(model.reading, max_length=min(length, context_length(model.backbone)))

@@ -126,7 +126,8 @@ def best_threshold(similarities: np.ndarray, positives: np.ndarray) -> float:
     order, starts, _ = _groups(-similarities)
     found = np.add.reduceat(np.where(positives[order], 1, -1), starts).cumsum()  # gain over calling none related
     levels = similarities[order][starts]
-    edges = np.concatenate([[levels[0] + 1.0], (levels[:-1] + levels[1:]) / 2, [levels[-1] - 1.0]])
+    between = np.maximum((levels[:-1] + levels[1:]) / 2, np.nextafter(levels[1:], np.inf))  # never the lower one itself
+    edges = np.concatenate([[levels[0] + 1.0], between, [levels[-1] - 1.0]])
     return float(edges[np.argmax(np.concatenate([[0], found]))])
 
 

@@ -4,6 +4,7 @@ Written in the older form (`sentence_transformers.models.*`, `pooling_mode_*`), 
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +34,21 @@ vectors = SentenceTransformer(FOLDER).encode(["A sentence.", "Another one."])
 """
 
 
-def save_embedding_model(model: EmbeddingModel, folder: str | Path, extra_card: str = "") -> Path:
+def save_embedding_model(
+    model: EmbeddingModel, folder: str | Path, extra_card: str = "", other_heads: Sequence[torch.nn.Linear] = ()
+) -> Path:
     """Save a model; `SentenceTransformer(folder)` and `load_embedding_model(folder)` give its vectors again.
 
     Args:
         extra_card: Markdown behind the first lines of the model card.
+        other_heads: for vectors of other widths, saved as `2_Dense_WIDTH`; name one in `modules.json` to use it.
     """
     folder, reading = Path(folder), model.reading
     with no_bar():
         model.backbone.save_pretrained(folder)
+    side, model.tokenizer.padding_side = model.tokenizer.padding_side, "right"  # as kdkit pads: positions may count
     model.tokenizer.save_pretrained(folder)
+    model.tokenizer.padding_side = side
     modules = ["Transformer", "Pooling"] + ["Dense"] * (model.head is not None) + ["Normalize"] * reading.normalize
     places = ["" if kind == "Transformer" else f"{number}_{kind}" for number, kind in enumerate(modules)]
     _write_json(
@@ -59,6 +65,8 @@ def save_embedding_model(model: EmbeddingModel, folder: str | Path, extra_card: 
     _write_json(folder / "1_Pooling/config.json", pooling | switches)
     if model.head is not None:
         _save_head(model.head, folder / "2_Dense")
+    for head in other_heads:
+        _save_head(head, folder / f"2_Dense_{head.out_features}")
     if reading.normalize:
         (folder / places[-1]).mkdir(exist_ok=True)
     card = CARD.format(

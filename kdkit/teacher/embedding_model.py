@@ -172,6 +172,11 @@ def load_embedding_model(
             "lower it"
         )
     head = load_head(name, reading.head_folder, key, revision) if reading.head_folder else None
+    if head is not None and head.in_features != backbone.config.hidden_size:
+        raise UserError(
+            f"{key}: expected a head for vectors of width {backbone.config.hidden_size}, got one for "
+            f"{head.in_features}: its own pooling is {reading.own_pooling}; choose another model"
+        )
     model = EmbeddingModel(backbone, tokenizer, reading, head and head.to(dtype))
     return model.to(device).eval()
 
