@@ -169,6 +169,13 @@ def test_neighbours_follow_each_other_and_strangers_come_from_two_documents(embe
         assert Counter(split.labels)["0"] == Counter(split.labels)["1"] > 10
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_two_large_documents_are_not_in_the_same_half(seed):
+    documents = [d for d, size in enumerate((40, 5, 6, 38, 4, 5)) for _ in range(size)]
+    task = embedded_tasks([f"Sentence {i}." for i in range(len(documents))], documents, seed)[0]
+    assert 0.7 < len(task.test) / len(task.fit) < 1.4
+
+
 def test_no_document_is_both_fitted_and_tested_on(embedded):
     used = [{document_of(text) for text in split.texts()} for split in (embedded[0].test, embedded[0].fit)]
     assert not used[0] & used[1] and all(used)

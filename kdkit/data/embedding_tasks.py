@@ -130,7 +130,9 @@ def _notes(task: Task, test: Sentences, fit: Sentences | None) -> list[str]:
 def _neighbours(sentences: list[str], documents: list[int], seed: int) -> TaskData | None:
     """Pairs of neighbours and as many of strangers, half of the documents to fit on, half to test on."""
     places = np.array(documents)
-    order = np.random.default_rng(seed).permutation(np.unique(places))
+    found, sizes = np.unique(places, return_counts=True)
+    drawn = np.random.default_rng(seed).permutation(len(found))
+    order = found[drawn[np.argsort(-sizes[drawn], kind="stable")]]  # by size, so that both halves are about as large
     halves = [_pairs(sentences, places, half, seed) for half in (order[::2], order[1::2])]
     if None in halves:
         return None
