@@ -31,7 +31,8 @@ from kdkit.distill.sparse import renormalise, sparse_forward_kl_, sparse_with_re
 from kdkit.distill.student import make_student
 from kdkit.hardware import find_hardware
 from kdkit.session import open_session
-from kdkit.store import build_store, open_store
+from kdkit.store import open_store
+from kdkit.store_build import build_store
 from kdkit.teacher.asking import CachedTeacher, OnlineTeacher
 from kdkit.teacher.cache import CachedAnswers, window_keys
 from kdkit.teacher.cache_build import AnswerMaker

@@ -174,8 +174,9 @@ def test_token_states_are_added_to_a_cache_of_vectors(place, monkeypatch):
     monkeypatch.setattr(
         embedding_cache, "answer_chunk", lambda *arguments: asked.append(arguments[2]) or answer_chunk(*arguments)
     )
-    place.open(path, tokens=True)
-    assert set(asked) == {"token_states"}
+    place.open(path, tokens=True, layers=LAYERS)
+    assert set(map(tuple, asked)) == {("token_states", "attentions")}
+    assert len(asked) == -(-len(place.texts) // 4), "one pass makes both"
 
 
 def test_the_teacher_is_freed_and_the_memory_reported(place, monkeypatch):

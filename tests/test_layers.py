@@ -16,6 +16,7 @@ LAYERS = [
     {"config", "embedding_config", "hardware", "runs", "hub", "variants"},
     {"records"},
     {"session", "store"},
+    {"store_build"},
     {"data"},
     {"teacher"},
     {"distill"},

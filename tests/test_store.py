@@ -18,7 +18,8 @@ import pytest
 from kdkit import store as store_module
 from kdkit.errors import UserError
 from kdkit.records import Field
-from kdkit.store import build_store, describe_store, find_damage, open_store, repair_store
+from kdkit.store import describe_store, find_damage, open_store
+from kdkit.store_build import build_store, build_stores, repair_store
 
 FIELDS = [Field("ids", "uint16", 8), Field("logprobs", "float16", 8), Field("num_bytes", "int32")]
 HEADER = {"teacher": {"name": "tiny", "revision": "a1"}, "k": 8, "layers": [1, 2]}
@@ -270,6 +271,55 @@ def test_a_build_killed_at_any_point_goes_on_to_the_same_bytes(finished, tmp_pat
         assert same_bytes(build(path), finished)
         assert [file.name for file in path.parent.iterdir()] == ["cache.h5"]
     assert num_killed >= 10
+
+
+def make_both(number: int, names: list[str]) -> dict[str, list[dict[str, np.ndarray]]]:
+    """Make the records of a chunk for two stores, the second one's with a field of their numbers."""
+    made = {"a": make_chunk(number), "b": [{"number": np.array([number], np.int32)} for _ in CHUNKS[number]]}
+    return {name: made[name] for name in names}
+
+
+def plans(folder: Path) -> dict[str, tuple[Path, dict, list[Field]]]:
+    return {"a": (folder / "a.h5", HEADER, FIELDS), "b": (folder / "b.h5", HEADER, [Field("number", "int32")])}
+
+
+def test_stores_built_together_equal_those_built_alone(finished, tmp_path):
+    asked, reported = [], []
+
+    def make(number, names):
+        asked.append((number, names))
+        return make_both(number, names)
+
+    build_stores(plans(tmp_path), CHUNKS, make, lambda done, total: reported.append((done, total)))
+    assert asked == [(number, ["a", "b"]) for number in range(len(CHUNKS))]
+    assert reported == [(number, len(CHUNKS)) for number in range(1, len(CHUNKS) + 1)]
+    assert same_bytes(tmp_path / "a.h5", finished)
+    with open_store(tmp_path / "b.h5") as store:
+        assert [store.read(keys[0])["number"].tolist() for keys in CHUNKS] == [[n] for n in range(len(CHUNKS))]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.h5", "b.h5"]
+
+
+def test_stores_built_together_go_on_where_each_of_them_was(finished, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        build(tmp_path / "a.h5", stop_at(3))
+    asked = []
+
+    def make(number, names):
+        asked.append((number, "".join(names)))
+        if number == 5 and len(asked) < 9:
+            raise KeyboardInterrupt
+        return make_both(number, names)
+
+    with pytest.raises(KeyboardInterrupt):
+        build_stores(plans(tmp_path), CHUNKS, make)
+    assert asked == [(0, "b"), (1, "b"), (2, "b"), (3, "ab"), (4, "ab"), (5, "ab")]
+    asked = [(-1, "")] * 9
+    build_stores(plans(tmp_path), CHUNKS, make)
+    assert asked[9:] == [(5, "ab"), (6, "ab")]
+    assert same_bytes(tmp_path / "a.h5", finished)
+    asked = [(-1, "")] * 9
+    build_stores(plans(tmp_path), CHUNKS, make)
+    assert asked[9:] == []
 
 
 def stop_at(stop: int, made: list[int] | None = None):

@@ -14,7 +14,8 @@ import torch
 from kdkit.config import Config
 from kdkit.data.packing import Windows
 from kdkit.errors import UserError
-from kdkit.store import Record, build_store, repair_store
+from kdkit.records import Record
+from kdkit.store_build import build_store, repair_store
 from kdkit.teacher.answers import DenseAnswers
 from kdkit.teacher.asking import OnlineTeacher
 from kdkit.teacher.batches import WindowCollator

@@ -63,32 +63,38 @@ def ask(
 
 
 def answer_chunk(
-    model: EmbeddingModel, ids: Sequence[np.ndarray], kind: str, layers: tuple[int, ...], batch_size: int
-) -> list[Record]:
-    """Make the records of some texts, in their order.
+    model: EmbeddingModel, ids: Sequence[np.ndarray], kinds: list[str], layers: tuple[int, ...], batch_size: int
+) -> dict[str, list[Record]]:
+    """Make the records of some texts, in their order, of each kind.
 
     Raises:
         UserError: NaN or inf among the answers.
     """
-    records: list[Record] = [{}] * len(ids)
+    records: dict[str, list[Record]] = {kind: [{}] * len(ids) for kind in kinds}
+    asked = layers if ATTENTIONS in kinds else ()
     for rows in batches_by_length(ids, batch_size):
-        asked = layers if kind == ATTENTIONS else ()
-        view = ask(model, [ids[row] for row in rows], tokens=kind == TOKEN_STATES, attention_layers=asked)
-        answers = {EMBEDDING: view.pooled[:, None], TOKEN_STATES: view.token_states, ATTENTIONS: view.attentions}[kind]
-        if not bool(answers.isfinite().all()):
-            raise UserError(
-                f"teacher.path: expected finite {kind}, got NaN or inf; compute it in another precision "
-                "(train.precision=fp32), or choose another teacher"
-            )
-        halves = answers.clamp(-LARGEST_FP16, LARGEST_FP16).half().cpu().numpy()
-        for place, row in enumerate(rows):
-            n = len(ids[row])
-            if kind == ATTENTIONS:
-                values = halves[place, :, :n, :n].transpose(1, 2, 0).reshape(n * n, len(layers))
-            else:
-                values = halves[place, : 1 if kind == EMBEDDING else n]
-            records[row] = {kind: values}
+        view = ask(model, [ids[row] for row in rows], tokens=TOKEN_STATES in kinds, attention_layers=asked)
+        answers = {EMBEDDING: view.pooled[:, None], TOKEN_STATES: view.token_states, ATTENTIONS: view.attentions}
+        for kind in kinds:
+            halves = _to_half(answers[kind], kind)
+            for place, row in enumerate(rows):
+                n = len(ids[row])
+                if kind == ATTENTIONS:
+                    values = halves[place, :, :n, :n].transpose(1, 2, 0).reshape(n * n, len(layers))
+                else:
+                    values = halves[place, : 1 if kind == EMBEDDING else n]
+                records[kind][row] = {kind: values}
     return records
+
+
+def _to_half(answers: torch.Tensor, kind: str) -> np.ndarray:
+    """Bring answers to fp16, on the CPU; refuse what is no number."""
+    if not bool(answers.isfinite().all()):
+        raise UserError(
+            f"teacher.path: expected finite {kind}, got NaN or inf; compute it in another precision "
+            "(train.precision=fp32), or choose another teacher"
+        )
+    return answers.clamp(-LARGEST_FP16, LARGEST_FP16).half().cpu().numpy()
 
 
 def describe_teacher(model: EmbeddingModel) -> dict[str, Any]:

@@ -9,14 +9,14 @@ Every distinct text is a record of `kdkit.store`, found by the hash of the text,
     attentions     m * m rows, k: attention from token to token, mean over the heads, in the layers asked for
 
 All in fp16, which changes cosines of unit vectors by less than 1e-4. Each kind is a file of its own, made when a
-method first needs it.
+method first needs it; one pass of the teacher makes all that are missing.
 """
 
 import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ from kdkit.memory import memory_in_use, read_peak, start_peak
 from kdkit.paths import resolve_input
 from kdkit.records import Field, Record
 from kdkit.runs import Run, fingerprint
-from kdkit.store import Store, build_store, open_store
+from kdkit.store import Store, open_store
+from kdkit.store_build import build_stores
 from kdkit.teacher.embedding_asking import (
     ATTENTIONS,
     EMBEDDING,
@@ -154,7 +155,7 @@ def open_embedding_teacher(
         model = load_teacher(config, hardware, attentions=bool(layers))
         check_tokens(model, data)
         first = [data.teacher_tokens[row] for row in range(min(len(data.texts), config.teacher.batch_size))]
-        answer_chunk(model, first, EMBEDDING, (), config.teacher.batch_size)  # NaN is found before training
+        answer_chunk(model, first, [EMBEDDING], (), config.teacher.batch_size)  # NaN is found before training
         live = LiveTeacher(model, data.teacher_tokens, tokens, layers, config.teacher.batch_size)
         return live, describe_teacher(model) | {"from_cache": False, "seconds": time.perf_counter() - start}
     kinds = [EMBEDDING] + [TOKEN_STATES] * tokens + [ATTENTIONS] * bool(layers)
@@ -247,14 +248,16 @@ def _build(
     keys = sorted(ids, key=lambda key: (-len(ids[key]), key))
     chunks = [keys[start : start + CHUNK_TEXTS] for start in range(0, len(keys), CHUNK_TEXTS)]
 
-    def make_chunk(kind: str, number: int) -> list[Record]:
-        return answer_chunk(model, [ids[key] for key in chunks[number]], kind, layers, config.teacher.batch_size)
+    def make_chunks(number: int, kinds: list[str]) -> dict[str, list[Record]]:
+        return answer_chunk(model, [ids[key] for key in chunks[number]], kinds, layers, config.teacher.batch_size)
 
+    stores = {}
     for kind, (path, header) in plans.items():
-        fields = [Field(kind, "float16", len(layers) if kind == ATTENTIONS else model.width)]
         _check_place(path)
         print(f"teacher: {kind} of {len(keys):,} texts, into {path}", flush=True)
-        build_store(path, header | facts, fields, chunks, partial(make_chunk, kind), _progress(), COMPRESSION)
+        width = len(layers) if kind == ATTENTIONS else model.width
+        stores[kind] = path, header | facts, [Field(kind, "float16", width)]
+    build_stores(stores, chunks, make_chunks, _progress(), COMPRESSION)
     return model.device, read_peak(model.device)
 
 
