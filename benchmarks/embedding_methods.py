@@ -102,7 +102,7 @@ def open_run(name: str, seed: int, steps: int, folder: Path, file: Path) -> tupl
         f"evaluate.tasks={json.dumps(tasks_of(folder))}",
     ]
     slug = re.sub("[^a-zA-Z_]+", "-", name).strip("-")
-    return open_embedding_session("configs/embedding_demo.yaml", settings, f"benchmark-{slug}-{seed}")
+    return open_embedding_session("configs/embedding_demo.yaml", settings, f"{slug}-{seed}", str(file.parent / "runs"))
 
 
 def split_form(name: str) -> tuple[str, str]:
@@ -113,8 +113,6 @@ def split_form(name: str) -> tuple[str, str]:
 
 def train(name: str, seed: int, steps: int, folder: Path, file: Path) -> dict[str, Any]:
     """Train one student and score it on every task."""
-    config, run = open_run(name, seed, steps, folder, file)
-    shutil.rmtree(run.path)  # what an earlier, stopped call left
     config, run = open_run(name, seed, steps, folder, file)
     hardware = find_hardware("cpu")
     data, tasks = prepare_sentences(config, run, None), load_tasks(config, run.cache_path)

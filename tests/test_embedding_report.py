@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 import yaml
@@ -27,9 +28,10 @@ from kdkit.report.embedding_tables import (
     to_bold_html,
     training_table,
 )
-from kdkit.report.embedding_words import cache_words, protocols, verdict, warnings
+from kdkit.report.embedding_words import COSTS, cache_words, protocols, verdict, warnings
 from kdkit.runs import Run, write_text
 
+MEASURED = Path(__file__).resolve().parent.parent / "benchmarks/results/embedding_methods.json"
 HOSTILE = '<script>alert(1)</script> | **x** & "more"'
 TASKS = {"STS-B": ("sts", "Spearman"), "Banking77": ("classification", "accuracy"), "MRPC": ("pairs", "AP")}
 DETAILS = {
@@ -477,3 +479,17 @@ def test_the_markdown_points_at_pictures_that_exist(page):
     names = re.findall(r"\]\((figures/[^)]+)\)", (page.parent / "report.md").read_text())
     assert len(names) == 4
     assert all((page.parent / name).is_file() for name in names)
+
+
+def test_what_a_method_is_known_to_cost_is_said():
+    said = warnings(make_evaluation(), TRAININGS | {"leaf": training_entry(), "emo (paper)": training_entry()})
+    assert len(said) == 2 and all("points below plain cosine in kdkit's own comparison" in words for words in said)
+    assert said[0].startswith("leaf ended 0.4 points") and "compared with each other" in said[0]
+
+
+def test_the_costs_are_those_that_were_measured():
+    rows = {row["method"]: row for row in json.loads(MEASURED.read_text())["table"]}
+    for method, (points, _) in COSTS.items():
+        assert rows["cosine"]["average"] - rows[method]["average"] == pytest.approx(points, abs=0.06)
+    below = {method for method, row in rows.items() if rows["cosine"]["average"] - row["average"] > 0.3}
+    assert below - {"untrained"} <= set(COSTS)

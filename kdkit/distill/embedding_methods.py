@@ -213,7 +213,7 @@ class LeafMethod(SentenceMethod):
 
     Its vectors have the teacher's width and can be compared with the teacher's own: a small model for the queries, the
     large one for the documents. Between equal widths that costs 0.4 points against plain cosine (120 steps, mean of
-    seven tasks and two seeds, benchmarks/embedding_methods.py).
+    seven tasks and three seeds, benchmarks/embedding_methods.py).
 
     Source: arXiv 2509.12539.
     """
@@ -236,7 +236,7 @@ class SimilarityKLMethod(SentenceMethod):
     """KL(teacher || student) between the softmax similarities of every sentence to the others of the batch.
 
     It needs no projection, whatever the widths. It ranks sentence pairs better than plain cosine (STS-B +0.2) and
-    classifies worse (Emotion -2): 0.3 points less on the average (120 steps, two seeds,
+    classifies worse (Emotion -2): 0.3 points less on the average (120 steps, three seeds,
     benchmarks/embedding_methods.py).
     """
 

@@ -111,8 +111,9 @@ def _tables(evaluation: dict[str, Any], trainings: dict[str, Any]) -> dict[str, 
         ),
         "What training took": (
             training_table(trainings),
-            "All trainings start from the same weights and see the same sentences for the same steps. Skipped steps "
-            "had a gradient that was not finite. Collapsed: mean cosine of different sentences above 0.9.",
+            "All trainings start from the same weights and see the same sentences for the same steps. Peak: "
+            "the most memory that the process held meanwhile, scoring included (on a GPU, what torch held). Skipped "
+            "steps had a gradient that was not finite. Collapsed: mean cosine of different sentences above 0.9.",
         ),
         "The tasks": (task_table(evaluation), ""),
         "The models": (

@@ -9,6 +9,21 @@ MADE_HERE = "python-docs"
 FEW_ROWS = 100
 """Fewer rows than these say little: one of them is a percent or more."""
 
+COSTS = {
+    "leaf": (0.4, "it keeps a matrix, so that vectors of student and teacher can be compared with each other"),
+    "similarity_kl": (0.3, "it needs no projection, and tells alike pairs of sentences better"),
+    "simcse": (1.3, "it is what the sentences teach without a teacher"),
+    "talas (paper)": (4.2, "it is there to be compared with its publication"),
+    "talas (seed)": (1.8, "it is there to be compared with its source"),
+    "dskd (seed)": (0.8, "it is there to be compared with its source"),
+    "cdm (seed)": (0.4, "it is there to be compared with its source"),
+    "emo (paper)": (5.3, "it is there to be compared with its publication"),
+    "emo (seed)": (3.5, "it is there to be compared with its source"),
+    "stella (seed)": (0.9, "it is there to be compared with its source"),
+}
+"""Methods that ended more than 0.3 points (three rounded) below plain cosine, by how much, and why one would use them:
+benchmarks/embedding_methods.py, layers 0, 2, 5 of all-MiniLM-L6-v2, 120 steps, mean of seven tasks."""
+
 
 def verdict(evaluation: dict[str, Any]) -> str:
     """Say whether training helped, what is kept of the teacher, and whether something simpler is better."""
@@ -34,6 +49,13 @@ def warnings(evaluation: dict[str, Any], trainings: dict[str, Any]) -> list[str]
             "All tasks are made of held-out sentences of Python's documentation: they compare the models of this run "
             "and are no benchmark. Name data sets in evaluate.tasks to compare with published scores."
         )
+    for name in trainings:
+        if name in COSTS:
+            points, reason = COSTS[name]
+            found.append(
+                f"{name} ended {points} points below plain cosine in kdkit's own comparison "
+                f"(benchmarks/embedding_methods.py); {reason}."
+            )
     few = [f"{name} ({task['rows']})" for name, task in evaluation["tasks"].items() if task["rows"] < FEW_ROWS]
     if few:
         found.append(f"Tasks of fewer than {FEW_ROWS} rows: {', '.join(few)}. Their scores are rough.")
