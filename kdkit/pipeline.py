@@ -173,8 +173,8 @@ def run_notebook(notebook: Path, output: Path, parameters: dict[str, object]) ->
             progress_bar=False,
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
-            # the kernel talks to this machine only; its warning that it does so unencrypted is noise
-            extra_arguments=["--IPKernelApp.log_level=40"],
+            # noise: that it talks unencrypted, to this machine only, and that it was stopped, which it was at its end
+            extra_arguments=["--IPKernelApp.log_level=50"],
         )
     except papermill.PapermillExecutionError as error:
         if error.ename == UserError.__name__:
