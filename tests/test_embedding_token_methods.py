@@ -264,6 +264,12 @@ def test_dskd_anchor_keeps_the_teachers_similarities():
     assert loss < 1e-3
 
 
+def test_dskd_has_no_projector_to_train_between_equal_widths():
+    equal = Facts(8, 8, 3, 6)
+    assert "anchor" not in make("dskd", equal).weights and "anchor" in make("dskd").weights
+    assert "anchor" in make("dskd", equal, projection="random").weights
+
+
 def test_dskd_seed_never_trains_its_projector():
     method = make("dskd", form="seed")
     gradients(method, make_views())

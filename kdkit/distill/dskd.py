@@ -47,8 +47,10 @@ class DskdMethod(TokenMethod):
         compares_tokens = settings.token_weight > 0
         link = settings.token_link if compares_tokens else "none"
         weights = {"sentence": settings.sentence_weight, "token": settings.token_weight}
-        if settings.train_student_space:
-            weights["anchor"] = settings.sentence_weight
+        student, teacher = facts.student_width, facts.teacher_width
+        to_student = make_projection(settings.projection, teacher, student)
+        if settings.train_student_space and any(True for _ in to_student.parameters()):
+            weights["anchor"] = settings.sentence_weight  # nothing is to be trained between equal widths
         super().__init__(
             settings,
             facts,
@@ -56,9 +58,7 @@ class DskdMethod(TokenMethod):
             "offsets" if compares_tokens else None,
             Needs(tokens=compares_tokens, second=settings.task_weight > 0, word_embeddings=link == "word_attention"),
         )
-        student, teacher = facts.student_width, facts.teacher_width
-        self.to_teacher = make_projection(settings.projection, student, teacher)
-        self.to_student = make_projection(settings.projection, teacher, student)
+        self.to_teacher, self.to_student = make_projection(settings.projection, student, teacher), to_student
         if link == "word_attention":
             self.link = WordAttention(student, teacher)
         elif link == "state_attention":
