@@ -244,6 +244,7 @@ def raise_interrupt(*_arguments, **_options):
     [
         ("student.layers=[0,4]", r"student.layers: expected different layers among 0 to 3, got \[0, 4\]"),
         ("student.layers=[1,1]", r"expected different layers among 0 to 3, got \[1, 1\]"),
+        ("student.layers=[]", r"expected different layers among 0 to 3, got \[\]"),
         (
             "method={name: stella, dimensions: [25]}",
             "method.dimensions: expected widths up to the teacher's 24, got 25",
