@@ -16,7 +16,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Distil a large language model into a small one, from five numbered notebooks.\n\n"
+    help="Distil a large language or embedding model into a small one, from numbered notebooks.\n\n"
     "Start with: python -m kdkit doctor, then python -m kdkit run configs/demo.yaml",
 )
 

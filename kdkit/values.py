@@ -36,7 +36,10 @@ def apply_override(values: dict[str, Any], override: str, aliases: dict[str, str
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
-            raise UserError(f"-p: expected a section before the dot, got {override!r}; `{section}` holds a value")
+            raise UserError(
+                f"-p: expected a section before the dot, got {override!r}; `{section}` holds a value: set it whole, "
+                f"-p {section}=..."
+            )
     values[last] = value
 
 

@@ -2,7 +2,9 @@
 
 import json
 import math
+import shutil
 
+import numpy as np
 import pytest
 import torch
 from embedders import cpu, save_teacher, write_sentences
@@ -175,6 +177,19 @@ def test_a_student_reads_no_prompt_neither_in_training_nor_after_it(folder):
     trained = [ids.tolist() for ids in data.student_tokens]
     assert trained == tokenize(student.tokenizer, data.texts, 16)
     assert [len(ids) for ids in data.teacher_tokens][:9] == [min(len(ids) + 2, 16) for ids in trained][:9]
+
+
+def test_a_student_pools_all_that_it_reads_where_its_teacher_leaves_the_prompt_out(folder):
+    shutil.copytree(folder / "teacher", folder / "instructed")
+    settings = json.loads((folder / "instructed/1_Pooling/config.json").read_text())
+    (folder / "instructed/1_Pooling/config.json").write_text(json.dumps(settings | {"include_prompt": False}))
+    prompts = {"prompts": {"query": "the cat sat on a "}, "default_prompt_name": "query"}
+    (folder / "instructed/config_sentence_transformers.json").write_text(json.dumps(prompts))
+    config, run = open_run(folder, "instructed", f"teacher.path={folder / 'instructed'}")
+    student = make_student(config, prepare_sentences(config, run, None))
+    mask = torch.ones(2, 3, dtype=torch.int64)
+    assert torch.equal(student.pooled_tokens(mask), mask)
+    assert np.linalg.norm(encode(student, ["the dog"], 1, normalize=False)) > 0.1
 
 
 def test_a_student_cut_out_of_its_teacher_pools_as_it_is_told_to(folder):

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -326,3 +327,26 @@ def test_the_gradient_norm_is_that_of_steps_that_were_made(monkeypatch):
     assert trainer.skipped_steps == 1 and math.isfinite(trainer._read_logs()["grad_norm"])
     step_of(trainer, overflows=True, monkeypatch=monkeypatch)
     assert "grad_norm" not in trainer._read_logs()
+
+
+def test_the_temperatures_of_similarities_are_those_of_their_models():
+    trainer = make_trainer(
+        method={"name": "similarity_kl", "student_temperature": 0.2, "teacher_temperature": 0.02}, dropout=0.0
+    )
+    student, teacher = torch.randn(4, 16), torch.randn(4, TEACHER_WIDTH)
+    views = SimpleNamespace(student=SimpleNamespace(pooled=student), teacher=SimpleNamespace(pooled=teacher))
+    hidden = ~torch.eye(4, dtype=torch.bool)
+    logits = [
+        torch.cosine_similarity(vectors[:, None], vectors[None], dim=-1)[hidden].view(4, 3) / temperature
+        for vectors, temperature in ((student, 0.2), (teacher, 0.02))
+    ]
+    own, target = (values.log_softmax(-1) for values in logits)
+    expected = (target.exp() * (target - own)).sum(-1).mean()
+    torch.testing.assert_close(trainer.method.compare(views)["kl"], expected)
+
+
+def test_the_source_adds_up_what_smaller_widths_lose_and_the_default_averages_it():
+    small = ("small_similarity", "small_ranking")
+    for form, factor in (("seed", 3), ("paper", 1)):
+        weights = make_trainer(method={"name": "stella", "form": form}).method.weights
+        assert [weights[name] for name in small] == [factor * weights[name[6:]] for name in small]

@@ -32,7 +32,7 @@ def make_student(config: EmbeddingConfig, data: SentenceData, *, attentions: boo
     else:
         is_cut_out = settings.path == REDUCE
         source, key = (config.teacher, "teacher.path") if is_cut_out else (settings, "student.path")
-        student = load_embedding_model(
+        loaded = load_embedding_model(
             resolve_embedding_path(source.path, key),
             key,
             revision=source.revision,
@@ -40,13 +40,13 @@ def make_student(config: EmbeddingConfig, data: SentenceData, *, attentions: boo
             pooling=config.teacher.pooling if is_cut_out and settings.pooling == "auto" else settings.pooling,
             max_length=config.data.max_length,
         )
-        student.reading = replace(student.reading, prompt="", prompts={}, pool_prompt=True)  # as it is trained
-        if student.head is not None:
+        if loaded.head is not None:
             print(
                 "student: its own projection (2_Dense) is left out; what it learns are the vectors before it",
                 flush=True,
             )
-            student.head = None
+        reading = replace(loaded.reading, prompt="", prompts={}, pool_prompt=True)  # as it is trained
+        student = EmbeddingModel(loaded.backbone, loaded.tokenizer, reading).eval()
         if is_cut_out or settings.layers is not None:
             kept = (
                 spread_layers(student.num_layers, settings.num_layers) if settings.layers is None else settings.layers
