@@ -22,25 +22,25 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from benchmarks.measure import versions, write_results
 from benchmarks.peers.distillkit_records import roundtrip
-from kdkit.config import Config
-from kdkit.data.packing import Windows
+from kdkit.config.language import Config
 from kdkit.data.prepare import prepare_data
-from kdkit.distill.divergences import forward_kl
-from kdkit.distill.objective import choose_loss, make_events
-from kdkit.distill.sparse import renormalise, sparse_forward_kl_, sparse_with_rest_
+from kdkit.data.windows import Windows
+from kdkit.distill.choose_loss import choose_loss, make_events
 from kdkit.distill.student import make_student
-from kdkit.hardware import find_hardware
-from kdkit.session import open_session
-from kdkit.store import open_store
-from kdkit.store_build import build_store
-from kdkit.teacher.asking import CachedTeacher, OnlineTeacher
-from kdkit.teacher.cache import CachedAnswers, window_keys
-from kdkit.teacher.cache_build import AnswerMaker
-from kdkit.teacher.chunked import even_chunks
-from kdkit.teacher.events import Tokens
-from kdkit.teacher.heads import last_hidden_state
-from kdkit.teacher.prepare import prepare_teacher
-from kdkit.teacher.scoring import iterate_batches
+from kdkit.losses.chunked.engine import even_chunks
+from kdkit.losses.chunked.events import Tokens
+from kdkit.losses.divergences import forward_kl
+from kdkit.losses.sparse import renormalise, sparse_forward_kl_, sparse_with_rest_
+from kdkit.machine.hardware import find_hardware
+from kdkit.models.heads import last_hidden_state
+from kdkit.runs.session import open_session
+from kdkit.runs.store import open_store
+from kdkit.runs.store_build import build_store
+from kdkit.teachers.cache import CachedAnswers, window_keys
+from kdkit.teachers.cache_build import AnswerMaker
+from kdkit.teachers.online import CachedTeacher, OnlineTeacher
+from kdkit.teachers.prepare import prepare_teacher
+from kdkit.training.scoring import iterate_batches
 
 RESULTS = Path(__file__).parent / "results" / "cache_table.json"
 TOP_K = (8, 16, 32, 64, 128)

@@ -19,9 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure import Problem, measure, measure_divergence, print_row, problem, row, write_results
-from kdkit.distill.chunk_losses import Asked, alone, dense_divergence, sparse_divergence
-from kdkit.distill.divergences import make_measure
-from kdkit.settings import (
+from kdkit.config.losses import (
     AdaptiveKL,
     ForwardKL,
     JensenShannon,
@@ -30,10 +28,12 @@ from kdkit.settings import (
     SkewedReverseKL,
     TotalVariation,
 )
-from kdkit.teacher.answers import DenseAnswers, SparseAnswers
-from kdkit.teacher.chunked import chunked_loss, even_chunks, rows_per_chunk
-from kdkit.teacher.events import Tokens
-from kdkit.teacher.heads import Head
+from kdkit.losses.chunked.blend import Asked, alone, dense_divergence, sparse_divergence
+from kdkit.losses.chunked.engine import chunked_loss, even_chunks, rows_per_chunk
+from kdkit.losses.chunked.events import Tokens
+from kdkit.losses.chunked.head import Head
+from kdkit.losses.chunked.signals import DenseAnswers, SparseAnswers
+from kdkit.losses.divergences import make_measure
 
 DENSE = [
     ForwardKL(),

@@ -25,20 +25,20 @@ import numpy as np
 import torch
 
 from benchmarks.measure import print_table, versions
-from kdkit.data.embedding_tasks import TaskData, load_tasks
-from kdkit.data.sentence_data import SentenceData, prepare_sentences
-from kdkit.distill.embedding_start import make_student
-from kdkit.distill.embedding_train import distill_all
-from kdkit.embedding_config import EmbeddingConfig
-from kdkit.evaluate.embeddings import main_scores
-from kdkit.hardware import find_hardware
-from kdkit.method_settings import method_options
-from kdkit.runs import Run
-from kdkit.session import open_embedding_session
-from kdkit.teacher.embedding_cache import open_embedding_teacher
-from kdkit.teacher.embedding_export import save_embedding_model
-from kdkit.teacher.embedding_model import load_embedding_model
-from kdkit.teacher.embedding_probe import load_teacher, probe_embedding_teacher
+from kdkit.config.embeddings import EmbeddingConfig
+from kdkit.config.methods import method_options
+from kdkit.embeddings.data.prepare import SentenceData, prepare_sentences
+from kdkit.embeddings.data.tasks import TaskData, load_tasks
+from kdkit.embeddings.evaluate.models import main_scores
+from kdkit.embeddings.models.embedder import load_embedding_model
+from kdkit.embeddings.models.export import save_embedding_model
+from kdkit.embeddings.teacher.cache import open_embedding_teacher
+from kdkit.embeddings.teacher.probe import load_teacher, probe_embedding_teacher
+from kdkit.embeddings.training.student import make_student
+from kdkit.embeddings.training.train import distill_all
+from kdkit.machine.hardware import find_hardware
+from kdkit.runs.folder import Run
+from kdkit.runs.session import open_embedding_session
 
 RESULTS = Path(__file__).parent / "results" / "embedding_methods.json"
 SOURCES = {

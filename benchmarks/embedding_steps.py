@@ -17,16 +17,16 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import print_table, versions
-from kdkit.data.sentence_data import prepare_sentences
-from kdkit.distill.embedding_start import make_student
-from kdkit.distill.embedding_train import build_method, teacher_layer
-from kdkit.distill.embedding_trainer import EmbeddingTrainer
-from kdkit.distill.embedding_views import Facts
-from kdkit.embedding_config import embedding_config_from_values
-from kdkit.hardware import find_hardware
-from kdkit.method_settings import method_options
-from kdkit.session import open_embedding_session
-from kdkit.teacher.embedding_cache import open_embedding_teacher
+from kdkit.config.embeddings import embedding_config_from_values
+from kdkit.config.methods import method_options
+from kdkit.embeddings.data.prepare import prepare_sentences
+from kdkit.embeddings.methods.views import Facts
+from kdkit.embeddings.teacher.cache import open_embedding_teacher
+from kdkit.embeddings.training.student import make_student
+from kdkit.embeddings.training.train import build_method, teacher_layer
+from kdkit.embeddings.training.trainer import EmbeddingTrainer
+from kdkit.machine.hardware import find_hardware
+from kdkit.runs.session import open_embedding_session
 
 RESULTS = Path(__file__).parent / "results" / "embedding_steps.json"
 PLAIN = "simcse"

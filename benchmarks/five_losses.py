@@ -17,16 +17,16 @@ from typing import Any
 from transformers import TrainerCallback
 
 from benchmarks.measure import versions, write_results
-from kdkit.config import Config
+from kdkit.config.language import Config
+from kdkit.config.losses import TermWeights
 from kdkit.data.prepare import PreparedData, prepare_data
-from kdkit.distill.source import open_teacher
+from kdkit.distill.open_teacher import open_teacher
 from kdkit.distill.stages import plan_stages
 from kdkit.distill.student import make_student
 from kdkit.distill.train import make_trainer
-from kdkit.hardware import find_hardware
-from kdkit.runs import Run, fingerprint
-from kdkit.session import open_session
-from kdkit.settings import TermWeights
+from kdkit.machine.hardware import find_hardware
+from kdkit.runs.folder import Run, fingerprint
+from kdkit.runs.session import open_session
 
 RESULTS = Path(__file__).parent / "results" / "five_losses.json"
 GOAL = 1.8

@@ -29,13 +29,13 @@ from benchmarks.peers.gkd_problem import (
     make_sequences,
 )
 from benchmarks.step_times import StepTimes
-from kdkit.data.packing import Windows
-from kdkit.distill.objective import EventPair, Objective
+from kdkit.config.losses import ForwardKL
+from kdkit.data.windows import Windows
+from kdkit.distill.objective import Objective
 from kdkit.distill.trainer import DistillationTrainer
-from kdkit.settings import ForwardKL
-from kdkit.teacher.asking import OnlineTeacher
-from kdkit.teacher.batches import WindowCollator
-from kdkit.teacher.events import Tokens
+from kdkit.losses.chunked.events import EventPair, Tokens
+from kdkit.teachers.online import OnlineTeacher
+from kdkit.training.batches import WindowCollator
 
 RESULTS = Path(__file__).parent / "results" / "gkd_throughput.json"
 

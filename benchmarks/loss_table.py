@@ -16,17 +16,17 @@ from typing import Any
 from transformers import AutoModelForCausalLM
 
 from benchmarks.measure import print_table, versions
-from kdkit.config import Config
+from kdkit.config.language import Config
+from kdkit.config.losses import loss_options
 from kdkit.data.prepare import PreparedData, prepare_data
-from kdkit.distill.objective import SAME_TOKENIZER
-from kdkit.distill.source import open_teacher
+from kdkit.distill.choose_loss import SAME_TOKENIZER
+from kdkit.distill.open_teacher import open_teacher
 from kdkit.distill.train import distill, train_baseline
-from kdkit.hardware import Hardware, find_hardware
-from kdkit.runs import Run
-from kdkit.session import open_session
-from kdkit.settings import loss_options
-from kdkit.teacher.prepare import Teacher
-from kdkit.teacher.scoring import score_windows
+from kdkit.machine.hardware import Hardware, find_hardware
+from kdkit.runs.folder import Run
+from kdkit.runs.session import open_session
+from kdkit.teachers.prepare import Teacher
+from kdkit.training.scoring import score_windows
 
 RESULTS = Path(__file__).parent / "results" / "loss_table.json"
 BASELINES = ("baseline", "baseline, one tokenizer")

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from benchmarks.measure import versions, write_results
 from benchmarks.step_times import time_steps
-from kdkit.config import Config
+from kdkit.config.language import Config
 from kdkit.data.prepare import prepare_data
-from kdkit.distill.source import open_teacher
-from kdkit.hardware import find_hardware
-from kdkit.runs import fingerprint
-from kdkit.session import open_session
+from kdkit.distill.open_teacher import open_teacher
+from kdkit.machine.hardware import find_hardware
+from kdkit.runs.folder import fingerprint
+from kdkit.runs.session import open_session
 
 RESULTS = Path(__file__).parent / "results" / "router_times.json"
 NEVER = 10**9

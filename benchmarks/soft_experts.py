@@ -20,8 +20,8 @@ import torch
 from transformers import PreTrainedModel, Qwen3MoeConfig, Qwen3MoeForCausalLM, set_seed
 
 from benchmarks.measure import versions, write_results
-from kdkit.teacher.experts import Experts, all_experts
-from kdkit.teacher.loading import load_causal_lm, no_bar
+from kdkit.models.experts import Experts, all_experts
+from kdkit.models.loading import load_causal_lm, no_bar
 
 RESULTS = Path(__file__).parent / "results" / "soft_experts.json"
 VOCABULARY, LENGTH = 2048, 128

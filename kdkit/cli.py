@@ -81,7 +81,7 @@ def run(
 
     python -m kdkit run configs/embedding_demo.yaml -p method=stella
     """
-    from kdkit.pipeline import RunRequest, run_notebooks
+    from kdkit.workflow.pipeline import RunRequest, run_notebooks
 
     request = RunRequest(config, parameter, name, runs_dir, first, only, resume)
     finished = run_notebooks(request)
@@ -108,7 +108,7 @@ def sweep(
 
     python -m kdkit sweep configs/ablation_router.yaml --only all-experts,knowledge-augmentation --seeds 0
     """
-    from kdkit.sweep import SweepRequest, run_sweep
+    from kdkit.workflow.sweep import SweepRequest, run_sweep
 
     finished = run_sweep(SweepRequest(file, parameter, name, runs_dir, only, seeds))
     print(f"report: {finished.path / 'report.html'}")
@@ -122,7 +122,7 @@ def doctor(
     """Examine versions, GPU, precision, disk and network; exit code 1 if something must be fixed."""
     from pathlib import Path
 
-    from kdkit.doctor import examine, verdict
+    from kdkit.machine.doctor import examine, verdict
 
     findings = examine(Path(runs_dir).resolve())
     for finding in findings:
@@ -150,9 +150,9 @@ def build(
     python -m kdkit run configs/demo.yaml -p cache.enabled=true -p cache.file=answers.h5
     """
     from kdkit.data.prepare import prepare_data
-    from kdkit.distill.source import build_cache
-    from kdkit.hardware import find_hardware
-    from kdkit.session import open_session
+    from kdkit.distill.open_teacher import build_cache
+    from kdkit.machine.hardware import find_hardware
+    from kdkit.runs.session import open_session
 
     # the file is the command's business: it must not make another run of the same settings
     settings, run = open_session(config, parameter, name, runs_dir)
@@ -168,7 +168,7 @@ def verify(file: CacheFile, debug: Debug = False) -> None:
     """Check every byte of a cache; exit code 2 if something is wrong."""
     from pathlib import Path
 
-    from kdkit.distill.source import verify_cache
+    from kdkit.distill.open_teacher import verify_cache
 
     facts = verify_cache(Path(file))
     print(f"{file}: {facts['num_samples']:,} sequences in {facts['num_chunks']} chunks, all as they were written")
@@ -177,8 +177,8 @@ def verify(file: CacheFile, debug: Debug = False) -> None:
 @cache_app.command()
 def info(file: CacheFile, debug: Debug = False) -> None:
     """Say what a cache holds and what it was made from."""
-    from kdkit.store import describe_store
-    from kdkit.values import flatten
+    from kdkit.config.values import flatten
+    from kdkit.runs.store import describe_store
 
     for key, value in flatten(describe_store(file)).items():
         if not key.startswith("header.config."):
@@ -198,9 +198,9 @@ def repair(
     """
     from pathlib import Path
 
-    from kdkit.distill.source import repair_cache
-    from kdkit.runs import default_run_name
-    from kdkit.session import open_side_run
+    from kdkit.distill.open_teacher import repair_cache
+    from kdkit.runs.folder import default_run_name
+    from kdkit.runs.session import open_side_run
 
     name = default_run_name(f"repair-{Path(file).name}", [])  # a file may have a name that a run may not
     damaged = repair_cache(Path(file), open_side_run(name, runs_dir, cache_dir))

@@ -56,7 +56,7 @@ def documents() -> list[str]:
 @pytest.fixture(scope="session")
 def small_pair(documents):
     """Two byte-level tokenizers of different sizes, trained on `documents`: student, teacher."""
-    from kdkit.data.tokenizers import train_tokenizer
+    from kdkit.alignment.tokenizers import train_tokenizer
 
     return train_tokenizer(documents, 300), train_tokenizer(documents[::-1], 400)
 
@@ -64,7 +64,7 @@ def small_pair(documents):
 @pytest.fixture(scope="session")
 def real_tokenizer(test_data):
     """Load a tokenizer of the test data once: `real_tokenizer("gpt2")`."""
-    from kdkit.data.tokenizers import load_tokenizer
+    from kdkit.alignment.tokenizers import load_tokenizer
 
     folders = {folder.name: folder for folder in (*test_data.glob("tokenizers/*"), *test_data.glob("models/*"))}
     return cache(lambda name: load_tokenizer(folders[name]))
@@ -73,6 +73,6 @@ def real_tokenizer(test_data):
 @pytest.fixture(scope="session")
 def real_table(real_tokenizer):
     """Return what `token_bytes` gives for a tokenizer of the test data, computed once."""
-    from kdkit.data.tokenizers import token_bytes
+    from kdkit.alignment.tokenizers import token_bytes
 
     return cache(lambda name: token_bytes(real_tokenizer(name)))

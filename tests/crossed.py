@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kdkit.config import Config
-from kdkit.data.alignment import overlap_vocabularies
+from kdkit.alignment.bytes import overlap_vocabularies
+from kdkit.alignment.tokenizers import end_token_id, token_bytes, train_tokenizer
+from kdkit.config.language import Config
 from kdkit.data.corpora import load_corpus, split_documents
-from kdkit.data.packing import PAD, Windows, pack_windows
 from kdkit.data.prepare import PreparedData
-from kdkit.data.tokenizers import end_token_id, token_bytes, train_tokenizer
+from kdkit.data.windows import PAD, Windows, pack_windows
 
 
 def cross_data(config: Config, folder: Path) -> PreparedData:

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from transformers import BertConfig, BertModel
 
-from kdkit.embedding_config import embedding_config_from_values
-from kdkit.hardware import Hardware
-from kdkit.teacher.embedding_model import EmbeddingModel
-from kdkit.teacher.pooling import Reading
+from kdkit.config.embeddings import embedding_config_from_values
+from kdkit.embeddings.models.embedder import EmbeddingModel
+from kdkit.embeddings.models.pooling import Reading
+from kdkit.machine.hardware import Hardware
 
 WIDTH, TEACHER_WIDTH, VOCABULARY = 16, 24, 60
 
@@ -97,7 +97,7 @@ def save_teacher(folder, *, width=TEACHER_WIDTH, num_layers=4, pooling="mean"):
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    from kdkit.teacher.embedding_export import save_embedding_model
+    from kdkit.embeddings.models.export import save_embedding_model
 
     vocabulary = {token: number for number, token in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
     pieces = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from kdkit.settings import (
+from kdkit.config.losses import (
     AdaptiveKL,
     DivergenceSettings,
     ForwardKL,

@@ -7,17 +7,17 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, Qwen3MoeConfig, Qwen3MoeForCausalLM, set_seed
 
-from kdkit.config import Config
-from kdkit.data.packing import Windows
+from kdkit.config.language import Config
 from kdkit.data.prepare import PreparedData
-from kdkit.distill.routed_teacher import RoutedTeacher
-from kdkit.distill.routing import make_online_teacher
+from kdkit.data.windows import Windows
+from kdkit.distill.route_teacher import make_online_teacher
 from kdkit.distill.stages import plan_stages
-from kdkit.teacher.asking import OnlineTeacher, StudentRows
-from kdkit.teacher.batches import WindowCollator
-from kdkit.teacher.heads import find_head, last_hidden_state
-from kdkit.teacher.prepare import Teacher
-from kdkit.teacher.training import shift_labels
+from kdkit.losses.cross_entropy import shift_labels
+from kdkit.models.heads import find_head, last_hidden_state
+from kdkit.teachers.online import OnlineTeacher, StudentRows
+from kdkit.teachers.prepare import Teacher
+from kdkit.teachers.router.teacher import RoutedTeacher
+from kdkit.training.batches import WindowCollator
 from tests.crossed import cut_unevenly
 from tests.tiny import CPU, make_config, make_data, make_llama
 

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from kdkit import __version__, cli, hub, pipeline
+from kdkit import __version__, cli
 from kdkit.errors import UserError
-from kdkit.hardware import CudaFacts
-from kdkit.session import open_session
+from kdkit.machine import hub
+from kdkit.machine.hardware import CudaFacts
+from kdkit.runs.session import open_session
+from kdkit.workflow import pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
 P100 = CudaFacts(
@@ -33,7 +35,7 @@ def run_command(tmp_path, corpus, monkeypatch):
 
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(pipeline, "run_notebook", refuse)
-    monkeypatch.setattr("kdkit.hardware.read_cuda", CudaFacts)
+    monkeypatch.setattr("kdkit.machine.hardware.read_cuda", CudaFacts)
 
     def run(*settings, options=(), config="configs/smoke.yaml"):
         places = [f"cache_dir={tmp_path}/cache", f"data.path={corpus}", *settings]
@@ -191,7 +193,7 @@ def test_a_hub_data_set_without_network_is_named_with_the_way_out(refused, offli
 
 
 def test_a_gpu_that_torch_has_no_code_for_is_refused_with_the_fix(refused, monkeypatch):
-    monkeypatch.setattr("kdkit.hardware.read_cuda", lambda: P100)
+    monkeypatch.setattr("kdkit.machine.hardware.read_cuda", lambda: P100)
     answer = refused()
     assert "Tesla P100" in answer and "sm_60" in answer and "train.device=cpu" in answer
 

@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,25 +12,34 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = [
     {"errors"},
-    {"memory", "paths", "values", "settings"},
-    {"schema", "training_settings", "method_settings"},
-    {"config", "embedding_config", "hardware", "runs", "hub", "variants"},
-    {"records"},
-    {"session", "store"},
-    {"store_build"},
+    {"config"},
+    {"runs"},
+    {"machine"},
+    {"alignment"},
+    {"losses"},
     {"data"},
-    {"teacher"},
+    {"models"},
+    {"training"},
+    {"teachers"},
     {"distill"},
     {"evaluate"},
-    {"report", "doctor", "deploy", "kaggle"},
-    {"pipeline"},
-    {"sweep"},
+    {"embeddings"},
+    {"report"},
+    {"workflow"},
     {"cli"},
     {"__main__"},
 ]
 """Rooms and modules of the package, bottom to top; those in one set are siblings. A docstring and a
 version are all that `kdkit/__init__.py` holds, so everything may import it."""
 
+WING = ["models", "data", "teacher", "methods", "training", "evaluate"]
+"""Rooms of `kdkit.embeddings`, bottom to top: the wing repeats the plan of the house."""
+
+LIBRARY = ("alignment", "losses")
+"""Rooms that know nothing of runs and stages."""
+BELOW_LIBRARY = ("kdkit.errors", "kdkit.config", "kdkit.machine.hub", "kdkit.alignment", "kdkit.losses")
+
+MAX_FILES_IN_ROOM = 15
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 
@@ -38,7 +48,8 @@ CONSTANT_MAKERS = {"compile", "Path", "Typer", "Option", "Argument", "Field", "B
 DECLARING_CALLS = ("app.add_typer",)
 """Calls that make a constant and touch nothing outside: re.compile, pathlib, typer and pydantic declarations."""
 
-FORBIDDEN_IN_REPORT = ("torch", "transformers", "kdkit.data", "kdkit.teacher", "kdkit.distill", "kdkit.evaluate")
+MODEL_ROOMS = ("losses", "data", "models", "training", "teachers", "distill", "evaluate", "embeddings")
+FORBIDDEN_IN_REPORT = ("torch", "transformers", *(f"kdkit.{name}" for name in MODEL_ROOMS))
 
 
 def module_name(path: Path) -> str:
@@ -70,7 +81,7 @@ def imported_modules(module: str) -> set[str]:
 
 
 def room(module: str) -> str:
-    """Return the first part of a name below the package: kdkit.data.packing -> data."""
+    """Return the first part of a name below the package: kdkit.data.windows -> data."""
     return module.split(".")[1]
 
 
@@ -105,6 +116,44 @@ def test_imports_have_no_cycle():
     graph = {module: imported_modules(module) - {module} for module in MODULES}
     order = list(TopologicalSorter(graph).static_order())
     assert len(order) == len(MODULES)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.count(".") > 2 and room(name) == "embeddings"])
+def test_imports_within_the_embedding_wing_point_down(module):
+    floor = WING.index(module.split(".")[2])
+    inside = {name for name in imported_modules(module) if name.startswith("kdkit.embeddings.")}
+    assert {name for name in inside if WING.index(name.split(".")[2]) > floor} == set()
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "kdkit" and room(name) in LIBRARY])
+def test_the_library_knows_nothing_of_runs(module):
+    assert {name for name in imported_modules(module) if not name.startswith(BELOW_LIBRARY)} == set()
+
+
+def test_no_room_is_crowded():
+    folders = {path.parent for path in MODULES.values()}
+    sizes = {folder.name: len([p for p in folder.glob("*.py") if p.name != "__init__.py"]) for folder in folders}
+    assert {name: size for name, size in sizes.items() if size > MAX_FILES_IN_ROOM} == {}
+
+
+def test_no_name_repeats_its_room():
+    parts = [module.split(".") for module in MODULES]
+    assert [part for part in parts if any(b.startswith(a + "_") for a, b in pairwise(part))] == []
+
+
+def test_the_root_holds_no_loose_module():
+    assert {path.name for path in (ROOT / "kdkit").glob("*.py")} == {
+        "__init__.py",
+        "__main__.py",
+        "cli.py",
+        "errors.py",
+    }
+
+
+def test_the_tests_mirror_the_rooms():
+    rooms = {path.parent.relative_to(ROOT / "kdkit") for path in MODULES.values()}
+    tested = {path.parent.relative_to(ROOT / "tests") for path in (ROOT / "tests").rglob("test_*.py")}
+    assert tested - rooms == set()
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("kdkit.report")])

@@ -12,8 +12,8 @@ import nbformat
 import papermill
 import pytest
 
-from kdkit.config import load_config
-from kdkit.embedding_config import load_embedding_config
+from kdkit.config.embeddings import load_embedding_config
+from kdkit.config.language import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
@@ -177,7 +177,7 @@ def test_the_bootstrap_finds_the_clone_around_it(bootstrap, tmp_path, folder):
 def test_the_bootstrap_finds_a_kaggle_input(bootstrap, tmp_path, folder):
     attached = tmp_path / "input" / folder
     (attached / "kdkit").mkdir(parents=True)
-    (attached / "kdkit" / "config.py").touch()
+    (attached / "kdkit" / "__init__.py").touch()
     (tmp_path / "working").mkdir()
     assert bootstrap(tmp_path / "working", tmp_path / "input") == attached
     assert sys.path[0] == str(attached)

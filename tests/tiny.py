@@ -5,15 +5,15 @@ from pathlib import Path
 
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM, set_seed
 
-from kdkit.config import Config, config_from_values
+from kdkit.config.language import Config, config_from_values
 from kdkit.data.prepare import PreparedData, build_data, open_data
 from kdkit.distill import train
 from kdkit.distill.stages import plan_stages
 from kdkit.distill.student import make_student
-from kdkit.hardware import Hardware
-from kdkit.runs import Run
-from kdkit.teacher.prepare import Teacher
-from kdkit.teacher.training import LanguageModelTrainer
+from kdkit.machine.hardware import Hardware
+from kdkit.runs.folder import Run
+from kdkit.teachers.prepare import Teacher
+from kdkit.training.trainer import LanguageModelTrainer
 
 CPU = Hardware("cpu", "cpu", "fp32", "cpu", "test")
 

@@ -1,1 +1,1 @@
-"""Room 01: corpora, tokenizers, alignment of two tokenizers, packing."""
+"""Documents, cut into windows that both models read."""

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from kdkit.config import DataConfig
+from kdkit.config.language import DataConfig
 from kdkit.errors import UserError
-from kdkit.hub import hub_is_reachable
-from kdkit.paths import resolve_input
-from kdkit.runs import cached_folder, fingerprint, fingerprint_files
+from kdkit.machine.hub import hub_is_reachable
+from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files
+from kdkit.runs.paths import resolve_input
 
 PYTHON_DOCS = "python-docs"
 FILE_SUFFIXES = (".txt", ".jsonl", ".csv", ".parquet")

@@ -13,14 +13,14 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from kdkit.config import BUILD, Config
-from kdkit.data.alignment import VocabularyOverlap, overlap_vocabularies
+from kdkit.alignment.bytes import VocabularyOverlap, overlap_vocabularies
+from kdkit.alignment.tokenizers import end_token_id, load_tokenizer, token_bytes, tokenizers_match, train_tokenizer
+from kdkit.config.language import BUILD, Config
 from kdkit.data.corpora import Corpus, load_corpus, split_documents
-from kdkit.data.packing import PAD, Windows, pack_windows
-from kdkit.data.tokenizers import end_token_id, load_tokenizer, token_bytes, tokenizers_match, train_tokenizer
+from kdkit.data.windows import PAD, Windows, pack_windows
 from kdkit.errors import UserError
-from kdkit.paths import resolve_input
-from kdkit.runs import Run, cached_folder, fingerprint, fingerprint_files, link_folder
+from kdkit.runs.folder import Run, cached_folder, fingerprint, fingerprint_files, link_folder
+from kdkit.runs.paths import resolve_input
 
 FORMAT = 3
 """Raise it when the meaning of the stored arrays changes: old caches are then left alone."""

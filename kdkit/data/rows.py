@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.errors import UserError
-from kdkit.hub import hub_is_reachable
-from kdkit.paths import resolve_input
+from kdkit.machine.hub import hub_is_reachable
+from kdkit.runs.paths import resolve_input
 
 FILE_SUFFIXES = (".txt", ".csv", ".jsonl", ".parquet")
 

@@ -1,1 +1,1 @@
-"""Room 03: divergences, the trainer, the student and its baselines."""
+"""The distillation stage: objective, trainer, stages."""

@@ -4,13 +4,13 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from kdkit.config import Config
+from kdkit.config.language import Config
 from kdkit.data.prepare import PreparedData
 from kdkit.distill.layer_map import map_layers
-from kdkit.distill.layer_parts import active_parts
+from kdkit.distill.layer_terms import active_parts
 from kdkit.distill.student import make_student
-from kdkit.runs import Run
-from kdkit.teacher.prepare import Teacher
+from kdkit.runs.folder import Run
+from kdkit.teachers.prepare import Teacher
 
 
 def plan_layers(config: Config, student: PreTrainedModel, teacher: Teacher) -> list[tuple[int, int]]:

@@ -7,10 +7,22 @@ from dataclasses import dataclass
 
 import torch
 
-from kdkit.config import Config
-from kdkit.data.grouping import group_tokens
+from kdkit.alignment.spans import Spans, chunk_sequences, chunk_spans
+from kdkit.config.losses import (
+    LossSettings,
+    OverlapKL,
+)
+from kdkit.config.teacher import CacheConfig
 from kdkit.data.prepare import PreparedData
-from kdkit.distill.chunk_losses import (
+from kdkit.distill.choose_loss import (
+    check_cached_loss,
+    check_temperature_is_taken,
+    compares_events,
+    divergence_of,
+    make_events,
+)
+from kdkit.distill.span_objective import SpanLoss, make_span_loss
+from kdkit.losses.chunked.blend import (
     Asked,
     TeacherLoss,
     average,
@@ -20,45 +32,12 @@ from kdkit.distill.chunk_losses import (
     span_loss,
     sparse_divergence,
 )
-from kdkit.distill.divergences import make_measure
-from kdkit.distill.span_losses import SpanLoss, make_span_loss
-from kdkit.distill.sparse import check_sparse
-from kdkit.distill.sparse_blend import sparse_blend
-from kdkit.errors import UserError
-from kdkit.settings import (
-    ALM,
-    Auto,
-    CacheConfig,
-    DivergenceSettings,
-    ForwardKL,
-    LossSettings,
-    OverlapKL,
-    ProjectedKL,
-    XTokenPKL,
-)
-from kdkit.teacher.answers import Answers, DenseAnswers
-from kdkit.teacher.batches import IGNORE_INDEX
-from kdkit.teacher.chunked import ChunkLoss, rows_per_chunk
-from kdkit.teacher.events import Common, Events, Grouped, Tokens
-from kdkit.teacher.spans import Spans, chunk_sequences, chunk_spans
-
-SAME_TOKENIZER = ("forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl", "tvd", "adaptive_kl")
-"""Losses that compare token ids, which mean the same only under one tokenizer."""
-
-FEW_SHARED_PREFIXES = 0.3
-"""Share of the student's tokens below which `auto` compares whole spans instead."""
-
-
-@dataclass(frozen=True)
-class EventPair:
-    """The same outcomes, seen from both vocabularies."""
-
-    student: Events
-    teacher: Events
-    size: int
-    """Number of events."""
-    name: str
-    """What the ids of a cache mean."""
+from kdkit.losses.chunked.engine import ChunkLoss, rows_per_chunk
+from kdkit.losses.chunked.events import EventPair, Tokens
+from kdkit.losses.chunked.signals import Answers, DenseAnswers
+from kdkit.losses.chunked.sparse_blend import sparse_blend
+from kdkit.losses.cross_entropy import IGNORE_INDEX
+from kdkit.losses.divergences import make_measure
 
 
 @dataclass(frozen=True)
@@ -192,76 +171,6 @@ class Objective:
         return blend(average(teacher), cross_entropy(*ce))
 
 
-def choose_loss(config: Config, data: PreparedData) -> tuple[LossSettings, str]:
-    """Return the loss and the reason for it; `auto` decides by the tokenizers and what they share.
-
-    Raises:
-        UserError: a loss that compares ids, and two tokenizers.
-    """
-    settings = config.distill.loss
-    if not isinstance(settings, Auto):
-        check_tokenizers(settings, data)
-        return settings, "asked for by distill.loss"
-    if config.cache.enabled and config.cache.mode == "true_token":
-        return ALM(), "the cache holds the log-probabilities of the text's own tokens only"
-    if data.same_tokenizer:
-        return ForwardKL(), "teacher and student share a tokenizer"
-    facts = data.manifest["train"]
-    share = f"{facts['same_prefix_share']:.0%} of the student's tokens start where a teacher token starts"
-    if facts["same_prefix_share"] < FEW_SHARED_PREFIXES:
-        return XTokenPKL(), f"the tokenizers differ, and only {share}, so whole spans are compared"
-    finer = "student" if student_is_finer(data) else "teacher"
-    return ProjectedKL(), f"the tokenizers differ, {share}, and the {finer}'s is the finer one, which gives the events"
-
-
-def check_tokenizers(settings: LossSettings, data: PreparedData) -> None:
-    """Refuse a loss that compares ids of different tokenizers.
-
-    Raises:
-        UserError: it does.
-    """
-    if settings.name in SAME_TOKENIZER and not data.same_tokenizer:
-        sizes = data.overlap.student_size, data.overlap.teacher_size
-        raise UserError(
-            f"distill.loss: expected one tokenizer for {settings.name!r}, got a student with {sizes[0]} entries and a "
-            f"teacher with {sizes[1]}, whose ids mean different tokens; set distill.loss=projected_kl (it takes a "
-            f"divergence: {{name: projected_kl, divergence: {settings.name}}}), overlap_kl, alm, ..."
-        )
-
-
-def divergence_of(settings: LossSettings) -> DivergenceSettings:
-    """Return the divergence that a loss over events uses."""
-    return settings.divergence if isinstance(settings, OverlapKL | ProjectedKL) else settings
-
-
-def student_is_finer(data: PreparedData) -> bool:
-    """Say whether the student cuts the training text into at least as many tokens as the teacher."""
-    return data.manifest["train"]["student_tokens"] >= data.manifest["train"]["teacher_tokens"]
-
-
-def make_events(settings: LossSettings, data: PreparedData, device: torch.device) -> EventPair:
-    """Prepare the outcomes that a divergence compares, with their tables on the student's device."""
-    student_size, teacher_size = data.overlap.student_size, data.overlap.teacher_size
-    if isinstance(settings, OverlapKL):
-        student_ids, teacher_ids = (
-            torch.from_numpy(ids).to(device) for ids in (data.overlap.student_ids, data.overlap.teacher_ids)
-        )
-        return EventPair(Common(student_ids), Common(teacher_ids), len(student_ids), "common tokens")
-    if isinstance(settings, ProjectedKL) and not data.same_tokenizer:
-        pair = data.student_tokenizer, data.teacher_tokenizer
-        if student_is_finer(data):
-            groups = torch.from_numpy(group_tokens(*pair)).to(device)
-            return EventPair(Tokens(), Grouped(groups, student_size), student_size, "student tokens")
-        groups = torch.from_numpy(group_tokens(*pair[::-1])).to(device)
-        return EventPair(Grouped(groups, teacher_size), Tokens(), teacher_size, "teacher tokens")
-    return EventPair(Tokens(), Tokens(), student_size, "tokens")
-
-
-def compares_events(settings: LossSettings) -> bool:
-    """Say whether a loss is a divergence over events, which a cache of events can serve."""
-    return settings.name in SAME_TOKENIZER or isinstance(settings, OverlapKL | ProjectedKL)
-
-
 def make_objective(
     settings: LossSettings,
     data: PreparedData,
@@ -296,38 +205,6 @@ def make_objective(
         return Objective(**shared, student_size=size, span_loss=make_span_loss(settings, data, temperature, device))
     tail = "ghost" if cache is None else "renormalise" if cache.mode == "sampled" else cache.tail
     return Objective(**shared, student_size=size, events=make_events(settings, data, device), tail=tail)
-
-
-def check_temperature_is_taken(settings: LossSettings, temperature: float) -> None:
-    """Refuse a softmax temperature for a loss that has no softmax.
-
-    Raises:
-        UserError: naming the temperature that the loss does take.
-    """
-    if isinstance(settings, ALM) and temperature != 1.0:
-        raise UserError(
-            f"distill.temperature: expected 1 for 'alm', which compares likelihoods of text, got {temperature}; "
-            "set distill.loss={name: alm, likelihood_temperature: ...}"
-        )
-
-
-def check_cached_loss(settings: LossSettings, cache: CacheConfig) -> None:
-    """Refuse a loss that needs more than a cache of this mode holds.
-
-    Raises:
-        UserError: naming what would work.
-    """
-    if isinstance(settings, ALM):
-        if cache.mode != "true_token":
-            raise UserError(f"cache.mode: expected true_token for 'alm', got {cache.mode!r}; set cache.mode=true_token")
-        return
-    if cache.mode == "true_token" or not compares_events(settings):
-        needs = "distributions, not true tokens" if compares_events(settings) else "the teacher's whole row"
-        raise UserError(
-            f"distill.loss: expected a loss that a cache of mode {cache.mode!r} can serve, got {settings.name!r}, "
-            f"which needs {needs}; set cache.enabled=false, or distill.loss=auto"
-        )
-    check_sparse(divergence_of(settings), cache)
 
 
 def _rows_of(spans: Spans, which: torch.Tensor) -> torch.Tensor:

@@ -11,15 +11,16 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
+from kdkit.alignment.tokenizers import end_token_id
+from kdkit.config.training import OnPolicy, ParameterRule
+from kdkit.data.own_text import windows_of_ids
 from kdkit.data.prepare import PreparedData
-from kdkit.data.tokenizers import end_token_id
-from kdkit.data.written import windows_of_ids
-from kdkit.distill.layer_parts import LayerParts
+from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.objective import Objective
 from kdkit.distill.trainer import DistillationTrainer
-from kdkit.settings import OnPolicy, ParameterRule
-from kdkit.teacher.asking import OnlineTeacher
-from kdkit.teacher.batches import IGNORE_INDEX, WindowCollator
+from kdkit.losses.cross_entropy import IGNORE_INDEX
+from kdkit.teachers.online import OnlineTeacher
+from kdkit.training.batches import WindowCollator
 
 
 class OnPolicyTrainer(DistillationTrainer):

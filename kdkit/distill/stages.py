@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from kdkit.config import Config
+from kdkit.config.language import Config
+from kdkit.config.losses import Auto, LossSettings
+from kdkit.config.training import OnPolicy, ParameterRule
 from kdkit.data.prepare import PreparedData
-from kdkit.distill.objective import check_cached_loss, check_temperature_is_taken, check_tokenizers, choose_loss
+from kdkit.distill.choose_loss import check_cached_loss, check_temperature_is_taken, check_tokenizers, choose_loss
 from kdkit.errors import UserError
-from kdkit.settings import Auto, LossSettings, OnPolicy, ParameterRule
 
 
 @dataclass(frozen=True)

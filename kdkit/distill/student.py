@@ -2,12 +2,12 @@
 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, set_seed
 
-from kdkit.config import BUILD, Config
-from kdkit.data.packing import PAD
+from kdkit.alignment.tokenizers import end_token_id, start_token_id
+from kdkit.config.language import BUILD, Config
 from kdkit.data.prepare import PreparedData
-from kdkit.data.tokenizers import end_token_id, start_token_id
-from kdkit.teacher.loading import check_fits, load_causal_lm
-from kdkit.teacher.scratch import initializer_range, spread_embeddings
+from kdkit.data.windows import PAD
+from kdkit.models.loading import check_fits, load_causal_lm
+from kdkit.models.scratch import initializer_range, spread_embeddings
 
 
 def make_student(config: Config, data: PreparedData) -> PreTrainedModel:

@@ -17,30 +17,32 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from kdkit.config import Config
-from kdkit.data.packing import Windows
+from kdkit.config.language import Config
 from kdkit.data.prepare import PreparedData
-from kdkit.distill.layer_parts import LayerParts, make_parts
-from kdkit.distill.objective import compares_events, make_events, make_objective
+from kdkit.data.windows import Windows
+from kdkit.distill.choose_loss import compares_events, make_events
+from kdkit.distill.layer_terms import LayerParts, make_parts
+from kdkit.distill.objective import make_objective
 from kdkit.distill.on_policy import OnPolicyTrainer
-from kdkit.distill.routed_teacher import RoutedTeacher
-from kdkit.distill.router_log import RouterLog
-from kdkit.distill.routing import make_online_teacher
+from kdkit.distill.route_teacher import make_online_teacher
 from kdkit.distill.stages import Stage, curriculum_order, plan_stages, sequences_per_step, stretch
 from kdkit.distill.student import make_student
 from kdkit.distill.trainer import PARTS_FILE, DistillationTrainer
 from kdkit.errors import UserError
-from kdkit.hardware import Hardware
-from kdkit.runs import Run, fingerprint
-from kdkit.teacher.asking import CachedTeacher
-from kdkit.teacher.batches import WindowCollator
-from kdkit.teacher.cache import CachedAnswers
-from kdkit.teacher.difficulty import teacher_entropy, teacher_loss
-from kdkit.teacher.loading import no_bar
-from kdkit.teacher.prepare import Teacher, identify_teacher, prepare_teacher
-from kdkit.teacher.progress import Curve, Progress
-from kdkit.teacher.scoring import score_windows
-from kdkit.teacher.training import LanguageModelTrainer, group_by_rules, last_checkpoint, make_training_arguments
+from kdkit.machine.hardware import Hardware
+from kdkit.models.loading import no_bar
+from kdkit.runs.folder import Run, fingerprint
+from kdkit.teachers.cache import CachedAnswers
+from kdkit.teachers.difficulty import teacher_entropy, teacher_loss
+from kdkit.teachers.online import CachedTeacher
+from kdkit.teachers.prepare import Teacher, identify_teacher, prepare_teacher
+from kdkit.teachers.router.log import RouterLog
+from kdkit.teachers.router.teacher import RoutedTeacher
+from kdkit.training.arguments import last_checkpoint, make_training_arguments
+from kdkit.training.batches import WindowCollator
+from kdkit.training.progress import Curve, Progress
+from kdkit.training.scoring import score_windows
+from kdkit.training.trainer import LanguageModelTrainer, group_by_rules
 
 STUDENT, BASELINE, EQUAL_TIME = "student", "baseline", "baseline_equal_time"
 """Phases of training, which are also the folders of the trained models in the run."""
@@ -154,7 +156,7 @@ def make_trainer(
     shared = {"objective": objective, "parts": parts, "rules": stage.rules, "order": order}
     if cached:
         _check_cache_serves(teacher, stage, data)
-        collator = WindowCollator(data.train, with_teacher=True, cache=teacher)
+        collator = WindowCollator(data.train, with_teacher=True, answers=teacher.read)
         source = CachedTeacher(teacher.store.header.get("temperature", 1.0))
         return DistillationTrainer(student, source, arguments, collator, **shared)
     source = make_online_teacher(config, data, teacher, hardware, stage, student.config.hidden_size)

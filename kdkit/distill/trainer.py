@@ -11,15 +11,16 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
-from kdkit.distill.layer_parts import LayerParts
+from kdkit.config.training import ParameterRule
+from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.objective import Objective
-from kdkit.distill.routed_teacher import RoutedTeacher
-from kdkit.settings import ParameterRule
-from kdkit.teacher.answers import Answers
-from kdkit.teacher.asking import CachedTeacher, OnlineTeacher, StudentRows
-from kdkit.teacher.batches import IGNORE_INDEX, WindowCollator
-from kdkit.teacher.chunked import chunked_loss
-from kdkit.teacher.training import LanguageModelTrainer, count_items, shift_labels
+from kdkit.losses.chunked.engine import chunked_loss
+from kdkit.losses.chunked.signals import Answers
+from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
+from kdkit.teachers.online import CachedTeacher, OnlineTeacher, StudentRows
+from kdkit.teachers.router.teacher import RoutedTeacher
+from kdkit.training.batches import WindowCollator
+from kdkit.training.trainer import LanguageModelTrainer
 
 PARTS_FILE = "projections.pt"
 """In a checkpoint: the student's projections to the teacher's width, and the running means of the balance."""

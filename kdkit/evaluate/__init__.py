@@ -1,1 +1,1 @@
-"""Room 04: language quality, retention and compression."""
+"""Held-out text, retention, cost, significance of differences."""

@@ -1,7 +1,7 @@
 """Attention transfer: whether a student looks at the text where its teacher does.
 
 Letters: b batch, k heads, c most spans of a sequence, n spans. Both sides' attention is pooled over spans, as the
-attention part of the loss has it (`kdkit.distill.layer_losses`), because their tokenizers cut the text differently.
+attention part of the loss has it (`kdkit.losses.layers`), because their tokenizers cut the text differently.
 """
 
 import math
@@ -10,11 +10,11 @@ from contextlib import ExitStack
 import torch
 from transformers import PreTrainedModel
 
-from kdkit.data.packing import Windows
-from kdkit.distill.layer_losses import Layout, lay_out, match_heads, pool_maps
-from kdkit.teacher.heads import last_hidden_state
-from kdkit.teacher.scoring import autocast, iterate_batches
-from kdkit.teacher.taps import Taps
+from kdkit.data.windows import Windows
+from kdkit.losses.layers import Layout, lay_out, match_heads, pool_maps
+from kdkit.models.heads import last_hidden_state
+from kdkit.models.taps import Taps
+from kdkit.training.scoring import autocast, iterate_batches
 
 ATTENTION_WINDOWS = 16
 """Held-out windows that are compared; maps grow with the square of a window, so these are few."""

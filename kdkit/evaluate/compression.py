@@ -6,10 +6,11 @@ import time
 import torch
 from transformers import PreTrainedModel
 
-from kdkit.data.packing import Windows
-from kdkit.memory import memory_in_use, read_peak, start_peak
-from kdkit.teacher.batches import IGNORE_INDEX, Side
-from kdkit.teacher.scoring import autocast, iterate_batches
+from kdkit.data.windows import Windows
+from kdkit.losses.cross_entropy import IGNORE_INDEX
+from kdkit.machine.memory import memory_in_use, read_peak, start_peak
+from kdkit.training.batches import Side
+from kdkit.training.scoring import autocast, iterate_batches
 
 
 def count_parameters(model: PreTrainedModel) -> int:

@@ -4,9 +4,9 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from kdkit.config import Config
-from kdkit.data.packing import Windows
+from kdkit.config.language import Config
 from kdkit.data.prepare import PreparedData
+from kdkit.data.windows import Windows
 from kdkit.distill.layer_plan import plan_layers
 from kdkit.distill.train import BASELINE, EQUAL_TIME, STUDENT
 from kdkit.errors import UserError
@@ -14,13 +14,13 @@ from kdkit.evaluate.attention import ATTENTION_WINDOWS, measure_attention
 from kdkit.evaluate.compression import count_bytes, count_parameters, measure_peak_memory, measure_speed
 from kdkit.evaluate.language import gap_closed, paired_interval
 from kdkit.evaluate.retention import measure_retention
-from kdkit.hardware import Hardware
-from kdkit.runs import Run
-from kdkit.teacher.batches import Side
-from kdkit.teacher.continuations import choose_prompts, continue_prompts
-from kdkit.teacher.loading import load_causal_lm
-from kdkit.teacher.prepare import Teacher
-from kdkit.teacher.scoring import Score, score_windows
+from kdkit.machine.hardware import Hardware
+from kdkit.models.continuations import choose_prompts, continue_prompts
+from kdkit.models.loading import load_causal_lm
+from kdkit.runs.folder import Run
+from kdkit.teachers.prepare import Teacher
+from kdkit.training.batches import Side
+from kdkit.training.scoring import Score, score_windows
 
 
 def evaluate_run(config: Config, run: Run, data: PreparedData, teacher: Teacher, hardware: Hardware) -> dict[str, Any]:

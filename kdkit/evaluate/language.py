@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kdkit.teacher.scoring import Score
+from kdkit.training.scoring import Score
 
 BOOTSTRAP_SAMPLES = 2_000
 

@@ -6,12 +6,13 @@ Letters: a aligned positions, c common tokens.
 import torch
 from transformers import PreTrainedModel
 
-from kdkit.data.packing import Windows
 from kdkit.data.prepare import PreparedData
-from kdkit.distill.divergences import divergence
-from kdkit.teacher.chunked import even_chunks, rows_per_chunk
-from kdkit.teacher.heads import Head, find_head, last_hidden_state
-from kdkit.teacher.scoring import autocast, iterate_batches
+from kdkit.data.windows import Windows
+from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
+from kdkit.losses.chunked.head import Head
+from kdkit.losses.divergences import divergence
+from kdkit.models.heads import find_head, last_hidden_state
+from kdkit.training.scoring import autocast, iterate_batches
 
 
 def measure_retention(

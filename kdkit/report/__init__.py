@@ -1,1 +1,1 @@
-"""Room 05: figures, tables, the page and the model card; reads run folders only, never torch."""
+"""Reports from run folders: tables, pictures, pages; never torch."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from kdkit.runs import Run
+from kdkit.runs.folder import Run
 
 COLOURS = {
     "teacher": "#6b7280",

@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 import yaml
 
-from kdkit.report.expert_explorer import draw_experts
+from kdkit.report.experts import draw_experts
 from kdkit.report.figures import (
     draw_alignment,
     draw_expert_load,
@@ -19,11 +19,11 @@ from kdkit.report.figures import (
     draw_loss_terms,
     draw_quality_against_size,
 )
-from kdkit.report.router_figure import draw_router
+from kdkit.report.router import draw_router
 from kdkit.report.tables import comparison_table, continuations_table, to_html, to_markdown, verdict
-from kdkit.runs import Run, write_text
+from kdkit.runs.folder import Run, write_text
 
-TEMPLATES = Path(__file__).parent
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_report(run: Run) -> Path:

@@ -13,7 +13,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from kdkit.report.tables import Table, to_html, to_markdown
-from kdkit.runs import Run, write_text
+from kdkit.runs.folder import Run, write_text
 
 SEED_COLOURS = ("#0f766e", "#c2410c", "#4f46e5", "#d97706", "#be185d", "#0369a1", "#65a30d", "#7c3aed")
 MISSING = "-"
@@ -42,7 +42,7 @@ def write_sweep_report(folder: Run) -> Path:
         "environment_text": json.dumps(sweep["environment"], indent=1),
     }
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=jinja2.select_autoescape(["html.j2"]),
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,0 +1,53 @@
+"""Which tokens of two vocabularies begin with the same piece of text: the events of projected KL.
+
+The finer of the two tokenizers gives the events: its tokens. A token of the coarser one stands for the
+first token that the finer one cuts its text into. Predictions after the same prefix then speak of the
+same events.
+"""
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from kdkit.alignment.tokenizers import end_token_id, token_bytes
+
+
+def group_tokens(fine_tokenizer: PreTrainedTokenizerFast, coarse_tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
+    """Return the finer token that each token of the coarser vocabulary begins with.
+
+    Returns:
+        int64, one per coarse id: the id of a finer token; the finer vocabulary's size where a token has
+        no text, or none that the finer tokenizer can write. The ends of a document belong together.
+    """
+    fine, coarse = token_bytes(fine_tokenizer), token_bytes(coarse_tokenizer)
+    id_of = {piece: token_id for token_id, piece in enumerate(fine) if piece}
+    firsts = _first_tokens(fine_tokenizer, fine, id_of, coarse)
+    groups = np.array([len(fine) if first is None else first for first in firsts], dtype=np.int64)
+    groups[end_token_id(coarse_tokenizer)] = end_token_id(fine_tokenizer)
+    return groups
+
+
+def _first_tokens(
+    tokenizer: PreTrainedTokenizerFast,
+    table: list[bytes | None],
+    id_of: dict[bytes, int],
+    pieces: list[bytes | None],
+) -> list[int | None]:
+    """Return, for each piece of text, the first token that a tokenizer cuts it into; None for no text.
+
+    A token of the same bytes is itself. Where the tokenizer cannot be asked (half a character) or
+    answers with other text (a normaliser), the longest token that the piece begins with is taken.
+    """
+    firsts: list[int | None] = [id_of.get(piece) if piece else None for piece in pieces]
+    open_pieces = [i for i, piece in enumerate(pieces) if piece and firsts[i] is None]
+    tokenizer.backend_tokenizer.encode_special_tokens = True
+    texts = [pieces[i].decode("utf-8", "replace") for i in open_pieces]
+    encodings = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+    longest = max(map(len, id_of))
+    for i, encoding in zip(open_pieces, encodings, strict=True):
+        piece, first = pieces[i], encoding.ids[0] if encoding.ids else None
+        if first is not None and table[first] and piece.startswith(table[first]):
+            firsts[i] = first
+        else:
+            prefixes = (piece[:length] for length in range(min(len(piece), longest), 0, -1))
+            firsts[i] = next((id_of[prefix] for prefix in prefixes if prefix in id_of), None)
+    return firsts

@@ -1,0 +1,81 @@
+"""Which student and teacher positions of a batch speak of the same text, and how to cut them into chunks.
+
+Letters: b batch, s student tokens, t teacher tokens, a student rows, m teacher rows, c spans. A row is a
+position that predicts a token. A span is the shortest stretch of text that both tokenizers start and
+end together; its first student row and its first teacher row have read the same bytes. With one
+tokenizer every row is a span of its own.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Spans:
+    """The rows of both models, span after span, sequence after sequence; on the CPU."""
+
+    student_rows: torch.Tensor
+    """int64, a: positions in the flattened batch, b s."""
+    teacher_rows: torch.Tensor
+    """int64, m: positions in the flattened batch, b t."""
+    student_starts: torch.Tensor
+    """int64, c + 1: index of each span's first student row; the last one is a."""
+    teacher_starts: torch.Tensor
+    """int64, c + 1: the same for the teacher's rows."""
+    same_token: torch.Tensor
+    """bool, c: the span is one token on both sides, and the same entry of the common vocabulary."""
+    sequence_starts: torch.Tensor
+    """int64, b + 1: index of each sequence's first span."""
+
+    @property
+    def student_lengths(self) -> torch.Tensor:
+        """Student rows of each span, int64, c."""
+        return self.student_starts.diff()
+
+    def first(self, count: int) -> "Spans":
+        """Return the first sequences alone."""
+        ends = self.sequence_starts[: count + 1]
+        last = int(ends[-1])
+        return Spans(
+            self.student_rows[: int(self.student_starts[last])],
+            self.teacher_rows[: int(self.teacher_starts[last])],
+            self.student_starts[: last + 1],
+            self.teacher_starts[: last + 1],
+            self.same_token[:last],
+            ends,
+        )
+
+    def span_of_student_rows(self) -> torch.Tensor:
+        """Return the span of every student row, int64, a."""
+        return torch.repeat_interleave(torch.arange(len(self.student_starts) - 1), self.student_lengths)
+
+    def span_of_teacher_rows(self) -> torch.Tensor:
+        """Return the span of every teacher row, int64, m."""
+        return torch.repeat_interleave(torch.arange(len(self.teacher_starts) - 1), self.teacher_starts.diff())
+
+
+def chunk_spans(spans: Spans, size: int) -> Iterator[slice]:
+    """Cut the student's rows into chunks of whole spans with at most `size` rows of either model.
+
+    A span with more rows than that is a chunk of its own.
+    """
+    student, teacher = spans.student_starts.numpy(), spans.teacher_starts.numpy()
+    start, stop = 0, len(student) - 1
+    while start < stop:
+        end = min(
+            np.searchsorted(student, student[start] + size, side="right"),
+            np.searchsorted(teacher, teacher[start] + size, side="right"),
+        )
+        end = min(max(int(end) - 1, start + 1), stop)
+        yield slice(int(student[start]), int(student[end]))
+        start = end
+
+
+def chunk_sequences(spans: Spans) -> Iterator[slice]:
+    """Cut the student's rows into whole sequences."""
+    bounds = spans.student_starts[spans.sequence_starts].tolist()
+    yield from (slice(a, b) for a, b in pairwise(bounds))

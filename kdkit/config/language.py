@@ -1,0 +1,297 @@
+"""The schema of a configuration: the only place where a setting is declared.
+
+A YAML file holds values that differ from these defaults and nothing else. Unknown keys, wrong types
+and values out of range are refused with the path, the constraint and the value.
+Used by every notebook and command through `load_config`.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from kdkit.config.losses import Auto, LossSettings, TermWeights
+from kdkit.config.reading import apply_overrides, check_values, read_values
+from kdkit.config.teacher import CacheConfig, RouterConfig
+from kdkit.config.training import OptimizationConfig, ParameterRule, StageSettings
+from kdkit.config.types import Count, OpenShare, Positive, Section, Share
+from kdkit.config.values import flatten
+from kdkit.errors import UserError
+
+BUILD = "build"
+"""Value of `teacher.path` and `student.path`: make the model from scratch."""
+
+ALIASES = {
+    "distill.alpha_kd": "distill.kd_ratio",
+    "distill.alpha": "distill.kd_ratio",
+    "router.router_lr": "router.learning_rate",
+    "train.batch_size": "train.per_device_train_batch_size",
+    "train.num_epochs": "train.num_train_epochs",
+    "train.gradient_accumulation": "train.gradient_accumulation_steps",
+    "data.max_seq_length": "data.max_length",
+    "data.dataset_subset_size": "data.subset_size",
+}
+"""Names that the source documents and other toolkits use, and the key that each one means."""
+
+
+def _require_divides(path: str, hidden_size: int, num_heads: int) -> None:
+    """Refuse heads that do not fill the width, or that rotary positions cannot halve."""
+    if hidden_size % num_heads or (hidden_size // num_heads) % 2:
+        raise UserError(
+            f"{path}.num_heads: expected hidden_size / num_heads to be an even whole number, got "
+            f"{hidden_size} / {num_heads}; choose another number of heads"
+        )
+
+
+class DataConfig(Section):
+    """What the models read, and how it is cut into sequences."""
+
+    path: str = "python-docs"
+    """`python-docs`, a .txt/.jsonl/.csv/.parquet file or folder of them, or a hub data set's name."""
+    name: str | None = None
+    """Configuration of a hub data set, such as `wikitext-2-raw-v1`."""
+    split: str = "train"
+    """Split of a hub data set to read; evaluation documents are held out of it."""
+    text_column: str = "text"
+    """Column that holds the text in .jsonl, .csv, .parquet and hub data."""
+    document_separator: Annotated[str, Field(min_length=1)] | None = None
+    """Text between documents of a .txt file; null: `<|endoftext|>` where it occurs, else paragraphs."""
+    subset_size: Count | None = None
+    """Documents to read at most; null: all. Hub data sets are streamed when it is set."""
+    evaluation_fraction: OpenShare = 0.05
+    """Share of the documents that is held out for evaluation."""
+    max_length: Annotated[int, Field(ge=8)] = 512
+    """Tokens of a student sequence, the start token included."""
+
+
+class BuildTeacherConfig(Section):
+    """A Qwen3-MoE teacher trained from scratch on the corpus (`teacher.path: build`)."""
+
+    vocab_size: Annotated[int, Field(ge=260)] = 2048
+    """Entries of its own BPE tokenizer, the 256 bytes and the special tokens included."""
+    hidden_size: Count = 128
+    """Width of the residual stream."""
+    num_layers: Count = 4
+    """Transformer layers; every one is a mixture of experts."""
+    num_heads: Count = 4
+    """Attention heads; must divide `hidden_size`."""
+    num_experts: Count = 8
+    """Experts per layer."""
+    num_experts_per_tok: Count = 2
+    """Experts that each token is sent to."""
+    moe_intermediate_size: Count = 128
+    """Width of one expert."""
+    max_steps: Count = 600
+    """Optimizer steps of its training."""
+    batch_size: Count = 16
+    """Sequences a step."""
+    learning_rate: Positive = 2.0e-3
+    """Peak learning rate (AdamW, 5 % warm-up, cosine)."""
+
+    @model_validator(mode="after")
+    def _shapes(self) -> "BuildTeacherConfig":
+        _require_divides("teacher.build", self.hidden_size, self.num_heads)
+        if self.num_experts_per_tok > self.num_experts:
+            raise UserError(
+                f"teacher.build.num_experts_per_tok: expected at most num_experts = {self.num_experts}, "
+                f"got {self.num_experts_per_tok}; lower it or add experts"
+            )
+        return self
+
+
+class TeacherConfig(Section):
+    """The large model."""
+
+    path: str = BUILD
+    """Hub name or folder of a causal LM, or `build` for one trained here on the corpus."""
+    revision: str | None = None
+    """Hub revision; pin it for results that others can repeat."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model; leave it off unless you have read that code."""
+    max_length: Count | None = None
+    """Longest teacher sequence in tokens; null: twice `data.max_length` (the tokenizers differ)."""
+    others: list[str] = Field(default_factory=list)
+    """More teachers with the same tokenizer, by hub name or folder, that the router weighs against `path`."""
+    top_k: Count = 8
+    """Tokens whose summed probability the probe reports as `mass covered by top-k`."""
+    build: BuildTeacherConfig = BuildTeacherConfig()
+    """Read when `path` is `build`."""
+
+
+class BuildStudentConfig(Section):
+    """A small Llama from random weights (`student.path: build`)."""
+
+    tokenizer: Literal["own", "teacher"] = "own"
+    """`own`: a BPE of `vocab_size` entries trained on the corpus; `teacher`: the teacher's."""
+    vocab_size: Annotated[int, Field(ge=260)] = 1024
+    """Entries of its own tokenizer."""
+    hidden_size: Count = 64
+    """Width of the residual stream."""
+    num_layers: Count = 3
+    """Transformer layers."""
+    num_heads: Count = 4
+    """Attention heads; must divide `hidden_size`."""
+    intermediate_size: Count = 192
+    """Width of the feed-forward layer."""
+
+    @model_validator(mode="after")
+    def _shapes(self) -> "BuildStudentConfig":
+        _require_divides("student.build", self.hidden_size, self.num_heads)
+        return self
+
+
+class StudentConfig(Section):
+    """The small model."""
+
+    path: str = BUILD
+    """Hub name or folder of a causal LM to start from, or `build` for a new one."""
+    revision: str | None = None
+    """Hub revision."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model."""
+    build: BuildStudentConfig = BuildStudentConfig()
+    """Read when `path` is `build`."""
+
+
+class DistillConfig(Section):
+    """What the student learns from the teacher: `loss = (1 - kd_ratio) * ce + kd_ratio * kd`."""
+
+    loss: LossSettings = Auto()
+    """With one tokenizer: forward_kl, reverse_kl, jsd, skewed_forward_kl, skewed_reverse_kl, tvd, adaptive_kl.
+    With any two: overlap_kl, projected_kl, xtoken_p_kl, xtoken_h_kl, alm, gold, uld, cdm. `auto` picks.
+    Options: kdkit/config/losses.py."""
+    kd_ratio: Share = 0.5
+    """Weight of the teacher's signal; `1 - kd_ratio` is the weight of cross-entropy. Tokens at which the
+    teacher cannot be asked (other tokenizer) keep their whole cross-entropy. Alias: `alpha_kd`."""
+    temperature: Positive = 1.0
+    """Softmax temperature of both models in the kd term, which is multiplied by its square."""
+    weights: TermWeights = TermWeights()
+    """Weights of the teacher's signal in its parts: `kd = logits * loss + feature * ... + contrastive * ...`."""
+    balance: bool = False
+    """Scale every part but the logits to the size of cross-entropy, by running means of both."""
+    layer_map: str | dict[str, Any] = "auto"
+    """`{teacher layer: student layer}`, or such a map per teacher by its path, or a .json file with either;
+    `auto`: proportional, first to first and last to last."""
+    attention_heads: Literal["mean", "mapped"] = "mean"
+    """Compare attention maps averaged over heads, or head by head (proportional)."""
+    contrastive_temperature: Positive = 0.1
+    """Temperature of the contrastive part."""
+    equal_time_baseline: bool = True
+    """Also train the baseline for the student's wall time (more steps, no teacher)."""
+
+
+class TrainConfig(OptimizationConfig):
+    """How the student and its baselines are trained."""
+
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    evaluate_every: Count | None = None
+    """Optimizer steps between points of the learning curve; null: a fifth of the training."""
+    parameter_lr_multipliers: list[ParameterRule] = Field(default_factory=list)
+    """Rules `{pattern, lr_multiplier}`, tried in order; parameters that none matches keep the learning rate."""
+    stages: list[StageSettings] = Field(default_factory=list)
+    """Stages trained one after the other; empty: one stage with the settings above."""
+    curriculum: Literal["none", "teacher_loss", "teacher_entropy"] = "none"
+    """Order of the training sequences, easy to hard for the teacher, in every epoch; `none`: shuffled."""
+
+    @model_validator(mode="after")
+    def _names(self) -> "TrainConfig":
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UserError(
+                f"train.stages: expected a name of its own for every stage, got {twice!r} twice; rename one"
+            )
+        return self
+
+
+class EvaluateConfig(Section):
+    """What notebook 04 measures."""
+
+    batch_size: Count = 8
+    """Sequences in a batch."""
+    max_sequences: Count | None = None
+    """Evaluation sequences to score at most; null: all."""
+    curve_sequences: Count = 64
+    """Evaluation sequences behind each point of a learning curve."""
+    top_k: Count = 5
+    """Size of the top-k sets whose overlap with the teacher's is reported."""
+    num_prompts: Count = 4
+    """Held-out openings that every model continues."""
+    prompt_length: Count = 24
+    """Words of an opening."""
+    max_new_tokens: Count = 48
+    """Tokens of a continuation."""
+    generation_temperature: Positive = 0.8
+    """Sampling temperature of continuations."""
+
+
+class ReportConfig(Section):
+    """What notebook 05 writes."""
+
+    title: str = ""
+    """Heading of the page; empty: the run's name."""
+    num_examples: Count = 4
+    """Continuations shown side by side."""
+
+
+class Config(Section):
+    """A whole configuration; frozen, and complete once loaded."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of weights, data order, splits and sampling."""
+    cache_dir: str = ".cache"
+    """Folder of prepared data and built teachers, shared by runs; relative to the project."""
+    data: DataConfig = DataConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    student: StudentConfig = StudentConfig()
+    distill: DistillConfig = DistillConfig()
+    cache: CacheConfig = CacheConfig()
+    router: RouterConfig = RouterConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    report: ReportConfig = ReportConfig()
+
+    @model_validator(mode="after")
+    def _router(self) -> "Config":
+        self.router.check(self.teacher.others, self.cache.enabled)
+        return self
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """Load a YAML file, apply `section.key=value` overrides, and check everything.
+
+    Args:
+        path: a YAML file that holds values differing from the defaults.
+        overrides: such as `["distill.temperature=2", "teacher.path=models/big"]`; values are YAML.
+
+    Raises:
+        UserError: no such file, not YAML, unknown key, wrong type, value out of range.
+    """
+    return config_from_values(apply_overrides(Config, read_values(path), overrides or [], ALIASES))
+
+
+def config_from_values(values: dict[str, Any]) -> Config:
+    """Check nested values against the schema.
+
+    Raises:
+        UserError: unknown key, wrong type, value out of range.
+    """
+    return check_values(Config, values, ALIASES)
+
+
+def dump_config(config: Config) -> str:
+    """Render every setting, defaults included, as YAML."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+
+
+def describe_difference(old: Config, new: Config) -> str:
+    """Name the settings in which two configurations differ, as `key: old -> new`; empty if none."""
+    before, after = flatten(old.model_dump()), flatten(new.model_dump())
+    return ", ".join(
+        f"{key}: {json.dumps(before[key])} -> {json.dumps(after[key])}"
+        for key in after
+        if before.get(key) != after[key]
+    )

@@ -1,0 +1,97 @@
+"""Reading a configuration file and checking it against a schema; what a user reads where it does not fit."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import ValidationError
+
+from kdkit.config.losses import loss_options
+from kdkit.config.types import Section
+from kdkit.config.values import apply_override, flatten, resolve_aliases, suggest_key
+from kdkit.errors import UserError
+
+Schema = TypeVar("Schema", bound=Section)
+
+CHOSEN_BY_NAME = ("loss", "divergence", "method")
+"""Settings that are a name with options: pydantic puts the name between the key and the option."""
+
+
+def read_values(path: str | Path) -> dict[str, Any]:
+    """Read the nested values of a YAML file.
+
+    Raises:
+        UserError: no such file, not YAML, or no sections in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
+        has = f"{path.parent} has {', '.join(near)}" if near else f"there is no YAML file in {path.parent}"
+        raise UserError(f"config: expected a YAML file, got {str(path)!r}, which does not exist; {has}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"config: expected YAML in {str(path)!r}, got: {reason}; correct the file") from None
+    if not isinstance(values, dict):
+        raise UserError(
+            f"config: expected sections such as `train:` in {str(path)!r}, got {type(values).__name__}; "
+            "see configs/demo.yaml"
+        )
+    return values
+
+
+def apply_overrides(
+    schema: type[Section], values: dict[str, Any], overrides: list[str], aliases: dict[str, str]
+) -> dict[str, Any]:
+    """Return the values of a file with `section.key=value` items applied to them."""
+    fields = schema.model_fields.items()
+    sections = [name for name, f in fields if isinstance(f.annotation, type) and issubclass(f.annotation, Section)]
+    # a section whose keys are all commented out reads as null
+    values = values | {name: {} for name in sections if name in values and values[name] is None}
+    values = resolve_aliases(values, aliases)
+    for override in overrides:
+        apply_override(values, override, aliases)
+    return values
+
+
+def check_values(
+    schema: type[Schema], values: dict[str, Any], aliases: dict[str, str], options: dict[str, list[str]] | None = None
+) -> Schema:
+    """Check nested values against a schema.
+
+    Args:
+        options: of everything that is chosen by name, for messages; None: those of the losses.
+
+    Raises:
+        UserError: unknown key, wrong type, value out of range.
+    """
+    try:
+        return schema.model_validate(resolve_aliases(values, aliases))
+    except ValidationError as error:
+        known = [*flatten(schema().model_dump()), *schema.model_fields, *aliases]
+        raise UserError(_describe(error, known, loss_options() if options is None else options)) from None
+
+
+def _describe(error: ValidationError, known: list[str], options: dict[str, list[str]]) -> str:
+    """Turn the first problem that pydantic found into one line a user can act on."""
+    first = error.errors()[0]
+    loc = [str(part) for part in first["loc"]]
+    # pydantic names the chosen loss between the key and its option: distill.loss.jsd.skew
+    chosen = [part for part, before in zip(loc[1:], loc, strict=False) if before in CHOSEN_BY_NAME]
+    path = ".".join(part for i, part in enumerate(loc) if not (i and loc[i - 1] in CHOSEN_BY_NAME))
+    value, expected = first["input"], ""
+    if first["type"] == "extra_forbidden":
+        if chosen and chosen[-1] in options:
+            takes = ", ".join(options[chosen[-1]]) or "no option"
+            return f"{path}: expected an option that {chosen[-1]!r} takes ({takes}), got {loc[-1]!r}; leave it out"
+        return f"{path}: expected a known key, got {path!r}; {suggest_key(path, known)}"
+    if isinstance(error_in_validator := first.get("ctx", {}).get("error"), UserError):
+        return str(error_in_validator)
+    if first["type"] == "union_tag_invalid":
+        value, expected = first["ctx"]["tag"], first["ctx"]["expected_tags"]
+    elif first["type"] == "union_tag_not_found":
+        expected = "a name, or {name: ..., options}"
+    constraint = expected or first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    more = f" ({len(error.errors()) - 1} more problem(s) after this one)" if len(error.errors()) > 1 else ""
+    return f"{path}: expected {constraint}, got {value!r} ({type(value).__name__}); correct the value{more}"

@@ -1,0 +1,108 @@
+"""Settings that every training has, whatever is trained."""
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from kdkit.config.losses import LossSettings
+from kdkit.config.types import Count, Number, Positive, Section, Share
+from kdkit.errors import UserError
+
+
+class OptimizationConfig(Section):
+    """Device, precision, optimizer, schedule and logging of a training."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a GPU that works, else the CPU."""
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """`auto` decides by the device; the reason is printed."""
+    per_device_train_batch_size: Count = 4
+    """Sequences in a micro-batch. Alias: `batch_size`."""
+    gradient_accumulation_steps: Count = 8
+    """Micro-batches in an optimizer step."""
+    learning_rate: Positive = 5.0e-5
+    """Peak learning rate of AdamW, reached after the warm-up, then cosine to 0."""
+    weight_decay: Annotated[Number, Field(ge=0.0)] = 0.01
+    """AdamW weight decay; none on biases and norms."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 20
+    """Optimizer steps of linear warm-up."""
+    num_train_epochs: Positive = 3.0
+    """Passes over the training sequences; `max_steps` overrides it. Alias: `num_epochs`."""
+    max_steps: Count | None = None
+    """Optimizer steps; null: by `num_train_epochs`."""
+    max_grad_norm: Positive = 1.0
+    """Gradients are clipped to this norm after unscaling."""
+    log_every: Count = 20
+    """Optimizer steps between lines of metrics.jsonl and progress lines."""
+    save_every: Count = 500
+    """Optimizer steps between checkpoints; the last one is kept."""
+    wandb: Literal["disabled", "offline", "online"] = "disabled"
+    """Also log to Weights & Biases; metrics.jsonl is written in any case."""
+    wandb_project: str = "kdkit"
+    """Project that Weights & Biases files the run under."""
+
+
+class ParameterRule(Section):
+    """What happens to the parameters whose name a pattern matches."""
+
+    pattern: str
+    """Regular expression, searched in the parameter's name; the first rule that matches counts."""
+    lr_multiplier: Annotated[Number, Field(ge=0.0)]
+    """Factor of the learning rate; 0 freezes the parameter."""
+
+    @model_validator(mode="after")
+    def _compiles(self) -> "ParameterRule":
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise UserError(
+                f"parameter_lr_multipliers: expected a regular expression, got {self.pattern!r} ({error}); correct it"
+            ) from None
+        return self
+
+
+class OnPolicy(Section):
+    """The student writes, the teacher judges (generalised knowledge distillation)."""
+
+    prompt_length: Count = 16
+    """Student tokens of a training sequence that are given as the prompt."""
+    max_new_tokens: Count = 48
+    """Student tokens written after it."""
+    generation_temperature: Positive = 1.0
+    """Sampling temperature of the student."""
+    share: Annotated[Number, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the micro-batches that the student writes; the others are read from the data."""
+
+
+class StageSettings(Section):
+    """One stage of a training: what differs from `distill` and `train`; its optimizer starts anew."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    """Name in metrics, messages and checkpoints."""
+    max_steps: Count | None = None
+    """Optimizer steps; null: by `num_train_epochs`."""
+    num_train_epochs: Positive | None = None
+    """Passes over the training sequences."""
+    learning_rate: Positive | None = None
+    """Peak learning rate; null: `train.learning_rate`."""
+    loss: LossSettings | None = None
+    """Null: `distill.loss`."""
+    kd_ratio: Share | None = None
+    """Null: `distill.kd_ratio`."""
+    temperature: Positive | None = None
+    """Null: `distill.temperature`."""
+    parameter_lr_multipliers: list[ParameterRule] | None = None
+    """Null: `train.parameter_lr_multipliers`."""
+    on_policy: OnPolicy | None = None
+    """Let the student write the text of this stage."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _length(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("max_steps") and not values.get("num_train_epochs"):
+            raise UserError(
+                f"train.stages: expected max_steps or num_train_epochs in stage {values.get('name')!r}, got neither; "
+                "a stage says how long it lasts"
+            )
+        return values

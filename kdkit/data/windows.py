@@ -1,0 +1,213 @@
+"""Cut documents into windows that two models read side by side.
+
+Letters: n windows, s student tokens, t teacher tokens. A window is a stretch of text that starts and
+ends where both tokenizers do, so both models read exactly the same bytes; each side begins with its
+own start token, so every byte is predicted. Documents follow each other, an end token after each.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from kdkit.alignment.bytes import VocabularyOverlap, align_ends
+from kdkit.alignment.tokenizers import encode_with_ends, end_token_id, start_token_id, token_bytes
+
+PAD = -1
+"""Marks the unused end of a row; no tokenizer has this id."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of one split, as padded rows; memory-mapped when loaded from disk."""
+
+    student_ids: np.ndarray
+    """int32, n s: token ids, `PAD` after the end."""
+    teacher_ids: np.ndarray
+    """int32, n t: the same text in the teacher's ids."""
+    teacher_positions: np.ndarray
+    """int32, n s: teacher position that has read the same bytes as this student position; `PAD` where
+    there is none. Logits at position i predict token i + 1."""
+    same_token: np.ndarray
+    """bool, n s: at such a position, whether both next tokens are the same entry of the common vocabulary."""
+    num_bytes: np.ndarray
+    """int64, n: UTF-8 bytes of text in each window."""
+
+    def __len__(self) -> int:
+        return len(self.num_bytes)
+
+    def save(self, folder: Path) -> None:
+        """Write one .npy file per array."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, array in vars(self).items():
+            np.save(folder / f"{name}.npy", array)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Windows":
+        """Open the arrays that `save` wrote, without reading them into memory."""
+        return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in cls.__dataclass_fields__))
+
+    def first(self, count: int | None) -> "Windows":
+        """Return the first windows; all for None."""
+        return Windows(*(array[:count] for array in vars(self).values()))
+
+    def describe(self) -> dict[str, float]:
+        """Count windows, bytes and tokens, and the share of student tokens where the two can be compared."""
+        student_tokens = int((self.student_ids[:, 1:] != PAD).sum())
+        return {
+            "num_windows": len(self),
+            "num_bytes": int(self.num_bytes.sum()),
+            "student_tokens": student_tokens,
+            "teacher_tokens": int((self.teacher_ids[:, 1:] != PAD).sum()),
+            "same_prefix_share": float((self.teacher_positions != PAD).sum() / max(student_tokens, 1)),
+            "same_token_share": float(self.same_token.sum() / max(student_tokens, 1)),
+        }
+
+
+def pack_windows(
+    documents: Iterable[str],
+    student_tokenizer: PreTrainedTokenizerFast,
+    teacher_tokenizer: PreTrainedTokenizerFast,
+    overlap: VocabularyOverlap,
+    max_length: int,
+    teacher_max_length: int,
+) -> tuple[Windows, int]:
+    """Tokenize documents twice and cut them into windows.
+
+    Args:
+        documents: valid texts, in the order in which they are read.
+        overlap: the common vocabulary, which decides what the same token is.
+        max_length: student tokens of a window at most, the start token included.
+        teacher_max_length: teacher tokens of a window at most, the start token included.
+
+    Returns:
+        The windows, and the bytes left out because one aligned group was longer than a window.
+    """
+    tables = token_bytes(student_tokenizer), token_bytes(teacher_tokenizer)
+    ends = end_token_id(student_tokenizer), end_token_id(teacher_tokenizer)
+    builder = StreamBuilder()
+    for document in documents:
+        student = encode_with_ends(student_tokenizer, tables[0], document)
+        teacher = encode_with_ends(teacher_tokenizer, tables[1], document)
+        if student[0]:
+            builder.add_document(*student, *teacher, ends)
+    streams = builder.join()
+    bounds, dropped = _cut(streams.groups, max_length - 1, teacher_max_length - 1)
+    starts = start_token_id(student_tokenizer), start_token_id(teacher_tokenizer)
+    windows = assemble_windows(streams, bounds, overlap, starts, (max_length, teacher_max_length))
+    return windows, sum(int(streams.group_bytes[g]) for g in dropped)
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Two token streams of the same text, and the groups of tokens that cover the same bytes."""
+
+    student_ids: np.ndarray
+    teacher_ids: np.ndarray
+    groups: np.ndarray
+    """int64, g 4: indices into the streams; see `align_ends`."""
+    group_bytes: np.ndarray
+    """int64, g."""
+
+
+class StreamBuilder:
+    """Puts documents one after the other into two streams."""
+
+    def __init__(self):
+        self.num_groups = 0
+        self._students: list[np.ndarray] = [np.zeros(0, np.int32)]
+        self._teachers: list[np.ndarray] = [np.zeros(0, np.int32)]
+        self._groups: list[np.ndarray] = [np.zeros((0, 4), np.int64)]
+        self._bytes: list[np.ndarray] = [np.zeros(0, np.int64)]
+        self._offset = np.zeros(4, dtype=np.int64)
+
+    def add_document(
+        self,
+        student_ids: list[int],
+        student_ends: np.ndarray,
+        teacher_ids: list[int],
+        teacher_ends: np.ndarray,
+        end_ids: tuple[int, int] | None,
+    ) -> None:
+        """Add the tokens of one text, aligned by the bytes at which they end.
+
+        Args:
+            student_ends: int64: see `encode_with_ends`.
+            end_ids: tokens that follow the document in both streams; None: it goes on.
+        """
+        aligned = align_ends(student_ends, teacher_ends)
+        covered = np.diff(student_ends[aligned[:, 1] - 1], prepend=0) if len(aligned) else np.zeros(0, np.int64)
+        if not len(aligned) and (student_ids or end_ids is None):
+            return
+        if end_ids is not None:
+            ending = [[len(student_ids), len(student_ids) + 1, len(teacher_ids), len(teacher_ids) + 1]]
+            aligned, covered = np.concatenate([aligned, ending]), np.append(covered, 0)
+            student_ids, teacher_ids = [*student_ids, end_ids[0]], [*teacher_ids, end_ids[1]]
+        self._groups.append(aligned + self._offset)
+        self._bytes.append(covered)
+        self._students.append(np.array(student_ids, dtype=np.int32))
+        self._teachers.append(np.array(teacher_ids, dtype=np.int32))
+        self._offset += np.repeat([len(student_ids), len(teacher_ids)], 2)
+        self.num_groups += len(aligned)
+
+    def join(self) -> Streams:
+        """Return what was added."""
+        return Streams(*map(np.concatenate, (self._students, self._teachers, self._groups, self._bytes)))
+
+
+def assemble_windows(
+    streams: Streams,
+    bounds: list[tuple[int, int]],
+    overlap: VocabularyOverlap,
+    starts: tuple[int, int],
+    widths: tuple[int, int],
+) -> Windows:
+    """Make a window of each stretch of groups.
+
+    Args:
+        bounds: first group of each window, and the one after its last.
+        starts: start tokens of the student and of the teacher.
+        widths: lengths of the rows of both.
+    """
+    student_ids, teacher_ids, groups = streams.student_ids, streams.teacher_ids, streams.groups
+    teacher_id_of = np.full(overlap.student_size, PAD, dtype=np.int64)
+    teacher_id_of[overlap.student_ids] = overlap.teacher_ids
+    windows = Windows(
+        student_ids=np.full((len(bounds), widths[0]), PAD, dtype=np.int32),
+        teacher_ids=np.full((len(bounds), widths[1]), PAD, dtype=np.int32),
+        teacher_positions=np.full((len(bounds), widths[0]), PAD, dtype=np.int32),
+        same_token=np.zeros((len(bounds), widths[0]), dtype=bool),
+        num_bytes=np.array([streams.group_bytes[a:b].sum() for a, b in bounds], dtype=np.int64),
+    )
+    for row, (a, b) in enumerate(bounds):
+        s0, s1, t0, t1 = groups[a, 0], groups[b - 1, 1], groups[a, 2], groups[b - 1, 3]
+        windows.student_ids[row, 0], windows.teacher_ids[row, 0] = starts
+        windows.student_ids[row, 1 : 1 + s1 - s0] = student_ids[s0:s1]
+        windows.teacher_ids[row, 1 : 1 + t1 - t0] = teacher_ids[t0:t1]
+        inside = groups[a:b]
+        # the start token moves every token one place right, so its predictor stands at its old index
+        windows.teacher_positions[row, inside[:, 0] - s0] = inside[:, 2] - t0
+        single = inside[(inside[:, 1] - inside[:, 0] == 1) & (inside[:, 3] - inside[:, 2] == 1)]
+        same = single[teacher_id_of[student_ids[single[:, 0]]] == teacher_ids[single[:, 2]]]
+        windows.same_token[row, same[:, 0] - s0] = True
+    return windows
+
+
+def _cut(groups: np.ndarray, student_room: int, teacher_room: int) -> tuple[list[tuple[int, int]], list[int]]:
+    """Fill windows greedily with whole groups; return their bounds and the groups that fit in none."""
+    bounds: list[tuple[int, int]] = []
+    dropped: list[int] = []
+    start = 0
+    while start < len(groups):
+        student_limit = np.searchsorted(groups[:, 1], groups[start, 0] + student_room, side="right")
+        teacher_limit = np.searchsorted(groups[:, 3], groups[start, 2] + teacher_room, side="right")
+        stop = int(min(student_limit, teacher_limit))
+        if stop > start:
+            bounds.append((start, stop))
+        else:
+            dropped.append(start)
+            stop = start + 1
+        start = stop
+    return bounds, dropped

@@ -1,0 +1,256 @@
+"""The teacher's signal beside its predictions, in four parts: what each costs, weighs, learns and remembers.
+
+Letters: a student rows, n spans. The parts' values are defined in `kdkit.losses.layers`; here stand the taps
+on both models, the student's projections to the teacher's width, and the running means that balance the parts.
+"""
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel
+
+from kdkit.alignment.spans import Spans
+from kdkit.config.language import Config
+from kdkit.config.losses import TermWeights
+from kdkit.distill.layer_map import map_layers
+from kdkit.errors import UserError
+from kdkit.losses.layers import (
+    Layout,
+    contrast,
+    depth_weights,
+    lay_out,
+    map_divergence,
+    match_heads,
+    pool_maps,
+    pool_states,
+    span_weights,
+    state_error,
+)
+from kdkit.models.taps import Taps, decoder_layers
+from kdkit.teachers.cache import CachedAnswers
+from kdkit.teachers.prepare import Teacher
+
+MEAN_DECAY = 0.9
+"""Of the running means that balance the parts, per optimizer step."""
+SMALLEST_PART = 1e-6
+"""A part's running mean counts as at least this: a part that has vanished must not be blown up."""
+
+
+def active_parts(weights: TermWeights) -> list[str]:
+    """Return the parts beside `logits` that have a weight."""
+    return [name for name, weight in weights if weight > 0.0 and name != "logits"]
+
+
+def check_source(weights: TermWeights, teacher: Teacher | CachedAnswers | None) -> None:
+    """Refuse parts that a cache cannot serve.
+
+    Raises:
+        UserError: there are such.
+    """
+    if isinstance(teacher, CachedAnswers) and (parts := active_parts(weights)):
+        raise UserError(
+            f"distill.weights: expected logits only with a cache, which holds predictions but no hidden states and no "
+            f"attention maps, got {', '.join(parts)}; set cache.enabled=false, or these weights to 0"
+        )
+
+
+def make_parts(
+    config: Config, student: PreTrainedModel, teacher: Teacher | CachedAnswers | None
+) -> "LayerParts | None":
+    """Prepare the parts that have a weight; None where there are none, or nobody to compare with.
+
+    Raises:
+        UserError: see `check_source`, `map_layers` and `Taps`.
+    """
+    check_source(config.distill.weights, teacher)
+    if not isinstance(teacher, Teacher) or not active_parts(config.distill.weights):
+        return None
+    return LayerParts(config, student, teacher.model, teacher.path)
+
+
+class LayerParts:
+    """The parts of one phase of training: projections learn on from stage to stage, as the student does."""
+
+    def __init__(self, config: Config, student: PreTrainedModel, teacher: PreTrainedModel, teacher_name: str):
+        """Choose layers, make projections from the run's seed; nothing is hooked yet.
+
+        Raises:
+            UserError: see `map_layers` and `Taps`.
+        """
+        settings = config.distill
+        sizes = len(decoder_layers(student)), len(decoder_layers(teacher))
+        self.pairs = map_layers(settings.layer_map, *sizes, teacher_name)
+        self.weights = {name: getattr(settings.weights, name) for name in active_parts(settings.weights)}
+        self.heads, self.temperature = settings.attention_heads, settings.contrastive_temperature
+        pairs = self.pairs if "layerwise" in self.weights else self.pairs[-1:]
+        hidden_pairs = pairs if self.weights.keys() - {"attention"} else []
+        map_pairs = self.pairs if "attention" in self.weights else []
+        self.student_taps = Taps(student, [pair[0] for pair in hidden_pairs], [pair[0] for pair in map_pairs])
+        self.teacher_taps = Taps(teacher, [pair[1] for pair in hidden_pairs], [pair[1] for pair in map_pairs])
+        widths = (model.config.get_text_config().hidden_size for model in (student, teacher))
+        self.projections = self._make_projections(*widths, config.seed)
+        self.balance = Balance(list(self.weights)) if settings.balance else None
+        self._step_is_over = True
+
+    def _make_projections(self, student_width: int, teacher_width: int, seed: int) -> torch.nn.ModuleDict:
+        """Make a bias-free projection for each part and layer that needs one."""
+        names = [name for name in ("feature", "contrastive") if name in self.weights]
+        if "layerwise" in self.weights:
+            names += [f"layerwise_{student_layer}" for student_layer, _ in self.pairs]
+        generator = torch.Generator().manual_seed(seed)
+        projections = torch.nn.ModuleDict()
+        for name in names:
+            projections[name] = torch.nn.Linear(student_width, teacher_width, bias=False)
+            torch.nn.init.normal_(projections[name].weight, std=student_width**-0.5, generator=generator)
+        return projections
+
+    def loss_of(
+        self, spans: Spans, widths: tuple[int, int], counted: torch.Tensor, num_items: float, kd_ratio: float
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Sum the weighted parts of a batch that both models have just read with open taps.
+
+        Args:
+            widths: positions of the student's and of the teacher's batch, padding included.
+            counted: bool, a: student rows in the loss.
+            num_items: tokens of the whole optimizer step.
+            kd_ratio: weight of the teacher's signal as a whole.
+
+        Returns:
+            The loss, a scalar with a graph; and of each part its raw and its weighted value, to log.
+        """
+        weights = span_weights(spans, counted, num_items)
+        loss, terms = weights.new_zeros(()), {}
+        for name, values in self._values(spans, widths).items():
+            raw = (values * weights).sum()
+            scale = self.balance.scale(name) if self.balance else 1.0
+            weighted = raw * (kd_ratio * self.weights[name] * scale)
+            loss = loss + weighted
+            terms |= {f"{name}_loss": raw.detach(), f"{name}_weighted": weighted.detach()}
+        return loss, terms
+
+    def _values(self, spans: Spans, widths: tuple[int, int]) -> dict[str, torch.Tensor]:
+        """Compare what the taps have caught; return the value of each part per span, n, on the student's device."""
+        student_states, student_maps = self.student_taps.take()
+        teacher_states, teacher_maps = self.teacher_taps.take()
+        device = next(iter((student_states or student_maps).values())).device
+        teacher_device = next(iter((teacher_states or teacher_maps).values())).device
+        student_side, teacher_side = lay_out(spans, *widths)
+        student_side, teacher_side = student_side.to(device), teacher_side.to(teacher_device)
+        student = {layer: pool_states(states, student_side) for layer, states in student_states.items()}
+        teacher = {
+            layer: pool_states(states.detach(), teacher_side).to(device) for layer, states in teacher_states.items()
+        }
+        values = self._state_values(student, teacher, student_side)
+        if "attention" in self.weights:
+            total = 0.0
+            for student_layer, teacher_layer in self.pairs:
+                maps = student_maps[student_layer], teacher_maps[teacher_layer].detach()
+                total = total + self._map_values(maps, (student_side, teacher_side))
+            values["attention"] = total / len(self.pairs)
+        return values
+
+    def _state_values(
+        self, student: dict[int, torch.Tensor], teacher: dict[int, torch.Tensor], layout: Layout
+    ) -> dict[str, torch.Tensor]:
+        """Compute the parts that compare hidden states, from pooled ones by layer, n h."""
+        values, (last, teacher_last) = {}, self.pairs[-1]
+        if "feature" in self.weights:
+            values["feature"] = state_error(self.projections["feature"](student[last]), teacher[teacher_last])
+        if "layerwise" in self.weights:
+            values["layerwise"] = sum(
+                weight * state_error(self.projections[f"layerwise_{layer}"](student[layer]), teacher[teacher_layer])
+                for weight, (layer, teacher_layer) in zip(depth_weights(len(self.pairs)), self.pairs, strict=True)
+            )
+        if "contrastive" in self.weights:
+            projected = self.projections["contrastive"](student[last])
+            values["contrastive"] = contrast(projected, teacher[teacher_last], layout, self.temperature)
+        return values
+
+    def _map_values(self, maps: tuple[torch.Tensor, torch.Tensor], sides: tuple[Layout, Layout]) -> torch.Tensor:
+        """Compare the attention of one pair of layers, n."""
+        student, teacher = (pool_maps(*side) for side in zip(match_heads(*maps, self.heads), sides, strict=True))
+        return map_divergence(student, teacher.to(student.device), sides[0])
+
+    def begin_batch(self) -> None:
+        """Let go of the gradients of the last optimizer step, once; Trainer clears the student's only."""
+        if self._step_is_over:
+            self.projections.zero_grad(set_to_none=True)
+        self._step_is_over = False
+
+    def end_step(self, accelerator: Accelerator) -> None:
+        """Average the gradients over the processes, and bring the running means up to date.
+
+        Called after the last batch of an optimizer step, by every process.
+        """
+        self._step_is_over = True
+        if accelerator.num_processes > 1:
+            for parameter in self.projections.parameters():
+                gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = accelerator.reduce(gradient, reduction="mean")
+        if self.balance:
+            self.balance.end_step(accelerator)
+
+    def group(self, learning_rate: float, weight_decay: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the projections as an optimizer group and as a row for the table of groups; empty without any."""
+        tensors = list(self.projections.parameters())
+        if not tensors:
+            return [], []
+        rates = {"lr": learning_rate, "weight_decay": weight_decay}
+        row = {
+            "pattern": "(projections)",
+            "lr_multiplier": 1.0,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "tensors": len(tensors),
+            "parameters": sum(tensor.numel() for tensor in tensors),
+        }
+        return [{"params": tensors, **rates}], [row]
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a resumed training needs."""
+        return {"projections": self.projections.state_dict(), "means": self.balance.means if self.balance else {}}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take over what `state` has returned."""
+        self.projections.load_state_dict(state["projections"])
+        if self.balance:
+            self.balance.means = dict(state["means"])
+
+
+class Balance:
+    """Scales that bring each part to the size of cross-entropy: ratios of running means, without gradient.
+
+    They change once per optimizer step, so that its cut into batches does not matter; in the first one they are 1.
+
+    Source: the balance of NeMo-RL's distillation, sg(|CE| / |KD|) * KD, with means over steps.
+    """
+
+    def __init__(self, parts: list[str]):
+        """Begin without any means."""
+        self.means: dict[str, float] = {}
+        self._names = ("ce", *parts)
+        self._sums: dict[str, torch.Tensor] = {}
+
+    def scale(self, part: str) -> float:
+        """Return what a part is to be multiplied with."""
+        return self.means["ce"] / max(self.means[part], SMALLEST_PART) if self.means else 1.0
+
+    def add(self, terms: dict[str, torch.Tensor]) -> None:
+        """Add the raw terms of a batch, divided by the tokens of the whole step."""
+        for name in self._names:
+            value = terms.get(f"{name}_loss")
+            if value is not None:
+                self._sums[name] = self._sums.get(name, 0.0) + value.detach()
+
+    def end_step(self, accelerator: Accelerator) -> None:
+        """Move the running means by the terms of this step, summed over the processes."""
+        zero = torch.zeros((), device=accelerator.device)
+        sums = torch.stack([torch.as_tensor(self._sums.get(name, zero), device=zero.device) for name in self._names])
+        self._sums = {}
+        values = accelerator.reduce(sums, reduction="sum").abs().tolist()
+        if values[0] == 0.0 or not any(values[1:]):  # nothing was compared in this step
+            return
+        for name, value in zip(self._names, values, strict=True):
+            # both sides of a ratio begin at 0, so the bias of a young mean cancels
+            self.means[name] = MEAN_DECAY * self.means.get(name, 0.0) + (1.0 - MEAN_DECAY) * value

@@ -1,0 +1,181 @@
+"""Who answers the student: the teacher in memory, or a cache of its answers, which is built where it is missing.
+
+Used by notebook 03 and by `python -m kdkit cache`.
+"""
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdkit.config.language import Config, config_from_values
+from kdkit.config.losses import ALM
+from kdkit.data.prepare import PreparedData, build_data, open_data
+from kdkit.distill.choose_loss import check_cached_loss, choose_loss, compares_events, make_events
+from kdkit.errors import UserError
+from kdkit.machine.hardware import Hardware, find_hardware
+from kdkit.runs.folder import Run, fingerprint
+from kdkit.runs.paths import resolve_input
+from kdkit.runs.store import describe_store, find_damage, open_store
+from kdkit.teachers.cache import CachedAnswers, describe_cache, window_keys
+from kdkit.teachers.cache_build import AnswerMaker, build_answers, repair_answers
+from kdkit.teachers.online import OnlineTeacher
+from kdkit.teachers.prepare import Teacher, identify_teacher, prepare_teacher
+
+NOT_COMPARED = ("config", "data", "temperature")
+"""Header values that a reader may differ in: samples are known by their content, wherever the corpus lies, and
+another temperature is converted (`kdkit.losses.sparse`)."""
+
+
+def open_teacher(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> Teacher | CachedAnswers:
+    """Return who answers the student, as `cache.enabled` says.
+
+    With a cache the teacher is loaded only if the cache has to be built, and let go of afterwards.
+
+    Raises:
+        UserError: see `prepare_teacher`, `build_cache`, `open_cache`.
+    """
+    if not config.cache.enabled:
+        return prepare_teacher(config, run, data, hardware)
+    if not cache_path(config, run, data, hardware).is_file():
+        build_cache(config, run, data, hardware)
+    return open_cache(config, run, data, hardware)
+
+
+def build_cache(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> Path:
+    """Load the teacher, let it answer for every training sequence, and keep the answers.
+
+    Raises:
+        UserError: a loss that such a cache cannot serve, or a file that cannot be; see also `prepare_teacher`
+            and `build_answers`.
+    """
+    path, header = cache_path(config, run, data, hardware), _header(config, run, data, hardware)
+    if path.is_file():
+        open_cache(config, run, data, hardware)
+        print(f"cache {path}: complete", flush=True)
+        return path
+    _check_place(path)
+    teacher = prepare_teacher(config, run, data, hardware)
+    build_answers(path, header, _answer_maker(config, data, teacher, hardware))
+    del teacher
+    gc.collect()
+    torch.cuda.empty_cache()
+    return path
+
+
+def open_cache(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> CachedAnswers:
+    """Open the cache of a configuration and check that it answers for this teacher and every training sequence.
+
+    Raises:
+        UserError: see `open_store`; another teacher, tokenizer, loss, mode or k; sequences without an answer.
+    """
+    header = _header(config, run, data, hardware)
+    expected = {name: value for name, value in header.items() if name not in NOT_COMPARED}
+    store = open_store(cache_path(config, run, data, hardware), expected)
+    keys = window_keys(data.train)
+    store.require(keys)
+    made_at, wanted = store.header.get("temperature"), config.distill.temperature
+    if header["mode"] == "top_k" and made_at != wanted:
+        print(
+            f"cache {store.path}: made at temperature {made_at:g}, converted to {wanted:g}; that is exact for the kept "
+            "tokens among themselves and approximate for the rest",
+            flush=True,
+        )
+    return CachedAnswers(store, keys)
+
+
+def repair_cache(path: Path, run: Run) -> list[int]:
+    """Make the damaged chunks of a cache again, with the settings that the file carries.
+
+    Returns:
+        The numbers of the chunks that were damaged.
+
+    Raises:
+        UserError: see `repair_store`; the teacher or the text is no longer what the cache was made from.
+    """
+    damaged = find_damage(path)
+    if not damaged:
+        return []
+    store = open_store(path, verify=False)
+    if "config" not in store.header:
+        raise UserError(
+            f"{path}: expected answers of a language model, got {store.header.get('kind', 'others')}; delete the file: "
+            "the next run asks its teacher again"
+        )
+    values = store.header["config"]
+    config = config_from_values(values | {"cache": values["cache"] | {"enabled": True, "file": str(path)}})
+    data, hardware = open_data(build_data(config, run.cache_path)), find_hardware(**values["train"])
+    expected = _header(config, run, data, hardware)
+    expected = {name: value for name, value in expected.items() if name not in ("config", "data")}
+    with open_store(path, expected, verify=False) as store:
+        keys_of = store.document["chunks"]
+    damaged_keys = {key for number in damaged for key in keys_of[number]}
+    if missing := damaged_keys - set(window_keys(data.train)):
+        raise UserError(
+            f"{path}: expected the text that it was made from, got another in {data.manifest['corpus']['source']!r}, "
+            f"which lacks {len(missing)} of the {len(damaged_keys)} damaged sequences; restore the text, or build anew"
+        )
+    run.path.mkdir(parents=True, exist_ok=True)
+    teacher = prepare_teacher(config, run, data, hardware)
+    return repair_answers(path, keys_of, _answer_maker(config, data, teacher, hardware))
+
+
+def verify_cache(path: Path) -> dict[str, Any]:
+    """Check every byte of a cache and describe it.
+
+    Raises:
+        UserError: see `open_store`; a damaged chunk is named.
+    """
+    open_store(path).close()
+    return describe_store(path)
+
+
+def cache_path(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> Path:
+    """Return the file of a configuration's cache."""
+    if config.cache.file:
+        return resolve_input(config.cache.file)
+    header = _header(config, run, data, hardware)
+    header = {name: value for name, value in header.items() if name not in ("config", "data")}
+    return run.cache_path / "answers" / f"{fingerprint(header, sorted(window_keys(data.train)))}.h5"
+
+
+def _check_place(path: Path) -> None:
+    """Make the folder of a cache that will be built; found now, a mistake costs no hours.
+
+    Raises:
+        UserError: a folder lies where the file would, or its folder cannot be made.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cache.file: expected a file to write, got {str(path)!r} ({error}); name another file"
+        ) from None
+
+
+def _header(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> dict[str, Any]:
+    """Describe the cache of a configuration, and the settings by which it can be made again."""
+    loss, _ = choose_loss(config, data)
+    check_cached_loss(loss, config.cache)
+    events = "" if isinstance(loss, ALM) else make_events(loss, data, torch.device("cpu")).name
+    values = config.model_dump()
+    settings = {name: values[name] for name in ("seed", "data", "teacher", "student")}
+    settings["distill"] = {name: values["distill"][name] for name in ("loss", "temperature")}
+    settings["cache"] = {name: value for name, value in values["cache"].items() if name not in ("enabled", "file")}
+    settings["evaluate"] = {"batch_size": config.evaluate.batch_size}
+    settings["train"] = {"device": config.train.device, "precision": config.train.precision}
+    header = describe_cache(config, data, identify_teacher(config, run, hardware), events)
+    return header | {"data": data.manifest["corpus"]["source"], "config": settings}
+
+
+def _answer_maker(config: Config, data: PreparedData, teacher: Teacher, hardware: Hardware) -> AnswerMaker:
+    """Prepare the questions of a configuration's cache."""
+    loss, _ = choose_loss(config, data)
+    online = OnlineTeacher(teacher.model, len(data.teacher_tokenizer), hardware.autocast_dtype)
+    if not compares_events(loss):
+        return AnswerMaker(config, data.train, online, None, 1)
+    events = make_events(loss, data, teacher.model.device)
+    return AnswerMaker(config, data.train, online, events.teacher, events.size)

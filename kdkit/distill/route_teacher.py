@@ -1,0 +1,95 @@
+"""The teacher of a stage: as it is, or routed as `router` says."""
+
+import torch
+
+from kdkit.alignment.tokenizers import load_tokenizer, tokenizers_match
+from kdkit.config.language import Config
+from kdkit.config.losses import ForwardKL, ProjectedKL
+from kdkit.data.prepare import PreparedData
+from kdkit.distill.choose_loss import compares_events, make_events
+from kdkit.distill.stages import Stage
+from kdkit.errors import UserError
+from kdkit.machine.hardware import Hardware
+from kdkit.models.experts import check_trainable
+from kdkit.models.loading import check_fits, load_causal_lm, num_experts
+from kdkit.teachers.online import OnlineTeacher
+from kdkit.teachers.prepare import Teacher
+from kdkit.teachers.router.gates import check_sources
+from kdkit.teachers.router.teacher import TRAINED, RoutedTeacher
+from kdkit.teachers.sources import ExpertSources, MixedSources, Sources
+
+
+def make_online_teacher(
+    config: Config, data: PreparedData, teacher: Teacher, hardware: Hardware, stage: Stage, student_width: int
+) -> OnlineTeacher:
+    """Prepare a teacher in memory for one stage.
+
+    Args:
+        student_width: hidden size of the student, whose state a student-aware router reads.
+
+    Raises:
+        UserError: a router with nothing to route over, or more sources asked for than there are; see also
+            `open_sources`.
+    """
+    online = OnlineTeacher(teacher.model, data.overlap.teacher_size, hardware.autocast_dtype)
+    settings = config.router
+    if settings.kind == "none":
+        return online
+    sources = open_sources(config, data, online, hardware)
+    check_sources(settings, sources.initial_gates.shape[1], sources.what)
+    if settings.kind in TRAINED and settings.training_top_k is not None:
+        check_trainable(settings.training_top_k, sources.normalised, "router.training_top_k")
+    # a loss over whole spans has no distribution to compare; the router's own comparison needs one
+    loss = stage.loss if compares_events(stage.loss) else ForwardKL() if data.same_tokenizer else ProjectedKL()
+    return RoutedTeacher(
+        online,
+        sources,
+        settings,
+        events=make_events(loss, data, torch.device(teacher.model.device)),
+        temperature=stage.temperature,
+        student_width=student_width,
+        num_steps=stage.steps,
+        # stages must not draw the same experts
+        seed=config.seed + stage.first_step,
+    )
+
+
+def open_sources(config: Config, data: PreparedData, online: OnlineTeacher, hardware: Hardware) -> Sources:
+    """Return what the router routes over, as `router.sources` says; `auto`: teachers if several, else experts.
+
+    Raises:
+        UserError: one dense teacher and no layers asked for; another teacher with another tokenizer.
+    """
+    settings = config.router
+    if config.teacher.others:
+        others = [_load_other(config, path, data, hardware) for path in config.teacher.others]
+        return MixedSources([online, *others])
+    if settings.sources == "layers":
+        return MixedSources([online], settings.num_layers)
+    if not num_experts(online.model.config):
+        raise UserError(
+            f"router.kind: expected something to route over for {settings.kind!r}, got one dense teacher "
+            f"({type(online.model).__name__}); set router.sources=layers, name teacher.others, or router.kind=none"
+        )
+    return ExpertSources(online)
+
+
+def _load_other(config: Config, path: str, data: PreparedData, hardware: Hardware) -> OnlineTeacher:
+    """Load one more teacher beside the main one."""
+    key, trust = "teacher.others", config.teacher.trust_remote_code
+    tokenizer = load_tokenizer(path, key, trust_remote_code=trust)
+    if not tokenizers_match(data.teacher_tokenizer, tokenizer):
+        raise UserError(
+            f"{key}: expected the tokenizer of teacher.path ({len(data.teacher_tokenizer)} entries), got another in "
+            f"{path!r} ({len(tokenizer)} entries); a mixture needs ids that mean the same, so leave it out"
+        )
+    model = load_causal_lm(
+        path,
+        key,
+        dtype=hardware.teacher_dtype,
+        device=hardware.teacher_device,
+        trust_remote_code=trust,
+    ).requires_grad_(False)
+    longest = data.train.teacher_ids.shape[1]
+    check_fits(model, len(data.teacher_tokenizer), longest, key, "teacher.max_length")
+    return OnlineTeacher(model, data.overlap.teacher_size, hardware.autocast_dtype)

@@ -1,0 +1,1 @@
+"""Distillation of embedding models, with the same plan inside."""

@@ -1,0 +1,1 @@
+"""Sentences, tasks and token pairs."""

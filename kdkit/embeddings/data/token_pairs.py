@@ -1,0 +1,87 @@
+"""Every training text in the tokens of both models, and which of them belong together.
+
+Letters: r texts, n student tokens, m teacher tokens.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from kdkit.alignment.characters import NO_GROUP, Ragged, TokenGroups, align_by_offsets
+from kdkit.alignment.spelling import align_by_spelling, importance_weights, spell
+
+CHUNK = 4096
+"""Texts that are handed to a tokenizer at once."""
+
+
+@dataclass(frozen=True)
+class TextTokens:
+    """The tokens of texts, special ones and the prompt included, cut at the longest input."""
+
+    ids: Ragged
+    """r rows of n ids."""
+    offsets: list[np.ndarray]
+    """r arrays, int32, n 2: the characters of the text that each token covers; (0, 0) for a token of no text."""
+
+
+def tokenize_texts(tokenizer: PreTrainedTokenizerFast, texts: list[str], max_length: int, prompt: str) -> TextTokens:
+    """Tokenize texts as a model reads them: after the prompt, with special tokens, at most `max_length` ids."""
+    ids: list[list[int]] = []
+    offsets: list[np.ndarray] = []
+    for start in range(0, len(texts), CHUNK):
+        batch = tokenizer(
+            [prompt + text for text in texts[start : start + CHUNK]],
+            truncation=True,
+            max_length=max_length,
+            return_offsets_mapping=True,
+        )
+        ids += batch["input_ids"]
+        for spans in batch["offset_mapping"]:
+            shifted = np.array(spans, dtype=np.int32).reshape(-1, 2) - len(prompt)
+            offsets.append(shifted.clip(min=0))
+    tokenizer.backend_tokenizer.no_truncation()  # or whoever uses it next would read texts that are cut
+    return TextTokens(Ragged.of(ids), offsets)
+
+
+def group_tokens(alignment: str, texts: list[str], student: TextTokens, teacher: TextTokens) -> TokenGroups:
+    """Find the tokens of both models that belong together in every text.
+
+    Args:
+        alignment: `offsets`, or one of `kdkit.alignment.spelling.KINDS`.
+
+    Raises:
+        UserError: another alignment.
+    """
+    if alignment == "offsets":
+        pairs = list(map(align_by_offsets, texts, student.offsets, teacher.offsets))
+    else:
+        pairs = _align_spellings(alignment, texts, student, teacher)
+    student_group, teacher_group = (Ragged.of([pair[side] for pair in pairs]) for side in (0, 1))
+    covered = sum(int((spans[:, 0] < spans[:, 1]).sum()) for spans in student.offsets)
+    share = float((student_group.values != NO_GROUP).sum()) / max(covered, 1)
+    return TokenGroups(student.ids, teacher.ids, student_group, teacher_group, share)
+
+
+def _align_spellings(
+    kind: str, texts: list[str], student: TextTokens, teacher: TextTokens
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Align every text by its tokens' spelling; in `weighted_dtw` rare tokens weigh more."""
+    spellings = [list(map(spell, texts, side.offsets)) for side in (student, teacher)]
+    surprises = [_surprises(side.ids) for side in (student, teacher)]
+    return [
+        align_by_spelling(
+            kind,
+            spellings[0][row],
+            spellings[1][row],
+            importance_weights(surprises[0][student.ids[row]]),
+            importance_weights(surprises[1][teacher.ids[row]]),
+        )
+        for row in range(len(texts))
+    ]
+
+
+def _surprises(ids: Ragged) -> np.ndarray:
+    """Return -log of each token's share of all texts, in nats, by id."""
+    counts = np.bincount(ids.values, minlength=1)
+    return -np.log(np.maximum(counts, 1) / max(counts.sum(), 1))

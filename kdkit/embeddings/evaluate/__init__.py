@@ -1,0 +1,1 @@
+"""Scores of embedding models on tasks."""

@@ -1,0 +1,151 @@
+"""The evaluation of an embedding run: which models stand beside the student, and the files that say how they did."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdkit.config.embeddings import REDUCE, EmbeddingConfig
+from kdkit.config.methods import MethodSettings
+from kdkit.config.tasks import Task
+from kdkit.embeddings.data.prepare import SentenceData
+from kdkit.embeddings.data.sentences import Sentences
+from kdkit.embeddings.data.tasks import TaskData, embedded_tasks, load_tasks
+from kdkit.embeddings.evaluate.models import Candidate, evaluate_embeddings, main_scores
+from kdkit.embeddings.models.backbone import context_length
+from kdkit.embeddings.models.embedder import EmbeddingModel, encode, load_embedding_model
+from kdkit.embeddings.models.pooling import Reading
+from kdkit.embeddings.teacher.probe import load_teacher
+from kdkit.embeddings.training.student import make_student
+from kdkit.embeddings.training.train import AfterEpoch, student_folder
+from kdkit.errors import UserError
+from kdkit.machine.hardware import Hardware
+from kdkit.machine.hub import hub_is_reachable, is_local_path
+from kdkit.runs.folder import Run, fingerprint
+
+TEACHER_TASK = "the teacher's similarities"
+"""Name of the task that is made where there is no other."""
+OFF_THE_SHELF = "off the shelf"
+"""Name of the ready model of the student's size in tables."""
+
+
+def open_tasks(config: EmbeddingConfig, run: Run, data: SentenceData, hardware: Hardware) -> list[TaskData]:
+    """Return what the models of a run are judged by.
+
+    The tasks of the configuration, those that Python's documentation gives, and where there is neither, the teacher's
+    own similarities: then there is at least something that can get worse.
+
+    Raises:
+        UserError: see `load_tasks`; fewer than three held-out sentences to compare.
+    """
+    tasks = load_tasks(config, run.cache_path)
+    tasks += embedded_tasks(data.evaluation, data.evaluation_document, config.seed)
+    return tasks or [_teacher_task(config, data, hardware)]
+
+
+def _teacher_task(config: EmbeddingConfig, data: SentenceData, hardware: Hardware) -> TaskData:
+    """Make a task whose scores are the teacher's: each held-out sentence with its nearest one, and with another."""
+    sentences = data.evaluation
+    if len(sentences) < 3:
+        raise UserError(
+            f"evaluate.tasks: expected a task, or at least 3 held-out sentences, got {len(sentences)}; name a data "
+            "set, or raise data.evaluation_fraction"
+        )
+    vectors = encode(load_teacher(config, hardware), sentences, config.evaluate.batch_size)
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, -1.0)
+    others = np.random.default_rng(config.seed).integers(1, len(sentences), size=len(sentences))
+    partners = np.concatenate([cosines.argmax(axis=1), (np.arange(len(sentences)) + others) % len(sentences)])
+    first = np.tile(np.arange(len(sentences)), 2)
+    scores = cosines[first, partners].tolist()
+    first_texts, second_texts = [sentences[row] for row in first], [sentences[row] for row in partners]
+    key = fingerprint(first_texts, second_texts, scores)
+    test = Sentences(first_texts, second_texts, None, scores, "held-out sentences", key)
+    note = "scores are the teacher's own cosines: this says how alike the students are to it, not how good they are"
+    return TaskData(Task(name=TEACHER_TASK, kind="sts", path="held-out"), test, None, [note])
+
+
+def task_scorer(config: EmbeddingConfig, tasks: list[TaskData], hardware: Hardware) -> AfterEpoch:
+    """Return what scores a student after an epoch."""
+
+    def score(model: EmbeddingModel) -> dict[str, float]:
+        before, model.reading = model.reading, _reading_of(model, config)
+        try:
+            batch_size = config.evaluate.batch_size
+            return main_scores(model, tasks, batch_size=batch_size, autocast_dtype=hardware.autocast_dtype)
+        finally:
+            model.reading = before
+
+    return score
+
+
+def evaluate_embedding_run(
+    config: EmbeddingConfig, run: Run, data: SentenceData, tasks: list[TaskData], hardware: Hardware
+) -> dict[str, Any]:
+    """Measure every model of a run in fp32 and write `evaluation.json`; see `evaluate_embeddings`.
+
+    Raises:
+        UserError: a method of the configuration has not been trained.
+    """
+    evaluation = evaluate_embeddings(
+        find_candidates(config, run, data, hardware),
+        tasks,
+        data.evaluation,
+        batch_size=config.evaluate.batch_size,
+        bootstrap_samples=config.evaluate.bootstrap_samples,
+        seed=config.seed,
+        dimensions=config.evaluate.dimensions,
+    )
+    run.write_json("evaluation.json", evaluation)
+    return evaluation
+
+
+def find_candidates(config: EmbeddingConfig, run: Run, data: SentenceData, hardware: Hardware) -> dict[str, Candidate]:
+    """Load the teacher, the student before training, a ready model, and every trained student."""
+    teacher = load_teacher(config, hardware, dtype=torch.float32).to(hardware.device)
+    untrained = make_student(config, data).to(hardware.device)
+    candidates = {
+        "teacher": Candidate("teacher", teacher),
+        "untrained": Candidate("untrained", untrained.requires_grad_(False)),
+        OFF_THE_SHELF: _off_the_shelf(config, hardware),
+    }
+    for settings in (config.method, *config.compare):
+        role = "student" if settings == config.method else "compared"
+        candidates[str(settings)] = Candidate(role, _load_student(config, run, settings, hardware))
+    for candidate in candidates.values():
+        if candidate.model is not None:
+            candidate.model.reading = _reading_of(candidate.model, config)
+    return candidates
+
+
+def _load_student(config: EmbeddingConfig, run: Run, settings: MethodSettings, hardware: Hardware) -> EmbeddingModel:
+    """Load a trained student of the run."""
+    folder = student_folder(config, run, settings)
+    if not folder.is_dir():
+        raise UserError(
+            f"run {run.name!r}: expected a student trained by {settings} in {folder}, got none; train it first: "
+            f"python -m kdkit run CONFIG --name {run.name}"
+        )
+    source = config.teacher if config.student.path == REDUCE else config.student
+    model = load_embedding_model(
+        str(folder), "student.path", device=hardware.device, trust_remote_code=source.trust_remote_code
+    )
+    return model.requires_grad_(False)
+
+
+def _off_the_shelf(config: EmbeddingConfig, hardware: Hardware) -> Candidate:
+    """Load the ready model; its row says why where there is none, because an evaluation is worth having without it."""
+    path = config.evaluate.off_the_shelf
+    if path is None:
+        return Candidate("off_the_shelf", None, "not asked for: set evaluate.off_the_shelf")
+    if not is_local_path(path) and not hub_is_reachable():
+        return Candidate("off_the_shelf", None, f"{path}: no network; give a folder as evaluate.off_the_shelf")
+    model = load_embedding_model(path, "evaluate.off_the_shelf", device=hardware.device)
+    return Candidate("off_the_shelf", model.requires_grad_(False))
+
+
+def _reading_of(model: EmbeddingModel, config: EmbeddingConfig) -> Reading:
+    """Return how a model reads the tasks: all of them inputs of the same length, as far as they can."""
+    length = config.evaluate.max_length or config.data.max_length
+    return replace(model.reading, max_length=min(length, context_length(model.backbone)))

@@ -1,0 +1,1 @@
+"""Embedding distillation methods, one file each."""

@@ -1,0 +1,1 @@
+"""Embedding models: read, pooled, saved, examined."""

@@ -1,0 +1,285 @@
+"""An embedding model: a transformer, a pooling, perhaps a linear head; loading it and reading sentences with it.
+
+Letters: b batch, n tokens, d width, l layers, h heads.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from kdkit.embeddings.models.backbone import context_length, is_causal, load_backbone, load_head
+from kdkit.embeddings.models.places import load_fast_tokenizer, resolve_embedding_path
+from kdkit.embeddings.models.pooling import Reading, pool, read_reading
+from kdkit.errors import UserError
+from kdkit.machine.hardware import Hardware
+from kdkit.machine.hub import is_local_path
+from kdkit.models.loading import check_model_folder
+from kdkit.runs.folder import fingerprint, fingerprint_files
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a model says of a batch."""
+
+    pooled: torch.Tensor
+    """fp32, b d: behind the head if there is one, not normalised."""
+    hidden_states: tuple[torch.Tensor, ...] = ()
+    """l + 1 tensors b n d, the embedding layer's first; empty unless asked for."""
+    attentions: tuple[torch.Tensor, ...] = ()
+    """l tensors b h n n; empty unless asked for."""
+
+
+class EmbeddingModel(nn.Module):
+    """A transformer whose token states are pooled to one vector per sentence."""
+
+    def __init__(
+        self,
+        backbone: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerFast,
+        reading: Reading,
+        head: nn.Linear | None = None,
+    ):
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.tokenizer, self.reading = tokenizer, reading
+        self._unpooled = 0 if reading.pool_prompt else count_prompt_tokens(tokenizer, reading)
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the transformer, without the embedding layer."""
+        return self.backbone.config.num_hidden_layers
+
+    @property
+    def backbone_width(self) -> int:
+        """Width of the token states."""
+        return self.backbone.config.hidden_size
+
+    @property
+    def width(self) -> int:
+        """Width of the sentence vectors."""
+        return self.backbone_width if self.head is None else self.head.out_features
+
+    @property
+    def pad_id(self) -> int:
+        """Id that fills up a batch; any will do, since the attention mask hides it."""
+        return self.tokenizer.pad_token_id
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.backbone.device
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        *,
+        hidden_states: bool = False,
+        attentions: bool = False,
+    ) -> Encoded:
+        """Read a batch.
+
+        Args:
+            input_ids: int64, b n; padded on the right where positions are absolute (BERT).
+            attention_mask: b n.
+
+        Raises:
+            UserError: attention asked of a model that was not loaded with it: transformers would return none, silently.
+        """
+        output = self.backbone(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            output_hidden_states=hidden_states,
+            output_attentions=attentions,
+        )
+        maps = tuple(output.attentions or ()) if attentions else ()
+        if attentions and len(maps) != self.num_layers:
+            raise UserError(
+                f"EmbeddingModel: expected attention maps of {self.num_layers} layers, got {len(maps)}; load the model "
+                "with attentions=True (transformers gives maps with attn_implementation='eager' only)"
+            )
+        pooled = pool(output.last_hidden_state, self.pooled_tokens(attention_mask), self.reading.pooling)
+        states = tuple(output.hidden_states) if hidden_states else ()
+        return Encoded(self.project(pooled), states, maps)
+
+    def pooled_tokens(self, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Return the mask without the tokens that are read but not pooled, those of the prompt in some models: b n."""
+        if not self._unpooled:
+            return attention_mask
+        return attention_mask * (attention_mask.cumsum(dim=1) > self._unpooled)
+
+    def project(self, states: torch.Tensor) -> torch.Tensor:
+        """Apply the head, if there is one, in fp32, whatever the dtype of the model or of autocast: ... d, fp32."""
+        if self.head is None:
+            return states.float()
+        with torch.autocast(states.device.type, enabled=False):
+            bias = None if self.head.bias is None else self.head.bias.float()
+            return F.linear(states.float(), self.head.weight.float(), bias)
+
+
+def load_embedding_model(
+    path: str,
+    key: str,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    pooling: str = "auto",
+    normalize: str | bool = "auto",
+    prompt: str = "",
+    max_length: int | None = None,
+    attentions: bool = False,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> EmbeddingModel:
+    """Load an embedding model, in evaluation mode: a sentence-transformers folder, or any encoder or causal LM.
+
+    Args:
+        path: hub name, folder, or the name of the packaged model.
+        key: the setting that named it, for messages.
+        max_length: longest input in tokens; None: the model's own.
+        attentions: load it so that it can return attention maps, which is slower.
+
+    Raises:
+        UserError: no network, no safetensors weights, an encoder-decoder, modules that we do not know, or a
+            `max_length` beyond its context.
+    """
+    name = check_model_folder(resolve_embedding_path(path, key), key)
+    tokenizer = load_fast_tokenizer(path, revision, key, trust_remote_code)
+    backbone = load_backbone(name, key, revision, trust_remote_code, attentions, dtype).to(device)
+    reading = read_reading(
+        name,
+        key,
+        revision=revision,
+        causal=is_causal(backbone),
+        pooling=pooling,
+        normalize=normalize,
+        prompt=prompt,
+        max_length=max_length,
+    )
+    context = context_length(backbone)
+    if max_length is None:
+        reading = replace(reading, max_length=min(reading.max_length, context))
+    if context < reading.max_length:
+        raise UserError(
+            f"{key}: expected inputs of at most {context} tokens, its context, got max_length {reading.max_length}; "
+            "lower it"
+        )
+    head = load_head(name, reading.head_folder, key, revision) if reading.head_folder else None
+    if head is not None and head.in_features != backbone.config.hidden_size:
+        raise UserError(
+            f"{key}: expected a head for vectors of width {backbone.config.hidden_size}, got one for "
+            f"{head.in_features}: its own pooling is {reading.own_pooling}; choose another model"
+        )
+    model = EmbeddingModel(backbone, tokenizer, reading, head and head.to(dtype))
+    return model.to(device).eval()
+
+
+def fingerprint_model(path: str, revision: str | None, key: str) -> dict[str, str]:
+    """Say which model a path means, without loading it: a hub model by name and revision, a folder by its content.
+
+    Raises:
+        UserError: see `check_model_folder`.
+    """
+    name = check_model_folder(resolve_embedding_path(path, key), key)
+    if not is_local_path(name):
+        return {"path": name, "revision": revision or "main"}
+    folder = Path(name)
+    files = [folder / "config.json", folder / "tokenizer.json", *sorted(folder.rglob("*.safetensors"))]
+    return {"files": fingerprint(*(fingerprint_files(file) for file in files if file.is_file()))}
+
+
+def place_teacher(device: str, hardware: Hardware) -> tuple[str, torch.dtype]:
+    """Choose where a frozen teacher computes, and in which dtype: on a CPU never in fp16, which it has no units for.
+
+    Args:
+        device: `teacher.device`.
+
+    Raises:
+        UserError: no device's name, or a GPU that this machine does not have.
+    """
+    device = hardware.teacher_device if device == "auto" else device
+    if device == "cpu":
+        return device, torch.float32 if hardware.precision == "fp16" else hardware.teacher_dtype
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if device not in ("cuda", *gpus) or not gpus:
+        raise UserError(f"teacher.device: expected one of {', '.join(['auto', 'cpu', *gpus])}, got {device!r}; set it")
+    return device, hardware.teacher_dtype
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerFast, texts: list[str], max_length: int, prompt: str = ""
+) -> list[list[int]]:
+    """Return the ids of each text behind the prompt, with special tokens, cut to `max_length`."""
+    if not texts:
+        return []
+    prompted = [prompt + text for text in texts] if prompt else texts
+    ids = tokenizer(prompted, truncation=True, max_length=max_length, padding=False).input_ids
+    tokenizer.backend_tokenizer.no_truncation()  # or whoever uses it next would read texts that are cut
+    return ids
+
+
+def count_prompt_tokens(tokenizer: PreTrainedTokenizerFast, reading: Reading) -> int:
+    """Count the tokens before a text's own: the prompt's and special ones, as sentence-transformers counts them."""
+    if not reading.prompt:
+        return 0
+    (ids,) = tokenize(tokenizer, [""], reading.max_length, reading.prompt)
+    return len(ids) - (bool(ids) and ids[-1] in tokenizer.all_special_ids)
+
+
+def pad_ids(ids: Sequence[Sequence[int]], pad_id: int, side: str = "right") -> tuple[torch.Tensor, torch.Tensor]:
+    """Make a batch of texts, n as the longest of them, at least 1.
+
+    Returns:
+        `input_ids` and `attention_mask`, int64, b n.
+    """
+    width = max([1, *map(len, ids)])
+    input_ids, attention_mask = np.full((len(ids), width), pad_id), np.zeros((len(ids), width), np.int64)
+    for row, text in enumerate(ids):
+        place = slice(width - len(text), width) if side == "left" else slice(len(text))
+        input_ids[row, place] = text
+        attention_mask[row, place] = 1
+    return torch.from_numpy(input_ids), torch.from_numpy(attention_mask)
+
+
+def batches_by_length(ids: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    """Yield the numbers of texts of about equal length, the longest first: a batch that is too large fails at once."""
+    order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+@torch.no_grad()
+def encode(
+    model: EmbeddingModel,
+    texts: list[str],
+    batch_size: int,
+    *,
+    autocast_dtype: torch.dtype | None = None,
+    normalize: bool = True,
+) -> np.ndarray:
+    """Return the vector of each text, in the order given, with dropout off.
+
+    Args:
+        autocast_dtype: compute in it; None: in the weights' own.
+        normalize: scale every vector to length 1.
+
+    Returns:
+        fp32, texts x d.
+    """
+    ids = tokenize(model.tokenizer, texts, model.reading.max_length, model.reading.prompt)
+    vectors = torch.zeros(len(ids), model.width)
+    was_training, device = model.training, model.device
+    model.eval()
+    for rows in batches_by_length(ids, batch_size):
+        batch = pad_ids([ids[row] for row in rows], model.pad_id)
+        with torch.autocast(device.type, autocast_dtype) if autocast_dtype else nullcontext():
+            vectors[rows] = model(*(tensor.to(device) for tensor in batch)).pooled.cpu()
+    model.train(was_training)
+    return (F.normalize(vectors, dim=-1) if normalize else vectors).numpy()

@@ -1,0 +1,105 @@
+"""Saving an embedding model as a folder that sentence-transformers loads, versions 3 to 6.
+
+Written in the older form (`sentence_transformers.models.*`, `pooling_mode_*`), which all of them read.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from kdkit.embeddings.models.embedder import EmbeddingModel
+from kdkit.embeddings.models.pooling import POOLINGS, SWITCHES, Reading
+from kdkit.models.loading import no_bar
+from kdkit.runs.folder import write_text
+
+CARD = """---
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+tags: [sentence-transformers, feature-extraction, sentence-similarity, kdkit]
+---
+
+# {width}-dimensional sentence embeddings
+
+```python
+from sentence_transformers import SentenceTransformer
+
+vectors = SentenceTransformer(FOLDER).encode(["A sentence.", "Another one."])
+```
+
+{num_layers} layers, {pooling} pooling, {num_parameters:,} parameters, at most {max_length} tokens.
+"""
+
+
+def save_embedding_model(
+    model: EmbeddingModel, folder: str | Path, extra_card: str = "", other_heads: Sequence[torch.nn.Linear] = ()
+) -> Path:
+    """Save a model; `SentenceTransformer(folder)` and `load_embedding_model(folder)` give its vectors again.
+
+    Args:
+        extra_card: Markdown behind the first lines of the model card.
+        other_heads: for vectors of other widths, saved as `2_Dense_WIDTH`; name one in `modules.json` to use it.
+    """
+    folder, reading = Path(folder), model.reading
+    with no_bar():
+        model.backbone.save_pretrained(folder)
+    side, model.tokenizer.padding_side = model.tokenizer.padding_side, "right"  # as kdkit pads: positions may count
+    model.tokenizer.save_pretrained(folder)
+    model.tokenizer.padding_side = side
+    modules = ["Transformer", "Pooling"] + ["Dense"] * (model.head is not None) + ["Normalize"] * reading.normalize
+    places = ["" if kind == "Transformer" else f"{number}_{kind}" for number, kind in enumerate(modules)]
+    _write_json(
+        folder / "modules.json",
+        [
+            {"idx": number, "name": str(number), "path": place, "type": f"sentence_transformers.models.{kind}"}
+            for number, (kind, place) in enumerate(zip(modules, places, strict=True))
+        ],
+    )
+    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": reading.max_length, "do_lower_case": False})
+    _write_json(folder / "config_sentence_transformers.json", _prompts(reading) | {"similarity_fn_name": "cosine"})
+    switches = {switch: POOLINGS.get(mode) == reading.pooling for mode, switch in SWITCHES.items()}
+    pooling = {"word_embedding_dimension": model.backbone_width, "include_prompt": reading.pool_prompt}
+    _write_json(folder / "1_Pooling/config.json", pooling | switches)
+    if model.head is not None:
+        _save_head(model.head, folder / "2_Dense")
+    for head in other_heads:
+        _save_head(head, folder / f"2_Dense_{head.out_features}")
+    if reading.normalize:
+        (folder / places[-1]).mkdir(exist_ok=True)
+    card = CARD.format(
+        width=model.width,
+        num_layers=model.num_layers,
+        pooling=reading.pooling,
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        max_length=reading.max_length,
+    )
+    write_text(folder / "README.md", card + ("\n" + extra_card if extra_card else ""))
+    return folder
+
+
+def _prompts(reading: Reading) -> dict[str, Any]:
+    """Return the prompts, the one in use as default."""
+    if not reading.prompt:
+        return {"prompts": reading.prompts, "default_prompt_name": None}
+    used = next((label for label, text in reading.prompts.items() if text == reading.prompt), "default")
+    return {"prompts": reading.prompts | {used: reading.prompt}, "default_prompt_name": used}
+
+
+def _save_head(head: torch.nn.Linear, folder: Path) -> None:
+    """Save a linear head as a Dense module."""
+    config = {
+        "in_features": head.in_features,
+        "out_features": head.out_features,
+        "bias": head.bias is not None,
+        "activation_function": "torch.nn.modules.linear.Identity",
+    }
+    _write_json(folder / "config.json", config)
+    weights = {f"linear.{name}": values.detach().cpu().contiguous() for name, values in head.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
+
+
+def _write_json(path: Path, values: Any) -> None:
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")

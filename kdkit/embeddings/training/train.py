@@ -1,0 +1,217 @@
+"""The distillation stage for embeddings: one student per method, all from the same start (notebook 06)."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdkit.config.embeddings import EmbeddingConfig
+from kdkit.config.methods import MethodSettings
+from kdkit.embeddings.data.prepare import SentenceData, prepare_sentences
+from kdkit.embeddings.methods.base import SentenceMethod
+from kdkit.embeddings.methods.cdm import CdmMethod
+from kdkit.embeddings.methods.cross_attention import StateAttention, WordAttention
+from kdkit.embeddings.methods.dskd import DskdMethod
+from kdkit.embeddings.methods.emo import EmoMethod
+from kdkit.embeddings.methods.projections import start_projection
+from kdkit.embeddings.methods.simple import (
+    CosineMethod,
+    LayerReductionMethod,
+    LeafMethod,
+    RkdMethod,
+    SimilarityKLMethod,
+    TaskMethod,
+)
+from kdkit.embeddings.methods.stella import StellaMethod
+from kdkit.embeddings.methods.talas import TalasMethod
+from kdkit.embeddings.methods.views import Facts
+from kdkit.embeddings.models.export import save_embedding_model
+from kdkit.embeddings.teacher.cache import CachedTeacher, LiveTeacher, open_embedding_teacher
+from kdkit.embeddings.teacher.probe import load_teacher
+from kdkit.embeddings.training.batches import layer_vectors
+from kdkit.embeddings.training.follow import AfterEpoch, Follower
+from kdkit.embeddings.training.student import make_student
+from kdkit.embeddings.training.trainer import EmbeddingTrainer
+from kdkit.errors import UserError
+from kdkit.machine.hardware import Hardware
+from kdkit.runs.folder import Run
+
+START_TEXTS = 1024
+"""Sentences on which projections are fitted before the first step."""
+
+
+LINKS = (WordAttention, StateAttention)
+"""Attention between the models, which is no projection and starts as attention does."""
+
+
+def build_method(settings: MethodSettings, facts: Facts) -> SentenceMethod:
+    """Make the module of a method."""
+    made_by = {
+        "talas": TalasMethod,
+        "dskd": DskdMethod,
+        "cdm": CdmMethod,
+        "emo": EmoMethod,
+        "stella": StellaMethod,
+        "cosine": CosineMethod,
+        "rkd": RkdMethod,
+        "leaf": LeafMethod,
+        "similarity_kl": SimilarityKLMethod,
+        "layer_reduction": LayerReductionMethod,
+        "simcse": TaskMethod,
+    }
+    return made_by[settings.name](settings, facts)
+
+
+def start_projections(
+    method: SentenceMethod, facts: Facts, teacher_vectors: np.ndarray, layers: list[torch.Tensor], seed: int
+) -> None:
+    """Give every projection of a method its first values; see `start_projection`.
+
+    TALAS's projections of lower layers are fitted to those layers, whatever the widths: what their states mean is not
+    what the last layer's do.
+
+    Args:
+        teacher_vectors: v d_t, of some texts.
+        layers: v d_s each, the student's sentence vectors of the same texts by layer, the last one's last.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    teacher, last = torch.from_numpy(teacher_vectors), layers[-1]
+    attention = [part for module in method.modules() if isinstance(module, LINKS) for part in module.modules()]
+    for name, module in method.named_modules():
+        if not isinstance(module, torch.nn.Linear) or any(module is part for part in attention):
+            continue
+        how, shape = method.settings.projection, tuple(module.weight.shape)
+        if name.startswith("projections."):
+            below = len(method.projections) - 1 - int(name.rpartition(".")[2])
+            how = "fitted" if below and how == "auto" else how
+            start_projection(module.weight, how, teacher, layers[-1 - below], generator)
+        elif name.endswith("to_student"):
+            start_projection(module.weight, how, last, teacher, generator)
+        elif shape == (facts.teacher_width, facts.student_width):
+            start_projection(module.weight, how, teacher, last, generator)
+        else:  # to one of the smaller widths
+            start_projection(module.weight, "orthogonal", None, None, generator)
+
+
+def distill_all(
+    config: EmbeddingConfig,
+    run: Run,
+    data: SentenceData,
+    hardware: Hardware,
+    after_epoch: AfterEpoch | None = None,
+    *,
+    resume: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Train the student by the run's method, and by every method of `compare`, from the same start.
+
+    Writes `training.json`, adds `cache` to `teacher/probe.json`; see `distill_embedding`.
+
+    Returns:
+        The entry of training.json of every method, by its name.
+    """
+    probe = run.read_json("teacher/probe.json")
+    student = make_student(config, data)
+    facts = Facts(student.width, probe["width"], student.num_layers, probe["num_layers"], probe["causal"])
+    methods = {
+        str(settings): (settings, build_method(settings, facts)) for settings in (config.method, *config.compare)
+    }
+    _check_dimensions(config, facts, [method for _, method in methods.values()])
+    needs = [method.needs for _, method in methods.values()]
+    num_maps = max(need.attention_layers for need in needs)
+    mapped = range(facts.student_layers)[facts.student_layers - num_maps :]
+    teacher, asked = open_embedding_teacher(
+        config,
+        run,
+        data,
+        tokens=any(need.tokens for need in needs),
+        attention_layers=[teacher_layer(layer, facts) for layer in mapped],
+        hardware=hardware,
+    )
+    run.write_json("teacher/probe.json", probe | {"cache": asked})
+    words = None
+    if any(need.word_embeddings for need in needs):
+        words = load_teacher(config, hardware).backbone.get_input_embeddings().weight.detach().clone()
+    entries = {}
+    for name, (settings, method) in methods.items():
+        aligned = prepare_sentences(config, run, method.alignment) if method.alignment else data
+        entries[name] = distill_embedding(
+            config, run, aligned, teacher, facts, hardware, settings, after_epoch, teacher_words=words, resume=resume
+        )
+    return entries
+
+
+def _check_dimensions(config: EmbeddingConfig, facts: Facts, methods: list[SentenceMethod]) -> None:
+    """Refuse `evaluate.dimensions` that some student will not have, before it is trained."""
+    width = min(facts.student_width if method.kept_head() is None else facts.teacher_width for method in methods)
+    if too_wide := [number for number in config.evaluate.dimensions if number > width]:
+        raise UserError(f"evaluate.dimensions: expected at most the width {width}, got {too_wide[0]}; leave it out")
+
+
+def teacher_layer(student_layer: int, facts: Facts) -> int:
+    """Return the teacher layer that a student layer is compared with, both counted from 0: proportional, last to last.
+
+    Source: EMO (EMNLP 2025 main 385), its authors' code, which stops short of the last layer where the depths do not
+    divide.
+    """
+    return max((student_layer + 1) * facts.teacher_layers // facts.student_layers - 1, 0)
+
+
+def distill_embedding(
+    config: EmbeddingConfig,
+    run: Run,
+    data: SentenceData,
+    teacher: CachedTeacher | LiveTeacher,
+    facts: Facts,
+    hardware: Hardware,
+    settings: MethodSettings,
+    after_epoch: AfterEpoch | None = None,
+    *,
+    teacher_words: torch.Tensor | None = None,
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Train one student by one method and save it as a sentence-transformers folder.
+
+    The run's own method goes to `student/`, others to `compared/NAME/`.
+
+    Args:
+        teacher: answers for `data.texts`.
+        facts: widths and depths of both models.
+        after_epoch: scores the student before the first step, after every epoch and at the end.
+        teacher_words: the teacher's word embeddings, where the method needs them.
+        resume: go on from the checkpoint of an interrupted training.
+
+    Returns:
+        The training's entry of training.json.
+    """
+    phase = str(settings)
+    trainings = run.read_json("training.json") if (run.path / "training.json").is_file() else {}
+    if resume and phase in trainings and student_folder(config, run, settings).is_dir():
+        print(f"{phase}: trained before", flush=True)
+        return trainings[phase]
+    torch.manual_seed(config.seed)
+    method = build_method(settings, facts)
+    student = make_student(config, data, attentions=bool(method.needs.attention_layers))
+    if any(True for _ in method.parameters()):
+        ids = [data.student_tokens[text] for text in range(min(len(data.texts), START_TEXTS))]
+        layers = layer_vectors(student, ids, config.evaluate.batch_size)
+        start_projections(method, facts, teacher.vectors[: len(ids)], layers, config.seed)
+    trainer = EmbeddingTrainer(config, student, method, data, teacher, hardware, teacher_words)
+    checkpoint = run.path / "checkpoints" / f"{settings.folder}.pt"
+    if resume and checkpoint.is_file():
+        trainer.load(checkpoint)
+    follower = Follower(config, run, phase, trainer, data.evaluation, after_epoch)
+    follower.start(trainer.step)
+    trainer.train(follower, checkpoint)
+    entry = follower.finish()
+    student.head = method.kept_head()
+    folder = student_folder(config, run, settings)
+    save_embedding_model(student.to("cpu").eval(), folder, other_heads=method.other_heads())
+    run.write_json("training.json", trainings | {phase: entry})
+    checkpoint.unlink(missing_ok=True)
+    return entry
+
+
+def student_folder(config: EmbeddingConfig, run: Run, settings: MethodSettings) -> Path:
+    """Return where a trained student lies: `student/` for the run's method, `compared/NAME/` for the others."""
+    return run.path / "student" if settings == config.method else run.path / "compared" / settings.folder

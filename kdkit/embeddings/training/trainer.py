@@ -1,0 +1,221 @@
+"""The training loop of embedding distillation: stages, mixed precision, two-pass steps, checkpoints.
+
+`transformers.Trainer` makes one backward pass per micro-batch; a sharpness-aware step needs all micro-batches of an
+optimizer step again, at other weights, with the same dropout. Every optimizer step seeds its dropout by its number: the
+second pass then repeats the first, and a training that goes on repeats one that was never stopped.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import get_scheduler
+
+from kdkit.config.embeddings import EmbeddingConfig
+from kdkit.embeddings.data.prepare import SentenceData
+from kdkit.embeddings.methods.base import SentenceMethod
+from kdkit.embeddings.models.embedder import EmbeddingModel
+from kdkit.embeddings.teacher.cache import CachedTeacher, LiveTeacher
+from kdkit.embeddings.training.batches import make_order, make_views
+from kdkit.embeddings.training.sharpness import all_finite, climb, return_to
+from kdkit.embeddings.training.stages import Stage, plan_stages
+from kdkit.machine.hardware import Hardware
+from kdkit.training.parameters import format_table, group_parameters
+
+OnStep = Callable[[int, dict[str, float]], None]
+
+
+@dataclass
+class EmbeddingTrainer:
+    """One training of a student by one method; `train` runs it to its end, or from its checkpoint."""
+
+    config: EmbeddingConfig
+    student: EmbeddingModel
+    method: SentenceMethod
+    data: SentenceData
+    teacher: CachedTeacher | LiveTeacher
+    hardware: Hardware
+    teacher_words: torch.Tensor | None = None
+    """The teacher's word embeddings, where the method needs them."""
+    step: int = 0
+    """Optimizer steps done, skipped ones included."""
+    skipped_steps: int = 0
+    """Steps without an update, because a gradient was not a number (fp16: the loss scale was too large)."""
+    seconds: float = 0.0
+    """Wall time of the steps."""
+    _sums: dict[str, tuple[torch.Tensor, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        train, device = self.config.train, self.hardware.device
+        self.model = nn.ModuleDict({"student": self.student, "method": self.method}).to(device)
+        self.order = make_order(self.data, train, self.config.seed)
+        accumulation = train.gradient_accumulation_steps
+        self.steps_per_epoch = self.order.batches_per_epoch / accumulation
+        self.total_steps = train.max_steps or max(1, math.ceil(train.num_train_epochs * self.steps_per_epoch - 1e-9))
+        self.stages = plan_stages(self.config, self.student, self.method, self.total_steps)
+        kind = torch.device(device).type
+        self.scaler = torch.amp.GradScaler(kind, enabled=self.hardware.precision == "fp16")
+        dtype = self.hardware.autocast_dtype
+        self._autocast = (lambda: torch.autocast(kind, dtype)) if dtype is not None else nullcontext
+        self._stage: Stage | None = None
+        self._frozen: list[nn.Module] = []
+
+    def train(self, on_step: OnStep, checkpoint: Path) -> None:
+        """Run all steps that are left.
+
+        Args:
+            on_step: called after every step with its number and, every `log_every` steps, what is to be logged;
+                its time does not count.
+            checkpoint: file that is written every `save_every` steps.
+        """
+        while self.step < self.total_steps:
+            self._enter_stage()
+            start = time.monotonic()
+            self.train_step()
+            self.seconds += time.monotonic() - start
+            logs = self._read_logs() if self._is_due() else {}
+            on_step(self.step, logs)
+            if self.step % self.config.train.save_every == 0:
+                self.save(checkpoint)  # behind the log: a training that goes on from here has written it
+
+    def train_step(self) -> None:
+        """Make one optimizer step of all its micro-batches, by one pass or, with SAM, two."""
+        self._set_modes()
+        self._backward(remember=True)
+        sharpness = self._sharpness()
+        if sharpness is not None:
+            trained = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+            if not self._second_pass(trained, sharpness):
+                self._finish_step(was_skipped=True)
+                return
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.max_grad_norm)
+        is_finite = bool(torch.isfinite(norm))
+        if is_finite:
+            self._add("grad_norm", norm)
+        if is_finite or self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)  # leaves the step out where the scaler has found an inf
+        self.scaler.update()
+        self._finish_step(was_skipped=not is_finite)
+
+    def _second_pass(self, trained: list[nn.Parameter], sharpness: tuple[str, float, float]) -> bool:
+        """Replace the gradients by those at the weights uphill; False: the first pass had one that is no number."""
+        scale = self.scaler.get_scale()
+        if scale != 1.0:
+            torch._foreach_div_([parameter.grad for parameter in trained], scale)
+        if not all_finite(trained):
+            if self.scaler.is_enabled():
+                trained[0].grad.fill_(math.inf)  # the scaler finds it, skips the update and lowers its scale as ever
+                self.scaler.unscale_(self.optimizer)
+                self.scaler.step(self.optimizer)
+                self.scaler.update()
+            return False
+        copies = climb(trained, *sharpness)
+        self.optimizer.zero_grad(set_to_none=True)
+        self._backward(remember=False)  # under the same scale, which `unscale_` then divides out
+        return_to(trained, copies)
+        return True
+
+    def _backward(self, remember: bool) -> None:
+        """Add up the gradients of the micro-batches of this step, with the dropout of this step."""
+        accumulation = self.config.train.gradient_accumulation_steps
+        torch.manual_seed(self.config.seed * 1_000_003 + self.step)
+        for index in range(accumulation):
+            rows = self.order.rows(self.step * accumulation + index)
+            with self._autocast():
+                views = make_views(self.student, self.method, self.data, self.teacher, rows, self.teacher_words)
+                terms = self.method(views)
+                loss = sum(self.method.weights[name] * value for name, value in terms.items())
+            self.scaler.scale(loss / accumulation).backward()
+            if remember:
+                for name, value in (terms | {"": loss}).items():
+                    self._add(f"{name}_loss".lstrip("_"), value.detach(), 1 / accumulation)
+
+    def _sharpness(self) -> tuple[str, float, float] | None:
+        """Return what the method says of sharpness-aware steps: kind, rho, eta; None: plain ones."""
+        settings = self.method.settings
+        if settings.name != "talas" or settings.sharpness == "none":
+            return None
+        return settings.sharpness, settings.rho, settings.eta
+
+    def _enter_stage(self) -> None:
+        """Make the optimizer and schedule of the stage that this step belongs to, unless it has them."""
+        stage = next(stage for stage in self.stages if self.step < stage.first_step + stage.steps)
+        if stage is self._stage:
+            return
+        train = self.config.train
+        named = list(self.model.named_parameters())
+        decayed = {name for name, parameter in named if parameter.ndim > 1}
+        groups, table = group_parameters(named, decayed, stage.rules, stage.learning_rate, train.weight_decay)
+        self._stage = stage
+        modules = [(module, list(module.parameters())) for module in self.model.modules()]
+        self._frozen = [module for module, own in modules if own and not any(p.requires_grad for p in own)]
+        self.optimizer = torch.optim.AdamW(groups)
+        warmup = min(train.warmup_steps, stage.steps // 2)
+        self.scheduler = get_scheduler(train.lr_scheduler_type, self.optimizer, warmup, stage.steps)
+        if len(self.stages) > 1:
+            print(f"stage {stage.name}: {stage.steps} steps\n{format_table(table)}", flush=True)
+
+    def _set_modes(self) -> None:
+        """Switch dropout on, but not in modules all of whose parameters are frozen."""
+        self.model.train()
+        for module in self._frozen:
+            module.eval()
+        if self.method.settings.name == "stella":
+            self.method.trains_small_widths = self._stage.small_widths
+
+    def _finish_step(self, was_skipped: bool) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        if not was_skipped:
+            self.scheduler.step()
+        self.skipped_steps += was_skipped
+        self.step += 1
+
+    def _add(self, name: str, value: torch.Tensor, weight: float = 1.0) -> None:
+        total, weights = self._sums.get(name, (0.0, 0.0))
+        self._sums[name] = total + weight * value, weights + weight
+
+    def _is_due(self) -> bool:
+        return self.step % self.config.train.log_every == 0 or self.step == self.total_steps
+
+    def _read_logs(self) -> dict[str, float]:
+        """Return means over the steps since the last call; no `grad_norm` where none of them had a finite one."""
+        logs = {name: float(total) / weights for name, (total, weights) in self._sums.items()}
+        self._sums = {}
+        return logs | {"learning_rate": self.scheduler.get_last_lr()[0]}
+
+    def save(self, path: Path) -> None:
+        """Write everything that the next steps depend on, whole or not at all."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "counts": {"step": self.step, "skipped_steps": self.skipped_steps, "seconds": self.seconds},
+        }
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go back to what `save` wrote."""
+        state: dict[str, Any] = torch.load(path, map_location=self.hardware.device, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        for name, value in state["counts"].items():
+            setattr(self, name, value)
+        ended = self.step == self.total_steps
+        if not ended:
+            last = self.step - 1  # the optimizer belongs to the stage of the last step done
+            self.step = last
+            self._enter_stage()
+            self.step = last + 1
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scheduler.load_state_dict(state["scheduler"])
+            self.scaler.load_state_dict(state["scaler"])

@@ -1,0 +1,1 @@
+"""Losses on tensors: divergences, cross-tokenizer, hidden-state, sentence and token losses, in nats."""

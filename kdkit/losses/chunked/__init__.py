@@ -1,0 +1,1 @@
+"""The same losses on logits that never exist all at once."""

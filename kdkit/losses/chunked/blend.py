@@ -1,0 +1,222 @@
+"""Chunk losses of distillation: cross-entropy and what the teacher adds, each with its gradient.
+
+Letters: a student rows of the batch, c rows of a chunk, k asked rows, v vocabulary, g events, n spans.
+Every chunk loss returns the terms `[loss, ce, kd]` of its rows: the weighted sum, and the raw sums of both.
+See `kdkit.losses.chunked.engine`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from kdkit.losses.chunked.engine import ChunkLoss, blocks_of, cross_entropy_, log_softmax_
+from kdkit.losses.chunked.events import Events, Tokens
+from kdkit.losses.chunked.signals import DenseAnswers, SparseAnswers
+from kdkit.losses.divergences import Measure, forward_kl
+from kdkit.losses.sparse import at_temperature, renormalise, sparse_forward_kl_, sparse_with_rest_
+
+ChunkResult = tuple[torch.Tensor, torch.Tensor]
+TeacherLoss = Callable[[torch.Tensor, slice, bool], tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]]
+"""From a chunk's logits, its rows, and whether the logits may be overwritten, to terms, the rows of the chunk at
+which the teacher was asked (None: all) and the gradient by their logits."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The student rows at which the teacher is asked, in order, and how much each one counts."""
+
+    rows: torch.Tensor
+    """int64, k: student rows, increasing."""
+    teacher_rows: torch.Tensor
+    """int64, k: the teacher row that has read the same text."""
+    weights: torch.Tensor
+    """fp32, k: weight of each value in the loss."""
+    raw_weight: float
+    """Weight of each value in the logged term."""
+
+    def inside(self, rows: slice) -> slice:
+        """Return which asked rows lie in a chunk."""
+        first, last = torch.searchsorted(self.rows, torch.tensor([rows.start, rows.stop], device=self.rows.device))
+        return slice(int(first), int(last))
+
+
+def cross_entropy(targets: torch.Tensor, weights: torch.Tensor, raw_weights: torch.Tensor) -> ChunkLoss:
+    """Make the chunk loss of weighted cross-entropy.
+
+    Args:
+        targets: int64, a: the token that each row predicts.
+        weights: fp32, a: weight of each row in the loss.
+        raw_weights: fp32, a: in the logged term.
+    """
+
+    def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
+        weight = weights[rows].to(logits.dtype)
+        values = cross_entropy_(logits, targets[rows], weight)
+        terms = torch.stack([(values * weight).sum(), (values * raw_weights[rows]).sum(), values.new_zeros(())])
+        return terms, logits
+
+    return chunk_loss
+
+
+def dense_divergence(
+    answers: DenseAnswers,
+    asked: Asked,
+    student_events: Events,
+    teacher_events: Events,
+    measure: Measure,
+    temperature: float,
+) -> TeacherLoss:
+    """Make a divergence from the teacher's whole rows, times temperature squared."""
+
+    def divergence_(events: torch.Tensor, inside: slice) -> torch.Tensor:
+        teacher_logprobs = answers.logprobs(asked.teacher_rows[inside], teacher_events, temperature)
+        values = events.new_empty(len(events))
+        for block in blocks_of(events):
+            student_logprobs = events[block]
+            log_softmax_(student_logprobs)
+            values[block], derivative = measure(teacher_logprobs[block], student_logprobs)
+            total = derivative.sum(dim=-1, keepdim=True)
+            student_logprobs.exp_().mul_(-total).add_(derivative)
+        return values
+
+    return _divergence(asked, student_events, temperature, divergence_)
+
+
+def sparse_divergence(
+    answers: SparseAnswers,
+    asked: Asked,
+    student_events: Events,
+    measure: Measure,
+    temperature: float,
+    *,
+    num_events: int,
+    tail: str,
+) -> TeacherLoss:
+    """Make a divergence from a cache's kept events, times temperature squared.
+
+    Args:
+        answers: one row per asked row.
+        num_events: g.
+        tail: `ghost`, `keep_mass`, `renormalise`; see `CacheConfig.tail`.
+    """
+
+    def divergence_(events: torch.Tensor, inside: slice) -> torch.Tensor:
+        ids, logprobs, rest = answers.ids[inside].long(), answers.logprobs[inside], answers.rest[inside]
+        if tail == "renormalise":
+            logprobs, rest = renormalise(logprobs)
+        logprobs, rest = at_temperature(logprobs, rest, answers.temperature / temperature, num_events)
+        values = events.new_empty(len(events))
+        for block in blocks_of(events):
+            part = events[block], ids[block], logprobs[block]
+            if measure is forward_kl and tail != "ghost":
+                values[block] = sparse_forward_kl_(*part)
+            else:
+                values[block] = sparse_with_rest_(*part, rest[block], measure)
+        return values
+
+    return _divergence(asked, student_events, temperature, divergence_)
+
+
+def _divergence(
+    asked: Asked,
+    student_events: Events,
+    temperature: float,
+    divergence_: Callable[[torch.Tensor, slice], torch.Tensor],
+) -> TeacherLoss:
+    """Choose the asked rows, divide by the temperature, push to events, and pull the gradient back.
+
+    Args:
+        divergence_: from the events' logits, which it replaces by its gradient, to values per row.
+    """
+
+    def teacher_loss(
+        logits: torch.Tensor, rows: slice, may_overwrite: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        inside = asked.inside(rows)
+        local = asked.rows[inside] - rows.start
+        everywhere = len(local) == len(logits)
+        chosen = logits.index_select(0, local) if not everywhere else logits if may_overwrite else logits.clone()
+        chosen = chosen.div_(temperature) if temperature != 1.0 else chosen
+        gradient = student_events.push(chosen)
+        events = gradient if isinstance(student_events, Tokens) else gradient.clone()
+        values = divergence_(gradient, inside) * temperature**2
+        # T^2 for the value, 1 / T from the chain rule
+        gradient.mul_((asked.weights[inside, None] * temperature).to(gradient.dtype))
+        gradient = student_events.pull(gradient, chosen, events)
+        raw = (values * asked.raw_weight).sum()
+        terms = torch.stack([(values * asked.weights[inside]).sum(), torch.zeros_like(raw), raw])
+        return terms, None if everywhere else local, gradient
+
+    return teacher_loss
+
+
+def span_loss(
+    values_of: Callable[[torch.Tensor, slice, slice], torch.Tensor],
+    student_starts: torch.Tensor,
+    counted: torch.Tensor,
+    weights: torch.Tensor,
+    raw_weights: torch.Tensor,
+) -> TeacherLoss:
+    """Make a loss over whole spans, differentiated by autograd inside the chunk.
+
+    Args:
+        values_of: from logits (c v, with a graph), their rows and their spans to a value per span.
+        student_starts: int64, n + 1: first row of each span; chunks consist of whole spans.
+        counted: bool, a: rows that are in the loss; the others get no gradient, whatever they are averaged with.
+        weights: fp32, n: weight of each span in the loss.
+        raw_weights: fp32, n: in the logged term.
+    """
+    bounds = student_starts.cpu()
+
+    def teacher_loss(logits: torch.Tensor, rows: slice, _: bool) -> tuple[torch.Tensor, None, torch.Tensor]:
+        first, last = torch.searchsorted(bounds, torch.tensor([rows.start, rows.stop])).tolist()
+        spans = slice(first, last)
+        with torch.enable_grad():
+            leaf = logits.detach().clone().requires_grad_()
+            values = values_of(leaf, rows, spans)
+            loss = (values * weights[spans]).sum()
+            (gradient,) = torch.autograd.grad(loss, leaf)
+        gradient.masked_fill_(~counted[rows, None], 0.0)
+        raw = (values.detach() * raw_weights[spans]).sum()
+        return torch.stack([loss.detach(), torch.zeros_like(raw), raw]), None, gradient
+
+    return teacher_loss
+
+
+def average(losses: list[TeacherLoss]) -> TeacherLoss:
+    """Take the mean of what several passes of a teacher say about the same rows."""
+    if len(losses) == 1:
+        return losses[0]
+
+    def teacher_loss(
+        logits: torch.Tensor, rows: slice, _: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        terms, local, gradient = losses[0](logits, rows, False)
+        for loss in losses[1:]:
+            more_terms, _, more = loss(logits, rows, False)
+            terms, gradient = terms + more_terms, gradient.add_(more)
+        return terms / len(losses), local, gradient.div_(len(losses))
+
+    return teacher_loss
+
+
+def blend(teacher: TeacherLoss, ce: ChunkLoss) -> ChunkLoss:
+    """Add what the teacher says to cross-entropy."""
+
+    def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
+        terms, local, gradient = teacher(logits, rows, False)
+        ce_terms, total = ce(logits, rows)
+        return terms + ce_terms, total.add_(gradient) if local is None else total.index_add_(0, local, gradient)
+
+    return chunk_loss
+
+
+def alone(teacher: TeacherLoss) -> ChunkLoss:
+    """Take what the teacher says for the whole loss."""
+
+    def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
+        terms, local, gradient = teacher(logits, rows, True)
+        return terms, gradient if local is None else torch.zeros_like(logits).index_copy_(0, local, gradient)
+
+    return chunk_loss

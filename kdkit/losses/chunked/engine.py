@@ -1,0 +1,176 @@
+"""Losses on logits that never exist at once: projection, loss and gradient for some rows, then the next.
+
+Letters: a rows of the batch, c rows of a chunk, h hidden, v vocabulary, m terms. The gradient is computed
+in the forward pass, right after the loss of the same rows, so nothing of size v survives a chunk and the
+head's product is not repeated. Cost: the three products that a dense head needs too.
+
+Source: the idea of Wijmans et al. 2024 (Cut Cross-Entropy), arXiv:2411.09009, and Liger's fused linear
+losses, in plain PyTorch for GPUs without a kernel for it.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from kdkit.losses.chunked.head import Head
+
+ChunkLoss = Callable[[torch.Tensor, slice], tuple[torch.Tensor, torch.Tensor]]
+"""From the logits of some rows (fp32, c v, may be overwritten) and which rows these are to the terms of their
+weighted loss, m (raw sums to log; the first one is the loss), and its gradient by the logits, c v."""
+
+CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**27}
+"""Size of one chunk of logits: small for the memory's sake, large enough for an efficient product."""
+BLOCK_BYTES = {"cpu": 2**22, "cuda": 2**27}
+"""Size of the blocks in which a chunk's rows are worked on: they stay in a CPU's cache from one operation
+to the next, which makes the elementwise part several times faster."""
+
+
+def rows_per_chunk(vocab_size: int, device: torch.device) -> int:
+    """Return how many rows of fp32 logits make a chunk."""
+    return max(1, CHUNK_BYTES.get(device.type, 2**25) // (4 * vocab_size))
+
+
+def blocks_of(logits: torch.Tensor) -> list[slice]:
+    """Cut the rows of a chunk into blocks."""
+    return even_chunks(len(logits), max(1, BLOCK_BYTES.get(logits.device.type, 2**21) // (4 * logits.shape[-1])))
+
+
+def even_chunks(num_rows: int, size: int) -> list[slice]:
+    """Cut rows into chunks of `size`."""
+    return [slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size)]
+
+
+def chunked_loss(
+    hidden: torch.Tensor, head: Head, chunk_loss: ChunkLoss, chunks: Sequence[slice]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sum a loss over chunks of rows, with gradients for the hidden states and the head.
+
+    Args:
+        hidden: a h, with a gradient graph; the products run in its dtype.
+        head: its weight (and bias) get a gradient if they want one.
+        chunk_loss: the loss of some rows and its gradient.
+        chunks: slices that cover the rows.
+
+    Returns:
+        The loss, a scalar with a graph, and all m terms, detached.
+    """
+    bias = hidden.new_zeros(0) if head.bias is None else head.bias
+    loss, terms = _ChunkedLoss.apply(hidden, head.weight, bias, head, chunk_loss, chunks)
+    return loss, terms
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    """Loss and gradients chunk by chunk; backward only scales what forward has computed."""
+
+    @staticmethod
+    def forward(
+        ctx: torch.autograd.function.FunctionCtx,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        head: Head,
+        chunk_loss: ChunkLoss,
+        chunks: Sequence[slice],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum the loss and the gradients of all chunks."""
+        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        wide = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+        grad_hidden = torch.zeros_like(hidden, dtype=wide) if wants_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=wide) if wants_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=wide) if wants_bias and head.bias is not None else None
+        used = weight[: head.vocab_size].to(hidden.dtype)
+        total: torch.Tensor | float = 0.0
+        gradients = grad_hidden, grad_weight, grad_bias
+        for rows in chunks:
+            total = total + _add_chunk(hidden, rows, used, head, chunk_loss, gradients)
+        ctx.gradients = gradients
+        ctx.dtypes = hidden.dtype, weight.dtype, bias.dtype
+        total = torch.as_tensor(total, dtype=wide, device=hidden.device).reshape(-1)
+        ctx.mark_non_differentiable(total)
+        return (total[0] if len(total) else total.sum()).clone(), total
+
+    @staticmethod
+    def backward(
+        ctx: torch.autograd.function.FunctionCtx, grad_loss: torch.Tensor, _: torch.Tensor
+    ) -> tuple[torch.Tensor | None, ...]:
+        """Scale the gradients."""
+        # in place: these are as large as the parameters; a second backward would find them scaled
+        gradients = [
+            None if gradient is None else gradient.mul_(grad_loss).to(dtype)
+            for gradient, dtype in zip(ctx.gradients, ctx.dtypes, strict=True)
+        ]
+        ctx.gradients = None, None, None
+        return *gradients, None, None, None
+
+
+def _add_chunk(
+    hidden: torch.Tensor,
+    rows: slice,
+    weight: torch.Tensor,
+    head: Head,
+    chunk_loss: ChunkLoss,
+    gradients: tuple[torch.Tensor | None, ...],
+) -> torch.Tensor:
+    """Add the gradients of one chunk and return its terms; a function, so that its buffers go before the next."""
+    logits = head.logits(hidden[rows])
+    capped = logits.clone() if head.softcap is not None else logits
+    terms, gradient = chunk_loss(logits, rows)
+    grad_hidden, grad_weight, grad_bias = gradients
+    if all(part is None for part in gradients):
+        return terms
+    gradient = head.undo_cap(gradient, capped)
+    size = None
+    if hidden.dtype == torch.float16:
+        # fp16 keeps numbers above 6e-8 only, and the weight of a token is 1 / tokens of the step
+        size = gradient.abs().amax().clamp(min=torch.finfo(torch.float32).tiny)
+    narrow = (gradient if size is None else gradient / size).to(hidden.dtype)
+    if grad_hidden is not None:
+        _add(grad_hidden[rows], narrow, weight, size)
+    if grad_weight is not None:
+        _add(grad_weight[: head.vocab_size], narrow.T, hidden[rows], size)
+    if grad_bias is not None:
+        grad_bias[: head.vocab_size] += gradient.sum(dim=0)
+    return terms
+
+
+def _add(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor, size: torch.Tensor | None) -> None:
+    """Add `left @ right`, times `size` where it was divided by it, to a wider accumulator."""
+    if total.dtype == left.dtype and size is None:
+        total.addmm_(left, right)
+    else:
+        product = (left @ right).to(total.dtype)
+        total.add_(product if size is None else product.mul_(size))
+
+
+def cross_entropy_chunk(targets: torch.Tensor, weights: torch.Tensor) -> ChunkLoss:
+    """Return weighted cross-entropy as a chunk loss.
+
+    Args:
+        targets: int64, a: the token that each row predicts.
+        weights: fp32, a: weight of each row; `1 / tokens of the step` for the mean.
+    """
+
+    def chunk_loss(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        weight = weights[rows].to(logits.dtype)
+        values = cross_entropy_(logits, targets[rows], weight)
+        return (values * weight).sum().reshape(1), logits
+
+    return chunk_loss
+
+
+def cross_entropy_(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Compute -log q(target) per row, c, and replace the logits by the gradient of its weighted sum."""
+    values = logits.new_empty(len(logits))
+    for block in blocks_of(logits):
+        logprobs, chosen, weight = logits[block], targets[block, None], weights[block, None]
+        log_softmax_(logprobs)
+        values[block] = -logprobs.gather(1, chosen).squeeze(1)
+        logprobs.exp_().mul_(weight).scatter_add_(1, chosen, -weight)
+    return values
+
+
+def log_softmax_(logits: torch.Tensor) -> torch.Tensor:
+    """Normalise logits to log-probabilities in place; return the normalisers, c."""
+    normalisers = logits.logsumexp(dim=-1)
+    logits.sub_(normalisers[..., None])
+    return normalisers

@@ -1,0 +1,341 @@
+"""How far a student is from a teacher with another tokenizer, span by span.
+
+Letters: a student rows, b teacher rows, c spans, v_student and v_teacher vocabularies, k common tokens,
+m kept teacher tokens; p teacher, q student. A span is the shortest stretch of text that both tokenizers
+start and end together; the first row of a span, on either side, has read the same text. The arguments
+
+    student_logits: float, a v_student; rows of whole spans, span after span, heads cropped to the tokenizer.
+    teacher_logits: float, b v_teacher; the same spans; no gradient flows to them.
+    student_spans: int64, a: span of each row, 0 to c - 1, non-decreasing; every span has a row.
+    teacher_spans: int64, b, likewise.
+    temperature: softmax temperature of both, > 0; values are multiplied by its square, once.
+
+are the same everywhere. Losses return values per span, c, in nats (L1 parts: probability), not averaged,
+fp32 (float64 for float64). A span's value depends on its own rows only, and is 0 where student and
+teacher agree, given one tokenizer. `UserError` where shapes do not fit or temperature <= 0.
+"""
+
+from functools import partial
+from typing import Literal
+
+import torch
+
+from kdkit.errors import UserError
+from kdkit.losses.divergences import apply_measure, check_temperature, forward_kl, jensen_shannon, widen
+
+LIKELIHOOD_MARGIN = 1e-6
+"""Keeps a likelihood of 1 below 1, whose binary logarithm is infinite (ALM)."""
+
+
+def xtoken_p_kl(
+    student_logits: torch.Tensor,
+    teacher_logits: torch.Tensor,
+    student_spans: torch.Tensor,
+    teacher_spans: torch.Tensor,
+    projection_ids: torch.Tensor,
+    projection_weights: torch.Tensor,
+    teacher_ids_kept: torch.Tensor,
+    temperature: float = 1.0,
+) -> torch.Tensor:
+    """Compute KL(teacher || student projected onto the teacher's vocabulary) of the averages over a span.
+
+    The student's average is that of its probabilities, projected: sum_s W[s, t] mean(q)[s]; the teacher's
+    that of its log-probabilities. Both are then renormalised over the kept tokens that some student
+    token projects to: about the others the student can say nothing. With one tokenizer but spans of
+    several rows the two averages differ, so the value is 0 at spans of one row only.
+
+    Args:
+        projection_ids: int64, v_student 4: `Projection.ids`.
+        projection_weights: float, v_student 4: `Projection.weights`.
+        teacher_ids_kept: int64, m, distinct: teacher tokens compared, see `most_likely_teacher_ids`.
+
+    Source: Sreenivas et al. 2026 (X-Token), arXiv:2605.21699, P-KL.
+    """
+    num_spans = _count_spans("xtoken_p_kl", student_logits, teacher_logits, student_spans, teacher_spans)
+    check_temperature(temperature)
+    if projection_ids.shape != projection_weights.shape or len(projection_ids) != student_logits.shape[1]:
+        raise UserError(
+            f"xtoken_p_kl: expected projection ids and weights of {student_logits.shape[1]} student tokens, got "
+            f"{tuple(projection_ids.shape)} and {tuple(projection_weights.shape)}; build them for these tokenizers"
+        )
+    weights = widen(projection_weights)
+    mass = weights.new_zeros(teacher_logits.shape[1]).index_add(0, projection_ids.flatten(), weights.flatten())
+    kept = teacher_ids_kept[mass[teacher_ids_kept] > 0]
+    probabilities = torch.softmax(widen(student_logits) / temperature, dim=-1)
+    means = _span_means(probabilities, student_spans, num_spans)
+    projected = _project(means, projection_ids, weights, kept, teacher_logits.shape[1])
+    projected = projected.clamp(min=torch.finfo(projected.dtype).tiny)
+    student_logprobs = projected.log() - projected.sum(dim=-1, keepdim=True).log()
+    teacher_logprobs = _span_logprobs(teacher_logits.detach()[:, kept], teacher_spans, num_spans, temperature)
+    return temperature**2 * apply_measure(forward_kl, teacher_logprobs, student_logprobs)
+
+
+def xtoken_h_kl(
+    student_logits: torch.Tensor,
+    teacher_logits: torch.Tensor,
+    student_spans: torch.Tensor,
+    teacher_spans: torch.Tensor,
+    student_ids: torch.Tensor,
+    teacher_ids: torch.Tensor,
+    temperature: float = 1.0,
+    kept_uncommon: int = 8192,
+) -> torch.Tensor:
+    """Compute sum_common p (log p - log q), plus L1 of the sorted probabilities of the other tokens.
+
+    p and q are averages of log-probabilities over the span, renormalised over the whole vocabulary. The
+    first sum alone may be negative, the whole is not: what common tokens of the student have too much its
+    other tokens have too little. That is why the mass that `kept_uncommon` cuts off is compared too.
+
+    Args:
+        student_ids: int64, k: common tokens, `Projection.partners`.
+        teacher_ids: int64, k: their partners, one to one.
+        kept_uncommon: largest other probabilities compared one by one; the rest counts as one number.
+
+    Source: Sreenivas et al. 2026 (X-Token), arXiv:2605.21699, H-KL.
+    """
+    num_spans = _count_spans("xtoken_h_kl", student_logits, teacher_logits, student_spans, teacher_spans)
+    check_temperature(temperature)
+    _check_pairs("xtoken_h_kl", student_ids, teacher_ids)
+    student_logprobs = _span_logprobs(student_logits, student_spans, num_spans, temperature)
+    teacher_logprobs = _span_logprobs(teacher_logits.detach(), teacher_spans, num_spans, temperature)
+    common = apply_measure(forward_kl, teacher_logprobs[:, teacher_ids], student_logprobs[:, student_ids])
+    uncommon = _sorted_l1(
+        student_logprobs.exp().index_fill(1, student_ids, 0.0),
+        teacher_logprobs.exp().index_fill(1, teacher_ids, 0.0),
+        min(kept_uncommon, min(student_logits.shape[1], teacher_logits.shape[1]) - len(student_ids)),
+    )
+    return temperature**2 * (common + uncommon)
+
+
+def gold(
+    student_logits: torch.Tensor,
+    teacher_logits: torch.Tensor,
+    student_spans: torch.Tensor,
+    teacher_spans: torch.Tensor,
+    student_targets: torch.Tensor,
+    teacher_targets: torch.Tensor,
+    student_ids: torch.Tensor,
+    teacher_ids: torch.Tensor,
+    temperature: float = 1.0,
+    teacher_weight: float = 0.5,
+) -> torch.Tensor:
+    """Compute w_m JSD over the matched tokens + (1 - w_m) L1 of the sorted others, w_m = k / v_teacher.
+
+    A span of several rows counts as one prediction, P(v) = prod_{j < last} p(x_j) * p_last(v), with the
+    true tokens x_j: unnormalised, the probability of the span's text with another last token. The last
+    tokens of both sides may begin at different bytes; the definition does not mind, so neither do we.
+
+    Args:
+        student_targets: int64, a: the token that each row predicts.
+        teacher_targets: int64, b, likewise.
+        student_ids: int64, k: matched tokens, `overlap_vocabularies`.
+        teacher_ids: int64, k: the same tokens in the teacher's vocabulary.
+        teacher_weight: w of JSD(w) = w KL(p || m) + (1 - w) KL(q || m), m = w p + (1 - w) q.
+
+    Source: Patino et al. 2025 (GOLD), as corrected in trl#5905 (the last row's distribution, not the first's).
+    """
+    num_spans = _count_spans("gold", student_logits, teacher_logits, student_spans, teacher_spans)
+    check_temperature(temperature)
+    _check_pairs("gold", student_ids, teacher_ids)
+    for side, targets, spans in (
+        ("student", student_targets, student_spans),
+        ("teacher", teacher_targets, teacher_spans),
+    ):
+        if targets.shape != spans.shape:
+            raise UserError(
+                f"gold: expected one target per {side} row, {tuple(spans.shape)}, got {tuple(targets.shape)}; "
+                "pass the token that each row predicts"
+            )
+    student_logprobs = _merged_logprobs(student_logits, student_spans, student_targets, num_spans, temperature)
+    teacher_logprobs = _merged_logprobs(teacher_logits.detach(), teacher_spans, teacher_targets, num_spans, temperature)
+    measure = partial(jensen_shannon, teacher_weight=teacher_weight)
+    matched = apply_measure(measure, teacher_logprobs[:, teacher_ids], student_logprobs[:, student_ids])
+    unmatched = _sorted_l1(
+        student_logprobs.exp().index_fill(1, student_ids, 0.0),
+        teacher_logprobs.exp().index_fill(1, teacher_ids, 0.0),
+        min(student_logits.shape[1], teacher_logits.shape[1]) - len(student_ids),
+    )
+    share = len(teacher_ids) / teacher_logits.shape[1]
+    return temperature**2 * (share * matched + (1.0 - share) * unmatched)
+
+
+def uld(
+    student_logits: torch.Tensor,
+    teacher_logits: torch.Tensor,
+    student_spans: torch.Tensor,
+    teacher_spans: torch.Tensor,
+    temperature: float = 1.0,
+    row: Literal["first", "last"] = "first",
+) -> torch.Tensor:
+    """Compute sum abs(sort p - sort q), the smaller vocabulary padded with 0, at one row of each span.
+
+    Args:
+        row: the first row of a span, where both models have read the same text, or the last one.
+
+    Source: Boizard et al. 2024 (ULD), arXiv:2402.12030: the Wasserstein distance of two distributions
+    whose outcomes are all equally far apart.
+    """
+    num_spans = _count_spans("uld", student_logits, teacher_logits, student_spans, teacher_spans)
+    check_temperature(temperature)
+    student_rows = _edge_rows(student_spans, num_spans, row)
+    teacher_rows = _edge_rows(teacher_spans, num_spans, row)
+    return temperature**2 * _sorted_l1(
+        torch.softmax(widen(student_logits[student_rows]) / temperature, dim=-1),
+        torch.softmax(widen(teacher_logits.detach()[teacher_rows]) / temperature, dim=-1),
+        min(student_logits.shape[1], teacher_logits.shape[1]),
+    )
+
+
+def alm(
+    student_logprobs: torch.Tensor,
+    teacher_logprobs: torch.Tensor,
+    student_spans: torch.Tensor,
+    teacher_spans: torch.Tensor,
+    likelihood_temperature: float = 100.0,
+) -> torch.Tensor:
+    """Compute the binary KL divergence between P_T^(1/tau) and P_S^(1/tau), the likelihoods of a span's text.
+
+    Binary cross-entropy minus the teacher's own entropy: the same gradient, and 0 at equal likelihoods.
+    A margin of 1e-6, taken off log P / tau, keeps log(1 - P) and its gradient finite at P = 1.
+
+    Args:
+        student_logprobs: float, a: log-probability of the true token at each row.
+        teacher_logprobs: float, b, likewise.
+        likelihood_temperature: tau, > 0; not a softmax temperature, so nothing is multiplied by its square.
+
+    Source: Minixhofer et al. 2025 (ALM), arXiv:2503.20083, the binarised f-divergence.
+    """
+    num_spans = _count_spans("alm", student_logprobs, teacher_logprobs, student_spans, teacher_spans, num_dims=1)
+    if likelihood_temperature <= 0:
+        raise UserError(
+            f"alm: expected a likelihood temperature above 0, got {likelihood_temperature}; the paper's is 100"
+        )
+    student, teacher = (
+        (_span_sums(widen(logprobs), spans, num_spans) / likelihood_temperature).clamp(min=-1e4) - LIKELIHOOD_MARGIN
+        for logprobs, spans in ((student_logprobs, student_spans), (teacher_logprobs.detach(), teacher_spans))
+    )
+    other_student, other_teacher = torch.log(-torch.expm1(student)), torch.log(-torch.expm1(teacher))
+    return teacher.exp() * (teacher - student) - torch.expm1(teacher) * (other_teacher - other_student)
+
+
+def update_teacher_peaks(teacher_logits: torch.Tensor, peaks: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the highest probability that the rows seen so far give to each teacher token: fp32, v_teacher.
+
+    Args:
+        teacher_logits: float, b v_teacher: the next chunk of the micro-batch, at least one row.
+        peaks: what the chunks before gave; None for the first.
+    """
+    found = torch.softmax(widen(teacher_logits.detach()), dim=-1).amax(dim=0)
+    return found if peaks is None else torch.maximum(peaks, found)
+
+
+def most_likely_teacher_ids(
+    peaks: torch.Tensor, count: int = 8192, allowed: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return the teacher tokens that P-KL compares: those with the highest peaks, as sorted int64 ids.
+
+    Args:
+        peaks: fp32, v_teacher: `update_teacher_peaks` after the last chunk.
+        count: ids kept; all if there are no more.
+        allowed: bool, v_teacher: `Projection.reachable`; the others, which P-KL drops, take no place.
+    """
+    if allowed is not None:
+        peaks = peaks.masked_fill(~allowed, -1.0)
+    return peaks.topk(min(count, len(peaks))).indices.sort().values
+
+
+def _count_spans(
+    function: str,
+    student_rows: torch.Tensor,
+    teacher_rows: torch.Tensor,
+    student_spans: torch.Tensor,
+    teacher_spans: torch.Tensor,
+    num_dims: int = 2,
+) -> int:
+    """Return the number of spans; refuse rows and spans that do not fit together."""
+    counts = []
+    for side, rows, spans in (("student", student_rows, student_spans), ("teacher", teacher_rows, teacher_spans)):
+        if rows.dim() != num_dims or spans.shape != rows.shape[:1]:
+            raise UserError(
+                f"{function}: expected {side} rows of {num_dims} dimensions and a span number for each, got shapes "
+                f"{tuple(rows.shape)} and {tuple(spans.shape)}; flatten the batch and pass the spans of these rows"
+            )
+        steps = spans.diff(prepend=spans[:1])
+        if len(spans) and not bool(((steps == 0) | (steps == 1)).all() & (spans[0] == 0)):
+            raise UserError(
+                f"{function}: expected {side} spans 0, 1, ... in order and without gaps, got {spans.tolist()[:8]}...; "
+                "number the spans of a chunk from 0"
+            )
+        counts.append(int(spans[-1]) + 1 if len(spans) else 0)
+    if counts[0] != counts[1]:
+        raise UserError(
+            f"{function}: expected the same spans on both sides, got {counts[0]} of the student and {counts[1]} of "
+            "the teacher; pass whole spans"
+        )
+    return counts[0]
+
+
+def _check_pairs(function: str, student_ids: torch.Tensor, teacher_ids: torch.Tensor) -> None:
+    """Refuse lists of common tokens that do not pair up."""
+    if student_ids.shape != teacher_ids.shape or student_ids.dim() != 1:
+        raise UserError(
+            f"{function}: expected one teacher id per student id, got shapes {tuple(student_ids.shape)} and "
+            f"{tuple(teacher_ids.shape)}; pass both lists of the same pairs"
+        )
+
+
+def _edge_rows(spans: torch.Tensor, num_spans: int, row: Literal["first", "last"]) -> torch.Tensor:
+    """Return the index of the first or last row of each span."""
+    numbers = torch.arange(num_spans, device=spans.device)
+    return torch.searchsorted(spans, numbers) if row == "first" else torch.searchsorted(spans, numbers, right=True) - 1
+
+
+def _span_sums(values: torch.Tensor, spans: torch.Tensor, num_spans: int) -> torch.Tensor:
+    """Add up the rows of each span."""
+    return values.new_zeros(num_spans, *values.shape[1:]).index_add(0, spans, values)
+
+
+def _span_means(values: torch.Tensor, spans: torch.Tensor, num_spans: int) -> torch.Tensor:
+    """Average the rows of each span: a v to c v."""
+    counts = torch.bincount(spans, minlength=num_spans)
+    return _span_sums(values, spans, num_spans) / counts[:, None]
+
+
+def _span_logprobs(logits: torch.Tensor, spans: torch.Tensor, num_spans: int, temperature: float) -> torch.Tensor:
+    """Average log-probabilities over each span and renormalise: the rows' normalisers drop out of it."""
+    return torch.log_softmax(_span_means(widen(logits) / temperature, spans, num_spans), dim=-1)
+
+
+def _project(
+    probabilities: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, kept: torch.Tensor, teacher_size: int
+) -> torch.Tensor:
+    """Return the kept columns of probabilities W, c m."""
+    columns = kept.new_full((teacher_size,), -1)
+    columns[kept] = torch.arange(len(kept), device=kept.device)
+    targets = columns[ids]
+    used = (targets >= 0) & (weights > 0)
+    sources = used.nonzero()[:, 0]
+    parts = probabilities[:, sources] * weights[used]
+    return probabilities.new_zeros(len(probabilities), len(kept)).index_add(1, targets[used], parts)
+
+
+def _merged_logprobs(
+    logits: torch.Tensor, spans: torch.Tensor, targets: torch.Tensor, num_spans: int, temperature: float
+) -> torch.Tensor:
+    """Return log P(v) of each span, c v: the true tokens before the last row, then that row's distribution."""
+    scaled = widen(logits) / temperature
+    last = _edge_rows(spans, num_spans, "last")
+    true_logprobs = scaled.gather(1, targets[:, None])[:, 0] - scaled.logsumexp(dim=-1)
+    before = _span_sums(true_logprobs.index_fill(0, last, 0.0), spans, num_spans)
+    return torch.log_softmax(scaled[last], dim=-1) + before[:, None]
+
+
+def _sorted_l1(student: torch.Tensor, teacher: torch.Tensor, num_ranks: int) -> torch.Tensor:
+    """Sum abs(sort p - sort q) over the largest probabilities, plus the difference of what is left: c v to c.
+
+    With as many ranks as the smaller side has outcomes, what is left of the larger one is its difference
+    from a padding of zeros: no full sort is needed for that.
+    """
+    top_student, top_teacher = student.topk(num_ranks).values, teacher.topk(num_ranks).values
+    rest = (teacher.sum(dim=-1) - top_teacher.sum(dim=-1)) - (student.sum(dim=-1) - top_student.sum(dim=-1))
+    return (top_student - top_teacher).abs().sum(dim=-1) + rest.abs()

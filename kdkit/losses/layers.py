@@ -1,0 +1,195 @@
+"""What the teacher's layers add to its predictions: hidden states and attention maps, compared span by span.
+
+Letters: b batch, s positions, a rows, n spans, c most spans of a sequence, h hidden, k heads. A loss is a value per
+span, n, in fp32; `span_weights` makes of it a sum over the tokens of the whole optimizer step. The two models cut
+the text differently, so both sides are pooled over spans first (`kdkit.alignment.spans`).
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from kdkit.alignment.spans import Spans
+
+SMALLEST_SHARE = 1e-9
+"""Attention below it counts as this much: the divergence stays finite where a softmax has rounded to 0."""
+SMALLEST_VARIANCE = 1e-8
+"""Added to a variance; far below that of hidden states, so that their scale does not matter."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the spans of a batch lie in one model's positions; all tensors on that model's device."""
+
+    rows: torch.Tensor
+    """int64, a: positions in the flattened batch, b s."""
+    span_of_row: torch.Tensor
+    """int64, a."""
+    lengths: torch.Tensor
+    """int64, n: rows of each span."""
+    sequence: torch.Tensor
+    """int64, n: the sequence that each span belongs to."""
+    place: torch.Tensor
+    """int64, n: its place among the spans of its sequence."""
+    shape: tuple[int, int, int]
+    """b, s, c."""
+
+    def to(self, device: torch.device) -> "Layout":
+        """Return the same on a device."""
+        tensors = (self.rows, self.span_of_row, self.lengths, self.sequence, self.place)
+        return Layout(*(tensor.to(device) for tensor in tensors), self.shape)
+
+
+def lay_out(spans: Spans, student_width: int, teacher_width: int) -> tuple[Layout, Layout]:
+    """Find the spans in the student's and in the teacher's positions, on the CPU.
+
+    Args:
+        student_width: s of the student's batch, padding included.
+        teacher_width: s of the teacher's.
+    """
+    counts = spans.sequence_starts.diff()
+    sequence = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    place = torch.arange(len(sequence)) - spans.sequence_starts[sequence]
+    most = int(counts.max())
+    sides = (
+        (spans.student_rows, spans.span_of_student_rows(), spans.student_lengths, student_width),
+        (spans.teacher_rows, spans.span_of_teacher_rows(), spans.teacher_starts.diff(), teacher_width),
+    )
+    student, teacher = (
+        Layout(rows, span_of_row, lengths, sequence, place, (len(counts), width, most))
+        for rows, span_of_row, lengths, width in sides
+    )
+    return student, teacher
+
+
+def span_weights(spans: Spans, counted: torch.Tensor, num_items: float) -> torch.Tensor:
+    """Weigh a span once for each of its student rows that is in the loss, fp32, n.
+
+    Divided by the tokens of the optimizer step, so that no cut of it into batches changes anything.
+
+    Args:
+        counted: bool, a: student rows in the loss.
+        num_items: tokens of the whole optimizer step, over all processes.
+    """
+    span_of_row = spans.span_of_student_rows().to(counted.device)
+    weights = torch.zeros(len(spans.student_starts) - 1, device=counted.device)
+    return weights.index_add_(0, span_of_row, counted.float()) / num_items
+
+
+def pool_states(states: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """Average hidden states over the rows of each span.
+
+    Args:
+        states: b s h, any float dtype.
+
+    Returns:
+        n h, fp32 (fp64 stays).
+    """
+    rows = _wide(states.flatten(0, 1).index_select(0, layout.rows))
+    if len(rows) == len(layout.lengths):  # one row each
+        return rows
+    sums = rows.new_zeros(len(layout.lengths), rows.shape[1]).index_add(0, layout.span_of_row, rows)
+    return sums / layout.lengths[:, None]
+
+
+def pool_maps(maps: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """Turn attention between positions into attention between spans.
+
+    The queries of a span are its rows, averaged. The keys of a span are its own tokens, summed: a row predicts the
+    token at the next position, so these stand one position later, and both sides sum over the same text. Keys
+    outside all spans, such as the start token, are one more column, so that rows still sum to 1.
+
+    Args:
+        maps: b k s s (query, key), any float dtype.
+
+    Returns:
+        b k c (c + 1), fp32 (fp64 stays); rows of places without a span are 0.
+    """
+    (batch, width, most), maps = layout.shape, _wide(maps)
+    sequence, position = layout.rows // width, layout.rows % width
+    place = layout.place[layout.span_of_row]
+    queries = maps.new_zeros(batch, most, width)
+    queries[sequence, place, position] = 1.0 / layout.lengths[layout.span_of_row].to(maps.dtype)
+    keys = maps.new_zeros(batch, width, most + 1)
+    keys[:, :, most] = 1.0
+    keys[sequence, position + 1, most] = 0.0
+    keys[sequence, position + 1, place] = 1.0
+    return queries[:, None] @ maps @ keys[:, None]
+
+
+def match_heads(student: torch.Tensor, teacher: torch.Tensor, how: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give both sides' maps the same number of heads.
+
+    Args:
+        student: b k s s.
+        teacher: b k' s' s'.
+        how: `mean`: one head, the average of all; `mapped`: the student's heads, each with the teacher's head at
+            the same place in proportion.
+    """
+    if how == "mean":
+        return _wide(student).mean(dim=1, keepdim=True), _wide(teacher).mean(dim=1, keepdim=True)
+    num_student, num_teacher = student.shape[1], teacher.shape[1]
+    scale = (num_teacher - 1) / max(num_student - 1, 1)
+    heads = torch.tensor([round(head * scale) for head in range(num_student)], device=teacher.device)
+    return student, teacher.index_select(1, heads)
+
+
+def state_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Compute the mean squared error of layer-normalised states, n; 0 to 4, whatever the scale of either side.
+
+    Args:
+        student: n h, projected to the teacher's width.
+        teacher: n h.
+    """
+    width = student.shape[-1:]
+    normalised = (F.layer_norm(states, width, eps=SMALLEST_VARIANCE) for states in (student, teacher))
+    return F.mse_loss(*normalised, reduction="none").mean(dim=-1)
+
+
+def map_divergence(student: torch.Tensor, teacher: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """Compute KL(teacher || student) of pooled attention, averaged over heads, n, in nats.
+
+    Args:
+        student: b k c (c + 1), from `pool_maps`.
+        teacher: the same shape.
+        layout: of either side.
+    """
+    # a key in the future has probability 0 on both sides and drops out
+    values = torch.xlogy(teacher, teacher) - teacher * student.clamp(min=SMALLEST_SHARE).log()
+    return values.sum(dim=-1).mean(dim=1)[layout.sequence, layout.place]
+
+
+def contrast(student: torch.Tensor, teacher: torch.Tensor, layout: Layout, temperature: float) -> torch.Tensor:
+    """Compute InfoNCE: the teacher's state of a span told from its states of the sequence's other spans, n, in nats.
+
+    Negatives are of the same sequence only, so a value does not depend on what else is in the batch.
+
+    Args:
+        student: n h, projected to the teacher's width.
+        teacher: n h.
+        layout: of either side.
+        temperature: of the softmax over cosine similarities.
+
+    Source: van den Oord et al. 2018, arXiv:1807.03748, equation 4, with cosine similarity.
+    """
+    (batch, _, most), sequence, place = layout.shape, layout.sequence, layout.place
+    grids = []
+    for states in (student, teacher):
+        grid = states.new_zeros(batch, most, states.shape[1])
+        grids.append(grid.index_put((sequence, place), F.normalize(states, dim=-1)))
+    similarities = grids[0] @ grids[1].mT / temperature
+    is_span = torch.zeros(batch, most, dtype=torch.bool, device=student.device)
+    is_span[sequence, place] = True
+    # the smallest number, not -inf: a sequence without spans would get NaN, also as a gradient
+    similarities = similarities.masked_fill(~is_span[:, None], torch.finfo(similarities.dtype).min)
+    return -similarities.log_softmax(dim=-1).diagonal(dim1=1, dim2=2)[sequence, place]
+
+
+def depth_weights(num_layers: int) -> list[float]:
+    """Weigh layers in proportion to their depth, 1 .. n, with sum 1."""
+    return [2.0 * depth / (num_layers * (num_layers + 1)) for depth in range(1, num_layers + 1)]
+
+
+def _wide(values: torch.Tensor) -> torch.Tensor:
+    return values if values.dtype == torch.float64 else values.float()

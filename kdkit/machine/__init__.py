@@ -1,0 +1,1 @@
+"""The machine: GPU, precision, memory, hub, doctor."""

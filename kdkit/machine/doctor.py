@@ -1,0 +1,133 @@
+"""`python -m kdkit doctor`: what this machine can do, what is wrong with it, and the fix."""
+
+import os
+import shutil
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from kdkit.errors import UserError
+from kdkit.machine.hardware import (
+    BF16_CAPABILITY,
+    CudaFacts,
+    architecture_is_supported,
+    choose_hardware,
+    read_cuda,
+    tiny_backward,
+)
+from kdkit.machine.hub import hub_is_reachable
+from kdkit.runs.folder import PACKAGES
+
+FREE_GIGABYTES = 5.0
+"""Less free disk than this is worth a warning: checkpoints and prepared data need room."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the examination."""
+
+    topic: str
+    state: str
+    """`ok`, `note` (works, with a limit) or `problem`."""
+    text: str
+
+
+def examine(folder: Path) -> list[Finding]:
+    """Examine versions, device, precision, disk and network.
+
+    Args:
+        folder: where runs will be written.
+    """
+    facts = read_cuda()
+    return [_versions(), *_device(facts), _disk(folder), _hub(), _wandb()]
+
+
+def verdict(findings: list[Finding]) -> str:
+    """Sum an examination up in one sentence."""
+    problems = [finding for finding in findings if finding.state == "problem"]
+    if problems:
+        return f"not ready: {'; '.join(finding.text for finding in problems)}"
+    return "ready: python -m kdkit run configs/demo.yaml"
+
+
+def _versions() -> Finding:
+    """Report the versions of the packages that matter."""
+    versions, missing = [], []
+    for package in PACKAGES:
+        try:
+            versions.append(f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            if package != "kdkit":  # it also runs from a clone, uninstalled
+                missing.append(package)
+    if missing:
+        return Finding("versions", "problem", f"{', '.join(missing)} missing; pip install -r requirements.txt")
+    return Finding("versions", "ok", ", ".join(versions))
+
+
+def _device(facts: CudaFacts) -> list[Finding]:
+    """Report the device, whether this torch build can run on it, and what it thinks of bf16."""
+    if not facts.names:
+        error = tiny_backward("cpu")
+        cpu = Finding(
+            "device", "problem" if error else "ok", error or f"CPU with {os.cpu_count()} cores; no CUDA GPU visible"
+        )
+        return [cpu, Finding("precision", "ok", "fp32")]
+    capability = ".".join(map(str, facts.capability))
+    name = f"{' + '.join(facts.names)}, capability {capability}, {facts.memory_bytes / 2**30:.0f} GB"
+    try:
+        hardware = choose_hardware(facts)
+    except UserError as error:
+        return [Finding("device", "problem", str(error))]
+    assert architecture_is_supported(facts.capability, facts.arch_list)
+    built = Finding("torch build", "ok", f"has code for it ({', '.join(facts.arch_list)}); a tiny backward ran")
+    truth = (
+        "has bf16 units" if facts.capability >= BF16_CAPABILITY else "emulates bf16 only, whatever torch says: use fp16"
+    )
+    return [
+        Finding("device", "ok", f"{name}, profile {hardware.profile}"),
+        built,
+        Finding("precision", "ok", f"{hardware.precision}: it {truth}"),
+    ]
+
+
+def _disk(folder: Path) -> Finding:
+    """Report free disk space where runs are written."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free / 2**30
+    if not os.access(existing, os.W_OK):
+        return Finding("disk", "problem", f"{existing} cannot be written; choose another --runs-dir")
+    state = "ok" if free >= FREE_GIGABYTES else "note"
+    return Finding(
+        "disk", state, f"{free:.1f} GB free in {existing}" + ("" if state == "ok" else "; large models may not fit")
+    )
+
+
+def _hub() -> Finding:
+    """Report whether models and data can be downloaded."""
+    if hub_is_reachable():
+        return Finding("hub", "ok", "reachable")
+    return Finding(
+        "hub",
+        "note",
+        "not reachable: give folders as teacher.path, student.path, data.path; configs/demo.yaml needs none",
+    )
+
+
+def _wandb() -> Finding:
+    """Report what Weights & Biases would do; a run never waits for it unless train.wandb says online."""
+    mode = os.environ.get("WANDB_MODE")
+    if mode == "":
+        return Finding("wandb", "problem", "WANDB_MODE is set but empty, which wandb refuses; unset it")
+    has_key = bool(os.environ.get("WANDB_API_KEY")) or "api.wandb.ai" in _netrc()
+    if not has_key:
+        return Finding("wandb", "note", "no API key: leave train.wandb=disabled, or set it to offline and sync later")
+    return Finding(
+        "wandb",
+        "ok" if hub_is_reachable() else "note",
+        "API key found" + ("" if hub_is_reachable() else ", no network: use train.wandb=offline"),
+    )
+
+
+def _netrc() -> str:
+    path = Path.home() / ".netrc"
+    return path.read_text(errors="replace") if path.is_file() else ""

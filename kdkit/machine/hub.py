@@ -1,0 +1,69 @@
+"""Reaching the Hugging Face hub: asked once, so that a machine without network is told at once.
+
+The hub's own client retries for 25 seconds and more before it gives up on every single file.
+"""
+
+import os
+import socket
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from kdkit.errors import UserError
+from kdkit.runs.paths import resolve_input
+
+CONNECT_SECONDS = 5.0
+
+
+@lru_cache(maxsize=1)
+def hub_is_reachable() -> bool:
+    """Say whether the hub answers; behind a proxy, or with HF_HUB_OFFLINE set, take the setting's word."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
+        return True
+    url = urlsplit(constants.ENDPOINT)
+    try:
+        socket.create_connection((url.hostname, url.port or 443), timeout=CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+def is_local_path(path: str) -> bool:
+    """Say whether a name can only mean a folder: it exists, or is written as a path."""
+    return path.startswith(("/", "./", "../", "~")) or resolve_input(path).is_dir()
+
+
+def resolve_model_path(path: str, key: str) -> str:
+    """Return a hub name as it is, and a folder as a path that exists.
+
+    Raises:
+        UserError: the folder does not exist.
+    """
+    if not is_local_path(path):
+        return path
+    folder = resolve_input(path)
+    if not folder.is_dir():
+        raise UserError(
+            f"{key}: expected a model folder, got {path!r}, which does not exist (in {Path.cwd()}); correct the path"
+        )
+    return str(folder)
+
+
+def explain_load_error(error: Exception, path: str, key: str, what: str) -> UserError:
+    """Say in one line why a model or tokenizer could not be loaded, and what to do."""
+    reason = " ".join(str(error).split())[:200]
+    if is_local_path(path):
+        return UserError(f"{key}: expected a {what} in the folder {path!r}, got: {reason}; save one there first")
+    if not hub_is_reachable():
+        return UserError(
+            f"{key}: expected the hub or its local cache to hold {path!r}, got no network and nothing cached; "
+            f"switch the network on, or download the model elsewhere and point to its folder: {key}=FOLDER"
+        )
+    return UserError(
+        f"{key}: expected a hub model that can be read, got {path!r}: {reason}; check the name and your access, "
+        f"or point to a folder: {key}=FOLDER"
+    )

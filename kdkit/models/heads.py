@@ -1,0 +1,75 @@
+"""The output head of a causal LM, apart from the model: hidden states in, logits out, some rows at a time.
+
+Letters: a rows, b batch, s sequence, h hidden, v vocabulary.
+"""
+
+import torch
+from transformers import PreTrainedModel
+
+from kdkit.errors import UserError
+from kdkit.losses.chunked.head import Head
+
+
+def find_head(model: PreTrainedModel, vocab_size: int) -> Head:
+    """Return a model's head, checked against the logits that the model itself computes.
+
+    Args:
+        model: a causal LM.
+        vocab_size: true size of its tokenizer; the head may have more rows.
+
+    Raises:
+        UserError: the model does more with its hidden states than a `Head` can say.
+    """
+    output = model.get_output_embeddings()
+    values = model.config.get_text_config().to_dict()
+    head = Head(
+        output.weight,
+        vocab_size,
+        bias=getattr(output, "bias", None),  # nn.Linear has it, an Embedding tied as a head does not
+        scale=float(values.get("logit_scale") or 1.0 / (values.get("logits_scaling") or 1.0)),
+        softcap=values.get("final_logit_softcapping"),
+    )
+    _check(model, head)
+    return head
+
+
+def last_hidden_state(model: PreTrainedModel, input_ids: torch.Tensor) -> torch.Tensor:
+    """Run a model without its head; return what the head would read, b s h."""
+    return model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
+
+
+def hidden_of_wrapped(model: torch.nn.Module, bare: PreTrainedModel, input_ids: torch.Tensor) -> torch.Tensor:
+    """Run a model that is being trained through its wrapper; return what its head would read, b s h.
+
+    DistributedDataParallel exchanges gradients only if its own `forward` was called, so the hidden
+    states are taken on their way to the head, which is asked for one position only.
+
+    Args:
+        model: the model as Trainer hands it over, perhaps wrapped.
+        bare: the model inside.
+        input_ids: int64, b s.
+    """
+    caught: list[torch.Tensor] = []
+    handle = bare.base_model.register_forward_hook(lambda _, __, output: caught.append(output.last_hidden_state))
+    try:
+        model(input_ids=input_ids, use_cache=False, logits_to_keep=1)
+    finally:
+        handle.remove()
+    return caught[0]
+
+
+@torch.no_grad()
+def _check(model: PreTrainedModel, head: Head) -> None:
+    """Compare the head with the model on a few tokens."""
+    was_training = model.training
+    model.eval()
+    input_ids = (torch.arange(8, device=model.device) * 7 % head.vocab_size)[None]
+    expected = model(input_ids=input_ids, use_cache=False).logits[..., : head.vocab_size].float()
+    got = head.logits(last_hidden_state(model, input_ids))
+    model.train(was_training)
+    difference = (got - expected).abs().max().item()
+    if not difference <= 1e-2 * max(1.0, expected.abs().max().item()):
+        raise UserError(
+            f"{type(model).__name__}: expected logits that are a product of hidden states and the output embeddings "
+            f"(scaled, soft-capped), got logits that differ by {difference:.3g}; this architecture is not supported"
+        )

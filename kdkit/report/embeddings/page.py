@@ -1,0 +1,131 @@
+"""The report of a run of embedding models: `report.html` (self-contained), `report.md`, the student's model card."""
+
+import base64
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from kdkit.report.embeddings.figures import (
+    draw_embedding_curves,
+    draw_embedding_losses,
+    draw_quality_and_speed,
+    draw_share_of_teacher,
+)
+from kdkit.report.embeddings.tables import (
+    detail_tables,
+    difference_table,
+    dimension_table,
+    facts_table,
+    find_model,
+    model_table,
+    score_table,
+    task_table,
+    to_bold_html,
+    training_table,
+)
+from kdkit.report.embeddings.words import cache_words, protocols, verdict, warnings
+from kdkit.report.tables import Table, table_of, to_markdown
+from kdkit.runs.folder import Run, write_text
+
+TEMPLATES = Path(__file__).parents[1] / "templates"
+
+
+def write_embedding_report(run: Run) -> Path:
+    """Write the page, its Markdown twin and the model card from what the run folder holds.
+
+    Returns:
+        The path of `report.html`.
+
+    Raises:
+        UserError: a stage has not run; the message names its file.
+    """
+    facts = collect_facts(run)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"table_html": to_bold_html, "table_markdown": to_markdown}
+    write_text(run.path / "report.md", environment.get_template("embedding_report.md.j2").render(facts))
+    write_text(run.path / "student" / "README.md", environment.get_template("embedding_card.md.j2").render(facts))
+    return write_text(run.path / "report.html", environment.get_template("embedding_report.html.j2").render(facts))
+
+
+def collect_facts(run: Run) -> dict[str, Any]:
+    """Collect everything that the templates print; draws the pictures."""
+    evaluation, trainings = run.read_json("evaluation.json"), run.read_json("training.json")
+    config_text = (run.path / "config.yaml").read_text(encoding="utf-8")
+    config = yaml.safe_load(config_text)
+    manifest, probe = run.read_json("data/manifest.json"), run.read_json("teacher/probe.json")
+    environment, (name, student) = run.read_json("env.json"), find_model(evaluation, "student")
+    pictures = {
+        "What is kept of the teacher, task by task": draw_share_of_teacher(run),
+        "Quality and speed": draw_quality_and_speed(run),
+        "Scores during training": draw_embedding_curves(run),
+        "Terms of the student's loss": draw_embedding_losses(run),
+    }
+    return {
+        "title": config["report"]["title"] or f"Embedding distillation run {run.name}",
+        "verdict": verdict(evaluation),
+        "warnings": warnings(evaluation, trainings),
+        "protocols": protocols(evaluation),
+        "scores": score_table(evaluation),
+        "tables": _tables(evaluation, trainings),
+        "details": detail_tables(evaluation),
+        "data": facts_table({key: value for key, value in manifest.items() if key != "key"}),
+        "teacher": facts_table({key: value for key, value in probe.items() if key not in ("findings", "cache")}),
+        "cache": cache_words(probe["cache"]),
+        "findings": table_of(probe["findings"]),
+        "evaluation": evaluation,
+        "student_name": name,
+        "student": student,
+        "training": trainings[name],
+        "teacher_entry": find_model(evaluation, "teacher")[1],
+        "manifest": manifest,
+        "probe": probe,
+        "config": config,
+        "config_text": config_text,
+        "environment": environment,
+        "environment_text": json.dumps(environment, indent=1),
+        "command": f"python -m kdkit run {shlex.quote(str(run.path / 'config.yaml'))} --name {run.name}-again",
+        "pictures": {title: (path.name, _embed(path)) for title, path in pictures.items() if path is not None},
+    }
+
+
+def _tables(evaluation: dict[str, Any], trainings: dict[str, Any]) -> dict[str, tuple[Table, str]]:
+    """Return the tables below the scores that have rows, each by its heading and with a line of explanation."""
+    tables = {
+        "Is the difference more than chance?": (
+            difference_table(evaluation),
+            "Paired bootstrap: the same resamples of every task's rows for both models. It covers the choice of test "
+            "rows, not that of the training seed: train with several seeds before calling a small difference real.",
+        ),
+        "Shorter vectors": (
+            dimension_table(evaluation),
+            "The first numbers of the vectors alone, at length 1 again.",
+        ),
+        "What training took": (
+            training_table(trainings),
+            "All trainings start from the same weights and see the same sentences for the same steps. Peak: "
+            "the most memory that the process held meanwhile, scoring included (on a GPU, what torch held). Skipped "
+            "steps had a gradient that was not finite. Collapsed: mean cosine of different sentences above 0.9.",
+        ),
+        "The tasks": (task_table(evaluation), ""),
+        "The models": (
+            model_table(evaluation),
+            f"Measured on {evaluation['evaluated']['sentences']:,} held-out sentences. Similarities like the "
+            "teacher's: rank correlation of the cosines of all pairs of them (100: the same order). Same nearest "
+            "sentence: share of the sentences whose nearest other one is the teacher's too.",
+        ),
+    }
+    return {heading: (table, words) for heading, (table, words) in tables.items() if table[1]}
+
+
+def _embed(path: Path) -> str:
+    """Return a picture as a data URL, so that the page needs no other file."""
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

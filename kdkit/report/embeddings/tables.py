@@ -1,0 +1,235 @@
+"""Tables and sentences about a run of embedding models, from its JSON files.
+
+What the fields of evaluation.json are stands at `kdkit.embeddings.evaluate.models.evaluate_embeddings`.
+"""
+
+import re
+from typing import Any
+
+from kdkit.report.tables import Table, to_html
+
+COLLAPSED = 0.9
+"""Mean cosine of different sentences above which a model hardly tells them apart."""
+SIMPLE = ("cosine", "rkd", "leaf", "similarity_kl", "layer_reduction", "simcse")
+"""Methods that any other has to beat to be worth its trouble."""
+TRAINED = ("student", "compared")
+MISSING = "-"
+
+
+def label(name: str, entry: dict[str, Any]) -> str:
+    """Return what a model is called in tables; one that is not there carries the reason."""
+    if "skipped" in entry:
+        return f"{name} ({entry['skipped']})"
+    return {"teacher": "teacher", "untrained": "student, untrained", "student": f"student: {name}"}.get(
+        entry["role"], name
+    )
+
+
+def score_table(evaluation: dict[str, Any]) -> Table:
+    """Put every model's main scores side by side; the best of the trained ones are `**bold**`, see `to_bold_html`."""
+    tasks = evaluation["tasks"]
+    headings = ["", "average", "share of the teacher's", *(f"{name}, {task['metric']}" for name, task in tasks.items())]
+    headings += ["sentences per second", "parameters"]
+    best = _best(evaluation)
+    rows = []
+    for name, entry in evaluation["models"].items():
+        if "skipped" in entry:
+            rows.append([label(name, entry)] + [MISSING] * (len(headings) - 1))
+            continue
+        numbers = {"average": {"main": entry["average"], "interval_95": entry["interval_95"]}} | entry["tasks"]
+        average, *scores = (
+            _score_cell(numbers[key]["main"], numbers[key]["interval_95"], entry["role"] in TRAINED, best[key])
+            for key in ("average", *tasks)
+        )
+        cost = [f"{entry['sentences_per_second']:,.0f}", f"{entry['parameters']:,}"]
+        rows.append([label(name, entry), average, _percent(entry["share_of_teacher"]), *scores, *cost])
+    return headings, rows
+
+
+def detail_tables(evaluation: dict[str, Any]) -> dict[str, Table]:
+    """Return all numbers of every kind of task that the run has, by a heading."""
+    tables = {
+        "Similarity": ("sts", ["Spearman", "Pearson"], ["spearman", "pearson"]),
+        "Classification": (
+            "classification",
+            ["n-shot accuracy", "over draws", "n-shot macro F1", "full probe accuracy", "full probe macro F1"],
+            ["n_shot.accuracy", "n_shot.deviation", "n_shot.macro_f1", "full_probe.accuracy", "full_probe.macro_f1"],
+        ),
+        "Pairs": (
+            "pairs",
+            ["average precision", "accuracy", "F1", "precision", "recall", "oracle threshold's accuracy"],
+            ["average_precision", "accuracy", "f1", "precision", "recall", "oracle_accuracy"],
+        ),
+    }
+    return {
+        heading: (["task", "model", *names], rows)
+        for heading, (kind, names, keys) in tables.items()
+        if (rows := _detail_rows(evaluation, kind, keys))
+    }
+
+
+def difference_table(evaluation: dict[str, Any]) -> Table:
+    """Say how far the student is from every other model, and on how many tasks that is beyond chance."""
+    headings = ["student minus", "average", "95 % interval", "tasks better", "tasks worse", "undecided"]
+    rows = []
+    for name, found in evaluation["differences"].items():
+        average, intervals = found["average"], [task["interval_95"] for task in found["tasks"].values()]
+        better, worse = sum(low > 0 for low, _ in intervals), sum(high < 0 for _, high in intervals)
+        numbers = [f"{average['difference']:+.2f}", _interval(average["interval_95"])]
+        counts = [str(better), str(worse), str(len(intervals) - better - worse)]
+        rows.append([label(name, evaluation["models"][name]), *numbers, *counts])
+    return headings, rows
+
+
+def model_table(evaluation: dict[str, Any]) -> Table:
+    """Say what every model costs, how it is read, and how near its view of held-out sentences is to the teacher's."""
+    headings = ["", "layers", "width", "weights, MB", "pooling", "longest input", "computed in"]
+    headings += ["mean cosine of different sentences", "similarities like the teacher's", "same nearest sentence"]
+    rows = []
+    for name, entry in evaluation["models"].items():
+        if "skipped" in entry:
+            continue
+        kept = entry["agreement"] or {}
+        rows.append(
+            [
+                label(name, entry),
+                str(entry["num_layers"]),
+                str(entry["width"]),
+                f"{entry['size_bytes'] / 1e6:.1f}",
+                entry["pooling"],
+                f"{entry['max_length']} tokens",
+                f"{entry['precision']}, {entry['device']}",
+                f"{entry['mean_off_diagonal_cosine']:.3f}",
+                _number(kept.get("similarity_spearman")),
+                _percent(kept.get("same_neighbour_share")),
+            ]
+        )
+    return headings, rows
+
+
+def dimension_table(evaluation: dict[str, Any]) -> Table:
+    """Show the average over tasks of the first numbers of the students' vectors; no rows where none were scored."""
+    widths: list[str] = []
+    rows = []
+    for name, entry in evaluation["models"].items():
+        scores = [numbers["dimensions"] for numbers in entry.get("tasks", {}).values() if "dimensions" in numbers]
+        if scores:
+            widths = list(scores[0])
+            averages = [sum(score[width] for score in scores) / len(scores) for width in widths]
+            rows.append([label(name, entry), *map(_number, [*averages, entry["average"]])])
+    return ["average over tasks", *(f"first {width} numbers" for width in widths), "all"], rows
+
+
+def task_table(evaluation: dict[str, Any]) -> Table:
+    """Say what every task's score was measured on."""
+    headings = ["", "score", "rows", "rows to fit on", "source", "revision"]
+    rows = [
+        [
+            name,
+            task["metric"],
+            f"{task['rows']:,}",
+            MISSING if task["fit_rows"] is None else f"{task['fit_rows']:,}",
+            task["source"],
+            (task["revision"] or MISSING)[:12],
+        ]
+        for name, task in evaluation["tasks"].items()
+    ]
+    return headings, rows
+
+
+def training_table(trainings: dict[str, Any]) -> Table:
+    """Show what every training took, from training.json."""
+    headings = ["", "start", "steps", "seconds", "ms per step", "sentences per second"]
+    headings += ["peak MB", "skipped steps", "collapsed"]
+    rows = [
+        [
+            name,
+            str(entry["start"]),
+            f"{entry['steps']:,}",
+            f"{entry['seconds']:,.1f}",
+            f"{entry['milliseconds_per_step']:,.1f}",
+            f"{entry['sentences_per_second']:,.0f}",
+            f"{entry['peak_memory_bytes'] / 1e6:,.0f}",
+            str(entry["skipped_steps"]),
+            "yes" if entry["collapsed"] else "no",
+        ]
+        for name, entry in trainings.items()
+    ]
+    return headings, rows
+
+
+def facts_table(facts: dict[str, Any]) -> Table:
+    """Turn names and values into a table of two columns; groups of values are opened, lists left out."""
+    rows: list[list[str]] = []
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            rows += [[f"{name}: {inner}", text] for inner, text in facts_table(value)[1]]
+        elif name.endswith("_bytes") and isinstance(value, int | float):
+            rows.append([f"{name.removesuffix('_bytes')}, MB", f"{value / 1e6:,.1f}"])
+        elif not isinstance(value, list):
+            rows.append([name, _readable(value)])
+    return ["", ""], [[name.replace("_", " "), text] for name, text in rows]
+
+
+def to_bold_html(table: Table) -> str:
+    """Render a table as HTML with its `**bold**` cells bold; everything is escaped."""
+    return re.sub(r"<td>\*\*([^<]*)\*\*</td>", r"<td><strong>\1</strong></td>", to_html(table))
+
+
+def find_model(evaluation: dict[str, Any], role: str) -> tuple[str, dict[str, Any]]:
+    """Return name and entry of the one model with a role."""
+    return next((name, entry) for name, entry in evaluation["models"].items() if entry["role"] == role)
+
+
+def _best(evaluation: dict[str, Any]) -> dict[str, str]:
+    """Return the highest main score of the trained models, as it is written, per task and on average."""
+    trained = [entry for entry in evaluation["models"].values() if entry["role"] in TRAINED]
+    best = {task: max(entry["tasks"][task]["main"] for entry in trained) for task in evaluation["tasks"]}
+    best["average"] = max(entry["average"] for entry in trained)
+    return {key: _number(value) for key, value in best.items()}
+
+
+def _score_cell(score: float, interval: list[float], is_trained: bool, best: str) -> str:
+    """Write a score with half the width of its interval; bold where it is the best of the trained ones."""
+    text = _number(score)
+    cell = f"{text} \u00b1 {(interval[1] - interval[0]) / 2:.1f}"
+    return f"**{cell}**" if is_trained and text == best else cell
+
+
+def _detail_rows(evaluation: dict[str, Any], kind: str, keys: list[str]) -> list[list[str]]:
+    """Return a row for every task of a kind and every model; keys reach into groups by a dot."""
+    rows = []
+    for task, facts in evaluation["tasks"].items():
+        for name, entry in evaluation["models"].items():
+            if facts["kind"] == kind and "skipped" not in entry:
+                numbers = entry["tasks"][task]
+                cells = [numbers[key] if "." not in key else _inner(numbers, *key.split(".")) for key in keys]
+                rows.append([task, label(name, entry), *map(_number, cells)])
+    return rows
+
+
+def _inner(numbers: dict[str, Any], group: str, key: str) -> float:
+    return numbers[group][key]
+
+
+def _number(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.2f}"
+
+
+def _percent(share: float | None) -> str:
+    return MISSING if share is None else f"{share:.1%}"
+
+
+def _interval(edges: list[float]) -> str:
+    return f"{edges[0]:+.2f} to {edges[1]:+.2f}"
+
+
+def _readable(value: object) -> str:
+    """Write a value for a person."""
+    if value is None or value == "":
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

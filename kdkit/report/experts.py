@@ -1,0 +1,184 @@
+"""Experts at work on a text: a picture, and widgets to choose the text where somebody watches. Never imports torch.
+
+Letters: l MoE layers, s tokens, e experts. What is drawn is what `kdkit.teachers.expert_probe` writes down.
+"""
+
+import io
+from collections.abc import Callable
+from math import log2
+from pathlib import Path
+from typing import Any
+
+from IPython.display import Image, Markdown
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+
+from kdkit.errors import UserError
+from kdkit.report.figures import save
+from kdkit.report.router import source_colours
+from kdkit.runs.folder import Run, is_watched
+
+Explore = Callable[[str, int | None], dict[str, Any]]
+"""From a text and the number of a token to what the experts did: see `kdkit.teachers.expert_probe`."""
+
+
+MARK = "#c2410c"
+"""Colour of the token after which the experts are asked."""
+
+
+def draw_experts(run: Run) -> Path | None:
+    """Show a held-out text under the experts (02); None where there are none."""
+    facts = run.read_json("teacher/experts.json")
+    return None if "missing" in facts else save(picture_of(facts, facts["shown"]), run, "experts.png")
+
+
+def show_experts(run: Run, explore: Explore | None) -> Any:
+    """Return what a notebook shows: widgets for a person, the saved picture otherwise, words without experts.
+
+    Args:
+        explore: asks the teacher; None: it has no experts.
+    """
+    facts, path = run.read_json("teacher/experts.json"), draw_experts(run)
+    if path is None or explore is None:
+        return Markdown(facts["missing"])
+    return explorer(facts, explore) if is_watched() else Image(filename=str(path), width=980)
+
+
+def explorer(facts: dict[str, Any], explore: Explore) -> Any:
+    """Return widgets: a held-out text or one's own, a token of it, and the picture of both.
+
+    Args:
+        facts: `teacher/experts.json`.
+        explore: asks the teacher whenever text or token change.
+    """
+    import ipywidgets
+
+    wide = ipywidgets.Layout(width="80%")
+    options = [(" ".join(text.split())[:90], text) for text in facts["texts"]]
+    chosen = ipywidgets.Dropdown(options=options, description="held-out", layout=wide)
+    text = ipywidgets.Textarea(value=facts["texts"][0], description="text", continuous_update=False, layout=wide)
+    token = ipywidgets.IntSlider(min=0, description="token", continuous_update=False, layout=wide)
+    message, picture = ipywidgets.HTML(), ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="980px"))
+
+    def show(shown: dict[str, Any]) -> None:
+        # moved by hand it asks the teacher, moved by a new text it must not ask again
+        token.unobserve(look, "value")
+        token.max, token.value = len(shown["tokens"]) - 1, shown["position"]
+        token.observe(look, "value")
+        picture.value = _png(picture_of(facts, shown))
+
+    def look(change: dict[str, Any]) -> None:
+        try:
+            # another text: its middle; another token of this text: that one
+            show(explore(text.value, token.value if change["owner"] is token else None))
+            message.value = ""
+        except UserError as error:
+            message.value = str(error)
+
+    def take(change: dict[str, Any]) -> None:
+        text.value = change["new"]
+
+    for widget, react in ((chosen, take), (text, look), (token, look)):
+        widget.observe(react, "value")
+    show(facts["shown"])
+    return ipywidgets.VBox([chosen, text, token, message, picture])
+
+
+def picture_of(facts: dict[str, Any], shown: dict[str, Any]) -> Figure:
+    """Draw the chosen experts and the routing entropy, both l s, and what each expert would say next.
+
+    Args:
+        facts: `layers` and `num_experts` of `teacher/experts.json`.
+        shown: what was found out about a text.
+    """
+    layers, predictions = len(facts["layers"]), shown["predictions"]
+    heights = [0.8 + 0.26 * layers, 0.3 + 0.2 * layers, 0.5 + 0.24 * len(predictions)]
+    figure = Figure(figsize=(10.4, sum(heights) + 1.2), layout="constrained")
+    choices, entropy, answers = figure.subplots(3, 1, height_ratios=heights)
+    _draw_choices(choices, facts, shown)
+    _draw_entropy(entropy, facts, shown)
+    _draw_predictions(answers, shown)
+    return figure
+
+
+def _draw_choices(axes: Axes, facts: dict[str, Any], shown: dict[str, Any]) -> None:
+    """Colour each token of each layer by the expert of the largest weight, and name the first two."""
+    colours = source_colours(facts["num_experts"])
+    axes.imshow([[colours[chosen[0]] for chosen in row] for row in shown["experts"]], aspect="auto")
+    for layer, row in enumerate(shown["experts"]):
+        for place, chosen in enumerate(row):
+            axes.text(place, layer, " ".join(map(str, chosen[:2])), ha="center", va="center", fontsize=7)
+    first = "two experts" if len(shown["experts"][0][0]) > 1 else "expert"
+    axes.set_title(f"{first} of the largest weight for each token, per layer (colour: the first)", fontsize=10)
+    axes.xaxis.tick_top()
+    _label_tokens(axes, shown)
+    _mark_token(axes, shown)
+    _label_layers(axes, facts)
+
+
+def _draw_entropy(axes: Axes, facts: dict[str, Any], shown: dict[str, Any]) -> None:
+    """Show how undecided the gates are."""
+    most = log2(facts["num_experts"])
+    image = axes.imshow(shown["entropy"], cmap="YlGnBu", vmin=0, vmax=most, aspect="auto")
+    axes.set_title(f"entropy of the routing, bits (at most {most:.2g}: all experts alike)", fontsize=10)
+    axes.set_xticks([])
+    _mark_token(axes, shown)
+    _label_layers(axes, facts)
+    axes.figure.colorbar(image, ax=axes, pad=0.01)
+
+
+def _draw_predictions(axes: Axes, shown: dict[str, Any]) -> None:
+    """Write what the model, and each expert alone, holds most likely after the chosen token; darker is likelier."""
+    predictions, position = shown["predictions"], shown["position"]
+    axes.imshow([entry["probabilities"] for entry in predictions], cmap="Greens", vmin=0, vmax=1.2, aspect="auto")
+    for row, entry in enumerate(predictions):
+        for place, (token, probability) in enumerate(zip(entry["tokens"], entry["probabilities"], strict=True)):
+            axes.text(
+                place,
+                row,
+                f"{_visible(token)}  {probability:.1%}",
+                ha="center",
+                va="center",
+                fontsize=8,
+                parse_math=False,
+            )
+    names = ["its own routing" if entry["expert"] is None else f"expert {entry['expert']}" for entry in predictions]
+    following = shown["tokens"][position + 1 : position + 2]
+    read = f"after {_visible(shown['tokens'][position])}"
+    text = f"{read}, where the text goes on with {_visible(following[0])}" if following else read
+    axes.set_title(f"most likely next tokens {text}", fontsize=10, parse_math=False)
+    axes.set(xticks=(), yticks=range(len(names)), yticklabels=names)
+    axes.tick_params(axis="y", labelsize=8)
+
+
+def _label_tokens(axes: Axes, shown: dict[str, Any]) -> None:
+    """Name the columns, the chosen token in bold."""
+    labels = [_visible(token) for token in shown["tokens"]]
+    # a dollar sign in a text is no formula
+    axes.set_xticks(range(len(labels)), labels, rotation=60, ha="left", fontsize=8, parse_math=False)
+    axes.get_xticklabels()[shown["position"]].set(fontweight="bold", color=MARK)
+
+
+def _mark_token(axes: Axes, shown: dict[str, Any]) -> None:
+    """Frame the column of the chosen token."""
+    axes.axvspan(shown["position"] - 0.5, shown["position"] + 0.5, fill=False, edgecolor=MARK, linewidth=1.8)
+
+
+def _label_layers(axes: Axes, facts: dict[str, Any]) -> None:
+    axes.set_yticks(range(len(facts["layers"])), facts["layers"], fontsize=7)
+    axes.set_ylabel("layer", fontsize=9)
+
+
+def _visible(token: str) -> str:
+    """Make spaces, line ends and characters that the font does not have visible, and cut a long token."""
+    token = token.replace(" ", "\u2423").replace("\n", "\u23ce").replace("\t", "\u21e5")
+    font = get_font(findfont("sans"))
+    token = "".join(c if font.get_char_index(ord(c)) else c.encode("unicode_escape").decode() for c in token)
+    return token if len(token) <= 14 else f"{token[:13]}\u2026"
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""Run folders: paths, sessions, the HDF5 store of records."""

@@ -1,0 +1,97 @@
+"""What every notebook and command starts with: a checked configuration and its run folder."""
+
+import shlex
+from pathlib import Path
+
+import yaml
+
+from kdkit.config.embeddings import EmbeddingConfig, embedding_config_from_values, load_embedding_config
+from kdkit.config.language import Config, config_from_values, describe_difference, dump_config, load_config
+from kdkit.config.reading import read_values
+from kdkit.errors import UserError
+from kdkit.runs.folder import Run, check_run_name, default_run_name, describe_environment, write_text
+from kdkit.runs.paths import find_root, resolve_input, resolve_output
+
+
+def open_session(
+    config_path: str | Path, overrides: list[str] | str = "", run_name: str = "", runs_dir: str | Path = "runs"
+) -> tuple[Config, Run]:
+    """Load a configuration for language models and open its run folder, making the folder if there is none.
+
+    Args:
+        config_path: a YAML file, relative to the current folder or to the project.
+        overrides: `section.key=value` items, as a list or separated by spaces.
+        run_name: name of the run; empty: made from the file's name and the overrides.
+        runs_dir: folder of runs, relative to the project.
+
+    Raises:
+        UserError: a mistake in the configuration, or a run of that name with another one.
+    """
+    config, run = plan_session(config_path, overrides, run_name, runs_dir)
+    if not isinstance(config, Config):
+        raise UserError(
+            f"CONFIG: expected a configuration for language models, got {str(config_path)!r}, which has `method:` and "
+            "is for embeddings; open notebooks/06_embedding_distillation.ipynb"
+        )
+    _open(config, run)
+    return config, run
+
+
+def open_embedding_session(
+    config_path: str | Path, overrides: list[str] | str = "", run_name: str = "", runs_dir: str | Path = "runs"
+) -> tuple[EmbeddingConfig, Run]:
+    """Do what `open_session` does for a configuration for embeddings: one with `method:`."""
+    config, run = plan_session(config_path, overrides, run_name, runs_dir)
+    if not isinstance(config, EmbeddingConfig):
+        raise UserError(
+            f"CONFIG: expected a configuration for embeddings, with `method:`, got {str(config_path)!r} without it; "
+            "use configs/embedding_demo.yaml, or open notebooks/01_data.ipynb"
+        )
+    _open(config, run)
+    return config, run
+
+
+def _open(config: Config | EmbeddingConfig, run: Run) -> None:
+    """Make a run's folder."""
+    run.path.mkdir(parents=True, exist_ok=True)
+    write_text(run.path / "config.yaml", dump_config(config))
+    if not (run.path / "env.json").is_file():
+        run.write_json("env.json", describe_environment())
+
+
+def open_side_run(name: str, runs_dir: str | Path, cache_dir: str | Path) -> Run:
+    """Return a run folder for work that has no configuration of its own, such as mending a cache; not yet made."""
+    root = find_root()
+    return Run(resolve_output(runs_dir, root) / check_run_name(name), resolve_output(cache_dir, root))
+
+
+def plan_session(
+    config_path: str | Path, overrides: list[str] | str = "", run_name: str = "", runs_dir: str | Path = "runs"
+) -> tuple[Config | EmbeddingConfig, Run]:
+    """Check all that a session checks, and write nothing; a file with `method:` is for embeddings."""
+    root = find_root()
+    try:
+        items = shlex.split(overrides) if isinstance(overrides, str) else list(overrides)
+    except ValueError as error:
+        raise UserError(
+            f"OVERRIDES: expected section.key=value items, got {overrides!r} ({error}); close the quote"
+        ) from None
+    name = check_run_name(run_name or default_run_name(config_path, items))
+    path = resolve_input(config_path)
+    config = load_embedding_config(path, items) if is_for_embeddings(path) else load_config(path, items)
+    run = Run(resolve_output(runs_dir, root) / name, resolve_output(config.cache_dir, root))
+    saved = run.path / "config.yaml"
+    if saved.is_file():
+        values = yaml.safe_load(saved.read_text(encoding="utf-8"))
+        made_with = embedding_config_from_values(values) if "method" in values else config_from_values(values)
+        if difference := describe_difference(made_with, config):
+            raise UserError(
+                f"run {name!r}: expected the configuration it was made with, got another ({difference}); "
+                f"choose another --name, or delete {run.path}"
+            )
+    return config, run
+
+
+def is_for_embeddings(config_path: str | Path) -> bool:
+    """Say whether a configuration file is for embedding models: it has `method:`."""
+    return "method" in read_values(resolve_input(config_path))

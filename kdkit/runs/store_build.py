@@ -1,0 +1,264 @@
+"""Making and repairing the files of `kdkit.runs.store`, chunk by chunk.
+
+During a build each chunk is a file in `FILE.parts/`, where a killed build goes on; at the end they are joined.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from kdkit.runs.folder import describe_environment
+from kdkit.runs.records import Field, Record, count_rows, digest, pack
+from kdkit.runs.store import (
+    CHUNK,
+    FORMAT,
+    Document,
+    check_same,
+    find_damage,
+    is_intact,
+    open_file,
+    open_store,
+    store_error,
+)
+
+MakeChunk = Callable[[int], list[Record]]
+OnChunk = Callable[[int, int], None]
+Building = Generator[int, list[Record] | None, None]
+"""A build on its way: it asks for chunks by their numbers, and is sent their records."""
+
+LIBVER = ("v110", "v110")  # the oldest HDF5 file format in which all metadata carry checksums
+
+
+def build_store(
+    path: str | Path,
+    header: dict[str, Any],
+    fields: list[Field],
+    chunks: list[list[str]],
+    make_chunk: MakeChunk,
+    on_chunk: OnChunk | None = None,
+    compression: int = 4,
+) -> Path:
+    """Build a store, or go on with a build that was stopped; a finished store of the same contents is left as it is.
+
+    Equal arguments give an equal file, byte for byte (h5py >= 3.15), however often the build was stopped. At the end,
+    when the parts are joined, the disk holds everything twice.
+
+    Args:
+        header: what a reader must know of the records, JSON values; compared when the store is opened.
+        fields: arrays of each record.
+        chunks: keys of the samples of each chunk: hashes of their contents, all different.
+        make_chunk: returns the records of a chunk, given its number, in the order of its keys.
+        on_chunk: called after each chunk, made or found, with the number of chunks ready and of all.
+        compression: gzip level, 0 to 9.
+
+    Raises:
+        UserError: a store or parts made otherwise lie there, another process builds it, a key is repeated, a record
+            has not the declared arrays, or the disk is full.
+    """
+    building = _build(Path(path), header, fields, chunks, on_chunk, compression)
+    with contextlib.closing(building):
+        _drive(building, make_chunk)
+    return Path(path)
+
+
+def build_stores(
+    plans: dict[str, tuple[Path, dict[str, Any], list[Field]]],
+    chunks: list[list[str]],
+    make_chunks: Callable[[int, list[str]], dict[str, list[Record]]],
+    on_chunk: OnChunk | None = None,
+    compression: int = 4,
+) -> None:
+    """Build several stores of the same samples, chunk by chunk, so that one pass over the samples serves them all.
+
+    Args:
+        plans: path, header and fields of each store; see `build_store`.
+        make_chunks: returns the records of a chunk by the store's name, given its number and the stores that lack it.
+        on_chunk: as for `build_store`, of the last store.
+    """
+    with contextlib.ExitStack() as stack:
+        builds, wanted = {}, {}
+        for name, (path, header, fields) in plans.items():
+            report = on_chunk if name == next(reversed(plans)) else None
+            building = _build(path, header, fields, chunks, report, compression)
+            builds[name] = stack.enter_context(contextlib.closing(building))
+            wanted[name] = next(building, None)
+        while wanted := {name: number for name, number in wanted.items() if number is not None}:
+            number = min(wanted.values())
+            records = make_chunks(number, [name for name in wanted if wanted[name] == number])
+            wanted |= {name: _send(builds[name], made) for name, made in records.items()}
+
+
+def _build(
+    path: Path,
+    header: dict[str, Any],
+    fields: list[Field],
+    chunks: list[list[str]],
+    on_chunk: OnChunk | None,
+    compression: int,
+) -> Building:
+    """Check what lies there and ask for the chunks that are missing; see `build_store`."""
+    keys = [key for chunk in chunks for key in chunk]
+    if num_repeated := len(keys) - len(set(keys)):
+        raise store_error(
+            "build_store", "different keys", f"{num_repeated} repeated ones", "leave out repeated samples"
+        )
+    software = {"h5py": h5py.__version__, "hdf5": h5py.version.hdf5_version} | describe_environment()["packages"]
+    document = {"format": FORMAT, "software": software, "compression": compression, "header": header}
+    document = json.loads(json.dumps(document | {"fields": [asdict(field) for field in fields], "chunks": chunks}))
+    if path.is_file():
+        check_same(path, open_store(path, verify=False).document, document, exact=True)
+    if not path.is_file() or Path(f"{path}.parts").is_dir():
+        with _locked(path):
+            if not path.is_file():
+                yield from _write_chunks(path, document, list(range(len(chunks))), on_chunk)
+
+
+def _drive(building: Building, make_chunk: MakeChunk) -> None:
+    """Make what a build asks for."""
+    number = next(building, None)
+    while number is not None:
+        number = _send(building, make_chunk(number))
+
+
+def _send(building: Building, records: list[Record]) -> int | None:
+    """Give a build what it asked for; return what it asks for next, None at its end."""
+    try:
+        return building.send(records)
+    except StopIteration:
+        return None
+
+
+def repair_store(path: str | Path, make_chunk: MakeChunk) -> list[int]:
+    """Make the damaged chunks of a store again, copy the others as they are, and replace the file.
+
+    Args:
+        path: the file; its header must be intact.
+        make_chunk: as for `build_store`; called for damaged chunks only.
+
+    Returns:
+        The numbers of the chunks that were damaged.
+    """
+    path = Path(path)
+    if damaged := find_damage(path):
+        with _locked(path):
+            building = _write_chunks(path, open_store(path, verify=False).document, damaged, None)
+            with contextlib.closing(building):
+                _drive(building, make_chunk)
+    return damaged
+
+
+def _write_chunks(path: Path, document: Document, numbers: list[int], on_chunk: OnChunk | None) -> Building:
+    """Ask for these chunks, except where an earlier call left intact parts, and take the others from the file."""
+    parts = Path(f"{path}.parts")
+    if (parts / "header.json").is_file():
+        saved = json.loads((parts / "header.json").read_text(encoding="utf-8"))
+        check_same(parts, saved, document, exact=True)
+        document = saved
+    else:
+        with _whole_file(parts / "header.json") as partial:
+            partial.write_text(json.dumps(document), encoding="utf-8")
+    sources = [path] * len(document["chunks"])
+    report, written = on_chunk or (lambda *_: None), None
+    with ThreadPoolExecutor(1) as writer:  # compresses and writes a chunk while the next one is made
+        for done, number in enumerate(numbers, start=1):
+            sources[number] = part = parts / f"{number:05d}.h5"
+            records = None if is_intact(part, document, number) else (yield number)
+            if written:
+                written.result()
+            written = writer.submit(
+                _write_part, part, document, number, records, lambda n=done: report(n, len(numbers))
+            )
+        if written:
+            written.result()
+    _join(path, document, sources)
+
+
+def _write_part(
+    part: Path, document: Document, number: int, records: list[Record] | None, report: Callable[[], None]
+) -> None:
+    """Write one chunk, except where records are None because it is there already, and report it."""
+    if records is not None:
+        content = _encode(document, number, records)
+        with _whole_file(part) as partial:
+            partial.write_bytes(content)
+    report()
+
+
+def _encode(document: Document, number: int, records: list[Record]) -> bytes:
+    """Return one chunk as an HDF5 file: made in memory, because HDF5 aborts the process where a disk is full."""
+    fields, keys, buffer = [Field(**values) for values in document["fields"]], document["chunks"][number], io.BytesIO()
+    if len(records) != len(keys):
+        raise store_error(f"make_chunk({number})", f"{len(keys)} records", str(len(records)), "make one for each key")
+    lengths = [count_rows(f"make_chunk({number})", fields, record) for record in records]
+    level = document["compression"]
+    with h5py.File(buffer, "w", libver=LIBVER) as file:
+        group = file.create_group(CHUNK.format(number))
+        group.create_dataset("lengths", data=np.array(lengths, np.int64))
+        for field in fields:
+            pack(group, field, [record[field.name] for record in records], max(lengths, default=0), level)
+        group.attrs["sha256"] = np.bytes_(digest(group, keys))  # HDF5 stores str beyond its own checksums
+    return buffer.getvalue()
+
+
+def _join(path: Path, document: Document, sources: list[Path]) -> None:
+    """Write a store out of the files that hold its chunks; nothing is compressed anew."""
+    text, empty, num_rows = json.dumps(document).encode(), io.BytesIO(), 0
+    h5py.File(empty, "w", libver=LIBVER).close()
+    room = len(text) + sum(source.stat().st_size for source in set(sources)) + 1024 * (1024 + len(sources))
+    with _whole_file(path) as partial:
+        partial.write_bytes(empty.getvalue())
+        with partial.open("rb+") as file:  # a disk that is full now cannot be so later, when HDF5 would abort
+            os.posix_fallocate(file.fileno(), 0, room)
+        with h5py.File(partial, "r+", libver=LIBVER) as joined:
+            header = joined.create_dataset("header", data=np.frombuffer(text, np.uint8))
+            header.attrs["sha256"] = np.bytes_(hashlib.sha256(text).hexdigest())
+            joined.create_group("chunks")  # where h5py makes it in passing, it writes down the time
+            for number, source in enumerate(sources):
+                with open_file(source) as file:
+                    file.copy(CHUNK.format(number), joined, CHUNK.format(number))
+                    num_rows += int(file[CHUNK.format(number)]["lengths"][()].sum())
+            joined.attrs.update({"kdkit_store": FORMAT, "num_rows": num_rows})
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the folder of a store's parts for this process alone; remove it when all is done."""
+    folder = Path(f"{path}.parts")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / "lock").open("w")
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        got = "another process at work here" if isinstance(error, BlockingIOError) else str(error)
+        raise store_error(folder, "to write here alone", got, "wait for the other, or choose another file") from None
+    with file:
+        yield
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """Give a path to write to, which becomes `path` once its bytes are on the disk; else nothing is left."""
+    partial = Path(f"{path}.partial")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        remedy = "make room: finished chunks stay valid, and the same command goes on with the others"
+        raise store_error(path, "room to write", str(error), remedy) from error
+    finally:
+        partial.unlink(missing_ok=True)

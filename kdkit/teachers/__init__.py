@@ -1,0 +1,1 @@
+"""Teachers: prepared, probed, asked online or from a cache, mixed."""

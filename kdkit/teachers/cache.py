@@ -1,0 +1,140 @@
+"""The teacher's answers on disk: what a cache holds, what it must match, and reading it batch by batch.
+
+Letters: r answered rows of a window, k kept events. The container is `kdkit.runs.store`; `cache_build` fills it.
+
+    top_k       gaps r k, levels r k: the most likely events; rest r: log of what is left
+    sampled     gaps r k, shares r k: events drawn from the teacher, and how often (RS-KD, arXiv:2503.16870)
+    true_token  logprobs r: log-probability of the text's own next token, for every teacher position
+
+In the first two modes r counts the spans of a window, and ids mean events of the pair (`kdkit.losses.chunked.events`).
+They are kept in increasing order as the gaps between them, which gzip can shorten and ids cannot. A level is a
+log-probability in sixteenths of a nat, rounded; the kept ones are scaled back to their exact sum on reading.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from kdkit.config.language import Config
+from kdkit.data.prepare import PreparedData
+from kdkit.data.windows import PAD, Windows
+from kdkit.runs.folder import fingerprint
+from kdkit.runs.records import Field
+from kdkit.runs.store import Store
+
+MEANING = 3
+"""Raise it when the meaning of the stored numbers or the store's format changes: older caches are refused."""
+
+
+LEVELS_PER_NAT = 16
+"""Steps of a kept log-probability: it is at most 1/32 nat off, and 255 steps reach down to 1e-7."""
+
+
+@dataclass(frozen=True)
+class CachedAnswers:
+    """An open cache, read by the row numbers of the windows that it was made from, in any order."""
+
+    store: Store
+    keys: list[str]
+    """Content hash of every window: see `window_keys`."""
+
+    def read(self, rows: list[int]) -> dict[str, torch.Tensor]:
+        """Read the answers for some windows, one after the other.
+
+        Returns:
+            `kept_ids` (int32, r k), `kept_logprobs` (fp32, r k) and `kept_rest` (fp32, r 1), whose
+            probabilities sum to 1; or `token_logprobs` (fp32, r).
+        """
+        records = [self.store.read(self.keys[row]) for row in rows]
+        joined = {name: np.concatenate([record[name] for record in records]) for name in records[0]}
+        if "gaps" not in joined:
+            return {"token_logprobs": torch.from_numpy(joined["logprobs"].astype(np.float32))}
+        ids = joined["gaps"].cumsum(axis=1, dtype=np.int32)
+        if "shares" in joined:
+            with np.errstate(divide="ignore"):  # places that are not used have share 0
+                counts = joined["shares"].astype(np.float32)
+                logprobs = np.log(counts / counts.sum(axis=1, keepdims=True))
+            rest = np.full((len(logprobs), 1), -np.inf, dtype=np.float32)
+        else:
+            logprobs = joined["levels"].astype(np.float32) / -LEVELS_PER_NAT
+            rest = joined["rest"].astype(np.float32)[:, None]
+            # rounding changed the sum of the kept ones, and what is left may be smaller than that
+            kept = np.exp(logprobs).sum(axis=1, keepdims=True)
+            logprobs += np.log(-np.expm1(rest)) - np.log(kept)
+        return {
+            "kept_ids": torch.from_numpy(ids),
+            "kept_logprobs": torch.from_numpy(logprobs),
+            "kept_rest": torch.from_numpy(rest),
+        }
+
+
+def cache_fields(config: Config, num_events: int) -> list[Field]:
+    """Return the arrays that a record of the configured mode consists of."""
+    ids = "uint16" if num_events <= 2**16 else "uint32"
+    match config.cache.mode:
+        case "top_k":
+            width = config.cache.top_k
+            return [Field("gaps", ids, width), Field("levels", "uint8", width), Field("rest", "float16")]
+        case "sampled":
+            width = min(config.cache.num_samples, num_events)
+            return [Field("gaps", ids, width), Field("shares", "uint8", width)]
+    return [Field("logprobs", "float16", 0)]
+
+
+def encode_kept(ids: np.ndarray, logprobs: np.ndarray) -> dict[str, np.ndarray]:
+    """Put kept events in order; return their gaps and levels, int32 and uint8, r k.
+
+    Args:
+        ids: int64, r k, distinct in a row, below 2**23.
+        logprobs: float, r k.
+    """
+    levels = np.clip(np.rint(logprobs * -LEVELS_PER_NAT), 0, 255).astype(np.int32)
+    # an id and its level in one number: sorting numbers is much faster than finding their order
+    both = np.sort(ids.astype(np.int32) * 256 + levels, axis=1)
+    return {"gaps": np.diff(both // 256, axis=1, prepend=0), "levels": (both % 256).astype(np.uint8)}
+
+
+def describe_cache(config: Config, data: PreparedData, teacher: dict[str, Any], events: str) -> dict[str, Any]:
+    """Return the header of a cache: everything that a reader must agree with.
+
+    Args:
+        teacher: see `kdkit.teachers.prepare.identify_teacher`.
+        events: what the ids mean, as `kdkit.distill.objective` names it; empty for true tokens.
+    """
+    mode = config.cache.mode
+    header: dict[str, Any] = {
+        "kind": "teacher answers",
+        "meaning": MEANING,
+        "mode": mode,
+        "teacher": teacher,
+        "teacher_tokenizer": hash_tokenizer(data.teacher_tokenizer),
+    }
+    if mode != "true_token":
+        header |= {"student_tokenizer": hash_tokenizer(data.student_tokenizer), "events": events}
+        header["temperature"] = config.distill.temperature if mode == "top_k" else 1.0
+        header["top_k" if mode == "top_k" else "num_samples"] = (
+            config.cache.top_k if mode == "top_k" else config.cache.num_samples
+        )
+    return header
+
+
+def window_keys(windows: Windows) -> list[str]:
+    """Name every window by its content: what both models read, and where they agree."""
+    keys = []
+    for student, teacher, positions in zip(
+        windows.student_ids, windows.teacher_ids, windows.teacher_positions, strict=True
+    ):
+        digest = hashlib.sha256(student[student != PAD].astype(np.int32).tobytes() + b"|")
+        digest.update(teacher[teacher != PAD].astype(np.int32).tobytes() + b"|")
+        digest.update(positions[student != PAD].astype(np.int32).tobytes())
+        keys.append(digest.hexdigest()[:32])
+    return keys
+
+
+def hash_tokenizer(tokenizer: PreTrainedTokenizerFast) -> str:
+    """Fingerprint what a tokenizer does: its vocabulary, merges and rules."""
+    return fingerprint(tokenizer.backend_tokenizer.to_str())

@@ -1,0 +1,216 @@
+"""Filling a cache: the teacher reads every training sequence once, and what it says is kept.
+
+Letters: c rows of a chunk, g events, k kept events.
+"""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdkit.config.language import Config
+from kdkit.data.windows import Windows
+from kdkit.errors import UserError
+from kdkit.losses.chunked.engine import BLOCK_BYTES, even_chunks, rows_per_chunk
+from kdkit.losses.chunked.events import Events
+from kdkit.losses.chunked.signals import DenseAnswers
+from kdkit.runs.records import Record
+from kdkit.runs.store_build import build_store, repair_store
+from kdkit.teachers.cache import cache_fields, encode_kept, window_keys
+from kdkit.teachers.online import OnlineTeacher
+from kdkit.training.batches import WindowCollator
+
+LOWEST_FP16 = -6e4
+"""Stands for the logarithm of 0 in the file."""
+MIN_ROWS = 256
+"""Rows that make the head's product efficient."""
+
+
+class AnswerMaker:
+    """Computes the records of a cache, chunk by chunk."""
+
+    def __init__(
+        self,
+        config: Config,
+        windows: Windows,
+        teacher: OnlineTeacher,
+        events: Events | None,
+        num_events: int,
+    ):
+        """Prepare the questions.
+
+        Args:
+            windows: the training sequences; equal ones are answered once.
+            events: what the ids of the cache mean, from the teacher's side; None for true tokens.
+            num_events: how many there are.
+
+        Raises:
+            UserError: more kept events than there are.
+        """
+        if config.cache.mode == "top_k" and config.cache.top_k > num_events:
+            raise UserError(
+                f"cache.top_k: expected at most {num_events}, the size of the vocabulary compared, got "
+                f"{config.cache.top_k}; lower it"
+            )
+        self.cache, self.temperature, self.seed = config.cache, config.distill.temperature, config.seed
+        self.windows, self.teacher, self.events, self.num_events = windows, teacher, events, num_events
+        self.batch_size = config.evaluate.batch_size
+        self.row_of = {key: row for row, key in reversed(list(enumerate(window_keys(windows))))}
+        self.fields = cache_fields(config, num_events)
+        self.collate = WindowCollator(windows, with_teacher=True)
+
+    def chunks(self) -> list[list[str]]:
+        """Return the keys of all sequences, in the chunks in which they are made."""
+        keys = sorted(self.row_of, key=self.row_of.__getitem__)
+        size = self.cache.samples_per_chunk
+        return [keys[start : start + size] for start in range(0, len(keys), size)]
+
+    def make(self, keys: Iterable[str]) -> list[Record]:
+        """Ask the teacher about some sequences."""
+        rows = [self.row_of[key] for key in keys]
+        parts = even_chunks(len(rows), self.batch_size)
+        return [record for part in parts for record in self._answer(rows[part])]
+
+    def _answer(self, rows: list[int]) -> list[Record]:
+        """Ask about one batch; return a record per sequence."""
+        inputs = self.collate(rows)
+        spans, device = inputs["spans"], self.teacher.model.device
+        answers = self.teacher.answer(inputs, device)
+        if self.cache.mode == "true_token":
+            asked, starts = torch.arange(len(spans.teacher_rows)), spans.teacher_starts[spans.sequence_starts]
+        else:
+            asked, starts = spans.teacher_starts[:-1], spans.sequence_starts
+        # seeded by the sequence, so that a build that was stopped goes on with the same draws
+        generator = torch.Generator(device).manual_seed(self.seed * 1_000_003 + rows[0])
+        parts = [
+            self._keep(answers, asked[part], generator)
+            for part in even_chunks(len(asked), self._rows_at_once(answers, device))
+        ]
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return [
+            {name: values[a:b] for name, values in joined.items()}
+            for a, b in zip(starts.tolist(), starts[1:].tolist(), strict=False)
+        ]
+
+    def _rows_at_once(self, answers: DenseAnswers, device: torch.device) -> int:
+        """Choose as many rows as fit into a CPU's cache, but enough for an efficient product."""
+        width = max(self.num_events, answers.head.vocab_size)
+        return min(rows_per_chunk(width, device), max(MIN_ROWS, BLOCK_BYTES.get(device.type, 2**22) // (4 * width)))
+
+    @torch.no_grad()
+    def _keep(self, answers: DenseAnswers, rows: torch.Tensor, generator: torch.Generator) -> Record:
+        """Reduce the teacher's rows to what the mode keeps."""
+        if self.cache.mode == "true_token":
+            logits = answers.logits(rows)
+            chosen = logits.gather(1, answers.targets[rows.to(logits.device), None])[:, 0] - logits.logsumexp(dim=-1)
+            return {"logprobs": _half(chosen)}
+        assert self.events is not None
+        if self.cache.mode == "top_k":
+            values, ids = largest(answers.logprobs(rows, self.events, self.temperature), self.cache.top_k)
+            rest = (1.0 - values.exp().sum(dim=-1)).clamp(min=0.0).log()
+            if self.cache.top_k == self.num_events:
+                rest = rest.fill_(LOWEST_FP16)
+            record = encode_kept(ids.cpu().numpy(), values.cpu().numpy()) | {"rest": _half(rest)}
+        else:
+            probabilities = answers.logprobs(rows, self.events, 1.0).exp_()
+            draws = torch.multinomial(probabilities, self.cache.num_samples, replacement=True, generator=generator)
+            record = count_draws(draws.sort(dim=-1).values.cpu().numpy(), self.fields[0].width)
+        return record | {"gaps": record["gaps"].astype(self.fields[0].dtype)}
+
+
+def largest(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the largest values of each row and where they are, like `topk`, but not in order.
+
+    They lie in those groups of columns whose largest values are largest, so the rest is not looked at
+    again: on a CPU `topk` over a whole vocabulary takes longer than the head of a small model.
+    """
+    rows, width = values.shape
+    group = max(1, round((width / count) ** 0.5))  # about as many groups as columns in the chosen ones
+    num_groups = width // group
+    if group == 1 or num_groups <= count:
+        return values.topk(count, dim=-1, sorted=False)
+    whole = num_groups * group
+    # the columns of a group lie `num_groups` apart, which makes their maximum one of whole vectors
+    peaks = values[:, :whole].unflatten(1, (group, num_groups)).amax(dim=1)
+    chosen = peaks.topk(count, dim=-1, sorted=False).indices
+    places = (chosen[..., None] + num_groups * torch.arange(group, device=values.device)).flatten(1)
+    tail = torch.arange(whole, width, device=values.device).expand(rows, -1)
+    places = torch.cat([places, tail], dim=1)
+    found = values.gather(1, places).topk(count, dim=-1, sorted=False)
+    return found.values, places.gather(1, found.indices)
+
+
+def count_draws(draws: np.ndarray, width: int) -> Record:
+    """Turn sorted draws into the gaps between distinct ids and how often each one came.
+
+    Args:
+        draws: int64, r n, increasing in each row.
+        width: columns of the result; those that are not used repeat the last id with share 0.
+    """
+    is_first = np.diff(draws, axis=1, prepend=-1) != 0
+    place = np.cumsum(is_first, axis=1) - 1
+    shares = np.zeros((len(draws), width), dtype=np.int64)
+    np.add.at(shares, (np.arange(len(draws))[:, None], place), 1)
+    gaps = np.zeros_like(shares)
+    gaps[np.nonzero(is_first)[0], place[is_first]] = np.diff(draws, axis=1, prepend=0)[is_first]
+    return {"gaps": gaps, "shares": shares.astype(np.uint8)}
+
+
+def build_answers(path: Path, header: dict[str, Any], maker: AnswerMaker) -> Path:
+    """Build a cache, or go on with a build that was stopped; size and time are said first.
+
+    Raises:
+        UserError: see `build_store`; NaN or inf in the teacher's logits.
+    """
+    chunks = maker.chunks()
+    _announce(path, maker, chunks)
+    clock = _Clock(len(chunks))
+    return build_store(path, header, maker.fields, chunks, lambda number: maker.make(chunks[number]), clock.tick)
+
+
+def repair_answers(path: Path, keys_of: list[list[str]], maker: AnswerMaker) -> list[int]:
+    """Make the damaged chunks of a cache again.
+
+    Args:
+        keys_of: keys of every chunk of the file.
+    """
+    return repair_store(path, lambda number: maker.make(keys_of[number]))
+
+
+def _announce(path: Path, maker: AnswerMaker, chunks: list[list[str]]) -> None:
+    """Say how large the cache will be and how long it will take, from one batch."""
+    keys = [key for chunk in chunks for key in chunk]
+    sample = keys[: maker.batch_size]
+    maker.make(sample[:1])  # the first call pays for what the others share
+    start = time.perf_counter()
+    num_rows = sum(len(next(iter(record.values()))) for record in maker.make(sample))
+    seconds = time.perf_counter() - start
+    total_rows = num_rows / len(sample) * len(keys)
+    num_bytes = total_rows * sum(max(field.width, 1) * np.dtype(field.dtype).itemsize for field in maker.fields)
+    print(
+        f"cache {path}: {len(keys):,} sequences, about {total_rows:,.0f} positions, at most {num_bytes / 1e6:,.1f} MB "
+        f"(less when compressed; twice that while it is joined), about {seconds * len(keys) / len(sample):,.0f} s",
+        flush=True,
+    )
+
+
+def _half(values: torch.Tensor) -> np.ndarray:
+    """Return log-probabilities as fp16."""
+    return values.clamp(min=LOWEST_FP16).half().cpu().numpy()
+
+
+class _Clock:
+    """Prints a line now and then while chunks are made."""
+
+    def __init__(self, num_chunks: int):
+        self.start = time.perf_counter()
+        self.every = max(1, num_chunks // 10)
+
+    def tick(self, ready: int, total: int) -> None:
+        """Report after every tenth of the work."""
+        if ready % self.every == 0 or ready == total:
+            seconds = time.perf_counter() - self.start
+            print(f"cache {ready:>6}/{total}  {seconds / ready * (total - ready):4.0f} s left", flush=True)

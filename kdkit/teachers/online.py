@@ -1,0 +1,86 @@
+"""Asking the teacher about a batch: in memory, or through a cache that came with the batch.
+
+Letters: b batch, t teacher tokens, m teacher rows, a student rows, h hidden.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from kdkit.losses.chunked.head import Head
+from kdkit.losses.chunked.signals import Answers, DenseAnswers, SparseAnswers, TokenAnswers
+from kdkit.losses.cross_entropy import shift_labels
+from kdkit.models.heads import find_head, last_hidden_state
+from kdkit.training.scoring import autocast
+
+
+@dataclass(frozen=True)
+class StudentRows:
+    """What the student made of a micro-batch, for a teacher that looks at it."""
+
+    hidden: torch.Tensor
+    """a h: what its head reads at every student row; no graph."""
+    head: Head
+    targets: torch.Tensor
+    """int64, a: what each row predicts; `IGNORE_INDEX` for rows in no loss."""
+    step: int
+    """Optimizer steps done."""
+
+
+class OnlineTeacher:
+    """A teacher in memory, frozen, asked for every batch."""
+
+    def __init__(self, model: PreTrainedModel, vocab_size: int, autocast_dtype: torch.dtype | None = None):
+        """Prepare the questions.
+
+        Args:
+            model: on its own device, which need not be the student's.
+            vocab_size: true size of its tokenizer; rows of its head beyond it are left out.
+            autocast_dtype: dtype for autocast; None: none.
+        """
+        self.model = model
+        self.head = find_head(model, vocab_size)
+        self.autocast_dtype = autocast_dtype
+
+    @torch.no_grad()
+    def answer(
+        self, inputs: dict[str, Any], device: torch.device, student: StudentRows | None = None
+    ) -> Answers | tuple[Answers, ...]:
+        """Run the teacher over a batch of `WindowCollator`; its logits are made later, chunk by chunk.
+
+        Args:
+            device: where the student's loss is computed.
+            student: for teachers that look at the student.
+        """
+        return self.pack(self.hidden(inputs), inputs, device)
+
+    def hidden(self, inputs: dict[str, Any]) -> torch.Tensor:
+        """Run the model; return what its head would read, (b t) h."""
+        input_ids = inputs["teacher_input_ids"].to(self.model.device)
+        with autocast(self.model, self.autocast_dtype):
+            return last_hidden_state(self.model, input_ids).flatten(0, 1)
+
+    def pack(self, hidden: torch.Tensor, inputs: dict[str, Any], device: torch.device) -> DenseAnswers:
+        """Make answers of hidden states, (b t) h."""
+        spans, input_ids = inputs["spans"], inputs["teacher_input_ids"]
+        rows = spans.teacher_rows.to(hidden.device)
+        windows = torch.tensor(inputs["windows"])[spans.teacher_rows // input_ids.shape[1]]
+        targets = shift_labels(input_ids).flatten().index_select(0, rows.to(input_ids.device)).to(device)
+        return DenseAnswers(hidden.index_select(0, rows), self.head, device, targets, windows)
+
+
+class CachedTeacher:
+    """A teacher whose answers come with the batch; nothing of it is in memory."""
+
+    def __init__(self, temperature: float):
+        """Remember the temperature at which the answers were computed."""
+        self.temperature = temperature
+
+    def answer(self, inputs: dict[str, Any], device: torch.device, student: StudentRows | None = None) -> Answers:
+        """Take the answers out of the batch."""
+        if "token_logprobs" in inputs:
+            return TokenAnswers(inputs["token_logprobs"].to(device))
+        kept = (inputs[name].to(device) for name in ("kept_ids", "kept_logprobs", "kept_rest"))
+        return SparseAnswers(*kept, self.temperature)

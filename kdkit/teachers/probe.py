@@ -1,0 +1,132 @@
+"""Probing a teacher: what it knows of the held-out text, how sure it is, and who of its experts works.
+
+Letters: b batch, s sequence, v vocabulary, l layers, e experts. Used by notebook 02.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from kdkit.config.language import Config
+from kdkit.data.prepare import PreparedData
+from kdkit.data.windows import Windows
+from kdkit.errors import UserError
+from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
+from kdkit.machine.hardware import Hardware
+from kdkit.models.continuations import choose_prompts, continue_prompts
+from kdkit.models.experts import Experts, all_experts, top_k_choice
+from kdkit.models.loading import num_experts
+from kdkit.runs.folder import Run
+from kdkit.teachers.prepare import Teacher
+from kdkit.training.scoring import autocast, iterate_batches, score_windows
+
+
+def probe_teacher(config: Config, run: Run, data: PreparedData, teacher: Teacher, hardware: Hardware) -> dict[str, Any]:
+    """Measure the teacher on held-out text and write `teacher/probe.json`.
+
+    Returns:
+        `perplexity`, `bits_per_byte`, `entropy` (nats a token), `top_k_mass` (mean probability of its
+        `top_k` most likely tokens), `expert_load` (l e, shares that sum to 1 per layer; None for a
+        dense model), `by_routing` (see `measure_routings`; None likewise), `continuations`.
+    """
+    windows = data.evaluation.first(config.evaluate.max_sequences)
+    score = score_windows(teacher.model, windows, "teacher", config.evaluate.batch_size, hardware.autocast_dtype)
+    curve_windows = data.evaluation.first(config.evaluate.curve_sequences)
+    level = score_windows(teacher.model, curve_windows, "teacher", config.evaluate.batch_size, hardware.autocast_dtype)
+    prompts = choose_prompts(data.manifest["openings"], config.evaluate.num_prompts, config.evaluate.prompt_length)
+    texts = continue_prompts(
+        teacher.model,
+        data.teacher_tokenizer,
+        prompts,
+        max_new_tokens=config.evaluate.max_new_tokens,
+        temperature=config.evaluate.generation_temperature,
+        seed=config.seed,
+    )
+    probe = {
+        "path": teacher.path,
+        "architecture": type(teacher.model).__name__,
+        "parameters": sum(parameter.numel() for parameter in teacher.model.parameters()),
+        "perplexity": score.perplexity,
+        "bits_per_byte": score.bits_per_byte,
+        "teacher_on_curve": level.bits_per_byte,
+        **_measure_certainty(config, data, teacher, windows, hardware),
+        "by_routing": measure_routings(config, curve_windows, teacher, hardware),
+        "continuations": [{"prompt": p, "teacher": t} for p, t in zip(prompts, texts, strict=True)],
+    }
+    run.write_json("teacher/probe.json", probe)
+    return probe
+
+
+def measure_routings(
+    config: Config, windows: Windows, teacher: Teacher, hardware: Hardware
+) -> list[dict[str, Any]] | None:
+    """Score a MoE teacher with its own routing, with its top 1 and top 2 experts, and with all of them.
+
+    A merged mixture can get worse the more experts answer, and then a router that uses more teaches worse.
+
+    Returns:
+        `routing`, `perplexity` and `bits_per_byte` per routing; None for a dense teacher and for one whose experts
+        cannot be routed, which a printed line says.
+    """
+    if num_experts(teacher.model.config) == 0:
+        return None
+    try:
+        experts = Experts(teacher.model)
+    except UserError as error:
+        print(f"probed with its own routing only: {error}")
+        return None
+
+    def top(k: int) -> AbstractContextManager:
+        return experts.routed(lambda _, __, logits: top_k_choice(logits, k, normalised=experts.normalised))
+
+    all_of_them = experts.routed(lambda _, __, logits: all_experts(logits))
+    contexts = {"own": nullcontext(), "top 1": top(1), "top 2": top(2), "all": all_of_them}
+    rows = []
+    for name, context in contexts.items():
+        with context:
+            score = score_windows(
+                teacher.model, windows, "teacher", config.evaluate.batch_size, hardware.autocast_dtype
+            )
+        rows.append({"routing": name, "perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte})
+    return rows
+
+
+@torch.no_grad()
+def _measure_certainty(
+    config: Config, data: PreparedData, teacher: Teacher, windows: Windows, hardware: Hardware
+) -> dict[str, Any]:
+    """Average entropy and top-k mass over tokens, and count the tokens of every expert."""
+    is_moe = num_experts(teacher.model.config) > 0
+    top_k = min(config.teacher.top_k, len(data.teacher_tokenizer))
+    entropy = mass = 0.0
+    tokens = 0
+    load: torch.Tensor | float = 0.0
+    for batch in iterate_batches(windows, "teacher", config.evaluate.batch_size):
+        options = {"output_router_logits": True} if is_moe else {}
+        with autocast(teacher.model, hardware.autocast_dtype):
+            outputs = teacher.model(input_ids=batch["input_ids"].to(teacher.model.device), **options)
+        is_token = (shift_labels(batch["labels"]) != IGNORE_INDEX).to(teacher.model.device)
+        logprobs = torch.log_softmax(outputs.logits[is_token][:, : len(data.teacher_tokenizer)].float(), dim=-1)
+        entropy -= (logprobs.exp() * logprobs).sum().item()
+        mass += logprobs.topk(top_k).values.exp().sum().item()
+        tokens += int(is_token.sum())
+        if is_moe:
+            load = load + _count_experts(outputs.router_logits, is_token, teacher.model.config.num_experts_per_tok)
+    shares = (load / load.sum(dim=1, keepdim=True)).tolist() if is_moe else None
+    return {"entropy": entropy / tokens, "top_k": top_k, "top_k_mass": mass / tokens, "expert_load": shares}
+
+
+def _count_experts(router_logits: tuple[torch.Tensor, ...], is_token: torch.Tensor, top_k: int) -> torch.Tensor:
+    """Count how many tokens each expert of each layer is sent; float64, l e.
+
+    Args:
+        router_logits: per layer, (b s) e.
+        is_token: bool, b s: which positions count.
+    """
+    counted = is_token.flatten()
+    rows = []
+    for logits in router_logits:
+        chosen = logits[counted].topk(top_k, dim=-1).indices.flatten()
+        rows.append(torch.bincount(chosen, minlength=logits.shape[-1]).double().cpu())
+    return torch.stack(rows)

@@ -1,0 +1,1 @@
+"""Routing a teacher's experts for the student."""

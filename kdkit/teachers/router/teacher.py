@@ -1,0 +1,235 @@
+"""A teacher that is routed while it teaches: all sources, drawn experts, or a router that follows the student.
+
+Letters: m teacher rows, a student rows, t tokens, l routed layers, e sources. Source of the first three kinds: Kim,
+Chu, Yang 2025 ("Every Expert Matters"), arXiv:2502.12947; of the router: `kdkit.teachers.router.gates`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from kdkit.alignment.spans import Spans
+from kdkit.config.teacher import RouterConfig
+from kdkit.losses.chunked.events import EventPair
+from kdkit.losses.chunked.signals import DenseAnswers
+from kdkit.models.experts import Choice, all_experts, augmented, top_k_choice
+from kdkit.teachers.online import OnlineTeacher, StudentRows
+from kdkit.teachers.router.gates import Outlook, Router, balance, routing_kl, scheduled
+from kdkit.teachers.router.training import (
+    Comparison,
+    Measured,
+    RouterOptimizer,
+    compare,
+    first_sequences,
+    measure_rows,
+    text_loss,
+)
+from kdkit.teachers.sources import Sources, spread
+
+TRAINED = ("student_aware_routing", "student_aware")
+"""Kinds of routing whose gates are trained."""
+
+
+@dataclass
+class Routed:
+    """One routed pass of the teacher, and how it was routed; logits at the teacher rows, per layer, m e."""
+
+    answers: DenseAnswers
+    logits: list[torch.Tensor]
+    initial: list[torch.Tensor]
+
+
+class RoutedTeacher(OnlineTeacher):
+    """A teacher in memory whose sources are chosen anew for every batch."""
+
+    def __init__(
+        self,
+        teacher: OnlineTeacher,
+        sources: Sources,
+        settings: RouterConfig,
+        *,
+        events: EventPair,
+        temperature: float,
+        student_width: int,
+        num_steps: int,
+        seed: int,
+    ):
+        """Prepare the routing of one stage.
+
+        Args:
+            teacher: the main one, whose device the router shares.
+            events: what predictions are compared on when the router is trained; tables on the teacher's device.
+            temperature: softmax temperature of that comparison.
+            num_steps: optimizer steps of the stage.
+        """
+        self.model, self.head, self.autocast_dtype = teacher.model, teacher.head, teacher.autocast_dtype
+        self.sources, self.settings, self.num_steps = sources, settings, num_steps
+        self.comparison = Comparison(events, temperature, settings.direction)
+        self.router: Router | None = None
+        if settings.kind in TRAINED:
+            reads = student_width if settings.kind == "student_aware" else None
+            self.router = Router(sources.initial_gates, reads, seed).to(self.model.device)
+            self.optimizer = RouterOptimizer(self.router, settings.learning_rate, self.model.dtype)
+        self.figures: dict[str, Any] = {}
+        """What the last batch showed; see `describe`."""
+        self._step, self._seed = -1, seed
+        self._draws = torch.Generator(self.model.device)
+
+    def answer(
+        self, inputs: dict[str, Any], device: torch.device, student: StudentRows | None = None
+    ) -> tuple[DenseAnswers, ...]:
+        """Train the router where it is its turn, then run the routed teacher; one answer per pass."""
+        assert student is not None, "a routed teacher looks at the student"
+        if self._step != student.step:  # the first micro-batch of a step
+            self._step = student.step
+            # seeded by the step, so that a resumed training draws what an uninterrupted one would, on any device
+            self._draws.manual_seed(self._seed * 1_000_003 + student.step)
+            if self.router is not None and student.step % self.settings.update_every == 0:
+                self._update(*first_sequences(inputs, student, self.settings.update_sequences))
+            if self.settings.kind == "student_aware":
+                now = scheduled(self.settings, student.step, self.num_steps)
+                self.figures["top_k"], self.figures["temperature"] = now
+        with torch.no_grad():
+            scores = self._importance(inputs["spans"], student)
+            count = self.settings.num_passes if self.settings.kind == "knowledge_augmentation" else 1
+            passes = [self._run(inputs, device, scores, student.step) for _ in range(count)]
+        return tuple(routed.answers for routed in passes)
+
+    def choose(self, logits: torch.Tensor, step: int) -> Choice:
+        """Choose the sources of every token for the student's lesson.
+
+        Args:
+            logits: fp32, t e.
+        """
+        settings = self.settings
+        if settings.kind == "knowledge_augmentation":
+            return augmented(logits, max(1, logits.shape[-1] - 1), settings.augmentation_rate, self._draws)
+        if settings.kind == "student_aware":
+            top_k, temperature = scheduled(settings, step, self.num_steps)
+            return top_k_choice(logits, top_k, temperature=temperature, normalised=self.sources.normalised)
+        return all_experts(logits)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a line of phase `router` in metrics.jsonl says of the last batch.
+
+        `shares`: mean weight of every source, l e; `top_k`, `temperature`. Of the last update, where there is one:
+        `kl`, `text`, `balance`, `anchor`, `kl_to_initial` per layer, `teacher_loss`, and what is expected of the
+        student beside what was measured: `expected_loss`, `student_loss`, `expected_gap`, `gap`; `loss_error` is the
+        mean distance between the first two, place by place.
+        """
+        return self.figures
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed training needs to go on as an uninterrupted one would."""
+        if self.router is None:
+            return {"figures": self.figures}
+        state = {"router": self.router.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return state | {"figures": self.figures}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the state of a checkpoint."""
+        self.figures = state["figures"]
+        if self.router is not None:
+            self.router.load_state_dict(state["router"])
+            self.optimizer.load_state_dict(state["optimizer"])
+
+    def _read(self, student: StudentRows) -> Outlook | None:
+        """Read the student's rows, if the router does; a."""
+        if self.router is None or self.router.reader is None:
+            return None
+        with torch.autocast(self.model.device.type, enabled=False):
+            return self.router.reader(student.hidden.to(self.model.device).float())
+
+    def _importance(self, spans: Spans, student: StudentRows) -> torch.Tensor | None:
+        """Return what the student's state adds to the routing at every teacher row, m l e."""
+        outlook = self._read(student)
+        return None if outlook is None else outlook.scores.index_select(0, _student_row(spans).to(self.model.device))
+
+    def _run(
+        self, inputs: dict[str, Any], device: torch.device, scores: torch.Tensor | None, step: int | None
+    ) -> Routed:
+        """Run the teacher, routed for the lesson at a step, or with all sources in (None), to train the router."""
+        places = self.sources.token_of_rows(inputs).to(self.model.device)
+        everywhere = None
+        if scores is not None:
+            everywhere = scores.new_zeros(self.sources.num_tokens(inputs), *scores.shape[1:])
+            everywhere = everywhere.index_copy(0, places, scores)
+        now: list[torch.Tensor] = []
+        initial: list[torch.Tensor] = []
+        shares: list[list[float]] = []
+
+        def route(layer: int, hidden: torch.Tensor, logits: torch.Tensor) -> Choice:
+            mine = logits.float() if self.router is None else self.router.logits(layer, hidden, everywhere)
+            now.append(mine.index_select(0, places))
+            initial.append(logits.float().index_select(0, places))
+            if step is None:
+                return self._choose_for_training(mine)
+            choice = self.choose(mine, step)
+            weights = spread(choice, mine.shape[-1]).index_select(0, places)
+            shares.append((weights / weights.sum(dim=-1, keepdim=True)).mean(dim=0).tolist())
+            return choice
+
+        answers = self.sources.run(inputs, device, route)
+        if step is not None:
+            self.figures["shares"] = shares
+        return Routed(answers, now, initial)
+
+    def _choose_for_training(self, logits: torch.Tensor) -> Choice:
+        top_k = self.settings.training_top_k
+        return all_experts(logits) if top_k is None else top_k_choice(logits, top_k)
+
+    @torch.enable_grad()
+    def _update(self, inputs: dict[str, Any], student: StudentRows) -> None:
+        """Take one step of the router: closer to the student, right about the text, balanced, near its beginning."""
+        assert self.router is not None
+        settings, device, spans = self.settings, self.model.device, inputs["spans"]
+        outlook = self._read(student)
+        scores = None if outlook is None else outlook.scores.index_select(0, _student_row(spans).to(device))
+        routed = self._run(inputs, device, scores, None)
+        terms = {
+            "kl": compare(routed.answers, student, inputs, self.comparison),
+            "balance": balance(routed.logits),
+            "anchor": self.router.anchor(routed.logits, routed.initial, settings.anchor),
+        }
+        # what the student wrote itself is nothing to be right about
+        if settings.text_weight > 0.0 and not inputs.get("is_own_text", False):
+            terms["text"] = text_loss(routed.answers)
+        loss = (
+            terms["kl"]
+            + settings.text_weight * terms.get("text", 0.0)
+            + settings.balance_weight * terms["balance"]
+            + settings.anchor_weight * terms["anchor"]
+        )
+        measured = measure_rows(routed.answers, student, inputs, self.comparison)
+        if len(measured.gap):
+            for name in ("teacher_loss", "student_loss", "gap"):
+                self.figures[name] = getattr(measured, name).mean().item()
+            self.router.remember(measured.student_loss, measured.gap)
+            if outlook is not None:
+                loss = loss + self._expectation_error(outlook, measured)
+        self.optimizer.step(loss)
+        self.figures |= {name: value.item() for name, value in terms.items()}
+        self.figures["kl_to_initial"] = [
+            routing_kl(a, b).item() for a, b in zip(routed.initial, routed.logits, strict=True)
+        ]
+
+    def _expectation_error(self, outlook: Outlook, measured: Measured) -> torch.Tensor:
+        """Compare what the router expected of the student with what was measured, in multiples of the means."""
+        assert self.router is not None
+        rows = measured.student_rows.to(outlook.loss.device)
+        expected = torch.stack([outlook.loss[rows], outlook.gap[rows]])
+        means = self.router.means[:, None].clamp(min=1e-6)
+        targets = torch.stack([measured.student_loss, measured.gap]) / means
+        nats = expected.detach() * means
+        self.figures["expected_loss"], self.figures["expected_gap"] = nats.mean(dim=1).tolist()
+        self.figures["loss_error"] = (nats[0] - measured.student_loss).abs().mean().item()
+        return torch.nn.functional.smooth_l1_loss(expected, targets)
+
+
+def _student_row(spans: Spans) -> torch.Tensor:
+    """Return the student row whose state each teacher row goes by: the first of its span, int64, m.
+
+    It has read no more text than the teacher row has.
+    """
+    return spans.student_starts[:-1].index_select(0, spans.span_of_teacher_rows())

@@ -1,0 +1,226 @@
+"""One step of a router: how far the routed teacher is from the student, and the gradient that brings it closer.
+
+Letters: m teacher rows, a student rows, c rows of a chunk, n sources, k places. A place is a span: both models have
+read the same text there.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import distributed
+
+from kdkit.alignment.spans import Spans
+from kdkit.losses.chunked.blend import Asked, alone, dense_divergence
+from kdkit.losses.chunked.engine import chunked_loss, cross_entropy_chunk, even_chunks, rows_per_chunk
+from kdkit.losses.chunked.events import EventPair
+from kdkit.losses.chunked.signals import DenseAnswers
+from kdkit.losses.cross_entropy import IGNORE_INDEX
+from kdkit.losses.divergences import apply_measure, forward_kl, reverse_kl
+from kdkit.teachers.mixing import MixedAnswers
+from kdkit.teachers.online import StudentRows
+from kdkit.teachers.router.gates import Router
+
+NUM_PLACES = 256
+"""Places at which the student and the teacher are measured; evenly spread over the batch."""
+READER_SPEED = 10.0
+"""Learning rate of the student's reader, which starts from nothing, over that of the gates, which do not."""
+FP16_SCALE = 4096.0
+"""The loss of an fp16 teacher is multiplied by this: a token's gradient would be too small for fp16."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How the routed teacher is compared with the student."""
+
+    events: EventPair
+    temperature: float
+    direction: str
+    """`student_teacher`: KL(student || teacher); `teacher_student`: KL(teacher || student)."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What both models know at some places; fp32, k, nats."""
+
+    student_rows: torch.Tensor
+    """int64, k: where."""
+    student_loss: torch.Tensor
+    """The student's cross-entropy on the next token."""
+    teacher_loss: torch.Tensor
+    """The routed teacher's, on its own next token."""
+    gap: torch.Tensor
+    """KL(teacher || student) over events."""
+
+
+class RouterOptimizer:
+    """AdamW for a router: clipped at 1, averaged over processes, and safe with an fp16 teacher."""
+
+    def __init__(self, router: Router, learning_rate: float, dtype: torch.dtype):
+        """Prepare the steps.
+
+        Args:
+            dtype: of the teacher's weights.
+        """
+        self.parameters = list(router.parameters())
+        reader = [] if router.reader is None else list(router.reader.parameters())
+        groups = [{"params": [router.gates]}, {"params": reader, "lr": READER_SPEED * learning_rate}]
+        self.adamw = torch.optim.AdamW(groups if reader else groups[:1], lr=learning_rate, weight_decay=0.0)
+        self.scale = FP16_SCALE if dtype == torch.float16 else 1.0
+
+    def step(self, loss: torch.Tensor) -> bool:
+        """Step down the gradient of a loss; False if the gradient overflowed and the step was left out."""
+        self.adamw.zero_grad()
+        (loss * self.scale).backward()
+        for parameter in self.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad /= self.scale
+            if distributed.is_available() and distributed.is_initialized():
+                distributed.all_reduce(parameter.grad)
+                parameter.grad /= distributed.get_world_size()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        if not bool(norm.isfinite()):
+            return False
+        self.adamw.step()
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimizer's state."""
+        return self.adamw.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a state."""
+        self.adamw.load_state_dict(state)
+
+
+def first_sequences(
+    inputs: dict[str, Any], student: StudentRows, count: int | None
+) -> tuple[dict[str, Any], StudentRows]:
+    """Return the first sequences of a batch, and the student's rows of them; None: all."""
+    if count is None or count >= len(inputs["input_ids"]):
+        return inputs, student
+    spans = inputs["spans"].first(count)
+    few = {name: inputs[name][:count] for name in ("input_ids", "teacher_input_ids", "windows")}
+    num_rows = len(spans.student_rows)
+    rows = replace(student, hidden=student.hidden[:num_rows], targets=student.targets[:num_rows])
+    return inputs | few | {"spans": spans}, rows
+
+
+def compare(
+    answers: DenseAnswers, student: StudentRows, inputs: dict[str, Any], comparison: Comparison
+) -> torch.Tensor:
+    """Return the mean divergence between routed teacher and student, with a graph to the router.
+
+    The roles are those of distillation, exchanged: here the teacher learns, and the student's rows stand still.
+    """
+    spans, events = inputs["spans"], comparison.events
+    # with the student in the first place of a divergence, forward KL is KL(student || teacher)
+    measure = forward_kl if comparison.direction == "student_teacher" else reverse_kl
+    rows, student_rows = _counted_places(student, spans)
+    fixed = _student_answers(student, inputs, answers.device)
+    if isinstance(answers, MixedAnswers):
+        return _compare_mixture(answers, fixed, (rows, student_rows), comparison, measure)
+    weight = 1.0 / max(1, len(rows))
+    asked = Asked(
+        rows.to(answers.device), student_rows, torch.full((len(rows),), weight, device=answers.device), weight
+    )
+    loss = alone(dense_divergence(fixed, asked, events.teacher, events.student, measure, comparison.temperature))
+    size = max(answers.head.vocab_size, student.head.vocab_size)
+    chunks = even_chunks(len(answers.hidden), rows_per_chunk(size, answers.device))
+    return chunked_loss(answers.hidden, answers.head, loss, chunks)[0]
+
+
+def _compare_mixture(
+    answers: MixedAnswers,
+    fixed: DenseAnswers,
+    places: tuple[torch.Tensor, torch.Tensor],
+    comparison: Comparison,
+    measure: Any,
+) -> torch.Tensor:
+    """Compare a mixture chunk by chunk; the gradient by its weights is gathered, so no chunk's rows survive."""
+    rows, student_rows = places
+    events, temperature = comparison.events, comparison.temperature
+    weights = answers.log_weights.detach().requires_grad_()
+    total = weights.new_zeros(())
+    for chunk in even_chunks(len(rows), rows_per_chunk(len(answers.parts) * answers.head.vocab_size, answers.device)):
+        chosen = rows[chunk].to(weights.device)
+        mixed = answers.mixed_logprobs(rows[chunk], weights.index_select(0, chosen))
+        # events work in place and bring their own gradient
+        logits = mixed.detach() / temperature
+        pushed = events.teacher.push(logits.clone()).requires_grad_()
+        target = fixed.logprobs(student_rows[chunk], events.student, temperature)
+        value = apply_measure(measure, target, pushed.log_softmax(dim=-1)).sum()
+        value = temperature**2 * value / max(1, len(rows))
+        (gradient,) = torch.autograd.grad(value, pushed)
+        mixed.backward(events.teacher.pull(gradient, logits, pushed.detach()) / temperature)
+        total = total + value.detach()
+    if weights.grad is None:
+        return total
+    # the value of the loss, with the gradient that the chunks have found; -inf - -inf is not 0
+    nothing = (answers.log_weights - weights.detach()).masked_fill(weights.isinf(), 0.0)
+    return total + (nothing * weights.grad).sum()
+
+
+def text_loss(answers: DenseAnswers) -> torch.Tensor:
+    """Return the routed teacher's own cross-entropy on the text, nats per token, with a graph to the router."""
+    targets = answers.targets.clamp(min=0)
+    counted = (answers.targets >= 0).float()
+    weights = counted / counted.sum().clamp(min=1.0)
+    if isinstance(answers, MixedAnswers):
+        every = torch.arange(len(targets))
+        losses = torch.stack([_losses(part, every) for part in answers.parts], dim=1)
+        return -((answers.log_weights - losses).logsumexp(dim=1) * weights).sum()
+    chunks = even_chunks(len(targets), rows_per_chunk(answers.head.vocab_size, answers.device))
+    return chunked_loss(answers.hidden, answers.head, cross_entropy_chunk(targets, weights), chunks)[0]
+
+
+@torch.no_grad()
+def _losses(answers: DenseAnswers, rows: torch.Tensor) -> torch.Tensor:
+    """Return a model's cross-entropy at many rows, chunk by chunk."""
+    chunks = even_chunks(len(rows), rows_per_chunk(answers.head.vocab_size, answers.device))
+    return torch.cat([_own_loss(answers, rows[chunk]) for chunk in chunks])
+
+
+@torch.no_grad()
+def measure_rows(
+    answers: DenseAnswers, student: StudentRows, inputs: dict[str, Any], comparison: Comparison
+) -> Measured:
+    """Measure both models at some places of a batch."""
+    spans: Spans = inputs["spans"]
+    rows, student_rows = _counted_places(student, spans)
+    if len(rows) > NUM_PLACES:
+        places = torch.linspace(0, len(rows) - 1, NUM_PLACES).long()
+        rows, student_rows = rows[places], student_rows[places]
+    fixed = _student_answers(student, inputs, answers.device)
+    events, temperature = comparison.events, comparison.temperature
+    parts = []
+    size = max(answers.head.vocab_size, student.head.vocab_size)
+    for chunk in even_chunks(len(rows), rows_per_chunk(size, answers.device)):
+        teacher = answers.logprobs(rows[chunk], events.teacher, temperature)
+        mine = fixed.logprobs(student_rows[chunk], events.student, temperature)
+        losses = _own_loss(fixed, student_rows[chunk]), _own_loss(answers, rows[chunk])
+        parts.append(torch.stack([*losses, forward_kl(teacher, mine)[0]]))
+    student_loss, teacher_loss, gap = torch.cat(parts, dim=1) if parts else student.hidden.new_zeros(3, 0)
+    return Measured(student_rows, student_loss, teacher_loss, gap)
+
+
+def _counted_places(student: StudentRows, spans: Spans) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the first teacher row and the first student row of every span where the student's is in the loss, k."""
+    student_rows = spans.student_starts[:-1]
+    is_counted = (student.targets != IGNORE_INDEX).cpu()[student_rows]
+    return spans.teacher_starts[:-1][is_counted], student_rows[is_counted]
+
+
+def _own_loss(answers: DenseAnswers, rows: torch.Tensor) -> torch.Tensor:
+    """Return a model's cross-entropy on its own next tokens, c."""
+    targets = answers.targets.index_select(0, rows.to(answers.targets.device)).clamp(min=0)
+    return -answers.logits(rows).log_softmax(dim=-1).gather(1, targets[:, None]).squeeze(1)
+
+
+def _student_answers(student: StudentRows, inputs: dict[str, Any], device: torch.device) -> DenseAnswers:
+    """Look at the student's rows as at a teacher's."""
+    windows = torch.tensor(inputs["windows"])[inputs["spans"].student_rows // inputs["input_ids"].shape[1]]
+    bias = None if student.head.bias is None else student.head.bias.detach()
+    head = replace(student.head, weight=student.head.weight.detach(), bias=bias)
+    return DenseAnswers(student.hidden, head, device, student.targets.to(device), windows)

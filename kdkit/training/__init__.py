@@ -1,0 +1,1 @@
+"""The trainer, batches and progress that all trainings of language models share."""

@@ -1,0 +1,73 @@
+"""TrainingArguments of a training, and where its last checkpoint is."""
+
+import os
+from pathlib import Path
+
+from transformers import TrainingArguments
+
+from kdkit.config.language import TrainConfig
+from kdkit.machine.hardware import Hardware
+
+
+def make_training_arguments(
+    train: TrainConfig,
+    hardware: Hardware,
+    output_dir: Path,
+    *,
+    max_steps: int,
+    seed: int,
+    learning_rate: float | None = None,
+    name: str = "",
+) -> TrainingArguments:
+    """Translate the configuration into Trainer's arguments: AdamW, warm-up, cosine, autocast.
+
+    Weights & Biases reads its mode and project from the environment, so they are set there.
+
+    Args:
+        output_dir: folder for checkpoints.
+        max_steps: optimizer steps.
+        seed: seed of the data order and of dropout.
+        learning_rate: peak; None: that of the configuration.
+        name: of the training, for Weights & Biases; empty: the folder's.
+    """
+    if train.wandb != "disabled":
+        os.environ |= {"WANDB_MODE": train.wandb, "WANDB_PROJECT": train.wandb_project}
+    arguments = TrainingArguments(
+        output_dir=str(output_dir),
+        per_device_train_batch_size=train.per_device_train_batch_size,
+        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        max_steps=max_steps,
+        learning_rate=learning_rate or train.learning_rate,
+        weight_decay=train.weight_decay,
+        warmup_steps=train.warmup_steps,
+        lr_scheduler_type="cosine",
+        max_grad_norm=train.max_grad_norm,
+        fp16=hardware.precision == "fp16",
+        bf16=hardware.precision == "bf16",
+        use_cpu=hardware.device == "cpu",
+        seed=seed,
+        logging_steps=train.log_every,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=train.save_every,
+        save_total_limit=1,
+        report_to=[] if train.wandb == "disabled" else ["wandb"],
+        run_name=name or output_dir.name,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=hardware.device != "cpu",
+    )
+    # two visible GPUs in one process would mean nn.DataParallel; the second one is the teacher's
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
+    return arguments
+
+
+def last_checkpoint(output_dir: Path) -> str | None:
+    """Return the newest complete checkpoint in a folder, if there is one.
+
+    A run that is stopped while it saves leaves a newer one without `trainer_state.json`, which Trainer
+    writes last.
+    """
+    complete = [path.parent for path in output_dir.glob("checkpoint-*/trainer_state.json")]
+    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None

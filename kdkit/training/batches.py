@@ -1,0 +1,60 @@
+"""Batches of windows as tensors. Letters: b batch, s student tokens, t teacher tokens.
+
+Rows are padded on the right and no attention mask is built: under causal attention no real position
+ever sees the padding after it, and padded positions are masked out of every loss by their labels.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from kdkit.data.spans import find_spans
+from kdkit.data.windows import PAD, Windows
+from kdkit.losses.cross_entropy import IGNORE_INDEX
+
+Side = Literal["student", "teacher"]
+
+
+@dataclass(frozen=True)
+class WindowCollator:
+    """Turn row numbers of windows into a batch; the data set itself is `range(len(windows))`."""
+
+    windows: Windows
+    side: Side = "student"
+    """Whose tokens are `input_ids` and `labels`."""
+    with_teacher: bool = False
+    """Also deliver the teacher's ids and the spans of both."""
+    answers: Callable[[list[int]], dict[str, torch.Tensor]] | None = None
+    """Also deliver what this returns for the row numbers: a cache's `CachedAnswers.read`."""
+
+    def __call__(self, rows: list[int]) -> dict[str, Any]:
+        """Build a batch.
+
+        Returns:
+            `input_ids` and `labels`, int64, b s, not shifted; position 0 is a start token that nothing
+            predicts, so its label is ignored. With `with_teacher` also `teacher_input_ids`, b t, `spans`
+            (see `Spans`) and `windows`, the row numbers; with `answers` what it returns.
+        """
+        ids = self.windows.student_ids if self.side == "student" else self.windows.teacher_ids
+        input_ids, is_token = _trim(ids[rows])
+        labels = input_ids.masked_fill(~is_token, IGNORE_INDEX)
+        labels[:, 0] = IGNORE_INDEX
+        batch = {"input_ids": input_ids, "labels": labels}
+        if self.with_teacher:
+            batch["teacher_input_ids"], _ = _trim(self.windows.teacher_ids[rows])
+            widths = input_ids.shape[1], batch["teacher_input_ids"].shape[1]
+            batch |= {"spans": find_spans(self.windows, rows, *widths), "windows": list(rows)}
+        if self.answers is not None:
+            batch |= self.answers(rows)
+        return batch
+
+
+def _trim(ids: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cut rows to the longest one; return ids with padding as 0, and where the tokens are."""
+    is_token = ids != PAD
+    longest = int(is_token.sum(axis=1).max())
+    is_token = is_token[:, :longest]
+    return torch.from_numpy(np.where(is_token, ids[:, :longest], 0).astype(np.int64)), torch.from_numpy(is_token)

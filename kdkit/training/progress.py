@@ -1,0 +1,151 @@
+"""Following a training: metrics.jsonl, a progress line when nobody watches, a live curve when somebody does."""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from kdkit.data.windows import Windows
+from kdkit.runs.folder import Run, is_watched
+from kdkit.training.batches import Side
+from kdkit.training.scoring import score_windows
+
+
+@dataclass
+class Curve:
+    """What the learning curve of one training is measured on."""
+
+    windows: Windows
+    side: Side
+    batch_size: int
+    every: int
+    """Optimizer steps between points."""
+    autocast_dtype: torch.dtype | None = None
+
+
+@dataclass
+class Progress(TrainerCallback):
+    """Record and show one phase of training (`teacher`, `student`, `baseline`, ...)."""
+
+    run: Run
+    phase: str
+    curve: Curve
+    total_steps: int = 0
+    """Optimizer steps of all stages; 0: those of the only one."""
+    first_step: int = 0
+    """Optimizer steps of the stages before the one that runs."""
+    seconds: float = 0.0
+    """Wall time of the steps; the curve's own evaluations are not in it."""
+    skipped_steps: int = 0
+    """Optimizer steps that GradScaler skipped because of inf gradients."""
+    display: "LiveDisplay | None" = field(default_factory=lambda: LiveDisplay() if is_watched() else None)
+    _started: float = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Start the clock; a resumed training continues its own."""
+        step = self.first_step + state.global_step
+        self.run.drop_metrics(self.phase, step if step else -1)
+        past = [m["seconds"] for m in self.run.read_metrics() if m["phase"] == self.phase]
+        self.seconds = past[-1] if past else 0.0
+        if not step:
+            self._measure(kwargs["model"], state)
+        self._started = time.monotonic()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Count skipped steps; measure a point of the curve when one is due."""
+        self.skipped_steps += bool(getattr(kwargs["optimizer"], "step_was_skipped", False))
+        if (self.first_step + state.global_step) % self.curve.every == 0 or state.global_step == state.max_steps:
+            self._stop_clock()
+            self._measure(kwargs["model"], state)
+            self._started = time.monotonic()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float],
+        **kwargs: Any,
+    ) -> None:
+        """Write a line of metrics and show it; stop at a loss that is not a number."""
+        if "loss" not in logs:
+            return
+        if not math.isfinite(logs["loss"]):
+            raise RuntimeError(
+                f"{self.phase}: the loss is {logs['loss']} at step {state.global_step}; lower train.learning_rate, "
+                "or set train.precision=fp32"
+            )
+        self._stop_clock()
+        names = ("loss", "ce_loss", "kd_loss", "grad_norm", "learning_rate")
+        values = {name: logs[name] for name in names if name in logs}
+        values |= {name: value for name, value in logs.items() if name.endswith(("_loss", "_weighted"))}
+        self._record(state, values)
+        step, total = self.first_step + state.global_step, self.total_steps or state.max_steps
+        eta = self.seconds / step * (total - step)
+        terms = "  ".join(f"{name.removesuffix('_loss')} {values[name]:.3f}" for name in names[:3] if name in values)
+        line = f"{self.phase:<20} {step:>6}/{total}  {terms}  {eta:4.0f} s left"
+        if self.display is None:
+            print(line, flush=True)
+        else:
+            self.display.update(step, total, line)
+
+    def _stop_clock(self) -> None:
+        now = time.monotonic()
+        self.seconds += now - self._started
+        self._started = now
+
+    def _measure(self, model: torch.nn.Module, state: TrainerState) -> None:
+        """Score the curve's windows and record the point."""
+        score = score_windows(
+            model, self.curve.windows, self.curve.side, self.curve.batch_size, self.curve.autocast_dtype
+        )
+        self._record(state, {"evaluation_bits_per_byte": score.bits_per_byte})
+        if self.display is not None:
+            self.display.add_point(self.phase, self.first_step + state.global_step, score.bits_per_byte)
+
+    def _record(self, state: TrainerState, values: dict[str, float]) -> None:
+        if state.is_world_process_zero:
+            step = self.first_step + state.global_step
+            line = {"phase": self.phase, "step": step, "seconds": round(self.seconds, 3)}
+            self.run.append_metrics(line | values)
+
+
+class LiveDisplay:
+    """A progress bar and a growing curve as widgets, for a person at a notebook."""
+
+    def __init__(self, quantity: str = "bits per byte, held-out text") -> None:
+        import ipywidgets
+        from IPython.display import display
+
+        self.quantity = quantity
+        self.bar = ipywidgets.IntProgress(min=0, layout=ipywidgets.Layout(width="60%"))
+        self.text = ipywidgets.HTML()
+        self.picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="640px"))
+        self.points: dict[str, list[tuple[int, float]]] = {}
+        display(ipywidgets.VBox([self.bar, self.text, self.picture]))
+
+    def update(self, step: int, max_steps: int, line: str) -> None:
+        """Move the bar."""
+        self.bar.max, self.bar.value = max_steps, step
+        self.text.value = f"<pre class='kdkit-progress'>{line}</pre>"
+
+    def add_point(self, phase: str, step: int, value: float) -> None:
+        """Draw the curve with one point more."""
+        import io
+
+        from matplotlib.figure import Figure
+
+        self.points.setdefault(phase, []).append((step, value))
+        axes = (figure := Figure(figsize=(6.4, 3.0), layout="constrained")).subplots()
+        for name, points in self.points.items():
+            axes.plot(*zip(*points, strict=True), marker="o", label=name)
+        axes.set(xlabel="optimizer step", ylabel=self.quantity)
+        axes.legend(frameon=False)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110)
+        self.picture.value = buffer.getvalue()

@@ -1,0 +1,129 @@
+"""Training a causal LM on windows: the built teacher, both baselines, and the base of distillation.
+
+Conventions that every loss keeps: logits at position i predict token i + 1, shifted once, here;
+fp32 inside; values per token (b s, nats), reduced once by the tokens of the whole optimizer step.
+"""
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+
+from kdkit.config.training import ParameterRule
+from kdkit.losses.chunked.engine import chunked_loss, cross_entropy_chunk, even_chunks, rows_per_chunk
+from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
+from kdkit.models.heads import find_head, hidden_of_wrapped
+from kdkit.training.batches import WindowCollator
+from kdkit.training.parameters import format_table, group_parameters
+
+
+def group_by_rules(
+    model: torch.nn.Module, rules: list[ParameterRule], learning_rate: float, weight_decay: float
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Sort a model's parameters into optimizer groups; no decay on biases and norms. See `group_parameters`."""
+    decayed = set(Trainer.get_decay_parameter_names(None, model))
+    return group_parameters(model.named_parameters(), decayed, rules, learning_rate, weight_decay)
+
+
+class LanguageModelTrainer(Trainer):
+    """`transformers.Trainer` on cross-entropy, normalised per optimizer step; logs its terms.
+
+    The logits of a batch never exist at once. Subclasses override `compute_step`. The data set are row
+    numbers of windows, the collator does the rest.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: TrainingArguments,
+        collator: WindowCollator,
+        vocab_size: int,
+        rules: list[ParameterRule] | None = None,
+        order: list[int] | None = None,
+    ):
+        """Prepare the training.
+
+        Args:
+            vocab_size: true size of the model's tokenizer; rows of its head beyond it are left out.
+            rules: learning rates by parameter name; see `group_parameters`.
+            order: row numbers of the windows in the order in which they are read; None: shuffled anew in
+                every epoch.
+        """
+        dataset = range(len(collator.windows)) if order is None else order
+        super().__init__(model=model, args=args, train_dataset=dataset, data_collator=collator)
+        self.rules = rules or []
+        self.is_ordered = order is not None
+        self.parameter_table: list[dict[str, Any]] = []
+        self.head = find_head(model, vocab_size)
+        self.compute_dtype = torch.float16 if args.fp16 else torch.bfloat16 if args.bf16 else torch.float32
+        self.remove_callback(PrinterCallback)
+        # compute_loss divides by the tokens of the whole step itself; both names tell Trainer so
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+        self._term_sums: dict[str, torch.Tensor] = {}
+        self._terms_since_step = 0
+
+    def compute_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the loss of a micro-batch, already divided by the step's tokens, and the raw terms to log."""
+        targets = shift_labels(inputs["labels"]).flatten()
+        rows = (targets != IGNORE_INDEX).nonzero().squeeze(1)
+        weights = torch.full((len(rows),), 1.0, device=targets.device) / count_items(len(rows), num_items_in_batch)
+        chunks = even_chunks(len(rows), rows_per_chunk(self.head.vocab_size, targets.device))
+        loss, _ = chunked_loss(
+            self.hidden_rows(model, inputs, rows), self.head, cross_entropy_chunk(targets[rows], weights), chunks
+        )
+        return loss, {"ce_loss": loss}
+
+    def hidden_rows(self, model: torch.nn.Module, inputs: dict[str, Any], rows: torch.Tensor) -> torch.Tensor:
+        """Return what the head reads at some positions of the flattened batch, a h."""
+        hidden = hidden_of_wrapped(model, self.model, inputs["input_ids"]).flatten(0, 1)
+        # by index: the backward pass of a boolean mask is several times slower on a CPU
+        return hidden.index_select(0, rows).to(self.compute_dtype)
+
+    def group_parameters(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the optimizer's groups and the table of them; see `group_by_rules`."""
+        return group_by_rules(self.model, self.rules, self.args.learning_rate, self.args.weight_decay)
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimizer with the learning rates of the rules; Trainer's hook."""
+        if self.optimizer is None:
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            groups, self.parameter_table = self.group_parameters()
+            if self.rules and self.is_world_process_zero():
+                print(format_table(self.parameter_table), flush=True)
+            self.optimizer = optimizer_class(groups, **options)
+        return self.optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
+        """Read in the given order, if there is one; Trainer's hook."""
+        if self.is_ordered:
+            return torch.utils.data.SequentialSampler(self.train_dataset)
+        return super()._get_train_sampler(train_dataset)
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Compute the loss and remember its terms; Trainer's hook."""
+        assert not return_outputs, "models are evaluated by kdkit.training.scoring"
+        if not self._term_sums:
+            self._terms_since_step = self.state.global_step
+        loss, terms = self.compute_step(model, inputs, num_items_in_batch)
+        for name, value in terms.items():
+            self._term_sums[name] = self._term_sums.get(name, 0.0) + value.detach()
+        # every process divides by the tokens of all of them, and DDP averages over the processes
+        return loss * self.accelerator.num_processes
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the raw terms, averaged over the steps since the last line, to what Trainer logs."""
+        steps = self.state.global_step - self._terms_since_step
+        if "loss" in logs and steps > 0:
+            for name, total in self._term_sums.items():
+                logs[name] = self.accelerator.reduce(total, reduction="sum").item() / steps
+            self._term_sums = {}
+        super().log(logs, start_time)

@@ -1,0 +1,1 @@
+"""Notebooks in order, and sweeps over variants and seeds."""

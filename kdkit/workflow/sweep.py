@@ -1,0 +1,281 @@
+"""Variants of one configuration over the same seeds, compared in pairs: what `python -m kdkit sweep` does.
+
+Every variant and seed is a run folder of its own below the sweep's, which the notebooks can open and
+`python -m kdkit run` can repeat. The baseline has no teacher, so one per seed serves every variant.
+"""
+
+import gc
+import shlex
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdkit.config.language import Config, dump_config
+from kdkit.data.prepare import PreparedData, prepare_data
+from kdkit.distill.open_teacher import open_teacher
+from kdkit.distill.train import BASELINE, distill, train_baseline
+from kdkit.errors import UserError
+from kdkit.evaluate.comparison import Trial, compare_variants
+from kdkit.machine.hardware import Hardware, find_hardware
+from kdkit.models.loading import load_causal_lm
+from kdkit.report.sweep import write_sweep_report
+from kdkit.runs.folder import Run, default_run_name, describe_environment, fingerprint, fingerprint_files, link_folder
+from kdkit.runs.session import is_for_embeddings, open_session, open_side_run, plan_session
+from kdkit.teachers.prepare import Teacher, prepare_teacher
+from kdkit.training.scoring import Score, score_windows
+from kdkit.workflow.pipeline import check_inputs
+from kdkit.workflow.variants import SweepFile, as_override, choose_variants, folder_name, load_sweep
+
+FORMAT = 1
+"""Raise it when this module trains or scores in another way: finished runs are then made again."""
+
+DECIDING_CODE = (
+    "config",
+    "runs",
+    "machine",
+    "alignment",
+    "losses",
+    "data",
+    "models",
+    "training",
+    "teachers",
+    "distill",
+)
+"""Parts of the package that decide a figure; tests, words and pictures may change without another training."""
+
+
+@dataclass(frozen=True)
+class SweepRequest:
+    """What a user asked for on the command line."""
+
+    file: str
+    overrides: list[str] = field(default_factory=list)
+    """For every variant, before its own."""
+    name: str = ""
+    runs_dir: str = "runs"
+    only: str = ""
+    """Train these variants only: names, or their folders' names, separated by commas."""
+    seeds: str = ""
+    """In place of the file's: `0,1`."""
+
+    @property
+    def command(self) -> str:
+        """The command line that asks for this."""
+        options = [("--name", self.name), ("--only", self.only), ("--seeds", self.seeds)]
+        words = [self.file, *(word for override in self.overrides for word in ("-p", override))]
+        words += [word for option, value in options if value for word in (option, value)]
+        words += ["--runs-dir", self.runs_dir] if self.runs_dir != "runs" else []
+        return shlex.join(["python", "-m", "kdkit", "sweep", *words])
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One variant with one seed, checked."""
+
+    variant: str
+    seed: int
+    session: tuple[str, list[str], str, str]
+    """What `open_session` takes: configuration, overrides, name, folder of runs."""
+    config: Config
+    run: Run
+    inputs: str
+    """Fingerprint of all that decides the outcome."""
+
+    def outcome(self) -> Trial | None:
+        """Return what the run came to; None if it has not finished, or was made from something else."""
+        values = self.run.read_json("trial.json") if (self.run.path / "trial.json").is_file() else {}
+        return Trial(**values["trial"]) if values.get("inputs") == self.inputs else None
+
+
+def run_sweep(request: SweepRequest) -> Run:
+    """Train what is missing, compare, and write the report into the sweep's folder.
+
+    Raises:
+        UserError: anything that the user can correct, as far as possible before anything is trained; the
+            variant is named.
+        RuntimeError: a training failed.
+    """
+    sweep = load_sweep(request.file, request.seeds)
+    wanted = choose_variants(request.only, list(sweep.variants))
+    name = request.name or default_run_name(request.file, request.overrides)
+    folder = open_side_run(name, request.runs_dir, ".cache")
+    if (folder.path / "config.yaml").is_file():
+        raise UserError(f"--name: expected a sweep's folder, got {name!r}, which is a run's; choose another --name")
+    print(f"sweep {name}: {len(wanted)} variants x {len(sweep.seeds)} seeds: {folder.path}", flush=True)
+    planned = plan_runs(sweep, request, name)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    train_missing([plan for plan in planned if plan.variant in wanted], folder)
+    comparison = compare_variants({(plan.variant, plan.seed): plan.outcome() for plan in planned}, sweep.reference)
+    for entry in comparison["variants"]:
+        entry |= {"settings": sweep.variants[entry["name"]], "folder": folder_name(entry["name"])}
+    facts = {"name": name, "command": request.command, "config": sweep.config, "runs_dir": request.runs_dir}
+    folder.write_json("sweep.json", facts | comparison | {"environment": describe_environment()})
+    write_sweep_report(folder)
+    return folder
+
+
+def plan_runs(sweep: SweepFile, request: SweepRequest, name: str) -> list[PlannedRun]:
+    """Check every variant with every seed; seed by seed, so that the first pairs are complete early.
+
+    Raises:
+        UserError: see `plan_session` and `check_inputs`; two variants that are the same.
+    """
+    if taken := [override for override in request.overrides if override.partition("=")[0].strip() == "seed"]:
+        raise UserError(f"-p: expected any setting but the seed, got {taken[0]!r}; use --seeds")
+    if is_for_embeddings(sweep.config):
+        raise UserError(
+            f"config: expected a configuration for language models, got {sweep.config!r}, which has `method:`; compare "
+            "methods within one run: python -m kdkit run FILE -p compare=[cosine,rkd]"
+        )
+    opened: dict[tuple[str, int], tuple[Any, Config, Run]] = {}
+    for seed in sweep.seeds:
+        for variant, settings in sweep.variants.items():
+            own = [as_override(key, value) for key, value in settings.items()]
+            overrides = [*request.overrides, *own, f"seed={seed}", "distill.equal_time_baseline=false"]
+            runs_dir = str(Path(request.runs_dir) / name)
+            session = sweep.config, overrides, f"{folder_name(variant)}-seed-{seed}", runs_dir
+            with _naming(variant, seed):
+                opened[variant, seed] = session, *plan_session(*session)
+    _check_distinct({variant: opened[variant, sweep.seeds[0]][1] for variant in sweep.variants})
+    code, planned = code_fingerprint(), []
+    for (variant, seed), (session, config, run) in opened.items():
+        with _naming(variant, seed):
+            inputs = fingerprint(dump_config(config), check_inputs(config, run), code)
+        planned.append(PlannedRun(variant, seed, session, config, run, inputs))
+    return planned
+
+
+def code_fingerprint() -> str:
+    """Fingerprint the code that decides a figure, and the versions of the packages below it."""
+    package = Path(__file__).parents[1]
+    return fingerprint(
+        FORMAT, [fingerprint_files(package / name) for name in DECIDING_CODE], describe_environment()["packages"]
+    )
+
+
+def baseline_key(config: Config, data: PreparedData) -> str:
+    """Fingerprint what makes a baseline: all but the teacher and what is learned from it."""
+    apart = {"distill", "router", "cache", "report", "cache_dir"}
+    apart |= {"teacher"} if config.train.curriculum == "none" else set()  # else the teacher orders the text
+    return fingerprint(data.key, config.model_dump(exclude=apart), code_fingerprint())
+
+
+def train_missing(planned: list[PlannedRun], folder: Run) -> None:
+    """Train every run that has not finished, and say what each one came to and how long the others will take.
+
+    Raises:
+        UserError, RuntimeError: what a training raised, with the variant's name.
+    """
+    missing = [plan for plan in planned if plan.outcome() is None]
+    started, trained = time.monotonic(), 0
+    for number, plan in enumerate(planned, 1):
+        label = f"[{number}/{len(planned)}] {plan.variant}, seed {plan.seed}"
+        if plan not in missing:
+            print(f"{label}: finished before, inputs unchanged, skipped", flush=True)
+            continue
+        with _naming(plan.variant, plan.seed):
+            trial = train_one(plan, folder)
+        gc.collect()
+        trained += 1
+        left = (time.monotonic() - started) / trained * (len(missing) - trained)
+        gap = "no gap to close" if trial.gap_closed is None else f"gap closed {trial.gap_closed:.2f}"
+        print(
+            f"{label}: {trial.student:.3f} bits per byte, {gap} (teacher {trial.teacher:.3f}, baseline "
+            f"{trial.baseline:.3f}), {trial.seconds:.0f} s of training; about {left / 60:.0f} min left",
+            flush=True,
+        )
+
+
+def train_one(plan: PlannedRun, folder: Run) -> Trial:
+    """Train and score one variant with one seed, from where it was stopped if it was made from the same.
+
+    Raises:
+        UserError: see `distill` and `open_teacher`.
+    """
+    config, run = open_session(*plan.session)
+    resume = run.status().get("sweep", {}).get("inputs") == plan.inputs
+    run.set_status("sweep", state="running", inputs=plan.inputs)
+    hardware = find_hardware(config.train.device, config.train.precision)
+    data = prepare_data(config, run)
+    teacher = open_teacher(config, run, data, hardware)
+    # scored before the training, which may route it otherwise
+    asked = teacher if isinstance(teacher, Teacher) else prepare_teacher(config, run, data, hardware)
+    level = _score_teacher(config, asked, data, hardware)
+    del asked
+    result = distill(config, run, data, teacher, hardware, resume)
+    baseline = _share_baseline(plan, data, hardware, folder)
+    student = _score_student(config, run, result.phase, data, hardware)
+    trial = Trial(
+        teacher=level.bits_per_byte,
+        baseline=baseline,
+        student=student.bits_per_byte,
+        seconds=result.seconds,
+        steps=result.steps,
+        window_nats=student.window_nats.tolist(),
+        window_bytes=student.window_bytes.tolist(),
+    )
+    run.write_json("trial.json", {"inputs": plan.inputs, "trial": asdict(trial)})
+    run.set_status("sweep", state="done", inputs=plan.inputs)
+    return trial
+
+
+def _share_baseline(plan: PlannedRun, data: PreparedData, hardware: Hardware, folder: Run) -> float:
+    """Give a run the baseline of its seed, trained once for all variants; return its bits per byte.
+
+    A variant that changes what a baseline depends on gets one of its own: the folder's name is the
+    fingerprint of all that makes it, so whatever lies there may be continued.
+    """
+    config, run = plan.config, plan.run
+    name = f"seed-{plan.seed}-{baseline_key(config, data)}"
+    shared = Run(folder.path / "baselines" / name, run.cache_path)
+    shared.path.mkdir(parents=True, exist_ok=True)
+    train_baseline(config, shared, data, hardware, resume=True)
+    if not (shared.path / "score.json").is_file():
+        score = _score_student(config, shared, BASELINE, data, hardware)
+        shared.write_json("score.json", {"bits_per_byte": score.bits_per_byte})
+    link_folder(shared.path / BASELINE, run.path / BASELINE)
+    costs = {name: cost for name, cost in shared.read_json("training.json").items() if name.startswith(BASELINE)}
+    run.write_json("training.json", run.read_json("training.json") | costs)
+    run.drop_metrics(BASELINE)
+    for line in shared.read_metrics():
+        run.append_metrics(line)
+    return shared.read_json("score.json")["bits_per_byte"]
+
+
+def _score_teacher(config: Config, teacher: Teacher, data: PreparedData, hardware: Hardware) -> Score:
+    """Score the teacher, as it routes itself, on the held-out text."""
+    windows = data.evaluation.first(config.evaluate.max_sequences)
+    return score_windows(teacher.model, windows, "teacher", config.evaluate.batch_size, hardware.autocast_dtype)
+
+
+def _score_student(config: Config, run: Run, phase: str, data: PreparedData, hardware: Hardware) -> Score:
+    """Score what a phase has saved on the held-out text."""
+    student = load_causal_lm(str(run.path / phase), "student.path", device=hardware.device)
+    windows = data.evaluation.first(config.evaluate.max_sequences)
+    return score_windows(student, windows, "student", config.evaluate.batch_size, hardware.autocast_dtype)
+
+
+@contextmanager
+def _naming(variant: str, seed: int) -> Iterator[None]:
+    """Put the variant before the message of what goes wrong."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"variant {variant!r}, seed {seed}: {error}") from error
+    except RuntimeError as error:
+        raise RuntimeError(f"variant {variant!r}, seed {seed}: {error}") from error
+
+
+def _check_distinct(configs: dict[str, Config]) -> None:
+    """Refuse two variants that come to the same configuration: their difference would be nothing, at full cost."""
+    seen: dict[str, str] = {}
+    for variant, config in configs.items():
+        before = seen.setdefault(dump_config(config), variant)
+        if before != variant:
+            raise UserError(
+                f"variants: expected settings of its own for every variant, got the same for {before!r} and "
+                f"{variant!r}; change or remove one"
+            )

@@ -1,0 +1,158 @@
+"""Evaluation: formulas with known answers, retention of identical models, the file's shape."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from kdkit.data.windows import PAD
+from kdkit.distill import train as stage
+from kdkit.errors import UserError
+from kdkit.evaluate.compression import count_bytes, count_parameters, measure_peak_memory, measure_speed
+from kdkit.evaluate.evaluation import evaluate_run, load_students
+from kdkit.evaluate.language import gap_closed, paired_interval
+from kdkit.evaluate.retention import measure_retention
+from kdkit.training.scoring import Score
+from tests.crossed import cross_data
+from tests.references import plain_kl, softmax
+from tests.tiny import CPU, make_config, make_data, make_llama, make_run, make_teacher
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run after notebook 03, of a student with its teacher's tokenizer."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    student = {"build": {"tokenizer": "teacher", "hidden_size": 16, "num_layers": 1, "intermediate_size": 32}}
+    config = make_config(folder, student=student, distill={"equal_time_baseline": False})
+    data, run = make_data(config, folder), make_run(folder)
+    teacher = make_teacher(data)
+    stage.distill(config, run, data, teacher, CPU)
+    stage.train_baseline(config, run, data, CPU)
+    return config, data, run, teacher
+
+
+def test_gap_closed_is_a_share_of_the_way_from_baseline_to_teacher():
+    assert gap_closed(teacher=2.0, student=2.25, baseline=2.5) == 0.5
+    assert gap_closed(teacher=2.0, student=2.6, baseline=2.5) == pytest.approx(-0.2)
+    assert gap_closed(teacher=2.5, student=2.4, baseline=2.5) is None
+
+
+def score(nats: list[float]) -> Score:
+    return Score(np.array(nats) * math.log(2), np.full(len(nats), 10), len(nats))
+
+
+def test_the_interval_of_a_constant_difference_is_that_difference():
+    low, high = paired_interval(score([30, 40, 50, 20]), score([25, 35, 45, 15]), seed=0)
+    assert low == pytest.approx(0.5) and high == pytest.approx(0.5)
+
+
+def test_the_interval_of_a_difference_that_changes_its_sign_holds_zero():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(30, 3, 200), rng.normal(30, 3, 200)
+    low, high = paired_interval(score(first.tolist()), score(second.tolist()), seed=0)
+    assert low < 0 < high
+
+
+def test_the_interval_has_the_width_of_the_normal_approximation():
+    rng = np.random.default_rng(1)
+    difference = rng.normal(1.0, 2.0, 400)
+    low, high = paired_interval(score((30 + difference).tolist()), score([30.0] * 400), seed=0)
+    expected = 2 * 1.96 * difference.std() / math.sqrt(400) / 10
+    assert high - low == pytest.approx(expected, rel=0.1)
+
+
+def test_a_model_retains_everything_of_itself(trained):
+    _, data, _, teacher = trained
+    assert data.same_tokenizer
+    result = measure_retention(teacher.model, {"itself": teacher.model}, data, data.evaluation, batch_size=4, top_k=5)
+    assert result["itself"]["kl_to_teacher"] == pytest.approx(0, abs=1e-5)
+    assert result["itself"]["top_k_overlap"] == 1
+    assert result["itself"]["top_1_agreement"] == 1
+    assert result["itself"]["positions"] == int(data.evaluation.same_token.sum())
+
+
+def test_another_model_retains_less(trained):
+    _, data, _, teacher = trained
+    other = make_llama(len(data.student_tokenizer), seed=5).eval()
+    result = measure_retention(teacher.model, {"other": other}, data, data.evaluation, batch_size=4, top_k=5)["other"]
+    assert result["kl_to_teacher"] > 0.05
+    assert result["top_k_overlap"] < 0.9
+
+
+def test_retention_does_not_depend_on_the_batch_size(trained):
+    _, data, _, teacher = trained
+    other = {"other": make_llama(len(data.student_tokenizer), seed=5).eval()}
+    one, all_at_once = (
+        measure_retention(teacher.model, other, data, data.evaluation, batch_size=size, top_k=3) for size in (1, 64)
+    )
+    assert one["other"] == pytest.approx(all_at_once["other"], rel=1e-4)
+
+
+def test_retention_of_two_tokenizers_equals_a_slow_reference_where_the_same_token_follows(tmp_path):
+    data = cross_data(make_config(tmp_path), tmp_path)
+    teacher, student = make_teacher(data).model, make_llama(len(data.student_tokenizer), seed=5).eval()
+    windows = data.evaluation.first(6)
+    result = measure_retention(teacher, {"other": student}, data, windows, batch_size=4, top_k=3)["other"]
+    sums = np.zeros(3)
+    for row in range(len(windows)):
+        sides = (student, windows.student_ids[row]), (teacher, windows.teacher_ids[row])
+        with torch.no_grad():
+            student_logits, teacher_logits = (
+                model(input_ids=torch.from_numpy(ids[ids != PAD])[None].long()).logits[0] for model, ids in sides
+            )
+        for position in np.flatnonzero(windows.same_token[row]):
+            q = student_logits[position][data.overlap.student_ids].tolist()
+            p = teacher_logits[windows.teacher_positions[row, position]][data.overlap.teacher_ids].tolist()
+            best_q, best_p = (np.argsort(z)[::-1][:3].tolist() for z in (q, p))
+            sums += plain_kl(softmax(p, 1.0), softmax(q, 1.0)), len({*best_q} & {*best_p}) / 3, best_q[0] == best_p[0]
+    assert result["positions"] == windows.same_token.sum() > 10
+    expected = dict(zip(("kl_to_teacher", "top_k_overlap", "top_1_agreement"), sums / result["positions"], strict=True))
+    assert {name: result[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+
+
+def test_parameters_and_bytes_count_tied_weights_once():
+    model = make_llama(32)
+    untied = count_parameters(model)
+    model.lm_head.weight = model.model.embed_tokens.weight
+    assert untied - count_parameters(model) == 32 * 16
+    assert count_bytes(model) >= 4 * count_parameters(model)
+
+
+def test_speed_counts_tokens_and_bytes_of_the_same_time(trained):
+    _, data, _, _ = trained
+    speed = measure_speed(make_llama(len(data.student_tokenizer)), data.evaluation, "student", 4)
+    ratio = data.evaluation.num_bytes.sum() / data.evaluation.describe()["student_tokens"]
+    assert speed["bytes_per_second"] / speed["tokens_per_second"] == pytest.approx(ratio)
+
+
+def test_peak_memory_grows_with_the_batch(trained):
+    _, data, _, _ = trained
+    # 20,000 rows of logits: tens of megabytes, far above the noise of resident memory
+    model = make_llama(20_000)
+    small, large = (measure_peak_memory(model, data.evaluation, "student", size) for size in (1, 8))
+    assert small >= count_bytes(model)
+    assert large - small > 5e6
+
+
+def test_evaluation_file_has_every_model_and_measure(trained):
+    config, data, run, teacher = trained
+    returned = evaluate_run(config, run, data, teacher, CPU)
+    saved = json.loads((run.path / "evaluation.json").read_text())
+    assert saved == json.loads(json.dumps(returned))
+    assert list(saved["models"]) == ["teacher", "student", "baseline"]
+    names = "perplexity bits_per_byte parameters size_bytes tokens_per_second bytes_per_second peak_memory_bytes"
+    for entry in saved["models"].values():
+        assert set(names.split()) <= entry.keys()
+    assert saved["retention"].keys() == {"student", "baseline"}
+    bits = {name: entry["bits_per_byte"] for name, entry in saved["models"].items()}
+    assert saved["differences"]["baseline"]["bits_per_byte"] == pytest.approx(bits["baseline"] - bits["student"])
+    assert saved["gap_closed"] == gap_closed(bits["teacher"], bits["student"], bits["baseline"])
+    assert len(saved["continuations"]) == 2 and saved["continuations"][0].keys() >= {"prompt", "teacher", "student"}
+
+
+def test_missing_students_name_the_notebook_to_run(trained, tmp_path):
+    config = trained[0]
+    with pytest.raises(UserError, match=r"expected a trained student.*notebook 03"):
+        load_students(config, make_run(tmp_path), CPU)

@@ -1,0 +1,208 @@
+"""What the pictures of layers, loss parts, router and experts show, read back from the figures themselves."""
+
+import pytest
+from matplotlib.figure import Figure
+
+from kdkit.errors import UserError
+from kdkit.report import experts as expert_explorer
+from kdkit.report.experts import explorer, picture_of, show_experts
+from kdkit.report.figures import draw_layer_map, draw_loss_parts
+from kdkit.report.page import write_report
+from kdkit.report.router import draw_router
+from kdkit.runs.folder import Run
+from tests.report.test_page import EXPERTS, make_run
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Keep the figures that are saved instead of rendering them, by file name."""
+    figures = {}
+
+    def keep(self, path, dpi, format="png"):
+        figures[getattr(path, "name", "")] = self
+        if hasattr(path, "write_bytes"):
+            path.write_bytes(b"not rendered")
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return figures
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Make an empty run."""
+    (tmp_path / "run").mkdir()
+    return Run(tmp_path / "run", tmp_path / "cache")
+
+
+def texts(axes):
+    """Return the words written into a panel."""
+    return [text.get_text() for text in axes.texts]
+
+
+def titles(figure):
+    """Return the titles of all panels."""
+    return [axes.get_title() for axes in figure.axes]
+
+
+def test_a_line_joins_every_pair_of_the_layer_map(run, drawn):
+    facts = {"student_layers": 2, "teacher_layers": 3, "pairs": [[0, 0], [1, 2]], "used_by": ["attention"]}
+    run.write_json("teacher/layer_map.json", facts)
+    draw_layer_map(run)
+    axes = drawn["layer_map.png"].axes[0]
+    assert [list(line.get_ydata()) for line in axes.lines] == [[0, 0], [1, 1]]
+    assert texts(axes) == ["0", "1", "0", "1", "2"]
+    assert axes.get_title() == "layers compared by: attention"
+    # the teacher's middle layer teaches nobody, so it is not filled
+    assert axes.texts[3].get_color() != "white" and axes.texts[4].get_color() == "white"
+
+
+def test_a_layer_map_that_nothing_uses_says_so(run, drawn):
+    run.write_json(
+        "teacher/layer_map.json", {"student_layers": 1, "teacher_layers": 1, "pairs": [[0, 0]], "used_by": []}
+    )
+    draw_layer_map(run)
+    assert "no part of the loss in this run" in drawn["layer_map.png"].axes[0].get_title()
+
+
+def append_parts(run, *names):
+    for step in (1, 2):
+        values = {f"{name}_{kind}": step * scale for name in names for kind, scale in (("loss", 1), ("weighted", 0.1))}
+        run.append_metrics({"phase": "student", "step": step, "loss": 3.0} | values)
+
+
+def test_parts_are_drawn_raw_one_by_one_and_weighted_together(run, drawn):
+    append_parts(run, "kd", "attention")
+    draw_loss_parts(run)
+    *raw, weighted = drawn["loss_parts.png"].axes
+    assert [list(axes.lines[0].get_ydata()) for axes in raw] == [[1, 2], [1, 2]]
+    assert [list(line.get_ydata()) for line in weighted.lines] == [[0.1, 0.2]] * 2
+    assert titles(drawn["loss_parts.png"]) == ["predictions, raw", "attention, raw", "all, as weighted in the loss"]
+
+
+def test_where_only_predictions_count_there_are_no_parts_to_draw(run, drawn):
+    append_parts(run, "kd")
+    assert draw_loss_parts(run) is None and not drawn
+
+
+def append_routes(run, layers=2, **figures):
+    for step in (4, 8):
+        line = {"phase": "router", "step": step, "shares": [[0.25, 0.75], *[[0.5, 0.5]] * (layers - 1)]}
+        run.append_metrics(line | {name: values[step // 8] for name, values in figures.items()})
+
+
+def test_the_router_is_drawn_with_all_that_it_recorded(run, drawn):
+    pairs = {"expected_loss": (2.0, 3.0), "student_loss": (4.0, 3.5), "gap": (1.0, 0.9), "expected_gap": (0.5, 0.8)}
+    drift = {"kl_to_initial": ([0.0, 0.2], [0.1, 0.5]), "teacher_loss": (2.0, 2.1)}
+    append_routes(run, top_k=(1, 2), temperature=(2.0, 1.0), **pairs, **drift)
+    draw_router(run)
+    panels = {axes.get_title(): axes for axes in drawn["router.png"].axes}
+    assert len(panels) == 7
+    for layer, middles in enumerate(([0.125, 0.625], [0.25, 0.75])):
+        shares = panels[f"share of each source, layer {layer} of 0-1"]
+        assert texts(shares) == [" 0", " 1"] and [text.get_position()[1] for text in shares.texts] == middles
+    capacity = panels["capacity: the student's loss, nats"]
+    got = {line.get_label(): list(line.get_ydata()) for line in capacity.lines}
+    assert got == {"measured": [4.0, 3.5], "expected by the router": [2.0, 3.0]}
+    kl = [list(line.get_ydata()) for line in panels["KL to the initial routing, nats"].lines]
+    assert kl == [[0.0, 0.1], [0.2, 0.5], pytest.approx([0.1, 0.3])]
+
+
+def test_a_kind_of_routing_that_trains_nothing_shows_its_shares_only(run, drawn):
+    append_routes(run, layers=1)
+    draw_router(run)
+    assert titles(drawn["router.png"]) == ["share of each source"]
+
+
+def test_of_many_layers_the_first_the_last_and_some_between_are_drawn(run, drawn):
+    append_routes(run, layers=28)
+    draw_router(run)
+    layers = [title.split("layer ")[1] for title in titles(drawn["router.png"])]
+    assert layers == [f"{layer} of 0-27" for layer in (0, 5, 11, 16, 22, 27)]
+
+
+def test_nothing_is_drawn_of_a_router_that_there_was_not(run, drawn):
+    append_parts(run, "kd")
+    assert draw_router(run) is None and not drawn
+
+
+def test_the_page_shows_parts_layers_and_router_where_there_are_some(tmp_path, drawn):
+    run = make_run(tmp_path)
+    headings = "Parts of the teacher&#39;s signal", "Which layers were compared", "How the teacher was routed"
+    page = write_report(run).read_text()
+    assert not any(heading in page for heading in headings)
+    run.write_json(
+        "teacher/layer_map.json", {"student_layers": 1, "teacher_layers": 1, "pairs": [[0, 0]], "used_by": []}
+    )
+    run.append_metrics(
+        run.read_metrics()[0] | {"step": 6, "kd_weighted": 0.1, "feature_loss": 1.0, "feature_weighted": 0.1}
+    )
+    append_routes(run)
+    page = write_report(run).read_text()
+    assert all(f"<h2>{heading}</h2>" in page for heading in headings)
+
+
+def test_the_experts_of_every_token_are_named_and_the_chosen_token_marked(drawn):
+    choices, entropy, answers, *_ = picture_of(EXPERTS, EXPERTS["shown"]).axes
+    assert texts(choices) == ["0 1", "3 2", "1 0", "2 0", "2 1", "0 3"]
+    labels = choices.get_xticklabels()
+    assert [label.get_text() for label in labels] == ["Once", "\u2423$x_1$", "\u23ce"]
+    assert [label.get_fontweight() for label in labels] == ["normal", "bold", "normal"]
+    assert entropy.images[0].get_array().tolist() == EXPERTS["shown"]["entropy"]
+    assert entropy.images[0].get_clim() == (0, 2)
+    assert texts(answers) == ["\u2423a  50.0%", "$$  25.0%", "\u2423b  75.0%", "c  12.5%"]
+    assert [label.get_text() for label in answers.get_yticklabels()] == ["its own routing", "expert 2"]
+    assert "after \u2423$x_1$, where the text goes on with \u23ce" in answers.get_title()
+
+
+def test_characters_that_the_font_does_not_have_are_written_as_their_number(drawn):
+    shown = EXPERTS["shown"] | {"tokens": ["na\u00efve", "\x13", "\u65e5"]}
+    labels = picture_of(EXPERTS, shown).axes[0].get_xticklabels()
+    assert [label.get_text() for label in labels] == ["na\u00efve", "\\x13", "\\u65e5"]
+
+
+@pytest.fixture
+def asked(drawn):
+    """Make the widgets with a teacher that notes what it is asked."""
+    calls = []
+
+    def explore(text, position):
+        calls.append((text, position))
+        if not text:
+            raise UserError("write some text")
+        return EXPERTS["shown"] | {"position": 1 if position is None else position}
+
+    return calls, explorer(EXPERTS, explore).children
+
+
+def test_another_text_is_explored_once_at_its_middle(asked):
+    calls, (chosen, text, token, _, _) = asked
+    assert calls == [] and token.max == 2 and token.value == 1
+    chosen.value = "upon"
+    assert text.value == "upon" and calls == [("upon", None)]
+    text.value = "my own"
+    assert calls[1:] == [("my own", None)]
+
+
+def test_another_token_of_the_same_text_is_explored(asked):
+    calls, (_, _, token, _, _) = asked
+    token.value = 2
+    assert calls == [("Once $x_1$", 2)]
+
+
+def test_a_text_that_is_refused_is_answered_with_the_reason_and_the_picture_stays(asked):
+    _, (_, text, _, message, picture) = asked
+    before = picture.value
+    text.value = ""
+    assert message.value == "write some text" and picture.value == before
+    text.value = "better"
+    assert message.value == ""
+
+
+def test_widgets_are_for_somebody_who_watches_and_a_picture_for_all_others(run, drawn, monkeypatch):
+    run.write_json("teacher/experts.json", EXPERTS)
+    monkeypatch.setattr(expert_explorer, "Image", lambda filename, width: filename)
+    assert show_experts(run, print) == str(run.path / "figures" / "experts.png")
+    monkeypatch.setattr(expert_explorer, "is_watched", lambda: True)
+    assert type(show_experts(run, print)).__name__ == "VBox"
+    run.write_json("teacher/experts.json", {"missing": "It is dense."})
+    assert show_experts(run, None).data == "It is dense."

@@ -1,0 +1,286 @@
+"""The router's parts: schedule, anchor, balance, the reader of the student, and one step towards the student."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional
+
+from kdkit.config.losses import ForwardKL, ProjectedKL
+from kdkit.config.teacher import RouterConfig
+from kdkit.distill.choose_loss import make_events
+from kdkit.errors import UserError
+from kdkit.losses.chunked import engine as chunked
+from kdkit.losses.chunked.events import EventPair, Grouped, Tokens
+from kdkit.losses.cross_entropy import IGNORE_INDEX
+from kdkit.models.experts import all_experts
+from kdkit.teachers.router.gates import Router, StudentReader, balance, check_sources, routing_kl, scheduled
+from kdkit.teachers.router.training import Comparison, RouterOptimizer, compare, measure_rows, text_loss
+from kdkit.teachers.sources import ExpertSources
+from tests.references import random_logits
+from tests.routed import DEVICE, SAME_TOKENIZER, Scene, make_scene
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ROWS = [0, 3, 5]
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory) -> dict[str, Scene]:
+    """One tokenizer and two, so that the events are tokens, and groups of tokens."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("same", "two")]
+    return {"same": make_scene(folders[0], **SAME_TOKENIZER), "two": make_scene(folders[1])}
+
+
+@pytest.fixture
+def scene(scenes):
+    return scenes["two"]
+
+
+# ---- schedule ----
+
+
+def test_schedule_values_at_given_steps():
+    settings = RouterConfig(schedule_share=0.8)
+    steps = [0, 19, 20, 39, 40, 59, 60, 80, 99]
+    assert [scheduled(settings, step, 100)[0] for step in steps] == [1, 1, 2, 2, 3, 3, 4, 4, 4]
+    temperatures = [scheduled(settings, step, 100)[1] for step in (0, 20, 40, 60, 80, 99)]
+    assert temperatures == pytest.approx([2.0, 2**0.75, 2**0.5, 2**0.25, 1.0, 1.0])
+
+
+def test_a_schedule_may_begin_above_one_and_cool_below_one():
+    settings = RouterConfig(
+        initial_top_k=2, final_top_k=3, initial_temperature=4.0, final_temperature=0.25, schedule_share=1.0
+    )
+    got = [scheduled(settings, step, 10) for step in (0, 4, 5, 10)]
+    assert [top_k for top_k, _ in got] == [2, 2, 3, 3]
+    assert [temperature for _, temperature in got] == pytest.approx([4.0, 4.0 * 16**-0.4, 1.0, 0.25])
+
+
+def test_without_progress_the_final_values_hold_from_the_first_step():
+    settings = RouterConfig(progressive=False, final_top_k=3, final_temperature=0.5)
+    assert {scheduled(settings, step, 10) for step in (0, 5, 9)} == {(3, 0.5)}
+
+
+def test_a_schedule_of_one_step_starts_at_the_start():
+    assert scheduled(RouterConfig(), 0, 1) == (1, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "num_sources", "message"),
+    [
+        ({"kind": "student_aware"}, 3, r"router.final_top_k: expected at most 3, the number of experts, got 4; lower"),
+        ({"kind": "student_aware", "initial_top_k": 4}, 3, r"router.initial_top_k: expected at most 3, .* got 4"),
+        ({"kind": "student_aware_routing", "training_top_k": 5}, 4, r"router.training_top_k: expected at most 4"),
+        ({"kind": "all_experts"}, 1, r"router.kind: expected at least 2 experts to route over, got 1"),
+    ],
+)
+def test_more_sources_than_there_are_and_a_single_one_are_refused(values, num_sources, message):
+    with pytest.raises(UserError, match=message):
+        check_sources(RouterConfig(**values), num_sources, "experts")
+
+
+def test_settings_that_a_kind_does_not_use_are_not_refused():
+    check_sources(RouterConfig(kind="all_experts"), 2, "experts")
+    check_sources(RouterConfig(kind="student_aware_routing"), 2, "experts")
+    check_sources(RouterConfig(kind="student_aware", progressive=False, final_top_k=2, initial_top_k=2), 2, "experts")
+
+
+# ---- anchor, balance ----
+
+
+def test_balance_is_the_squared_coefficient_of_variation_of_the_summed_probabilities():
+    # probabilities 3/4, 1/4 and 1/2, 1/2: importance 5/4, 3/4, mean 1, variance 1/16
+    uneven = torch.tensor([[math.log(3.0), 0.0], [0.0, 0.0]])
+    assert balance([uneven]).item() == pytest.approx(1 / 16)
+    assert balance([uneven, torch.zeros(5, 2)]).item() == pytest.approx(1 / 32), "the mean over layers"
+    # two tokens that each want one expert, but not the same, are balanced
+    assert balance([torch.tensor([[9.0, 0.0], [0.0, 9.0]])]).item() == pytest.approx(0.0, abs=1e-6)
+    assert balance([torch.tensor([[50.0, 0.0, 0.0, 0.0]])]).item() == pytest.approx(3.0, rel=1e-5), "one of four"
+
+
+def test_routing_kl_is_the_divergence_from_the_initial_routing():
+    initial, now = random_logits(6, 4), random_logits(6, 4, seed=1)
+    p, q = initial.softmax(dim=-1), now.softmax(dim=-1)
+    expected = (p * (p / q).log()).sum(dim=-1).mean().item()
+    assert routing_kl(initial.float(), now.float()).item() == pytest.approx(expected, rel=1e-5)
+    assert routing_kl(initial.float(), initial.float()).item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["kl", "l2"])
+def test_an_anchor_is_zero_at_the_start_and_pulls_back(kind):
+    gates = random_logits(2, 4, 8, dtype=torch.float32, scale=0.5)
+    router, hidden = Router(gates, None, 0), random_logits(10, 8, seed=1, dtype=torch.float32)
+    initial = [hidden @ layer.T for layer in gates]
+
+    def distance():
+        return router.anchor([router.logits(layer, hidden, None) for layer in range(2)], initial, kind)
+
+    assert distance().item() == pytest.approx(0.0, abs=1e-6)
+    with torch.no_grad():
+        router.gates += random_logits(2, 4, 8, seed=2, dtype=torch.float32, scale=0.2)
+    before, away = distance(), (router.gates - gates).norm().item()
+    before.backward()
+    with torch.no_grad():
+        router.gates -= 0.01 * router.gates.grad / router.gates.grad.norm()
+    assert 0.0 < distance().item() < before.item()
+    assert (router.gates - gates).norm().item() < away
+
+
+def test_the_l2_anchor_is_relative_to_the_initial_gates():
+    gates = random_logits(2, 4, 8, dtype=torch.float32)
+    router = Router(gates, None, 0)
+    with torch.no_grad():
+        router.gates.mul_(3.0)
+    assert router.anchor([], [], "l2").item() == pytest.approx(4.0, rel=1e-5)
+    router = Router(torch.zeros(1, 2, 8), None, 0)
+    with torch.no_grad():
+        router.gates[0, 0, 0] = 2.0
+    assert router.anchor([], [], "l2").item() == pytest.approx(4.0), "absolute where there were none"
+
+
+# ---- reader, means, optimizer ----
+
+
+def test_an_untrained_reader_expects_the_running_means_and_adds_nothing():
+    reader = StudentReader(16, 2, 4, torch.Generator().manual_seed(0))
+    outlook = reader(random_logits(7, 16, dtype=torch.float16))
+    assert outlook.loss.tolist() == outlook.gap.tolist() == pytest.approx([1.0] * 7)
+    assert outlook.scores.shape == (7, 2, 4) and not outlook.scores.any()
+    assert outlook.scores.dtype == torch.float32
+
+
+def test_importance_does_not_train_what_is_expected_of_the_student():
+    reader = StudentReader(16, 2, 4, torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(reader.importance.weight)
+    reader(random_logits(7, 16, dtype=torch.float32)).scores.square().sum().backward()
+    assert reader.expect.weight.grad is None
+    assert reader.encode.weight.grad.any() and reader.importance.weight.grad.any()
+
+
+def test_the_running_means_begin_with_the_first_measurement_and_keep_nine_tenths():
+    router = Router(torch.zeros(1, 2, 4), None, 0)
+    router.remember(torch.tensor([2.0, 4.0]), torch.tensor([1.0, 1.0]))
+    assert router.means.tolist() == pytest.approx([3.0, 1.0])
+    router.remember(torch.tensor([13.0]), torch.tensor([0.0]))
+    assert router.means.tolist() == pytest.approx([4.0, 0.9])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_step_is_clipped_at_one_and_left_out_when_the_gradient_overflows(dtype):
+    router = Router(torch.zeros(1, 2, 4), 3, 0)
+    optimizer = RouterOptimizer(router, 0.1, dtype)
+    assert optimizer.step((router.gates * 100.0).sum())
+    assert router.gates.grad.norm().item() == pytest.approx(1.0, rel=1e-4)
+    moved = router.gates.detach().clone()
+    assert torch.allclose(moved, torch.full_like(moved, -0.1), rtol=1e-3), "Adam's first step is the learning rate"
+    assert not optimizer.step((router.gates * torch.inf).sum())
+    assert torch.equal(router.gates, moved)
+
+
+def test_the_reader_learns_faster_than_the_gates():
+    router = Router(torch.zeros(1, 2, 4), 3, 0)
+    rates = [group["lr"] for group in RouterOptimizer(router, 1e-4, torch.float32).adamw.param_groups]
+    assert rates == pytest.approx([1e-4, 1e-3])
+
+
+# ---- the comparison with the student ----
+
+
+def run_with(scene: Scene, inputs: dict, gates: torch.Tensor) -> torch.Tensor:
+    """Return the logits of the teacher with all experts weighed by some gates; m v, through the model's own head."""
+    sources = ExpertSources(scene.online())
+    with sources.experts.routed(lambda layer, hidden, _: all_experts(hidden @ gates[layer].T)):
+        logits = scene.teacher.model(input_ids=inputs["teacher_input_ids"]).logits
+    size = len(scene.data.teacher_tokenizer)
+    return logits[..., :size].flatten(0, 1)[inputs["spans"].teacher_rows]
+
+
+def event_probabilities(events: Tokens | Grouped, logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return the probabilities of events at a temperature; float64, k g."""
+    probabilities = (logits.double() / temperature).softmax(dim=-1)
+    if isinstance(events, Tokens):
+        return probabilities
+    sums = probabilities @ functional.one_hot(events.groups, events.size + 1)[:, : events.size].double()
+    return (sums / sums.sum(dim=-1, keepdim=True)).clamp(min=1e-38)
+
+
+def naive_kl(
+    teacher_logits: torch.Tensor, student_logits: torch.Tensor, events: EventPair, temperature: float, direction: str
+) -> torch.Tensor:
+    teacher = event_probabilities(events.teacher, teacher_logits, temperature)
+    student = event_probabilities(events.student, student_logits, temperature)
+    first, second = (student, teacher) if direction == "student_teacher" else (teacher, student)
+    return temperature**2 * (first * (first.log() - second.log())).sum(dim=-1).mean()
+
+
+@pytest.mark.parametrize("chunk_bytes", [2**25, 2**13], ids=["one chunk", "many chunks"])
+@pytest.mark.parametrize("direction", ["student_teacher", "teacher_student"])
+@pytest.mark.parametrize("name", ["same", "two"])
+def test_a_direction_is_what_its_name_says_on_full_logits_with_its_gradient(
+    scenes, name, direction, chunk_bytes, monkeypatch
+):
+    monkeypatch.setitem(chunked.CHUNK_BYTES, "cpu", chunk_bytes)
+    scene, temperature = scenes[name], 2.0
+    inputs = scene.batch(ROWS)
+    inputs["labels"][0, :6] = IGNORE_INDEX  # a prompt: in no loss
+    student, spans = scene.look(inputs), inputs["spans"]
+    events = make_events(ForwardKL() if name == "same" else ProjectedKL(), scene.data, DEVICE)
+    sources = ExpertSources(scene.online())
+    router = Router(sources.initial_gates, None, 0)
+    with torch.no_grad():
+        router.gates += random_logits(*router.gates.shape, dtype=torch.float32, scale=0.1)
+    answers = sources.run(inputs, DEVICE, lambda layer, hidden, _: all_experts(router.logits(layer, hidden, None)))
+    value = compare(answers, student, inputs, Comparison(events, temperature, direction))
+    value.backward()
+
+    gates = router.gates.detach().clone().requires_grad_()
+    places = (student.targets != IGNORE_INDEX)[spans.student_starts[:-1]]
+    assert 0 < places.sum() < len(places)
+    teacher_logits = run_with(scene, inputs, gates)[spans.teacher_starts[:-1][places]]
+    student_logits = scene.student(input_ids=inputs["input_ids"]).logits.detach().flatten(0, 1)[spans.student_rows]
+    student_logits = student_logits[spans.student_starts[:-1][places]]
+    expected = naive_kl(teacher_logits, student_logits, events, temperature, direction)
+    (gradient,) = torch.autograd.grad(expected, gates)
+    other = {"student_teacher": "teacher_student", "teacher_student": "student_teacher"}[direction]
+    assert abs(naive_kl(teacher_logits, student_logits, events, temperature, other).item() / expected.item() - 1) > 1e-3
+    assert value.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert gradient.norm() > 1e-4
+    assert torch.allclose(router.gates.grad, gradient, rtol=1e-3, atol=1e-3 * gradient.abs().max().item())
+
+
+def test_what_is_measured_is_what_both_models_lose_on_their_next_tokens(scene):
+    inputs = scene.batch(ROWS)
+    inputs["labels"][0, :6] = IGNORE_INDEX
+    student, spans = scene.look(inputs), inputs["spans"]
+    answers = scene.online().answer(inputs, DEVICE)
+    events = make_events(ProjectedKL(), scene.data, DEVICE)
+    measured = measure_rows(answers, student, inputs, Comparison(events, 1.0, "student_teacher"))
+    places = (student.targets != IGNORE_INDEX)[spans.student_starts[:-1]]
+    mine, theirs = spans.student_starts[:-1][places], spans.teacher_starts[:-1][places]
+    assert torch.equal(measured.student_rows, mine)
+    student_logits = student.head.logits(student.hidden)[mine]
+    teacher_logits = answers.logits(theirs)
+    nats = functional.cross_entropy(student_logits, student.targets[mine], reduction="none")
+    assert torch.allclose(measured.student_loss, nats.detach(), atol=1e-5)
+    targets = inputs["teacher_input_ids"].flatten()[spans.teacher_rows[theirs] + 1]
+    nats = functional.cross_entropy(teacher_logits, targets, reduction="none")
+    assert torch.allclose(measured.teacher_loss, nats, atol=1e-5)
+    gap = naive_kl(teacher_logits, student_logits, events, 1.0, "teacher_student")
+    assert measured.gap.mean().item() == pytest.approx(gap.item(), rel=1e-4)
+
+
+def test_the_text_term_is_the_routed_teachers_cross_entropy_with_its_gradient(scene):
+    inputs = scene.batch(ROWS)
+    sources = ExpertSources(scene.online())
+    router = Router(sources.initial_gates, None, 0)
+    value = text_loss(
+        sources.run(inputs, DEVICE, lambda layer, hidden, _: all_experts(router.logits(layer, hidden, None)))
+    )
+    value.backward()
+    gates = router.gates.detach().clone().requires_grad_()
+    targets = inputs["teacher_input_ids"].flatten()[inputs["spans"].teacher_rows + 1]
+    expected = functional.cross_entropy(run_with(scene, inputs, gates), targets)
+    (gradient,) = torch.autograd.grad(expected, gates)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-4)
+    assert torch.allclose(router.gates.grad, gradient, rtol=1e-3, atol=1e-3 * gradient.abs().max().item())

@@ -1,0 +1,445 @@
+"""A teacher that is routed while it teaches: what it answers, what its router learns, exact resume, what is logged."""
+
+import copy
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn import functional
+from transformers import AutoModelForCausalLM
+
+from kdkit.config.losses import ALM, ForwardKL, LossSettings, ProjectedKL
+from kdkit.distill import train as stage
+from kdkit.distill.objective import make_objective
+from kdkit.losses.chunked.engine import chunked_loss
+from kdkit.losses.chunked.signals import DenseAnswers
+from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
+from kdkit.runs.folder import Run
+from kdkit.teachers.prepare import Teacher
+from kdkit.teachers.router.teacher import RoutedTeacher
+from kdkit.training.progress import Progress
+from tests.references import random_logits
+from tests.routed import DEVICE, SAME_TOKENIZER, Scene, make_mixture, make_scene
+from tests.tiny import CPU, make_data, make_run, make_trainer, write_corpus
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ROWS = [0, 3, 5]
+KINDS = ["all_experts", "knowledge_augmentation", "student_aware_routing", "student_aware"]
+STOCK = {"progressive": False, "final_top_k": 2, "final_temperature": 1.0}
+"""A schedule that is the teacher's own from the first step."""
+FREE = {"anchor_weight": 0.0, "balance_weight": 0.0, "text_weight": 0.0, "update_every": 1}
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    """Two tokenizers."""
+    return make_scene(tmp_path_factory.mktemp("routed"))
+
+
+@pytest.fixture(scope="module")
+def same(tmp_path_factory):
+    """One tokenizer."""
+    return make_scene(tmp_path_factory.mktemp("same"), **SAME_TOKENIZER)
+
+
+def train_for(scene: Scene, teacher: RoutedTeacher, updates: int) -> None:
+    """Let a router take steps on the same few batches."""
+    for step in range(updates):
+        scene.ask(teacher, [step % 3, 3 + step % 2, 5], step)
+
+
+# ---- what the teacher answers ----
+
+
+@pytest.mark.parametrize("normalised", [True, False])
+def test_an_untrained_router_reproduces_the_teachers_own_answers(scene, normalised):
+    model = make_mixture(len(scene.data.teacher_tokenizer), normalised=normalised)
+    scene = replace(scene, teacher=Teacher(model, "tiny", True))
+    expected = scene.online().answer(scene.batch(ROWS), DEVICE).hidden
+    teacher = scene.route("student_aware", **STOCK, update_every=2)
+    (got,) = scene.ask(teacher, ROWS, step=1)  # not the turn of the router
+    assert torch.allclose(got.hidden, expected, rtol=1e-5, atol=1e-5)
+    (other,) = scene.ask(scene.route("student_aware", **STOCK | {"final_top_k": 1}, update_every=2), ROWS, step=1)
+    assert not torch.allclose(other.hidden, expected, atol=1e-2), "another k would be seen"
+
+
+def test_what_the_student_adds_moves_the_routing_of_its_own_places_only(scene):
+    teacher = scene.route("student_aware", progressive=False, final_top_k=4)
+    inputs = scene.batch(ROWS)
+    (before,) = teacher.answer(inputs, DEVICE, student := scene.look(inputs, step=1))
+    torch.nn.init.normal_(teacher.router.reader.importance.weight)
+    spans = inputs["spans"]
+    second = spans.student_rows // inputs["input_ids"].shape[1] == 1
+    hidden = student.hidden.clone()
+    (with_importance,) = teacher.answer(inputs, DEVICE, student)
+    assert not torch.allclose(before.hidden, with_importance.hidden, atol=1e-3)
+    hidden[second] = random_logits(int(second.sum()), 16, dtype=torch.float32)
+    (after,) = teacher.answer(inputs, DEVICE, replace(student, hidden=hidden))
+    same = (after.hidden - with_importance.hidden).abs().amax(dim=-1) < 1e-6
+    in_second = spans.teacher_rows // inputs["teacher_input_ids"].shape[1] == 1
+    assert torch.equal(same, ~in_second)
+
+
+def test_draws_are_those_of_the_step_and_leave_the_global_generator_alone(scene):
+    def ask(teacher, step):
+        return torch.stack([part.hidden for part in scene.ask(teacher, ROWS, step)])
+
+    options = {"augmentation_rate": 1.0}
+    teacher = scene.route("knowledge_augmentation", **options)
+    state = torch.get_rng_state()
+    first, second = ask(teacher, 4), ask(teacher, 4)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert len(first) == 2 and not torch.allclose(first[0], first[1], atol=1e-3), "the passes differ"
+    assert not torch.allclose(first, second, atol=1e-3), "a second micro-batch draws anew"
+    third = ask(teacher, 5)
+    assert not torch.allclose(first, third, atol=1e-3)
+    assert torch.equal(ask(scene.route("knowledge_augmentation", **options), 5), third), "as after a resume"
+    assert len(scene.ask(scene.route("knowledge_augmentation", num_passes=3), ROWS)) == 3
+
+
+@pytest.mark.parametrize("loss", [ProjectedKL(), ALM()], ids=lambda loss: loss.name)
+def test_the_loss_under_knowledge_augmentation_is_the_mean_over_the_passes(scene, loss):
+    inputs = scene.batch(ROWS)
+    passes = scene.ask(scene.route("knowledge_augmentation", augmentation_rate=1.0), ROWS)
+    terms, gradient = loss_of(scene, loss, inputs, passes)
+    each = [loss_of(scene, loss, inputs, one) for one in passes]
+    assert abs(each[0][0][2] - each[1][0][2]) > 1e-4, "passes that are alike would prove nothing"
+    assert torch.allclose(terms, (each[0][0] + each[1][0]) / 2, rtol=1e-5)
+    assert torch.allclose(gradient, (each[0][1] + each[1][1]) / 2, rtol=1e-4, atol=1e-8)
+
+
+def loss_of(
+    scene: Scene, loss: LossSettings, inputs: dict, answers: DenseAnswers | tuple[DenseAnswers, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the terms of a batch and the gradient of the student's hidden states."""
+    objective = make_objective(loss, scene.data, kd_ratio=0.7, temperature=1.0, device=DEVICE)
+    student = scene.look(inputs)
+    hidden = student.hidden.clone().requires_grad_()
+    chunk_loss, chunks = objective.loss_of(inputs["spans"], student.targets, answers, 50.0)
+    value, terms = chunked_loss(hidden, student.head, chunk_loss, chunks)
+    return terms, torch.autograd.grad(value, hidden)[0]
+
+
+def test_padding_is_in_no_figure_and_no_update(scene):
+    inputs = scene.batch([0, 1, 2, 3, 4, 5])
+    rows = inputs["spans"].teacher_rows
+    in_use = torch.zeros(inputs["teacher_input_ids"].numel(), dtype=torch.bool)
+    in_use[rows] = in_use[rows + 1] = True
+    assert (~in_use).sum() > 20
+    results = []
+    for filling in (0, 7):
+        filled = (
+            inputs["teacher_input_ids"].flatten().masked_fill(~in_use, filling).view_as(inputs["teacher_input_ids"])
+        )
+        teacher = scene.route("student_aware", **STOCK, update_sequences=None, learning_rate=0.01)
+        changed = inputs | {"teacher_input_ids": filled}
+        (answers,) = teacher.answer(changed, DEVICE, scene.look(inputs))
+        results.append((answers.hidden, teacher.router.gates.detach(), teacher.describe()))
+    (hidden, gates, figures), (other_hidden, other_gates, other_figures) = results
+    assert torch.allclose(hidden, other_hidden, atol=1e-5)
+    assert torch.allclose(gates, other_gates, atol=1e-5)
+    for name in ("kl", "balance", "anchor", "text", "teacher_loss"):
+        assert other_figures[name] == pytest.approx(figures[name], rel=1e-4, abs=1e-7), name
+    for mine, other in zip(figures["shares"], other_figures["shares"], strict=True):
+        assert other == pytest.approx(mine, abs=1e-5)
+
+
+# ---- what the router learns ----
+
+
+@pytest.mark.parametrize("kind", ["student_aware_routing", "student_aware"])
+def test_a_router_step_gives_the_gates_a_gradient_and_no_model_one(scene, kind):
+    teacher = scene.route(kind, final_top_k=2)
+    before = copy.deepcopy(scene.teacher.model.state_dict())
+    scene.ask(teacher, ROWS)
+    assert all(layer.abs().max() > 0 for layer in teacher.router.gates.grad), "every layer's gates"
+    assert (teacher.router.gates != teacher.router.initial_gates).any()
+    assert all(parameter.grad is None for parameter in scene.teacher.model.parameters())
+    assert all(parameter.grad is None for parameter in scene.student.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in scene.teacher.model.state_dict().items())
+
+
+def test_the_router_is_trained_at_its_turns_and_once_a_step(scene, monkeypatch):
+    turns = []
+    monkeypatch.setattr(RoutedTeacher, "_update", lambda self, inputs, student: turns.append(student.step))
+    teacher = scene.route("student_aware_routing", update_every=3)
+    for step in range(8):
+        for _ in range(2):  # micro-batches
+            scene.ask(teacher, ROWS, step)
+    assert turns == [0, 3, 6]
+
+
+@pytest.mark.parametrize("kind", ["student_aware_routing", "student_aware"])
+def test_an_update_looks_at_the_first_sequences_as_if_they_were_alone(scene, kind):
+    gates = []
+    for rows in ([0, 3, 5, 1], [0, 3], [0, 3, 5]):
+        count = None if rows == [0, 3, 5] else 2
+        teacher = scene.route(kind, **STOCK, update_sequences=count, learning_rate=0.01)
+        scene.ask(teacher, rows)
+        gates.append(teacher.router.gates.grad)
+    assert torch.allclose(gates[0], gates[1], atol=1e-5)
+    assert not torch.allclose(gates[0], gates[2], atol=1e-4), "more sequences teach something else"
+
+
+@pytest.mark.parametrize("direction", ["student_teacher", "teacher_student"])
+def test_updates_bring_the_routed_teacher_closer_to_the_student(scene, direction):
+    teacher = scene.route("student_aware_routing", direction=direction, learning_rate=0.02, **FREE)
+    scene.ask(teacher, ROWS)
+    before = teacher.describe()["kl"]
+    for step in range(1, 15):
+        scene.ask(teacher, ROWS, step)
+    assert teacher.describe()["kl"] < 0.98 * before
+
+
+@pytest.mark.parametrize("anchor", ["kl", "l2"])
+def test_without_an_anchor_the_router_moves_further(scene, anchor):
+    distances = []
+    for weight in (0.0, 20.0):
+        teacher = scene.route(
+            "student_aware_routing", anchor=anchor, learning_rate=0.02, **FREE | {"anchor_weight": weight}
+        )
+        train_for(scene, teacher, 20)
+        distances.append((teacher.describe()["anchor"], sum(teacher.describe()["kl_to_initial"])))
+    (free, free_kl), (held, held_kl) = distances
+    assert held < 0.5 * free and held_kl < 0.5 * free_kl
+
+
+def test_a_balanced_router_uses_its_experts_more_evenly(scene):
+    values = []
+    for weight in (0.0, 10.0):
+        teacher = scene.route("student_aware_routing", learning_rate=0.02, **FREE | {"balance_weight": weight})
+        train_for(scene, teacher, 20)
+        values.append(teacher.describe()["balance"])
+    assert values[1] < 0.7 * values[0]
+
+
+def test_places_in_no_loss_do_not_train_the_router(scene):
+    inputs = scene.batch(ROWS)
+    inputs["labels"][:, :5] = IGNORE_INDEX
+    student, gates = scene.look(inputs), []
+    ignored = student.targets == IGNORE_INDEX
+    assert 0 < ignored.sum() < len(ignored)
+    for noise in (0.0, 5.0):
+        hidden = student.hidden.clone()
+        hidden[ignored] += noise
+        teacher = scene.route("student_aware_routing", learning_rate=0.01, **FREE)
+        teacher.answer(inputs, DEVICE, replace(student, hidden=hidden))
+        gates.append(teacher.router.gates.detach())
+    assert torch.equal(*gates)
+
+
+def teach_the_text(scene: Scene, steps: int) -> Scene:
+    """Return the scene with a student that knows some of the text: what it loses is worse at some places."""
+    student = copy.deepcopy(scene.student)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-2)
+    for step in range(steps):
+        inputs = scene.batch([(step * 8 + place) % len(scene.data.train) for place in range(8)])
+        targets = shift_labels(inputs["labels"])
+        loss = functional.cross_entropy(student(inputs["input_ids"]).logits.flatten(0, 1), targets.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return replace(scene, student=student.requires_grad_(False))
+
+
+def expect_on_held_out_text(scene: Scene, teacher: RoutedTeacher) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a student loses at the first rows of held-out spans, and what the router expects there; nats, k."""
+    inputs = scene.batch(list(range(32)), scene.data.evaluation)
+    student, places = scene.look(inputs), inputs["spans"].student_starts[:-1]
+    losses = functional.cross_entropy(student.head.logits(student.hidden), student.targets, reduction="none")
+    with torch.no_grad():
+        expected = teacher.router.reader(student.hidden).loss * teacher.router.means[0]
+    return losses.detach()[places], expected[places]
+
+
+def test_capacity_is_calibrated_better_on_held_out_text_than_the_running_mean(tmp_path):
+    scene = make_scene(tmp_path, data={"path": str(write_corpus(tmp_path / "long.txt", 400))})
+    scene = teach_the_text(replace(scene, data=make_data(scene.config, tmp_path)), 60)
+    teacher = scene.route("student_aware", **STOCK, update_every=1, update_sequences=None, learning_rate=1e-3)
+    errors = []
+    for step in range(60):
+        scene.ask(teacher, [(step * 16 + place * 37) % len(scene.data.train) for place in range(16)], step)
+        if step in (0, 59):
+            losses, expected = expect_on_held_out_text(scene, teacher)
+            errors.append((losses - expected).abs().mean().item())
+    constant = (losses - teacher.router.means[0]).abs().mean().item()
+    agreement = torch.corrcoef(torch.stack([losses, expected]))[0, 1].item()
+    print(f"error {errors[0]:.3f}, then {errors[1]:.3f}; of the mean {constant:.3f}; correlation {agreement:.2f}")
+    assert errors[1] < 0.9 * min(constant, errors[0])
+    assert agreement > 0.4
+
+
+# ---- in a training ----
+
+
+def configure(scene: Scene, kind: str, train: dict | None = None, distill: dict | None = None, **router):
+    """Return the scene's configuration with a router and other settings."""
+    changes = {"router": {"kind": kind, "final_top_k": 3, "update_every": 2} | router}
+    changes |= {"train": train or {}, "distill": distill or {}}
+    config = scene.config
+    return config.model_copy(
+        update={name: getattr(config, name).model_copy(update=values) for name, values in changes.items()}
+    )
+
+
+def run_training(scene: Scene, config, folder, name: str = "run", resume: bool = False) -> tuple[Run, RoutedTeacher]:
+    """Train a student; return the run and the teacher as it was in the end."""
+    run = Run(folder / "runs" / name, folder / "cache")
+    run.path.mkdir(parents=True, exist_ok=True)
+    made = []
+    make = stage.make_trainer
+
+    def keep(*arguments, **options):
+        made.append(make(*arguments, **options))
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stage, "make_trainer", keep)
+        stage.distill(config, run, scene.data, scene.teacher, CPU, resume=resume)
+    return run, made[-1].teacher
+
+
+def lines_of(run: Run, phase: str) -> list[dict]:
+    lines = [line for line in run.read_metrics() if line["phase"] == phase and "evaluation_bits_per_byte" not in line]
+    return [{name: value for name, value in line.items() if name != "seconds"} for line in lines]
+
+
+@pytest.mark.parametrize("kind", ["knowledge_augmentation", "student_aware"])
+def test_a_resumed_routed_training_equals_an_uninterrupted_one(scene, tmp_path, kind):
+    # updates at 0, 4: the line after the resume at 3 shows the figures of an update before it
+    config = configure(scene, kind, update_every=4, augmentation_rate=0.5)
+    whole, teacher = run_training(scene, config, tmp_path, "whole")
+    on_step_end = Progress.on_step_end
+
+    def stop_at_five(self, args, state, control, **rest):
+        on_step_end(self, args, state, control, **rest)
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Progress, "on_step_end", stop_at_five)
+        run_training(scene, config, tmp_path, "broken")
+    torch.rand(3)  # the new process has another random state
+    broken, resumed = run_training(scene, config, tmp_path, "broken", resume=True)
+    expected = AutoModelForCausalLM.from_pretrained(whole.path / "student").state_dict()
+    got = AutoModelForCausalLM.from_pretrained(broken.path / "student").state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in got.items())
+    for phase in ("router", "student"):
+        assert [line["step"] for line in lines_of(whole, phase)] == [1, 2, 3, 4, 5, 6]
+        assert lines_of(broken, phase) == lines_of(whole, phase)
+    if teacher.router is not None:
+        routers = teacher.router.state_dict(), resumed.router.state_dict()
+        assert all(torch.equal(value, routers[1][name]) for name, value in routers[0].items())
+
+
+DRAWN = {"shares"}
+UPDATED = DRAWN | {"kl", "text", "balance", "anchor", "kl_to_initial", "teacher_loss", "student_loss", "gap"}
+AWARE = UPDATED | {"top_k", "temperature", "expected_loss", "expected_gap", "loss_error"}
+
+
+@pytest.mark.parametrize(("kind", "keys"), list(zip(KINDS, [DRAWN, DRAWN, UPDATED, AWARE], strict=True)))
+def test_lines_of_the_router_have_the_documented_keys(scene, tmp_path, kind, keys):
+    run, _ = run_training(scene, configure(scene, kind), tmp_path)
+    lines = lines_of(run, "router")
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    for line in lines:
+        assert set(line) == keys | {"phase", "step"}
+        assert [len(layer) for layer in line["shares"]] == [4, 4]
+        assert [sum(layer) for layer in line["shares"]] == pytest.approx([1.0, 1.0], abs=1e-5)
+        flat = [value for value in line.values() if isinstance(value, float)] + line.get("kl_to_initial", [])
+        assert all(math.isfinite(value) for value in flat)
+    if kind == "student_aware":
+        # a line tells of the step that it follows: 4.8 steps of 6 for k from 1 to 3
+        assert [line["top_k"] for line in lines] == [1, 1, 2, 2, 3, 3]
+        assert [lines[0]["temperature"], lines[-1]["temperature"]] == pytest.approx([2.0, 1.0])
+    for name in keys:
+        assert f"`{name}`" in RoutedTeacher.describe.__doc__, name
+
+
+def test_a_training_is_the_same_whatever_the_accumulation(scene, tmp_path):
+    results = []
+    for batch_size, accumulation in ((8, 1), (2, 4)):
+        train = {"per_device_train_batch_size": batch_size, "gradient_accumulation_steps": accumulation}
+        config = configure(scene, "all_experts", train)
+        trainer = make_trainer(config, make_run(tmp_path, f"{batch_size}"), scene.data, scene.teacher, steps=3)
+        trainer.train()
+        lines = [line for line in trainer.state.log_history if "loss" in line]
+        results.append([line[name] for line in lines for name in ("loss", "kd_loss", "grad_norm")])
+    assert results[0] == pytest.approx(results[1], rel=1e-3)
+
+
+ON_POLICY = {"name": "own", "max_steps": 2, "on_policy": {"prompt_length": 4, "max_new_tokens": 6, "share": 0.5}}
+
+
+@pytest.mark.parametrize("case", ["alm", "xtoken_p_kl", "on policy", "five losses", "one tokenizer"])
+def test_the_router_works_with_every_kind_of_loss(tmp_path, case):
+    changes = {"router": {"kind": "student_aware", "final_top_k": 3, "update_every": 1, "learning_rate": 0.01}}
+    changes["train"] = {"max_steps": 2, "save_every": 100}
+    if case == "one tokenizer":
+        changes |= SAME_TOKENIZER
+    elif case == "on policy":
+        changes["train"] |= {"stages": [ON_POLICY]}
+    elif case == "five losses":
+        changes["distill"] = {"weights": dict.fromkeys(("feature", "attention", "layerwise", "contrastive"), 0.1)}
+    else:
+        changes["distill"] = {"loss": case}
+    scene = make_scene(tmp_path, **changes)
+    run, teacher = run_training(scene, scene.config, tmp_path)
+    lines = lines_of(run, "router")
+    assert len(lines) == 2 and all(math.isfinite(line["kl"]) and line["kl"] > 0.0 for line in lines)
+    assert (teacher.router.gates - teacher.router.initial_gates).abs().max() > 1e-3
+
+
+def test_text_that_the_student_wrote_is_nothing_to_be_right_about(scene):
+    inputs = scene.batch(ROWS) | {"is_own_text": True}
+    teacher = scene.route("student_aware_routing")
+    teacher.answer(inputs, DEVICE, scene.look(inputs))
+    assert "text" not in teacher.describe() and teacher.describe()["kl"] > 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_half_precision_teacher_trains_a_router_in_fp32(scene, dtype):
+    model = make_mixture(len(scene.data.teacher_tokenizer)).to(dtype)
+    half = replace(scene, teacher=Teacher(model, "tiny", True))
+    gates = []
+    for stage_set in (scene, half):
+        teacher = stage_set.route("student_aware", **STOCK, learning_rate=0.01)
+        inputs = stage_set.batch(ROWS)
+        (answers,) = teacher.answer(inputs, DEVICE, stage_set.look(inputs))
+        assert teacher.router.gates.dtype == torch.float32
+        assert math.isfinite(teacher.describe()["kl"])
+        gates.append(teacher.router.gates.grad)
+    assert answers.hidden.dtype == dtype
+    cosine = functional.cosine_similarity(gates[0].flatten(), gates[1].flatten(), dim=0)
+    assert cosine > 0.95, "the gradient is that of the fp32 teacher, with noise"
+
+
+def test_padding_rows_of_a_head_and_its_bias_are_treated_as_the_model_does(same):
+    size = len(same.data.teacher_tokenizer)
+    bias = random_logits(size, dtype=torch.float32, scale=0.5)
+    results = []
+    for padding in (0, 7):
+        model = make_mixture(size)
+        head = torch.nn.Linear(16, size + padding)
+        with torch.no_grad():
+            head.weight[:size], head.bias[:size] = model.lm_head.weight, bias
+            head.weight[size:], head.bias[size:] = 50.0, 50.0
+        model.lm_head = head.requires_grad_(False)
+        scene = replace(same, teacher=Teacher(model, "tiny", True))
+        teacher = scene.route("student_aware_routing", learning_rate=0.01)
+        (answers,) = scene.ask(teacher, ROWS)
+        assert answers.logits(torch.tensor([0])).shape == (1, size)
+        results.append((teacher.describe()["kl"], teacher.describe()["teacher_loss"], teacher.router.gates.detach()))
+    assert results[0][:2] == pytest.approx(results[1][:2], rel=1e-4)
+    assert torch.allclose(results[0][2], results[1][2], atol=1e-5)
+    without = same.route("student_aware_routing")
+    same.ask(without, ROWS)
+    assert abs(without.describe()["kl"] - results[0][0]) > 1e-3, "the bias counts"
+
+
+def test_a_divergence_of_one_tokenizer_routes_too(same):
+    assert same.route("student_aware_routing").comparison.events.name == "tokens"
+    objective = make_objective(ForwardKL(), same.data, kd_ratio=0.5, temperature=1.0, device=DEVICE)
+    assert objective.events.name == "tokens"

@@ -1,0 +1,202 @@
+"""The rules by which stages run, are skipped and fail."""
+
+import json
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from kdkit import cli
+from kdkit.errors import UserError
+from kdkit.workflow import pipeline
+from kdkit.workflow.pipeline import RunRequest, run_notebook, run_notebooks
+
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ["01_data", "02_teacher_probe", "03_distill", "04_evaluate", "05_report"]
+PARAMETERS = 'CONFIG: str = ""\nOVERRIDES: str = ""\nRUN: str = ""\nRUNS_DIR: str = "runs"\nRESUME: bool = False\n'
+
+
+def write_notebook(project, stage, code):
+    """Write a notebook of one parameters cell and one code cell."""
+    first = new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
+    notebook = new_notebook(cells=[first, new_code_cell(code)])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, project / "notebooks" / f"{stage}.ipynb")
+
+
+def read_status(run):
+    """Read what a run's folder says of its stages."""
+    return json.loads((run / "status.json").read_text())
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Make a project of five small notebooks, a configuration and a corpus, and go there."""
+    folder = tmp_path / "project"
+    (folder / "notebooks").mkdir(parents=True)
+    for stage in STAGES:
+        write_notebook(folder, stage, "1")
+    smoke = (ROOT / "configs" / "smoke.yaml").read_text()
+    (folder / "configs").mkdir()
+    (folder / "configs" / "tiny.yaml").write_text(smoke.replace("data: {", "data: {path: corpus.txt, "))
+    paragraphs = [f"Paragraph {i} says that {i} and {i} is {2 * i}." for i in range(600)]
+    (folder / "corpus.txt").write_text("\n\n".join(paragraphs))
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return folder
+
+
+@pytest.fixture
+def run_stages(project, monkeypatch):
+    """Return a call that asks for a run and returns the stages that would be executed, with their parameters."""
+
+    def run(**request):
+        ran = {}
+        monkeypatch.setattr(pipeline, "run_notebook", lambda path, _, parameters: ran.update({path.stem: parameters}))
+        run_notebooks(RunRequest("configs/tiny.yaml", name="r", **request))
+        return ran
+
+    return run
+
+
+def test_stages_run_in_order_and_then_not_again(run_stages):
+    assert list(run_stages()) == STAGES
+    assert list(run_stages()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "stages"),
+    [
+        ("only", "05", ["05_report"]),
+        ("only", "04,data", ["01_data", "04_evaluate"]),
+        ("first", "04", ["04_evaluate", "05_report"]),
+        ("first", "distill", ["03_distill", "04_evaluate", "05_report"]),
+    ],
+)
+def test_only_and_from_choose_stages_even_if_they_are_done(run_stages, option, value, stages):
+    run_stages()
+    assert list(run_stages(**{option: value})) == stages
+
+
+def test_a_changed_notebook_makes_it_and_the_later_ones_run_again(run_stages, project):
+    run_stages()
+    write_notebook(project, "03_distill", "2")
+    assert list(run_stages()) == STAGES[2:]
+
+
+def test_a_changed_corpus_makes_everything_run_again(run_stages, project):
+    run_stages()
+    with (project / "corpus.txt").open("a") as file:
+        file.write("\n\nOne paragraph more.")
+    assert list(run_stages()) == STAGES
+
+
+def test_changed_teacher_weights_make_everything_run_again(run_stages, project, test_data):
+    shutil.copytree(test_data / "models" / "stories260K", project / "big", copy_function=shutil.copyfile)
+    assert list(run_stages(overrides=["teacher.path=./big"])) == STAGES
+    assert list(run_stages(overrides=["teacher.path=./big"])) == []
+    with (project / "big" / "model.safetensors").open("ab") as file:
+        file.write(b" ")
+    assert list(run_stages(overrides=["teacher.path=./big"])) == STAGES
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"), [("distill/train.py", STAGES), ("report/page.html.j2", STAGES), ("__pycache__/cli.pyc", [])]
+)
+def test_a_changed_package_makes_everything_run_again_but_compiled_files_do_not(
+    run_stages, tmp_path, monkeypatch, name, stages
+):
+    changed = tmp_path / "kdkit" / name
+    changed.parent.mkdir(parents=True)
+    monkeypatch.setattr(pipeline, "__file__", str(tmp_path / "kdkit" / "workflow" / "pipeline.py"))
+    run_stages()
+    changed.write_text("new")
+    assert list(run_stages()) == stages
+
+
+def test_a_stage_that_ran_again_makes_the_later_ones_run_again(run_stages):
+    run_stages()
+    run_stages(only="03")
+    assert list(run_stages()) == ["04_evaluate", "05_report"]
+
+
+def interrupt_distillation(monkeypatch):
+    """Ask for a run that is stopped with Ctrl-C in notebook 03."""
+
+    def interrupt(notebook, *_):
+        if notebook.stem == "03_distill":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "run_notebook", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_notebooks(RunRequest("configs/tiny.yaml", name="r"))
+
+
+def test_a_run_goes_on_at_the_stage_that_was_interrupted(run_stages, project, monkeypatch):
+    interrupt_distillation(monkeypatch)
+    assert read_status(project / "runs" / "r")["03_distill"]["state"] == "interrupted"
+    ran = run_stages(resume=True)
+    assert list(ran) == STAGES[2:]
+    assert ran["03_distill"]["RESUME"] is True and "RESUME" not in ran["04_evaluate"]
+
+
+def test_what_an_interrupted_training_left_is_not_resumed_once_its_inputs_changed(run_stages, project, monkeypatch):
+    interrupt_distillation(monkeypatch)
+    (project / "corpus.txt").write_text((project / "corpus.txt").read_text() + "\n\nOne paragraph more.")
+    assert run_stages(resume=True)["03_distill"]["RESUME"] is False
+
+
+def test_from_a_folder_below_the_project_the_notebooks_find_configuration_and_run(run_stages, project, monkeypatch):
+    monkeypatch.chdir(project / "notebooks")
+    parameters = run_stages(overrides=["report.title=Two words"])["01_data"]
+    assert Path(parameters["CONFIG"]) == project / "configs" / "tiny.yaml"
+    assert (parameters["RUNS_DIR"], parameters["RUN"]) == (str(project / "runs"), "r")
+    assert parameters["OVERRIDES"] == "'report.title=Two words'"
+
+
+def test_a_relative_path_means_the_same_in_the_command_and_in_its_notebooks(project, monkeypatch):
+    (project / "below").mkdir()
+    (project / "corpus.txt").rename(project / "below" / "corpus.txt")
+    code = (
+        "from kdkit.runs.session import open_session\nopen(open_session(CONFIG, OVERRIDES, RUN, RUNS_DIR)[0].data.path)"
+    )
+    write_notebook(project, "01_data", code)
+    monkeypatch.chdir(project / "below")
+    run = run_notebooks(RunRequest(str(project / "configs" / "tiny.yaml"), name="r", only="01"))
+    assert run.status()["01_data"]["state"] == "done"
+
+
+def test_an_unknown_parameter_is_refused_with_a_suggestion(project):
+    notebook = project / "notebooks" / "03_distill.ipynb"
+    with pytest.raises(UserError, match=r"03_distill\.ipynb: expected a parameter .*RESUME, got 'RESUM'; .* 'RESUME'"):
+        run_notebook(notebook, project / "out.ipynb", {"RESUM": True})
+    assert not (project / "out.ipynb").exists()
+
+
+def test_a_mistake_found_inside_a_notebook_is_one_line_and_exit_code_2(project, capsys):
+    code = "from kdkit.errors import UserError\nraise UserError('data.path: expected text,\\n got none; give some')"
+    write_notebook(project, "01_data", code)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["run", "configs/tiny.yaml", "--name", "r"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "kdkit: data.path: expected text, got none; give some\n"
+    status = read_status(project / "runs" / "r")
+    assert list(status) == ["01_data"] and status["01_data"]["state"] == "failed"
+    assert status["01_data"]["message"] == "data.path: expected text, got none; give some"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [("1 / 0", "ZeroDivisionError: division by zero"), ("import os; os._exit(1)", "most often for lack of memory")],
+)
+def test_a_notebook_that_fails_is_named_with_the_file_to_look_at(project, code, reason):
+    write_notebook(project, "01_data", code)
+    with pytest.raises(RuntimeError) as error:
+        run_notebooks(RunRequest("configs/tiny.yaml", name="r"))
+    executed = project / "runs" / "r" / "notebooks" / "01_data.ipynb"
+    assert all(words in str(error.value) for words in ("01_data.ipynb", reason, str(executed)))
+    assert executed.is_file()
+    entry = read_status(project / "runs" / "r")["01_data"]
+    assert entry["state"] == "failed" and reason in entry["message"] and entry["seconds"] > 0
