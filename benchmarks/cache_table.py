@@ -29,7 +29,7 @@ from kdkit.distill.choose_loss import choose_loss, make_events
 from kdkit.distill.student import make_student
 from kdkit.losses.chunked.engine import even_chunks
 from kdkit.losses.chunked.events import Tokens
-from kdkit.losses.divergences import forward_kl
+from kdkit.losses.closed_forms import forward_kl_with_gradient
 from kdkit.losses.sparse import renormalise, sparse_forward_kl_, sparse_with_rest_
 from kdkit.machine.hardware import find_hardware
 from kdkit.models.heads import last_hidden_state
@@ -64,15 +64,17 @@ def errors(
         kept, rest = renormalise(kept)
     got = student.clone()
     values = (
-        sparse_with_rest_(got, ids, kept, rest, forward_kl) if tail == "ghost" else sparse_forward_kl_(got, ids, kept)
+        sparse_with_rest_(got, ids, kept, rest, forward_kl_with_gradient)
+        if tail == "ghost"
+        else sparse_forward_kl_(got, ids, kept)
     )
     student_logprobs = student.log_softmax(-1)
-    expected_values, _ = forward_kl(teacher, student_logprobs)
+    expected_values, _ = forward_kl_with_gradient(student_logprobs, teacher)
     expected = student_logprobs.exp() - teacher.exp()
     others = teacher.shape[1] - ids.shape[1]
     rebuilt = (rest - np.log(max(others, 1))).clamp(min=-30.0).expand_as(teacher).clone().scatter_(1, ids, kept)
     return {
-        "reconstruction": forward_kl(teacher, rebuilt)[0].mean().item(),
+        "reconstruction": forward_kl_with_gradient(rebuilt, teacher)[0].mean().item(),
         "loss error": (values - expected_values).abs().mean().item(),
         "gradient error": ((got - expected).norm() / expected.norm()).item(),
     }

@@ -33,7 +33,7 @@ from kdkit.losses.chunked.engine import chunked_loss, even_chunks, rows_per_chun
 from kdkit.losses.chunked.events import Tokens
 from kdkit.losses.chunked.head import Head
 from kdkit.losses.chunked.signals import DenseAnswers, SparseAnswers
-from kdkit.losses.divergences import make_measure
+from kdkit.losses.measures import make_measure
 
 DENSE = [
     ForwardKL(),

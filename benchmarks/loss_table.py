@@ -19,9 +19,9 @@ from benchmarks.measure import print_table, versions
 from kdkit.config.language import Config
 from kdkit.config.losses import loss_options
 from kdkit.data.prepare import PreparedData, prepare_data
-from kdkit.distill.choose_loss import SAME_TOKENIZER
 from kdkit.distill.open_teacher import open_teacher
 from kdkit.distill.train import distill, train_baseline
+from kdkit.losses.closed_forms import MEASURES
 from kdkit.machine.hardware import Hardware, find_hardware
 from kdkit.runs.folder import Run
 from kdkit.runs.session import open_session
@@ -34,7 +34,7 @@ BASELINES = ("baseline", "baseline, one tokenizer")
 
 def train(name: str, seed: int, overrides: list[str]) -> dict[str, Any]:
     """Train one student and score it."""
-    same = name in SAME_TOKENIZER or name == BASELINES[1]
+    same = name in MEASURES or name == BASELINES[1]
     settings = [f"seed={seed}", "distill.equal_time_baseline=false", *overrides]
     settings += ["student.build.tokenizer=teacher"] if same else []
     settings += [] if name in BASELINES else [f"distill.loss={name}"]
@@ -92,7 +92,7 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     baselines = {(row["name"], row["seed"]): row["bits_per_byte"] for row in rows if row["name"] in BASELINES}
     table = []
     for row in rows:
-        own = BASELINES[1] if row["name"] in (*SAME_TOKENIZER, BASELINES[1]) else BASELINES[0]
+        own = BASELINES[1] if row["name"] in (*MEASURES, BASELINES[1]) else BASELINES[0]
         base = baselines[own, row["seed"]]
         table.append(row | {"gap closed": (base - row["bits_per_byte"]) / (base - row["teacher"])})
     return table

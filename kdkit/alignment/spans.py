@@ -6,7 +6,7 @@ end together; its first student row and its first teacher row have read the same
 tokenizer every row is a span of its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -58,6 +58,48 @@ class Spans:
         return torch.repeat_interleave(torch.arange(len(self.teacher_starts) - 1), self.teacher_starts.diff())
 
 
+@dataclass(frozen=True)
+class SequenceSpans:
+    """The spans of one sequence, by the positions of its rows."""
+
+    num_student: int
+    """Student rows: its tokens, less the last one, which predicts nothing."""
+    num_teacher: int
+    student_starts: np.ndarray
+    """int64, one per span: its first student row."""
+    teacher_starts: np.ndarray
+    """int64, one per span: its first teacher row."""
+    same_token: np.ndarray
+    """bool, one per span: see `Spans.same_token`."""
+
+
+def join_spans(sequences: Sequence[SequenceSpans], student_width: int, teacher_width: int) -> Spans:
+    """Put the spans of a batch's sequences one after the other.
+
+    Args:
+        student_width: S of the batch, padding included.
+        teacher_width: T of the batch.
+    """
+    student_rows, teacher_rows, student_starts, teacher_starts, same, counts = [], [], [], [], [], [0]
+    num_student = num_teacher = 0
+    for place, sequence in enumerate(sequences):
+        student_rows.append(place * student_width + np.arange(sequence.num_student))
+        teacher_rows.append(place * teacher_width + np.arange(sequence.num_teacher))
+        student_starts.append(num_student + sequence.student_starts)
+        teacher_starts.append(num_teacher + sequence.teacher_starts)
+        same.append(sequence.same_token)
+        counts.append(len(sequence.student_starts))
+        num_student, num_teacher = num_student + sequence.num_student, num_teacher + sequence.num_teacher
+    return Spans(
+        _tensor(student_rows),
+        _tensor(teacher_rows),
+        _tensor([*student_starts, [num_student]]),
+        _tensor([*teacher_starts, [num_teacher]]),
+        torch.from_numpy(np.concatenate(same)),
+        torch.from_numpy(np.cumsum(counts)),
+    )
+
+
 def chunk_spans(spans: Spans, size: int) -> Iterator[slice]:
     """Cut the student's rows into chunks of whole spans with at most `size` rows of either model.
 
@@ -79,3 +121,7 @@ def chunk_sequences(spans: Spans) -> Iterator[slice]:
     """Cut the student's rows into whole sequences."""
     bounds = spans.student_starts[spans.sequence_starts].tolist()
     yield from (slice(a, b) for a, b in pairwise(bounds))
+
+
+def _tensor(parts: list[np.ndarray | list[int]]) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate(parts).astype(np.int64))

@@ -4,7 +4,7 @@ A loss is written as its name (`loss: jsd`) or, with options, as `loss: {name: j
 Every loss declares its own options, so one that it does not take is refused.
 """
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -28,35 +28,45 @@ class Auto(Loss):
     name: Literal["auto"] = "auto"
 
 
-class ForwardKL(Loss):
+class Divergence(Loss):
+    """A divergence of two distributions over the same outcomes; alone it compares token ids, so needs one tokenizer."""
+
+    tails: ClassVar[tuple[str, ...]] = ("ghost",)
+    """Values of `cache.tail` that it allows: with others it is infinite, or smallest where it should not be."""
+
+
+class ForwardKL(Divergence):
     """KL(teacher || student): the student covers all that the teacher finds possible."""
 
     name: Literal["forward_kl"] = "forward_kl"
+    tails: ClassVar[tuple[str, ...]] = ("ghost", "keep_mass", "renormalise")
 
 
-class ReverseKL(Loss):
+class ReverseKL(Divergence):
     """KL(student || teacher): the student keeps to what the teacher finds likely."""
 
     name: Literal["reverse_kl"] = "reverse_kl"
 
 
-class JensenShannon(Loss):
+class JensenShannon(Divergence):
     """w KL(p || m) + (1 - w) KL(q || m), m = w p + (1 - w) q."""
 
     name: Literal["jsd"] = "jsd"
+    tails: ClassVar[tuple[str, ...]] = ("ghost", "renormalise")
     teacher_weight: OpenShare = 0.5
     """w above."""
 
 
-class SkewedForwardKL(Loss):
+class SkewedForwardKL(Divergence):
     """KL(p || skew p + (1 - skew) q)."""
 
     name: Literal["skewed_forward_kl"] = "skewed_forward_kl"
+    tails: ClassVar[tuple[str, ...]] = ("ghost", "renormalise")
     skew: OpenShare = 0.1
     """Share of the other distribution in the mixture."""
 
 
-class SkewedReverseKL(Loss):
+class SkewedReverseKL(Divergence):
     """KL(q || (1 - skew) p + skew q)."""
 
     name: Literal["skewed_reverse_kl"] = "skewed_reverse_kl"
@@ -64,13 +74,14 @@ class SkewedReverseKL(Loss):
     """Share of the student's own distribution in the mixture."""
 
 
-class TotalVariation(Loss):
+class TotalVariation(Divergence):
     """1/2 sum abs(p - q)."""
 
     name: Literal["tvd"] = "tvd"
+    tails: ClassVar[tuple[str, ...]] = ("ghost", "renormalise")
 
 
-class AdaptiveKL(Loss):
+class AdaptiveKL(Divergence):
     """Forward and reverse KL, weighed by where the two distributions differ."""
 
     name: Literal["adaptive_kl"] = "adaptive_kl"
@@ -182,6 +193,11 @@ class TermWeights(Section):
                 "for training without a teacher's signal set distill.kd_ratio=0"
             )
         return self
+
+
+def divergences_with_tail(tail: str) -> list[str]:
+    """Return the names of the divergences that a value of `cache.tail` allows, sorted."""
+    return sorted(kind.model_fields["name"].default for kind in get_args(_DIVERGENCES) if tail in kind.tails)
 
 
 def loss_options() -> dict[str, list[str]]:

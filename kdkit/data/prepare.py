@@ -126,6 +126,30 @@ def _identify(path: str) -> str:
     )
 
 
+def data_from_texts(
+    texts: list[str],
+    student_tokenizer: PreTrainedTokenizerFast,
+    teacher_tokenizer: PreTrainedTokenizerFast,
+    max_length: int,
+) -> PreparedData:
+    """Prepare texts for two models that are already in memory; nothing is written, nothing is held out.
+
+    Args:
+        texts: documents; they follow each other, an end token after each.
+        max_length: student tokens of a sequence at most; the teacher's may be twice as long.
+
+    Raises:
+        UserError: less text than one sequence.
+    """
+    overlap = _overlap(student_tokenizer, teacher_tokenizer)
+    train, _ = pack_windows(texts, student_tokenizer, teacher_tokenizer, overlap, max_length, 2 * max_length)
+    if not len(train):
+        raise UserError(f"texts: expected text of at least one token, got {len(texts)} texts without any; give more")
+    same = tokenizers_match(student_tokenizer, teacher_tokenizer)
+    manifest = {"key": "", "train": train.describe(), "same_tokenizer": same}
+    return PreparedData(train, train.first(0), student_tokenizer, teacher_tokenizer, overlap, manifest)
+
+
 def teacher_max_length(config: Config) -> int:
     """Return the longest teacher sequence in tokens."""
     return config.teacher.max_length or 2 * config.data.max_length

@@ -7,6 +7,7 @@ from kdkit.config.language import Config
 from kdkit.config.losses import (
     ALM,
     Auto,
+    Divergence,
     DivergenceSettings,
     ForwardKL,
     LossSettings,
@@ -18,10 +19,7 @@ from kdkit.config.teacher import CacheConfig
 from kdkit.data.prepare import PreparedData
 from kdkit.errors import UserError
 from kdkit.losses.chunked.events import Common, EventPair, Grouped, Tokens
-from kdkit.losses.sparse import check_sparse
-
-SAME_TOKENIZER = ("forward_kl", "reverse_kl", "jsd", "skewed_forward_kl", "skewed_reverse_kl", "tvd", "adaptive_kl")
-"""Losses that compare token ids, which mean the same only under one tokenizer."""
+from kdkit.losses.measures import check_sparse
 
 FEW_SHARED_PREFIXES = 0.3
 """Share of the student's tokens below which `auto` compares whole spans instead."""
@@ -55,7 +53,7 @@ def check_tokenizers(settings: LossSettings, data: PreparedData) -> None:
     Raises:
         UserError: it does.
     """
-    if settings.name in SAME_TOKENIZER and not data.same_tokenizer:
+    if isinstance(settings, Divergence) and not data.same_tokenizer:
         sizes = data.overlap.student_size, data.overlap.teacher_size
         raise UserError(
             f"distill.loss: expected one tokenizer for {settings.name!r}, got a student with {sizes[0]} entries and a "
@@ -94,7 +92,7 @@ def make_events(settings: LossSettings, data: PreparedData, device: torch.device
 
 def compares_events(settings: LossSettings) -> bool:
     """Say whether a loss is a divergence over events, which a cache of events can serve."""
-    return settings.name in SAME_TOKENIZER or isinstance(settings, OverlapKL | ProjectedKL)
+    return isinstance(settings, Divergence | OverlapKL | ProjectedKL)
 
 
 def check_temperature_is_taken(settings: LossSettings, temperature: float) -> None:

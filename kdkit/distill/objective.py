@@ -37,7 +37,7 @@ from kdkit.losses.chunked.events import EventPair, Tokens
 from kdkit.losses.chunked.signals import Answers, DenseAnswers
 from kdkit.losses.chunked.sparse_blend import sparse_blend
 from kdkit.losses.cross_entropy import IGNORE_INDEX
-from kdkit.losses.divergences import make_measure
+from kdkit.losses.measures import make_measure
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,16 @@
 """How far a student is from a teacher with another tokenizer, span by span.
 
-Letters: a student rows, b teacher rows, c spans, v_student and v_teacher vocabularies, k common tokens,
-m kept teacher tokens; p teacher, q student. A span is the shortest stretch of text that both tokenizers
+N spans, V vocabulary; p teacher, q student. A span is the shortest stretch of text that both tokenizers
 start and end together; the first row of a span, on either side, has read the same text. The arguments
 
-    student_logits: float, a v_student; rows of whole spans, span after span, heads cropped to the tokenizer.
-    teacher_logits: float, b v_teacher; the same spans; no gradient flows to them.
-    student_spans: int64, a: span of each row, 0 to c - 1, non-decreasing; every span has a row.
-    teacher_spans: int64, b, likewise.
+    student_logits: float, `[student_rows, V_student]`; rows of whole spans, span after span, cropped to the
+        tokenizer's size.
+    teacher_logits: float, `[teacher_rows, V_teacher]`; the same spans; no gradient flows to them.
+    student_spans: int64, `[student_rows]`: span of each row, 0 to N - 1, non-decreasing; every span has a row.
+    teacher_spans: int64, `[teacher_rows]`, likewise.
     temperature: softmax temperature of both, > 0; values are multiplied by its square, once.
 
-are the same everywhere. Losses return values per span, c, in nats (L1 parts: probability), not averaged,
+are the same everywhere. Losses return values per span, `[N]`, in nats (L1 parts: probability), not averaged,
 fp32 (float64 for float64). A span's value depends on its own rows only, and is 0 where student and
 teacher agree, given one tokenizer. `UserError` where shapes do not fit or temperature <= 0.
 """
@@ -21,7 +21,8 @@ from typing import Literal
 import torch
 
 from kdkit.errors import UserError
-from kdkit.losses.divergences import apply_measure, check_temperature, forward_kl, jensen_shannon, widen
+from kdkit.losses.closed_forms import apply_measure, forward_kl_with_gradient, jsd_with_gradient, widen
+from kdkit.losses.divergences import check_temperature
 
 LIKELIHOOD_MARGIN = 1e-6
 """Keeps a likelihood of 1 below 1, whose binary logarithm is infinite (ALM)."""
@@ -45,11 +46,18 @@ def xtoken_p_kl(
     several rows the two averages differ, so the value is 0 at spans of one row only.
 
     Args:
-        projection_ids: int64, v_student 4: `Projection.ids`.
-        projection_weights: float, v_student 4: `Projection.weights`.
-        teacher_ids_kept: int64, m, distinct: teacher tokens compared, see `most_likely_teacher_ids`.
+        projection_ids: int64, `[V_student, 4]`: `Projection.ids`.
+        projection_weights: float, `[V_student, 4]`: `Projection.weights`.
+        teacher_ids_kept: int64, `[kept_teacher_tokens]`, distinct: those compared, see `most_likely_teacher_ids`.
 
     Source: Sreenivas et al. 2026 (X-Token), arXiv:2605.21699, P-KL.
+
+    Example:
+        >>> ids, spans = torch.arange(5), torch.arange(2)
+        >>> pieces, weights = ids[:, None].expand(5, 4), torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(5, 4)
+        >>> logits = torch.zeros(2, 5)
+        >>> bool(xtoken_p_kl(logits, logits, spans, spans, pieces, weights, ids).abs().max() < 1e-6)
+        True
     """
     num_spans = _count_spans("xtoken_p_kl", student_logits, teacher_logits, student_spans, teacher_spans)
     check_temperature(temperature)
@@ -58,6 +66,8 @@ def xtoken_p_kl(
             f"xtoken_p_kl: expected projection ids and weights of {student_logits.shape[1]} student tokens, got "
             f"{tuple(projection_ids.shape)} and {tuple(projection_weights.shape)}; build them for these tokenizers"
         )
+    _check_ids("xtoken_p_kl", "teacher", projection_ids, teacher_logits.shape[1])
+    _check_ids("xtoken_p_kl", "teacher", teacher_ids_kept, teacher_logits.shape[1])
     weights = widen(projection_weights)
     mass = weights.new_zeros(teacher_logits.shape[1]).index_add(0, projection_ids.flatten(), weights.flatten())
     kept = teacher_ids_kept[mass[teacher_ids_kept] > 0]
@@ -67,7 +77,7 @@ def xtoken_p_kl(
     projected = projected.clamp(min=torch.finfo(projected.dtype).tiny)
     student_logprobs = projected.log() - projected.sum(dim=-1, keepdim=True).log()
     teacher_logprobs = _span_logprobs(teacher_logits.detach()[:, kept], teacher_spans, num_spans, temperature)
-    return temperature**2 * apply_measure(forward_kl, teacher_logprobs, student_logprobs)
+    return temperature**2 * apply_measure(forward_kl_with_gradient, student_logprobs, teacher_logprobs)
 
 
 def xtoken_h_kl(
@@ -87,18 +97,23 @@ def xtoken_h_kl(
     other tokens have too little. That is why the mass that `kept_uncommon` cuts off is compared too.
 
     Args:
-        student_ids: int64, k: common tokens, `Projection.partners`.
-        teacher_ids: int64, k: their partners, one to one.
+        student_ids: int64, `[common_tokens]`: common tokens, `Projection.partners`.
+        teacher_ids: int64, `[common_tokens]`: their partners, one to one.
         kept_uncommon: largest other probabilities compared one by one; the rest counts as one number.
 
     Source: Sreenivas et al. 2026 (X-Token), arXiv:2605.21699, H-KL.
+
+    Example:
+        >>> ids, spans = torch.arange(5), torch.arange(2)
+        >>> xtoken_h_kl(torch.zeros(2, 5), torch.zeros(2, 5), spans, spans, ids, ids)
+        tensor([0., 0.])
     """
     num_spans = _count_spans("xtoken_h_kl", student_logits, teacher_logits, student_spans, teacher_spans)
     check_temperature(temperature)
-    _check_pairs("xtoken_h_kl", student_ids, teacher_ids)
+    _check_pairs("xtoken_h_kl", student_ids, teacher_ids, student_logits.shape[1], teacher_logits.shape[1])
     student_logprobs = _span_logprobs(student_logits, student_spans, num_spans, temperature)
     teacher_logprobs = _span_logprobs(teacher_logits.detach(), teacher_spans, num_spans, temperature)
-    common = apply_measure(forward_kl, teacher_logprobs[:, teacher_ids], student_logprobs[:, student_ids])
+    common = apply_measure(forward_kl_with_gradient, student_logprobs[:, student_ids], teacher_logprobs[:, teacher_ids])
     uncommon = _sorted_l1(
         student_logprobs.exp().index_fill(1, student_ids, 0.0),
         teacher_logprobs.exp().index_fill(1, teacher_ids, 0.0),
@@ -119,28 +134,35 @@ def gold(
     temperature: float = 1.0,
     teacher_weight: float = 0.5,
 ) -> torch.Tensor:
-    """Compute w_m JSD over the matched tokens + (1 - w_m) L1 of the sorted others, w_m = k / v_teacher.
+    """Compute w_m JSD over the matched tokens + (1 - w_m) L1 of the sorted others, w_m = common_tokens / V_teacher.
 
     A span of several rows counts as one prediction, P(v) = prod_{j < last} p(x_j) * p_last(v), with the
     true tokens x_j: unnormalised, the probability of the span's text with another last token. The last
     tokens of both sides may begin at different bytes; the definition does not mind, so neither do we.
 
     Args:
-        student_targets: int64, a: the token that each row predicts.
-        teacher_targets: int64, b, likewise.
-        student_ids: int64, k: matched tokens, `overlap_vocabularies`.
-        teacher_ids: int64, k: the same tokens in the teacher's vocabulary.
+        student_targets: int64, `[student_rows]`: the token that each row predicts.
+        teacher_targets: int64, `[teacher_rows]`, likewise.
+        student_ids: int64, `[common_tokens]`: matched tokens, `overlap_vocabularies`.
+        teacher_ids: int64, `[common_tokens]`: the same tokens in the teacher's vocabulary.
         teacher_weight: w of JSD(w) = w KL(p || m) + (1 - w) KL(q || m), m = w p + (1 - w) q.
 
     Source: Patino et al. 2025 (GOLD), as corrected in trl#5905 (the last row's distribution, not the first's).
+
+    Example:
+        >>> ids, spans = torch.arange(5), torch.arange(2)
+        >>> logits, targets = torch.zeros(2, 5), torch.tensor([3, 1])
+        >>> gold(logits, logits, spans, spans, targets, targets, ids, ids)
+        tensor([0., 0.])
     """
     num_spans = _count_spans("gold", student_logits, teacher_logits, student_spans, teacher_spans)
     check_temperature(temperature)
-    _check_pairs("gold", student_ids, teacher_ids)
-    for side, targets, spans in (
-        ("student", student_targets, student_spans),
-        ("teacher", teacher_targets, teacher_spans),
+    _check_pairs("gold", student_ids, teacher_ids, student_logits.shape[1], teacher_logits.shape[1])
+    for side, targets, spans, logits in (
+        ("student", student_targets, student_spans, student_logits),
+        ("teacher", teacher_targets, teacher_spans, teacher_logits),
     ):
+        _check_ids("gold", side, targets, logits.shape[1])
         if targets.shape != spans.shape:
             raise UserError(
                 f"gold: expected one target per {side} row, {tuple(spans.shape)}, got {tuple(targets.shape)}; "
@@ -148,8 +170,8 @@ def gold(
             )
     student_logprobs = _merged_logprobs(student_logits, student_spans, student_targets, num_spans, temperature)
     teacher_logprobs = _merged_logprobs(teacher_logits.detach(), teacher_spans, teacher_targets, num_spans, temperature)
-    measure = partial(jensen_shannon, teacher_weight=teacher_weight)
-    matched = apply_measure(measure, teacher_logprobs[:, teacher_ids], student_logprobs[:, student_ids])
+    measure = partial(jsd_with_gradient, teacher_weight=teacher_weight)
+    matched = apply_measure(measure, student_logprobs[:, student_ids], teacher_logprobs[:, teacher_ids])
     unmatched = _sorted_l1(
         student_logprobs.exp().index_fill(1, student_ids, 0.0),
         teacher_logprobs.exp().index_fill(1, teacher_ids, 0.0),
@@ -174,6 +196,10 @@ def uld(
 
     Source: Boizard et al. 2024 (ULD), arXiv:2402.12030: the Wasserstein distance of two distributions
     whose outcomes are all equally far apart.
+
+    Example:
+        >>> uld(torch.zeros(2, 5), torch.zeros(2, 5), torch.arange(2), torch.arange(2))
+        tensor([0., 0.])
     """
     num_spans = _count_spans("uld", student_logits, teacher_logits, student_spans, teacher_spans)
     check_temperature(temperature)
@@ -199,11 +225,15 @@ def alm(
     A margin of 1e-6, taken off log P / tau, keeps log(1 - P) and its gradient finite at P = 1.
 
     Args:
-        student_logprobs: float, a: log-probability of the true token at each row.
-        teacher_logprobs: float, b, likewise.
+        student_logprobs: float, `[student_rows]`: log-probability of the true token at each row.
+        teacher_logprobs: float, `[teacher_rows]`, likewise.
         likelihood_temperature: tau, > 0; not a softmax temperature, so nothing is multiplied by its square.
 
     Source: Minixhofer et al. 2025 (ALM), arXiv:2503.20083, the binarised f-divergence.
+
+    Example:
+        >>> alm(torch.zeros(2), torch.zeros(2), torch.arange(2), torch.arange(2))
+        tensor([0., 0.])
     """
     num_spans = _count_spans("alm", student_logprobs, teacher_logprobs, student_spans, teacher_spans, num_dims=1)
     if likelihood_temperature <= 0:
@@ -219,10 +249,10 @@ def alm(
 
 
 def update_teacher_peaks(teacher_logits: torch.Tensor, peaks: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the highest probability that the rows seen so far give to each teacher token: fp32, v_teacher.
+    """Return the highest probability that the rows seen so far give to each teacher token: fp32, `[V_teacher]`.
 
     Args:
-        teacher_logits: float, b v_teacher: the next chunk of the micro-batch, at least one row.
+        teacher_logits: float, `[teacher_rows, V_teacher]`: the next chunk of the micro-batch, at least one row.
         peaks: what the chunks before gave; None for the first.
     """
     found = torch.softmax(widen(teacher_logits.detach()), dim=-1).amax(dim=0)
@@ -235,9 +265,9 @@ def most_likely_teacher_ids(
     """Return the teacher tokens that P-KL compares: those with the highest peaks, as sorted int64 ids.
 
     Args:
-        peaks: fp32, v_teacher: `update_teacher_peaks` after the last chunk.
+        peaks: fp32, `[V_teacher]`: `update_teacher_peaks` after the last chunk.
         count: ids kept; all if there are no more.
-        allowed: bool, v_teacher: `Projection.reachable`; the others, which P-KL drops, take no place.
+        allowed: bool, `[V_teacher]`: `Projection.reachable`; the others, which P-KL drops, take no place.
     """
     if allowed is not None:
         peaks = peaks.masked_fill(~allowed, -1.0)
@@ -255,6 +285,11 @@ def _count_spans(
     """Return the number of spans; refuse rows and spans that do not fit together."""
     counts = []
     for side, rows, spans in (("student", student_rows, student_spans), ("teacher", teacher_rows, teacher_spans)):
+        if not rows.is_floating_point() or spans.is_floating_point():
+            raise UserError(
+                f"{function}: expected {side} rows of a float dtype and integer span numbers, got {rows.dtype} and "
+                f"{spans.dtype}; pass logits first, spans after them"
+            )
         if rows.dim() != num_dims or spans.shape != rows.shape[:1]:
             raise UserError(
                 f"{function}: expected {side} rows of {num_dims} dimensions and a span number for each, got shapes "
@@ -275,8 +310,21 @@ def _count_spans(
     return counts[0]
 
 
-def _check_pairs(function: str, student_ids: torch.Tensor, teacher_ids: torch.Tensor) -> None:
+def _check_ids(function: str, side: str, ids: torch.Tensor, vocab_size: int) -> None:
+    """Refuse ids that a vocabulary does not have."""
+    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
+        raise UserError(
+            f"{function}: expected {side} ids from 0 to {vocab_size - 1}, the width of its logits, got "
+            f"{int(ids.min())} to {int(ids.max())}; pass the ids of the {side}'s own tokenizer"
+        )
+
+
+def _check_pairs(
+    function: str, student_ids: torch.Tensor, teacher_ids: torch.Tensor, student_size: int, teacher_size: int
+) -> None:
     """Refuse lists of common tokens that do not pair up."""
+    _check_ids(function, "student", student_ids, student_size)
+    _check_ids(function, "teacher", teacher_ids, teacher_size)
     if student_ids.shape != teacher_ids.shape or student_ids.dim() != 1:
         raise UserError(
             f"{function}: expected one teacher id per student id, got shapes {tuple(student_ids.shape)} and "
@@ -296,7 +344,7 @@ def _span_sums(values: torch.Tensor, spans: torch.Tensor, num_spans: int) -> tor
 
 
 def _span_means(values: torch.Tensor, spans: torch.Tensor, num_spans: int) -> torch.Tensor:
-    """Average the rows of each span: a v to c v."""
+    """Average the rows of each span: `[rows, V]` to `[N, V]`."""
     counts = torch.bincount(spans, minlength=num_spans)
     return _span_sums(values, spans, num_spans) / counts[:, None]
 
@@ -309,7 +357,7 @@ def _span_logprobs(logits: torch.Tensor, spans: torch.Tensor, num_spans: int, te
 def _project(
     probabilities: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, kept: torch.Tensor, teacher_size: int
 ) -> torch.Tensor:
-    """Return the kept columns of probabilities W, c m."""
+    """Return the kept columns of probabilities W, `[N, kept_teacher_tokens]`."""
     columns = kept.new_full((teacher_size,), -1)
     columns[kept] = torch.arange(len(kept), device=kept.device)
     targets = columns[ids]
@@ -322,7 +370,7 @@ def _project(
 def _merged_logprobs(
     logits: torch.Tensor, spans: torch.Tensor, targets: torch.Tensor, num_spans: int, temperature: float
 ) -> torch.Tensor:
-    """Return log P(v) of each span, c v: the true tokens before the last row, then that row's distribution."""
+    """Return log P(v) of each span, `[N, V]`: the true tokens before the last row, then that row's distribution."""
     scaled = widen(logits) / temperature
     last = _edge_rows(spans, num_spans, "last")
     true_logprobs = scaled.gather(1, targets[:, None])[:, 0] - scaled.logsumexp(dim=-1)
@@ -331,7 +379,7 @@ def _merged_logprobs(
 
 
 def _sorted_l1(student: torch.Tensor, teacher: torch.Tensor, num_ranks: int) -> torch.Tensor:
-    """Sum abs(sort p - sort q) over the largest probabilities, plus the difference of what is left: c v to c.
+    """Sum abs(sort p - sort q) over the largest probabilities, plus the difference of what is left: `[N, V]` to `[N]`.
 
     With as many ranks as the smaller side has outcomes, what is left of the larger one is its difference
     from a padding of zeros: no full sort is needed for that.

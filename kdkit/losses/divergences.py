@@ -1,234 +1,291 @@
-"""How far a student's next-token distribution is from a teacher's: values and their closed-form gradients.
+"""Divergences of a student's next-token distribution from a teacher's, on logits of one vocabulary.
 
-Letters: a rows (any shape), v vocabulary; p teacher, q student. Every divergence takes log-probabilities
-and returns values per row in nats, together with their derivative by the student's log-probabilities,
-so nothing has to be kept for a backward pass. `divergence` puts logits, temperature and autograd around
-them; `kdkit.distill.objective` uses them chunk by chunk. Nothing here averages: see `masked_mean`.
+p = softmax(teacher_logits / temperature), q = softmax(student_logits / temperature). Every function takes the student
+first, returns values per row in nats, times temperature squared, and is differentiated by ordinary autograd. Nothing
+here averages: write `forward_kl(student_logits, teacher_logits)[mask].mean()`.
 """
 
-from collections.abc import Callable
+from functools import partial
 
-import numpy as np
 import torch
 
-from kdkit.config.losses import DivergenceSettings
 from kdkit.errors import UserError
-
-Measure = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-"""From teacher and student log-probabilities (... v each) to values (...) and d value / d log q (... v)."""
-
-LOWEST = -1e4
-"""Stands for the logarithm of 0: finite, so that 0 * log 0 is 0 and not NaN."""
-
-
-def forward_kl(teacher_logprobs: torch.Tensor, student_logprobs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute KL(p || q) = sum p (log p - log q); derivative -p.
-
-    Source: Hinton et al. 2015, arXiv:1503.02531, sec. 2.
-    """
-    p = teacher_logprobs.exp()
-    values = _finite(teacher_logprobs).sub_(_finite(student_logprobs)).mul_(p).sum(dim=-1)
-    return values, p.neg_()
+from kdkit.losses.closed_forms import (
+    Measure,
+    adaptive_kl_with_gradient,
+    apply_measure,
+    forward_kl_with_gradient,
+    jsd_with_gradient,
+    reverse_kl_with_gradient,
+    skewed_forward_kl_with_gradient,
+    skewed_reverse_kl_with_gradient,
+    tvd_with_gradient,
+    widen,
+)
 
 
-def reverse_kl(teacher_logprobs: torch.Tensor, student_logprobs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute KL(q || p) = sum q (log q - log p); derivative q (log q - log p + 1).
+def forward_kl(student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """Compute KL(teacher || student) per row: the student covers all that the teacher finds possible.
 
-    Source: Gu et al. 2023 (MiniLLM), arXiv:2306.08543, eq. 1.
-    """
-    q = student_logprobs.exp()
-    gap = _finite(student_logprobs).sub_(_finite(teacher_logprobs))
-    values = (q * gap).sum(dim=-1)
-    return values, q.mul_(gap.add_(1.0))
-
-
-def jensen_shannon(
-    teacher_logprobs: torch.Tensor, student_logprobs: torch.Tensor, teacher_weight: float = 0.5
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute w KL(p || m) + (1 - w) KL(q || m), m = w p + (1 - w) q; derivative (1 - w) q (log q - log m).
+    sum p (log p - log q); gradient by the student's logits q - p (times temperature).
 
     Args:
+        student_logits: float, `[..., V]`, already shifted.
+        teacher_logits: float, `[..., V]`, the same positions; no gradient flows to it.
+        temperature: softmax temperature of both, above 0.
+
+    Returns:
+        fp32, `[...]`, in nats, times temperature squared.
+
+    Raises:
+        UserError: the shapes differ, logits that are no floats, temperature <= 0.
+
+    Source: Hinton et al. 2015, arXiv:1503.02531, sec. 2.
+
+    Example:
+        >>> student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+        >>> float(forward_kl(student, teacher))
+        0.0
+    """
+    return divergence(student_logits, teacher_logits, forward_kl_with_gradient, temperature)
+
+
+def reverse_kl(student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """Compute KL(student || teacher) per row: the student keeps to what the teacher finds likely.
+
+    sum q (log q - log p).
+
+    Args:
+        student_logits: float, `[..., V]`, already shifted.
+        teacher_logits: float, `[..., V]`, the same positions; no gradient flows to it.
+        temperature: softmax temperature of both, above 0.
+
+    Returns:
+        fp32, `[...]`, in nats, times temperature squared.
+
+    Raises:
+        UserError: the shapes differ, logits that are no floats, temperature <= 0.
+
+    Source: Gu et al. 2023 (MiniLLM), arXiv:2306.08543, eq. 1.
+
+    Example:
+        >>> student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+        >>> float(reverse_kl(student, teacher))
+        0.0
+    """
+    return divergence(student_logits, teacher_logits, reverse_kl_with_gradient, temperature)
+
+
+def jsd(
+    student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0, teacher_weight: float = 0.5
+) -> torch.Tensor:
+    """Compute the generalised Jensen-Shannon divergence per row, between forward and reverse KL.
+
+    w KL(p || m) + (1 - w) KL(q || m), m = w p + (1 - w) q.
+
+    Args:
+        student_logits: float, `[..., V]`, already shifted.
+        teacher_logits: float, `[..., V]`, the same positions; no gradient flows to it.
+        temperature: softmax temperature of both, above 0.
         teacher_weight: w, between 0 and 1; small values weigh like forward KL, large ones like reverse KL.
 
+    Returns:
+        fp32, `[...]`, in nats, times temperature squared.
+
+    Raises:
+        UserError: the shapes differ, logits that are no floats, temperature <= 0, or an option out of range.
+
     Source: Agarwal et al. 2023 (GKD), arXiv:2306.13649, eq. 1.
+
+    Example:
+        >>> student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+        >>> float(jsd(student, teacher))
+        0.0
     """
-    w = teacher_weight
-    p, q = teacher_logprobs.exp(), student_logprobs.exp()
-    log_m = _mix(q, p, w).log_()
-    forward = p.mul_(_finite(teacher_logprobs).sub_(log_m)).sum(dim=-1)
-    gradient = q.mul_(_finite(student_logprobs).sub_(log_m)).mul_(1.0 - w)
-    return w * forward + gradient.sum(dim=-1), gradient
+    check_share("jsd", "teacher_weight", teacher_weight)
+    return divergence(
+        student_logits, teacher_logits, partial(jsd_with_gradient, teacher_weight=teacher_weight), temperature
+    )
 
 
 def skewed_forward_kl(
-    teacher_logprobs: torch.Tensor, student_logprobs: torch.Tensor, skew: float = 0.1
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute KL(p || m), m = skew p + (1 - skew) q; derivative -(1 - skew) q p / m.
+    student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0, skew: float = 0.1
+) -> torch.Tensor:
+    """Compute KL from the teacher to a mixture of both, per row.
+
+    KL(p || skew p + (1 - skew) q).
+
+    Args:
+        student_logits: float, `[..., V]`, already shifted.
+        teacher_logits: float, `[..., V]`, the same positions; no gradient flows to it.
+        temperature: softmax temperature of both, above 0.
+        skew: share of the teacher in the mixture, between 0 and 1.
+
+    Returns:
+        fp32, `[...]`, in nats, times temperature squared.
+
+    Raises:
+        UserError: the shapes differ, logits that are no floats, temperature <= 0, or an option out of range.
 
     Source: Ko et al. 2024 (DistiLLM), arXiv:2402.03898, eq. 4.
+
+    Example:
+        >>> student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+        >>> float(skewed_forward_kl(student, teacher))
+        0.0
     """
-    p, q = teacher_logprobs.exp(), student_logprobs.exp()
-    m = _mix(q, p, skew)
-    values = _finite(teacher_logprobs).sub_(m.log()).mul_(p).sum(dim=-1)
-    return values, q.mul_(p).div_(m).mul_(skew - 1.0)
+    check_share("skewed_forward_kl", "skew", skew)
+    return divergence(student_logits, teacher_logits, partial(skewed_forward_kl_with_gradient, skew=skew), temperature)
 
 
 def skewed_reverse_kl(
-    teacher_logprobs: torch.Tensor, student_logprobs: torch.Tensor, skew: float = 0.1
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute KL(q || m), m = (1 - skew) p + skew q; derivative q (log q - log m + 1 - skew q / m).
+    student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0, skew: float = 0.1
+) -> torch.Tensor:
+    """Compute KL from the student to a mixture of both, per row.
+
+    KL(q || (1 - skew) p + skew q).
+
+    Args:
+        student_logits: float, `[..., V]`, already shifted.
+        teacher_logits: float, `[..., V]`, the same positions; no gradient flows to it.
+        temperature: softmax temperature of both, above 0.
+        skew: share of the student in the mixture, between 0 and 1.
+
+    Returns:
+        fp32, `[...]`, in nats, times temperature squared.
+
+    Raises:
+        UserError: the shapes differ, logits that are no floats, temperature <= 0, or an option out of range.
 
     Source: Ko et al. 2024 (DistiLLM), arXiv:2402.03898, eq. 5.
+
+    Example:
+        >>> student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+        >>> float(skewed_reverse_kl(student, teacher))
+        0.0
     """
-    p, q = teacher_logprobs.exp(), student_logprobs.exp()
-    m = _mix(p, q, skew)
-    gap = _finite(student_logprobs).sub_(m.log())
-    values = (q * gap).sum(dim=-1)
-    return values, q.mul_(gap.add_(1.0).addcdiv_(q, m, value=-skew))
+    check_share("skewed_reverse_kl", "skew", skew)
+    return divergence(student_logits, teacher_logits, partial(skewed_reverse_kl_with_gradient, skew=skew), temperature)
 
 
 def total_variation(
-    teacher_logprobs: torch.Tensor, student_logprobs: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute 1/2 sum abs(p - q), between 0 and 1; derivative 1/2 q sign(q - p).
+    student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0
+) -> torch.Tensor:
+    """Compute the total variation distance per row, between 0 and temperature squared.
+
+    1/2 sum abs(p - q).
+
+    Args:
+        student_logits: float, `[..., V]`, already shifted.
+        teacher_logits: float, `[..., V]`, the same positions; no gradient flows to it.
+        temperature: softmax temperature of both, above 0.
+
+    Returns:
+        fp32, `[...]`, in nats, times temperature squared.
+
+    Raises:
+        UserError: the shapes differ, logits that are no floats, temperature <= 0.
 
     Source: Wen et al. 2023 (f-distill), arXiv:2307.15190, sec. 3.
+
+    Example:
+        >>> student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+        >>> float(total_variation(student, teacher))
+        0.0
     """
-    p, q = teacher_logprobs.exp(), student_logprobs.exp()
-    gap = q - p
-    return 0.5 * gap.abs().sum(dim=-1), q.mul_(gap.sign_()).mul_(0.5)
+    return divergence(student_logits, teacher_logits, tvd_with_gradient, temperature)
 
 
 def adaptive_kl(
-    teacher_logprobs: torch.Tensor, student_logprobs: torch.Tensor, head_mass: float = 0.5
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weigh forward KL by the gap on the teacher's head and reverse KL by the gap on its tail.
+    student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0, head_mass: float = 0.5
+) -> torch.Tensor:
+    """Compute a mean of forward and reverse KL, weighed by where the two distributions differ, per row.
 
-    (g_head FKL + g_tail RKL) / (g_head + g_tail), g = sum abs(p - q) over the part; the head holds the
-    teacher's most likely tokens up to a cumulative mass, and all that are as likely as the last of them.
-    The weights are constants for the gradient.
+    See `closed_forms.adaptive_kl_with_gradient`.
 
     Args:
-        head_mass: cumulative teacher probability at which the head ends.
+        student_logits: float, `[..., V]`, already shifted.
+        teacher_logits: float, `[..., V]`, the same positions; no gradient flows to it.
+        temperature: softmax temperature of both, above 0.
+        head_mass: cumulative teacher probability at which its head ends.
+
+    Returns:
+        fp32, `[...]`, in nats, times temperature squared.
+
+    Raises:
+        UserError: the shapes differ, logits that are no floats, temperature <= 0, or an option out of range.
 
     Source: Wu et al. 2024 (AKL), arXiv:2404.02657, sec. 4.
+
+    Example:
+        >>> student, teacher = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0]])
+        >>> float(adaptive_kl(student, teacher))
+        0.0
     """
-    p, q = teacher_logprobs.exp(), student_logprobs.exp()
-    gap = _finite(teacher_logprobs).sub_(_finite(student_logprobs))
-    forward, reverse = (p * gap).sum(dim=-1, keepdim=True), -(q * gap).sum(dim=-1, keepdim=True)
-    distance = (p - q).abs_()
-    total = distance.sum(dim=-1, keepdim=True)
-    head = distance.mul_(_mark_head(p, head_mass)).sum(dim=-1, keepdim=True)
-    share = torch.where(total > 0, head / total.clamp(min=torch.finfo(p.dtype).tiny), 0.5)
-    values = (share * forward + (1.0 - share) * reverse).squeeze(-1)
-    return values, gap.neg_().add_(1.0).mul_(q).mul_(1.0 - share).sub_(p.mul_(share))
-
-
-def _mark_head(p: torch.Tensor, head_mass: float) -> torch.Tensor:
-    """Return 1 for the most likely tokens, up to the one at which their mass reaches `head_mass`, 0 for others."""
-    size = p.shape[-1]
-    for kept in (-(-size // 8), size):  # a language model's head is short, and ordering whole rows takes long
-        ordered = _largest(p, kept)
-        reached = ordered.cumsum(dim=-1)
-        if bool((reached[..., -1] >= head_mass).all()):
-            break
-    place = (reached < head_mass).sum(dim=-1, keepdim=True).clamp(max=kept - 1)
-    least = ordered.gather(-1, place)
-    return torch.ge(p, least, out=torch.empty_like(p))  # numbers, because a bool is slow to multiply by
-
-
-def _largest(p: torch.Tensor, count: int) -> torch.Tensor:
-    """Return the largest values of each row, falling."""
-    if p.device.type != "cpu":
-        return p.topk(count, dim=-1).values
-    # torch also says where they are, and takes ten times as long
-    parted = np.partition(p.numpy(), p.shape[-1] - count, axis=-1)[..., -count:]
-    return torch.from_numpy(np.sort(parted, axis=-1)).flip(-1)
-
-
-def make_measure(settings: DivergenceSettings) -> Measure:
-    """Return the divergence that the settings name, with its options."""
-    match settings.name:
-        case "forward_kl":
-            return forward_kl
-        case "reverse_kl":
-            return reverse_kl
-        case "jsd":
-            return lambda p, q: jensen_shannon(p, q, settings.teacher_weight)
-        case "skewed_forward_kl":
-            return lambda p, q: skewed_forward_kl(p, q, settings.skew)
-        case "skewed_reverse_kl":
-            return lambda p, q: skewed_reverse_kl(p, q, settings.skew)
-        case "tvd":
-            return total_variation
-        case "adaptive_kl":
-            return lambda p, q: adaptive_kl(p, q, settings.head_mass)
-    raise AssertionError(settings.name)
+    check_share("adaptive_kl", "head_mass", head_mass)
+    return divergence(
+        student_logits, teacher_logits, partial(adaptive_kl_with_gradient, head_mass=head_mass), temperature
+    )
 
 
 def divergence(
-    student_logits: torch.Tensor, teacher_logits: torch.Tensor, measure: Measure = forward_kl, temperature: float = 1.0
+    student_logits: torch.Tensor,
+    teacher_logits: torch.Tensor,
+    measure: Measure = forward_kl_with_gradient,
+    temperature: float = 1.0,
 ) -> torch.Tensor:
     """Compute temperature**2 * D(softmax(teacher / temperature), softmax(student / temperature)) per row.
 
     The square keeps the gradient's size when the temperature changes (Hinton et al. 2015, sec. 2).
 
     Args:
-        student_logits: float, ... v, already shifted; any float dtype, computed in fp32 or wider.
-        teacher_logits: float, ... v, the same positions; no gradient flows to it.
-        measure: one of this module's divergences.
+        student_logits: float, `[..., V]`, already shifted; any float dtype, computed in fp32 or wider.
+        teacher_logits: float, `[..., V]`, the same positions; no gradient flows to it.
+        measure: a closed form, such as those of `closed_forms`, or your own.
         temperature: softmax temperature of both, > 0.
 
     Returns:
-        fp32, ..., in nats; 0 where both distributions are equal.
+        fp32, `[...]`, in nats; 0 where both distributions are equal.
 
     Raises:
-        UserError: the shapes differ, or temperature <= 0.
+        UserError: the shapes differ, logits that are no floats, or temperature <= 0.
     """
+    check_logits(student_logits, teacher_logits)
+    check_temperature(temperature)
+    student_logprobs = torch.log_softmax(widen(student_logits) / temperature, dim=-1)
+    teacher_logprobs = torch.log_softmax(widen(teacher_logits.detach()) / temperature, dim=-1)
+    return temperature**2 * apply_measure(measure, student_logprobs, teacher_logprobs)
+
+
+def check_logits(student_logits: torch.Tensor, teacher_logits: torch.Tensor) -> None:
+    """Refuse logits that cannot be compared row by row.
+
+    Raises:
+        UserError: other shapes, or a dtype that is no float.
+    """
+    if not (student_logits.is_floating_point() and teacher_logits.is_floating_point()):
+        raise UserError(
+            f"divergence: expected logits of a float dtype, got a student of {student_logits.dtype} and a teacher of "
+            f"{teacher_logits.dtype}; pass model(...).logits, not token ids"
+        )
     if student_logits.shape != teacher_logits.shape:
         raise UserError(
             f"divergence: expected logits of one shape, got a student with {tuple(student_logits.shape)} and a teacher "
             f"with {tuple(teacher_logits.shape)}; different vocabularies need a cross-tokenizer loss "
             "such as distill.loss=projected_kl"
         )
-    check_temperature(temperature)
-    student_logprobs = torch.log_softmax(widen(student_logits) / temperature, dim=-1)
-    teacher_logprobs = torch.log_softmax(widen(teacher_logits.detach()) / temperature, dim=-1)
-    return temperature**2 * apply_measure(measure, teacher_logprobs, student_logprobs)
 
 
-def apply_measure(measure: Measure, teacher_logprobs: torch.Tensor, student_logprobs: torch.Tensor) -> torch.Tensor:
-    """Return a divergence's values with its closed-form gradient by `student_logprobs` attached."""
-    return _ClosedForm.apply(student_logprobs, teacher_logprobs, measure)
+def check_share(function: str, option: str, value: float) -> None:
+    """Refuse a share that is not strictly between 0 and 1.
 
-
-class _ClosedForm(torch.autograd.Function):
-    """A divergence as an autograd node."""
-
-    @staticmethod
-    def forward(
-        ctx: torch.autograd.function.FunctionCtx,
-        student_logprobs: torch.Tensor,
-        teacher_logprobs: torch.Tensor,
-        measure: Measure,
-    ) -> torch.Tensor:
-        """Compute the values and keep the gradient."""
-        values, gradient = measure(teacher_logprobs, student_logprobs)
-        ctx.save_for_backward(gradient)
-        return values
-
-    @staticmethod
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad_output: torch.Tensor
-    ) -> tuple[torch.Tensor, None, None]:
-        """Scale the gradient."""
-        (gradient,) = ctx.saved_tensors
-        return grad_output[..., None] * gradient, None, None
-
-
-def widen(values: torch.Tensor) -> torch.Tensor:
-    """Return values in fp32, or as they are where they are wider."""
-    return values if values.dtype == torch.float64 else values.float()
+    Raises:
+        UserError: it is not.
+    """
+    if not 0.0 < value < 1.0:
+        raise UserError(
+            f"{function}: expected {option} between 0 and 1, got {value}; the limits are forward or reverse KL"
+        )
 
 
 def check_temperature(temperature: float) -> None:
@@ -241,12 +298,3 @@ def check_temperature(temperature: float) -> None:
         raise UserError(
             f"distill.temperature: expected a number above 0, got {temperature}; 1 leaves logits as they are"
         )
-
-
-def _finite(logprobs: torch.Tensor) -> torch.Tensor:
-    return logprobs.clamp(min=LOWEST)
-
-
-def _mix(left: torch.Tensor, right: torch.Tensor, share: float) -> torch.Tensor:
-    """Return (1 - share) left + share right, never 0, so that it has a logarithm and divides."""
-    return torch.lerp(left, right, share).clamp_(min=torch.finfo(left.dtype).tiny)

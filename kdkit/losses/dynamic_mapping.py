@@ -12,7 +12,8 @@ import torch
 from kdkit.alignment.bytes import overlap_vocabularies
 from kdkit.alignment.warping import group_positions, warp
 from kdkit.errors import UserError
-from kdkit.losses.divergences import apply_measure, check_temperature, forward_kl, widen
+from kdkit.losses.closed_forms import apply_measure, forward_kl_with_gradient, widen
+from kdkit.losses.divergences import check_temperature
 
 MAX_CACHED_PAIRS = 4_000_000
 """Distances remembered, 12 bytes each; past that the memory starts anew."""
@@ -132,7 +133,7 @@ def cdm(
         torch.log_softmax((means.gather(1, ids.clamp(min=0)) / temperature).masked_fill(unmapped, -1e30), dim=-1)
         for means, ids in ((student_means, student_ids), (teacher_means, teacher_ids))
     )
-    return temperature**2 * apply_measure(forward_kl, teacher_logprobs, student_logprobs), student_groups
+    return temperature**2 * apply_measure(forward_kl_with_gradient, student_logprobs, teacher_logprobs), student_groups
 
 
 def map_top_tokens(

@@ -1,7 +1,7 @@
 """Losses of sentence vectors: distance to the teacher's, the similarities within a batch, their order, contrast.
 
-Letters: b sentences, d width of the student's vectors, e width of the teacher's (as large as d where vectors are
-compared directly), p = b (b - 1) / 2 pairs of sentences. A loss is a scalar, the mean over what it compares, so that
+B sentences, H_student and H_teacher the widths of the two models' vectors (one width where vectors are compared
+directly). A loss is a scalar, the mean over what it compares, so that
 it does not grow with the batch. It is computed in fp32, also under autocast (fp64 stays), and finite, with a finite
 gradient, for one sentence, for equal sentences and for vectors of 0.
 """
@@ -12,6 +12,8 @@ from typing import Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
+
+from kdkit.errors import UserError
 
 SMALLEST_NORM = 1e-6
 """Vectors shorter than this count as 0 and get no gradient; 1e-12, torch's own, is 0 in fp16."""
@@ -46,35 +48,63 @@ def similarities(vectors: torch.Tensor) -> torch.Tensor:
     """Return the cosine similarities of all vectors with each other.
 
     Args:
-        vectors: b d.
+        vectors: float, `[B, H]`.
 
     Returns:
-        b b, fp32 (fp64 stays).
+        `[B, B]`, fp32 (fp64 stays).
     """
     vectors = unit(vectors)
     with torch.autocast(vectors.device.type, enabled=False):
         return vectors @ vectors.mT
 
 
+def check_vectors(function: str, student: torch.Tensor, teacher: torch.Tensor, one_width: bool = False) -> None:
+    """Refuse vectors that do not belong together.
+
+    Args:
+        one_width: the vectors themselves are compared, not the relations between sentences.
+
+    Raises:
+        UserError: other sentences or widths, or a dtype that is no float; naming both.
+    """
+    if not (student.is_floating_point() and teacher.is_floating_point()):
+        raise UserError(
+            f"{function}: expected vectors of a float dtype, got {student.dtype} of the student and {teacher.dtype} of "
+            "the teacher; pass embeddings, not token ids"
+        )
+    fits = student.shape == teacher.shape if one_width else student.shape[:-1] == teacher.shape[:-1]
+    if not fits:
+        wanted = "one shape; project the student's to the teacher's width" if one_width else "the same sentences"
+        raise UserError(
+            f"{function}: expected student and teacher vectors of {wanted}, got {tuple(student.shape)} and "
+            f"{tuple(teacher.shape)}; pass one row per sentence, in one order"
+        )
+
+
 def cosine_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Compute the mean of 1 - cos, 0 to 2.
 
     Args:
-        student: b d, or any shape with vectors last.
+        student: float, `[B, H]`, or any shape with vectors last.
         teacher: the same shape.
 
     Source: EmbedDistill, arXiv 2301.12005, as used by sentence-transformers.
+
+    Example:
+        >>> float(cosine_distance(torch.eye(2), torch.eye(2)))
+        0.0
     """
+    check_vectors("cosine_distance", student, teacher, one_width=True)
     return (1.0 - (unit(student) * unit(teacher)).sum(dim=-1)).mean()
 
 
 def mse_of_units(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Compute the mean squared difference of the numbers of unit vectors: 2 / d times `cosine_distance`.
+    """Compute the mean squared difference of the numbers of unit vectors: 2 / H times `cosine_distance`.
 
     At a width of 1024 its gradient is 512 times smaller, which a weight has to make up for.
 
     Args:
-        student: b d, or any shape with vectors last.
+        student: float, `[B, H]`, or any shape with vectors last.
         teacher: the same shape.
     """
     return F.mse_loss(unit(student), unit(teacher))
@@ -94,13 +124,17 @@ def info_nce(
     or its partner's. A single sentence has no negatives, its loss is 0.
 
     Args:
-        first: b d, one view of each sentence.
-        second: b d, another view, or the sentence that belongs to it.
+        first: float, `[B, H]`, one view of each sentence.
+        second: float, `[B, H]`, another view, or the sentence that belongs to it.
         temperature: of the softmax over cosines.
-        text_ids: int64, b: equal for equal texts; None: all differ.
+        text_ids: int64, `[B]`: equal for equal texts; None: all differ.
         second_ids: the same of the partners, in the same numbers; None: they are the same texts.
 
     Source: van den Oord et al. 2018, arXiv:1807.03748, equation 4; SimCSE, arXiv:2104.08821, equation 4.
+
+    Example:
+        >>> float(info_nce(torch.eye(1), torch.eye(1), temperature=0.05))
+        0.0
     """
     logits = unit(first) @ unit(second).mT / temperature
     if text_ids is not None:
@@ -116,9 +150,9 @@ def similarity_mse(student: torch.Tensor, teacher: torch.Tensor, off_diagonal: b
     """Compute the mean squared difference of the two models' cosines between sentences.
 
     Args:
-        student: b d.
-        teacher: b e.
-        off_diagonal: divide by b (b - 1), not by b b; the diagonal is 1 on both sides and adds nothing.
+        student: float, `[B, H_student]`.
+        teacher: float, `[B, H_teacher]`.
+        off_diagonal: divide by B (B - 1), not by B * B; the diagonal is 1 on both sides and adds nothing.
 
     Source: Zhang et al. 2024, arXiv:2412.19048, L_sim.
     """
@@ -142,11 +176,11 @@ def ranking_loss(
     loss is 0.
 
     Args:
-        student: b d.
-        teacher: b e.
+        student: float, `[B, H_student]`.
+        teacher: float, `[B, H_teacher]`.
         margin: in units of cosine.
         max_comparisons: if there are more, p (p - 1) / 2, so many are drawn at random, with replacement.
-        text_ids: int64, b: pairs of equal texts are left out; None: all differ.
+        text_ids: int64, `[B]`: pairs of equal texts are left out; None: all differ.
         generator: of the draw.
 
     Source: Zhang et al. 2024, arXiv:2412.19048, L_resim.
@@ -183,11 +217,16 @@ def rkd_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Compute the Huber loss between pairwise distances of unit vectors, each side's divided by their mean.
 
     Args:
-        student: b d.
-        teacher: b e.
+        student: float, `[B, H_student]`.
+        teacher: float, `[B, H_teacher]`.
 
     Source: Park et al. 2019, arXiv:1904.05068, equations 5 to 7; delta 1.
+
+    Example:
+        >>> float(rkd_distance(torch.eye(3), 2.0 * torch.eye(3)))
+        0.0
     """
+    check_vectors("rkd_distance", student, teacher)
     return F.smooth_l1_loss(_relative_distances(student), _relative_distances(teacher))
 
 
@@ -203,19 +242,24 @@ def _relative_distances(vectors: torch.Tensor) -> torch.Tensor:
 def rkd_angle(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Compute the Huber loss between the cosines of the angles in all triples of unit vectors.
 
-    Takes memory for b b d and b b b numbers.
+    Takes memory for B * B * H and B * B * B numbers.
 
     Args:
-        student: b d.
-        teacher: b e.
+        student: float, `[B, H_student]`.
+        teacher: float, `[B, H_teacher]`.
 
     Source: Park et al. 2019, arXiv:1904.05068, equations 8 to 9; delta 1.
+
+    Example:
+        >>> float(rkd_angle(torch.eye(3), 2.0 * torch.eye(3)))
+        0.0
     """
+    check_vectors("rkd_angle", student, teacher)
     return F.smooth_l1_loss(_angles(student), _angles(teacher))
 
 
 def _angles(vectors: torch.Tensor) -> torch.Tensor:
-    """Return the cosine of the angle at each vector between any two others: b b b, the corner first."""
+    """Return the cosine of the angle at each vector between any two others: `[B, B, B]`, the corner first."""
     vectors = unit(vectors)
     directions = unit(vectors - vectors[:, None])
     return directions @ directions.mT
@@ -230,13 +274,18 @@ def similarity_kl(
     sentences nothing is left to compare, their loss is 0.
 
     Args:
-        student: b d.
-        teacher: b e.
+        student: float, `[B, H_student]`.
+        teacher: float, `[B, H_teacher]`.
         student_temperature: of the student's softmax.
         teacher_temperature: of the teacher's.
 
     Source: DistillKLDivLoss of sentence-transformers, there over given candidates, here over the batch.
+
+    Example:
+        >>> float(similarity_kl(torch.eye(3), torch.eye(3), 0.05, 0.05))
+        0.0
     """
+    check_vectors("similarity_kl", student, teacher)
     sides = ((student, student_temperature), (teacher, teacher_temperature))
     own = torch.eye(len(student), dtype=torch.bool, device=student.device)
     of_student, of_teacher = (
@@ -257,8 +306,8 @@ def layer_similarity(
     vector the lower layers find all sentences equal, and without `detach_upper` they pull the upper ones there.
 
     Args:
-        layers: l times b d, lowest first.
-        reduction: over the b b cosines: their mean off the diagonal, the mean of all, or the sum (the published
+        layers: one tensor `[B, H]` per layer, lowest first.
+        reduction: over the B * B cosines: their mean off the diagonal, the mean of all, or the sum (the published
             form, which grows with the batch).
         detach_upper: let a layer learn from the one above it only, not from the one below.
 

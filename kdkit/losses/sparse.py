@@ -8,32 +8,7 @@ import math
 
 import torch
 
-from kdkit.config.losses import DivergenceSettings
-from kdkit.config.teacher import CacheConfig
-from kdkit.errors import UserError
-from kdkit.losses.divergences import LOWEST, Measure
-
-NEEDS_WHOLE_ROW = {"keep_mass": {"forward_kl"}, "renormalise": {"forward_kl", "jsd", "tvd", "skewed_forward_kl"}}
-"""Divergences that a tail still allows: elsewhere they are infinite, or smallest where they should not be."""
-
-
-def check_sparse(settings: DivergenceSettings, cache: CacheConfig) -> None:
-    """Refuse a divergence that needs the teacher's whole row.
-
-    Raises:
-        UserError: the kept tokens do not determine it.
-    """
-    if cache.mode == "sampled" and settings.name != "forward_kl":
-        raise UserError(
-            f"distill.loss: expected forward_kl for sampled answers, got {settings.name!r}, which needs the teacher's "
-            "whole row; set distill.loss=forward_kl or cache.mode=top_k"
-        )
-    allowed = NEEDS_WHOLE_ROW.get(cache.tail)
-    if cache.mode == "top_k" and allowed is not None and settings.name not in allowed:
-        raise UserError(
-            f"distill.loss: expected one of {', '.join(sorted(allowed))} for cache.tail={cache.tail}, got "
-            f"{settings.name!r}, which needs the teacher's whole row; set cache.tail=ghost"
-        )
+from kdkit.losses.closed_forms import LOWEST, Measure
 
 
 def renormalise(logprobs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -100,7 +75,7 @@ def sparse_with_rest_(
         ids: int64, c k, distinct in a row.
         teacher_logprobs: fp32, c k.
         rest: fp32, c 1: log of the teacher's probability of all other events.
-        measure: see `kdkit.losses.divergences`.
+        measure: see `kdkit.losses.closed_forms`.
 
     Returns:
         Values, c.
@@ -113,7 +88,7 @@ def sparse_with_rest_(
     normaliser = torch.logaddexp((kept - largest).logsumexp(dim=-1, keepdim=True), others.clamp(min=tiny).log())
     kept = kept.sub_(largest).sub_(normaliser)
     student = torch.cat([kept, others.clamp(min=tiny).log() - normaliser], dim=-1)
-    values, derivative = measure(torch.cat([teacher_logprobs, rest], dim=-1), student)
+    values, derivative = measure(student, torch.cat([teacher_logprobs, rest], dim=-1))
     total = derivative.sum(dim=-1, keepdim=True)
     share = derivative[..., -1:] / others.clamp(min=tiny) - total / normaliser.exp()
     logits.mul_(share).scatter_(-1, ids, derivative[..., :-1] - kept.exp() * total)

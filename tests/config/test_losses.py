@@ -9,10 +9,10 @@ import yaml
 
 from kdkit.config.language import Config, DistillConfig, config_from_values, dump_config, load_config
 from kdkit.config.losses import LossSettings, loss_options
-from kdkit.distill.choose_loss import SAME_TOKENIZER, divergence_of
+from kdkit.distill.choose_loss import divergence_of
 from kdkit.errors import UserError
-from kdkit.losses import divergences
-from kdkit.losses.divergences import make_measure
+from kdkit.losses.closed_forms import MEASURES
+from kdkit.losses.measures import make_measure
 from tests.references import random_logits
 
 OPTIONS = {
@@ -78,7 +78,7 @@ def test_every_loss_and_option_says_what_it_is():
 
 def test_the_losses_over_one_vocabulary_are_the_divergences_that_others_take_inside():
     for outer in ("overlap_kl", "projected_kl"):
-        for name in SAME_TOKENIZER:
+        for name in MEASURES:
             inside = divergence_of(loss_of({"name": outer, "divergence": name}))
             assert inside == loss_of(name) == divergence_of(loss_of(name))
     message = refusal({"distill": {"loss": {"name": "projected_kl", "divergence": "uld"}}})
@@ -93,19 +93,17 @@ def test_a_divergence_inside_a_loss_takes_its_options():
     assert refusal({"distill": {"loss": value}}).startswith(expected)
 
 
-@pytest.mark.parametrize(("name", "option"), [(name, option) for name in SAME_TOKENIZER for option in OPTIONS[name]])
+@pytest.mark.parametrize(("name", "option"), [(name, option) for name in MEASURES for option in OPTIONS[name]])
 def test_the_option_of_a_divergence_changes_what_it_computes(name, option):
     logprobs = [torch.log_softmax(random_logits(4, 9, seed=seed), -1) for seed in (0, 1)]
     values = [make_measure(loss_of({"name": name, option: value}))(*logprobs)[0] for value in (0.2, 0.9)]
     assert not torch.allclose(*values)
 
 
-@pytest.mark.parametrize("name", SAME_TOKENIZER)
+@pytest.mark.parametrize("name", MEASURES)
 def test_the_default_options_of_a_divergence_are_those_of_its_function(name):
     logprobs = [torch.log_softmax(random_logits(4, 9, seed=seed), -1) for seed in (0, 1)]
-    functions = {"jsd": "jensen_shannon", "tvd": "total_variation"}
-    function = getattr(divergences, functions.get(name, name))
-    assert torch.equal(make_measure(loss_of(name))(*logprobs)[0], function(*logprobs)[0])
+    assert torch.equal(make_measure(loss_of(name))(*logprobs)[0], MEASURES[name](*logprobs)[0])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from kdkit.config.teacher import CacheConfig
 from kdkit.data.prepare import PreparedData
 from kdkit.data.spans import find_spans
 from kdkit.data.windows import PAD, Windows
-from kdkit.distill.choose_loss import SAME_TOKENIZER, check_cached_loss, choose_loss
+from kdkit.distill.choose_loss import check_cached_loss, choose_loss
 from kdkit.distill.objective import Objective, make_objective
 from kdkit.distill.span_objective import SpanLoss
 from kdkit.errors import UserError
@@ -26,6 +26,7 @@ from kdkit.losses.chunked.engine import chunked_loss
 from kdkit.losses.chunked.events import EventPair, Tokens
 from kdkit.losses.chunked.head import Head
 from kdkit.losses.chunked.signals import DenseAnswers, SparseAnswers
+from kdkit.losses.closed_forms import MEASURES
 from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
 from kdkit.losses.dynamic_mapping import cdm
 from kdkit.teachers.online import OnlineTeacher
@@ -75,7 +76,7 @@ def pairs(folder) -> dict[str, Pair]:
 
 
 def pair_for(pairs: dict[str, Pair], loss: str) -> Pair:
-    return pairs["same" if loss in SAME_TOKENIZER else "crossed"]
+    return pairs["same" if loss in MEASURES else "crossed"]
 
 
 def settings_of(loss: str | dict) -> LossSettings:
@@ -169,7 +170,7 @@ def test_a_loss_that_was_asked_for_is_taken_with_its_options(folder, pairs):
 # ---- what is refused ----
 
 
-@pytest.mark.parametrize("loss", SAME_TOKENIZER)
+@pytest.mark.parametrize("loss", MEASURES)
 def test_a_loss_that_compares_ids_is_refused_for_two_tokenizers_in_one_line(folder, pairs, loss):
     config, data = make_config(folder, distill={"loss": loss}), pairs["crossed"].data
     message = rf"distill\.loss: expected one tokenizer for '{loss}', got .* 290 .* 320.*projected_kl"
@@ -178,7 +179,7 @@ def test_a_loss_that_compares_ids_is_refused_for_two_tokenizers_in_one_line(fold
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("loss", [name for name in LOSSES if name not in SAME_TOKENIZER])
+@pytest.mark.parametrize("loss", [name for name in LOSSES if name not in MEASURES])
 def test_a_loss_that_compares_text_is_taken_for_any_two_tokenizers(folder, pairs, loss):
     config = make_config(folder, distill={"loss": loss})
     for pair in pairs.values():
@@ -191,7 +192,7 @@ def test_alm_has_no_softmax_temperature_and_names_its_own(pairs):
 
 
 SERVED = {
-    "top_k": {*SAME_TOKENIZER, "overlap_kl", "projected_kl"},
+    "top_k": {*MEASURES, "overlap_kl", "projected_kl"},
     "sampled": {"forward_kl", "overlap_kl", "projected_kl"},
     "true_token": {"alm"},
 }
@@ -502,7 +503,7 @@ def test_chunks_and_blocks_of_any_size_give_the_same_terms_and_gradients(pairs, 
 @pytest.mark.parametrize(
     ("loss", "pair", "tail"),
     [
-        *((loss, "same", "ghost") for loss in SAME_TOKENIZER),
+        *((loss, "same", "ghost") for loss in MEASURES),
         *(("forward_kl", "same", tail) for tail in ("keep_mass", "renormalise")),
         *((loss, "crossed", tail) for loss in ("overlap_kl", "projected_kl") for tail in ("ghost", "keep_mass")),
         *(("projected_kl", f"finer {side}", "ghost") for side in ("student", "teacher")),

@@ -14,8 +14,10 @@ from kdkit.losses.chunked.events import Tokens
 from kdkit.losses.chunked.head import Head
 from kdkit.losses.chunked.signals import DenseAnswers, SparseAnswers
 from kdkit.losses.chunked.sparse_blend import sparse_blend
-from kdkit.losses.divergences import LOWEST, Measure, divergence, forward_kl, make_measure
-from kdkit.losses.sparse import at_temperature, check_sparse, renormalise, sparse_forward_kl_, sparse_with_rest_
+from kdkit.losses.closed_forms import LOWEST, Measure, forward_kl_with_gradient
+from kdkit.losses.divergences import divergence
+from kdkit.losses.measures import check_sparse, make_measure
+from kdkit.losses.sparse import at_temperature, renormalise, sparse_forward_kl_, sparse_with_rest_
 from tests.references import DIVERGENCES, formula, formula_gradient, random_logits
 
 ROWS, VOCABULARY, KEPT = 5, 11, 4
@@ -363,7 +365,7 @@ def test_places_of_drawn_tokens_that_are_not_used_count_nothing(logits):
         expected, got = (sparse_loss(ForwardKL(), student, a, temperature, "renormalise") for a in (kept, padded))
         assert torch.allclose(got[0], expected[0]) and torch.allclose(got[1], expected[1])
     expected, got = (
-        sparse_blend(a, asked, targets, weights, weights, forward_kl, "renormalise", VOCABULARY)(
+        sparse_blend(a, asked, targets, weights, weights, forward_kl_with_gradient, "renormalise", VOCABULARY)(
             student.clone(), slice(0, ROWS)
         )
         for a in (kept, padded)
@@ -377,7 +379,7 @@ def test_only_the_asked_rows_of_a_chunk_get_a_gradient(logits):
     asked = Asked(rows, rows, torch.ones(3).double(), raw_weight=0.5)
     answers = keep(teacher, KEPT).at(rows)
     options = {"num_events": VOCABULARY, "tail": "ghost"}
-    chunk_loss = alone(sparse_divergence(answers, asked, Tokens(), forward_kl, 1.0, **options))
+    chunk_loss = alone(sparse_divergence(answers, asked, Tokens(), forward_kl_with_gradient, 1.0, **options))
     whole, gradient = chunk_loss(student.clone(), slice(0, ROWS))
     assert (gradient[[0, 3]] == 0).all() and (gradient[rows] != 0).any(dim=1).all()
     parts = [chunk_loss(student[a:b].clone(), slice(a, b)) for a, b in ((0, 2), (2, 4), (4, 5))]

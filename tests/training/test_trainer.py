@@ -13,7 +13,7 @@ from kdkit.config.losses import loss_options
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import PAD, Windows
 from kdkit.distill import open_teacher as source
-from kdkit.distill.choose_loss import SAME_TOKENIZER
+from kdkit.losses.closed_forms import MEASURES
 from kdkit.losses.cross_entropy import IGNORE_INDEX, cross_entropy, masked_mean, shift_labels
 from kdkit.runs.folder import fingerprint
 from kdkit.teachers.cache import CachedAnswers
@@ -129,7 +129,7 @@ class Lesson:
         return make_config(self.folder, train=steps, distill=distill, **changes)
 
     def data_for(self, loss: str | None) -> tuple[PreparedData, Teacher]:
-        return self.same if loss in SAME_TOKENIZER else self.crossed
+        return self.same if loss in MEASURES else self.crossed
 
     def train(self, config: Config, data: PreparedData, teacher: object) -> tuple[list[dict[str, float]], dict]:
         """Train three steps of eight sequences; return what was logged and the final weights."""

@@ -13,7 +13,7 @@ import torch
 from kdkit.losses.chunked.engine import ChunkLoss, blocks_of, cross_entropy_, log_softmax_
 from kdkit.losses.chunked.events import Events, Tokens
 from kdkit.losses.chunked.signals import DenseAnswers, SparseAnswers
-from kdkit.losses.divergences import Measure, forward_kl
+from kdkit.losses.closed_forms import Measure, forward_kl_with_gradient
 from kdkit.losses.sparse import at_temperature, renormalise, sparse_forward_kl_, sparse_with_rest_
 
 ChunkResult = tuple[torch.Tensor, torch.Tensor]
@@ -75,7 +75,7 @@ def dense_divergence(
         for block in blocks_of(events):
             student_logprobs = events[block]
             log_softmax_(student_logprobs)
-            values[block], derivative = measure(teacher_logprobs[block], student_logprobs)
+            values[block], derivative = measure(student_logprobs, teacher_logprobs[block])
             total = derivative.sum(dim=-1, keepdim=True)
             student_logprobs.exp_().mul_(-total).add_(derivative)
         return values
@@ -109,7 +109,7 @@ def sparse_divergence(
         values = events.new_empty(len(events))
         for block in blocks_of(events):
             part = events[block], ids[block], logprobs[block]
-            if measure is forward_kl and tail != "ghost":
+            if measure is forward_kl_with_gradient and tail != "ghost":
                 values[block] = sparse_forward_kl_(*part)
             else:
                 values[block] = sparse_with_rest_(*part, rest[block], measure)

@@ -9,7 +9,7 @@ import torch
 from kdkit.losses.chunked.blend import Asked, ChunkResult
 from kdkit.losses.chunked.engine import ChunkLoss, blocks_of, log_softmax_
 from kdkit.losses.chunked.signals import SparseAnswers
-from kdkit.losses.divergences import LOWEST, Measure, forward_kl
+from kdkit.losses.closed_forms import LOWEST, Measure, forward_kl_with_gradient
 from kdkit.losses.sparse import at_temperature, renormalise
 
 
@@ -45,7 +45,7 @@ def sparse_blend(
         weight, chosen = weights[rows], targets[rows, None]
         log_softmax_(logits)
         ce = -logits.gather(1, chosen).squeeze(1)
-        add = _add_linear_ if measure is forward_kl and tail != "ghost" else _add_with_rest_
+        add = _add_linear_ if measure is forward_kl_with_gradient and tail != "ghost" else _add_with_rest_
         kd = add(logits, local, ids, kept, rest, weight, asked.weights[inside], measure)
         logits.scatter_add_(1, chosen, -weight[:, None])
         loss = (ce * weight).sum() + (kd * asked.weights[inside]).sum()
@@ -95,7 +95,7 @@ def _add_with_rest_(
     q = logprobs.exp_()
     entries.index_fill_(0, places, 0.0)
     others = q.sum(dim=-1)[local, None].clamp(min=torch.finfo(q.dtype).tiny)
-    values, derivative = measure(torch.cat([kept, rest], dim=-1), torch.cat([student, others.log()], dim=-1))
+    values, derivative = measure(torch.cat([student, others.log()], dim=-1), torch.cat([kept, rest], dim=-1))
     total = derivative.sum(dim=-1, keepdim=True)
     scale = weight.index_add(0, local, kd_weight * (derivative[:, -1:] / others - total).squeeze(1))
     student.exp_()

@@ -15,8 +15,8 @@ from kdkit.losses.chunked.blend import Asked, alone, dense_divergence
 from kdkit.losses.chunked.engine import chunked_loss, cross_entropy_chunk, even_chunks, rows_per_chunk
 from kdkit.losses.chunked.events import EventPair
 from kdkit.losses.chunked.signals import DenseAnswers
+from kdkit.losses.closed_forms import apply_measure, forward_kl_with_gradient, reverse_kl_with_gradient
 from kdkit.losses.cross_entropy import IGNORE_INDEX
-from kdkit.losses.divergences import apply_measure, forward_kl, reverse_kl
 from kdkit.teachers.mixing import MixedAnswers
 from kdkit.teachers.online import StudentRows
 from kdkit.teachers.router.gates import Router
@@ -115,8 +115,8 @@ def compare(
     The roles are those of distillation, exchanged: here the teacher learns, and the student's rows stand still.
     """
     spans, events = inputs["spans"], comparison.events
-    # with the student in the first place of a divergence, forward KL is KL(student || teacher)
-    measure = forward_kl if comparison.direction == "student_teacher" else reverse_kl
+    # with the teacher in the place of the one who learns, forward KL is KL(student || teacher)
+    measure = forward_kl_with_gradient if comparison.direction == "student_teacher" else reverse_kl_with_gradient
     rows, student_rows = _counted_places(student, spans)
     fixed = _student_answers(student, inputs, answers.device)
     if isinstance(answers, MixedAnswers):
@@ -150,7 +150,7 @@ def _compare_mixture(
         logits = mixed.detach() / temperature
         pushed = events.teacher.push(logits.clone()).requires_grad_()
         target = fixed.logprobs(student_rows[chunk], events.student, temperature)
-        value = apply_measure(measure, target, pushed.log_softmax(dim=-1)).sum()
+        value = apply_measure(measure, pushed.log_softmax(dim=-1), target).sum()
         value = temperature**2 * value / max(1, len(rows))
         (gradient,) = torch.autograd.grad(value, pushed)
         mixed.backward(events.teacher.pull(gradient, logits, pushed.detach()) / temperature)
@@ -200,7 +200,7 @@ def measure_rows(
         teacher = answers.logprobs(rows[chunk], events.teacher, temperature)
         mine = fixed.logprobs(student_rows[chunk], events.student, temperature)
         losses = _own_loss(fixed, student_rows[chunk]), _own_loss(answers, rows[chunk])
-        parts.append(torch.stack([*losses, forward_kl(teacher, mine)[0]]))
+        parts.append(torch.stack([*losses, forward_kl_with_gradient(mine, teacher)[0]]))
     student_loss, teacher_loss, gap = torch.cat(parts, dim=1) if parts else student.hidden.new_zeros(3, 0)
     return Measured(student_rows, student_loss, teacher_loss, gap)
 

@@ -1,0 +1,110 @@
+"""Distil a causal language model into another one, both already in memory: no configuration, no run folder."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from kdkit.config.language import Config, config_from_values
+from kdkit.data.prepare import data_from_texts
+from kdkit.distill.choose_loss import choose_loss
+from kdkit.distill.objective import make_objective
+from kdkit.distill.trainer import DistillationTrainer
+from kdkit.errors import UserError
+from kdkit.machine.hardware import find_hardware
+from kdkit.models.loading import no_bar
+from kdkit.teachers.online import OnlineTeacher
+from kdkit.training.arguments import make_training_arguments
+from kdkit.training.batches import WindowCollator
+
+
+def distill_models(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    teacher_tokenizer: PreTrainedTokenizerFast,
+    student_tokenizer: PreTrainedTokenizerFast,
+    texts: list[str],
+    *,
+    loss: str | dict[str, Any] = "auto",
+    kd_ratio: float = 0.5,
+    temperature: float = 1.0,
+    max_steps: int = 500,
+    batch_size: int = 8,
+    learning_rate: float = 5.0e-5,
+    max_length: int = 256,
+    seed: int = 0,
+) -> PreTrainedModel:
+    """Train a student with a teacher on some texts, in place.
+
+    The tokenizers may differ; `loss="auto"` picks a loss by what they share. For stages, caches, baselines and an
+    evaluation beside the student trained without a teacher, write a configuration and use the notebooks.
+
+    Args:
+        teacher: a causal LM; frozen, left where it is.
+        student: a causal LM in fp32; Trainer moves it to the device that it finds.
+        texts: training documents.
+        loss: a loss of `distill.loss`, by name or with options: `{"name": "jsd", "teacher_weight": 0.1}`.
+        kd_ratio: weight of the teacher's signal; the rest is cross-entropy.
+        temperature: softmax temperature of both models.
+        max_steps: optimizer steps.
+        batch_size: sequences in a step.
+        learning_rate: peak, after a tenth of the steps as warm-up.
+        max_length: student tokens of a sequence.
+        seed: of the order of the sequences.
+
+    Returns:
+        The student, in evaluation mode.
+
+    Raises:
+        UserError: a loss that does not fit the tokenizers, an option out of range, a model that its tokenizer outgrows.
+
+    Example:
+        >>> student = distill_models(teacher, student, teacher_tokenizer, student_tokenizer, texts, max_steps=100)
+    """
+    config = _make_config(loss, kd_ratio, temperature, max_steps, batch_size, learning_rate)
+    _check_size("teacher", teacher, teacher_tokenizer)
+    _check_size("student", student, student_tokenizer)
+    data = data_from_texts(texts, student_tokenizer, teacher_tokenizer, max_length)
+    hardware = find_hardware(config.train.device, config.train.precision)
+    settings, _ = choose_loss(config, data)
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = make_training_arguments(config.train, hardware, Path(folder), max_steps=max_steps, seed=seed)
+        objective = make_objective(settings, data, kd_ratio=kd_ratio, temperature=temperature, device=arguments.device)
+        source = OnlineTeacher(teacher.eval(), len(teacher_tokenizer), hardware.autocast_dtype)
+        collator = WindowCollator(data.train, with_teacher=True)
+        trainer = DistillationTrainer(student, source, arguments, collator, objective=objective)
+        with no_bar():
+            trainer.train()
+    return student.eval()
+
+
+def _make_config(
+    loss: str | dict[str, Any],
+    kd_ratio: float,
+    temperature: float,
+    max_steps: int,
+    batch_size: int,
+    learning_rate: float,
+) -> Config:
+    """Check the options of a call as those of a configuration file."""
+    train = {
+        "per_device_train_batch_size": batch_size,
+        "gradient_accumulation_steps": 1,
+        "learning_rate": learning_rate,
+        "warmup_steps": max_steps // 10,
+        "max_steps": max_steps,
+        "save_every": max_steps + 1,
+    }
+    distill = {"loss": loss, "kd_ratio": kd_ratio, "temperature": temperature}
+    return config_from_values({"distill": distill, "train": train})
+
+
+def _check_size(side: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Refuse a model that its tokenizer outgrows."""
+    vocab_size = model.config.get_text_config().vocab_size
+    if vocab_size < len(tokenizer):
+        raise UserError(
+            f"distill_models: expected a {side} for its tokenizer's {len(tokenizer)} entries, got {vocab_size}; "
+            "pass both tokenizers in the order of the models"
+        )
