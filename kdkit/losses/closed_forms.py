@@ -6,6 +6,7 @@ logits, temperature and autograd around them, `chunked` uses them on some rows a
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -168,7 +169,7 @@ class _ClosedForm(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
+        ctx: Any,
         student_logprobs: torch.Tensor,
         teacher_logprobs: torch.Tensor,
         measure: Measure,
@@ -179,9 +180,7 @@ class _ClosedForm(torch.autograd.Function):
         return values
 
     @staticmethod
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad_output: torch.Tensor
-    ) -> tuple[torch.Tensor, None, None]:
+    def backward(ctx: Any, grad_output: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         """Scale the gradient."""
         (gradient,) = ctx.saved_tensors
         return grad_output[..., None] * gradient, None, None

@@ -5,7 +5,7 @@ span, n, in fp32; `span_weights` makes of it a sum over the tokens of the whole 
 the text differently, so both sides are pooled over spans first (`kdkit.alignment.spans`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -37,8 +37,14 @@ class Layout:
 
     def to(self, device: torch.device) -> "Layout":
         """Return the same on a device."""
-        tensors = (self.rows, self.span_of_row, self.lengths, self.sequence, self.place)
-        return Layout(*(tensor.to(device) for tensor in tensors), self.shape)
+        return replace(
+            self,
+            rows=self.rows.to(device),
+            span_of_row=self.span_of_row.to(device),
+            lengths=self.lengths.to(device),
+            sequence=self.sequence.to(device),
+            place=self.place.to(device),
+        )
 
 
 def lay_out(spans: Spans, student_width: int, teacher_width: int) -> tuple[Layout, Layout]:
@@ -143,8 +149,8 @@ def state_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         teacher: n h.
     """
     width = student.shape[-1:]
-    normalised = (F.layer_norm(states, width, eps=SMALLEST_VARIANCE) for states in (student, teacher))
-    return F.mse_loss(*normalised, reduction="none").mean(dim=-1)
+    student, teacher = (F.layer_norm(states, width, eps=SMALLEST_VARIANCE) for states in (student, teacher))
+    return F.mse_loss(student, teacher, reduction="none").mean(dim=-1)
 
 
 def map_divergence(student: torch.Tensor, teacher: torch.Tensor, layout: Layout) -> torch.Tensor:

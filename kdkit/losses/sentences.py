@@ -8,7 +8,7 @@ gradient, for one sentence, for equal sentences and for vectors of 0.
 
 from collections.abc import Callable, Sequence
 from functools import wraps
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,18 +18,18 @@ from kdkit.errors import UserError
 SMALLEST_NORM = 1e-6
 """Vectors shorter than this count as 0 and get no gradient; 1e-12, torch's own, is 0 in fp16."""
 
-Loss = TypeVar("Loss", bound=Callable[..., torch.Tensor])
+Loss = TypeVar("Loss", bound=Callable[..., Any])
 
 
 def full_precision(loss: Loss) -> Loss:
     """Switch autocast off inside a function whose first argument is a tensor: it would multiply in half precision."""
 
     @wraps(loss)
-    def compute(first: torch.Tensor, *args: object, **named: object) -> torch.Tensor:
+    def compute(first: torch.Tensor, *args: Any, **named: Any) -> Any:
         with torch.autocast(first.device.type, enabled=False):
             return loss(first, *args, **named)
 
-    return compute
+    return cast(Loss, compute)
 
 
 def wide(values: torch.Tensor) -> torch.Tensor:

@@ -172,6 +172,14 @@ def test_the_chunked_loss_divides_by_the_tokens_of_the_step_and_has_no_gradient_
     assert loss.item() == 0.0 and pair.student_hidden.grad.abs().sum() == 0.0
 
 
+def test_a_second_backward_pass_is_refused_not_silently_empty():
+    pair = Pair()
+    loss = pair.chunked()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="expected one backward pass, got a second one"):
+        loss.backward()
+
+
 def test_a_padded_head_is_cut_to_the_vocabulary():
     pair = Pair()
     expected = pair.chunked()

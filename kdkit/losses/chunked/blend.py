@@ -194,7 +194,7 @@ def average(losses: list[TeacherLoss]) -> TeacherLoss:
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         terms, local, gradient = losses[0](logits, rows, False)
         for loss in losses[1:]:
-            more_terms, _, more = loss(logits, rows, False)
+            more_terms, _same_rows, more = loss(logits, rows, False)
             terms, gradient = terms + more_terms, gradient.add_(more)
         return terms / len(losses), local, gradient.div_(len(losses))
 

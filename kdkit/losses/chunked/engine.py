@@ -9,6 +9,7 @@ losses, in plain PyTorch for GPUs without a kernel for it.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -64,7 +65,7 @@ class _ChunkedLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: torch.autograd.function.FunctionCtx,
+        ctx: Any,
         hidden: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor,
@@ -90,16 +91,23 @@ class _ChunkedLoss(torch.autograd.Function):
         return (total[0] if len(total) else total.sum()).clone(), total
 
     @staticmethod
-    def backward(
-        ctx: torch.autograd.function.FunctionCtx, grad_loss: torch.Tensor, _: torch.Tensor
-    ) -> tuple[torch.Tensor | None, ...]:
-        """Scale the gradients."""
+    def backward(ctx: Any, grad_loss: torch.Tensor, _: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Scale the gradients.
+
+        Raises:
+            RuntimeError: a second backward pass through the same loss.
+        """
+        if ctx.gradients is None:
+            raise RuntimeError(
+                "chunked loss: expected one backward pass, got a second one; compute the loss again, since its "
+                "gradients are scaled in place to save memory (retain_graph keeps none)"
+            )
         # in place: these are as large as the parameters; a second backward would find them scaled
         gradients = [
             None if gradient is None else gradient.mul_(grad_loss).to(dtype)
             for gradient, dtype in zip(ctx.gradients, ctx.dtypes, strict=True)
         ]
-        ctx.gradients = None, None, None
+        ctx.gradients = None
         return *gradients, None, None, None
 
 

@@ -92,8 +92,8 @@ class SparseAnswers:
     def at(self, rows: torch.Tensor) -> "SparseAnswers":
         """Return the answers for some rows."""
         rows = rows.to(self.device)
-        chosen = (part.index_select(0, rows) for part in (self.ids, self.logprobs, self.rest))
-        return SparseAnswers(*chosen, self.temperature)
+        ids, logprobs, rest = (part.index_select(0, rows) for part in (self.ids, self.logprobs, self.rest))
+        return SparseAnswers(ids, logprobs, rest, self.temperature)
 
 
 @dataclass(frozen=True)
