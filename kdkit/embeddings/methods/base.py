@@ -1,10 +1,8 @@
-"""Methods that compare sentence vectors: TALAS, Stella, and the simple ones that they must beat.
+"""The base class of embedding methods that compare sentence vectors.
 
-A method is a module: its projections are its parameters, made in the constructor, and it turns what student and
-teacher say of a batch into terms. The loss is the sum of the terms times `weights`. Those that compare tokens are in
-`dskd`, `cdm` and `emo`.
-
-Shapes: b sentences, s student width, t teacher width.
+A method is a module: its projections are its parameters, made in the constructor, and it turns the outputs of student
+and teacher for a batch into terms. The loss is the sum of the terms times `weights`. Methods that compare tokens start
+from `token_method`.
 """
 
 import torch
@@ -12,15 +10,13 @@ from torch import nn
 
 from kdkit.config.methods import Cosine, Stella, Talas
 from kdkit.embeddings.methods.views import Needs, Views
-from kdkit.losses.sentences import (
-    info_nce,
-)
+from kdkit.losses.sentences import info_nce
 
 Terms = dict[str, torch.Tensor]
 
 
 class SentenceMethod(nn.Module):
-    """What the methods of this module share: the contrastive task, and no tokens.
+    """A method on sentence vectors, with the contrastive task beside its own terms.
 
     InfoNCE needs a second view of every sentence; with weight 0 it is not made.
     """
