@@ -40,7 +40,7 @@ LIBRARY = ("alignment", "losses")
 BELOW_LIBRARY = ("kdkit.errors", "kdkit.config", "kdkit.machine.hub", "kdkit.alignment", "kdkit.losses")
 
 MAX_FILES_IN_ROOM = 15
-MAX_FILE_LINES = 400
+MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
 
 DECLARATIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)

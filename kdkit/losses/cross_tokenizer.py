@@ -23,6 +23,15 @@ import torch
 from kdkit.errors import UserError
 from kdkit.losses.closed_forms import apply_measure, forward_kl_with_gradient, jsd_with_gradient, widen
 from kdkit.losses.divergences import check_temperature
+from kdkit.losses.span_rows import (
+    average_logprobs,
+    average_spans,
+    check_ids,
+    check_pairs,
+    count_spans,
+    rows_at_edge,
+    sum_spans,
+)
 
 LIKELIHOOD_MARGIN = 1e-6
 """Keeps a likelihood of 1 below 1, whose binary logarithm is infinite (ALM)."""
@@ -59,24 +68,24 @@ def xtoken_p_kl(
         >>> bool(xtoken_p_kl(logits, logits, spans, spans, pieces, weights, ids).abs().max() < 1e-6)
         True
     """
-    num_spans = _count_spans("xtoken_p_kl", student_logits, teacher_logits, student_spans, teacher_spans)
+    num_spans = count_spans("xtoken_p_kl", student_logits, teacher_logits, student_spans, teacher_spans)
     check_temperature(temperature)
     if projection_ids.shape != projection_weights.shape or len(projection_ids) != student_logits.shape[1]:
         raise UserError(
             f"xtoken_p_kl: expected projection ids and weights of {student_logits.shape[1]} student tokens, got "
             f"{tuple(projection_ids.shape)} and {tuple(projection_weights.shape)}; build them for these tokenizers"
         )
-    _check_ids("xtoken_p_kl", "teacher", projection_ids, teacher_logits.shape[1])
-    _check_ids("xtoken_p_kl", "teacher", teacher_ids_kept, teacher_logits.shape[1])
+    check_ids("xtoken_p_kl", "teacher", projection_ids, teacher_logits.shape[1])
+    check_ids("xtoken_p_kl", "teacher", teacher_ids_kept, teacher_logits.shape[1])
     weights = widen(projection_weights)
     mass = weights.new_zeros(teacher_logits.shape[1]).index_add(0, projection_ids.flatten(), weights.flatten())
     kept = teacher_ids_kept[mass[teacher_ids_kept] > 0]
     probabilities = torch.softmax(widen(student_logits) / temperature, dim=-1)
-    means = _span_means(probabilities, student_spans, num_spans)
+    means = average_spans(probabilities, student_spans, num_spans)
     projected = _project(means, projection_ids, weights, kept, teacher_logits.shape[1])
     projected = projected.clamp(min=torch.finfo(projected.dtype).tiny)
     student_logprobs = projected.log() - projected.sum(dim=-1, keepdim=True).log()
-    teacher_logprobs = _span_logprobs(teacher_logits.detach()[:, kept], teacher_spans, num_spans, temperature)
+    teacher_logprobs = average_logprobs(teacher_logits.detach()[:, kept], teacher_spans, num_spans, temperature)
     return temperature**2 * apply_measure(forward_kl_with_gradient, student_logprobs, teacher_logprobs)
 
 
@@ -108,11 +117,11 @@ def xtoken_h_kl(
         >>> xtoken_h_kl(torch.zeros(2, 5), torch.zeros(2, 5), spans, spans, ids, ids)
         tensor([0., 0.])
     """
-    num_spans = _count_spans("xtoken_h_kl", student_logits, teacher_logits, student_spans, teacher_spans)
+    num_spans = count_spans("xtoken_h_kl", student_logits, teacher_logits, student_spans, teacher_spans)
     check_temperature(temperature)
-    _check_pairs("xtoken_h_kl", student_ids, teacher_ids, student_logits.shape[1], teacher_logits.shape[1])
-    student_logprobs = _span_logprobs(student_logits, student_spans, num_spans, temperature)
-    teacher_logprobs = _span_logprobs(teacher_logits.detach(), teacher_spans, num_spans, temperature)
+    check_pairs("xtoken_h_kl", student_ids, teacher_ids, student_logits.shape[1], teacher_logits.shape[1])
+    student_logprobs = average_logprobs(student_logits, student_spans, num_spans, temperature)
+    teacher_logprobs = average_logprobs(teacher_logits.detach(), teacher_spans, num_spans, temperature)
     common = apply_measure(forward_kl_with_gradient, student_logprobs[:, student_ids], teacher_logprobs[:, teacher_ids])
     uncommon = _sorted_l1(
         student_logprobs.exp().index_fill(1, student_ids, 0.0),
@@ -155,14 +164,14 @@ def gold(
         >>> gold(logits, logits, spans, spans, targets, targets, ids, ids)
         tensor([0., 0.])
     """
-    num_spans = _count_spans("gold", student_logits, teacher_logits, student_spans, teacher_spans)
+    num_spans = count_spans("gold", student_logits, teacher_logits, student_spans, teacher_spans)
     check_temperature(temperature)
-    _check_pairs("gold", student_ids, teacher_ids, student_logits.shape[1], teacher_logits.shape[1])
+    check_pairs("gold", student_ids, teacher_ids, student_logits.shape[1], teacher_logits.shape[1])
     for side, targets, spans, logits in (
         ("student", student_targets, student_spans, student_logits),
         ("teacher", teacher_targets, teacher_spans, teacher_logits),
     ):
-        _check_ids("gold", side, targets, logits.shape[1])
+        check_ids("gold", side, targets, logits.shape[1])
         if targets.shape != spans.shape:
             raise UserError(
                 f"gold: expected one target per {side} row, {tuple(spans.shape)}, got {tuple(targets.shape)}; "
@@ -201,10 +210,10 @@ def uld(
         >>> uld(torch.zeros(2, 5), torch.zeros(2, 5), torch.arange(2), torch.arange(2))
         tensor([0., 0.])
     """
-    num_spans = _count_spans("uld", student_logits, teacher_logits, student_spans, teacher_spans)
+    num_spans = count_spans("uld", student_logits, teacher_logits, student_spans, teacher_spans)
     check_temperature(temperature)
-    student_rows = _edge_rows(student_spans, num_spans, row)
-    teacher_rows = _edge_rows(teacher_spans, num_spans, row)
+    student_rows = rows_at_edge(student_spans, num_spans, row)
+    teacher_rows = rows_at_edge(teacher_spans, num_spans, row)
     return temperature**2 * _sorted_l1(
         torch.softmax(widen(student_logits[student_rows]) / temperature, dim=-1),
         torch.softmax(widen(teacher_logits.detach()[teacher_rows]) / temperature, dim=-1),
@@ -235,13 +244,13 @@ def alm(
         >>> alm(torch.zeros(2), torch.zeros(2), torch.arange(2), torch.arange(2))
         tensor([0., 0.])
     """
-    num_spans = _count_spans("alm", student_logprobs, teacher_logprobs, student_spans, teacher_spans, num_dims=1)
+    num_spans = count_spans("alm", student_logprobs, teacher_logprobs, student_spans, teacher_spans, num_dims=1)
     if likelihood_temperature <= 0:
         raise UserError(
             f"alm: expected a likelihood temperature above 0, got {likelihood_temperature}; the paper's is 100"
         )
     student, teacher = (
-        (_span_sums(widen(logprobs), spans, num_spans) / likelihood_temperature).clamp(min=-1e4) - LIKELIHOOD_MARGIN
+        (sum_spans(widen(logprobs), spans, num_spans) / likelihood_temperature).clamp(min=-1e4) - LIKELIHOOD_MARGIN
         for logprobs, spans in ((student_logprobs, student_spans), (teacher_logprobs.detach(), teacher_spans))
     )
     other_student, other_teacher = torch.log(-torch.expm1(student)), torch.log(-torch.expm1(teacher))
@@ -274,86 +283,6 @@ def most_likely_teacher_ids(
     return peaks.topk(min(count, len(peaks))).indices.sort().values
 
 
-def _count_spans(
-    function: str,
-    student_rows: torch.Tensor,
-    teacher_rows: torch.Tensor,
-    student_spans: torch.Tensor,
-    teacher_spans: torch.Tensor,
-    num_dims: int = 2,
-) -> int:
-    """Return the number of spans; refuse rows and spans that do not fit together."""
-    counts = []
-    for side, rows, spans in (("student", student_rows, student_spans), ("teacher", teacher_rows, teacher_spans)):
-        if not rows.is_floating_point() or spans.is_floating_point():
-            raise UserError(
-                f"{function}: expected {side} rows of a float dtype and integer span numbers, got {rows.dtype} and "
-                f"{spans.dtype}; pass logits first, spans after them"
-            )
-        if rows.dim() != num_dims or spans.shape != rows.shape[:1]:
-            raise UserError(
-                f"{function}: expected {side} rows of {num_dims} dimensions and a span number for each, got shapes "
-                f"{tuple(rows.shape)} and {tuple(spans.shape)}; flatten the batch and pass the spans of these rows"
-            )
-        steps = spans.diff(prepend=spans[:1])
-        if len(spans) and not bool(((steps == 0) | (steps == 1)).all() & (spans[0] == 0)):
-            raise UserError(
-                f"{function}: expected {side} spans 0, 1, ... in order and without gaps, got {spans.tolist()[:8]}...; "
-                "number the spans of a chunk from 0"
-            )
-        counts.append(int(spans[-1]) + 1 if len(spans) else 0)
-    if counts[0] != counts[1]:
-        raise UserError(
-            f"{function}: expected the same spans on both sides, got {counts[0]} of the student and {counts[1]} of "
-            "the teacher; pass whole spans"
-        )
-    return counts[0]
-
-
-def _check_ids(function: str, side: str, ids: torch.Tensor, vocab_size: int) -> None:
-    """Refuse ids that a vocabulary does not have."""
-    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
-        raise UserError(
-            f"{function}: expected {side} ids from 0 to {vocab_size - 1}, the width of its logits, got "
-            f"{int(ids.min())} to {int(ids.max())}; pass the ids of the {side}'s own tokenizer"
-        )
-
-
-def _check_pairs(
-    function: str, student_ids: torch.Tensor, teacher_ids: torch.Tensor, student_size: int, teacher_size: int
-) -> None:
-    """Refuse lists of common tokens that do not pair up."""
-    _check_ids(function, "student", student_ids, student_size)
-    _check_ids(function, "teacher", teacher_ids, teacher_size)
-    if student_ids.shape != teacher_ids.shape or student_ids.dim() != 1:
-        raise UserError(
-            f"{function}: expected one teacher id per student id, got shapes {tuple(student_ids.shape)} and "
-            f"{tuple(teacher_ids.shape)}; pass both lists of the same pairs"
-        )
-
-
-def _edge_rows(spans: torch.Tensor, num_spans: int, row: Literal["first", "last"]) -> torch.Tensor:
-    """Return the index of the first or last row of each span."""
-    numbers = torch.arange(num_spans, device=spans.device)
-    return torch.searchsorted(spans, numbers) if row == "first" else torch.searchsorted(spans, numbers, right=True) - 1
-
-
-def _span_sums(values: torch.Tensor, spans: torch.Tensor, num_spans: int) -> torch.Tensor:
-    """Add up the rows of each span."""
-    return values.new_zeros(num_spans, *values.shape[1:]).index_add(0, spans, values)
-
-
-def _span_means(values: torch.Tensor, spans: torch.Tensor, num_spans: int) -> torch.Tensor:
-    """Average the rows of each span: `[rows, V]` to `[N, V]`."""
-    counts = torch.bincount(spans, minlength=num_spans)
-    return _span_sums(values, spans, num_spans) / counts[:, None]
-
-
-def _span_logprobs(logits: torch.Tensor, spans: torch.Tensor, num_spans: int, temperature: float) -> torch.Tensor:
-    """Average log-probabilities over each span and renormalise: the rows' normalisers drop out of it."""
-    return torch.log_softmax(_span_means(widen(logits) / temperature, spans, num_spans), dim=-1)
-
-
 def _project(
     probabilities: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, kept: torch.Tensor, teacher_size: int
 ) -> torch.Tensor:
@@ -372,9 +301,9 @@ def _merged_logprobs(
 ) -> torch.Tensor:
     """Return log P(v) of each span, `[N, V]`: the true tokens before the last row, then that row's distribution."""
     scaled = widen(logits) / temperature
-    last = _edge_rows(spans, num_spans, "last")
+    last = rows_at_edge(spans, num_spans, "last")
     true_logprobs = scaled.gather(1, targets[:, None])[:, 0] - scaled.logsumexp(dim=-1)
-    before = _span_sums(true_logprobs.index_fill(0, last, 0.0), spans, num_spans)
+    before = sum_spans(true_logprobs.index_fill(0, last, 0.0), spans, num_spans)
     return torch.log_softmax(scaled[last], dim=-1) + before[:, None]
 
 
