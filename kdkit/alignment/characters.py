@@ -87,7 +87,8 @@ class TokenGroups:
     def load(cls, folder: Path) -> "TokenGroups":
         """Open what `save` wrote."""
         names = ("student_ids", "teacher_ids", "student_group", "teacher_group")
-        return cls(*(Ragged.load(folder, name) for name in names), float(np.load(folder / "share_aligned.npy")))
+        arrays = {name: Ragged.load(folder, name) for name in names}
+        return cls(**arrays, share_aligned=float(np.load(folder / "share_aligned.npy")))
 
 
 def align_by_offsets(

@@ -19,10 +19,12 @@ def group_tokens(fine_tokenizer: PreTrainedTokenizerFast, coarse_tokenizer: PreT
         no text, or none that the finer tokenizer can write. The ends of a document belong together.
     """
     fine, coarse = token_bytes(fine_tokenizer), token_bytes(coarse_tokenizer)
+    ends = end_token_id(coarse_tokenizer), end_token_id(fine_tokenizer)
     id_of = {piece: token_id for token_id, piece in enumerate(fine) if piece}
     firsts = _first_tokens(fine_tokenizer, fine, id_of, coarse)
     groups = np.array([len(fine) if first is None else first for first in firsts], dtype=np.int64)
-    groups[end_token_id(coarse_tokenizer)] = end_token_id(fine_tokenizer)
+    if ends[0] is not None and ends[1] is not None:
+        groups[ends[0]] = ends[1]
     return groups
 
 
@@ -38,15 +40,15 @@ def _first_tokens(
     answers with other text (a normaliser), the longest token that the piece begins with is taken.
     """
     firsts: list[int | None] = [id_of.get(piece) if piece else None for piece in pieces]
-    open_pieces = [i for i, piece in enumerate(pieces) if piece and firsts[i] is None]
+    open_pieces = {i: piece for i, piece in enumerate(pieces) if piece and firsts[i] is None}
     tokenizer.backend_tokenizer.encode_special_tokens = True
-    texts = [pieces[i].decode("utf-8", "replace") for i in open_pieces]
+    texts = [piece.decode("utf-8", "replace") for piece in open_pieces.values()]
     encodings = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
     longest = max(map(len, id_of))
-    for i, encoding in zip(open_pieces, encodings, strict=True):
-        piece, first = pieces[i], encoding.ids[0] if encoding.ids else None
-        if first is not None and table[first] and piece.startswith(table[first]):
-            firsts[i] = first
+    for (i, piece), encoding in zip(open_pieces.items(), encodings, strict=True):
+        written = table[encoding.ids[0]] if encoding.ids else None
+        if written and piece.startswith(written):
+            firsts[i] = encoding.ids[0]
         else:
             prefixes = (piece[:length] for length in range(min(len(piece), longest), 0, -1))
             firsts[i] = next((id_of[prefix] for prefix in prefixes if prefix in id_of), None)

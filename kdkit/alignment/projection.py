@@ -112,10 +112,10 @@ def _special_pairs(
     starts = start_token_id(student_tokenizer), start_token_id(teacher_tokenizer)
     ends = end_token_id(student_tokenizer), end_token_id(teacher_tokenizer)
     # the last pair of a student id counts; a start whose partner is the teacher's end must not claim it
-    if None not in starts:
-        pairs.append((*starts, starts[1] != ends[1]))
-    if None not in ends:
-        pairs.append((*ends, True))
+    if starts[0] is not None and starts[1] is not None:
+        pairs.append((starts[0], starts[1], starts[1] != ends[1]))
+    if ends[0] is not None and ends[1] is not None:
+        pairs.append((ends[0], ends[1], True))
     return pairs
 
 
@@ -132,18 +132,19 @@ def _cut_pieces(
     either, a cut into other bytes (WordPiece drops spaces, some lower the case) is believed.
     """
     rows = [[id_of[piece]] if piece and piece in id_of else [] for piece in pieces]
-    open_pieces = [i for i, piece in enumerate(pieces) if piece and not rows[i]]
+    open_pieces = {i: piece for i, piece in enumerate(pieces) if piece and not rows[i]}
     tokenizer.backend_tokenizer.encode_special_tokens = True
-    texts = [pieces[i].decode("utf-8", "replace") for i in open_pieces]
+    texts = [piece.decode("utf-8", "replace") for piece in open_pieces.values()]
     encodings = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
     longest = max(map(len, id_of))
-    for i, text, encoding in zip(open_pieces, texts, encodings, strict=True):
-        readable = text.encode() == pieces[i] and all(table[token_id] for token_id in encoding.ids)
-        if readable and b"".join(table[token_id] for token_id in encoding.ids) == pieces[i]:
+    for (i, piece), text, encoding in zip(open_pieces.items(), texts, encodings, strict=True):
+        written = [table[token_id] or b"" for token_id in encoding.ids]
+        readable = text.encode() == piece and all(written)
+        if readable and b"".join(written) == piece:
             rows[i] = encoding.ids
             continue
-        rows[i] = _longest_tokens(pieces[i], id_of, longest)
-        complete = sum(len(table[token_id]) for token_id in rows[i]) == len(pieces[i])
+        rows[i] = _longest_tokens(piece, id_of, longest)
+        complete = sum(len(table[token_id] or b"") for token_id in rows[i]) == len(piece)
         if readable and not complete and _covers(encoding.offsets, text):
             rows[i] = encoding.ids
     return rows

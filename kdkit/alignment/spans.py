@@ -123,5 +123,5 @@ def chunk_sequences(spans: Spans) -> Iterator[slice]:
     yield from (slice(a, b) for a, b in pairwise(bounds))
 
 
-def _tensor(parts: list[np.ndarray | list[int]]) -> torch.Tensor:
+def _tensor(parts: Sequence[np.ndarray | list[int]]) -> torch.Tensor:
     return torch.from_numpy(np.concatenate(parts).astype(np.int64))

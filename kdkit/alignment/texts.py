@@ -59,7 +59,7 @@ def align_texts(
         )
     tokenizers = student_tokenizer, teacher_tokenizer
     tables = [token_bytes(tokenizer) for tokenizer in tokenizers]
-    overlap = overlap_vocabularies(*tables)
+    overlap = overlap_vocabularies(tables[0], tables[1])
     partner = np.full(overlap.student_size, -1, dtype=np.int64)
     partner[overlap.student_ids] = overlap.teacher_ids
     starts = [_start(tokenizer, side) for tokenizer, side in zip(tokenizers, ("student", "teacher"), strict=True)]

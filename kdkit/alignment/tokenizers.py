@@ -58,7 +58,7 @@ def load_tokenizer(
         )
     except Exception as error:  # tokenizers raises bare Exception for a file that it cannot read
         raise explain_load_error(error, name, key, "tokenizer") from None
-    if not tokenizer.is_fast:
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(
             f"{key}: expected a fast tokenizer (tokenizer.json), got a slow one in {str(path)!r}; "
             "convert it with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
@@ -133,8 +133,8 @@ def encode_with_ends(
     ids, content = encoding.ids, text.encode()
     if not ids:
         return [], np.zeros(0, dtype=np.int64)
-    pieces = [table[token_id] for token_id in ids]
-    if None not in pieces:
+    pieces = [piece for token_id in ids if (piece := table[token_id]) is not None]
+    if len(pieces) == len(ids):
         spelled = b"".join(pieces)
         # SentencePiece puts a space before the first word that the text does not have
         extra = 1 if spelled == b" " + content else 0

@@ -282,12 +282,12 @@ def config_from_values(values: dict[str, Any]) -> Config:
     return check_values(Config, values, ALIASES)
 
 
-def dump_config(config: Config) -> str:
+def dump_config(config: Section) -> str:
     """Render every setting, defaults included, as YAML."""
     return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
 
 
-def describe_difference(old: Config, new: Config) -> str:
+def describe_difference(old: Section, new: Section) -> str:
     """Name the settings in which two configurations differ, as `key: old -> new`; empty if none."""
     before, after = flatten(old.model_dump()), flatten(new.model_dump())
     return ", ".join(

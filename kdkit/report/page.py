@@ -1,12 +1,10 @@
 """The report stage: `report.html` (self-contained), `report.md` and the student's model card (notebook 05)."""
 
-import base64
 import json
 import shlex
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
 from kdkit.report.experts import draw_experts
@@ -19,11 +17,10 @@ from kdkit.report.figures import (
     draw_loss_terms,
     draw_quality_against_size,
 )
+from kdkit.report.render import embed_picture, render_files
 from kdkit.report.router import draw_router
 from kdkit.report.tables import comparison_table, continuations_table, to_html, to_markdown, verdict
-from kdkit.runs.folder import Run, write_text
-
-TEMPLATES = Path(__file__).parent / "templates"
+from kdkit.runs.folder import Run
 
 
 def write_report(run: Run) -> Path:
@@ -35,16 +32,9 @@ def write_report(run: Run) -> Path:
     Raises:
         UserError: a stage has not run; the message names its file.
     """
-    facts = collect_facts(run)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=jinja2.select_autoescape(["html.j2"]),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    write_text(run.path / "report.md", environment.get_template("report.md.j2").render(facts))
-    write_text(run.path / "student" / "README.md", environment.get_template("model_card.md.j2").render(facts))
-    return write_text(run.path / "report.html", environment.get_template("report.html.j2").render(facts))
+    files = {"report.md": "report.md.j2", "student/README.md": "model_card.md.j2", "report.html": "report.html.j2"}
+    render_files(run.path, files, collect_facts(run))
+    return run.path / "report.html"
 
 
 def collect_facts(run: Run) -> dict[str, Any]:
@@ -75,15 +65,10 @@ def collect_facts(run: Run) -> dict[str, Any]:
         "config": config,
         "config_text": (run.path / "config.yaml").read_text(encoding="utf-8"),
         "command": f"python -m kdkit run {shlex.quote(str(run.path / 'config.yaml'))} --name {run.name}-again",
-        "pictures": {title: (path.name, _embed(path)) for title, path in pictures.items() if path is not None},
+        "pictures": {title: (path.name, embed_picture(path)) for title, path in pictures.items() if path is not None},
         "comparison_html": to_html(comparison),
         "comparison_markdown": to_markdown(comparison),
         "continuations_html": to_html(continuations),
         "continuations_markdown": to_markdown(continuations),
         "environment_text": json.dumps(run.read_json("env.json"), indent=1),
     }
-
-
-def _embed(path: Path) -> str:
-    """Return a picture as a data URL, so that the page needs no other file."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -3,17 +3,16 @@
 Differences are reference - variant in bits per byte, so above 0 the variant is better.
 """
 
-import base64
 import json
 import statistics
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from matplotlib.figure import Figure
 
+from kdkit.report.render import embed_picture, render_files
 from kdkit.report.tables import Table, to_html, to_markdown
-from kdkit.runs.folder import Run, write_text
+from kdkit.runs.folder import Run
 
 SEED_COLOURS = ("#0f766e", "#c2410c", "#4f46e5", "#d97706", "#be185d", "#0369a1", "#65a30d", "#7c3aed")
 MISSING = "-"
@@ -36,19 +35,13 @@ def write_sweep_report(folder: Run) -> Path:
     facts = {
         "sweep": sweep,
         "conclusion": conclusion(sweep),
-        "picture": "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode(),
+        "picture": embed_picture(picture),
         "html": {name: to_html(table) for name, table in tables.items()},
         "markdown": {name: to_markdown(table) for name, table in tables.items()},
         "environment_text": json.dumps(sweep["environment"], indent=1),
     }
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=jinja2.select_autoescape(["html.j2"]),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    write_text(folder.path / "report.md", environment.get_template("sweep.md.j2").render(facts))
-    return write_text(folder.path / "report.html", environment.get_template("sweep.html.j2").render(facts))
+    render_files(folder.path, {"report.md": "sweep.md.j2", "report.html": "sweep.html.j2"}, facts)
+    return folder.path / "report.html"
 
 
 def conclusion(sweep: dict[str, Any]) -> str:

@@ -45,7 +45,7 @@ class Store(contextlib.AbstractContextManager):
         self._places = {key: (n, i) for n, keys in enumerate(document["chunks"]) for i, key in enumerate(keys)}
         self.keys = list(self._places)
         mean_bytes = num_rows * sum(field.row.itemsize for field in self.fields) // max(len(self.keys), 1)
-        self._decode = lru_cache(RECENT_BYTES // max(mean_bytes, 1024))(self._decode)
+        self._recent = lru_cache(RECENT_BYTES // max(mean_bytes, 1024))(self._decode)
         self._chunks: dict[int, tuple[np.ndarray, dict[Field, h5py.h5d.DatasetID]]] = {}
         self._file: h5py.File | None = None
         self._pid = 0
@@ -62,7 +62,7 @@ class Store(contextlib.AbstractContextManager):
             self._file.close()
         self._file, self._pid = None, 0
         self._chunks.clear()
-        self._decode.cache_clear()
+        self._recent.cache_clear()
 
     def require(self, keys: list[str]) -> None:
         """Raise UserError where some of these samples are missing, saying how many."""
@@ -80,16 +80,21 @@ class Store(contextlib.AbstractContextManager):
             UserError: there is no such sample, or its bytes are damaged.
         """
         self.require([key])
-        return {name: values.copy() for name, values in self._decode(*self._places[key]).items()}
+        return {name: values.copy() for name, values in self._recent(*self._places[key]).items()}
+
+    def _open(self) -> h5py.File:
+        """Return the file as this process has opened it."""
+        if self._file is None or self._pid != os.getpid():
+            self.close()  # in a forked process this is a copy of the parent's handle, which stays open
+            self._file, self._pid = h5py.File(self.path, "r", rdcc_nbytes=0), os.getpid()
+        return self._file
 
     def _decode(self, number: int, index: int) -> Record:
         """Decompress the rows of one sample of a chunk."""
         try:
-            if self._pid != os.getpid():
-                self.close()  # in a forked process this is a copy of the parent's handle, which stays open
-                self._file, self._pid = h5py.File(self.path, "r", rdcc_nbytes=0), os.getpid()
+            file = self._open()
             if number not in self._chunks:
-                group = self._file[CHUNK.format(number)]
+                group = file[CHUNK.format(number)]
                 self._chunks[number] = group["lengths"][()], {field: group[field.name].id for field in self.fields}
             lengths, datasets = self._chunks[number]
             return {f.name: unpack(dataset, f.row, index, lengths[index]) for f, dataset in datasets.items()}

@@ -5,6 +5,7 @@ During a build each chunk is a file in `FILE.parts/`, where a killed build goes 
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import io
 import json
@@ -94,8 +95,8 @@ def build_stores(
             building = _build(path, header, fields, chunks, report, compression)
             builds[name] = stack.enter_context(contextlib.closing(building))
             wanted[name] = next(building, None)
-        while wanted := {name: number for name, number in wanted.items() if number is not None}:
-            number = min(wanted.values())
+        while open_numbers := [number for number in wanted.values() if number is not None]:
+            number = min(open_numbers)
             records = make_chunks(number, [name for name in wanted if wanted[name] == number])
             wanted |= {name: _send(builds[name], made) for name, made in records.items()}
 
@@ -177,9 +178,8 @@ def _write_chunks(path: Path, document: Document, numbers: list[int], on_chunk: 
             records = None if is_intact(part, document, number) else (yield number)
             if written:
                 written.result()
-            written = writer.submit(
-                _write_part, part, document, number, records, lambda n=done: report(n, len(numbers))
-            )
+            finished = functools.partial(report, done, len(numbers))
+            written = writer.submit(_write_part, part, document, number, records, finished)
         if written:
             written.result()
     _join(path, document, sources)

@@ -22,29 +22,27 @@ from kdkit.evaluate.comparison import Trial, compare_variants
 from kdkit.machine.hardware import Hardware, find_hardware
 from kdkit.models.loading import load_causal_lm
 from kdkit.report.sweep import write_sweep_report
-from kdkit.runs.folder import Run, default_run_name, describe_environment, fingerprint, fingerprint_files, link_folder
+from kdkit.runs.folder import Run, default_run_name, describe_environment, fingerprint, link_folder
 from kdkit.runs.session import is_for_embeddings, open_session, open_side_run, plan_session
 from kdkit.teachers.prepare import Teacher, prepare_teacher
 from kdkit.training.scoring import Score, score_windows
+from kdkit.workflow.code import fingerprint_code
 from kdkit.workflow.pipeline import check_inputs
 from kdkit.workflow.variants import SweepFile, as_override, choose_variants, folder_name, load_sweep
 
 FORMAT = 1
 """Raise it when this module trains or scores in another way: finished runs are then made again."""
 
-DECIDING_CODE = (
-    "config",
-    "runs",
-    "machine",
-    "alignment",
-    "losses",
-    "data",
-    "models",
-    "training",
-    "teachers",
-    "distill",
+TRAINING = (
+    "kdkit.data.prepare",
+    "kdkit.distill.open_teacher",
+    "kdkit.distill.train",
+    "kdkit.machine.hardware",
+    "kdkit.models.loading",
+    "kdkit.teachers.prepare",
+    "kdkit.training.scoring",
 )
-"""Parts of the package that decide a figure; tests, words and pictures may change without another training."""
+"""What `train_one` calls. They and all that they import decide a figure; other code may change without a training."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +148,8 @@ def plan_runs(sweep: SweepFile, request: SweepRequest, name: str) -> list[Planne
 
 def code_fingerprint() -> str:
     """Fingerprint the code that decides a figure, and the versions of the packages below it."""
-    package = Path(__file__).parents[1]
     return fingerprint(
-        FORMAT, [fingerprint_files(package / name) for name in DECIDING_CODE], describe_environment()["packages"]
+        FORMAT, fingerprint_code(TRAINING, Path(__file__).parents[1]), describe_environment()["packages"]
     )
 
 

@@ -1,12 +1,10 @@
 """The report of a run of embedding models: `report.html` (self-contained), `report.md`, the student's model card."""
 
-import base64
 import json
 import shlex
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
 from kdkit.report.embeddings.figures import (
@@ -28,10 +26,9 @@ from kdkit.report.embeddings.tables import (
     training_table,
 )
 from kdkit.report.embeddings.words import cache_words, protocols, verdict, warnings
+from kdkit.report.render import embed_picture, render_files
 from kdkit.report.tables import Table, table_of, to_markdown
-from kdkit.runs.folder import Run, write_text
-
-TEMPLATES = Path(__file__).parents[1] / "templates"
+from kdkit.runs.folder import Run
 
 
 def write_embedding_report(run: Run) -> Path:
@@ -43,17 +40,13 @@ def write_embedding_report(run: Run) -> Path:
     Raises:
         UserError: a stage has not run; the message names its file.
     """
-    facts = collect_facts(run)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=jinja2.select_autoescape(["html.j2"]),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"table_html": to_bold_html, "table_markdown": to_markdown}
-    write_text(run.path / "report.md", environment.get_template("embedding_report.md.j2").render(facts))
-    write_text(run.path / "student" / "README.md", environment.get_template("embedding_card.md.j2").render(facts))
-    return write_text(run.path / "report.html", environment.get_template("embedding_report.html.j2").render(facts))
+    files = {
+        "report.md": "embedding_report.md.j2",
+        "student/README.md": "embedding_card.md.j2",
+        "report.html": "embedding_report.html.j2",
+    }
+    render_files(run.path, files, collect_facts(run), {"table_html": to_bold_html, "table_markdown": to_markdown})
+    return run.path / "report.html"
 
 
 def collect_facts(run: Run) -> dict[str, Any]:
@@ -93,7 +86,7 @@ def collect_facts(run: Run) -> dict[str, Any]:
         "environment": environment,
         "environment_text": json.dumps(environment, indent=1),
         "command": f"python -m kdkit run {shlex.quote(str(run.path / 'config.yaml'))} --name {run.name}-again",
-        "pictures": {title: (path.name, _embed(path)) for title, path in pictures.items() if path is not None},
+        "pictures": {title: (path.name, embed_picture(path)) for title, path in pictures.items() if path is not None},
     }
 
 
@@ -124,8 +117,3 @@ def _tables(evaluation: dict[str, Any], trainings: dict[str, Any]) -> dict[str, 
         ),
     }
     return {heading: (table, words) for heading, (table, words) in tables.items() if table[1]}
-
-
-def _embed(path: Path) -> str:
-    """Return a picture as a data URL, so that the page needs no other file."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -1,0 +1,115 @@
+"""The files that decide a sweep's figures are found by their imports."""
+
+import ast
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kdkit.runs.folder import write_text
+from kdkit.workflow import sweep
+from kdkit.workflow.code import code_files, fingerprint_code
+from kdkit.workflow.sweep import TRAINING
+
+PACKAGE = Path(sweep.__file__).parents[1]
+DECIDING = [
+    "alignment/tokenizers.py",
+    "config/language.py",
+    "data/windows.py",
+    "distill/train.py",
+    "losses/divergences.py",
+    "models/loading.py",
+    "runs/folder.py",
+    "runs/store.py",
+    "teachers/cache.py",
+    "training/trainer.py",
+]
+
+
+def names(files, package=PACKAGE):
+    return [file.relative_to(package).as_posix() for file in files]
+
+
+@pytest.fixture
+def package(tmp_path):
+    """A copy of the package that may be changed."""
+    return Path(shutil.copytree(PACKAGE, tmp_path / "kdkit", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+def small(folder, files):
+    """Write a package of small modules."""
+    for name, text in files.items():
+        write_text(folder / "kdkit" / name, text)
+    return folder / "kdkit"
+
+
+def test_the_code_that_trains_is_found():
+    assert set(DECIDING) <= set(names(code_files(TRAINING, PACKAGE)))
+
+
+def test_pages_pictures_and_embeddings_do_not_decide():
+    rooms = {name.partition("/")[0] for name in names(code_files(TRAINING, PACKAGE))}
+    assert rooms.isdisjoint({"embeddings", "report", "evaluate", "workflow", "cli.py"})
+
+
+def test_all_that_a_training_calls_is_an_entry_point():
+    tree = ast.parse(Path(sweep.__file__).read_text(encoding="utf-8"))
+    imported = {
+        alias.asname or alias.name: node.module
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("kdkit.")
+        for alias in node.names
+    }
+    training = ("train_one", "_share_baseline", "_score_teacher", "_score_student")
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in training]
+    assert len(functions) == len(training)
+    calls = [node.func for function in functions for node in ast.walk(function) if isinstance(node, ast.Call)]
+    called = {imported[func.id] for func in calls if isinstance(func, ast.Name) and func.id in imported}
+    # these open, write down and compare; they make no figure
+    assert called - {"kdkit.runs.session", "kdkit.runs.folder", "kdkit.evaluate.comparison"} == set(TRAINING)
+
+
+@pytest.mark.parametrize("file", DECIDING)
+def test_a_change_of_deciding_code_changes_the_fingerprint(package, file):
+    before = fingerprint_code(TRAINING, package)
+    assert before == fingerprint_code(TRAINING, PACKAGE)
+    with (package / file).open("a") as stream:
+        stream.write("# changed\n")
+    assert fingerprint_code(TRAINING, package) != before
+
+
+@pytest.mark.parametrize("file", ["report/page.py", "embeddings/training/train.py", "workflow/sweep.py", "cli.py"])
+def test_a_change_of_other_code_keeps_the_fingerprint(package, file):
+    before = fingerprint_code(TRAINING, package)
+    with (package / file).open("a") as stream:
+        stream.write("# changed\n")
+    assert fingerprint_code(TRAINING, package) == before
+
+
+def test_imports_inside_functions_and_of_whole_modules_are_followed(tmp_path):
+    files = {
+        "a.py": "import json\nimport kdkit.b\n",
+        "b.py": "def f():\n    from kdkit.room import c\n",
+        "room/__init__.py": "from kdkit.room.d import X\n",
+        "room/c.py": "",
+        "room/d.py": "X = 1\n",
+        "other.py": "",
+    }
+    package = small(tmp_path, files)
+    assert names(code_files(("kdkit.a",), package), package) == ["a.py", "b.py", "room/c.py"]
+
+
+def test_a_name_of_a_room_leads_through_its_door(tmp_path):
+    door = {"room/__init__.py": "from kdkit.room.d import X\n", "room/d.py": "X = 1\n"}
+    package = small(tmp_path, {"a.py": "from kdkit.room import X\n"} | door)
+    assert names(code_files(("kdkit.a",), package), package) == ["a.py", "room/__init__.py", "room/d.py"]
+
+
+def test_modules_that_import_each_other_are_read_once(tmp_path):
+    package = small(tmp_path, {"a.py": "import kdkit.b\n", "b.py": "import kdkit.a\n"})
+    assert names(code_files(("kdkit.b",), package), package) == ["a.py", "b.py"]
+
+
+def test_an_entry_point_that_is_gone_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"kdkit\.gone"):
+        code_files(("kdkit.gone",), small(tmp_path, {"a.py": ""}))
