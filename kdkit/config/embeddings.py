@@ -208,7 +208,7 @@ class EmbeddingConfig(Section):
 
     method: MethodSettings = Dskd()
     """talas, dskd, cdm, emo, stella; cosine, rkd, leaf, similarity_kl, layer_reduction, simcse. Options:
-    kdkit/method_settings.py."""
+    kdkit/config/methods.py."""
     compare: list[MethodSettings] = Field(default_factory=list)
     """Methods that are trained too, from the same start on the same sentences for the same steps."""
     seed: Annotated[int, Field(ge=0)] = 0

@@ -3,7 +3,7 @@
 A method is written as its name (`method: talas`) or with options (`method: {name: talas, form: paper}`). `form` sets
 a group of options at once, and single options change it further: `recommended` is ours, `paper` and `seed` follow
 the publication and the source document that asked for the method. Where they differ, and why, stands at the loss;
-what they cost, in README.md: as published, `talas` and `emo` end below a student that was never trained.
+what they cost, in docs/results.md: as published, `talas` and `emo` end below a student that was never trained.
 """
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
