@@ -44,6 +44,11 @@ class SentenceMethod(nn.Module):
         """Return the terms that compare the student with its teacher."""
         raise NotImplementedError
 
+    @property
+    def sharpness(self) -> tuple[str, float, float] | None:
+        """Kind, rho and eta of sharpness-aware steps (see `kdkit.embeddings.training.sharpness`); None: plain steps."""
+        return None
+
     def kept_head(self) -> nn.Linear | None:
         """Return the projection that stays in the student; None: its vectors are used as they are."""
         return None

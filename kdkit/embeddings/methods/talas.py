@@ -45,6 +45,12 @@ class TalasMethod(SentenceMethod):
             + [make_projection(settings.projection, facts.student_width, facts.teacher_width)]
         )
 
+    @property
+    def sharpness(self) -> tuple[str, float, float] | None:
+        """See `SentenceMethod.sharpness`."""
+        settings = self.settings
+        return None if settings.sharpness == "none" else (settings.sharpness, settings.rho, settings.eta)
+
     def compare(self, views: Views) -> Terms:
         """Return `anchor` and `structure`."""
         layers = views.student.layers

@@ -88,7 +88,7 @@ class EmbeddingTrainer:
         """Make one optimizer step of all its micro-batches, by one pass or, with SAM, two."""
         self._set_modes()
         self._backward(remember=True)
-        sharpness = self._sharpness()
+        sharpness = self.method.sharpness
         if sharpness is not None:
             trained = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
             if not self._second_pass(trained, sharpness):
@@ -136,13 +136,6 @@ class EmbeddingTrainer:
             if remember:
                 for name, value in (terms | {"": loss}).items():
                     self._add(f"{name}_loss".lstrip("_"), value.detach(), 1 / accumulation)
-
-    def _sharpness(self) -> tuple[str, float, float] | None:
-        """Return what the method says of sharpness-aware steps: kind, rho, eta; None: plain ones."""
-        settings = self.method.settings
-        if settings.name != "talas" or settings.sharpness == "none":
-            return None
-        return settings.sharpness, settings.rho, settings.eta
 
     def _enter_stage(self) -> None:
         """Make the optimizer and schedule of the stage that this step belongs to, unless it has them."""
