@@ -41,6 +41,7 @@ BELOW_LIBRARY = ("kdkit.errors", "kdkit.config", "kdkit.machine.hub", "kdkit.ali
 
 MAX_FILES_IN_ROOM = 15
 MAX_FILE_LINES = 350
+MAX_TEST_LINES = 400
 MAX_FUNCTION_LINES = 60
 
 LONG_TESTS = {
@@ -50,7 +51,7 @@ LONG_TESTS = {
     "teachers/router/test_teacher.py",
     "teachers/test_cache.py",
 }
-"""Test files that are still longer than `MAX_FILE_LINES`, for no reason but their age."""
+"""Test files that are still longer than `MAX_TEST_LINES`, for no reason but their age."""
 
 DECLARATIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 CONSTANT_MAKERS = {"compile", "Path", "Typer", "Option", "Argument", "Field", "BeforeValidator", "TypeVar"}
@@ -193,7 +194,7 @@ def test_files_stay_short(module):
 
 def test_test_files_stay_short():
     files = {path.relative_to(ROOT / "tests").as_posix(): path for path in (ROOT / "tests").rglob("*.py")}
-    long = {name for name, path in files.items() if len(path.read_text(encoding="utf-8").splitlines()) > MAX_FILE_LINES}
+    long = {name for name, path in files.items() if len(path.read_text(encoding="utf-8").splitlines()) > MAX_TEST_LINES}
     # one that became short leaves the list
     assert long == LONG_TESTS
 
