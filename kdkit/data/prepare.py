@@ -139,8 +139,10 @@ def data_from_texts(
         max_length: student tokens of a sequence at most; the teacher's may be twice as long.
 
     Raises:
-        UserError: less text than one sequence.
+        UserError: one text in place of a list, or less text than one token.
     """
+    if isinstance(texts, str):
+        raise UserError(f"texts: expected a list of documents, got one string of {len(texts)} characters; write [text]")
     overlap = _overlap(student_tokenizer, teacher_tokenizer)
     train, _ = pack_windows(texts, student_tokenizer, teacher_tokenizer, overlap, max_length, 2 * max_length)
     if not len(train):

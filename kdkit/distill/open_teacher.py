@@ -16,7 +16,7 @@ from kdkit.distill.choose_loss import check_cached_loss, choose_loss, compares_e
 from kdkit.errors import UserError
 from kdkit.machine.hardware import Hardware, find_hardware
 from kdkit.runs.folder import Run, fingerprint
-from kdkit.runs.paths import resolve_input
+from kdkit.runs.paths import make_place_for, resolve_input
 from kdkit.runs.store import describe_store, find_damage, open_store
 from kdkit.teachers.cache import CachedAnswers, describe_cache, window_keys
 from kdkit.teachers.cache_build import AnswerMaker, build_answers, repair_answers
@@ -55,7 +55,7 @@ def build_cache(config: Config, run: Run, data: PreparedData, hardware: Hardware
         open_cache(config, run, data, hardware)
         print(f"cache {path}: complete", flush=True)
         return path
-    _check_place(path)
+    make_place_for(path, "cache.file")
     teacher = prepare_teacher(config, run, data, hardware)
     build_answers(path, header, _answer_maker(config, data, teacher, hardware))
     del teacher
@@ -138,22 +138,6 @@ def cache_path(config: Config, run: Run, data: PreparedData, hardware: Hardware)
     header = _header(config, run, data, hardware)
     header = {name: value for name, value in header.items() if name not in ("config", "data")}
     return run.cache_path / "answers" / f"{fingerprint(header, sorted(window_keys(data.train)))}.h5"
-
-
-def _check_place(path: Path) -> None:
-    """Make the folder of a cache that will be built; found now, a mistake costs no hours.
-
-    Raises:
-        UserError: a folder lies where the file would, or its folder cannot be made.
-    """
-    try:
-        if path.is_dir():
-            raise IsADirectoryError("it is a folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cache.file: expected a file to write, got {str(path)!r} ({error}); name another file"
-        ) from None
 
 
 def _header(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> dict[str, Any]:

@@ -50,3 +50,20 @@ def resolve_input(path: str | Path) -> Path:
     except UserError:
         return given
     return in_project if in_project.exists() else given
+
+
+def make_place_for(path: Path, key: str) -> None:
+    """Make the folder of a file that will be written; found before the work, a mistake costs no hours.
+
+    Args:
+        key: the setting that names the file, for the message.
+
+    Raises:
+        UserError: a folder lies where the file would, or its folder cannot be made.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{key}: expected a file to write, got {str(path)!r} ({error}); name another file") from None

@@ -76,6 +76,8 @@ def test_swapped_tokenizers_and_no_text_are_refused(teacher_and_student, small_p
         distill_models(teacher, student, small_pair[0], small_pair[1], documents)
     with pytest.raises(UserError, match="expected text of at least one token, got 1 texts"):
         distill_models(teacher, student, small_pair[1], small_pair[0], [""])
+    with pytest.raises(UserError, match="expected a list of documents, got one string of 6 characters"):
+        distill_models(teacher, student, small_pair[1], small_pair[0], "a text")
 
 
 def test_the_package_has_no_other_lazy_name():

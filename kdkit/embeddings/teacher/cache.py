@@ -39,11 +39,10 @@ from kdkit.embeddings.teacher.asking import (
     describe_teacher,
 )
 from kdkit.embeddings.teacher.probe import load_teacher
-from kdkit.errors import UserError
 from kdkit.machine.hardware import Hardware
 from kdkit.machine.memory import memory_in_use, read_peak, start_peak
 from kdkit.runs.folder import Run, fingerprint
-from kdkit.runs.paths import resolve_input
+from kdkit.runs.paths import make_place_for, resolve_input
 from kdkit.runs.records import Field, Record
 from kdkit.runs.store import Store, open_store
 from kdkit.runs.store_build import build_stores
@@ -253,28 +252,12 @@ def _build(
 
     stores = {}
     for kind, (path, header) in plans.items():
-        _check_place(path)
+        make_place_for(path, "teacher.cache_file")
         print(f"teacher: {kind} of {len(keys):,} texts, into {path}", flush=True)
         width = len(layers) if kind == ATTENTIONS else model.width
         stores[kind] = path, header | facts, [Field(kind, "float16", width)]
     build_stores(stores, chunks, make_chunks, _progress(), COMPRESSION)
     return model.device, read_peak(model.device)
-
-
-def _check_place(path: Path) -> None:
-    """Make the folder of a file that will be written.
-
-    Raises:
-        UserError: a folder lies where the file would, or its folder cannot be made.
-    """
-    try:
-        if path.is_dir():
-            raise IsADirectoryError("it is a folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"teacher.cache_file: expected a file to write, got {str(path)!r} ({error}); name another file"
-        ) from None
 
 
 def _progress() -> Callable[[int, int], None]:
