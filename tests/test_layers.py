@@ -49,7 +49,6 @@ LONG_TESTS = {
     "distill/test_on_policy.py",
     "distill/test_stages.py",
     "teachers/router/test_teacher.py",
-    "teachers/test_cache.py",
 }
 """Test files that are still longer than `MAX_TEST_LINES`, for no reason but their age."""
 

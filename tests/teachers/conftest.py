@@ -1,0 +1,41 @@
+"""Fixtures of the tests of caches."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from kdkit.config.language import Config
+from kdkit.data.prepare import PreparedData
+from kdkit.data.windows import PAD
+from tests.caches import Place, with_cache
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Place:
+    return Place(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def exact(place) -> Callable[[PreparedData, int], torch.Tensor]:
+    """Return a function that computes the teacher's logits for a window in float64: t v."""
+    known: dict[str, torch.Tensor] = {}
+    model = AutoModelForCausalLM.from_pretrained(place.teacher, dtype=torch.float64, experts_implementation="eager")
+
+    @torch.no_grad()
+    def logits(data: PreparedData, row: int) -> torch.Tensor:
+        ids = torch.from_numpy(np.array(data.train.teacher_ids, dtype=np.int64))
+        if data.key not in known:  # what follows a token does not change what is said about it
+            known[data.key] = model.eval()(ids.clamp(min=0)).logits
+        return known[data.key][row, : int((ids[row] != PAD).sum())]
+
+    return logits
+
+
+@pytest.fixture(scope="module")
+def made(place) -> Config:
+    """A configuration whose file exists, for a pair with two tokenizers."""
+    config = place.config("projected_kl", own_tokenizer=True)
+    return with_cache(config, file=str(place.open(config).store.path))

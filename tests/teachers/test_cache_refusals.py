@@ -1,0 +1,196 @@
+"""Caches that do not fit, are damaged or cannot serve a loss: refused by name, before anything is made."""
+
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from kdkit.alignment.tokenizers import train_tokenizer
+from kdkit.config.language import Config
+from kdkit.data.windows import PAD
+from kdkit.distill import open_teacher as source
+from kdkit.distill.stages import plan_stages
+from kdkit.teachers import cache as cache_module
+from tests.caches import MODES, VOCABULARY, Place, refused, with_cache, with_distill, without_teacher
+from tests.tiny import CPU, WORDS, make_data, make_run, make_trainer, save_teacher, write_corpus
+
+# refused
+
+
+def another_teacher(place: Place, config: Config, tmp_path: Path) -> Config:
+    folder = save_teacher(place.data(config), tmp_path / "other", seed=2)
+    return config.model_copy(update={"teacher": config.teacher.model_copy(update={"path": str(folder)})})
+
+
+def another_teacher_tokenizer(place: Place, config: Config, tmp_path: Path) -> Config:
+    folder = Path(shutil.copytree(place.teacher, tmp_path / "other"))
+    train_tokenizer([" ".join(WORDS[::-1]) * 9, "zebra " * 40], VOCABULARY).save_pretrained(folder)
+    return config.model_copy(update={"teacher": config.teacher.model_copy(update={"path": str(folder)})})
+
+
+def another_student_tokenizer(place: Place, config: Config, tmp_path: Path) -> Config:
+    build = config.student.build.model_copy(update={"vocab_size": 280})
+    return config.model_copy(update={"student": config.student.model_copy(update={"build": build})})
+
+
+def another_corpus(place: Place, config: Config, tmp_path: Path) -> Config:
+    path = write_corpus(tmp_path / "corpus.txt", 70)
+    path.write_text(path.read_text().replace("fox", "cat"))
+    return config.model_copy(update={"data": config.data.model_copy(update={"path": str(path)})})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (another_teacher, ["teacher.weights: got "]),
+        (another_teacher_tokenizer, ["teacher_tokenizer: got "]),
+        (another_student_tokenizer, ["student_tokenizer: got "]),
+        (another_corpus, ["records of ", "got none of "]),
+        (lambda place, config, _: with_cache(config, top_k=9), ["top_k: got 8, expected 9"]),
+        (lambda place, config, _: with_cache(config, mode="sampled"), ["mode: got 'top_k', expected 'sampled'"]),
+        (
+            lambda place, config, _: with_cache(
+                with_distill(config, loss=place.config("alm").distill.loss), mode="true_token"
+            ),
+            ["mode: got 'top_k', expected 'true_token'"],
+        ),
+        (
+            lambda place, config, _: with_distill(config, loss=place.config("overlap_kl").distill.loss),
+            ["events: got 'student tokens', expected 'common tokens'"],
+        ),
+    ],
+    ids=["teacher", "teacher tokenizer", "student tokenizer", "corpus", "k", "sampled", "true_token", "loss"],
+)
+def test_a_cache_of_something_else_is_refused_by_name(place, made, tmp_path, monkeypatch, change, words):
+    changed = change(place, made, tmp_path)
+    if change is another_corpus:  # the student's tokenizer is trained on the corpus: the teacher's is not
+        made = with_cache(place.config(), file=str(place.open(place.config()).store.path))
+        changed = another_corpus(place, made, tmp_path)
+    data = make_data(changed, tmp_path)
+    with without_teacher(monkeypatch):
+        for function in (source.open_teacher, source.open_cache, source.build_cache):
+            with refused(changed.cache.file, *words):
+                function(changed, place.run(), data, CPU)
+
+
+def test_another_number_of_samples_is_refused(place, monkeypatch):
+    config = with_cache(place.mode("sampled"), file=str(place.open(place.mode("sampled")).store.path))
+    with without_teacher(monkeypatch), refused("num_samples: got 50, expected 49"):
+        place.open(with_cache(config, num_samples=49))
+
+
+def test_numbers_of_another_meaning_are_refused(place, made, monkeypatch):
+    monkeypatch.setattr(cache_module, "MEANING", cache_module.MEANING + 1)
+    with (
+        without_teacher(monkeypatch),
+        refused(f"meaning: got {cache_module.MEANING - 1}, expected {cache_module.MEANING}"),
+    ):
+        place.open(made)
+
+
+def test_another_format_is_refused(place, made, tmp_path, monkeypatch):
+    path = Path(shutil.copy(made.cache.file, tmp_path / "old.h5"))
+    with h5py.File(path, "r+") as file:
+        file.attrs["kdkit_store"] = 99
+    with without_teacher(monkeypatch), refused("format 2, got format 99"):
+        place.open(with_cache(made, file=str(path)))
+
+
+@pytest.mark.parametrize("kind", ["text", "empty", "foreign", "cut short", "cut by a byte", "header"])
+def test_a_file_that_is_no_whole_cache_is_refused_and_left_alone(place, made, tmp_path, monkeypatch, kind):
+    content, path = bytearray(Path(made.cache.file).read_bytes()), tmp_path / "a.h5"
+    if kind == "header":
+        with h5py.File(made.cache.file) as file:
+            content[file["header"].id.get_offset() + 30] ^= 4
+    whole = {"text": b"id,logprob\n1,-0.5\n", "empty": b"", "cut short": content[:9000], "cut by a byte": content[:-1]}
+    if kind == "foreign":
+        with h5py.File(path, "w") as file:
+            file["logits"] = np.zeros((4, 5))
+    else:
+        path.write_bytes(whole.get(kind, content))
+    before = path.read_bytes()
+    with without_teacher(monkeypatch):
+        for function in (source.open_teacher, source.build_cache):
+            with refused("a.h5: expected "):
+                function(with_cache(made, file=str(path)), place.run(), place.data(made), CPU)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_cache_is_named_when_only_reading_was_asked(place, made, tmp_path):
+    with refused("nowhere.h5", "no such file", "build it first"):
+        source.open_cache(with_cache(made, file=str(tmp_path / "nowhere.h5")), place.run(), place.data(made), CPU)
+
+
+def test_keeping_more_tokens_than_there_are_is_refused(place, tmp_path):
+    config = place.config(top_k=VOCABULARY + 1, file=str(tmp_path / "a.h5"))
+    with refused("cache.top_k: expected at most 320", "got 321"):
+        place.open(config)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("loss", "cache", "words"),
+    [
+        ("uld", {}, ["'uld'", "the teacher's whole row"]),
+        ("gold", {}, ["'gold'", "the teacher's whole row"]),
+        ("xtoken_p_kl", {}, ["'xtoken_p_kl'", "the teacher's whole row"]),
+        ("xtoken_h_kl", {}, ["'xtoken_h_kl'", "the teacher's whole row"]),
+        ("cdm", {}, ["'cdm'", "the teacher's whole row"]),
+        ({"name": "projected_kl", "divergence": "reverse_kl"}, {"tail": "keep_mass"}, ["'reverse_kl'", "tail=ghost"]),
+        ({"name": "projected_kl", "divergence": "jsd"}, {"tail": "keep_mass"}, ["'jsd'", "cache.tail=ghost"]),
+        ({"name": "overlap_kl", "divergence": "reverse_kl"}, {"tail": "renormalise"}, ["'reverse_kl'", "tail=ghost"]),
+        ({"name": "projected_kl", "divergence": "tvd"}, {"mode": "sampled"}, ["'tvd'", "expected forward_kl"]),
+        ("projected_kl", {"mode": "true_token"}, ["'projected_kl'", "distributions, not true tokens"]),
+        ("alm", {}, ["cache.mode: expected true_token for 'alm'", "got 'top_k'"]),
+    ],
+)
+def test_a_loss_that_a_cache_cannot_serve_is_refused_before_anything_is_made(
+    place, tmp_path, monkeypatch, loss, cache, words
+):
+    config = place.config(loss, own_tokenizer=True, file=str(tmp_path / "a.h5"), **cache)
+    data = place.data(config)
+    with without_teacher(monkeypatch):
+        with refused(*words):
+            place.open(config, data)
+        with refused(*words):
+            plan_stages(config, data)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("divergence", ["reverse_kl", "jsd", "tvd", "adaptive_kl", "skewed_reverse_kl"])
+def test_every_divergence_is_served_with_the_ghost_tail(place, divergence):
+    config = place.config(divergence)
+    plan_stages(config, place.data(config))
+    trainer = make_trainer(config, make_run(place.folder, divergence), place.data(config), place.open(config), steps=1)
+    trainer.train()
+    assert np.isfinite(trainer.state.log_history[0]["kd_loss"])
+
+
+# a teacher whose numbers are none
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("mode", MODES)
+def test_logits_that_are_no_numbers_stop_the_build_with_the_sequence(place, tmp_path, monkeypatch, mode, value):
+    data = place.data(config := with_cache(place.mode(mode), file=str(tmp_path / "a.h5")))
+    first_row: dict[int, int] = {}
+    for row, ids in enumerate(np.asarray(data.train.teacher_ids)):
+        for token in ids[ids != PAD][:-1].tolist():  # the last one predicts nothing
+            first_row.setdefault(token, row)
+    # a token of later chunks, and not one of those that the head is checked with
+    token, row = next((t, r) for t, r in first_row.items() if r >= 16 and (t % 7 or t > 49))
+    prepare_teacher = source.prepare_teacher
+
+    def poisoned(*arguments):
+        teacher = prepare_teacher(*arguments)
+        teacher.model.get_input_embeddings().weight[token] = value
+        return teacher
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "prepare_teacher", poisoned)
+        with refused(f"NaN or inf for training sequence {row};"):
+            place.open(config, data)
+    assert not (tmp_path / "a.h5").exists()
+    assert len(list(tmp_path.glob("a.h5.parts/*.h5"))) == row // 8

@@ -1,0 +1,129 @@
+"""Training from a cache: the same bits as with the teacher; repair makes damaged chunks alone again."""
+
+import shutil
+
+import pytest
+
+from kdkit.distill import open_teacher as source
+from kdkit.distill import train
+from kdkit.runs.folder import Run
+from kdkit.runs.store import open_store
+from kdkit.teachers.cache_build import AnswerMaker
+from tests.caches import MODES, VOCABULARY, refused, with_cache, with_distill, without_teacher
+from tests.tiny import CPU, make_run, make_trainer, save_teacher
+
+# training
+
+
+def test_a_cache_at_another_temperature_is_converted_and_that_is_said(place, capsys):
+    made = place.config(top_k=VOCABULARY)
+    warm = with_distill(with_cache(made, file=str(place.open(made).store.path)), temperature=2.0)
+    capsys.readouterr()
+    answers = place.open(warm)
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1 and "made at temperature 1, converted to 2" in said
+    data = place.data(warm)
+    teacher = source.prepare_teacher(warm, place.run(), data, CPU)
+    logs = []
+    for number, asked in enumerate((answers, teacher)):
+        trainer = make_trainer(warm, make_run(place.folder, f"warm{number}"), data, asked, steps=2)
+        trainer.train()
+        logs.append([line["kd_loss"] for line in trainer.state.log_history if "loss" in line])
+    # all tokens are kept, so only their rounding to fp16 is left
+    assert logs[0] == pytest.approx(logs[1], rel=2e-3)
+
+
+def test_nothing_is_said_about_a_cache_at_the_same_temperature(place, capsys):
+    place.open(place.mode("top_k"))
+    capsys.readouterr()
+    place.open(place.mode("top_k"))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_training_from_a_cache_loads_no_teacher_and_repeats_bit_for_bit(place, tmp_path, monkeypatch, mode):
+    data = place.data(config := place.mode(mode))
+    place.open(config).store.close()
+    files = []
+    with without_teacher(monkeypatch):
+        for name in ("first", "second"):
+            run = make_run(tmp_path, name)
+            run = Run(run.path, place.folder / "cache")
+            train.distill(config, run, data, source.open_teacher(config, run, data, CPU), CPU)
+            losses = [line["loss"] for line in run.read_metrics() if "loss" in line]
+            files.append((losses, (run.path / "student" / "model.safetensors").read_bytes()))
+    assert files[0] == files[1]
+    assert len(files[0][0]) == 6
+
+
+@pytest.mark.parametrize(
+    ("loss", "cache"),
+    [
+        ("forward_kl", {"top_k": VOCABULARY, "tail": "keep_mass"}),
+        ("forward_kl", {"top_k": VOCABULARY, "tail": "renormalise"}),
+        ("jsd", {"top_k": VOCABULARY}),
+        ("alm", {"mode": "true_token"}),
+    ],
+)
+def test_training_from_a_cache_of_everything_is_training_with_the_teacher(place, tmp_path, loss, cache):
+    config = place.config(loss, **cache)
+    data = place.data(config)
+    teacher = source.prepare_teacher(config, place.run(), data, CPU)
+    logs = []
+    for number, asked in enumerate((place.open(config), teacher)):
+        trainer = make_trainer(config, make_run(tmp_path, str(number)), data, asked, steps=3)
+        trainer.train()
+        lines = [line for line in trainer.state.log_history if "loss" in line]
+        logs.append([line[name] for line in lines for name in ("loss", "kd_loss", "grad_norm")])
+    assert logs[0] == pytest.approx(logs[1], rel=1e-3)
+
+
+# damage and repair
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_damaged_chunk_is_named_and_repair_makes_it_alone_again(place, tmp_path, monkeypatch, mode):
+    original = place.open(place.mode(mode)).store.path.read_bytes()
+    config = place.damaged_copy(place.mode(mode), path := tmp_path / "a.h5", 3)
+    with without_teacher(monkeypatch), refused("a.h5", "others in chunk 3;", f"python -m kdkit cache repair {path}"):
+        place.open(config)
+    asked: list[str] = []
+    make = AnswerMaker.make
+    monkeypatch.setattr(AnswerMaker, "make", lambda self, keys: make(self, asked.extend(keys) or keys))
+    assert source.repair_cache(path, Run(tmp_path / "runs" / "repair", place.folder / "cache")) == [3]
+    assert asked == open_store(path).document["chunks"][3]
+    assert path.read_bytes() == original
+
+
+def test_a_whole_cache_is_not_repaired(place, tmp_path, monkeypatch):
+    place.damaged_copy(place.mode("top_k"), path := tmp_path / "a.h5")
+    with without_teacher(monkeypatch):
+        assert source.repair_cache(path, place.run()) == []
+    assert path.read_bytes() == place.open(place.mode("top_k")).store.path.read_bytes()
+
+
+def test_a_cache_is_not_repaired_with_another_teacher(place, tmp_path):
+    weights = place.teacher / "model.safetensors"
+    place.damaged_copy(place.mode("top_k"), path := tmp_path / "a.h5", 1)
+    damaged, kept = path.read_bytes(), weights.read_bytes()
+    try:
+        save_teacher(place.data(place.mode("top_k")), tmp_path / "other", seed=2)
+        shutil.copy(tmp_path / "other" / "model.safetensors", weights)
+        with refused("teacher.weights: got "):
+            source.repair_cache(path, Run(tmp_path / "runs" / "repair", place.folder / "cache"))
+    finally:
+        weights.write_bytes(kept)
+    assert path.read_bytes() == damaged
+
+
+def test_a_cache_is_not_repaired_from_another_text(place, tmp_path, monkeypatch):
+    place.damaged_copy(place.mode("top_k"), path := tmp_path / "a.h5", 1)
+    corpus = place.folder / "corpus.txt"
+    damaged, kept = path.read_bytes(), corpus.read_text()
+    try:
+        corpus.write_text(kept.replace("fox", "cat"))
+        with without_teacher(monkeypatch), refused("a.h5: expected the text that it was made from", "8 of the 8"):
+            source.repair_cache(path, Run(tmp_path / "runs" / "repair", place.folder / "cache"))
+    finally:
+        corpus.write_text(kept)
+    assert path.read_bytes() == damaged and not (tmp_path / "a.h5.parts").exists()
