@@ -12,6 +12,7 @@ bare teacher's, for the demo's teacher and a random one of real size, and the sp
 import argparse
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,8 +33,8 @@ from kdkit.losses.chunked.events import Tokens
 from kdkit.losses.closed_forms import forward_kl_with_gradient
 from kdkit.losses.sparse import renormalise, sparse_forward_kl_, sparse_with_rest_
 from kdkit.machine.hardware import find_hardware
+from kdkit.machine.open_session import open_session
 from kdkit.models.heads import last_hidden_state
-from kdkit.runs.session import open_session
 from kdkit.runs.store import open_store
 from kdkit.runs.store_build import build_store
 from kdkit.teachers.cache import CachedAnswers, window_keys
@@ -101,9 +102,10 @@ def main() -> None:
     parser.add_argument("--student", default="")
     parser.add_argument("--windows", type=int, default=128)
     arguments = parser.parse_args()
-    config, run = open_session("configs/demo.yaml", arguments.overrides, "benchmark-cache")
-    data, hardware = prepare_data(config, run), find_hardware("cpu")
-    model = prepare_teacher(config, run, data, hardware).model
+    opened = open_session("configs/demo.yaml", arguments.overrides, "benchmark-cache")
+    session, config = replace(opened, hardware=find_hardware("cpu")), opened.config
+    data = prepare_data(session)
+    model = prepare_teacher(session, data).model
     online = OnlineTeacher(model, data.overlap.teacher_size)
     events = make_events(choose_loss(config, data)[0], data, model.device)
     student = (

@@ -38,7 +38,7 @@ from kdkit.embeddings.training.student import make_student
 from kdkit.embeddings.training.train import distill_all
 from kdkit.machine.hardware import find_hardware
 from kdkit.runs.folder import Run
-from kdkit.runs.session import open_embedding_session
+from kdkit.runs.open_run import open_embedding_run
 
 RESULTS = Path(__file__).parent / "results" / "embedding_methods.json"
 SOURCES = {
@@ -102,7 +102,7 @@ def open_run(name: str, seed: int, steps: int, folder: Path, file: Path) -> tupl
         f"evaluate.tasks={json.dumps(tasks_of(folder))}",
     ]
     slug = re.sub("[^a-zA-Z_]+", "-", name).strip("-")
-    return open_embedding_session("configs/embedding_demo.yaml", settings, f"{slug}-{seed}", str(file.parent / "runs"))
+    return open_embedding_run("configs/embedding_demo.yaml", settings, f"{slug}-{seed}", str(file.parent / "runs"))
 
 
 def split_form(name: str) -> tuple[str, str]:

@@ -26,7 +26,7 @@ from kdkit.embeddings.training.student import make_student
 from kdkit.embeddings.training.train import build_method, teacher_layer
 from kdkit.embeddings.training.trainer import EmbeddingTrainer
 from kdkit.machine.hardware import find_hardware
-from kdkit.runs.session import open_embedding_session
+from kdkit.runs.open_run import open_embedding_run
 
 RESULTS = Path(__file__).parent / "results" / "embedding_steps.json"
 PLAIN = "simcse"
@@ -36,7 +36,7 @@ VARIANTS = {"talas without sharpness": {"name": "talas", "sharpness": "none"}}
 def make_trainers(names: list[str], steps: int) -> dict[str, EmbeddingTrainer]:
     """Prepare a training of each method; the teacher's answers are in a cache before."""
     settings = ["data.subset_size=2000", f"train.max_steps={steps}", "train.warmup_steps=1"]
-    config, run = open_embedding_session("configs/embedding_demo.yaml", settings, f"benchmark-embedding-steps-{steps}")
+    config, run = open_embedding_run("configs/embedding_demo.yaml", settings, f"benchmark-embedding-steps-{steps}")
     hardware, data = find_hardware("cpu"), prepare_sentences(config, run, None)
     facts = Facts(384, 384, 3, 6)
     layers = [teacher_layer(2, facts)]

@@ -24,9 +24,9 @@ from kdkit.distill.open_teacher import open_teacher
 from kdkit.distill.stages import plan_stages
 from kdkit.distill.student import make_student
 from kdkit.distill.train import make_trainer
-from kdkit.machine.hardware import find_hardware
-from kdkit.runs.folder import Run, fingerprint
-from kdkit.runs.session import open_session
+from kdkit.machine.open_session import open_session
+from kdkit.machine.session import Session
+from kdkit.runs.folder import fingerprint
 
 RESULTS = Path(__file__).parent / "results" / "five_losses.json"
 GOAL = 1.8
@@ -45,11 +45,11 @@ class StepTimes(TrainerCallback):
         self.ends.append((time.perf_counter(), time.process_time()))
 
 
-def time_steps(config: Config, run: Run, data: PreparedData, teacher: Any) -> list[tuple[float, float]]:
+def time_steps(session: Session[Config], data: PreparedData, teacher: Any) -> list[tuple[float, float]]:
     """Train for a few steps; return the wall and the processor seconds of each, from end to end."""
-    hardware = find_hardware(config.train.device, config.train.precision)
+    config = session.config
     stage = replace(plan_stages(config, data)[0], steps=STEPS)
-    trainer = make_trainer(config, run, data, make_student(config, data), teacher, hardware, "benchmark", stage)
+    trainer = make_trainer(session, data, make_student(config, data), teacher, "benchmark", stage)
     times = StepTimes()
     trainer.add_callback(times)
     trainer.train()
@@ -57,10 +57,10 @@ def time_steps(config: Config, run: Run, data: PreparedData, teacher: Any) -> li
     return [(after[0] - before[0], after[1] - before[1]) for before, after in steps][DROPPED:]
 
 
-def weigh(config: Config, weights: dict[str, float]) -> Config:
-    """Return a configuration with other weights of the parts."""
-    distill = config.distill.model_copy(update={"weights": TermWeights(**weights)})
-    return config.model_copy(update={"distill": distill})
+def weigh(session: Session[Config], weights: dict[str, float]) -> Session[Config]:
+    """Return a session with other weights of the parts."""
+    distill = session.config.distill.model_copy(update={"weights": TermWeights(**weights)})
+    return replace(session, config=session.config.model_copy(update={"distill": distill}))
 
 
 def main() -> None:
@@ -72,16 +72,16 @@ def main() -> None:
     parser.add_argument("--parts", action="store_true")
     arguments = parser.parse_args()
     overrides = [*arguments.overrides, "train.save_every=1000000", "train.log_every=1000000"]
-    config, run = open_session(arguments.config, overrides, f"benchmark-{fingerprint(arguments.config, overrides)}")
-    data, hardware = prepare_data(config, run), find_hardware("cpu")
-    teacher = open_teacher(config, run, data, hardware)
+    session = open_session(arguments.config, overrides, f"benchmark-{fingerprint(arguments.config, overrides)}")
+    data = prepare_data(session)
+    teacher = open_teacher(session, data)
     kinds = {"logits": {"logits": 1.0}, "five parts": SEED_001}
     if arguments.parts:
         kinds |= {f"logits, {name}": {"logits": 1.0, name: 0.1} for name in SEED_001 if name != "logits"}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in kinds}
     for _ in range(arguments.rounds):
         for name, weights in kinds.items():
-            seconds[name] += time_steps(weigh(config, weights), run, data, teacher)
+            seconds[name] += time_steps(weigh(session, weights), data, teacher)
     medians = {
         name: [statistics.median(column) for column in zip(*values, strict=True)] for name, values in seconds.items()
     }

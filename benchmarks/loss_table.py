@@ -10,6 +10,7 @@ teacher) on all held-out text. Results are written after every training, so a st
 import argparse
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ from kdkit.data.prepare import PreparedData, prepare_data
 from kdkit.distill.open_teacher import open_teacher
 from kdkit.distill.train import distill, train_baseline
 from kdkit.losses.closed_forms import MEASURES
-from kdkit.machine.hardware import Hardware, find_hardware
-from kdkit.runs.folder import Run
-from kdkit.runs.session import open_session
+from kdkit.machine.hardware import find_hardware
+from kdkit.machine.open_session import open_session
+from kdkit.machine.session import Session
 from kdkit.teachers.prepare import Teacher
 from kdkit.training.scoring import score_windows
 
@@ -39,33 +40,31 @@ def train(name: str, seed: int, overrides: list[str]) -> dict[str, Any]:
     settings += ["student.build.tokenizer=teacher"] if same else []
     settings += [] if name in BASELINES else [f"distill.loss={name}"]
     folder = f"benchmark-loss-{name.replace(', ', '-').replace(' ', '-')}-{seed}"
-    config, run = open_session("configs/demo.yaml", settings, folder)
-    data, hardware = prepare_data(config, run), find_hardware("cpu")
-    teacher = open_teacher(config, run, data, hardware)
+    session = replace(open_session("configs/demo.yaml", settings, folder), hardware=find_hardware("cpu"))
+    data = prepare_data(session)
+    teacher = open_teacher(session, data)
     if name in BASELINES:
-        result = train_baseline(config, run, data, hardware)
+        result = train_baseline(session, data)
     else:
-        result = distill(config, run, data, teacher, hardware)
+        result = distill(session, data, teacher)
     row = {
         "name": name,
         "seed": seed,
         "seconds": result.seconds,
-        **score(config, run, data, teacher, hardware, result.phase),
+        **score(session, data, teacher, result.phase),
     }
-    shutil.rmtree(run.path)
+    shutil.rmtree(session.run.path)
     return row
 
 
-def score(
-    config: Config, run: Run, data: PreparedData, teacher: Teacher, hardware: Hardware, phase: str
-) -> dict[str, float]:
+def score(session: Session[Config], data: PreparedData, teacher: Teacher, phase: str) -> dict[str, float]:
     """Return the bits per byte of the student and of the teacher on all held-out text."""
-    student = AutoModelForCausalLM.from_pretrained(run.path / phase)
-    size = config.evaluate.batch_size
+    student = AutoModelForCausalLM.from_pretrained(session.run.path / phase)
+    size = session.config.evaluate.batch_size
     return {
         "bits_per_byte": score_windows(student, data.evaluation, "student", size).bits_per_byte,
         "teacher": score_windows(
-            teacher.model, data.evaluation, "teacher", size, hardware.autocast_dtype
+            teacher.model, data.evaluation, "teacher", size, session.hardware.autocast_dtype
         ).bits_per_byte,
     }
 

@@ -9,6 +9,7 @@ is what the router itself adds: a step with it less one of the same kind whose r
 
 import argparse
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.measure import versions, write_results
@@ -16,9 +17,9 @@ from benchmarks.step_times import time_steps
 from kdkit.config.language import Config
 from kdkit.data.prepare import prepare_data
 from kdkit.distill.open_teacher import open_teacher
-from kdkit.machine.hardware import find_hardware
+from kdkit.machine.open_session import open_session
+from kdkit.machine.session import Session
 from kdkit.runs.folder import fingerprint
-from kdkit.runs.session import open_session
 
 RESULTS = Path(__file__).parent / "results" / "router_times.json"
 NEVER = 10**9
@@ -37,9 +38,10 @@ KINDS = {
 }
 
 
-def route(config: Config, settings: dict[str, object]) -> Config:
-    """Return a configuration with another router."""
-    return config.model_copy(update={"router": config.router.model_copy(update=settings)})
+def route(session: Session[Config], settings: dict[str, object]) -> Session[Config]:
+    """Return a session with another router."""
+    router = session.config.router.model_copy(update=settings)
+    return replace(session, config=session.config.model_copy(update={"router": router}))
 
 
 def main() -> None:
@@ -50,13 +52,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     arguments = parser.parse_args()
     overrides = [*arguments.overrides, "train.save_every=1000000", "train.log_every=1000000"]
-    config, run = open_session(arguments.config, overrides, f"benchmark-{fingerprint(arguments.config, overrides)}")
-    data, hardware = prepare_data(config, run), find_hardware("cpu")
-    teacher = open_teacher(config, run, data, hardware)
+    session = open_session(arguments.config, overrides, f"benchmark-{fingerprint(arguments.config, overrides)}")
+    data = prepare_data(session)
+    teacher = open_teacher(session, data)
     seconds: dict[str, list[float]] = {name: [] for name in KINDS}
     for _ in range(arguments.rounds):
         for name, settings in KINDS.items():
-            seconds[name].append(statistics.fmean(time_steps(route(config, settings), run, data, teacher)))
+            seconds[name].append(statistics.fmean(time_steps(route(session, settings), data, teacher)))
     # the median round, so that one disturbed round does not count
     typical = {name: statistics.median(values) for name, values in seconds.items()}
     base = typical["teacher's own routing"]

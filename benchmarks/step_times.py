@@ -9,6 +9,7 @@ all of them. The medians over all rounds count.
 import argparse
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from kdkit.distill.open_teacher import open_teacher
 from kdkit.distill.stages import plan_stages
 from kdkit.distill.student import make_student
 from kdkit.distill.train import make_trainer
-from kdkit.machine.hardware import find_hardware
-from kdkit.runs.folder import Run, fingerprint
-from kdkit.runs.session import open_session
+from kdkit.machine.open_session import open_session
+from kdkit.machine.session import Session
+from kdkit.runs.folder import fingerprint
 
 RESULTS = Path(__file__).parent / "results" / "step_times.json"
 STEPS, DROPPED = 25, 5
@@ -49,12 +50,12 @@ class StepTimes(TrainerCallback):
         return [after - before for before, after in zip(self.ends, self.ends[1:], strict=False)]
 
 
-def time_steps(config: Config, run: Run, data: PreparedData, teacher: Any) -> list[float]:
+def time_steps(session: Session[Config], data: PreparedData, teacher: Any) -> list[float]:
     """Train for a few steps and return the seconds of each."""
-    hardware = find_hardware(config.train.device, config.train.precision)
+    config = session.config
     stage = plan_stages(config, data)[0]
     stage = type(stage)(**(vars(stage) | {"steps": STEPS}))
-    trainer = make_trainer(config, run, data, make_student(config, data), teacher, hardware, "benchmark", stage)
+    trainer = make_trainer(session, data, make_student(config, data), teacher, "benchmark", stage)
     times = StepTimes()
     trainer.add_callback(times)
     trainer.train()
@@ -69,18 +70,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     overrides = [*arguments.overrides, "train.save_every=1000000", "train.log_every=1000000"]
-    config, run = open_session(arguments.config, overrides, f"benchmark-{fingerprint(arguments.config, overrides)}")
-    data, hardware = prepare_data(config, run), find_hardware("cpu")
-    cached = config.model_copy(update={"cache": config.cache.model_copy(update={"enabled": True})})
+    session = open_session(arguments.config, overrides, f"benchmark-{fingerprint(arguments.config, overrides)}")
+    data, config = prepare_data(session), session.config
+    cache = config.cache.model_copy(update={"enabled": True})
+    cached = replace(session, config=config.model_copy(update={"cache": cache}))
     kinds = {
-        "cross-entropy": (config, None),
-        "cached teacher": (cached, open_teacher(cached, run, data, hardware)),
-        "online teacher": (config, open_teacher(config, run, data, hardware)),
+        "cross-entropy": (session, None),
+        "cached teacher": (cached, open_teacher(cached, data)),
+        "online teacher": (session, open_teacher(session, data)),
     }
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(arguments.rounds):
-        for name, (settings, teacher) in kinds.items():
-            seconds[name] += time_steps(settings, run, data, teacher)
+        for name, (opened, teacher) in kinds.items():
+            seconds[name] += time_steps(opened, data, teacher)
     base = statistics.median(seconds["cross-entropy"])
     rows = [
         {

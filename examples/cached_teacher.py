@@ -6,8 +6,7 @@ from pathlib import Path
 from kdkit.data.prepare import prepare_data
 from kdkit.distill.open_teacher import open_teacher
 from kdkit.distill.train import distill
-from kdkit.machine.hardware import find_hardware
-from kdkit.runs.session import open_session
+from kdkit.machine.open_session import open_session
 
 TINY = [
     "data.subset_size=60",
@@ -22,10 +21,11 @@ TINY = [
 
 with tempfile.TemporaryDirectory() as folder:
     settings = [*TINY, f"cache_dir={folder}/prepared", f"cache.file={folder}/predictions.h5"]
-    config, run = open_session("configs/smoke.yaml", settings, run_name="cached", runs_dir=f"{folder}/runs")
-    hardware = find_hardware(config.train.device, config.train.precision)
-    data = prepare_data(config, run)
-    teacher = open_teacher(config, run, data, hardware)  # the file is made here, the teacher let go of
-    print(f"{Path(config.cache.file).stat().st_size / 1e3:.0f} kB for {len(data.train)} sequences")
-    result = distill(config, run, data, teacher, hardware)
-    print(f"{result.steps} steps in {result.seconds:.1f} s; the student is in {Path(run.path.name) / 'student'}")
+    session = open_session("configs/smoke.yaml", settings, run_name="cached", runs_dir=f"{folder}/runs")
+    data = prepare_data(session)
+    teacher = open_teacher(session, data)  # the file is made here, the teacher let go of
+    print(f"{Path(session.config.cache.file).stat().st_size / 1e3:.0f} kB for {len(data.train)} sequences")
+    result = distill(session, data, teacher)
+    print(
+        f"{result.steps} steps in {result.seconds:.1f} s; the student is in {Path(session.run.path.name) / 'student'}"
+    )

@@ -149,18 +149,19 @@ def build(
 
     python -m kdkit run configs/demo.yaml -p cache.enabled=true -p cache.file=answers.h5
     """
+    from dataclasses import replace
+
     from kdkit.data.prepare import prepare_data
     from kdkit.distill.open_teacher import build_cache
-    from kdkit.machine.hardware import find_hardware
-    from kdkit.runs.session import open_session
+    from kdkit.machine.open_session import open_session
 
     # the file is the command's business: it must not make another run of the same settings
-    settings, run = open_session(config, parameter, name, runs_dir)
+    session = open_session(config, parameter, name, runs_dir)
     if output:
-        settings = settings.model_copy(update={"cache": settings.cache.model_copy(update={"file": output})})
-    hardware = find_hardware(settings.train.device, settings.train.precision)
-    print(f"hardware: {hardware.reason}", flush=True)
-    print(f"cache: {build_cache(settings, run, prepare_data(settings, run), hardware)}")
+        cache = session.config.cache.model_copy(update={"file": output})
+        session = replace(session, config=session.config.model_copy(update={"cache": cache}))
+    print(f"hardware: {session.hardware.reason}", flush=True)
+    print(f"cache: {build_cache(session, prepare_data(session))}")
 
 
 @cache_app.command()
@@ -200,7 +201,7 @@ def repair(
 
     from kdkit.distill.open_teacher import repair_cache
     from kdkit.runs.folder import default_run_name
-    from kdkit.runs.session import open_side_run
+    from kdkit.runs.open_run import open_side_run
 
     name = default_run_name(f"repair-{Path(file).name}", [])  # a file may have a name that a run may not
     damaged = repair_cache(Path(file), open_side_run(name, runs_dir, cache_dir))

@@ -16,7 +16,7 @@ from kdkit.distill import train
 from kdkit.errors import UserError
 from kdkit.runs.folder import Run
 from kdkit.teachers.cache import CachedAnswers
-from tests.tiny import CPU, make_config, make_data, save_teacher
+from tests.tiny import make_config, make_data, make_session, save_teacher
 
 STUDENT = {"vocab_size": 290, "hidden_size": 16, "num_layers": 1, "intermediate_size": 32}
 VOCABULARY = 320
@@ -62,7 +62,7 @@ class Place:
 
     def open(self, config: Config, data: PreparedData | None = None) -> CachedAnswers:
         """Open the cache of a configuration, which is made if there is none."""
-        return source.open_teacher(config, self.run(), data or self.data(config), CPU)
+        return source.open_teacher(make_session(config, self.run()), data or self.data(config))
 
     def mode(self, name: str) -> Config:
         return self.config("alm" if name == "true_token" else "forward_kl", **MODES[name])

@@ -19,7 +19,7 @@ from kdkit.teachers.prepare import Teacher
 from kdkit.teachers.router.teacher import RoutedTeacher
 from kdkit.training.batches import WindowCollator
 from tests.crossed import cut_unevenly
-from tests.tiny import CPU, make_config, make_data, make_llama
+from tests.tiny import make_config, make_data, make_llama, make_session
 
 DEVICE = torch.device("cpu")
 SAME_TOKENIZER = {"student": {"build": {"tokenizer": "teacher", "hidden_size": 16, "num_layers": 1}}}
@@ -58,7 +58,13 @@ class Scene:
         config = self.config
         config = config.model_copy(update={"router": config.router.model_copy(update={"kind": kind} | router)})
         stage = replace(plan_stages(config, self.data)[0], steps=steps)
-        return make_online_teacher(config, self.data, self.teacher, CPU, stage, self.student.config.hidden_size)
+        return make_online_teacher(
+            make_session(config),
+            self.data,
+            self.teacher,
+            stage,
+            self.student.config.hidden_size,
+        )
 
     def online(self) -> OnlineTeacher:
         """Return the teacher as it is."""

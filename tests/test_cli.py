@@ -9,7 +9,7 @@ from kdkit import __version__, cli
 from kdkit.errors import UserError
 from kdkit.machine import hub
 from kdkit.machine.hardware import CudaFacts
-from kdkit.runs.session import open_session
+from kdkit.runs.open_run import open_run
 from kdkit.workflow import pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -204,7 +204,7 @@ def test_a_missing_configuration_is_refused_with_those_that_exist(refused):
 
 def test_a_run_of_that_name_with_another_configuration_is_refused(run_command, tmp_path, capsys):
     overrides = [f"cache_dir={tmp_path}/cache", f"data.path={tmp_path / 'corpus.txt'}"]
-    open_session(ROOT / "configs" / "smoke.yaml", overrides, "taken", tmp_path / "runs")
+    open_run(ROOT / "configs" / "smoke.yaml", overrides, "taken", tmp_path / "runs")
     before = (tmp_path / "runs" / "taken" / "config.yaml").read_text()
     with pytest.raises(SystemExit) as stop:
         run_command("distill.temperature=3", options=["--name", "taken"])

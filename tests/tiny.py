@@ -11,11 +11,14 @@ from kdkit.distill import train
 from kdkit.distill.stages import plan_stages
 from kdkit.distill.student import make_student
 from kdkit.machine.hardware import Hardware
+from kdkit.machine.session import Session
 from kdkit.runs.folder import Run
 from kdkit.teachers.prepare import Teacher
 from kdkit.training.trainer import LanguageModelTrainer
 
 CPU = Hardware("cpu", "cpu", "fp32", "cpu", "test")
+NOWHERE = Run(Path("nowhere"), Path("nowhere"))
+"""The run of a function that writes none."""
 
 WORDS = "the quick brown fox jumps over a lazy dog while seven wizards boxed quietly under old trees".split()  # noqa: SIM905
 
@@ -58,6 +61,11 @@ def make_run(folder: Path, name: str = "run") -> Run:
     return run
 
 
+def make_session(config: Config, run: Run = NOWHERE, hardware: Hardware = CPU) -> Session[Config]:
+    """Put together what a stage is given."""
+    return Session(config, run, hardware)
+
+
 def make_teacher(data: PreparedData, seed: int = 1) -> Teacher:
     """Make an untrained mixture of experts for the data's teacher tokenizer."""
     set_seed(seed)
@@ -95,7 +103,9 @@ def make_trainer(
 ) -> LanguageModelTrainer:
     """Build the trainer of the first stage of a configuration, for some steps."""
     stage = replace(plan_stages(config, data)[0], steps=steps)
-    return train.make_trainer(config, run, data, make_student(config, data), teacher, hardware, phase, stage)
+    return train.make_trainer(
+        make_session(config, run, hardware), data, make_student(config, data), teacher, phase, stage
+    )
 
 
 def make_llama(vocab_size: int, seed: int = 0) -> LlamaForCausalLM:

@@ -19,7 +19,8 @@ from kdkit.config.language import BUILD, Config
 from kdkit.data.corpora import Corpus, load_corpus, split_documents
 from kdkit.data.windows import PAD, Windows, pack_windows
 from kdkit.errors import UserError
-from kdkit.runs.folder import Run, cached_folder, fingerprint, fingerprint_files, link_folder
+from kdkit.machine.session import Session
+from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
 from kdkit.runs.paths import resolve_input
 
 FORMAT = 3
@@ -48,16 +49,16 @@ class PreparedData:
         return self.manifest["key"]
 
 
-def prepare_data(config: Config, run: Run) -> PreparedData:
+def prepare_data(session: Session[Config]) -> PreparedData:
     """Read, split, tokenize, align and pack; or open what an earlier call made of the same inputs.
 
     Raises:
         UserError: see `load_corpus`, `load_tokenizer`; a loss that does not fit the tokenizers; a
             corpus shorter than one sequence.
     """
-    folder = build_data(config, run.cache_path)
-    link_folder(folder, run.path / "data")
-    return open_data(run.path / "data")
+    folder = build_data(session.config, session.run.cache_path)
+    link_folder(folder, session.run.path / "data")
+    return open_data(session.run.path / "data")
 
 
 def build_data(config: Config, cache_path: Path) -> Path:

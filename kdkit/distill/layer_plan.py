@@ -9,7 +9,7 @@ from kdkit.data.prepare import PreparedData
 from kdkit.distill.layer_map import map_layers
 from kdkit.distill.layer_terms import active_parts
 from kdkit.distill.student import make_student
-from kdkit.runs.folder import Run
+from kdkit.machine.session import Session
 from kdkit.teachers.prepare import Teacher
 
 
@@ -22,7 +22,7 @@ def plan_layers(config: Config, student: PreTrainedModel, teacher: Teacher) -> l
     return map_layers(config.distill.layer_map, _num_layers(student), _num_layers(teacher.model), teacher.path)
 
 
-def describe_layer_map(config: Config, run: Run, data: PreparedData, teacher: Teacher) -> dict[str, Any]:
+def describe_layer_map(session: Session[Config], data: PreparedData, teacher: Teacher) -> dict[str, Any]:
     """Write `teacher/layer_map.json`, before anything is trained.
 
     Returns:
@@ -32,14 +32,14 @@ def describe_layer_map(config: Config, run: Run, data: PreparedData, teacher: Te
     Raises:
         UserError: see `map_layers` and `make_student`.
     """
-    student = make_student(config, data)
+    student = make_student(session.config, data)
     facts = {
         "student_layers": _num_layers(student),
         "teacher_layers": _num_layers(teacher.model),
-        "pairs": plan_layers(config, student, teacher),
-        "used_by": active_parts(config.distill.weights),
+        "pairs": plan_layers(session.config, student, teacher),
+        "used_by": active_parts(session.config.distill.weights),
     }
-    run.write_json("teacher/layer_map.json", facts)
+    session.run.write_json("teacher/layer_map.json", facts)
     return facts
 
 

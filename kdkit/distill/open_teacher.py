@@ -14,7 +14,8 @@ from kdkit.config.losses import ALM
 from kdkit.data.prepare import PreparedData, build_data, open_data
 from kdkit.distill.choose_loss import check_cached_loss, choose_loss, compares_events, make_events
 from kdkit.errors import UserError
-from kdkit.machine.hardware import Hardware, find_hardware
+from kdkit.machine.hardware import find_hardware
+from kdkit.machine.session import Session
 from kdkit.runs.folder import Run, fingerprint
 from kdkit.runs.paths import make_place_for, resolve_input
 from kdkit.runs.store import describe_store, find_damage, open_store
@@ -28,7 +29,7 @@ NOT_COMPARED = ("config", "data", "temperature")
 another temperature is converted (`kdkit.losses.sparse`)."""
 
 
-def open_teacher(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> Teacher | CachedAnswers:
+def open_teacher(session: Session[Config], data: PreparedData) -> Teacher | CachedAnswers:
     """Return who answers the student, as `cache.enabled` says.
 
     With a cache the teacher is loaded only if the cache has to be built, and let go of afterwards.
@@ -36,46 +37,46 @@ def open_teacher(config: Config, run: Run, data: PreparedData, hardware: Hardwar
     Raises:
         UserError: see `prepare_teacher`, `build_cache`, `open_cache`.
     """
-    if not config.cache.enabled:
-        return prepare_teacher(config, run, data, hardware)
-    if not cache_path(config, run, data, hardware).is_file():
-        build_cache(config, run, data, hardware)
-    return open_cache(config, run, data, hardware)
+    if not session.config.cache.enabled:
+        return prepare_teacher(session, data)
+    if not cache_path(session, data).is_file():
+        build_cache(session, data)
+    return open_cache(session, data)
 
 
-def build_cache(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> Path:
+def build_cache(session: Session[Config], data: PreparedData) -> Path:
     """Load the teacher, let it answer for every training sequence, and keep the answers.
 
     Raises:
         UserError: a loss that such a cache cannot serve, or a file that cannot be; see also `prepare_teacher`
             and `build_answers`.
     """
-    path, header = cache_path(config, run, data, hardware), _header(config, run, data, hardware)
+    path, header = cache_path(session, data), _header(session, data)
     if path.is_file():
-        open_cache(config, run, data, hardware)
+        open_cache(session, data)
         print(f"cache {path}: complete", flush=True)
         return path
     make_place_for(path, "cache.file")
-    teacher = prepare_teacher(config, run, data, hardware)
-    build_answers(path, header, _answer_maker(config, data, teacher, hardware))
+    teacher = prepare_teacher(session, data)
+    build_answers(path, header, _answer_maker(session, data, teacher))
     del teacher
     gc.collect()
     torch.cuda.empty_cache()
     return path
 
 
-def open_cache(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> CachedAnswers:
+def open_cache(session: Session[Config], data: PreparedData) -> CachedAnswers:
     """Open the cache of a configuration and check that it answers for this teacher and every training sequence.
 
     Raises:
         UserError: see `open_store`; another teacher, tokenizer, loss, mode or k; sequences without an answer.
     """
-    header = _header(config, run, data, hardware)
+    header = _header(session, data)
     expected = {name: value for name, value in header.items() if name not in NOT_COMPARED}
-    store = open_store(cache_path(config, run, data, hardware), expected)
+    store = open_store(cache_path(session, data), expected)
     keys = window_keys(data.train)
     store.require(keys)
-    made_at, wanted = store.header.get("temperature"), config.distill.temperature
+    made_at, wanted = store.header.get("temperature"), session.config.distill.temperature
     if header["mode"] == "top_k" and made_at != wanted:
         print(
             f"cache {store.path}: made at temperature {made_at:g}, converted to {wanted:g}; that is exact for the kept "
@@ -105,8 +106,9 @@ def repair_cache(path: Path, run: Run) -> list[int]:
         )
     values = store.header["config"]
     config = config_from_values(values | {"cache": values["cache"] | {"enabled": True, "file": str(path)}})
-    data, hardware = open_data(build_data(config, run.cache_path)), find_hardware(**values["train"])
-    expected = _header(config, run, data, hardware)
+    data = open_data(build_data(config, run.cache_path))
+    session = Session(config, run, find_hardware(**values["train"]))
+    expected = _header(session, data)
     expected = {name: value for name, value in expected.items() if name not in ("config", "data")}
     with open_store(path, expected, verify=False) as store:
         keys_of = store.document["chunks"]
@@ -117,8 +119,8 @@ def repair_cache(path: Path, run: Run) -> list[int]:
             f"which lacks {len(missing)} of the {len(damaged_keys)} damaged sequences; restore the text, or build anew"
         )
     run.path.mkdir(parents=True, exist_ok=True)
-    teacher = prepare_teacher(config, run, data, hardware)
-    return repair_answers(path, keys_of, _answer_maker(config, data, teacher, hardware))
+    teacher = prepare_teacher(session, data)
+    return repair_answers(path, keys_of, _answer_maker(session, data, teacher))
 
 
 def verify_cache(path: Path) -> dict[str, Any]:
@@ -131,17 +133,18 @@ def verify_cache(path: Path) -> dict[str, Any]:
     return describe_store(path)
 
 
-def cache_path(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> Path:
+def cache_path(session: Session[Config], data: PreparedData) -> Path:
     """Return the file of a configuration's cache."""
-    if config.cache.file:
-        return resolve_input(config.cache.file)
-    header = _header(config, run, data, hardware)
+    if session.config.cache.file:
+        return resolve_input(session.config.cache.file)
+    header = _header(session, data)
     header = {name: value for name, value in header.items() if name not in ("config", "data")}
-    return run.cache_path / "answers" / f"{fingerprint(header, sorted(window_keys(data.train)))}.h5"
+    return session.run.cache_path / "answers" / f"{fingerprint(header, sorted(window_keys(data.train)))}.h5"
 
 
-def _header(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> dict[str, Any]:
+def _header(session: Session[Config], data: PreparedData) -> dict[str, Any]:
     """Describe the cache of a configuration, and the settings by which it can be made again."""
+    config = session.config
     loss, _ = choose_loss(config, data)
     check_cached_loss(loss, config.cache)
     events = "" if isinstance(loss, ALM) else make_events(loss, data, torch.device("cpu")).name
@@ -151,15 +154,15 @@ def _header(config: Config, run: Run, data: PreparedData, hardware: Hardware) ->
     settings["cache"] = {name: value for name, value in values["cache"].items() if name not in ("enabled", "file")}
     settings["evaluate"] = {"batch_size": config.evaluate.batch_size}
     settings["train"] = {"device": config.train.device, "precision": config.train.precision}
-    header = describe_cache(config, data, identify_teacher(config, run, hardware), events)
+    header = describe_cache(config, data, identify_teacher(session), events)
     return header | {"data": data.manifest["corpus"]["source"], "config": settings}
 
 
-def _answer_maker(config: Config, data: PreparedData, teacher: Teacher, hardware: Hardware) -> AnswerMaker:
+def _answer_maker(session: Session[Config], data: PreparedData, teacher: Teacher) -> AnswerMaker:
     """Prepare the questions of a configuration's cache."""
-    loss, _ = choose_loss(config, data)
-    online = OnlineTeacher(teacher.model, len(data.teacher_tokenizer), hardware.autocast_dtype)
+    loss, _ = choose_loss(session.config, data)
+    online = OnlineTeacher(teacher.model, len(data.teacher_tokenizer), session.hardware.autocast_dtype)
     if not compares_events(loss):
-        return AnswerMaker(config, data.train, online, None, 1)
+        return AnswerMaker(session.config, data.train, online, None, 1)
     events = make_events(loss, data, teacher.model.device)
-    return AnswerMaker(config, data.train, online, events.teacher, events.size)
+    return AnswerMaker(session.config, data.train, online, events.teacher, events.size)

@@ -9,7 +9,7 @@ from kdkit.data.prepare import PreparedData
 from kdkit.distill.choose_loss import compares_events, make_events
 from kdkit.distill.stages import Stage
 from kdkit.errors import UserError
-from kdkit.machine.hardware import Hardware
+from kdkit.machine.session import Session
 from kdkit.models.experts import check_trainable
 from kdkit.models.loading import check_fits, load_causal_lm, num_experts
 from kdkit.teachers.online import OnlineTeacher
@@ -20,7 +20,7 @@ from kdkit.teachers.sources import ExpertSources, MixedSources, Sources
 
 
 def make_online_teacher(
-    config: Config, data: PreparedData, teacher: Teacher, hardware: Hardware, stage: Stage, student_width: int
+    session: Session[Config], data: PreparedData, teacher: Teacher, stage: Stage, student_width: int
 ) -> OnlineTeacher:
     """Prepare a teacher in memory for one stage.
 
@@ -31,11 +31,11 @@ def make_online_teacher(
         UserError: a router with nothing to route over, or more sources asked for than there are; see also
             `open_sources`.
     """
-    online = OnlineTeacher(teacher.model, data.overlap.teacher_size, hardware.autocast_dtype)
-    settings = config.router
+    online = OnlineTeacher(teacher.model, data.overlap.teacher_size, session.hardware.autocast_dtype)
+    settings = session.config.router
     if settings.kind == "none":
         return online
-    sources = open_sources(config, data, online, hardware)
+    sources = open_sources(session, data, online)
     check_sources(settings, sources.initial_gates.shape[1], sources.what)
     if settings.kind in TRAINED and settings.training_top_k is not None:
         check_trainable(settings.training_top_k, sources.normalised, "router.training_top_k")
@@ -50,19 +50,19 @@ def make_online_teacher(
         student_width=student_width,
         num_steps=stage.steps,
         # stages must not draw the same experts
-        seed=config.seed + stage.first_step,
+        seed=session.config.seed + stage.first_step,
     )
 
 
-def open_sources(config: Config, data: PreparedData, online: OnlineTeacher, hardware: Hardware) -> Sources:
+def open_sources(session: Session[Config], data: PreparedData, online: OnlineTeacher) -> Sources:
     """Return what the router routes over, as `router.sources` says; `auto`: teachers if several, else experts.
 
     Raises:
         UserError: one dense teacher and no layers asked for; another teacher with another tokenizer.
     """
-    settings = config.router
-    if config.teacher.others:
-        others = [_load_other(config, path, data, hardware) for path in config.teacher.others]
+    settings = session.config.router
+    if session.config.teacher.others:
+        others = [_load_other(session, path, data) for path in session.config.teacher.others]
         return MixedSources([online, *others])
     if settings.sources == "layers":
         return MixedSources([online], settings.num_layers)
@@ -74,9 +74,9 @@ def open_sources(config: Config, data: PreparedData, online: OnlineTeacher, hard
     return ExpertSources(online)
 
 
-def _load_other(config: Config, path: str, data: PreparedData, hardware: Hardware) -> OnlineTeacher:
+def _load_other(session: Session[Config], path: str, data: PreparedData) -> OnlineTeacher:
     """Load one more teacher beside the main one."""
-    key, trust = "teacher.others", config.teacher.trust_remote_code
+    key, trust = "teacher.others", session.config.teacher.trust_remote_code
     tokenizer = load_tokenizer(path, key, trust_remote_code=trust)
     if not tokenizers_match(data.teacher_tokenizer, tokenizer):
         raise UserError(
@@ -86,10 +86,10 @@ def _load_other(config: Config, path: str, data: PreparedData, hardware: Hardwar
     model = load_causal_lm(
         path,
         key,
-        dtype=hardware.teacher_dtype,
-        device=hardware.teacher_device,
+        dtype=session.hardware.teacher_dtype,
+        device=session.hardware.teacher_device,
         trust_remote_code=trust,
     ).requires_grad_(False)
     longest = data.train.teacher_ids.shape[1]
     check_fits(model, len(data.teacher_tokenizer), longest, key, "teacher.max_length")
-    return OnlineTeacher(model, data.overlap.teacher_size, hardware.autocast_dtype)
+    return OnlineTeacher(model, data.overlap.teacher_size, session.hardware.autocast_dtype)

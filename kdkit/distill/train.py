@@ -29,7 +29,7 @@ from kdkit.distill.stages import Stage, curriculum_order, plan_stages, sequences
 from kdkit.distill.student import make_student
 from kdkit.distill.trainer import PARTS_FILE, DistillationTrainer
 from kdkit.errors import UserError
-from kdkit.machine.hardware import Hardware
+from kdkit.machine.session import Session
 from kdkit.models.loading import no_bar
 from kdkit.runs.folder import Run, fingerprint
 from kdkit.teachers.cache import CachedAnswers
@@ -66,54 +66,43 @@ class TrainingResult:
 
 
 def distill(
-    config: Config,
-    run: Run,
-    data: PreparedData,
-    teacher: Teacher | CachedAnswers,
-    hardware: Hardware,
-    resume: bool = False,
+    session: Session[Config], data: PreparedData, teacher: Teacher | CachedAnswers, resume: bool = False
 ) -> TrainingResult:
     """Train the student with the teacher, or a cache of its answers, and save it to the run's `student/`.
 
     Raises:
         UserError: see `plan_stages`, `make_objective`, `group_parameters`.
     """
-    stages = plan_stages(config, data)
+    stages = plan_stages(session.config, data)
     if isinstance(teacher, Teacher):
-        windows, batch_size = _curve_windows(config, data), config.evaluate.batch_size
-        level = score_windows(teacher.model, windows, "teacher", batch_size, hardware.autocast_dtype)
-        _update_results(run, {"teacher_on_curve": level.bits_per_byte})
-    return _train_phase(config, run, data, teacher, hardware, STUDENT, stages, resume)
+        windows, batch_size = _curve_windows(session.config, data), session.config.evaluate.batch_size
+        level = score_windows(teacher.model, windows, "teacher", batch_size, session.hardware.autocast_dtype)
+        _update_results(session.run, {"teacher_on_curve": level.bits_per_byte})
+    return _train_phase(session, data, teacher, STUDENT, stages, resume)
 
 
-def train_baseline(
-    config: Config, run: Run, data: PreparedData, hardware: Hardware, resume: bool = False
-) -> TrainingResult:
+def train_baseline(session: Session[Config], data: PreparedData, resume: bool = False) -> TrainingResult:
     """Train the same student on cross-entropy alone, for the same steps; saved to `baseline/`."""
-    return _train_phase(config, run, data, None, hardware, BASELINE, plan_stages(config, data), resume)
+    return _train_phase(session, data, None, BASELINE, plan_stages(session.config, data), resume)
 
 
-def train_equal_time_baseline(
-    config: Config, run: Run, data: PreparedData, hardware: Hardware, resume: bool = False
-) -> TrainingResult:
+def train_equal_time_baseline(session: Session[Config], data: PreparedData, resume: bool = False) -> TrainingResult:
     """Train on cross-entropy alone for as long as the student took; saved to `baseline_equal_time/`.
 
     The steps follow from the seconds a step that `distill` and `train_baseline` needed in this run.
     """
-    results = run.read_json("training.json")
+    results = session.run.read_json("training.json")
     student, baseline = results[STUDENT], results[BASELINE]
     steps = max(1, math.ceil(student["seconds"] / (baseline["seconds"] / baseline["steps"])))
-    stages = stretch(plan_stages(config, data), steps)
-    return _train_phase(config, run, data, None, hardware, EQUAL_TIME, stages, resume)
+    stages = stretch(plan_stages(session.config, data), steps)
+    return _train_phase(session, data, None, EQUAL_TIME, stages, resume)
 
 
 def make_trainer(
-    config: Config,
-    run: Run,
+    session: Session[Config],
     data: PreparedData,
     student: PreTrainedModel,
     teacher: Teacher | CachedAnswers | None,
-    hardware: Hardware,
     phase: str,
     stage: Stage,
     parts: LayerParts | None = None,
@@ -126,18 +115,19 @@ def make_trainer(
     Raises:
         UserError: what the cache cannot serve, or an on-policy stage without a teacher to ask.
     """
+    config = session.config
     name = f"{phase}-{stage.name}" if stage.name else phase
     arguments = make_training_arguments(
         config.train,
-        hardware,
-        checkpoint_folder(run, phase, stage),
+        session.hardware,
+        checkpoint_folder(session.run, phase, stage),
         max_steps=stage.steps,
         # stages must not read the sequences in the same order
         seed=config.seed + stage.first_step,
         learning_rate=stage.learning_rate,
         name=name,
     )
-    order = _curriculum(config, run, data, hardware, stage)
+    order = _curriculum(session, data, stage)
     size = data.overlap.student_size
     if teacher is None:
         return LanguageModelTrainer(student, arguments, WindowCollator(data.train), size, stage.rules, order)
@@ -159,7 +149,7 @@ def make_trainer(
         collator = WindowCollator(data.train, with_teacher=True, answers=teacher.read)
         source = CachedTeacher(teacher.store.header.get("temperature", 1.0))
         return DistillationTrainer(student, source, arguments, collator, **shared)
-    source = make_online_teacher(config, data, teacher, hardware, stage, student.config.hidden_size)
+    source = make_online_teacher(session, data, teacher, stage, student.config.hidden_size)
     collator = WindowCollator(data.train, with_teacher=True)
     if stage.on_policy is not None:
         return OnPolicyTrainer(student, source, arguments, collator, data=data, settings=stage.on_policy, **shared)
@@ -182,20 +172,21 @@ def _check_cache_serves(answers: CachedAnswers, stage: Stage, data: PreparedData
         )
 
 
-def _curriculum(config: Config, run: Run, data: PreparedData, hardware: Hardware, stage: Stage) -> list[int] | None:
+def _curriculum(session: Session[Config], data: PreparedData, stage: Stage) -> list[int] | None:
     """Return the order of a stage's training sequences; None for a shuffled one."""
+    config = session.config
     kind = config.train.curriculum
     if kind == "none":
         return None
-    key = fingerprint(kind, data.key, identify_teacher(config, run, hardware))
-    path = run.cache_path / "difficulty" / f"{key}.npy"
+    key = fingerprint(kind, data.key, identify_teacher(session))
+    path = session.run.cache_path / "difficulty" / f"{key}.npy"
     if not path.is_file():
-        teacher = prepare_teacher(config, run, data, hardware)
+        teacher = prepare_teacher(session, data)
         batch_size = config.evaluate.batch_size
         if kind == "teacher_loss":
-            difficulty = teacher_loss(teacher, data.train, batch_size, hardware)
+            difficulty = teacher_loss(teacher, data.train, batch_size, session.hardware)
         else:
-            difficulty = teacher_entropy(teacher, data.train, data.overlap.teacher_size, batch_size, hardware)
+            difficulty = teacher_entropy(teacher, data.train, data.overlap.teacher_size, batch_size, session.hardware)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.npy")
         np.save(partial, difficulty)
@@ -204,16 +195,15 @@ def _curriculum(config: Config, run: Run, data: PreparedData, hardware: Hardware
 
 
 def _train_phase(
-    config: Config,
-    run: Run,
+    session: Session[Config],
     data: PreparedData,
     teacher: Teacher | CachedAnswers | None,
-    hardware: Hardware,
     phase: str,
     stages: list[Stage],
     resume: bool,
 ) -> TrainingResult:
     """Train the stages of a phase, from where it was stopped if asked to, and save the model."""
+    config, run = session.config, session.run
     steps = sum(stage.steps for stage in stages)
     finished = _read_result(run, phase)
     if resume and finished and finished.steps == steps:
@@ -223,9 +213,12 @@ def _train_phase(
         shutil.rmtree(checkpoints, ignore_errors=True)
     student = make_student(config, data)
     parts = make_parts(config, student, teacher)
-    tables = _check_stages(config, data, student, teacher, stages, parts)
+    if isinstance(teacher, CachedAnswers):
+        for stage in stages:
+            _check_cache_serves(teacher, stage, data)
+    tables = _describe_parameters(student, parts, stages, config.train.weight_decay)
     every, batch_size = config.train.evaluate_every or max(1, steps // 5), config.evaluate.batch_size
-    curve = Curve(_curve_windows(config, data), "student", batch_size, every, hardware.autocast_dtype)
+    curve = Curve(_curve_windows(config, data), "student", batch_size, every, session.hardware.autocast_dtype)
     past = [line["seconds"] for line in run.read_metrics() if line["phase"] == phase]
     progress = Progress(run, phase, curve, total_steps=steps, seconds=past[-1] if past else 0.0)
     for stage in stages:
@@ -233,7 +226,7 @@ def _train_phase(
         if _load_finished(folder, student, parts, stage):
             continue
         progress.first_step = stage.first_step
-        trainer = make_trainer(config, run, data, student, teacher, hardware, phase, stage, parts)
+        trainer = make_trainer(session, data, student, teacher, phase, stage, parts)
         trainer.add_callback(progress)
         if isinstance(trainer, DistillationTrainer) and isinstance(trainer.teacher, RoutedTeacher):
             trainer.add_callback(RouterLog(run, trainer.teacher, stage.first_step))
@@ -257,21 +250,14 @@ def _train_phase(
     return result
 
 
-def _check_stages(
-    config: Config,
-    data: PreparedData,
-    student: PreTrainedModel,
-    teacher: Teacher | CachedAnswers | None,
-    stages: list[Stage],
-    parts: LayerParts | None,
+def _describe_parameters(
+    student: PreTrainedModel, parts: LayerParts | None, stages: list[Stage], weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Find what would stop a later stage before the first one is trained; return the parameter tables of all."""
+    """Return the parameter tables of all stages, which finds mistakes in a later one before the first is trained."""
     tables = []
     for stage in stages:
-        if isinstance(teacher, CachedAnswers):
-            _check_cache_serves(teacher, stage, data)
-        _, table = group_by_rules(student, stage.rules, stage.learning_rate, config.train.weight_decay)
-        table += parts.group(stage.learning_rate, config.train.weight_decay)[1] if parts else []
+        _, table = group_by_rules(student, stage.rules, stage.learning_rate, weight_decay)
+        table += parts.group(stage.learning_rate, weight_decay)[1] if parts else []
         tables += [{"stage": stage.name, **row} for row in table]
     student.requires_grad_(True)
     return tables

@@ -14,16 +14,15 @@ from kdkit.evaluate.attention import ATTENTION_WINDOWS, measure_attention
 from kdkit.evaluate.compression import count_bytes, count_parameters, measure_peak_memory, measure_speed
 from kdkit.evaluate.language import gap_closed, paired_interval
 from kdkit.evaluate.retention import measure_retention
-from kdkit.machine.hardware import Hardware
+from kdkit.machine.session import Session
 from kdkit.models.continuations import choose_prompts, continue_prompts
 from kdkit.models.loading import load_causal_lm
-from kdkit.runs.folder import Run
 from kdkit.teachers.prepare import Teacher
 from kdkit.training.batches import Side
 from kdkit.training.scoring import Score, score_windows
 
 
-def evaluate_run(config: Config, run: Run, data: PreparedData, teacher: Teacher, hardware: Hardware) -> dict[str, Any]:
+def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher) -> dict[str, Any]:
     """Measure every model of a run and write `evaluation.json`.
 
     Returns:
@@ -34,16 +33,17 @@ def evaluate_run(config: Config, run: Run, data: PreparedData, teacher: Teacher,
     Raises:
         UserError: the run has no trained student or baseline.
     """
+    config, hardware = session.config, session.hardware
     windows = data.evaluation.first(config.evaluate.max_sequences)
-    students = load_students(config, run, hardware)
+    students = load_students(session)
     models: dict[str, tuple[PreTrainedModel, Side]] = {"teacher": (teacher.model, "teacher")}
     models |= {name: (model, "student") for name, model in students.items()}
     scores = {
         name: score_windows(model, windows, side, config.evaluate.batch_size, hardware.autocast_dtype)
         for name, (model, side) in models.items()
     }
-    costs = {name: _cost(model, windows, side, config, hardware) for name, (model, side) in models.items()}
-    training = run.read_json("training.json")
+    costs = {name: _cost(session, model, windows, side) for name, (model, side) in models.items()}
+    training = session.run.read_json("training.json")
     entries = {
         name: {"perplexity": scores[name].perplexity, "bits_per_byte": scores[name].bits_per_byte}
         | costs[name]
@@ -52,24 +52,25 @@ def evaluate_run(config: Config, run: Run, data: PreparedData, teacher: Teacher,
     }
     evaluation = {
         "models": entries,
-        "retention": _retention(config, data, teacher, students, windows, hardware),
+        "retention": _retention(session, data, teacher, students, windows),
         "compression": _compression(entries),
         "gap_closed": gap_closed(*(scores[name].bits_per_byte for name in ("teacher", STUDENT, BASELINE))),
         "differences": _differences(scores, config.seed),
         "evaluated": {"windows": len(windows), "bytes": int(windows.num_bytes.sum()), "hardware": hardware.reason},
         "continuations": _continuations(config, data, models),
     }
-    run.write_json("evaluation.json", evaluation)
+    session.run.write_json("evaluation.json", evaluation)
     return evaluation
 
 
-def load_students(config: Config, run: Run, hardware: Hardware) -> dict[str, PreTrainedModel]:
+def load_students(session: Session[Config]) -> dict[str, PreTrainedModel]:
     """Load the student and the baselines that the run has.
 
     Raises:
         UserError: notebook 03 has not finished.
     """
-    names = [STUDENT, BASELINE] + [EQUAL_TIME] * config.distill.equal_time_baseline
+    run = session.run
+    names = [STUDENT, BASELINE] + [EQUAL_TIME] * session.config.distill.equal_time_baseline
     for name in names:
         if not (run.path / name).is_dir():
             raise UserError(
@@ -77,18 +78,17 @@ def load_students(config: Config, run: Run, hardware: Hardware) -> dict[str, Pre
                 f"python -m kdkit run CONFIG --name {run.name} --only 03"
             )
     return {
-        name: load_causal_lm(str(run.path / name), "student.path", device=hardware.device).requires_grad_(False)
+        name: load_causal_lm(str(run.path / name), "student.path", device=session.hardware.device).requires_grad_(False)
         for name in names
     }
 
 
 def _retention(
-    config: Config,
+    session: Session[Config],
     data: PreparedData,
     teacher: Teacher,
     students: dict[str, PreTrainedModel],
     windows: Windows,
-    hardware: Hardware,
 ) -> dict[str, dict[str, Any]]:
     """Compare what the students predict, and where they look, with the teacher."""
     kept = measure_retention(
@@ -96,13 +96,13 @@ def _retention(
         students,
         data,
         windows,
-        batch_size=config.evaluate.batch_size,
-        top_k=config.evaluate.top_k,
-        autocast_dtype=hardware.autocast_dtype,
+        batch_size=session.config.evaluate.batch_size,
+        top_k=session.config.evaluate.top_k,
+        autocast_dtype=session.hardware.autocast_dtype,
     )
-    pairs, few = plan_layers(config, students[STUDENT], teacher), windows.first(ATTENTION_WINDOWS)
+    pairs, few = plan_layers(session.config, students[STUDENT], teacher), windows.first(ATTENTION_WINDOWS)
     try:
-        attention = measure_attention(teacher.model, students, pairs, few, hardware.autocast_dtype)
+        attention = measure_attention(teacher.model, students, pairs, few, session.hardware.autocast_dtype)
     except UserError as error:
         # not every architecture has attention; all else can be measured
         print(f"attention is not compared: {error}")
@@ -114,10 +114,10 @@ def _retention(
     }
 
 
-def _cost(model: PreTrainedModel, windows: Windows, side: Side, config: Config, hardware: Hardware) -> dict[str, Any]:
+def _cost(session: Session[Config], model: PreTrainedModel, windows: Windows, side: Side) -> dict[str, Any]:
     """Measure what a model costs to keep and to run."""
-    few = windows.first(4 * config.evaluate.batch_size)
-    options = (few, side, config.evaluate.batch_size, hardware.autocast_dtype)
+    few = windows.first(4 * session.config.evaluate.batch_size)
+    options = (few, side, session.config.evaluate.batch_size, session.hardware.autocast_dtype)
     return {
         "parameters": count_parameters(model),
         "size_bytes": count_bytes(model),

@@ -98,11 +98,11 @@ def encode_kept(ids: np.ndarray, logprobs: np.ndarray) -> dict[str, np.ndarray]:
     return {"gaps": np.diff(both // 256, axis=1, prepend=0), "levels": (both % 256).astype(np.uint8)}
 
 
-def describe_cache(config: Config, data: PreparedData, teacher: dict[str, Any], events: str) -> dict[str, Any]:
+def describe_cache(config: Config, data: PreparedData, identity: dict[str, Any], events: str) -> dict[str, Any]:
     """Return the header of a cache: everything that a reader must agree with.
 
     Args:
-        teacher: see `kdkit.teachers.prepare.identify_teacher`.
+        identity: of the teacher; see `kdkit.teachers.prepare.identify_teacher`.
         events: what the ids mean, as `kdkit.distill.objective` names it; empty for true tokens.
     """
     mode = config.cache.mode
@@ -110,7 +110,7 @@ def describe_cache(config: Config, data: PreparedData, teacher: dict[str, Any], 
         "kind": "teacher answers",
         "meaning": MEANING,
         "mode": mode,
-        "teacher": teacher,
+        "teacher": identity,
         "teacher_tokenizer": hash_tokenizer(data.teacher_tokenizer),
     }
     if mode != "true_token":

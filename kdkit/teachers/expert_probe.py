@@ -12,12 +12,11 @@ from kdkit.alignment.tokenizers import start_token_id, token_bytes
 from kdkit.config.language import Config
 from kdkit.data.prepare import PreparedData
 from kdkit.errors import UserError
-from kdkit.machine.hardware import Hardware
+from kdkit.machine.session import Session
 from kdkit.models.continuations import choose_prompts
 from kdkit.models.experts import Choice, Experts
 from kdkit.models.heads import last_hidden_state
 from kdkit.models.loading import num_experts
-from kdkit.runs.folder import Run
 from kdkit.teachers.prepare import Teacher
 from kdkit.training.scoring import autocast
 
@@ -108,9 +107,7 @@ class ExpertExplorer:
         return self.tokenizer.decode([token_id]) if piece is None else piece.decode(errors="backslashreplace")
 
 
-def probe_experts(
-    config: Config, run: Run, data: PreparedData, teacher: Teacher, hardware: Hardware
-) -> ExpertExplorer | None:
+def probe_experts(session: Session[Config], data: PreparedData, teacher: Teacher) -> ExpertExplorer | None:
     """Look into a teacher's experts and write `teacher/experts.json`.
 
     The file holds `layers` (decoder layers that are mixtures), `num_experts`, `top_k`, `texts` to choose from, and
@@ -121,16 +118,16 @@ def probe_experts(
         The explorer; None without such experts.
     """
     if not num_experts(teacher.model.config):
-        run.write_json("teacher/experts.json", {"missing": "This teacher is dense: it has no experts."})
+        session.run.write_json("teacher/experts.json", {"missing": "This teacher is dense: it has no experts."})
         return None
     try:
         experts = Experts(teacher.model)
     except UserError as error:
-        run.write_json("teacher/experts.json", {"missing": f"These experts cannot be looked into: {error}."})
+        session.run.write_json("teacher/experts.json", {"missing": f"These experts cannot be looked into: {error}."})
         return None
-    explorer = ExpertExplorer(experts, data.teacher_tokenizer, hardware.autocast_dtype)
+    explorer = ExpertExplorer(experts, data.teacher_tokenizer, session.hardware.autocast_dtype)
     openings = data.manifest["openings"]
-    texts = choose_prompts(openings, NUM_TEXTS, config.evaluate.prompt_length) or openings[:1]
+    texts = choose_prompts(openings, NUM_TEXTS, session.config.evaluate.prompt_length) or openings[:1]
     facts = {
         "layers": experts.layers,
         "num_experts": experts.num_experts,
@@ -138,5 +135,5 @@ def probe_experts(
         "texts": texts,
         "shown": explorer.explore(texts[0]),
     }
-    run.write_json("teacher/experts.json", facts)
+    session.run.write_json("teacher/experts.json", facts)
     return explorer

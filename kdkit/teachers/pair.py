@@ -16,14 +16,13 @@ from kdkit.data.spans import find_spans
 from kdkit.data.windows import Windows
 from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.losses.chunked.events import Tokens
-from kdkit.machine.hardware import Hardware
-from kdkit.runs.folder import Run
+from kdkit.machine.session import Session
 from kdkit.teachers.online import OnlineTeacher
 from kdkit.teachers.prepare import Teacher
 from kdkit.training.scoring import iterate_batches
 
 
-def describe_pair(config: Config, run: Run, data: PreparedData, teacher: Teacher, hardware: Hardware) -> dict[str, Any]:
+def describe_pair(session: Session[Config], data: PreparedData, teacher: Teacher) -> dict[str, Any]:
     """Measure on held-out text what the two vocabularies share; written to `teacher/pair.json`.
 
     Returns:
@@ -33,12 +32,12 @@ def describe_pair(config: Config, run: Run, data: PreparedData, teacher: Teacher
         vocabularies; `teacher_mass_on_common`: probability that the teacher gives to common tokens, mean over
         shared prefixes.
     """
-    windows = data.evaluation.first(config.evaluate.max_sequences)
+    windows = data.evaluation.first(session.config.evaluate.max_sequences)
     overlap = data.overlap
     counts = np.zeros(3, dtype=np.int64)
     mass, spans_seen, tokens = 0.0, 0, 0
-    online = OnlineTeacher(teacher.model, overlap.teacher_size, hardware.autocast_dtype)
-    for batch in iterate_batches(windows, "student", config.evaluate.batch_size, with_teacher=True):
+    online = OnlineTeacher(teacher.model, overlap.teacher_size, session.hardware.autocast_dtype)
+    for batch in iterate_batches(windows, "student", session.config.evaluate.batch_size, with_teacher=True):
         spans: Spans = batch["spans"]
         is_single = (spans.student_lengths == 1) & (spans.teacher_starts.diff() == 1)
         counts += [len(is_single), int(is_single.sum()), int(spans.same_token.sum())]
@@ -55,7 +54,7 @@ def describe_pair(config: Config, run: Run, data: PreparedData, teacher: Teacher
         **dict(zip(("shared_prefix_share", "one_to_one_share", "same_token_share"), shares, strict=True)),
         "teacher_mass_on_common": mass / max(spans_seen, 1),
     }
-    run.write_json("teacher/pair.json", pair)
+    session.run.write_json("teacher/pair.json", pair)
     return pair
 
 

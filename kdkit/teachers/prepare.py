@@ -15,9 +15,10 @@ from kdkit.data.windows import PAD, Windows
 from kdkit.losses.cross_entropy import IGNORE_INDEX, cross_entropy, masked_mean, shift_labels
 from kdkit.machine.hardware import Hardware
 from kdkit.machine.hub import is_local_path
+from kdkit.machine.session import Session
 from kdkit.models.loading import check_fits, check_model_folder, experts_implementation, load_causal_lm
 from kdkit.models.scratch import initializer_range, spread_embeddings
-from kdkit.runs.folder import Run, cached_folder, fingerprint, fingerprint_files, link_folder
+from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
 from kdkit.training.arguments import make_training_arguments
 from kdkit.training.batches import WindowCollator
 from kdkit.training.progress import Curve, Progress
@@ -40,21 +41,22 @@ class Teacher:
     """Whether it is a teacher of `teacher.path: build`."""
 
 
-def prepare_teacher(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> Teacher:
+def prepare_teacher(session: Session[Config], data: PreparedData) -> Teacher:
     """Load the teacher, frozen; build it first if the configuration says so and the cache has none.
 
     Raises:
         UserError: see `load_causal_lm` and `check_fits`.
     """
+    config = session.config
     if config.teacher.path == BUILD:
-        path = str(_build_once(config, run, data, hardware))
+        path = str(_build_once(session))
     else:
         path = config.teacher.path
     model = load_causal_lm(
         path,
         "teacher.path",
-        dtype=hardware.teacher_dtype,
-        device=hardware.teacher_device,
+        dtype=session.hardware.teacher_dtype,
+        device=session.hardware.teacher_device,
         revision=config.teacher.revision,
         trust_remote_code=config.teacher.trust_remote_code,
     ).requires_grad_(False)
@@ -63,7 +65,7 @@ def prepare_teacher(config: Config, run: Run, data: PreparedData, hardware: Hard
     return Teacher(model, path, config.teacher.path == BUILD)
 
 
-def identify_teacher(config: Config, run: Run, hardware: Hardware) -> dict[str, str]:
+def identify_teacher(session: Session[Config]) -> dict[str, str]:
     """Say which teacher a configuration means, without loading it: what a cache of its answers must match.
 
     A folder is known by its weights, a hub model by name and revision, a built one by all that makes it.
@@ -71,10 +73,11 @@ def identify_teacher(config: Config, run: Run, hardware: Hardware) -> dict[str, 
     Raises:
         UserError: see `check_model_folder`.
     """
+    config = session.config
     if config.teacher.path == BUILD:
         return {
             "path": BUILD,
-            "key": _build_key(config, build_data(_view_of_teacher(config), run.cache_path), hardware),
+            "key": _build_key(config, build_data(_view_of_teacher(config), session.run.cache_path), session.hardware),
         }
     name = check_model_folder(config.teacher.path, "teacher.path")
     if not is_local_path(name):
@@ -88,11 +91,12 @@ def _build_key(config: Config, own_view: Path, hardware: Hardware) -> str:
     return fingerprint(FORMAT, own_view.name, config.seed, config.teacher.build.model_dump(), hardware.precision)
 
 
-def _build_once(config: Config, run: Run, data: PreparedData, hardware: Hardware) -> Path:
+def _build_once(session: Session[Config]) -> Path:
     """Return the run's folder of the built teacher; it is trained unless the cache has it."""
-    own_folder = build_data(_view_of_teacher(config), run.cache_path)
-    own_view, key = open_data(own_folder), _build_key(config, own_folder, hardware)
-    folder = cached_folder(run.cache_path / "teachers", key, lambda path: _build(config, run, own_view, hardware, path))
+    run = session.run
+    own_folder = build_data(_view_of_teacher(session.config), run.cache_path)
+    own_view, key = open_data(own_folder), _build_key(session.config, own_folder, session.hardware)
+    folder = cached_folder(run.cache_path / "teachers", key, lambda path: _build(session, own_view, path))
     link_folder(folder, run.path / "teacher" / "model")
     return run.path / "teacher" / "model"
 
@@ -109,8 +113,9 @@ def _view_of_teacher(config: Config) -> Config:
     return config_from_values(values)
 
 
-def _build(config: Config, run: Run, data: PreparedData, hardware: Hardware, folder: Path) -> None:
+def _build(session: Session[Config], data: PreparedData, folder: Path) -> None:
     """Train a Qwen3-MoE on the teacher's view of the training windows and save it."""
+    config, hardware = session.config, session.hardware
     build = config.teacher.build
     set_seed(config.seed)
     architecture = _architecture(build, data, teacher_max_length(config), hardware)
@@ -133,7 +138,7 @@ def _build(config: Config, run: Run, data: PreparedData, hardware: Hardware, fol
     held_out: Windows = data.evaluation.first(config.evaluate.curve_sequences)
     every = max(1, build.max_steps // 4)
     curve = Curve(held_out, "teacher", config.evaluate.batch_size, every, hardware.autocast_dtype)
-    trainer.add_callback(Progress(run, "teacher", curve))
+    trainer.add_callback(Progress(session.run, "teacher", curve))
     trainer.train()
     model.save_pretrained(folder)
     data.teacher_tokenizer.save_pretrained(folder)

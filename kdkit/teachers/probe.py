@@ -14,15 +14,15 @@ from kdkit.data.windows import Windows
 from kdkit.errors import UserError
 from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
 from kdkit.machine.hardware import Hardware
+from kdkit.machine.session import Session
 from kdkit.models.continuations import choose_prompts, continue_prompts
 from kdkit.models.experts import Experts, all_experts, top_k_choice
 from kdkit.models.loading import num_experts
-from kdkit.runs.folder import Run
 from kdkit.teachers.prepare import Teacher
 from kdkit.training.scoring import autocast, iterate_batches, score_windows
 
 
-def probe_teacher(config: Config, run: Run, data: PreparedData, teacher: Teacher, hardware: Hardware) -> dict[str, Any]:
+def probe_teacher(session: Session[Config], data: PreparedData, teacher: Teacher) -> dict[str, Any]:
     """Measure the teacher on held-out text and write `teacher/probe.json`.
 
     Returns:
@@ -30,10 +30,11 @@ def probe_teacher(config: Config, run: Run, data: PreparedData, teacher: Teacher
         `top_k` most likely tokens), `expert_load` (l e, shares that sum to 1 per layer; None for a
         dense model), `by_routing` (see `measure_routings`; None likewise), `continuations`.
     """
+    config, dtype = session.config, session.hardware.autocast_dtype
     windows = data.evaluation.first(config.evaluate.max_sequences)
-    score = score_windows(teacher.model, windows, "teacher", config.evaluate.batch_size, hardware.autocast_dtype)
+    score = score_windows(teacher.model, windows, "teacher", config.evaluate.batch_size, dtype)
     curve_windows = data.evaluation.first(config.evaluate.curve_sequences)
-    level = score_windows(teacher.model, curve_windows, "teacher", config.evaluate.batch_size, hardware.autocast_dtype)
+    level = score_windows(teacher.model, curve_windows, "teacher", config.evaluate.batch_size, dtype)
     prompts = choose_prompts(data.manifest["openings"], config.evaluate.num_prompts, config.evaluate.prompt_length)
     texts = continue_prompts(
         teacher.model,
@@ -50,16 +51,16 @@ def probe_teacher(config: Config, run: Run, data: PreparedData, teacher: Teacher
         "perplexity": score.perplexity,
         "bits_per_byte": score.bits_per_byte,
         "teacher_on_curve": level.bits_per_byte,
-        **_measure_certainty(config, data, teacher, windows, hardware),
-        "by_routing": measure_routings(config, curve_windows, teacher, hardware),
+        **_measure_certainty(session, data, teacher, windows),
+        "by_routing": measure_routings(teacher, curve_windows, config.evaluate.batch_size, session.hardware),
         "continuations": [{"prompt": p, "teacher": t} for p, t in zip(prompts, texts, strict=True)],
     }
-    run.write_json("teacher/probe.json", probe)
+    session.run.write_json("teacher/probe.json", probe)
     return probe
 
 
 def measure_routings(
-    config: Config, windows: Windows, teacher: Teacher, hardware: Hardware
+    teacher: Teacher, windows: Windows, batch_size: int, hardware: Hardware
 ) -> list[dict[str, Any]] | None:
     """Score a MoE teacher with its own routing, with its top 1 and top 2 experts, and with all of them.
 
@@ -85,26 +86,24 @@ def measure_routings(
     rows = []
     for name, context in contexts.items():
         with context:
-            score = score_windows(
-                teacher.model, windows, "teacher", config.evaluate.batch_size, hardware.autocast_dtype
-            )
+            score = score_windows(teacher.model, windows, "teacher", batch_size, hardware.autocast_dtype)
         rows.append({"routing": name, "perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte})
     return rows
 
 
 @torch.no_grad()
 def _measure_certainty(
-    config: Config, data: PreparedData, teacher: Teacher, windows: Windows, hardware: Hardware
+    session: Session[Config], data: PreparedData, teacher: Teacher, windows: Windows
 ) -> dict[str, Any]:
     """Average entropy and top-k mass over tokens, and count the tokens of every expert."""
     is_moe = num_experts(teacher.model.config) > 0
-    top_k = min(config.teacher.top_k, len(data.teacher_tokenizer))
+    top_k = min(session.config.teacher.top_k, len(data.teacher_tokenizer))
     entropy = mass = 0.0
     tokens = 0
     load: torch.Tensor | float = 0.0
-    for batch in iterate_batches(windows, "teacher", config.evaluate.batch_size):
+    for batch in iterate_batches(windows, "teacher", session.config.evaluate.batch_size):
         options = {"output_router_logits": True} if is_moe else {}
-        with autocast(teacher.model, hardware.autocast_dtype):
+        with autocast(teacher.model, session.hardware.autocast_dtype):
             outputs = teacher.model(input_ids=batch["input_ids"].to(teacher.model.device), **options)
         is_token = (shift_labels(batch["labels"]) != IGNORE_INDEX).to(teacher.model.device)
         logprobs = torch.log_softmax(outputs.logits[is_token][:, : len(data.teacher_tokenizer)].float(), dim=-1)

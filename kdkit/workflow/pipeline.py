@@ -18,8 +18,8 @@ from kdkit.config.language import BUILD, Config, dump_config
 from kdkit.errors import UserError
 from kdkit.machine.hub import is_local_path
 from kdkit.runs.folder import Run, fingerprint, fingerprint_files
+from kdkit.runs.open_run import open_embedding_run, open_run, plan_run
 from kdkit.runs.paths import find_root, resolve_input
-from kdkit.runs.session import open_embedding_session, open_session, plan_session
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ def run_notebooks(request: RunRequest) -> Run:
         UserError: anything that the user can correct; found before the first notebook where possible.
         RuntimeError: a notebook failed.
     """
-    session = request.config, request.overrides, request.name, request.runs_dir
-    config, run = plan_session(*session)
+    arguments = request.config, request.overrides, request.name, request.runs_dir
+    config, run = plan_run(*arguments)
     is_embedding = isinstance(config, EmbeddingConfig)
     stages = find_stages(find_root(), is_embedding)
     forced = choose_stages(stages, request.first, request.only)
     source = check_embedding_inputs(config, run) if is_embedding else check_inputs(config, run)
-    config, run = open_embedding_session(*session) if is_embedding else open_session(*session)
+    config, run = open_embedding_run(*arguments) if is_embedding else open_run(*arguments)
     print(f"run {run.name}: {run.path}", flush=True)
     base = [dump_config(config), source, fingerprint_files(Path(__file__).parents[1])]
     for stage, notebook in stages.items():

@@ -9,7 +9,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from kdkit.distill.open_teacher import open_teacher
 from kdkit.distill.train import BASELINE, distill, train_baseline
 from kdkit.errors import UserError
 from kdkit.evaluate.comparison import Trial, compare_variants
-from kdkit.machine.hardware import Hardware, find_hardware
+from kdkit.machine.open_session import open_session
+from kdkit.machine.session import Session
 from kdkit.models.loading import load_causal_lm
 from kdkit.report.sweep import write_sweep_report
 from kdkit.runs.folder import Run, default_run_name, describe_environment, fingerprint, link_folder
-from kdkit.runs.session import is_for_embeddings, open_session, open_side_run, plan_session
+from kdkit.runs.open_run import is_for_embeddings, open_side_run, plan_run
 from kdkit.teachers.prepare import Teacher, prepare_teacher
 from kdkit.training.scoring import Score, score_windows
 from kdkit.workflow.code import fingerprint_code
@@ -37,7 +38,6 @@ TRAINING = (
     "kdkit.data.prepare",
     "kdkit.distill.open_teacher",
     "kdkit.distill.train",
-    "kdkit.machine.hardware",
     "kdkit.models.loading",
     "kdkit.teachers.prepare",
     "kdkit.training.scoring",
@@ -75,7 +75,7 @@ class PlannedRun:
 
     variant: str
     seed: int
-    session: tuple[str, list[str], str, str]
+    arguments: tuple[str, list[str], str, str]
     """What `open_session` takes: configuration, overrides, name, folder of runs."""
     config: Config
     run: Run
@@ -119,7 +119,7 @@ def plan_runs(sweep: SweepFile, request: SweepRequest, name: str) -> list[Planne
     """Check every variant with every seed; seed by seed, so that the first pairs are complete early.
 
     Raises:
-        UserError: see `plan_session` and `check_inputs`; two variants that are the same.
+        UserError: see `plan_run` and `check_inputs`; two variants that are the same.
     """
     if taken := [override for override in request.overrides if override.partition("=")[0].strip() == "seed"]:
         raise UserError(f"-p: expected any setting but the seed, got {taken[0]!r}; use --seeds")
@@ -134,15 +134,15 @@ def plan_runs(sweep: SweepFile, request: SweepRequest, name: str) -> list[Planne
             own = [as_override(key, value) for key, value in settings.items()]
             overrides = [*request.overrides, *own, f"seed={seed}", "distill.equal_time_baseline=false"]
             runs_dir = str(Path(request.runs_dir) / name)
-            session = sweep.config, overrides, f"{folder_name(variant)}-seed-{seed}", runs_dir
+            arguments = sweep.config, overrides, f"{folder_name(variant)}-seed-{seed}", runs_dir
             with _naming(variant, seed):
-                opened[variant, seed] = session, *plan_session(*session)
+                opened[variant, seed] = arguments, *plan_run(*arguments)
     _check_distinct({variant: opened[variant, sweep.seeds[0]][1] for variant in sweep.variants})
     code, planned = code_fingerprint(), []
-    for (variant, seed), (session, config, run) in opened.items():
+    for (variant, seed), (arguments, config, run) in opened.items():
         with _naming(variant, seed):
             inputs = fingerprint(dump_config(config), check_inputs(config, run), code)
-        planned.append(PlannedRun(variant, seed, session, config, run, inputs))
+        planned.append(PlannedRun(variant, seed, arguments, config, run, inputs))
     return planned
 
 
@@ -192,19 +192,19 @@ def train_one(plan: PlannedRun, folder: Run) -> Trial:
     Raises:
         UserError: see `distill` and `open_teacher`.
     """
-    config, run = open_session(*plan.session)
+    session = open_session(*plan.arguments)
+    run = session.run
     resume = run.status().get("sweep", {}).get("inputs") == plan.inputs
     run.set_status("sweep", state="running", inputs=plan.inputs)
-    hardware = find_hardware(config.train.device, config.train.precision)
-    data = prepare_data(config, run)
-    teacher = open_teacher(config, run, data, hardware)
+    data = prepare_data(session)
+    teacher = open_teacher(session, data)
     # scored before the training, which may route it otherwise
-    asked = teacher if isinstance(teacher, Teacher) else prepare_teacher(config, run, data, hardware)
-    level = _score_teacher(config, asked, data, hardware)
+    asked = teacher if isinstance(teacher, Teacher) else prepare_teacher(session, data)
+    level = _score_teacher(session, asked, data)
     del asked
-    result = distill(config, run, data, teacher, hardware, resume)
-    baseline = _share_baseline(plan, data, hardware, folder)
-    student = _score_student(config, run, result.phase, data, hardware)
+    result = distill(session, data, teacher, resume)
+    baseline = _share_baseline(session, plan.seed, data, folder)
+    student = _score_student(session, result.phase, data)
     trial = Trial(
         teacher=level.bits_per_byte,
         baseline=baseline,
@@ -219,19 +219,19 @@ def train_one(plan: PlannedRun, folder: Run) -> Trial:
     return trial
 
 
-def _share_baseline(plan: PlannedRun, data: PreparedData, hardware: Hardware, folder: Run) -> float:
+def _share_baseline(session: Session[Config], seed: int, data: PreparedData, folder: Run) -> float:
     """Give a run the baseline of its seed, trained once for all variants; return its bits per byte.
 
     A variant that changes what a baseline depends on gets one of its own: the folder's name is the
     fingerprint of all that makes it, so whatever lies there may be continued.
     """
-    config, run = plan.config, plan.run
-    name = f"seed-{plan.seed}-{baseline_key(config, data)}"
+    run = session.run
+    name = f"seed-{seed}-{baseline_key(session.config, data)}"
     shared = Run(folder.path / "baselines" / name, run.cache_path)
     shared.path.mkdir(parents=True, exist_ok=True)
-    train_baseline(config, shared, data, hardware, resume=True)
+    train_baseline(replace(session, run=shared), data, resume=True)
     if not (shared.path / "score.json").is_file():
-        score = _score_student(config, shared, BASELINE, data, hardware)
+        score = _score_student(replace(session, run=shared), BASELINE, data)
         shared.write_json("score.json", {"bits_per_byte": score.bits_per_byte})
     link_folder(shared.path / BASELINE, run.path / BASELINE)
     costs = {name: cost for name, cost in shared.read_json("training.json").items() if name.startswith(BASELINE)}
@@ -242,17 +242,17 @@ def _share_baseline(plan: PlannedRun, data: PreparedData, hardware: Hardware, fo
     return shared.read_json("score.json")["bits_per_byte"]
 
 
-def _score_teacher(config: Config, teacher: Teacher, data: PreparedData, hardware: Hardware) -> Score:
+def _score_teacher(session: Session[Config], teacher: Teacher, data: PreparedData) -> Score:
     """Score the teacher, as it routes itself, on the held-out text."""
-    windows = data.evaluation.first(config.evaluate.max_sequences)
-    return score_windows(teacher.model, windows, "teacher", config.evaluate.batch_size, hardware.autocast_dtype)
+    evaluate, windows = session.config.evaluate, data.evaluation.first(session.config.evaluate.max_sequences)
+    return score_windows(teacher.model, windows, "teacher", evaluate.batch_size, session.hardware.autocast_dtype)
 
 
-def _score_student(config: Config, run: Run, phase: str, data: PreparedData, hardware: Hardware) -> Score:
+def _score_student(session: Session[Config], phase: str, data: PreparedData) -> Score:
     """Score what a phase has saved on the held-out text."""
-    student = load_causal_lm(str(run.path / phase), "student.path", device=hardware.device)
-    windows = data.evaluation.first(config.evaluate.max_sequences)
-    return score_windows(student, windows, "student", config.evaluate.batch_size, hardware.autocast_dtype)
+    student = load_causal_lm(str(session.run.path / phase), "student.path", device=session.hardware.device)
+    evaluate, windows = session.config.evaluate, data.evaluation.first(session.config.evaluate.max_sequences)
+    return score_windows(student, windows, "student", evaluate.batch_size, session.hardware.autocast_dtype)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from kdkit.config.embeddings import embedding_config_from_values, load_embedding
 from kdkit.config.language import dump_config
 from kdkit.config.methods import method_options
 from kdkit.errors import UserError
-from kdkit.runs.session import open_embedding_session, open_session, plan_session
+from kdkit.runs.open_run import open_embedding_run, open_run, plan_run
 from kdkit.workflow.pipeline import RunRequest, choose_stages, find_stages, run_notebooks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,11 +93,11 @@ def test_the_seeds_names_are_understood():
 
 def test_a_file_with_a_method_belongs_to_notebook_06(tmp_path):
     arguments = "configs/embedding_smoke.yaml", "", "a", tmp_path
-    assert plan_session(*arguments)[0].method.name == "talas"
+    assert plan_run(*arguments)[0].method.name == "talas"
     with pytest.raises(UserError, match="for embeddings; open notebooks/06_"):
-        open_session(*arguments)
+        open_run(*arguments)
     with pytest.raises(UserError, match="expected a configuration for embeddings, with `method:`"):
-        open_embedding_session("configs/smoke.yaml", "", "b", tmp_path)
+        open_embedding_run("configs/smoke.yaml", "", "b", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

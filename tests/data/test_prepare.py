@@ -10,7 +10,7 @@ from kdkit.data import prepare
 from kdkit.data.prepare import alignment_examples, build_data, open_data, prepare_data
 from kdkit.data.windows import PAD
 from kdkit.errors import UserError
-from tests.tiny import make_config, make_run, write_corpus
+from tests.tiny import make_config, make_run, make_session, write_corpus
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def prepared(tmp_path_factory):
     """Configuration, run and data of the small corpus; not to be changed."""
     folder = tmp_path_factory.mktemp("prepared")
     config, run = make_config(folder), make_run(folder)
-    return config, run, prepare_data(config, run)
+    return config, run, prepare_data(make_session(config, run))
 
 
 def text_of(windows, tokenizer) -> str:
@@ -82,9 +82,9 @@ def test_opened_data_are_the_prepared_data(prepared):
 
 def test_a_second_run_of_the_same_configuration_builds_nothing(tmp_path, monkeypatch):
     config = make_config(tmp_path)
-    first = prepare_data(config, make_run(tmp_path, "first"))
+    first = prepare_data(make_session(config, make_run(tmp_path, "first")))
     monkeypatch.setattr(prepare, "_build", lambda *arguments: pytest.fail("built again"))
-    second = prepare_data(config, make_run(tmp_path, "second"))
+    second = prepare_data(make_session(config, make_run(tmp_path, "second")))
     assert second.manifest == first.manifest
     np.testing.assert_array_equal(second.train.student_ids, first.train.student_ids)
 
@@ -133,9 +133,9 @@ def test_settings_that_do_not_change_the_data_keep_the_key(prepared, tmp_path, c
 
 def test_another_text_in_the_file_changes_the_key_and_the_runs_data(tmp_path):
     config, run = make_config(tmp_path), make_run(tmp_path)
-    first = prepare_data(config, run).key
+    first = prepare_data(make_session(config, run)).key
     write_corpus(tmp_path / "corpus.txt", documents=61)
-    second = prepare_data(config, run)
+    second = prepare_data(make_session(config, run))
     assert second.key != first
     assert second.manifest["corpus"]["num_documents"] == 61
     assert not (run.path / "data" / first).exists()
@@ -184,7 +184,7 @@ def test_data_that_cannot_be_made_are_refused_and_leave_nothing(tmp_path, change
     config = make_config(tmp_path, **changes)
     run = make_run(tmp_path)
     with pytest.raises(UserError, match=message) as caught:
-        prepare_data(config, run)
+        prepare_data(make_session(config, run))
     assert "\n" not in str(caught.value)
     assert list((run.cache_path / "data").iterdir()) == []
     assert list(run.path.iterdir()) == []

@@ -20,7 +20,7 @@ from kdkit.runs.folder import Run
 from kdkit.teachers.prepare import Teacher
 from kdkit.training.progress import Progress
 from kdkit.training.trainer import LanguageModelTrainer
-from tests.tiny import CPU, make_config, make_data, make_run, make_teacher
+from tests.tiny import make_config, make_data, make_run, make_session, make_teacher
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -62,7 +62,7 @@ def trainer_of(pairs, tmp_path):
         (stage,) = plan_stages(config, data)
         run = make_run(tmp_path, str(next(numbers)))
         student = student or make_student(config, data)
-        trainer = train.make_trainer(config, run, data, student, teacher, CPU, "student", stage)
+        trainer = train.make_trainer(make_session(config, run), data, student, teacher, "student", stage)
         assert isinstance(trainer, OnPolicyTrainer)
         return trainer
 
@@ -448,7 +448,7 @@ def test_a_resumed_training_writes_what_an_uninterrupted_one_would(pairs, tmp_pa
     config = on_policy(config, **changes)
     config = config.model_copy(update={"train": config.train.model_copy(update={"save_every": 2})})
     whole, broken = make_run(tmp_path, "whole"), make_run(tmp_path, "broken")
-    train.distill(config, whole, data, teacher, CPU)
+    train.distill(make_session(config, whole), data, teacher)
     on_step_end = Progress.on_step_end
 
     def stop(self, args, state, control, **rest):
@@ -458,8 +458,8 @@ def test_a_resumed_training_writes_what_an_uninterrupted_one_would(pairs, tmp_pa
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Progress, "on_step_end", stop)
-        train.distill(config, broken, data, teacher, CPU)
-    train.distill(config, broken, data, teacher, CPU, resume=True)
+        train.distill(make_session(config, broken), data, teacher)
+    train.distill(make_session(config, broken), data, teacher, resume=True)
     (expected, expected_weights), (got, got_weights) = read(whole), read(broken)
     assert got == expected and len(got) == 4
     assert all(torch.equal(value, expected_weights[key]) for key, value in got_weights.items())
@@ -470,7 +470,7 @@ def test_a_resumed_training_writes_what_an_uninterrupted_one_would(pairs, tmp_pa
 def test_the_student_comes_nearer_to_the_teacher_on_its_own_text(pairs, tmp_path):
     config, data, teacher = pairs["same"]
     config = on_policy(config, loss="reverse_kl", max_steps=20, learning_rate=0.03)
-    train.distill(config, run := make_run(tmp_path), data, teacher, CPU)
+    train.distill(make_session(config, run := make_run(tmp_path)), data, teacher)
     losses = [line[3] for line in read(run)[0]]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
@@ -480,5 +480,5 @@ def test_the_baseline_of_an_on_policy_stage_reads_the_data(pairs, tmp_path):
     config = on_policy(config)
     (stage,) = plan_stages(config, data)
     student = make_student(config, data)
-    trainer = train.make_trainer(config, make_run(tmp_path), data, student, None, CPU, "baseline", stage)
+    trainer = train.make_trainer(make_session(config, make_run(tmp_path)), data, student, None, "baseline", stage)
     assert type(trainer) is LanguageModelTrainer

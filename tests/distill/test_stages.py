@@ -22,7 +22,7 @@ from kdkit.runs.folder import Run
 from kdkit.teachers.prepare import Teacher
 from kdkit.training.progress import Progress
 from kdkit.training.trainer import LanguageModelTrainer
-from tests.tiny import CPU, make_config, make_data, make_run, make_teacher, save_teacher
+from tests.tiny import make_config, make_data, make_run, make_session, make_teacher, save_teacher
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -70,8 +70,8 @@ def finished(parts, tmp_path_factory, one_thread) -> Run:
     """A run of which student and baseline went through both stages."""
     config, data, teacher = parts
     run = make_run(tmp_path_factory.mktemp("finished"))
-    train.distill(config, run, data, teacher, CPU)
-    train.train_baseline(config, run, data, CPU)
+    train.distill(make_session(config, run), data, teacher)
+    train.train_baseline(make_session(config, run), data)
     return run
 
 
@@ -249,8 +249,8 @@ def test_a_wrong_rule_of_the_second_stage_is_found_before_the_first_is_trained(
     config = with_stages(config, {"name": "first", "max_steps": 1}, {"name": "second", "max_steps": 1, **second})
     monkeypatch.setattr(LanguageModelTrainer, "train", lambda *_, **__: pytest.fail("trained"))
     for function in (
-        lambda run: train.distill(config, run, data, teacher, CPU),
-        lambda run: train.train_baseline(config, run, data, CPU),
+        lambda run: train.distill(make_session(config, run), data, teacher),
+        lambda run: train.train_baseline(make_session(config, run), data),
     ):
         with pytest.raises(UserError, match=words):
             function(make_run(tmp_path, str(len(list(tmp_path.rglob("*"))))))
@@ -268,10 +268,10 @@ def test_a_stage_that_asks_what_the_cache_does_not_hold_is_found_before_the_firs
         train={"stages": [{"name": "first", "max_steps": 1}, {"name": "second", "max_steps": 1, "loss": "overlap_kl"}]},
     )
     data, run = make_data(config, tmp_path), make_run(tmp_path)
-    answers = source.open_teacher(config, run, data, CPU)
+    answers = source.open_teacher(make_session(config, run), data)
     monkeypatch.setattr(LanguageModelTrainer, "train", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(UserError, match="expected losses that compare student tokens, which the cache holds") as caught:
-        train.distill(config, run, data, answers, CPU)
+        train.distill(make_session(config, run), data, answers)
     assert "stage 'second', which compares common tokens" in str(caught.value)
 
 
@@ -280,7 +280,7 @@ def test_a_stage_that_asks_what_the_cache_does_not_hold_is_found_before_the_firs
 
 def test_every_stage_has_the_loss_and_the_weights_that_it_was_given(parts, tmp_path, trainers):
     config, data, teacher = parts
-    train.distill(config, make_run(tmp_path), data, teacher, CPU)
+    train.distill(make_session(config, make_run(tmp_path)), data, teacher)
     first, second = trainers
     assert isinstance(first, DistillationTrainer) and isinstance(second, DistillationTrainer)
     assert (first.objective.settings, first.objective.kd_ratio) == (ProjectedKL(), 0.5)
@@ -291,7 +291,7 @@ def test_every_stage_has_the_loss_and_the_weights_that_it_was_given(parts, tmp_p
 
 def test_every_stage_has_an_optimizer_and_a_learning_rate_of_its_own(parts, tmp_path, trainers):
     config, data, teacher = parts
-    train.distill(config, run := make_run(tmp_path), data, teacher, CPU)
+    train.distill(make_session(config, run := make_run(tmp_path)), data, teacher)
     first, second = trainers
     assert first.optimizer is not second.optimizer
     assert {int(state["step"]) for state in first.optimizer.optimizer.state.values()} == {3}
@@ -300,7 +300,7 @@ def test_every_stage_has_an_optimizer_and_a_learning_rate_of_its_own(parts, tmp_
     for index, (stage, got) in enumerate(zip(plan_stages(config, data), (rates[:3], rates[3:]), strict=True)):
         alone = make_run(tmp_path, f"alone{index}")
         train.train_baseline(
-            with_stages(config, max_steps=stage.steps, learning_rate=stage.learning_rate), alone, data, CPU
+            make_session(with_stages(config, max_steps=stage.steps, learning_rate=stage.learning_rate), alone), data
         )
         assert got == metrics(alone, "baseline", "learning_rate")
     assert max(rates[:3]) > max(rates[3:]) > 0.0
@@ -316,7 +316,7 @@ def test_frozen_weights_stay_in_the_first_stage_and_move_in_the_second(parts, tm
         save(folder, student, *rest)
 
     monkeypatch.setattr(train, "_save_finished", keep)
-    train.distill(config, run := make_run(tmp_path), data, teacher, CPU)
+    train.distill(make_session(config, run := make_run(tmp_path)), data, teacher)
     before, (between,), after = make_student(config, data).state_dict(), at_the_end, weights(run)
     frozen = {"model.embed_tokens.weight", "lm_head.weight"}
     assert {name for name, value in before.items() if torch.equal(value, between[name])} == frozen
@@ -351,7 +351,7 @@ def test_nothing_is_left_of_the_stages_but_the_trained_models(finished):
 
 def test_the_baseline_goes_through_the_same_stages_without_a_teacher(finished, parts, tmp_path, trainers):
     config, data, _ = parts
-    train.train_baseline(config, make_run(tmp_path), data, CPU)
+    train.train_baseline(make_session(config, make_run(tmp_path)), data)
     assert [type(trainer) for trainer in trainers] == [LanguageModelTrainer] * 2
     assert [trainer.rules for trainer in trainers] == [stage.rules for stage in plan_stages(config, data)]
     assert metrics(finished, "baseline", "learning_rate") == metrics(finished, "student", "learning_rate")
@@ -365,7 +365,12 @@ def test_student_and_baseline_read_the_same_sequences_in_every_stage(parts, tmp_
         for asked in (teacher, None):
             student = make_student(config, data)
             trainer = train.make_trainer(
-                config, make_run(tmp_path, f"{stage.name}{asked is None}"), data, student, asked, CPU, "x", stage
+                make_session(config, make_run(tmp_path, f"{stage.name}{asked is None}")),
+                data,
+                student,
+                asked,
+                "x",
+                stage,
             )
             batches = [batch["input_ids"].tolist() for batch in trainer.get_train_dataloader()]
             assert read.setdefault(stage.name, batches) == batches
@@ -381,7 +386,7 @@ def test_the_equal_time_baseline_stretches_the_stages(parts, tmp_path, trainers)
         "baseline": cost | {"phase": "baseline", "seconds": 1.0},
     }
     run.write_json("training.json", results)
-    assert train.train_equal_time_baseline(config, run, data, CPU).steps == 14
+    assert train.train_equal_time_baseline(make_session(config, run), data).steps == 14
     assert [trainer.state.global_step for trainer in trainers] == [6, 8]
     assert metrics(run, "baseline_equal_time", "step") == list(range(1, 15))
 
@@ -389,7 +394,7 @@ def test_the_equal_time_baseline_stretches_the_stages(parts, tmp_path, trainers)
 def test_a_kd_ratio_of_zero_in_every_stage_is_the_baseline(parts, finished, tmp_path):
     config, data, teacher = parts
     stages = [{**stage, "kd_ratio": 0.0} for stage in STAGES]
-    train.distill(with_stages(config, *stages), run := make_run(tmp_path), data, teacher, CPU)
+    train.distill(make_session(with_stages(config, *stages), run := make_run(tmp_path)), data, teacher)
     expected = weights(finished, "baseline")
     assert all(torch.allclose(value, expected[name], atol=1e-6) for name, value in weights(run).items())
 
@@ -398,7 +403,7 @@ def test_one_stage_with_nothing_set_is_the_training_without_stages(parts, tmp_pa
     config, data, teacher = parts
     results = []
     for name, stages in (("none", []), ("one", [{"name": "only", "max_steps": 6}])):
-        train.distill(with_stages(config, *stages), run := make_run(tmp_path, name), data, teacher, CPU)
+        train.distill(make_session(with_stages(config, *stages), run := make_run(tmp_path, name)), data, teacher)
         results.append((metrics(run), weights(run)))
     assert results[0][0] == results[1][0]
     assert all(torch.equal(value, results[1][1][name]) for name, value in results[0][1].items())
@@ -481,9 +486,9 @@ def test_a_training_stopped_anywhere_resumes_to_the_same_bits(parts, finished, t
 
     def go(resume: bool) -> None:
         if phase == "student":
-            train.distill(config, run, data, teacher, CPU, resume)
+            train.distill(make_session(config, run), data, teacher, resume)
         else:
-            train.train_baseline(config, run, data, CPU, resume)
+            train.train_baseline(make_session(config, run), data, resume)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         STOPS[point](patch)
@@ -503,9 +508,9 @@ def test_a_finished_stage_is_not_trained_again(parts, tmp_path, monkeypatch, tra
     run = make_run(tmp_path)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_at_step(5)(patch)
-        train.distill(config, run, data, teacher, CPU)
+        train.distill(make_session(config, run), data, teacher)
     trainers.clear()
-    train.distill(config, run, data, teacher, CPU, resume=True)
+    train.distill(make_session(config, run), data, teacher, resume=True)
     assert [trainer.args.max_steps for trainer in trainers] == [4]
 
 
@@ -514,9 +519,9 @@ def test_without_resume_everything_is_trained_anew(parts, finished, tmp_path, mo
     run = make_run(tmp_path)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_at_step(5)(patch)
-        train.distill(config, run, data, teacher, CPU)
+        train.distill(make_session(config, run), data, teacher)
     trainers.clear()
-    train.distill(config, run, data, teacher, CPU)
+    train.distill(make_session(config, run), data, teacher)
     assert [trainer.args.max_steps for trainer in trainers] == [3, 4]
     assert metrics(run) == metrics(finished)
 
@@ -524,5 +529,5 @@ def test_without_resume_everything_is_trained_anew(parts, finished, tmp_path, mo
 def test_the_teacher_is_the_same_after_all_stages(parts, tmp_path):
     config, data, teacher = parts
     before = [parameter.clone() for parameter in teacher.model.parameters()]
-    train.distill(config, make_run(tmp_path), data, teacher, CPU)
+    train.distill(make_session(config, make_run(tmp_path)), data, teacher)
     assert all(torch.equal(a, b) for a, b in zip(teacher.model.parameters(), before, strict=True))

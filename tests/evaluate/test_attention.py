@@ -21,7 +21,7 @@ from kdkit.losses.layers import lay_out
 from kdkit.training.batches import WindowCollator
 from tests.crossed import cross_data
 from tests.references import plain_kl
-from tests.tiny import CPU, make_config, make_data, make_run, make_teacher
+from tests.tiny import make_config, make_data, make_run, make_session, make_teacher
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -103,7 +103,7 @@ def test_a_model_that_shows_no_attention_is_refused(crossed):
 def retention(config, data, teacher):
     """Return what evaluation.json keeps of a student and a baseline."""
     students = {STUDENT: make_student(data), BASELINE: make_student(data, seed=1)}
-    return stage._retention(config, data, teacher, students, data.evaluation, CPU)
+    return stage._retention(make_session(config), data, teacher, students, data.evaluation)
 
 
 def test_every_student_is_compared_along_the_layer_map_on_a_few_windows(tmp_path, crossed):
@@ -130,11 +130,11 @@ def test_the_layer_map_is_known_before_training(tmp_path):
     config = make_config(tmp_path, student={"build": {"num_layers": 3, "hidden_size": 16, "vocab_size": 290}})
     data, run = make_data(config, tmp_path), make_run(tmp_path)
     teacher = make_teacher(data)
-    facts = describe_layer_map(config, run, data, teacher)
+    facts = describe_layer_map(make_session(config, run), data, teacher)
     assert facts == {"student_layers": 3, "teacher_layers": 2, "pairs": [(0, 0), (1, 0), (2, 1)], "used_by": []}
     assert run.read_json("teacher/layer_map.json")["pairs"] == [[0, 0], [1, 0], [2, 1]]
     values = config.model_dump()
     values["distill"] |= {"weights": {"attention": 1.0}, "layer_map": {"elsewhere/tiny": {"1": 2}, "tiny": {"0": 1}}}
     config = config_from_values(values)
     assert plan_layers(config, make_student(data), replace(teacher, path="models/tiny")) == [(1, 0)]
-    assert describe_layer_map(config, run, data, teacher)["used_by"] == ["attention"]
+    assert describe_layer_map(make_session(config, run), data, teacher)["used_by"] == ["attention"]

@@ -17,7 +17,7 @@ from kdkit.evaluate.retention import measure_retention
 from kdkit.training.scoring import Score
 from tests.crossed import cross_data
 from tests.references import plain_kl, softmax
-from tests.tiny import CPU, make_config, make_data, make_llama, make_run, make_teacher
+from tests.tiny import make_config, make_data, make_llama, make_run, make_session, make_teacher
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,8 @@ def trained(tmp_path_factory):
     config = make_config(folder, student=student, distill={"equal_time_baseline": False})
     data, run = make_data(config, folder), make_run(folder)
     teacher = make_teacher(data)
-    stage.distill(config, run, data, teacher, CPU)
-    stage.train_baseline(config, run, data, CPU)
+    stage.distill(make_session(config, run), data, teacher)
+    stage.train_baseline(make_session(config, run), data)
     return config, data, run, teacher
 
 
@@ -138,7 +138,7 @@ def test_peak_memory_grows_with_the_batch(trained):
 
 def test_evaluation_file_has_every_model_and_measure(trained):
     config, data, run, teacher = trained
-    returned = evaluate_run(config, run, data, teacher, CPU)
+    returned = evaluate_run(make_session(config, run), data, teacher)
     saved = json.loads((run.path / "evaluation.json").read_text())
     assert saved == json.loads(json.dumps(returned))
     assert list(saved["models"]) == ["teacher", "student", "baseline"]
@@ -155,4 +155,4 @@ def test_evaluation_file_has_every_model_and_measure(trained):
 def test_missing_students_name_the_notebook_to_run(trained, tmp_path):
     config = trained[0]
     with pytest.raises(UserError, match=r"expected a trained student.*notebook 03"):
-        load_students(config, make_run(tmp_path), CPU)
+        load_students(make_session(config, make_run(tmp_path)))

@@ -10,7 +10,7 @@ import yaml
 from kdkit.config.language import Config, config_from_values, load_config
 from kdkit.report.page import write_report
 from kdkit.report.tables import comparison_table, continuations_table, routing_table, verdict
-from kdkit.runs.session import plan_session
+from kdkit.runs.open_run import plan_run
 from kdkit.runs.store import describe_store, find_damage, open_store
 from kdkit.teachers.cache import MEANING, CachedAnswers
 
@@ -22,7 +22,7 @@ CACHE = OLD / "answers.h5"
 def old_run(tmp_path):
     """The old run, in a folder of runs that may be written to."""
     shutil.copytree(OLD / "smoke", tmp_path / "runs" / "smoke")
-    _, run = plan_session(OLD / "smoke.yaml", run_name="smoke", runs_dir=tmp_path / "runs")
+    _, run = plan_run(OLD / "smoke.yaml", run_name="smoke", runs_dir=tmp_path / "runs")
     return run
 
 
@@ -51,8 +51,8 @@ def test_a_resolved_configuration_opens_as_it_was_written():
 
 
 def test_an_old_run_is_gone_on_with(old_run, tmp_path):
-    # plan_session refuses a run that was made with another configuration
-    config, run = plan_session(OLD / "smoke.yaml", run_name="smoke", runs_dir=tmp_path / "runs")
+    # plan_run refuses a run that was made with another configuration
+    config, run = plan_run(OLD / "smoke.yaml", run_name="smoke", runs_dir=tmp_path / "runs")
     assert isinstance(config, Config)
     assert run.path == old_run.path
     assert {stage: facts["state"] for stage, facts in run.status().items()} == dict.fromkeys(

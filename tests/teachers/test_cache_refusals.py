@@ -14,7 +14,7 @@ from kdkit.distill import open_teacher as source
 from kdkit.distill.stages import plan_stages
 from kdkit.teachers import cache as cache_module
 from tests.caches import MODES, VOCABULARY, Place, refused, with_cache, with_distill, without_teacher
-from tests.tiny import CPU, WORDS, make_data, make_run, make_trainer, save_teacher, write_corpus
+from tests.tiny import WORDS, make_data, make_run, make_session, make_trainer, save_teacher, write_corpus
 
 # refused
 
@@ -72,7 +72,7 @@ def test_a_cache_of_something_else_is_refused_by_name(place, made, tmp_path, mon
     with without_teacher(monkeypatch):
         for function in (source.open_teacher, source.open_cache, source.build_cache):
             with refused(changed.cache.file, *words):
-                function(changed, place.run(), data, CPU)
+                function(make_session(changed, place.run()), data)
 
 
 def test_another_number_of_samples_is_refused(place, monkeypatch):
@@ -114,13 +114,15 @@ def test_a_file_that_is_no_whole_cache_is_refused_and_left_alone(place, made, tm
     with without_teacher(monkeypatch):
         for function in (source.open_teacher, source.build_cache):
             with refused("a.h5: expected "):
-                function(with_cache(made, file=str(path)), place.run(), place.data(made), CPU)
+                function(make_session(with_cache(made, file=str(path)), place.run()), place.data(made))
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_missing_cache_is_named_when_only_reading_was_asked(place, made, tmp_path):
     with refused("nowhere.h5", "no such file", "build it first"):
-        source.open_cache(with_cache(made, file=str(tmp_path / "nowhere.h5")), place.run(), place.data(made), CPU)
+        source.open_cache(
+            make_session(with_cache(made, file=str(tmp_path / "nowhere.h5")), place.run()), place.data(made)
+        )
 
 
 def test_keeping_more_tokens_than_there_are_is_refused(place, tmp_path):

@@ -10,7 +10,7 @@ from kdkit.runs.folder import Run
 from kdkit.runs.store import open_store
 from kdkit.teachers.cache_build import AnswerMaker
 from tests.caches import MODES, VOCABULARY, refused, with_cache, with_distill, without_teacher
-from tests.tiny import CPU, make_run, make_trainer, save_teacher
+from tests.tiny import make_run, make_session, make_trainer, save_teacher
 
 # training
 
@@ -23,7 +23,7 @@ def test_a_cache_at_another_temperature_is_converted_and_that_is_said(place, cap
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and "made at temperature 1, converted to 2" in said
     data = place.data(warm)
-    teacher = source.prepare_teacher(warm, place.run(), data, CPU)
+    teacher = source.prepare_teacher(make_session(warm, place.run()), data)
     logs = []
     for number, asked in enumerate((answers, teacher)):
         trainer = make_trainer(warm, make_run(place.folder, f"warm{number}"), data, asked, steps=2)
@@ -49,7 +49,7 @@ def test_training_from_a_cache_loads_no_teacher_and_repeats_bit_for_bit(place, t
         for name in ("first", "second"):
             run = make_run(tmp_path, name)
             run = Run(run.path, place.folder / "cache")
-            train.distill(config, run, data, source.open_teacher(config, run, data, CPU), CPU)
+            train.distill(make_session(config, run), data, source.open_teacher(make_session(config, run), data))
             losses = [line["loss"] for line in run.read_metrics() if "loss" in line]
             files.append((losses, (run.path / "student" / "model.safetensors").read_bytes()))
     assert files[0] == files[1]
@@ -68,7 +68,7 @@ def test_training_from_a_cache_loads_no_teacher_and_repeats_bit_for_bit(place, t
 def test_training_from_a_cache_of_everything_is_training_with_the_teacher(place, tmp_path, loss, cache):
     config = place.config(loss, **cache)
     data = place.data(config)
-    teacher = source.prepare_teacher(config, place.run(), data, CPU)
+    teacher = source.prepare_teacher(make_session(config, place.run()), data)
     logs = []
     for number, asked in enumerate((place.open(config), teacher)):
         trainer = make_trainer(config, make_run(tmp_path, str(number)), data, asked, steps=3)

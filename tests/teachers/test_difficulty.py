@@ -20,7 +20,7 @@ from kdkit.distill.student import make_student
 from kdkit.runs.folder import Run
 from kdkit.teachers.difficulty import teacher_entropy, teacher_loss
 from kdkit.teachers.prepare import Teacher
-from tests.tiny import CPU, make_config, make_data, make_run, make_teacher, save_teacher
+from tests.tiny import CPU, make_config, make_data, make_run, make_session, make_teacher, save_teacher
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -174,7 +174,7 @@ def test_the_trainer_reads_easy_to_hard(place, tmp_path, kind, asks):
     (stage,) = plan_stages(config, data)
     stage = replace(stage, steps=15)
     teacher = place.teacher if asks else None
-    trainer = train.make_trainer(config, run, data, make_student(config, data), teacher, CPU, "student", stage)
+    trainer = train.make_trainer(make_session(config, run), data, make_student(config, data), teacher, "student", stage)
     losses, entropies = expected_means(place.teacher, data.train, 320)
     difficulty = np.array(losses if kind == "teacher_loss" else entropies)
     row_of = {tuple(ids[ids != PAD].tolist()): row for row, ids in enumerate(np.asarray(data.train.student_ids))}
@@ -193,7 +193,9 @@ def test_the_trainer_reads_easy_to_hard(place, tmp_path, kind, asks):
 def test_without_a_curriculum_the_order_is_shuffled_and_no_teacher_is_loaded(place, tmp_path, prepared):
     config, data = place.config("none"), place.data()
     (stage,) = plan_stages(config, data)
-    trainer = train.make_trainer(config, make_run(tmp_path), data, make_student(config, data), None, CPU, "x", stage)
+    trainer = train.make_trainer(
+        make_session(config, make_run(tmp_path)), data, make_student(config, data), None, "x", stage
+    )
     assert not trainer.is_ordered and not prepared
     assert len(trainer.train_dataset) == len(data.train)
 
@@ -203,11 +205,11 @@ def test_the_difficulty_is_computed_once_and_kept_for_other_runs(place, tmp_path
     for number, changes in enumerate([{}, {"learning_rate": 0.1}, {"max_steps": 2}]):
         config = place.config(**changes)
         run = Run(make_run(tmp_path, str(number)).path, cache)
-        train.train_baseline(config, run, data, CPU)
+        train.train_baseline(make_session(config, run), data)
     assert prepared == ["loaded"]
     (file,) = (cache / "difficulty").iterdir()
     assert np.allclose(np.load(file), teacher_loss(place.teacher, data.train, 8, CPU), rtol=1e-5)
-    train.train_baseline(place.config("teacher_entropy"), Run(make_run(tmp_path, "e").path, cache), data, CPU)
+    train.train_baseline(make_session(place.config("teacher_entropy"), Run(make_run(tmp_path, "e").path, cache)), data)
     assert prepared == ["loaded"] * 2 and len(list((cache / "difficulty").iterdir())) == 2
 
 
@@ -220,7 +222,7 @@ def test_another_teacher_or_another_text_has_another_difficulty(place, tmp_path,
     other_data = replace(data, manifest=data.manifest | {"key": "another"})
     run = Run(make_run(tmp_path).path, cache)
     for chosen, prepared_data in ((config, data), (other, data), (config, other_data)):
-        train._curriculum(chosen, run, prepared_data, CPU, stage)
+        train._curriculum(make_session(chosen, run), prepared_data, stage)
     assert len(prepared) == 3 and len(list((cache / "difficulty").iterdir())) == 3
 
 
@@ -231,7 +233,7 @@ def test_an_interrupted_computation_leaves_no_file(place, tmp_path, monkeypatch)
     monkeypatch.setattr(train, "teacher_loss", stop)
     run = Run(make_run(tmp_path).path, tmp_path / "cache")
     with pytest.raises(KeyboardInterrupt):
-        train.train_baseline(place.config(), run, place.data(), CPU)
+        train.train_baseline(make_session(place.config(), run), place.data())
     assert not list(tmp_path.rglob("*.npy"))
 
 
@@ -242,7 +244,9 @@ def test_student_and_baseline_read_in_the_same_order_and_stages_draw_anew(place,
     run = Run(make_run(tmp_path).path, place.folder / "cache")
     orders = [
         [
-            train.make_trainer(config, run, data, make_student(config, data), asked, CPU, "x", stage).train_dataset
+            train.make_trainer(
+                make_session(config, run), data, make_student(config, data), asked, "x", stage
+            ).train_dataset
             for stage in plan_stages(config, data)
         ]
         for asked in (place.teacher, None)
@@ -257,8 +261,8 @@ def test_a_cached_teacher_serves_a_curriculum(place, tmp_path):
     config = place.config()
     config = config.model_copy(update={"cache": config.cache.model_copy(update={"enabled": True, "top_k": 8})})
     data, run = place.data(), Run(make_run(tmp_path).path, place.folder / "cache")
-    answers = source.open_teacher(config, run, data, CPU)
-    train.distill(config, run, data, answers, CPU)
+    answers = source.open_teacher(make_session(config, run), data)
+    train.distill(make_session(config, run), data, answers)
     losses = [line["kd_loss"] for line in run.read_metrics() if "kd_loss" in line]
     assert len(losses) == 6 and np.isfinite(losses).all()
 
@@ -266,7 +270,7 @@ def test_a_cached_teacher_serves_a_curriculum(place, tmp_path):
 def test_a_resumed_training_reads_on_in_the_same_order(place, tmp_path, monkeypatch):
     config, data = place.config(save_every=2), place.data()
     whole = Run(make_run(tmp_path, "whole").path, place.folder / "cache")
-    train.train_baseline(config, whole, data, CPU)
+    train.train_baseline(make_session(config, whole), data)
     broken = Run(make_run(tmp_path, "broken").path, place.folder / "cache")
     on_step_end = train.Progress.on_step_end
 
@@ -277,7 +281,7 @@ def test_a_resumed_training_reads_on_in_the_same_order(place, tmp_path, monkeypa
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(train.Progress, "on_step_end", stop)
-        train.train_baseline(config, broken, data, CPU)
-    train.train_baseline(config, broken, data, CPU, resume=True)
+        train.train_baseline(make_session(config, broken), data)
+    train.train_baseline(make_session(config, broken), data, resume=True)
     expected, got = ([line["loss"] for line in run.read_metrics() if "loss" in line] for run in (whole, broken))
     assert got == expected and len(got) == 6

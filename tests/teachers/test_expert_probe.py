@@ -11,7 +11,7 @@ from kdkit.errors import UserError
 from kdkit.models.experts import Experts
 from kdkit.teachers.expert_probe import MAX_TOKENS, ExpertExplorer, probe_experts
 from kdkit.teachers.prepare import Teacher
-from tests.tiny import CPU, make_config, make_data, make_llama, make_run, make_teacher
+from tests.tiny import make_config, make_data, make_llama, make_run, make_session, make_teacher
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -119,7 +119,7 @@ def test_an_empty_text_is_refused(explorer):
 def test_the_file_holds_the_first_held_out_text(prepared):
     config, data, folder = prepared
     run = make_run(folder, "probe")
-    explorer = probe_experts(config, run, data, make_teacher(data), CPU)
+    explorer = probe_experts(make_session(config, run), data, make_teacher(data))
     facts = run.read_json("teacher/experts.json")
     assert (facts["layers"], facts["num_experts"], facts["top_k"]) == ([0, 1], 4, 2)
     assert facts["texts"][0] in data.manifest["openings"][0] and facts["shown"] == explorer.explore(facts["texts"][0])
@@ -128,7 +128,7 @@ def test_the_file_holds_the_first_held_out_text(prepared):
 def test_a_dense_teacher_has_no_experts_to_show_and_is_no_error(prepared):
     config, data, folder = prepared
     run = make_run(folder, "dense")
-    assert probe_experts(config, run, data, Teacher(make_llama(64), "dense", False), CPU) is None
+    assert probe_experts(make_session(config, run), data, Teacher(make_llama(64), "dense", False)) is None
     assert run.read_json("teacher/experts.json") == {"missing": "This teacher is dense: it has no experts."}
 
 
@@ -136,6 +136,6 @@ def test_experts_of_another_construction_are_named_and_are_no_error(prepared):
     config, data, folder = prepared
     run, teacher = make_run(folder, "other"), make_teacher(data)
     teacher.model.model.layers[0].mlp.gate.register_buffer("e_score_correction_bias", torch.zeros(4))
-    assert probe_experts(config, run, data, teacher, CPU) is None
+    assert probe_experts(make_session(config, run), data, teacher) is None
     missing = run.read_json("teacher/experts.json")["missing"]
     assert "cannot be looked into" in missing and "model.layers.0.mlp" in missing

@@ -14,7 +14,7 @@ from kdkit.models.loading import check_fits, load_causal_lm, num_experts
 from kdkit.teachers.prepare import Teacher, prepare_teacher
 from kdkit.teachers.probe import measure_routings, probe_teacher
 from kdkit.training.scoring import score_windows
-from tests.tiny import CPU, make_config, make_data, make_llama, make_run, make_teacher
+from tests.tiny import CPU, make_config, make_data, make_llama, make_run, make_session, make_teacher
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def data(config, folder):
 
 @pytest.fixture(scope="module")
 def built(config, data, folder):
-    return prepare_teacher(config, make_run(folder, "first"), data, CPU)
+    return prepare_teacher(make_session(config, make_run(folder, "first")), data)
 
 
 def test_the_built_teacher_is_the_mixture_the_config_asks_for(built):
@@ -53,7 +53,7 @@ def test_training_made_the_built_teacher_better_than_chance(built, data):
 
 def test_a_second_run_takes_the_teacher_from_the_cache(config, data, folder, built, monkeypatch):
     monkeypatch.setattr("kdkit.teachers.prepare._build", lambda *arguments: pytest.fail("built again"))
-    again = prepare_teacher(config, make_run(folder, "second"), data, CPU)
+    again = prepare_teacher(make_session(config, make_run(folder, "second")), data)
     for a, b in zip(built.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -66,11 +66,11 @@ def test_other_settings_build_another_teacher(config, data, folder, built, monke
     build = config.teacher.build.model_copy(update={"learning_rate": 1e-4})
     changed = config.model_copy(update={"teacher": config.teacher.model_copy(update={"build": build})})
     with pytest.raises(RuntimeError, match="building"):
-        prepare_teacher(changed, make_run(folder, "third"), data, CPU)
+        prepare_teacher(make_session(changed, make_run(folder, "third")), data)
 
 
 def test_a_failed_build_leaves_no_teacher_in_the_cache(config, data, folder, monkeypatch):
-    def fail(config, run, data, hardware, path):
+    def fail(session, data, path):
         (path / "config.json").write_text("{}")
         raise KeyboardInterrupt
 
@@ -78,7 +78,7 @@ def test_a_failed_build_leaves_no_teacher_in_the_cache(config, data, folder, mon
     seeded = config.model_copy(update={"seed": 7})
     before = sorted((folder / "cache" / "teachers").iterdir())
     with pytest.raises(KeyboardInterrupt):
-        prepare_teacher(seeded, make_run(folder, "fourth"), data, CPU)
+        prepare_teacher(make_session(seeded, make_run(folder, "fourth")), data)
     assert sorted((folder / "cache" / "teachers").iterdir()) == before
 
 
@@ -92,7 +92,7 @@ def uniform_teacher(data) -> Teacher:
 
 def test_probe_of_a_uniform_teacher_is_known(config, data, folder):
     size = len(data.teacher_tokenizer)
-    probe = probe_teacher(config, make_run(folder, "uniform"), data, uniform_teacher(data), CPU)
+    probe = probe_teacher(make_session(config, make_run(folder, "uniform")), data, uniform_teacher(data))
     tokens = int((data.evaluation.teacher_ids[:, 1:] != PAD).sum())
     assert probe["perplexity"] == pytest.approx(size, rel=1e-4)
     assert probe["entropy"] == pytest.approx(math.log(size), rel=1e-4)
@@ -105,7 +105,7 @@ def test_expert_load_is_the_share_of_tokens_each_expert_is_sent(config, data, fo
     with torch.no_grad():  # the first layer's gate prefers experts 3 and 1 for any input with a positive sum
         teacher.model.model.layers[0].mlp.gate.weight.copy_(torch.tensor([-2.0, 1.0, -1.0, 2.0])[:, None].expand(4, 16))
         teacher.model.model.layers[0].post_attention_layernorm.weight.zero_()
-    probe = probe_teacher(config, make_run(folder, "load"), data, teacher, CPU)
+    probe = probe_teacher(make_session(config, make_run(folder, "load")), data, teacher)
     load = torch.tensor(probe["expert_load"])
     assert load.shape == (2, 4)
     assert torch.allclose(load.sum(dim=1), torch.ones(2))
@@ -115,7 +115,7 @@ def test_expert_load_is_the_share_of_tokens_each_expert_is_sent(config, data, fo
 
 def test_a_dense_teacher_has_no_experts_to_speak_of(config, data, folder):
     teacher = Teacher(make_llama(len(data.teacher_tokenizer)).eval(), "dense", False)
-    probe = probe_teacher(config, make_run(folder, "dense"), data, teacher, CPU)
+    probe = probe_teacher(make_session(config, make_run(folder, "dense")), data, teacher)
     assert probe["expert_load"] is None
     assert probe["by_routing"] is None
 
@@ -123,7 +123,7 @@ def test_a_dense_teacher_has_no_experts_to_speak_of(config, data, folder):
 def test_routings_are_scored_as_models_configured_with_them(config, data):
     windows = data.evaluation.first(4)
     teacher = make_teacher(data)
-    rows = {row["routing"]: row for row in measure_routings(config, windows, teacher, CPU)}
+    rows = {row["routing"]: row for row in measure_routings(teacher, windows, config.evaluate.batch_size, CPU)}
     assert list(rows) == ["own", "top 1", "top 2", "all"]
     own = score_windows(teacher.model, windows, "teacher", 4)
     assert rows["own"] == {"routing": "own", "perplexity": own.perplexity, "bits_per_byte": own.bits_per_byte}

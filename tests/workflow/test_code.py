@@ -66,7 +66,7 @@ def test_all_that_a_training_calls_is_an_entry_point():
     calls = [node.func for function in functions for node in ast.walk(function) if isinstance(node, ast.Call)]
     called = {imported[func.id] for func in calls if isinstance(func, ast.Name) and func.id in imported}
     # these open, write down and compare; they make no figure
-    assert called - {"kdkit.runs.session", "kdkit.runs.folder", "kdkit.evaluate.comparison"} == set(TRAINING)
+    assert called - {"kdkit.machine.open_session", "kdkit.runs.folder", "kdkit.evaluate.comparison"} == set(TRAINING)
 
 
 @pytest.mark.parametrize("file", DECIDING)

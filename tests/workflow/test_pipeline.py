@@ -160,7 +160,8 @@ def test_a_relative_path_means_the_same_in_the_command_and_in_its_notebooks(proj
     (project / "below").mkdir()
     (project / "corpus.txt").rename(project / "below" / "corpus.txt")
     code = (
-        "from kdkit.runs.session import open_session\nopen(open_session(CONFIG, OVERRIDES, RUN, RUNS_DIR)[0].data.path)"
+        "from kdkit.machine.open_session import open_session\n"
+        "open(open_session(CONFIG, OVERRIDES, RUN, RUNS_DIR).config.data.path)"
     )
     write_notebook(project, "01_data", code)
     monkeypatch.chdir(project / "below")

@@ -12,7 +12,7 @@ from kdkit import cli
 from kdkit.config.language import dump_config, load_config
 from kdkit.config.teacher import RouterConfig
 from kdkit.errors import UserError
-from kdkit.runs.session import open_session
+from kdkit.runs.open_run import open_run
 from kdkit.training.progress import Progress
 from kdkit.workflow import sweep
 from kdkit.workflow.sweep import SweepRequest, baseline_key, plan_runs, run_sweep
@@ -70,7 +70,7 @@ def trial(folder, name):
 
 def test_every_variant_and_seed_is_a_run_that_the_notebooks_can_open(finished, folder):
     for name in RUNS:
-        config, run = open_session(folder / name / "config.yaml", "", name, folder)
+        config, run = open_run(folder / name / "config.yaml", "", name, folder)
         assert run.path == folder / name and config.seed == int(name[-1])
         assert (config.distill.kd_ratio == 0.9) == name.startswith("more")
         assert not config.distill.equal_time_baseline
@@ -225,7 +225,7 @@ def test_a_file_that_is_no_sweep_is_refused(tmp_path, content, words):
 
 def test_a_run_is_not_taken_for_a_sweep(tmp_path):
     path = write_sweep(tmp_path)
-    open_session(tmp_path / "base.yaml", "", "taken", tmp_path / "runs")
+    open_run(tmp_path / "base.yaml", "", "taken", tmp_path / "runs")
     with pytest.raises(UserError, match="--name: expected a sweep's folder, got 'taken', which is a run's"):
         run_sweep(SweepRequest(str(path), name="taken", runs_dir=f"{tmp_path}/runs"))
 

@@ -18,7 +18,7 @@ from kdkit.embeddings.teacher.probe import probe_embedding_teacher
 from kdkit.embeddings.training.student import make_student
 from kdkit.embeddings.training.train import distill_all, teacher_layer
 from kdkit.errors import UserError
-from kdkit.runs.session import open_embedding_session
+from kdkit.runs.open_run import open_embedding_run
 from tests.embedders import cpu, save_teacher, write_sentences
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -56,7 +56,7 @@ def open_run(folder, name, *overrides, sentences="plain"):
     ]
     file = folder / "run.yaml"
     file.write_text("method: cosine\n")
-    return open_embedding_session(str(file), [*values, *overrides], name, str(folder / "runs"))
+    return open_embedding_run(str(file), [*values, *overrides], name, str(folder / "runs"))
 
 
 def distil(config, run, **more):

@@ -21,7 +21,7 @@ from kdkit.teachers.router.teacher import RoutedTeacher
 from kdkit.training.progress import Progress
 from tests.references import random_logits
 from tests.routed import DEVICE, SAME_TOKENIZER, Scene, make_mixture, make_scene
-from tests.tiny import CPU, make_data, make_run, make_trainer, write_corpus
+from tests.tiny import make_data, make_run, make_session, make_trainer, write_corpus
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -297,7 +297,7 @@ def run_training(scene: Scene, config, folder, name: str = "run", resume: bool =
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "make_trainer", keep)
-        stage.distill(config, run, scene.data, scene.teacher, CPU, resume=resume)
+        stage.distill(make_session(config, run), scene.data, scene.teacher, resume=resume)
     return run, made[-1].teacher
 
 

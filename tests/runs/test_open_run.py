@@ -3,7 +3,7 @@ import pytest
 from kdkit.config.language import load_config
 from kdkit.errors import UserError
 from kdkit.runs.folder import write_text
-from kdkit.runs.session import open_session, plan_session
+from kdkit.runs.open_run import open_run, plan_run
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def snapshot(folder):
 
 
 def test_opening_makes_the_run_folder_with_the_resolved_configuration(project):
-    config, run = open_session("configs/small.yaml", ["seed=5"])
+    config, run = open_run("configs/small.yaml", ["seed=5"])
     assert run.path == project / "runs" / "small-seed=5"
     assert run.cache_path == project / ".cache"
     assert (config.seed, config.distill.temperature) == (5, 2.0)
@@ -30,52 +30,52 @@ def test_opening_makes_the_run_folder_with_the_resolved_configuration(project):
 
 
 def test_a_given_name_and_folder_are_taken(project, tmp_path):
-    _, run = open_session("configs/small.yaml", run_name="mine", runs_dir=tmp_path / "elsewhere")
+    _, run = open_run("configs/small.yaml", run_name="mine", runs_dir=tmp_path / "elsewhere")
     assert run.path == tmp_path / "elsewhere" / "mine"
     assert run.path.is_dir()
 
 
 def test_a_run_is_named_after_its_configuration(project):
-    assert plan_session("configs/small.yaml")[1].name == "small"
+    assert plan_run("configs/small.yaml")[1].name == "small"
 
 
 def test_overrides_are_split_as_a_shell_would(project):
-    config, run = plan_session("configs/small.yaml", "report.title='two words' seed=1")
+    config, run = plan_run("configs/small.yaml", "report.title='two words' seed=1")
     assert (config.report.title, config.seed) == ("two words", 1)
     assert run.name == "small-title=two_words-seed=1"
 
 
 def test_an_unclosed_quote_in_the_overrides_is_the_users_mistake(project):
     with pytest.raises(UserError, match="quot"):
-        plan_session("configs/small.yaml", "report.title='two words")
+        plan_run("configs/small.yaml", "report.title='two words")
 
 
 def test_planning_writes_nothing(project):
     before = snapshot(project)
-    plan_session("configs/small.yaml", "seed=1", "planned")
+    plan_run("configs/small.yaml", "seed=1", "planned")
     assert snapshot(project) == before
     assert not (project / "runs").exists()
 
 
 def test_a_configuration_of_the_project_is_found_from_a_folder_inside_it(project, monkeypatch):
     monkeypatch.chdir(project / "notebooks")
-    _, run = plan_session("configs/small.yaml")
+    _, run = plan_run("configs/small.yaml")
     assert run.path == project / "runs" / "small"
 
 
 def test_the_same_configuration_opens_the_run_again(project):
-    first, run = open_session("configs/small.yaml", "seed=1", "mine")
+    first, run = open_run("configs/small.yaml", "seed=1", "mine")
     run.set_status("data", state="done")
     run.write_json("env.json", {"made": "before"})
-    again, run = open_session("configs/small.yaml", "seed=1", "mine")
+    again, run = open_run("configs/small.yaml", "seed=1", "mine")
     assert again == first
     assert run.status() == {"data": {"state": "done"}}
     assert run.read_json("env.json") == {"made": "before"}
 
 
-@pytest.mark.parametrize("start", [open_session, plan_session])
+@pytest.mark.parametrize("start", [open_run, plan_run])
 def test_another_configuration_is_refused_and_changes_nothing(project, start):
-    open_session("configs/small.yaml", "seed=1", "mine")
+    open_run("configs/small.yaml", "seed=1", "mine")
     before = snapshot(project)
     with pytest.raises(UserError, match=r"run 'mine'.*seed: 1 -> 2, train\.max_steps: null -> 3.*delete"):
         start("configs/small.yaml", "seed=2 train.max_steps=3", "mine")
@@ -92,5 +92,5 @@ def test_another_configuration_is_refused_and_changes_nothing(project, start):
 )
 def test_a_mistake_makes_no_run_folder(project, arguments, message):
     with pytest.raises(UserError, match=message):
-        open_session(*arguments)
+        open_run(*arguments)
     assert not (project / "runs").exists()

@@ -1,4 +1,4 @@
-"""What every notebook and command starts with: a checked configuration and its run folder."""
+"""A checked configuration and its run folder: what every notebook and command starts with."""
 
 import shlex
 from pathlib import Path
@@ -13,7 +13,7 @@ from kdkit.runs.folder import Run, check_run_name, default_run_name, describe_en
 from kdkit.runs.paths import find_root, resolve_input, resolve_output
 
 
-def open_session(
+def open_run(
     config_path: str | Path, overrides: list[str] | str = "", run_name: str = "", runs_dir: str | Path = "runs"
 ) -> tuple[Config, Run]:
     """Load a configuration for language models and open its run folder, making the folder if there is none.
@@ -27,7 +27,7 @@ def open_session(
     Raises:
         UserError: a mistake in the configuration, or a run of that name with another one.
     """
-    config, run = plan_session(config_path, overrides, run_name, runs_dir)
+    config, run = plan_run(config_path, overrides, run_name, runs_dir)
     if not isinstance(config, Config):
         raise UserError(
             f"CONFIG: expected a configuration for language models, got {str(config_path)!r}, which has `method:` and "
@@ -37,11 +37,11 @@ def open_session(
     return config, run
 
 
-def open_embedding_session(
+def open_embedding_run(
     config_path: str | Path, overrides: list[str] | str = "", run_name: str = "", runs_dir: str | Path = "runs"
 ) -> tuple[EmbeddingConfig, Run]:
-    """Do what `open_session` does for a configuration for embeddings: one with `method:`."""
-    config, run = plan_session(config_path, overrides, run_name, runs_dir)
+    """Do what `open_run` does for a configuration for embeddings: one with `method:`."""
+    config, run = plan_run(config_path, overrides, run_name, runs_dir)
     if not isinstance(config, EmbeddingConfig):
         raise UserError(
             f"CONFIG: expected a configuration for embeddings, with `method:`, got {str(config_path)!r} without it; "
@@ -65,10 +65,10 @@ def open_side_run(name: str, runs_dir: str | Path, cache_dir: str | Path) -> Run
     return Run(resolve_output(runs_dir, root) / check_run_name(name), resolve_output(cache_dir, root))
 
 
-def plan_session(
+def plan_run(
     config_path: str | Path, overrides: list[str] | str = "", run_name: str = "", runs_dir: str | Path = "runs"
 ) -> tuple[Config | EmbeddingConfig, Run]:
-    """Check all that a session checks, and write nothing; a file with `method:` is for embeddings."""
+    """Check all that opening a run checks, and write nothing; a file with `method:` is for embeddings."""
     root = find_root()
     try:
         items = shlex.split(overrides) if isinstance(overrides, str) else list(overrides)
