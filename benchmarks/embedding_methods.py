@@ -18,6 +18,7 @@ import re
 import shutil
 import statistics
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,8 @@ from kdkit.embeddings.teacher.probe import load_teacher, probe_embedding_teacher
 from kdkit.embeddings.training.student import make_student
 from kdkit.embeddings.training.train import distill_all
 from kdkit.machine.hardware import find_hardware
-from kdkit.runs.folder import Run
-from kdkit.runs.open_run import open_embedding_run
+from kdkit.machine.open_session import open_embedding_session
+from kdkit.machine.session import Session
 
 RESULTS = Path(__file__).parent / "results" / "embedding_methods.json"
 SOURCES = {
@@ -85,7 +86,7 @@ def write_sentences(folder: Path, file: Path) -> None:
         csv.writer(stream).writerows([["text"], *([text] for text in drawn)])
 
 
-def open_run(name: str, seed: int, steps: int, folder: Path, file: Path) -> tuple[EmbeddingConfig, Run]:
+def open_cpu_session(name: str, seed: int, steps: int, folder: Path, file: Path) -> Session[EmbeddingConfig]:
     """Open the run of one training."""
     method, form = split_form(name)
     settings = [
@@ -102,7 +103,9 @@ def open_run(name: str, seed: int, steps: int, folder: Path, file: Path) -> tupl
         f"evaluate.tasks={json.dumps(tasks_of(folder))}",
     ]
     slug = re.sub("[^a-zA-Z_]+", "-", name).strip("-")
-    return open_embedding_run("configs/embedding_demo.yaml", settings, f"{slug}-{seed}", str(file.parent / "runs"))
+    runs = str(file.parent / "runs")
+    session = open_embedding_session("configs/embedding_demo.yaml", settings, f"{slug}-{seed}", runs)
+    return replace(session, hardware=find_hardware("cpu"))
 
 
 def split_form(name: str) -> tuple[str, str]:
@@ -113,45 +116,43 @@ def split_form(name: str) -> tuple[str, str]:
 
 def train(name: str, seed: int, steps: int, folder: Path, file: Path) -> dict[str, Any]:
     """Train one student and score it on every task."""
-    config, run = open_run(name, seed, steps, folder, file)
-    hardware = find_hardware("cpu")
-    data, tasks = prepare_sentences(config, run, None), load_tasks(config, run.cache_path)
-    probe_embedding_teacher(config, run, data, hardware)
+    session = open_cpu_session(name, seed, steps, folder, file)
+    data, tasks = prepare_sentences(session, None), load_tasks(session.config, session.run.cache_path)
+    probe_embedding_teacher(session, data)
     if name in RECIPES:
-        seconds = train_by_recipe(name, config, run, data)
+        seconds = train_by_recipe(name, session, data)
     elif split_form(name)[0] in method_options():
-        seconds = distill_all(config, run, data, hardware)[name]["seconds"]
+        seconds = distill_all(session, data)[name]["seconds"]
     else:
         seconds = 0.0
-    row = {"name": name, "seed": seed, "steps": steps, "seconds": seconds, **score(name, config, run, data, tasks)}
-    shutil.rmtree(run.path)
+    row = {"name": name, "seed": seed, "steps": steps, "seconds": seconds, **score(name, session, data, tasks)}
+    shutil.rmtree(session.run.path)
     return row
 
 
-def score(name: str, config: EmbeddingConfig, run: Run, data: SentenceData, tasks: list[TaskData]) -> dict[str, Any]:
+def score(name: str, session: Session[EmbeddingConfig], data: SentenceData, tasks: list[TaskData]) -> dict[str, Any]:
     """Return the main scores and their mean."""
     if name == "teacher":
-        model = load_teacher(config, find_hardware("cpu"))
+        model = load_teacher(session.config, session.hardware)
     elif name == "untrained":
-        model = make_student(config, data)
+        model = make_student(session.config, data)
     else:
-        model = load_embedding_model(str(run.path / "student"), "student.path", max_length=64)
+        model = load_embedding_model(str(session.run.path / "student"), "student.path", max_length=64)
     scores = main_scores(model, tasks, batch_size=64)
     return {"average": statistics.fmean(scores.values()), **scores}
 
 
-def train_by_recipe(name: str, config: EmbeddingConfig, run: Run, data: SentenceData) -> float:
+def train_by_recipe(name: str, session: Session[EmbeddingConfig], data: SentenceData) -> float:
     """Train the same start by sentence-transformers; return seconds."""
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, losses
     from sentence_transformers.training_args import SentenceTransformerTrainingArguments
 
+    config, run = session.config, session.run
     start = run.path / "start"
     save_embedding_model(make_student(config, data), start)
     model = SentenceTransformer(str(start), device="cpu")
-    teacher, _ = open_embedding_teacher(
-        config, run, data, tokens=False, attention_layers=[], hardware=find_hardware("cpu")
-    )
+    teacher, _ = open_embedding_teacher(session, data, tokens=False, attention_layers=[])
     train_config = config.train
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(run.path / "recipe"),
@@ -173,7 +174,7 @@ def train_by_recipe(name: str, config: EmbeddingConfig, run: Run, data: Sentence
     loss = losses.MSELoss(model) if name == RECIPES[0] else losses.EmbedDistillLoss(model, distance_metric="cosine")
     trainer = SentenceTransformerTrainer(model=model, args=arguments, train_dataset=examples, loss=loss)
     seconds = trainer.train().metrics["train_runtime"]
-    model.save(str(run.path / "student"))
+    model.save(str(session.run.path / "student"))
     return seconds
 
 

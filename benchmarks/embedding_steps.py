@@ -12,6 +12,7 @@ import argparse
 import json
 import statistics
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ from kdkit.embeddings.training.student import make_student
 from kdkit.embeddings.training.train import build_method, teacher_layer
 from kdkit.embeddings.training.trainer import EmbeddingTrainer
 from kdkit.machine.hardware import find_hardware
-from kdkit.runs.open_run import open_embedding_run
+from kdkit.machine.open_session import open_embedding_session
 
 RESULTS = Path(__file__).parent / "results" / "embedding_steps.json"
 PLAIN = "simcse"
@@ -36,20 +37,21 @@ VARIANTS = {"talas without sharpness": {"name": "talas", "sharpness": "none"}}
 def make_trainers(names: list[str], steps: int) -> dict[str, EmbeddingTrainer]:
     """Prepare a training of each method; the teacher's answers are in a cache before."""
     settings = ["data.subset_size=2000", f"train.max_steps={steps}", "train.warmup_steps=1"]
-    config, run = open_embedding_run("configs/embedding_demo.yaml", settings, f"benchmark-embedding-steps-{steps}")
-    hardware, data = find_hardware("cpu"), prepare_sentences(config, run, None)
+    opened = open_embedding_session("configs/embedding_demo.yaml", settings, f"benchmark-embedding-steps-{steps}")
+    session = replace(opened, hardware=find_hardware("cpu"))
+    data = prepare_sentences(session, None)
     facts = Facts(384, 384, 3, 6)
     layers = [teacher_layer(2, facts)]
-    teacher, _ = open_embedding_teacher(config, run, data, tokens=True, attention_layers=layers, hardware=hardware)
+    teacher, _ = open_embedding_teacher(session, data, tokens=True, attention_layers=layers)
     trainers = {}
     for name in names:
-        values = config.model_dump() | {"method": VARIANTS.get(name, name), "compare": []}
+        values = session.config.model_dump() | {"method": VARIANTS.get(name, name), "compare": []}
         own = embedding_config_from_values(values)
         method = build_method(own.method, facts)
         student = make_student(own, data, attentions=bool(method.needs.attention_layers))
-        aligned = prepare_sentences(own, run, method.alignment) if method.alignment else data
+        aligned = prepare_sentences(replace(session, config=own), method.alignment) if method.alignment else data
         needed = teacher if method.needs.tokens else type(teacher)(teacher.keys, teacher.lengths, teacher.vectors)
-        trainers[name] = EmbeddingTrainer(own, student, method, aligned, needed, hardware)
+        trainers[name] = EmbeddingTrainer(own, student, method, aligned, needed, session.hardware)
     return trainers
 
 

@@ -10,6 +10,7 @@ from kdkit.config.embeddings import embedding_config_from_values
 from kdkit.embeddings.models.embedder import EmbeddingModel
 from kdkit.embeddings.models.pooling import Reading
 from kdkit.machine.hardware import Hardware
+from kdkit.machine.session import Session
 
 WIDTH, TEACHER_WIDTH, VOCABULARY = 16, 24, 60
 
@@ -63,6 +64,11 @@ def make_config(**values):
 def cpu(precision="fp32"):
     """Describe a CPU; fp16 is for tests of loss scaling only."""
     return Hardware("cpu", "cpu", precision, "cpu", "a test")
+
+
+def make_session(config, run, hardware=None):
+    """Put together what a stage is given; on a CPU, if nothing else is said."""
+    return Session(config, run, hardware or cpu())
 
 
 WORDS = [

@@ -25,7 +25,8 @@ from kdkit.embeddings.data.tasks import load_tasks
 from kdkit.embeddings.data.token_pairs import TextTokens, group_tokens, tokenize_texts
 from kdkit.embeddings.models.places import load_fast_tokenizer, resolve_embedding_path, resolve_prompt
 from kdkit.machine.hub import is_local_path
-from kdkit.runs.folder import Run, cached_folder, fingerprint, fingerprint_files, link_folder
+from kdkit.machine.session import Session
+from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
 
 FORMAT = 1
 """Raise it when the meaning of the stored files changes: old caches are then left alone."""
@@ -64,7 +65,7 @@ class SentenceData:
         return self.manifest["key"]
 
 
-def prepare_sentences(config: EmbeddingConfig, run: Run, alignment: str | None) -> SentenceData:
+def prepare_sentences(session: Session[EmbeddingConfig], alignment: str | None) -> SentenceData:
     """Read, select, tokenize and align; or open what an earlier call made of the same inputs.
 
     Args:
@@ -74,7 +75,8 @@ def prepare_sentences(config: EmbeddingConfig, run: Run, alignment: str | None) 
     Raises:
         UserError: see `load_sentences`, `load_tasks`, `load_fast_tokenizer`; too few sentences are left.
     """
-    folder = build_sentences(config, run.cache_path)
+    run = session.run
+    folder = build_sentences(session.config, run.cache_path)
     link_folder(folder, run.path / "data")
     if alignment:
         key = fingerprint(folder.name, alignment)

@@ -22,7 +22,8 @@ from kdkit.embeddings.training.train import AfterEpoch, student_folder
 from kdkit.errors import UserError
 from kdkit.machine.hardware import Hardware
 from kdkit.machine.hub import hub_is_reachable, is_local_path
-from kdkit.runs.folder import Run, fingerprint
+from kdkit.machine.session import Session
+from kdkit.runs.folder import fingerprint
 
 TEACHER_TASK = "the teacher's similarities"
 """Name of the task that is made where there is no other."""
@@ -30,7 +31,7 @@ OFF_THE_SHELF = "off the shelf"
 """Name of the ready model of the student's size in tables."""
 
 
-def open_tasks(config: EmbeddingConfig, run: Run, data: SentenceData, hardware: Hardware) -> list[TaskData]:
+def open_tasks(session: Session[EmbeddingConfig], data: SentenceData) -> list[TaskData]:
     """Return what the models of a run are judged by.
 
     The tasks of the configuration, those that Python's documentation gives, and where there is neither, the teacher's
@@ -39,12 +40,12 @@ def open_tasks(config: EmbeddingConfig, run: Run, data: SentenceData, hardware: 
     Raises:
         UserError: see `load_tasks`; fewer than three held-out sentences to compare.
     """
-    tasks = load_tasks(config, run.cache_path)
-    tasks += embedded_tasks(data.evaluation, data.evaluation_document, config.seed)
-    return tasks or [_teacher_task(config, data, hardware)]
+    tasks = load_tasks(session.config, session.run.cache_path)
+    tasks += embedded_tasks(data.evaluation, data.evaluation_document, session.config.seed)
+    return tasks or [_teacher_task(session, data)]
 
 
-def _teacher_task(config: EmbeddingConfig, data: SentenceData, hardware: Hardware) -> TaskData:
+def _teacher_task(session: Session[EmbeddingConfig], data: SentenceData) -> TaskData:
     """Make a task whose scores are the teacher's: each held-out sentence with its nearest one, and with another."""
     sentences = data.evaluation
     if len(sentences) < 3:
@@ -52,10 +53,10 @@ def _teacher_task(config: EmbeddingConfig, data: SentenceData, hardware: Hardwar
             f"evaluate.tasks: expected a task, or at least 3 held-out sentences, got {len(sentences)}; name a data "
             "set, or raise data.evaluation_fraction"
         )
-    vectors = encode(load_teacher(config, hardware), sentences, config.evaluate.batch_size)
+    vectors = encode(load_teacher(session.config, session.hardware), sentences, session.config.evaluate.batch_size)
     cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -1.0)
-    others = np.random.default_rng(config.seed).integers(1, len(sentences), size=len(sentences))
+    others = np.random.default_rng(session.config.seed).integers(1, len(sentences), size=len(sentences))
     partners = np.concatenate([cosines.argmax(axis=1), (np.arange(len(sentences)) + others) % len(sentences)])
     first = np.tile(np.arange(len(sentences)), 2)
     scores = cosines[first, partners].tolist()
@@ -66,14 +67,14 @@ def _teacher_task(config: EmbeddingConfig, data: SentenceData, hardware: Hardwar
     return TaskData(Task(name=TEACHER_TASK, kind="sts", path="held-out"), test, None, [note])
 
 
-def task_scorer(config: EmbeddingConfig, tasks: list[TaskData], hardware: Hardware) -> AfterEpoch:
+def task_scorer(session: Session[EmbeddingConfig], tasks: list[TaskData]) -> AfterEpoch:
     """Return what scores a student after an epoch."""
 
     def score(model: EmbeddingModel) -> dict[str, float]:
-        before, model.reading = model.reading, _reading_of(model, config)
+        before, model.reading = model.reading, _reading_of(model, session.config)
         try:
-            batch_size = config.evaluate.batch_size
-            return main_scores(model, tasks, batch_size=batch_size, autocast_dtype=hardware.autocast_dtype)
+            batch_size = session.config.evaluate.batch_size
+            return main_scores(model, tasks, batch_size=batch_size, autocast_dtype=session.hardware.autocast_dtype)
         finally:
             model.reading = before
 
@@ -81,15 +82,16 @@ def task_scorer(config: EmbeddingConfig, tasks: list[TaskData], hardware: Hardwa
 
 
 def evaluate_embedding_run(
-    config: EmbeddingConfig, run: Run, data: SentenceData, tasks: list[TaskData], hardware: Hardware
+    session: Session[EmbeddingConfig], data: SentenceData, tasks: list[TaskData]
 ) -> dict[str, Any]:
     """Measure every model of a run in fp32 and write `evaluation.json`; see `evaluate_embeddings`.
 
     Raises:
         UserError: a method of the configuration has not been trained.
     """
+    config = session.config
     evaluation = evaluate_embeddings(
-        find_candidates(config, run, data, hardware),
+        find_candidates(session, data),
         tasks,
         data.evaluation,
         batch_size=config.evaluate.batch_size,
@@ -97,12 +99,13 @@ def evaluate_embedding_run(
         seed=config.seed,
         dimensions=config.evaluate.dimensions,
     )
-    run.write_json("evaluation.json", evaluation)
+    session.run.write_json("evaluation.json", evaluation)
     return evaluation
 
 
-def find_candidates(config: EmbeddingConfig, run: Run, data: SentenceData, hardware: Hardware) -> dict[str, Candidate]:
+def find_candidates(session: Session[EmbeddingConfig], data: SentenceData) -> dict[str, Candidate]:
     """Load the teacher, the student before training, a ready model, and every trained student."""
+    config, hardware = session.config, session.hardware
     teacher = load_teacher(config, hardware, dtype=torch.float32).to(hardware.device)
     untrained = make_student(config, data).to(hardware.device)
     candidates = {
@@ -112,16 +115,16 @@ def find_candidates(config: EmbeddingConfig, run: Run, data: SentenceData, hardw
     }
     for settings in (config.method, *config.compare):
         role = "student" if settings == config.method else "compared"
-        candidates[str(settings)] = Candidate(role, _load_student(config, run, settings, hardware))
+        candidates[str(settings)] = Candidate(role, _load_student(session, settings))
     for candidate in candidates.values():
         if candidate.model is not None:
             candidate.model.reading = _reading_of(candidate.model, config)
     return candidates
 
 
-def _load_student(config: EmbeddingConfig, run: Run, settings: MethodSettings, hardware: Hardware) -> EmbeddingModel:
+def _load_student(session: Session[EmbeddingConfig], settings: MethodSettings) -> EmbeddingModel:
     """Load a trained student of the run."""
-    folder = student_folder(config, run, settings)
+    config, run, folder = session.config, session.run, student_folder(session, settings)
     if not folder.is_dir():
         raise UserError(
             f"run {run.name!r}: expected a student trained by {settings} in {folder}, got none; train it first: "
@@ -129,7 +132,7 @@ def _load_student(config: EmbeddingConfig, run: Run, settings: MethodSettings, h
         )
     source = config.teacher if config.student.path == REDUCE else config.student
     model = load_embedding_model(
-        str(folder), "student.path", device=hardware.device, trust_remote_code=source.trust_remote_code
+        str(folder), "student.path", device=session.hardware.device, trust_remote_code=source.trust_remote_code
     )
     return model.requires_grad_(False)
 

@@ -39,9 +39,9 @@ from kdkit.embeddings.teacher.asking import (
     describe_teacher,
 )
 from kdkit.embeddings.teacher.probe import load_teacher
-from kdkit.machine.hardware import Hardware
 from kdkit.machine.memory import memory_in_use, read_peak, start_peak
-from kdkit.runs.folder import Run, fingerprint
+from kdkit.machine.session import Session
+from kdkit.runs.folder import fingerprint
 from kdkit.runs.paths import make_place_for, resolve_input
 from kdkit.runs.records import Field, Record
 from kdkit.runs.store import Store, open_store
@@ -124,13 +124,7 @@ class LiveTeacher:
 
 
 def open_embedding_teacher(
-    config: EmbeddingConfig,
-    run: Run,
-    data: SentenceData,
-    *,
-    tokens: bool,
-    attention_layers: list[int],
-    hardware: Hardware,
+    session: Session[EmbeddingConfig], data: SentenceData, *, tokens: bool, attention_layers: list[int]
 ) -> tuple[CachedTeacher | LiveTeacher, dict[str, Any]]:
     """Return the teacher of a configuration, ready to answer for `data.texts`, and facts about it.
 
@@ -149,21 +143,22 @@ def open_embedding_teacher(
         UserError: see `load_embedding_model`; a cache of another teacher, pooling, prompt, length or other texts; NaN
             among the answers.
     """
+    config = session.config
     start, layers = time.perf_counter(), tuple(attention_layers)
     if not config.teacher.cache:
-        model = load_teacher(config, hardware, attentions=bool(layers))
+        model = load_teacher(config, session.hardware, attentions=bool(layers))
         check_tokens(model, data)
         first = [data.teacher_tokens[row] for row in range(min(len(data.texts), config.teacher.batch_size))]
         answer_chunk(model, first, [EMBEDDING], (), config.teacher.batch_size)  # NaN is found before training
         live = LiveTeacher(model, data.teacher_tokens, tokens, layers, config.teacher.batch_size)
         return live, describe_teacher(model) | {"from_cache": False, "seconds": time.perf_counter() - start}
     kinds = [EMBEDDING] + [TOKEN_STATES] * tokens + [ATTENTIONS] * bool(layers)
-    header = _header(config, data, hardware)
-    plans = {kind: _plan(config, run, header, kind, layers) for kind in kinds}
+    header = _header(session, data)
+    plans = {kind: _plan(session, header, kind, layers) for kind in kinds}
     missing = [kind for kind, (path, header) in plans.items() if not _is_there(path, header)]
     memory = {}
     if missing:
-        device, peak = _build(config, data, hardware, {kind: plans[kind] for kind in missing}, layers)
+        device, peak = _build(session, data, {kind: plans[kind] for kind in missing}, layers)
         memory = {"memory": {"device": str(device), "peak": peak, "freed": memory_in_use(device)}}
     stores = {kind: open_store(path, header) for kind, (path, header) in plans.items()}
     keys = [text_key(text) for text in data.texts]
@@ -188,9 +183,10 @@ def text_key(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _header(config: EmbeddingConfig, data: SentenceData, hardware: Hardware) -> dict[str, Any]:
+def _header(session: Session[EmbeddingConfig], data: SentenceData) -> dict[str, Any]:
     """Return what the answers depend on; nothing is loaded."""
-    settings, max_length = config.teacher, config.teacher.max_length or config.data.max_length
+    settings = session.config.teacher
+    max_length = settings.max_length or session.config.data.max_length
     reading = read_reading(
         resolve_embedding_path(settings.path, "teacher.path"),
         "teacher.path",
@@ -206,20 +202,20 @@ def _header(config: EmbeddingConfig, data: SentenceData, hardware: Hardware) -> 
         "prompt": reading.prompt,
         "pool_prompt": reading.pool_prompt,
         "max_length": max_length,
-        "dtype": str(place_teacher(settings.device, hardware)[1]).removeprefix("torch."),
+        "dtype": str(place_teacher(settings.device, session.hardware)[1]).removeprefix("torch."),
         "num_texts": len(data.texts),
         "texts": fingerprint(sorted(map(text_key, data.texts))),
     }
 
 
 def _plan(
-    config: EmbeddingConfig, run: Run, header: dict[str, Any], kind: str, layers: tuple[int, ...]
+    session: Session[EmbeddingConfig], header: dict[str, Any], kind: str, layers: tuple[int, ...]
 ) -> tuple[Path, dict[str, Any]]:
     """Return the file of one kind of answers, and what its header must say."""
     header = {"kind": f"teacher {kind}"} | header | ({"attention_layers": list(layers)} if kind == ATTENTIONS else {})
-    if not config.teacher.cache_file:
-        return run.cache_path / "embeddings" / f"{fingerprint(header)}-{kind}.h5", header
-    path = resolve_input(config.teacher.cache_file)
+    if not session.config.teacher.cache_file:
+        return session.run.cache_path / "embeddings" / f"{fingerprint(header)}-{kind}.h5", header
+    path = resolve_input(session.config.teacher.cache_file)
     return path if kind == EMBEDDING else path.with_name(f"{path.stem}-{kind}{path.suffix}"), header
 
 
@@ -231,15 +227,15 @@ def _is_there(path: Path, header: dict[str, Any]) -> bool:
 
 
 def _build(
-    config: EmbeddingConfig,
+    session: Session[EmbeddingConfig],
     data: SentenceData,
-    hardware: Hardware,
     plans: dict[str, tuple[Path, dict[str, Any]]],
     layers: tuple[int, ...],
 ) -> tuple[torch.device, int]:
     """Load the teacher and fill the files; return its device and the peak of the memory there."""
-    start_peak(torch.device(place_teacher(config.teacher.device, hardware)[0]))
-    model = load_teacher(config, hardware, attentions=ATTENTIONS in plans)
+    config = session.config
+    start_peak(torch.device(place_teacher(config.teacher.device, session.hardware)[0]))
+    model = load_teacher(config, session.hardware, attentions=ATTENTIONS in plans)
     check_tokens(model, data)
     facts = {"facts": describe_teacher(model)}
     ids = dict(zip(map(text_key, data.texts), data.teacher_tokens, strict=True))

@@ -10,7 +10,7 @@ from kdkit.embeddings.data.prepare import SentenceData
 from kdkit.embeddings.models.doctor import examine_embeddings
 from kdkit.embeddings.models.embedder import EmbeddingModel, is_causal, load_embedding_model, place_teacher
 from kdkit.machine.hardware import Hardware
-from kdkit.runs.folder import Run
+from kdkit.machine.session import Session
 
 PROBED_SENTENCES = 256
 """Held-out sentences that the doctor reads."""
@@ -46,16 +46,15 @@ def load_teacher(
     return model.requires_grad_(False)
 
 
-def probe_embedding_teacher(
-    config: EmbeddingConfig, run: Run, data: SentenceData, hardware: Hardware
-) -> dict[str, Any]:
+def probe_embedding_teacher(session: Session[EmbeddingConfig], data: SentenceData) -> dict[str, Any]:
     """Describe the teacher, let the doctor look at it, and write `teacher/probe.json`.
 
     Returns:
         What it is (`path`, `width`, `num_layers`, `causal`, `pooling`, ...) and `findings`, a list of topic, state
         and text.
     """
-    model = load_teacher(config, hardware)
+    config = session.config
+    model = load_teacher(config, session.hardware)
     findings = examine_embeddings(model, data.evaluation[:PROBED_SENTENCES], config.teacher.batch_size)
     reading = model.reading
     probe = {
@@ -72,5 +71,5 @@ def probe_embedding_teacher(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "findings": [asdict(finding) for finding in findings],
     }
-    run.write_json("teacher/probe.json", probe)
+    session.run.write_json("teacher/probe.json", probe)
     return probe

@@ -34,8 +34,7 @@ from kdkit.embeddings.training.follow import AfterEpoch, Follower
 from kdkit.embeddings.training.student import make_student
 from kdkit.embeddings.training.trainer import EmbeddingTrainer
 from kdkit.errors import UserError
-from kdkit.machine.hardware import Hardware
-from kdkit.runs.folder import Run
+from kdkit.machine.session import Session
 
 START_TEXTS = 1024
 """Sentences on which projections are fitted before the first step."""
@@ -95,10 +94,8 @@ def start_projections(
 
 
 def distill_all(
-    config: EmbeddingConfig,
-    run: Run,
+    session: Session[EmbeddingConfig],
     data: SentenceData,
-    hardware: Hardware,
     after_epoch: AfterEpoch | None = None,
     *,
     resume: bool = False,
@@ -110,7 +107,8 @@ def distill_all(
     Returns:
         The entry of training.json of every method, by its name.
     """
-    probe = run.read_json("teacher/probe.json")
+    config = session.config
+    probe = session.run.read_json("teacher/probe.json")
     student = make_student(config, data)
     facts = Facts(student.width, probe["width"], student.num_layers, probe["num_layers"], probe["causal"])
     methods = {
@@ -121,22 +119,20 @@ def distill_all(
     num_maps = max(need.attention_layers for need in needs)
     mapped = range(facts.student_layers)[facts.student_layers - num_maps :]
     teacher, asked = open_embedding_teacher(
-        config,
-        run,
+        session,
         data,
         tokens=any(need.tokens for need in needs),
         attention_layers=[teacher_layer(layer, facts) for layer in mapped],
-        hardware=hardware,
     )
-    run.write_json("teacher/probe.json", probe | {"cache": asked})
+    session.run.write_json("teacher/probe.json", probe | {"cache": asked})
     words = None
     if any(need.word_embeddings for need in needs):
-        words = load_teacher(config, hardware).backbone.get_input_embeddings().weight.detach().clone()
+        words = load_teacher(config, session.hardware).backbone.get_input_embeddings().weight.detach().clone()
     entries = {}
     for name, (settings, method) in methods.items():
-        aligned = prepare_sentences(config, run, method.alignment) if method.alignment else data
+        aligned = prepare_sentences(session, method.alignment) if method.alignment else data
         entries[name] = distill_embedding(
-            config, run, aligned, teacher, facts, hardware, settings, after_epoch, teacher_words=words, resume=resume
+            session, aligned, teacher, facts, settings, after_epoch, teacher_words=words, resume=resume
         )
     return entries
 
@@ -158,12 +154,10 @@ def teacher_layer(student_layer: int, facts: Facts) -> int:
 
 
 def distill_embedding(
-    config: EmbeddingConfig,
-    run: Run,
+    session: Session[EmbeddingConfig],
     data: SentenceData,
     teacher: CachedTeacher | LiveTeacher,
     facts: Facts,
-    hardware: Hardware,
     settings: MethodSettings,
     after_epoch: AfterEpoch | None = None,
     *,
@@ -184,9 +178,10 @@ def distill_embedding(
     Returns:
         The training's entry of training.json.
     """
+    config, run = session.config, session.run
     phase = str(settings)
     trainings = run.read_json("training.json") if (run.path / "training.json").is_file() else {}
-    if resume and phase in trainings and student_folder(config, run, settings).is_dir():
+    if resume and phase in trainings and student_folder(session, settings).is_dir():
         print(f"{phase}: trained before", flush=True)
         return trainings[phase]
     torch.manual_seed(config.seed)
@@ -196,7 +191,7 @@ def distill_embedding(
         ids = [data.student_tokens[text] for text in range(min(len(data.texts), START_TEXTS))]
         layers = layer_vectors(student, ids, config.evaluate.batch_size)
         start_projections(method, facts, teacher.vectors[: len(ids)], layers, config.seed)
-    trainer = EmbeddingTrainer(config, student, method, data, teacher, hardware, teacher_words)
+    trainer = EmbeddingTrainer(config, student, method, data, teacher, session.hardware, teacher_words)
     checkpoint = run.path / "checkpoints" / f"{settings.folder}.pt"
     if resume and checkpoint.is_file():
         trainer.load(checkpoint)
@@ -205,13 +200,14 @@ def distill_embedding(
     trainer.train(follower, checkpoint)
     entry = follower.finish()
     student.head = method.kept_head()
-    folder = student_folder(config, run, settings)
+    folder = student_folder(session, settings)
     save_embedding_model(student.to("cpu").eval(), folder, other_heads=method.other_heads())
     run.write_json("training.json", trainings | {phase: entry})
     checkpoint.unlink(missing_ok=True)
     return entry
 
 
-def student_folder(config: EmbeddingConfig, run: Run, settings: MethodSettings) -> Path:
+def student_folder(session: Session[EmbeddingConfig], settings: MethodSettings) -> Path:
     """Return where a trained student lies: `student/` for the run's method, `compared/NAME/` for the others."""
-    return run.path / "student" if settings == config.method else run.path / "compared" / settings.folder
+    run = session.run
+    return run.path / "student" if settings == session.config.method else run.path / "compared" / settings.folder

@@ -16,6 +16,7 @@ from kdkit.embeddings.data.sentences import Sentences
 from kdkit.embeddings.models.places import PACKAGED_SHA256, load_fast_tokenizer, resolve_embedding_path, resolve_prompt
 from kdkit.errors import UserError
 from kdkit.runs.folder import Run
+from tests.embedders import make_session
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 TEXTS = [f"{a} {b}" for a in WORDS for b in WORDS]
@@ -60,7 +61,7 @@ def prepare(tmp_path, teacher, run):
         path.write_text(content)
         values["data"] = {"path": str(path)} | values.get("data", {})
         values["teacher"] = {"path": str(teacher)} | values.get("teacher", {})
-        return prepare_sentences(embedding_config_from_values(values), run, alignment)
+        return prepare_sentences(make_session(embedding_config_from_values(values), run), alignment)
 
     return write_and_prepare
 
@@ -193,7 +194,7 @@ def documents(monkeypatch):
 @pytest.mark.parametrize("seed", range(4))
 def test_whole_documents_of_the_python_docs_are_held_out(documents, teacher, run, seed):
     values = {"teacher": {"path": str(teacher)}, "data": {"evaluation_fraction": 0.2}, "seed": seed}
-    data = prepare_sentences(embedding_config_from_values(values), run, None)
+    data = prepare_sentences(make_session(embedding_config_from_values(values), run), None)
     assert data.evaluation_document == [TEXTS.index(text) // 5 for text in data.evaluation]
     assert data.evaluation == sorted(data.evaluation, key=TEXTS.index)
     assert (len(data.evaluation), len(set(data.evaluation_document))) == (20, 4)
@@ -202,7 +203,7 @@ def test_whole_documents_of_the_python_docs_are_held_out(documents, teacher, run
 
 def test_one_document_is_held_out_where_all_are_larger_than_wanted(documents, teacher, run):
     values = {"teacher": {"path": str(teacher)}, "data": {"max_evaluation": 3}}
-    data = prepare_sentences(embedding_config_from_values(values), run, None)
+    data = prepare_sentences(make_session(embedding_config_from_values(values), run), None)
     assert len(set(data.evaluation_document)) == 1
 
 

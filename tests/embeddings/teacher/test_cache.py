@@ -23,6 +23,7 @@ from kdkit.errors import UserError
 from kdkit.machine.hardware import Hardware
 from kdkit.runs.folder import Run
 from kdkit.runs.store import open_store
+from tests.embedders import make_session
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -66,7 +67,7 @@ class Place:
         config = embedding_config_from_values({"teacher": settings, "data": {"max_length": max_length}})
         run = Run(self.folder / run, self.folder / run / "cache")
         data = data or self.data()
-        return open_embedding_teacher(config, run, data, tokens=tokens, attention_layers=list(layers), hardware=CPU)
+        return open_embedding_teacher(make_session(config, run), data, tokens=tokens, attention_layers=list(layers))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from kdkit.embeddings.training.student import make_student
 from kdkit.embeddings.training.train import distill_all, teacher_layer
 from kdkit.errors import UserError
 from kdkit.runs.open_run import open_embedding_run
-from tests.embedders import cpu, save_teacher, write_sentences
+from tests.embedders import cpu, make_session, save_teacher, write_sentences
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -60,9 +60,9 @@ def open_run(folder, name, *overrides, sentences="plain"):
 
 
 def distil(config, run, **more):
-    data = prepare_sentences(config, run, None)
-    probe_embedding_teacher(config, run, data, cpu())
-    return data, distill_all(config, run, data, cpu(), **more)
+    data = prepare_sentences(make_session(config, run), None)
+    probe_embedding_teacher(make_session(config, run), data)
+    return data, distill_all(make_session(config, run), data, **more)
 
 
 def losses(run):
@@ -121,11 +121,11 @@ def test_a_cached_teacher_and_one_in_memory_train_the_same_student(folder, cache
 def test_methods_to_compare_start_from_the_same_weights_and_all_are_scored(folder):
     config, run = open_run(folder, "compare", "compare=[rkd, leaf]", "evaluate.dimensions=[8]")
     tasks = load_tasks(config, run.cache_path)
-    data, trainings = distil(config, run, after_epoch=task_scorer(config, tasks, cpu()))
+    data, trainings = distil(config, run, after_epoch=task_scorer(make_session(config, run), tasks))
     assert list(trainings) == ["cosine", "rkd", "leaf"]
     first = [line["tasks"]["tiny"] for line in run.read_metrics() if line["step"] == 0]
     assert len(first) == 3 and first[0] == first[1]
-    models = evaluate_embedding_run(config, run, data, tasks, cpu())["models"]
+    models = evaluate_embedding_run(make_session(config, run), data, tasks)["models"]
     assert {name: model["role"] for name, model in models.items()} == {
         "teacher": "teacher",
         "untrained": "untrained",
@@ -186,7 +186,7 @@ def test_a_student_pools_all_that_it_reads_where_its_teacher_leaves_the_prompt_o
     prompts = {"prompts": {"query": "the cat sat on a "}, "default_prompt_name": "query"}
     (folder / "instructed/config_sentence_transformers.json").write_text(json.dumps(prompts))
     config, run = open_run(folder, "instructed", f"teacher.path={folder / 'instructed'}")
-    student = make_student(config, prepare_sentences(config, run, None))
+    student = make_student(config, prepare_sentences(make_session(config, run), None))
     mask = torch.ones(2, 3, dtype=torch.int64)
     assert torch.equal(student.pooled_tokens(mask), mask)
     assert np.linalg.norm(encode(student, ["the dog"], 1, normalize=False)) > 0.1
@@ -194,23 +194,23 @@ def test_a_student_pools_all_that_it_reads_where_its_teacher_leaves_the_prompt_o
 
 def test_a_student_cut_out_of_its_teacher_pools_as_it_is_told_to(folder):
     config, run = open_run(folder, "cls", "teacher.pooling=cls")
-    assert make_student(config, prepare_sentences(config, run, None)).reading.pooling == "cls"
+    assert make_student(config, prepare_sentences(make_session(config, run), None)).reading.pooling == "cls"
     config, run = open_run(folder, "own", "teacher.pooling=cls", "student.pooling=last")
-    assert make_student(config, prepare_sentences(config, run, None)).reading.pooling == "last"
+    assert make_student(config, prepare_sentences(make_session(config, run), None)).reading.pooling == "last"
 
 
 def test_all_models_read_the_tasks_at_the_same_length(folder):
     config, run = open_run(folder, "length", "evaluate.max_length=6")
     data, _ = distil(config, run)
-    evaluate_embedding_run(config, run, data, load_tasks(config, run.cache_path), cpu())
-    models = find_candidates(config, run, data, cpu())
+    evaluate_embedding_run(make_session(config, run), data, load_tasks(config, run.cache_path))
+    models = find_candidates(make_session(config, run), data)
     assert {name: c.model.reading.max_length for name, c in models.items() if c.model is not None} == {
         "teacher": 6,
         "untrained": 6,
         "cosine": 6,
     }
     student = make_student(config, data)
-    task_scorer(config, load_tasks(config, run.cache_path), cpu())(student)
+    task_scorer(make_session(config, run), load_tasks(config, run.cache_path))(student)
     assert student.reading.max_length == 16
 
 
@@ -242,11 +242,11 @@ def test_a_run_that_is_resumed_at_its_end_still_knows_of_a_collapse(folder, monk
 
 def test_half_precision_whose_loss_is_never_a_number_ends_with_an_error(folder, monkeypatch):
     config, run = open_run(folder, "nan", method("cosine"))
-    data = prepare_sentences(config, run, None)
-    probe_embedding_teacher(config, run, data, cpu())
+    data = prepare_sentences(make_session(config, run), None)
+    probe_embedding_teacher(make_session(config, run), data)
     monkeypatch.setattr("kdkit.embeddings.methods.simple.cosine_distance", lambda s, t: (s * math.nan).sum())
     with pytest.raises(RuntimeError, match="cosine: the loss is nan at step 1"):
-        distill_all(config, run, data, cpu("fp16"))
+        distill_all(make_session(config, run, cpu("fp16")), data)
     assert not (run.path / "student").exists()
 
 
