@@ -1,1 +1,1 @@
-"""Run folders: paths, sessions, the HDF5 store of records."""
+"""Run folders: paths, how a run is opened, the HDF5 store of records."""

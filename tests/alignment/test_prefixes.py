@@ -1,6 +1,8 @@
 """Tokens of two vocabularies that begin with the same text."""
 
+import numpy as np
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.prefixes import group_tokens
 from kdkit.alignment.tokenizers import encode_with_ends, end_token_id, token_bytes, train_tokenizer
@@ -49,3 +51,12 @@ def test_only_bytes_that_smollm_cannot_write_stand_for_nothing(real_tokenizer):
     lost = [piece for group, piece in zip(group_tokens(student, teacher), pieces, strict=True) if group == len(table)]
     assert 0 < len([piece for piece in lost if piece]) < 30
     assert all(piece is None or piece[:1] not in writable for piece in lost)
+
+
+def test_a_tokenizer_without_a_token_that_ends_a_text_leaves_the_other_tokens_as_they_are(pair):
+    fine, coarse = pair
+    without_end = PreTrainedTokenizerFast(tokenizer_object=coarse.backend_tokenizer)
+    assert end_token_id(without_end) is None
+    ends, groups = end_token_id(coarse), group_tokens(fine, without_end)
+    others = np.arange(len(groups)) != ends
+    assert np.array_equal(groups[others], group_tokens(fine, coarse)[others])
