@@ -29,7 +29,7 @@ from kdkit.data.windows import Windows
 from kdkit.distill.choose_loss import choose_loss, make_events
 from kdkit.distill.student import make_student
 from kdkit.losses.chunked.engine import even_chunks
-from kdkit.losses.chunked.events import Tokens
+from kdkit.losses.chunked.events import TokenEvents
 from kdkit.losses.closed_forms import forward_kl_with_gradient
 from kdkit.losses.sparse import renormalise, sparse_forward_kl_, sparse_with_rest_
 from kdkit.machine.hardware import find_hardware
@@ -37,8 +37,8 @@ from kdkit.machine.open_session import open_session
 from kdkit.models.heads import last_hidden_state
 from kdkit.runs.store import open_store
 from kdkit.runs.store_build import build_store
-from kdkit.teachers.cache import CachedAnswers, window_keys
-from kdkit.teachers.cache_build import AnswerMaker
+from kdkit.teachers.cache import CachedSignals, window_keys
+from kdkit.teachers.cache_build import SignalMaker
 from kdkit.teachers.online import CachedTeacher, OnlineTeacher
 from kdkit.teachers.prepare import prepare_teacher
 from kdkit.training.scoring import iterate_batches
@@ -83,16 +83,16 @@ def errors(
 
 def build(
     config: Config, windows: Windows, teacher: OnlineTeacher, events: Any, folder: Path
-) -> tuple[CachedAnswers, float, float]:
+) -> tuple[CachedSignals, float, float]:
     """Build a cache; return it, its bytes per row and the seconds that the building took."""
-    maker = AnswerMaker(config, windows, teacher, events.teacher, events.size)
+    maker = SignalMaker(config, windows, teacher, events.teacher, events.size)
     chunks = maker.chunks()
     path = folder / f"{config.cache.mode}-{config.cache.top_k}-{config.cache.num_samples}.h5"
     start = time.perf_counter()
     build_store(path, {}, maker.fields, chunks, lambda number: maker.make(chunks[number]))
     seconds = time.perf_counter() - start
     store = open_store(path)
-    return CachedAnswers(store, window_keys(windows)), path.stat().st_size / store.num_rows, seconds
+    return CachedSignals(store, window_keys(windows)), path.stat().st_size / store.num_rows, seconds
 
 
 def main() -> None:
@@ -117,10 +117,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for mode, count in [("top_k", k) for k in TOP_K] + [("sampled", n) for n in TOP_K]:
             cache = config.cache.model_copy(update={"mode": mode, "top_k": count, "num_samples": count})
-            answers, num_bytes, _ = build(
+            signals, num_bytes, _ = build(
                 config.model_copy(update={"cache": cache}), windows, online, events, Path(folder)
             )
-            kept = CachedTeacher(1.0).answer(answers.read(list(range(len(windows)))), model.device)
+            kept = CachedTeacher(1.0).answer(signals.read(list(range(len(windows)))), model.device)
             for tail in TAILS if mode == "top_k" else ("keep_mass",):
                 found = errors(
                     teacher_rows,
@@ -153,8 +153,8 @@ def dense_rows(online: OnlineTeacher, student: Any, windows: Windows, events: An
     teacher_parts, student_parts = [], []
     for batch in iterate_batches(windows, "student", 16, with_teacher=True):
         spans = batch["spans"]
-        answers = online.answer(batch, online.model.device)
-        teacher_parts.append(answers.logprobs(spans.teacher_starts[:-1], events.teacher, 1.0))
+        signals = online.answer(batch, online.model.device)
+        teacher_parts.append(signals.logprobs(spans.teacher_starts[:-1], events.teacher, 1.0))
         hidden = last_hidden_state(student, batch["input_ids"]).flatten(0, 1)[
             spans.student_rows[spans.student_starts[:-1]]
         ]
@@ -165,17 +165,17 @@ def dense_rows(online: OnlineTeacher, student: Any, windows: Windows, events: An
 def measure_speeds(config: Config, windows: Windows, online: OnlineTeacher, events: Any) -> dict[str, float]:
     """Time the builder against the bare teacher, and reading in random order: window by window, and in batches."""
     with tempfile.TemporaryDirectory() as folder:
-        ratio, answers = compare_builder(config, windows, online, events, Path(folder), 3)
+        ratio, signals = compare_builder(config, windows, online, events, Path(folder), 3)
         order = np.random.default_rng(0).permutation(len(windows)).tolist()
         speeds = {"builder / bare teacher": ratio}
         for name, size in (("", 1), (" in batches", config.train.per_device_train_batch_size)):
-            answers.store.close()
+            signals.store.close()
             for kind in ("cold", "warm"):
                 start = time.perf_counter()
                 for rows in even_chunks(len(order), size):
-                    answers.read(order[rows])
+                    signals.read(order[rows])
                 seconds = time.perf_counter() - start
-                speeds[f"{kind} read{name}, positions per second"] = answers.store.num_rows / seconds
+                speeds[f"{kind} read{name}, positions per second"] = signals.store.num_rows / seconds
     return speeds
 
 
@@ -186,7 +186,7 @@ def measure_large_builder(config: Config, num_windows: int = 64) -> dict[str, fl
     ids = np.random.default_rng(0).integers(0, 49_152, (num_windows, 256)).astype(np.int32)
     positions = np.broadcast_to(np.arange(256, dtype=np.int32), ids.shape)
     windows = Windows(ids, ids, positions, np.ones(ids.shape, dtype=bool), np.full(num_windows, 1024))
-    events = SimpleNamespace(teacher=Tokens(), size=49_152)
+    events = SimpleNamespace(teacher=TokenEvents(), size=49_152)
     with tempfile.TemporaryDirectory() as folder:
         ratio, _ = compare_builder(config, windows, OnlineTeacher(model, 49_152), events, Path(folder), 2)
     return {"builder / bare teacher, 1024 x 8": ratio}
@@ -195,7 +195,7 @@ def measure_large_builder(config: Config, num_windows: int = 64) -> dict[str, fl
 @torch.no_grad()
 def compare_builder(
     config: Config, windows: Windows, online: OnlineTeacher, events: Any, folder: Path, rounds: int
-) -> tuple[float, CachedAnswers]:
+) -> tuple[float, CachedSignals]:
     """Build a cache and run the bare teacher, its logits included, in turn; return the ratio of the best times."""
     bare, built = [], []
     for attempt in range(rounds):
@@ -204,9 +204,9 @@ def compare_builder(
             online.model(input_ids=batch["input_ids"], use_cache=False)
         bare.append(time.perf_counter() - start)
         (folder / str(attempt)).mkdir()
-        answers, _, seconds = build(config, windows, online, events, folder / str(attempt))
+        signals, _, seconds = build(config, windows, online, events, folder / str(attempt))
         built.append(seconds)
-    return min(built) / min(bare), answers
+    return min(built) / min(bare), signals
 
 
 if __name__ == "__main__":

@@ -28,11 +28,11 @@ from kdkit.config.losses import (
     SkewedReverseKL,
     TotalVariation,
 )
-from kdkit.losses.chunked.blend import Asked, alone, dense_divergence, sparse_divergence
+from kdkit.losses.chunked.blend import QueriedRows, alone, dense_divergence, sparse_divergence
 from kdkit.losses.chunked.engine import chunked_loss, even_chunks, rows_per_chunk
-from kdkit.losses.chunked.events import Tokens
+from kdkit.losses.chunked.events import TokenEvents
 from kdkit.losses.chunked.head import Head
-from kdkit.losses.chunked.signals import DenseAnswers, SparseAnswers
+from kdkit.losses.chunked.signals import DenseSignals, SparseSignals
 from kdkit.losses.measures import make_measure
 
 DENSE = [
@@ -57,8 +57,10 @@ def dense_row(name: str) -> dict[str, Any]:
     def divergence(given: Problem) -> torch.Tensor:
         count, size = len(given.student_hidden), len(given.student_head)
         nothing = torch.zeros(count, dtype=torch.int64)
-        answers = DenseAnswers(given.teacher_hidden, Head(given.teacher_head, size), CPU, nothing, nothing)
-        teacher_loss = dense_divergence(answers, _asked(count), Tokens(), Tokens(), make_measure(settings), 1.0)
+        signals = DenseSignals(given.teacher_hidden, Head(given.teacher_head, size), CPU, nothing, nothing)
+        teacher_loss = dense_divergence(
+            signals, _asked(count), TokenEvents(), TokenEvents(), make_measure(settings), 1.0
+        )
         return _run(given, teacher_loss)
 
     return measure_divergence(f"kdkit {name}", divergence)
@@ -67,12 +69,12 @@ def dense_row(name: str) -> dict[str, Any]:
 def sparse_row(tail: str) -> dict[str, Any]:
     """Measure forward KL from a teacher of whom the 64 most likely tokens are known."""
 
-    def divergence(given: Problem, answers: SparseAnswers) -> torch.Tensor:
+    def divergence(given: Problem, signals: SparseSignals) -> torch.Tensor:
         measure_of = make_measure(ForwardKL())
         teacher_loss = sparse_divergence(
-            answers,
+            signals,
             _asked(len(given.student_hidden)),
-            Tokens(),
+            TokenEvents(),
             measure_of,
             1.0,
             num_events=len(given.student_head),
@@ -81,7 +83,7 @@ def sparse_row(tail: str) -> dict[str, Any]:
         return _run(given, teacher_loss)
 
     whole = problem()
-    answers = _top_k(whole)
+    signals = _top_k(whole)
     whole = whole._replace(teacher_hidden=None, teacher_head=None)
     few = torch.arange(64)
     part = Problem(
@@ -90,9 +92,9 @@ def sparse_row(tail: str) -> dict[str, Any]:
         None,
         None,
     )
-    divergence(part, answers.at(few)).backward()
+    divergence(part, signals.at(few)).backward()
     with measure() as found:
-        loss = divergence(whole, answers)
+        loss = divergence(whole, signals)
         loss.backward()
     return row(f"kdkit forward_kl, k = {TOP_K}, {tail}", found, loss=loss.item())
 
@@ -103,11 +105,11 @@ def _run(given: Problem, teacher_loss: Any) -> torch.Tensor:
     return chunked_loss(given.student_hidden, head, alone(teacher_loss), chunks)[0]
 
 
-def _asked(count: int) -> Asked:
-    return Asked(torch.arange(count), torch.arange(count), torch.full((count,), 1 / count), 1 / count)
+def _asked(count: int) -> QueriedRows:
+    return QueriedRows(torch.arange(count), torch.arange(count), torch.full((count,), 1 / count), 1 / count)
 
 
-def _top_k(given: Problem) -> SparseAnswers:
+def _top_k(given: Problem) -> SparseSignals:
     """Keep the teacher's most likely tokens, as a cache would."""
     ids, logprobs, rest = [], [], []
     for rows in even_chunks(len(given.teacher_hidden), 128):
@@ -115,7 +117,7 @@ def _top_k(given: Problem) -> SparseAnswers:
         ids.append(kept.indices.int())
         logprobs.append(kept.values)
         rest.append((1 - kept.values.exp().sum(-1, keepdim=True)).log())
-    return SparseAnswers(torch.cat(ids), torch.cat(logprobs), torch.cat(rest), 1.0)
+    return SparseSignals(torch.cat(ids), torch.cat(logprobs), torch.cat(rest), 1.0)
 
 
 def main() -> None:

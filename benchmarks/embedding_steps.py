@@ -21,7 +21,7 @@ from benchmarks.measure import print_table, versions
 from kdkit.config.embeddings import embedding_config_from_values
 from kdkit.config.methods import method_options
 from kdkit.embeddings.data.prepare import prepare_sentences
-from kdkit.embeddings.methods.views import Facts
+from kdkit.embeddings.methods.views import PairFacts
 from kdkit.embeddings.teacher.cache import open_embedding_teacher
 from kdkit.embeddings.training.student import make_student
 from kdkit.embeddings.training.train import build_method, teacher_layer
@@ -40,7 +40,7 @@ def make_trainers(names: list[str], steps: int) -> dict[str, EmbeddingTrainer]:
     opened = open_embedding_session("configs/embedding_demo.yaml", settings, f"benchmark-embedding-steps-{steps}")
     session = replace(opened, hardware=find_hardware("cpu"))
     data = prepare_sentences(session, None)
-    facts = Facts(384, 384, 3, 6)
+    facts = PairFacts(384, 384, 3, 6)
     layers = [teacher_layer(2, facts)]
     teacher, _ = open_embedding_teacher(session, data, tokens=True, attention_layers=layers)
     trainers = {}

@@ -5,7 +5,7 @@ from torch import nn
 
 from kdkit.config.methods import Cosine
 from kdkit.embeddings.methods.base import SentenceMethod
-from kdkit.embeddings.methods.views import StudentView, Views
+from kdkit.embeddings.methods.views import BatchViews, StudentView
 from kdkit.embeddings.teacher.asking import TeacherView
 from kdkit.losses import cosine_distance, rkd_distance
 
@@ -19,10 +19,8 @@ class CosineAndDistances(SentenceMethod):
 
     def compare(self, views):
         student, teacher = views.student.pooled, views.teacher.pooled
-        return {
-            "cosine": cosine_distance(self.projection(student), teacher),
-            "distance": rkd_distance(student, teacher),
-        }
+        cosine = cosine_distance(self.projection(student), teacher)
+        return {"cosine": cosine, "distance": rkd_distance(student, teacher)}
 
 
 torch.manual_seed(0)
@@ -30,7 +28,8 @@ features, teacher_vectors = torch.randn(32, 24), torch.randn(32, 12)
 student, method = nn.Linear(24, 8), CosineAndDistances(8, 12)
 optimizer = torch.optim.AdamW([*student.parameters(), *method.parameters()], lr=3e-2)
 for step in range(41):
-    views = Views(StudentView(student(features), torch.ones(32, 1)), TeacherView(teacher_vectors), torch.arange(32))
+    view = StudentView(student(features), torch.ones(32, 1))
+    views = BatchViews(view, TeacherView(teacher_vectors), torch.arange(32))
     terms = method(views)
     loss = sum(method.weights[name] * value for name, value in terms.items())
     optimizer.zero_grad()

@@ -15,7 +15,7 @@ from kdkit.distill import open_teacher as source
 from kdkit.distill import train
 from kdkit.errors import UserError
 from kdkit.runs.folder import Run
-from kdkit.teachers.cache import CachedAnswers
+from kdkit.teachers.cache import CachedSignals
 from tests.tiny import make_config, make_data, make_session, save_teacher
 
 STUDENT = {"vocab_size": 290, "hidden_size": 16, "num_layers": 1, "intermediate_size": 32}
@@ -60,7 +60,7 @@ class Place:
     def run(self, name: str = "run") -> Run:
         return Run(self.folder / "runs" / name, self.folder / "cache")
 
-    def open(self, config: Config, data: PreparedData | None = None) -> CachedAnswers:
+    def open(self, config: Config, data: PreparedData | None = None) -> CachedSignals:
         """Open the cache of a configuration, which is made if there is none."""
         return source.open_teacher(make_session(config, self.run()), data or self.data(config))
 

@@ -18,7 +18,7 @@ from kdkit.config.losses import (
 from kdkit.config.teacher import CacheConfig
 from kdkit.data.prepare import PreparedData
 from kdkit.errors import UserError
-from kdkit.losses.chunked.events import Common, EventPair, Grouped, Tokens
+from kdkit.losses.chunked.events import CommonTokenEvents, EventPair, PrefixEvents, TokenEvents
 from kdkit.losses.measures import check_sparse
 
 FEW_SHARED_PREFIXES = 0.3
@@ -79,15 +79,17 @@ def make_events(settings: LossSettings, data: PreparedData, device: torch.device
         student_ids, teacher_ids = (
             torch.from_numpy(ids).to(device) for ids in (data.overlap.student_ids, data.overlap.teacher_ids)
         )
-        return EventPair(Common(student_ids), Common(teacher_ids), len(student_ids), "common tokens")
+        return EventPair(
+            CommonTokenEvents(student_ids), CommonTokenEvents(teacher_ids), len(student_ids), "common tokens"
+        )
     if isinstance(settings, ProjectedKL) and not data.same_tokenizer:
         pair = data.student_tokenizer, data.teacher_tokenizer
         if student_is_finer(data):
             groups = torch.from_numpy(group_tokens(*pair)).to(device)
-            return EventPair(Tokens(), Grouped(groups, student_size), student_size, "student tokens")
+            return EventPair(TokenEvents(), PrefixEvents(groups, student_size), student_size, "student tokens")
         groups = torch.from_numpy(group_tokens(*pair[::-1])).to(device)
-        return EventPair(Grouped(groups, teacher_size), Tokens(), teacher_size, "teacher tokens")
-    return EventPair(Tokens(), Tokens(), student_size, "tokens")
+        return EventPair(PrefixEvents(groups, teacher_size), TokenEvents(), teacher_size, "teacher tokens")
+    return EventPair(TokenEvents(), TokenEvents(), student_size, "tokens")
 
 
 def compares_events(settings: LossSettings) -> bool:

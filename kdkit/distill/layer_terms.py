@@ -28,7 +28,7 @@ from kdkit.losses.layers import (
     state_error,
 )
 from kdkit.models.taps import Taps, decoder_layers
-from kdkit.teachers.cache import CachedAnswers
+from kdkit.teachers.cache import CachedSignals
 from kdkit.teachers.prepare import Teacher
 
 MEAN_DECAY = 0.9
@@ -42,13 +42,13 @@ def active_parts(weights: TermWeights) -> list[str]:
     return [name for name, weight in weights if weight > 0.0 and name != "logits"]
 
 
-def check_source(weights: TermWeights, teacher: Teacher | CachedAnswers | None) -> None:
+def check_source(weights: TermWeights, teacher: Teacher | CachedSignals | None) -> None:
     """Refuse parts that a cache cannot serve.
 
     Raises:
         UserError: there are such.
     """
-    if isinstance(teacher, CachedAnswers) and (parts := active_parts(weights)):
+    if isinstance(teacher, CachedSignals) and (parts := active_parts(weights)):
         raise UserError(
             f"distill.weights: expected logits only with a cache, which holds predictions but no hidden states and no "
             f"attention maps, got {', '.join(parts)}; set cache.enabled=false, or these weights to 0"
@@ -56,7 +56,7 @@ def check_source(weights: TermWeights, teacher: Teacher | CachedAnswers | None) 
 
 
 def make_parts(
-    config: Config, student: PreTrainedModel, teacher: Teacher | CachedAnswers | None
+    config: Config, student: PreTrainedModel, teacher: Teacher | CachedSignals | None
 ) -> "LayerParts | None":
     """Prepare the parts that have a weight; None where there are none, or nobody to compare with.
 

@@ -23,7 +23,7 @@ from kdkit.distill.choose_loss import (
 )
 from kdkit.distill.span_objective import SpanLoss, make_span_loss
 from kdkit.losses.chunked.blend import (
-    Asked,
+    QueriedRows,
     TeacherLoss,
     average,
     blend,
@@ -33,8 +33,8 @@ from kdkit.losses.chunked.blend import (
     sparse_divergence,
 )
 from kdkit.losses.chunked.engine import ChunkLoss, rows_per_chunk
-from kdkit.losses.chunked.events import EventPair, Tokens
-from kdkit.losses.chunked.signals import Answers, DenseAnswers
+from kdkit.losses.chunked.events import EventPair, TokenEvents
+from kdkit.losses.chunked.signals import DenseSignals, Signals
 from kdkit.losses.chunked.sparse_blend import sparse_blend
 from kdkit.losses.cross_entropy import IGNORE_INDEX
 from kdkit.losses.measures import make_measure
@@ -73,7 +73,7 @@ class Objective:
         self,
         spans: Spans,
         targets: torch.Tensor,
-        answers: Answers | tuple[Answers, ...] | None,
+        signals: Signals | tuple[Signals, ...] | None,
         num_items: float,
         tokens: torch.Tensor | None = None,
     ) -> tuple[ChunkLoss, list[slice]]:
@@ -95,8 +95,8 @@ class Objective:
         counted = targets != IGNORE_INDEX
         targets = targets.clamp(min=0)
         raw = counted.float() / num_items
-        passes = answers if isinstance(answers, tuple) else () if answers is None else (answers,)
-        width = max([self.student_size, *(part.head.vocab_size for part in passes if isinstance(part, DenseAnswers))])
+        passes = signals if isinstance(signals, tuple) else () if signals is None else (signals,)
+        width = max([self.student_size, *(part.head.vocab_size for part in passes if isinstance(part, DenseSignals))])
         chunks = list(chunk_spans(spans, rows_per_chunk(width, targets.device)))
         if not passes:
             return cross_entropy(targets, raw, raw), chunks
@@ -138,7 +138,7 @@ class Objective:
         self,
         spans: Spans,
         asked_spans: torch.Tensor,
-        passes: tuple[Answers, ...],
+        passes: tuple[Signals, ...],
         num_items: float,
         ce: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     ) -> ChunkLoss:
@@ -149,7 +149,7 @@ class Objective:
         """
         assert self.events is not None
         device = passes[0].device
-        asked = Asked(
+        asked = QueriedRows(
             rows=spans.student_starts[asked_spans].to(device),
             teacher_rows=spans.teacher_starts[asked_spans],
             weights=torch.full((len(asked_spans),), self.kd_weight / num_items, device=device),
@@ -158,13 +158,13 @@ class Objective:
         measure = make_measure(divergence_of(self.settings))
         events, temperature = self.events, self.temperature
         teacher: list[TeacherLoss] = []
-        for answers in passes:
-            if isinstance(answers, DenseAnswers):
+        for signals in passes:
+            if isinstance(signals, DenseSignals):
                 pair = events.student, events.teacher
-                teacher.append(dense_divergence(answers, asked, *pair, measure, temperature))
+                teacher.append(dense_divergence(signals, asked, *pair, measure, temperature))
                 continue
-            kept = answers.at(asked_spans)
-            if temperature == 1.0 and isinstance(events.student, Tokens):
+            kept = signals.at(asked_spans)
+            if temperature == 1.0 and isinstance(events.student, TokenEvents):
                 return sparse_blend(kept, asked, *ce, measure, self.tail, events.size)
             options = {"num_events": events.size, "tail": self.tail}
             teacher.append(sparse_divergence(kept, asked, events.student, measure, temperature, **options))

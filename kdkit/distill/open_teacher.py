@@ -19,8 +19,8 @@ from kdkit.machine.session import Session
 from kdkit.runs.folder import Run, fingerprint
 from kdkit.runs.paths import make_place_for, resolve_input
 from kdkit.runs.store import describe_store, find_damage, open_store
-from kdkit.teachers.cache import CachedAnswers, describe_cache, window_keys
-from kdkit.teachers.cache_build import AnswerMaker, build_answers, repair_answers
+from kdkit.teachers.cache import CachedSignals, describe_cache, window_keys
+from kdkit.teachers.cache_build import SignalMaker, build_signals, repair_signals
 from kdkit.teachers.online import OnlineTeacher
 from kdkit.teachers.prepare import Teacher, identify_teacher, prepare_teacher
 
@@ -29,7 +29,7 @@ NOT_COMPARED = ("config", "data", "temperature")
 another temperature is converted (`kdkit.losses.sparse`)."""
 
 
-def open_teacher(session: Session[Config], data: PreparedData) -> Teacher | CachedAnswers:
+def open_teacher(session: Session[Config], data: PreparedData) -> Teacher | CachedSignals:
     """Return who answers the student, as `cache.enabled` says.
 
     With a cache the teacher is loaded only if the cache has to be built, and let go of afterwards.
@@ -49,7 +49,7 @@ def build_cache(session: Session[Config], data: PreparedData) -> Path:
 
     Raises:
         UserError: a loss that such a cache cannot serve, or a file that cannot be; see also `prepare_teacher`
-            and `build_answers`.
+            and `build_signals`.
     """
     path, header = cache_path(session, data), _header(session, data)
     if path.is_file():
@@ -58,14 +58,14 @@ def build_cache(session: Session[Config], data: PreparedData) -> Path:
         return path
     make_place_for(path, "cache.file")
     teacher = prepare_teacher(session, data)
-    build_answers(path, header, _answer_maker(session, data, teacher))
+    build_signals(path, header, _signal_maker(session, data, teacher))
     del teacher
     gc.collect()
     torch.cuda.empty_cache()
     return path
 
 
-def open_cache(session: Session[Config], data: PreparedData) -> CachedAnswers:
+def open_cache(session: Session[Config], data: PreparedData) -> CachedSignals:
     """Open the cache of a configuration and check that it answers for this teacher and every training sequence.
 
     Raises:
@@ -83,7 +83,7 @@ def open_cache(session: Session[Config], data: PreparedData) -> CachedAnswers:
             "tokens among themselves and approximate for the rest",
             flush=True,
         )
-    return CachedAnswers(store, keys)
+    return CachedSignals(store, keys)
 
 
 def repair_cache(path: Path, run: Run) -> list[int]:
@@ -120,7 +120,7 @@ def repair_cache(path: Path, run: Run) -> list[int]:
         )
     run.path.mkdir(parents=True, exist_ok=True)
     teacher = prepare_teacher(session, data)
-    return repair_answers(path, keys_of, _answer_maker(session, data, teacher))
+    return repair_signals(path, keys_of, _signal_maker(session, data, teacher))
 
 
 def verify_cache(path: Path) -> dict[str, Any]:
@@ -158,11 +158,11 @@ def _header(session: Session[Config], data: PreparedData) -> dict[str, Any]:
     return header | {"data": data.manifest["corpus"]["source"], "config": settings}
 
 
-def _answer_maker(session: Session[Config], data: PreparedData, teacher: Teacher) -> AnswerMaker:
+def _signal_maker(session: Session[Config], data: PreparedData, teacher: Teacher) -> SignalMaker:
     """Prepare the questions of a configuration's cache."""
     loss, _ = choose_loss(session.config, data)
     online = OnlineTeacher(teacher.model, len(data.teacher_tokenizer), session.hardware.autocast_dtype)
     if not compares_events(loss):
-        return AnswerMaker(session.config, data.train, online, None, 1)
+        return SignalMaker(session.config, data.train, online, None, 1)
     events = make_events(loss, data, teacher.model.device)
-    return AnswerMaker(session.config, data.train, online, events.teacher, events.size)
+    return SignalMaker(session.config, data.train, online, events.teacher, events.size)

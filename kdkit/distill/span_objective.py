@@ -14,7 +14,7 @@ from kdkit.alignment.tokenizers import end_token_id, token_bytes
 from kdkit.config.losses import ALM, CDM, ULD, Gold, LossSettings, XTokenHKL, XTokenPKL
 from kdkit.data.prepare import PreparedData
 from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
-from kdkit.losses.chunked.signals import Answers, TokenAnswers
+from kdkit.losses.chunked.signals import Signals, TokenSignals
 from kdkit.losses.cross_tokenizer import (
     alm,
     gold,
@@ -50,7 +50,7 @@ class SpanLoss:
         """Whether the loss needs whole sequences at once."""
         return isinstance(self.settings, CDM)
 
-    def bind(self, spans: Spans, targets: torch.Tensor, answers: Answers) -> ValuesOf:
+    def bind(self, spans: Spans, targets: torch.Tensor, signals: Signals) -> ValuesOf:
         """Return the loss of one batch.
 
         Args:
@@ -58,7 +58,7 @@ class SpanLoss:
             targets: int64, a: the token that each student row predicts.
             answers: what the teacher says about the batch.
         """
-        rows = _Rows(spans, targets, answers)
+        rows = _Rows(spans, targets, signals)
         settings, temperature = self.settings, self.temperature
         match settings:
             case ALM():
@@ -126,7 +126,7 @@ class SpanLoss:
         else:
             peaks = None
             for chunk in even_chunks(rows.num_teacher_rows, rows_per_chunk(len(allowed), device)):
-                peaks = update_teacher_peaks(rows.answers.logits(torch.arange(chunk.start, chunk.stop)), peaks)
+                peaks = update_teacher_peaks(rows.signals.logits(torch.arange(chunk.start, chunk.stop)), peaks)
             chosen = most_likely_teacher_ids(peaks, kept, allowed)
         ids = torch.from_numpy(self.projection.ids).to(device)
         weights = torch.from_numpy(self.projection.weights).to(device)
@@ -153,9 +153,9 @@ def make_span_loss(settings: LossSettings, data: PreparedData, temperature: floa
 class _Rows:
     """The rows of one batch, looked up by the spans of a chunk."""
 
-    def __init__(self, spans: Spans, targets: torch.Tensor, answers: Answers):
+    def __init__(self, spans: Spans, targets: torch.Tensor, signals: Signals):
         self.device = targets.device
-        self.answers = answers
+        self.signals = signals
         self.num_teacher_rows = len(spans.teacher_rows)
         self.targets = targets
         self._starts = spans.student_starts, spans.teacher_starts
@@ -175,11 +175,11 @@ class _Rows:
 
     def teacher_logits(self, which: slice) -> torch.Tensor:
         """Return the teacher's logits for some spans."""
-        return self.answers.logits(self.teacher_rows(which))
+        return self.signals.logits(self.teacher_rows(which))
 
     def teacher_targets(self, which: slice) -> torch.Tensor:
         """Return the tokens that the teacher's rows of some spans predict."""
-        return self.answers.targets[self.teacher_rows(which).to(self.device)]
+        return self.signals.targets[self.teacher_rows(which).to(self.device)]
 
     def student_logprobs(self, logits: torch.Tensor, rows: slice) -> torch.Tensor:
         """Return the student's log-probability of the text's own tokens."""
@@ -188,7 +188,7 @@ class _Rows:
     def teacher_logprobs(self, which: slice) -> torch.Tensor:
         """Return the teacher's."""
         rows = self.teacher_rows(which)
-        if isinstance(self.answers, TokenAnswers):
-            return self.answers.logprobs[rows.to(self.device)]
-        logits = self.answers.logits(rows)
+        if isinstance(self.signals, TokenSignals):
+            return self.signals.logprobs[rows.to(self.device)]
+        logits = self.signals.logits(rows)
         return torch.log_softmax(logits, dim=-1).gather(1, self.teacher_targets(which)[:, None]).squeeze(1)

@@ -32,7 +32,7 @@ from kdkit.errors import UserError
 from kdkit.machine.session import Session
 from kdkit.models.loading import no_bar
 from kdkit.runs.folder import Run, fingerprint
-from kdkit.teachers.cache import CachedAnswers
+from kdkit.teachers.cache import CachedSignals
 from kdkit.teachers.difficulty import teacher_entropy, teacher_loss
 from kdkit.teachers.online import CachedTeacher
 from kdkit.teachers.prepare import Teacher, identify_teacher, prepare_teacher
@@ -66,7 +66,7 @@ class TrainingResult:
 
 
 def distill(
-    session: Session[Config], data: PreparedData, teacher: Teacher | CachedAnswers, resume: bool = False
+    session: Session[Config], data: PreparedData, teacher: Teacher | CachedSignals, resume: bool = False
 ) -> TrainingResult:
     """Train the student with the teacher, or a cache of its answers, and save it to the run's `student/`.
 
@@ -102,7 +102,7 @@ def make_trainer(
     session: Session[Config],
     data: PreparedData,
     student: PreTrainedModel,
-    teacher: Teacher | CachedAnswers | None,
+    teacher: Teacher | CachedSignals | None,
     phase: str,
     stage: Stage,
     parts: LayerParts | None = None,
@@ -131,7 +131,7 @@ def make_trainer(
     size = data.overlap.student_size
     if teacher is None:
         return LanguageModelTrainer(student, arguments, WindowCollator(data.train), size, stage.rules, order)
-    cached = isinstance(teacher, CachedAnswers)
+    cached = isinstance(teacher, CachedSignals)
     objective = make_objective(
         stage.loss,
         data,
@@ -146,7 +146,7 @@ def make_trainer(
     shared = {"objective": objective, "parts": parts, "rules": stage.rules, "order": order}
     if cached:
         _check_cache_serves(teacher, stage, data)
-        collator = WindowCollator(data.train, with_teacher=True, answers=teacher.read)
+        collator = WindowCollator(data.train, with_teacher=True, signals=teacher.read)
         source = CachedTeacher(teacher.store.header.get("temperature", 1.0))
         return DistillationTrainer(student, source, arguments, collator, **shared)
     source = make_online_teacher(session, data, teacher, stage, student.config.hidden_size)
@@ -162,9 +162,9 @@ def checkpoint_folder(run: Run, phase: str, stage: Stage) -> Path:
     return folder / f"{stage.first_step:06d}-{stage.name}" if stage.name else folder
 
 
-def _check_cache_serves(answers: CachedAnswers, stage: Stage, data: PreparedData) -> None:
+def _check_cache_serves(signals: CachedSignals, stage: Stage, data: PreparedData) -> None:
     """Refuse a stage that asks what the cache does not hold."""
-    made_for = answers.store.header.get("events")
+    made_for = signals.store.header.get("events")
     if compares_events(stage.loss) and (events := make_events(stage.loss, data, "cpu").name) != made_for:
         raise UserError(
             f"train.stages: expected losses that compare {made_for}, which the cache holds, got {stage.loss.name!r} in "
@@ -197,7 +197,7 @@ def _curriculum(session: Session[Config], data: PreparedData, stage: Stage) -> l
 def _train_phase(
     session: Session[Config],
     data: PreparedData,
-    teacher: Teacher | CachedAnswers | None,
+    teacher: Teacher | CachedSignals | None,
     phase: str,
     stages: list[Stage],
     resume: bool,
@@ -213,7 +213,7 @@ def _train_phase(
         shutil.rmtree(checkpoints, ignore_errors=True)
     student = make_student(config, data)
     parts = make_parts(config, student, teacher)
-    if isinstance(teacher, CachedAnswers):
+    if isinstance(teacher, CachedSignals):
         for stage in stages:
             _check_cache_serves(teacher, stage, data)
     tables = _describe_parameters(student, parts, stages, config.train.weight_decay)

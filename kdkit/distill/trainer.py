@@ -15,7 +15,7 @@ from kdkit.config.training import ParameterRule
 from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.objective import Objective
 from kdkit.losses.chunked.engine import chunked_loss
-from kdkit.losses.chunked.signals import Answers
+from kdkit.losses.chunked.signals import Signals
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.teachers.online import CachedTeacher, OnlineTeacher, StudentRows
 from kdkit.teachers.router.teacher import RoutedTeacher
@@ -76,10 +76,10 @@ class DistillationTrainer(LanguageModelTrainer):
         targets = shift_labels(inputs["labels"]).flatten().index_select(0, rows)
         hidden = self.hidden_rows(model, inputs, rows)
         student = StudentRows(hidden.detach(), self.head, targets, self.state.global_step)
-        answers = self.ask(inputs, targets.device, student) if self.objective.asks_teacher else None
+        signals = self.ask(inputs, targets.device, student) if self.objective.asks_teacher else None
         num_items = count_items(int((targets != IGNORE_INDEX).sum()), num_items_in_batch)
         tokens = shift_labels(inputs["input_ids"]).flatten().index_select(0, rows)
-        chunk_loss, chunks = self.objective.loss_of(spans, targets, answers, num_items, tokens)
+        chunk_loss, chunks = self.objective.loss_of(spans, targets, signals, num_items, tokens)
         loss, (_, ce, kd) = chunked_loss(hidden, self.head, chunk_loss, chunks)
         terms = {"ce_loss": ce, "kd_loss": kd, "kd_weighted": kd * self.objective.kd_weight}
         if self.parts is not None and self.objective.asks_teacher:
@@ -91,7 +91,7 @@ class DistillationTrainer(LanguageModelTrainer):
                 self.parts.balance.add(terms)
         return loss, terms
 
-    def ask(self, inputs: dict[str, Any], device: torch.device, student: StudentRows) -> Answers | tuple[Answers, ...]:
+    def ask(self, inputs: dict[str, Any], device: torch.device, student: StudentRows) -> Signals | tuple[Signals, ...]:
         """Ask the teacher about a batch, with taps on the layers that are compared."""
         with nullcontext() if self.parts is None else self.parts.teacher_taps:
             return self.teacher.answer(inputs, device, student)

@@ -186,11 +186,6 @@ class _ClosedForm(torch.autograd.Function):
         return grad_output[..., None] * gradient, None, None
 
 
-def widen(values: torch.Tensor) -> torch.Tensor:
-    """Return values in fp32, or as they are where they are wider."""
-    return values if values.dtype == torch.float64 else values.float()
-
-
 def _finite(logprobs: torch.Tensor) -> torch.Tensor:
     return logprobs.clamp(min=LOWEST)
 

@@ -21,8 +21,9 @@ from typing import Literal
 import torch
 
 from kdkit.errors import UserError
-from kdkit.losses.closed_forms import apply_measure, forward_kl_with_gradient, jsd_with_gradient, widen
+from kdkit.losses.closed_forms import apply_measure, forward_kl_with_gradient, jsd_with_gradient
 from kdkit.losses.divergences import check_temperature
+from kdkit.losses.precision import at_least_fp32
 from kdkit.losses.span_rows import (
     average_logprobs,
     average_spans,
@@ -77,10 +78,10 @@ def xtoken_p_kl(
         )
     check_ids("xtoken_p_kl", "teacher", projection_ids, teacher_logits.shape[1])
     check_ids("xtoken_p_kl", "teacher", teacher_ids_kept, teacher_logits.shape[1])
-    weights = widen(projection_weights)
+    weights = at_least_fp32(projection_weights)
     mass = weights.new_zeros(teacher_logits.shape[1]).index_add(0, projection_ids.flatten(), weights.flatten())
     kept = teacher_ids_kept[mass[teacher_ids_kept] > 0]
-    probabilities = torch.softmax(widen(student_logits) / temperature, dim=-1)
+    probabilities = torch.softmax(at_least_fp32(student_logits) / temperature, dim=-1)
     means = average_spans(probabilities, student_spans, num_spans)
     projected = _project(means, projection_ids, weights, kept, teacher_logits.shape[1])
     projected = projected.clamp(min=torch.finfo(projected.dtype).tiny)
@@ -215,8 +216,8 @@ def uld(
     student_rows = rows_at_edge(student_spans, num_spans, row)
     teacher_rows = rows_at_edge(teacher_spans, num_spans, row)
     return temperature**2 * _sorted_l1(
-        torch.softmax(widen(student_logits[student_rows]) / temperature, dim=-1),
-        torch.softmax(widen(teacher_logits.detach()[teacher_rows]) / temperature, dim=-1),
+        torch.softmax(at_least_fp32(student_logits[student_rows]) / temperature, dim=-1),
+        torch.softmax(at_least_fp32(teacher_logits.detach()[teacher_rows]) / temperature, dim=-1),
         min(student_logits.shape[1], teacher_logits.shape[1]),
     )
 
@@ -250,7 +251,8 @@ def alm(
             f"alm: expected a likelihood temperature above 0, got {likelihood_temperature}; the paper's is 100"
         )
     student, teacher = (
-        (sum_spans(widen(logprobs), spans, num_spans) / likelihood_temperature).clamp(min=-1e4) - LIKELIHOOD_MARGIN
+        (sum_spans(at_least_fp32(logprobs), spans, num_spans) / likelihood_temperature).clamp(min=-1e4)
+        - LIKELIHOOD_MARGIN
         for logprobs, spans in ((student_logprobs, student_spans), (teacher_logprobs.detach(), teacher_spans))
     )
     other_student, other_teacher = torch.log(-torch.expm1(student)), torch.log(-torch.expm1(teacher))
@@ -264,7 +266,7 @@ def update_teacher_peaks(teacher_logits: torch.Tensor, peaks: torch.Tensor | Non
         teacher_logits: float, `[teacher_rows, V_teacher]`: the next chunk of the micro-batch, at least one row.
         peaks: what the chunks before gave; None for the first.
     """
-    found = torch.softmax(widen(teacher_logits.detach()), dim=-1).amax(dim=0)
+    found = torch.softmax(at_least_fp32(teacher_logits.detach()), dim=-1).amax(dim=0)
     return found if peaks is None else torch.maximum(peaks, found)
 
 
@@ -300,7 +302,7 @@ def _merged_logprobs(
     logits: torch.Tensor, spans: torch.Tensor, targets: torch.Tensor, num_spans: int, temperature: float
 ) -> torch.Tensor:
     """Return log P(v) of each span, `[N, V]`: the true tokens before the last row, then that row's distribution."""
-    scaled = widen(logits) / temperature
+    scaled = at_least_fp32(logits) / temperature
     last = rows_at_edge(spans, num_spans, "last")
     true_logprobs = scaled.gather(1, targets[:, None])[:, 0] - scaled.logsumexp(dim=-1)
     before = sum_spans(true_logprobs.index_fill(0, last, 0.0), spans, num_spans)

@@ -20,8 +20,8 @@ from kdkit.losses.closed_forms import (
     skewed_forward_kl_with_gradient,
     skewed_reverse_kl_with_gradient,
     tvd_with_gradient,
-    widen,
 )
+from kdkit.losses.precision import at_least_fp32
 
 
 def forward_kl(student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
@@ -252,8 +252,8 @@ def divergence(
     """
     check_logits(student_logits, teacher_logits)
     check_temperature(temperature)
-    student_logprobs = torch.log_softmax(widen(student_logits) / temperature, dim=-1)
-    teacher_logprobs = torch.log_softmax(widen(teacher_logits.detach()) / temperature, dim=-1)
+    student_logprobs = torch.log_softmax(at_least_fp32(student_logits) / temperature, dim=-1)
+    teacher_logprobs = torch.log_softmax(at_least_fp32(teacher_logits.detach()) / temperature, dim=-1)
     return temperature**2 * apply_measure(measure, student_logprobs, teacher_logprobs)
 
 

@@ -12,8 +12,9 @@ import torch
 from kdkit.alignment.bytes import overlap_vocabularies
 from kdkit.alignment.warping import group_positions, warp
 from kdkit.errors import UserError
-from kdkit.losses.closed_forms import apply_measure, forward_kl_with_gradient, widen
+from kdkit.losses.closed_forms import apply_measure, forward_kl_with_gradient
 from kdkit.losses.divergences import check_temperature
+from kdkit.losses.precision import at_least_fp32
 
 MAX_CACHED_PAIRS = 4_000_000
 """Distances remembered, 12 bytes each; past that the memory starts anew."""
@@ -124,8 +125,8 @@ def cdm(
     rows, columns, _ = warp(costs)
     device = student_logits.device
     student_groups, teacher_groups = (torch.from_numpy(g).to(device) for g in group_positions(rows, columns))
-    student_means = _group_means(widen(student_logits), student_groups)
-    teacher_means = _group_means(widen(teacher_logits), teacher_groups)
+    student_means = _group_means(at_least_fp32(student_logits), student_groups)
+    teacher_means = _group_means(at_least_fp32(teacher_logits), teacher_groups)
     student_ids, teacher_ids = map_top_tokens(student_means.detach(), teacher_means, matcher, top_k, max_distance)
     unmapped = (student_ids < 0) | (teacher_ids < 0)
     student_logprobs, teacher_logprobs = (
@@ -183,7 +184,7 @@ def _spell(table: list[bytes | None]) -> np.ndarray:
 
 def _doubt(logits: torch.Tensor) -> np.ndarray:
     """Return 3 + 3 sigmoid(4 h - 2), with h the entropy scaled to 0..1 over the sequence: float64, a."""
-    logprobs = torch.log_softmax(widen(logits), dim=-1)
+    logprobs = torch.log_softmax(at_least_fp32(logits), dim=-1)
     entropy = -(logprobs.exp() * logprobs.clamp(min=-1e4)).sum(dim=-1)
     low, high = entropy.aminmax()
     # where all positions are equally unsure, as in a sequence of one, the scale does not matter

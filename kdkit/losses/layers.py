@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from kdkit.alignment.spans import Spans
+from kdkit.losses.precision import at_least_fp32
 
 SMALLEST_SHARE = 1e-9
 """Attention below it counts as this much: the divergence stays finite where a softmax has rounded to 0."""
@@ -92,7 +93,7 @@ def pool_states(states: torch.Tensor, layout: Layout) -> torch.Tensor:
     Returns:
         n h, fp32 (fp64 stays).
     """
-    rows = _wide(states.flatten(0, 1).index_select(0, layout.rows))
+    rows = at_least_fp32(states.flatten(0, 1).index_select(0, layout.rows))
     if len(rows) == len(layout.lengths):  # one row each
         return rows
     sums = rows.new_zeros(len(layout.lengths), rows.shape[1]).index_add(0, layout.span_of_row, rows)
@@ -112,7 +113,7 @@ def pool_maps(maps: torch.Tensor, layout: Layout) -> torch.Tensor:
     Returns:
         b k c (c + 1), fp32 (fp64 stays); rows of places without a span are 0.
     """
-    (batch, width, most), maps = layout.shape, _wide(maps)
+    (batch, width, most), maps = layout.shape, at_least_fp32(maps)
     sequence, position = layout.rows // width, layout.rows % width
     place = layout.place[layout.span_of_row]
     queries = maps.new_zeros(batch, most, width)
@@ -134,7 +135,7 @@ def match_heads(student: torch.Tensor, teacher: torch.Tensor, how: str) -> tuple
             the same place in proportion.
     """
     if how == "mean":
-        return _wide(student).mean(dim=1, keepdim=True), _wide(teacher).mean(dim=1, keepdim=True)
+        return at_least_fp32(student).mean(dim=1, keepdim=True), at_least_fp32(teacher).mean(dim=1, keepdim=True)
     num_student, num_teacher = student.shape[1], teacher.shape[1]
     scale = (num_teacher - 1) / max(num_student - 1, 1)
     heads = torch.tensor([round(head * scale) for head in range(num_student)], device=teacher.device)
@@ -195,7 +196,3 @@ def contrast(student: torch.Tensor, teacher: torch.Tensor, layout: Layout, tempe
 def depth_weights(num_layers: int) -> list[float]:
     """Weigh layers in proportion to their depth, 1 .. n, with sum 1."""
     return [2.0 * depth / (num_layers * (num_layers + 1)) for depth in range(1, num_layers + 1)]
-
-
-def _wide(values: torch.Tensor) -> torch.Tensor:
-    return values if values.dtype == torch.float64 else values.float()

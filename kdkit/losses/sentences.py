@@ -6,40 +6,22 @@ it does not grow with the batch. It is computed in fp32, also under autocast (fp
 gradient, for one sentence, for equal sentences and for vectors of 0.
 """
 
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import Any, Literal, TypeVar, cast
+from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
 from kdkit.errors import UserError
+from kdkit.losses.precision import at_least_fp32, full_precision
 
 SMALLEST_NORM = 1e-6
 """Vectors shorter than this count as 0 and get no gradient; 1e-12, torch's own, is 0 in fp16."""
 
-Loss = TypeVar("Loss", bound=Callable[..., Any])
-
-
-def full_precision(loss: Loss) -> Loss:
-    """Switch autocast off inside a function whose first argument is a tensor: it would multiply in half precision."""
-
-    @wraps(loss)
-    def compute(first: torch.Tensor, *args: Any, **named: Any) -> Any:
-        with torch.autocast(first.device.type, enabled=False):
-            return loss(first, *args, **named)
-
-    return cast(Loss, compute)
-
-
-def wide(values: torch.Tensor) -> torch.Tensor:
-    """Return values in fp32, or as they are if in fp64."""
-    return values if values.dtype == torch.float64 else values.float()
-
 
 def unit(vectors: torch.Tensor) -> torch.Tensor:
     """Divide vectors (along the last dimension) by their length, in fp32 (fp64 stays); 0 stays 0, without gradient."""
-    vectors = wide(vectors)
+    vectors = at_least_fp32(vectors)
     length = vectors.norm(dim=-1, keepdim=True)
     return torch.where(length > SMALLEST_NORM, vectors / length.clamp(min=SMALLEST_NORM), 0.0)
 

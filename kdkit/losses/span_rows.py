@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 
 from kdkit.errors import UserError
-from kdkit.losses.closed_forms import widen
+from kdkit.losses.precision import at_least_fp32
 
 
 def count_spans(
@@ -85,4 +85,4 @@ def average_spans(values: torch.Tensor, spans: torch.Tensor, num_spans: int) -> 
 
 def average_logprobs(logits: torch.Tensor, spans: torch.Tensor, num_spans: int, temperature: float) -> torch.Tensor:
     """Average log-probabilities over each span and renormalise: the rows' normalisers drop out of it."""
-    return torch.log_softmax(average_spans(widen(logits) / temperature, spans, num_spans), dim=-1)
+    return torch.log_softmax(average_spans(at_least_fp32(logits) / temperature, spans, num_spans), dim=-1)

@@ -9,7 +9,8 @@ from typing import Literal
 
 import torch
 
-from kdkit.losses.sentences import full_precision, unit, wide
+from kdkit.losses.precision import at_least_fp32, full_precision
+from kdkit.losses.sentences import unit
 
 SMALLEST_CKA = 1e-6
 """CKA below it counts as this much under a square root, whose slope at 0 is infinite."""
@@ -51,7 +52,7 @@ def group_means(
     Returns:
         b g d, fp32 (fp64 stays), 0 for groups without members; and bool, b g: groups that have members.
     """
-    states, weights = wide(states), group_weights(group, num_groups, member)
+    states, weights = at_least_fp32(states), group_weights(group, num_groups, member)
     return weights.to(states.dtype) @ states, weights.any(dim=-1)
 
 
@@ -105,7 +106,7 @@ def importance(
     Source: Truong et al. 2025 (EMO), EMNLP 2025 main 385.
     """
     mask = mask.bool()
-    received = (wide(maps) * mask[..., None]).sum(dim=1)
+    received = (at_least_fp32(maps) * mask[..., None]).sum(dim=1)
     if how == "softmax":
         return received.masked_fill(~mask, torch.finfo(received.dtype).min).softmax(dim=-1) * mask
     is_first = mask & (mask.cumsum(dim=-1) == 1)
@@ -148,7 +149,7 @@ def linear_cka(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor, de
     Source: Kornblith et al. 2019, arXiv:1905.00414, equation 3; debiased by the U-centring of Szekely & Rizzo 2014,
     arXiv:1310.2926, equation 3.1, which is Song et al. 2012, equation 5.
     """
-    first, second = (_centred_gram(wide(rows), mask, debiased).flatten(-2) for rows in (first, second))
+    first, second = (_centred_gram(at_least_fp32(rows), mask, debiased).flatten(-2) for rows in (first, second))
     return (unit(first) * unit(second)).sum(dim=-1)
 
 

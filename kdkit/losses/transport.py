@@ -8,7 +8,8 @@ from typing import Literal
 
 import torch
 
-from kdkit.losses.sentences import full_precision, unit, wide
+from kdkit.losses.precision import at_least_fp32, full_precision
+from kdkit.losses.sentences import unit
 from kdkit.losses.tokens import group_weights
 
 SMALLEST_MASS = 1e-4
@@ -41,7 +42,7 @@ def carry_masses(
 
     Source: Truong et al. 2025 (EMO), EMNLP 2025 main 385.
     """
-    masses, mask, student_weights = wide(masses), mask.bool(), student_weights.to(wide(masses).dtype)
+    masses, mask, student_weights = at_least_fp32(masses), mask.bool(), student_weights.to(at_least_fp32(masses).dtype)
     is_member = (group_weights(teacher_group, student_weights.shape[1]) > 0).to(masses.dtype)
     carried = (student_weights.mT @ is_member @ masses[..., None]).squeeze(-1)
     if how == "corrected":
@@ -72,7 +73,7 @@ def token_costs(
     """
     if how == "cosine":
         return 1.0 - unit(student) @ unit(teacher).mT
-    scores = wide(student) @ wide(teacher).mT / student.shape[-1] ** 0.5
+    scores = at_least_fp32(student) @ at_least_fp32(teacher).mT / student.shape[-1] ** 0.5
     is_pad = ~teacher_mask.bool()[:, None]
     return 1.0 - scores.masked_fill(is_pad, torch.finfo(scores.dtype).min).softmax(dim=-1)
 
@@ -99,7 +100,7 @@ def sinkhorn(
 
     Source: Cuturi 2013, arXiv:1306.0895, algorithm 1; log domain: Peyre & Cuturi 2019, arXiv:1803.00567, section 4.4.
     """
-    scaled = wide(cost) / -regularisation
+    scaled = at_least_fp32(cost) / -regularisation
     log_rows, log_columns = _log(row_mass).unsqueeze(2), _log(column_mass).unsqueeze(1)
     # the first scaling of columns must not see padded rows
     rows = torch.where(log_rows > NEVER, torch.zeros_like(log_rows), NEVER)
@@ -112,7 +113,7 @@ def sinkhorn(
 
 
 def _log(mass: torch.Tensor) -> torch.Tensor:
-    mass = wide(mass)
+    mass = at_least_fp32(mass)
     return torch.where(mass > 0, mass.clamp(min=torch.finfo(mass.dtype).tiny).log(), NEVER)
 
 

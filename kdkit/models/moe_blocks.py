@@ -138,15 +138,15 @@ def find_routing(model: PreTrainedModel, blocks: list[MoeBlock], key: str) -> St
     if len(calls) < len(blocks):
         raise _unsupported(model, key, "gates that answer otherwise than with logits, weights and indices")
     # one answer for every gate: its logits, and the weights and indices that it gave
-    answers = [
+    signals = [
         (gate_logits(block.gate, inputs[0]), *output[1:])
         for block, ((inputs, output), _) in zip(blocks, calls, strict=True)
     ]
-    logits, weights, _ = answers[0]
+    logits, weights, _ = signals[0]
     routings = [StockRouting(logits.shape[-1], weights.shape[-1], normalised) for normalised in (True, False)]
-    differences = [max(_weight_distance(routing, answer) for answer in answers) for routing in routings]
+    differences = [max(_weight_distance(routing, answer) for answer in signals) for routing in routings]
     difference, routing = min(zip(differences, routings, strict=True), key=lambda pair: pair[0])
-    for block, answer, (_, (inputs, output)) in zip(blocks, answers, calls, strict=True):
+    for block, answer, (_, (inputs, output)) in zip(blocks, signals, calls, strict=True):
         got = run_all_experts(block.experts, inputs[0], _spread(*answer))
         difference = max(difference, _distance(got, output))
     if not difference <= (1e-4 if model.dtype in (torch.float32, torch.float64) else 5e-2):

@@ -95,10 +95,10 @@ def picture_of(facts: dict[str, Any], shown: dict[str, Any]) -> Figure:
     layers, predictions = len(facts["layers"]), shown["predictions"]
     heights = [0.8 + 0.26 * layers, 0.3 + 0.2 * layers, 0.5 + 0.24 * len(predictions)]
     figure = Figure(figsize=(10.4, sum(heights) + 1.2), layout="constrained")
-    choices, entropy, answers = figure.subplots(3, 1, height_ratios=heights)
+    choices, entropy, signals = figure.subplots(3, 1, height_ratios=heights)
     _draw_choices(choices, facts, shown)
     _draw_entropy(entropy, facts, shown)
-    _draw_predictions(answers, shown)
+    _draw_predictions(signals, shown)
     return figure
 
 

@@ -35,7 +35,7 @@ LEVELS_PER_NAT = 16
 
 
 @dataclass(frozen=True)
-class CachedAnswers:
+class CachedSignals:
     """An open cache, read by the row numbers of the windows that it was made from, in any order."""
 
     store: Store

@@ -16,7 +16,7 @@ from kdkit.data.windows import Windows
 from kdkit.errors import UserError
 from kdkit.losses.chunked.engine import BLOCK_BYTES, even_chunks, rows_per_chunk
 from kdkit.losses.chunked.events import Events
-from kdkit.losses.chunked.signals import DenseAnswers
+from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.runs.records import Record
 from kdkit.runs.store_build import build_store, repair_store
 from kdkit.teachers.cache import cache_fields, encode_kept, window_keys
@@ -29,7 +29,7 @@ MIN_ROWS = 256
 """Rows that make the head's product efficient."""
 
 
-class AnswerMaker:
+class SignalMaker:
     """Computes the records of a cache, chunk by chunk."""
 
     def __init__(
@@ -78,7 +78,7 @@ class AnswerMaker:
         """Ask about one batch; return a record per sequence."""
         inputs = self.collate(rows)
         spans, device = inputs["spans"], self.teacher.model.device
-        answers = self.teacher.answer(inputs, device)
+        signals = self.teacher.answer(inputs, device)
         if self.cache.mode == "true_token":
             asked, starts = torch.arange(len(spans.teacher_rows)), spans.teacher_starts[spans.sequence_starts]
         else:
@@ -86,8 +86,8 @@ class AnswerMaker:
         # seeded by the sequence, so that a build that was stopped goes on with the same draws
         generator = torch.Generator(device).manual_seed(self.seed * 1_000_003 + rows[0])
         parts = [
-            self._keep(answers, asked[part], generator)
-            for part in even_chunks(len(asked), self._rows_at_once(answers, device))
+            self._keep(signals, asked[part], generator)
+            for part in even_chunks(len(asked), self._rows_at_once(signals, device))
         ]
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return [
@@ -95,27 +95,27 @@ class AnswerMaker:
             for a, b in zip(starts.tolist(), starts[1:].tolist(), strict=False)
         ]
 
-    def _rows_at_once(self, answers: DenseAnswers, device: torch.device) -> int:
+    def _rows_at_once(self, signals: DenseSignals, device: torch.device) -> int:
         """Choose as many rows as fit into a CPU's cache, but enough for an efficient product."""
-        width = max(self.num_events, answers.head.vocab_size)
+        width = max(self.num_events, signals.head.vocab_size)
         return min(rows_per_chunk(width, device), max(MIN_ROWS, BLOCK_BYTES.get(device.type, 2**22) // (4 * width)))
 
     @torch.no_grad()
-    def _keep(self, answers: DenseAnswers, rows: torch.Tensor, generator: torch.Generator) -> Record:
+    def _keep(self, signals: DenseSignals, rows: torch.Tensor, generator: torch.Generator) -> Record:
         """Reduce the teacher's rows to what the mode keeps."""
         if self.cache.mode == "true_token":
-            logits = answers.logits(rows)
-            chosen = logits.gather(1, answers.targets[rows.to(logits.device), None])[:, 0] - logits.logsumexp(dim=-1)
+            logits = signals.logits(rows)
+            chosen = logits.gather(1, signals.targets[rows.to(logits.device), None])[:, 0] - logits.logsumexp(dim=-1)
             return {"logprobs": _half(chosen)}
         assert self.events is not None
         if self.cache.mode == "top_k":
-            values, ids = largest(answers.logprobs(rows, self.events, self.temperature), self.cache.top_k)
+            values, ids = largest(signals.logprobs(rows, self.events, self.temperature), self.cache.top_k)
             rest = (1.0 - values.exp().sum(dim=-1)).clamp(min=0.0).log()
             if self.cache.top_k == self.num_events:
                 rest = rest.fill_(LOWEST_FP16)
             record = encode_kept(ids.cpu().numpy(), values.cpu().numpy()) | {"rest": _half(rest)}
         else:
-            probabilities = answers.logprobs(rows, self.events, 1.0).exp_()
+            probabilities = signals.logprobs(rows, self.events, 1.0).exp_()
             draws = torch.multinomial(probabilities, self.cache.num_samples, replacement=True, generator=generator)
             record = count_draws(draws.sort(dim=-1).values.cpu().numpy(), self.fields[0].width)
         return record | {"gaps": record["gaps"].astype(self.fields[0].dtype)}
@@ -159,7 +159,7 @@ def count_draws(draws: np.ndarray, width: int) -> Record:
     return {"gaps": gaps, "shares": shares.astype(np.uint8)}
 
 
-def build_answers(path: Path, header: dict[str, Any], maker: AnswerMaker) -> Path:
+def build_signals(path: Path, header: dict[str, Any], maker: SignalMaker) -> Path:
     """Build a cache, or go on with a build that was stopped; size and time are said first.
 
     Raises:
@@ -171,7 +171,7 @@ def build_answers(path: Path, header: dict[str, Any], maker: AnswerMaker) -> Pat
     return build_store(path, header, maker.fields, chunks, lambda number: maker.make(chunks[number]), clock.tick)
 
 
-def repair_answers(path: Path, keys_of: list[list[str]], maker: AnswerMaker) -> list[int]:
+def repair_signals(path: Path, keys_of: list[list[str]], maker: SignalMaker) -> list[int]:
     """Make the damaged chunks of a cache again.
 
     Args:
@@ -180,7 +180,7 @@ def repair_answers(path: Path, keys_of: list[list[str]], maker: AnswerMaker) -> 
     return repair_store(path, lambda number: maker.make(keys_of[number]))
 
 
-def _announce(path: Path, maker: AnswerMaker, chunks: list[list[str]]) -> None:
+def _announce(path: Path, maker: SignalMaker, chunks: list[list[str]]) -> None:
     """Say how large the cache will be and how long it will take, from one batch."""
     keys = [key for chunk in chunks for key in chunk]
     sample = keys[: maker.batch_size]

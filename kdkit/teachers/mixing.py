@@ -14,14 +14,14 @@ from transformers import PreTrainedModel
 
 from kdkit.errors import UserError
 from kdkit.losses.chunked.engine import log_softmax_
-from kdkit.losses.chunked.signals import DenseAnswers
+from kdkit.losses.chunked.signals import DenseSignals
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixedAnswers(DenseAnswers):
+class MixedSignals(DenseSignals):
     """Rows are `log sum_i w_i softmax(logits_i)`; the inherited fields are those of the first source."""
 
-    parts: tuple[DenseAnswers, ...]
+    parts: tuple[DenseSignals, ...]
     """One per source."""
     log_weights: torch.Tensor
     """fp32, m n: logs of weights that sum to 1 in every row; -inf for a source that is left out."""

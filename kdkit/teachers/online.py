@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from kdkit.losses.chunked.head import Head
-from kdkit.losses.chunked.signals import Answers, DenseAnswers, SparseAnswers, TokenAnswers
+from kdkit.losses.chunked.signals import DenseSignals, Signals, SparseSignals, TokenSignals
 from kdkit.losses.cross_entropy import shift_labels
 from kdkit.models.heads import find_head, last_hidden_state
 from kdkit.training.scoring import autocast
@@ -47,7 +47,7 @@ class OnlineTeacher:
     @torch.no_grad()
     def answer(
         self, inputs: dict[str, Any], device: torch.device, student: StudentRows | None = None
-    ) -> Answers | tuple[Answers, ...]:
+    ) -> Signals | tuple[Signals, ...]:
         """Run the teacher over a batch of `WindowCollator`; its logits are made later, chunk by chunk.
 
         Args:
@@ -62,13 +62,13 @@ class OnlineTeacher:
         with autocast(self.model, self.autocast_dtype):
             return last_hidden_state(self.model, input_ids).flatten(0, 1)
 
-    def pack(self, hidden: torch.Tensor, inputs: dict[str, Any], device: torch.device) -> DenseAnswers:
+    def pack(self, hidden: torch.Tensor, inputs: dict[str, Any], device: torch.device) -> DenseSignals:
         """Make answers of hidden states, (b t) h."""
         spans, input_ids = inputs["spans"], inputs["teacher_input_ids"]
         rows = spans.teacher_rows.to(hidden.device)
         windows = torch.tensor(inputs["windows"])[spans.teacher_rows // input_ids.shape[1]]
         targets = shift_labels(input_ids).flatten().index_select(0, rows.to(input_ids.device)).to(device)
-        return DenseAnswers(hidden.index_select(0, rows), self.head, device, targets, windows)
+        return DenseSignals(hidden.index_select(0, rows), self.head, device, targets, windows)
 
 
 class CachedTeacher:
@@ -78,9 +78,9 @@ class CachedTeacher:
         """Remember the temperature at which the answers were computed."""
         self.temperature = temperature
 
-    def answer(self, inputs: dict[str, Any], device: torch.device, student: StudentRows | None = None) -> Answers:
+    def answer(self, inputs: dict[str, Any], device: torch.device, student: StudentRows | None = None) -> Signals:
         """Take the answers out of the batch."""
         if "token_logprobs" in inputs:
-            return TokenAnswers(inputs["token_logprobs"].to(device))
+            return TokenSignals(inputs["token_logprobs"].to(device))
         kept = (inputs[name].to(device) for name in ("kept_ids", "kept_logprobs", "kept_rest"))
-        return SparseAnswers(*kept, self.temperature)
+        return SparseSignals(*kept, self.temperature)

@@ -15,7 +15,7 @@ from kdkit.data.prepare import PreparedData
 from kdkit.data.spans import find_spans
 from kdkit.data.windows import Windows
 from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
-from kdkit.losses.chunked.events import Tokens
+from kdkit.losses.chunked.events import TokenEvents
 from kdkit.machine.session import Session
 from kdkit.teachers.online import OnlineTeacher
 from kdkit.teachers.prepare import Teacher
@@ -62,11 +62,11 @@ def describe_pair(session: Session[Config], data: PreparedData, teacher: Teacher
 def _mass_on(teacher: OnlineTeacher, batch: dict[str, Any], token_ids: np.ndarray) -> float:
     """Sum the probability that the teacher gives to some tokens, over the first rows of all spans."""
     device = teacher.model.device
-    answers, rows = teacher.answer(batch, device), batch["spans"].teacher_starts[:-1]
+    signals, rows = teacher.answer(batch, device), batch["spans"].teacher_starts[:-1]
     chosen = torch.from_numpy(token_ids).to(device)
     total = 0.0
     for part in even_chunks(len(rows), rows_per_chunk(teacher.head.vocab_size, device)):
-        logprobs = answers.logprobs(rows[part], Tokens(), 1.0)
+        logprobs = signals.logprobs(rows[part], TokenEvents(), 1.0)
         total += logprobs.index_select(1, chosen).exp().sum().item()
     return total
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from kdkit.losses.chunked.signals import DenseAnswers
+from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.models.experts import Choice, Experts, Route
-from kdkit.teachers.mixing import MixedAnswers, last_layers
+from kdkit.teachers.mixing import MixedSignals, last_layers
 from kdkit.teachers.online import OnlineTeacher
 
 
@@ -32,7 +32,7 @@ class ExpertSources:
         self.normalised = self.experts.normalised
         """Whether the weights of the chosen sources sum to 1."""
 
-    def run(self, inputs: dict[str, Any], device: torch.device, route: Route) -> DenseAnswers:
+    def run(self, inputs: dict[str, Any], device: torch.device, route: Route) -> DenseSignals:
         """Run the teacher over a batch with its tokens routed."""
         with self.experts.routed(route):
             return self.teacher.pack(self.teacher.hidden(inputs), inputs, device)
@@ -68,7 +68,7 @@ class MixedSources:
         self.initial_gates = torch.zeros(1, count, width, device=main.device)
         """fp32, l e h; zeros: all sources weigh the same at first."""
 
-    def run(self, inputs: dict[str, Any], device: torch.device, route: Route) -> MixedAnswers:
+    def run(self, inputs: dict[str, Any], device: torch.device, route: Route) -> MixedSignals:
         """Run all sources without a graph, then weigh them row by row."""
         with torch.no_grad():
             parts = tuple(self._parts(inputs, device))
@@ -79,9 +79,9 @@ class MixedSources:
         # the logarithm is not taken of 0, whose gradient would be NaN
         log_weights = torch.where(is_in, weights, 1.0).log().masked_fill(~is_in, -torch.inf)
         fields = (first.hidden, first.head, first.device, first.targets, first.windows)
-        return MixedAnswers(*fields, parts=parts, log_weights=log_weights)
+        return MixedSignals(*fields, parts=parts, log_weights=log_weights)
 
-    def _parts(self, inputs: dict[str, Any], device: torch.device) -> list[DenseAnswers]:
+    def _parts(self, inputs: dict[str, Any], device: torch.device) -> list[DenseSignals]:
         """Ask every source."""
         if self.num_layers is None:
             return [teacher.pack(teacher.hidden(inputs), inputs, device) for teacher in self.teachers]

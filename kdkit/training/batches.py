@@ -27,8 +27,8 @@ class WindowCollator:
     """Whose tokens are `input_ids` and `labels`."""
     with_teacher: bool = False
     """Also deliver the teacher's ids and the spans of both."""
-    answers: Callable[[list[int]], dict[str, torch.Tensor]] | None = None
-    """Also deliver what this returns for the row numbers: a cache's `CachedAnswers.read`."""
+    signals: Callable[[list[int]], dict[str, torch.Tensor]] | None = None
+    """Also deliver what this returns for the row numbers: a cache's `CachedSignals.read`."""
 
     def __call__(self, rows: list[int]) -> dict[str, Any]:
         """Build a batch.
@@ -47,8 +47,8 @@ class WindowCollator:
             batch["teacher_input_ids"], _ = _trim(self.windows.teacher_ids[rows])
             widths = input_ids.shape[1], batch["teacher_input_ids"].shape[1]
             batch |= {"spans": find_spans(self.windows, rows, *widths), "windows": list(rows)}
-        if self.answers is not None:
-            batch |= self.answers(rows)
+        if self.signals is not None:
+            batch |= self.signals(rows)
         return batch
 
 

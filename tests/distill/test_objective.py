@@ -23,9 +23,9 @@ from kdkit.errors import UserError
 from kdkit.losses import cross_tokenizer as ct
 from kdkit.losses.chunked import engine as chunked
 from kdkit.losses.chunked.engine import chunked_loss
-from kdkit.losses.chunked.events import EventPair, Tokens
+from kdkit.losses.chunked.events import EventPair, TokenEvents
 from kdkit.losses.chunked.head import Head
-from kdkit.losses.chunked.signals import DenseAnswers, SparseAnswers
+from kdkit.losses.chunked.signals import DenseSignals, SparseSignals
 from kdkit.losses.closed_forms import MEASURES
 from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
 from kdkit.losses.dynamic_mapping import cdm
@@ -100,14 +100,14 @@ class Batch:
         self.spans: Spans = self.inputs["spans"]
         self.targets = shift_labels(self.inputs["labels"]).flatten()[self.spans.student_rows]
         online = OnlineTeacher(pair.teacher.model, len(pair.data.teacher_tokenizer))
-        self.answers = online.answer(self.inputs, CPU)
+        self.signals = online.answer(self.inputs, CPU)
         size = len(pair.data.student_tokenizer)
         self.hidden = random_logits(len(self.targets), 8, scale=1.0, dtype=torch.float32).requires_grad_()
         self.head = Head(random_logits(size, 8, seed=1, scale=1.0, dtype=torch.float32).requires_grad_(), size)
 
     def compute(self, objective: Objective, num_items: float = 10.0) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Return the terms, and the gradients of hidden states and head."""
-        chunk_loss, chunks = objective.loss_of(self.spans, self.targets, self.answers, num_items)
+        chunk_loss, chunks = objective.loss_of(self.spans, self.targets, self.signals, num_items)
         loss, terms = chunked_loss(self.hidden, self.head, chunk_loss, chunks)
         assert loss.item() == pytest.approx(terms[0].item())
         return terms, list(torch.autograd.grad(loss, [self.hidden, self.head.weight]))
@@ -116,7 +116,7 @@ class Batch:
         return self.head.logits(self.hidden.detach()).detach()
 
     def teacher_logits(self) -> torch.Tensor:
-        return self.answers.logits(torch.arange(len(self.spans.teacher_rows)))
+        return self.signals.logits(torch.arange(len(self.spans.teacher_rows)))
 
     def cross_entropies(self) -> torch.Tensor:
         """Return the cross-entropy of every row; 0 where nothing counts."""
@@ -244,11 +244,11 @@ def test_the_first_answer_token_is_the_first_that_counts_and_nothing_past_the_en
     hidden = random_logits(5, 8).requires_grad_()
     teacher = random_logits(5, 8, seed=1)
     identity = Head(torch.eye(8).double(), 8)
-    objective = Objective(ForwardKL(), 1.0, 0.5, 8, EventPair(Tokens(), Tokens(), 8, "tokens"))
+    objective = Objective(ForwardKL(), 1.0, 0.5, 8, EventPair(TokenEvents(), TokenEvents(), 8, "tokens"))
 
     def compute(teacher: torch.Tensor) -> torch.Tensor:
-        answers = DenseAnswers(teacher, identity, CPU, targets, torch.zeros(5, dtype=torch.int64))
-        chunk_loss, chunks = objective.loss_of(spans, targets, answers, num_items=3)
+        signals = DenseSignals(teacher, identity, CPU, targets, torch.zeros(5, dtype=torch.int64))
+        chunk_loss, chunks = objective.loss_of(spans, targets, signals, num_items=3)
         return chunked_loss(hidden, identity, chunk_loss, chunks)[0]
 
     loss = compute(teacher)
@@ -272,12 +272,12 @@ def test_a_span_that_reaches_into_the_prompt_is_left_to_cross_entropy():
     spans = find_spans(windows, [0], 6, 6)
     targets = shift_labels(labels).flatten()[spans.student_rows]
     hidden, teacher, identity = random_logits(5, 8).requires_grad_(), random_logits(5, 8, seed=1), torch.eye(8).double()
-    answers = DenseAnswers(
+    signals = DenseSignals(
         teacher, Head(identity, 8), CPU, torch.tensor([1, 2, 3, 4, 5]), torch.zeros(5, dtype=torch.int64)
     )
     nothing = torch.zeros(0, dtype=torch.int64)
     objective = Objective(ALM(), 1.0, 0.6, 8, span_loss=SpanLoss(ALM(), 1.0, nothing, nothing))
-    chunk_loss, chunks = objective.loss_of(spans, targets, answers, num_items=3)
+    chunk_loss, chunks = objective.loss_of(spans, targets, signals, num_items=3)
     loss, terms = chunked_loss(hidden, Head(identity, 8), chunk_loss, chunks)
     student, expected_teacher = torch.log_softmax(hidden, -1), torch.log_softmax(teacher, -1)
     true = student[[2, 3, 4], [3, 4, 5]]
@@ -387,13 +387,13 @@ def slow_span_values(objective: Objective, batch: Batch) -> list[tuple[list[int]
             a, b = (slice(side[first], side[last]) for side in bounds)
             options = {"top_k": objective.settings.top_k, "temperature": objective.temperature}
             values, groups = cdm(
-                student[a], teacher[b], batch.targets[a], batch.answers.targets[b], bound.matcher, **options
+                student[a], teacher[b], batch.targets[a], batch.signals.targets[b], bound.matcher, **options
             )
             results += [([row], value) for row, value in enumerate(values[groups].tolist())]
         return results
     for (a, c), (b, d) in zip(*map(pairwise, bounds), strict=True):
         logits, numbers = (student[a:c], teacher[b:d]), tuple(torch.zeros(n, dtype=torch.int64) for n in (c - a, d - b))
-        targets = batch.targets[a:c], batch.answers.targets[b:d]
+        targets = batch.targets[a:c], batch.signals.targets[b:d]
         value = slow_span_value(objective, logits, numbers, targets)
         results.append((list(range(a, c)), value.item()))
     return results
@@ -429,7 +429,7 @@ def test_xtoken_p_kl_compares_the_teacher_tokens_that_are_likely_anywhere_in_the
     matrix = (torch.from_numpy(getattr(objective.span_loss.projection, name)) for name in ("ids", "weights"))
     student, teacher = (
         batch.head.logits(batch.hidden.detach()),
-        batch.answers.logits(torch.arange(len(batch.answers.targets))),
+        batch.signals.logits(torch.arange(len(batch.signals.targets))),
     )
     numbers = batch.spans.span_of_student_rows(), batch.spans.span_of_teacher_rows()
     values = ct.xtoken_p_kl(student, teacher, *numbers, *matrix, kept, objective.temperature)
@@ -515,11 +515,11 @@ def test_kept_answers_about_everything_give_the_loss_of_the_whole_rows(pairs, lo
     batch = Batch(pair, [0, 1, 2], masked={1: 4})
     expected = batch.compute(objective)
     firsts = batch.spans.teacher_starts[:-1]
-    logprobs = batch.answers.logprobs(firsts, objective.events.teacher, temperature)
+    logprobs = batch.signals.logprobs(firsts, objective.events.teacher, temperature)
     ids = torch.arange(logprobs.shape[1]).expand(len(firsts), -1)
     # any order will do
     ids, logprobs = ids.flip(1), logprobs.flip(1)
-    batch.answers = SparseAnswers(ids, logprobs, torch.full((len(firsts), 1), -6e4), temperature)
+    batch.signals = SparseSignals(ids, logprobs, torch.full((len(firsts), 1), -6e4), temperature)
     terms, gradients = batch.compute(objective)
     assert torch.allclose(terms, expected[0], rtol=1e-5)
     for got, wanted in zip(gradients, expected[1], strict=True):
@@ -545,7 +545,7 @@ def test_no_tensor_of_all_rows_and_the_vocabulary_is_ever_made(folder, pairs, lo
 def test_cdm_makes_the_logits_of_one_sequence_at_a_time(pairs):
     pair = pairs["crossed"]
     batch, objective = Batch(pair, list(range(8))), objective_for("cdm", pair.data)
-    _, chunks = objective.loss_of(batch.spans, batch.targets, batch.answers, 10.0)
+    _, chunks = objective.loss_of(batch.spans, batch.targets, batch.signals, 10.0)
     starts = batch.spans.student_starts[batch.spans.sequence_starts].tolist()
     assert [(chunk.start, chunk.stop) for chunk in chunks] == list(pairwise(starts))
 
@@ -556,7 +556,7 @@ def test_a_teacher_that_is_not_a_number_is_named_by_its_training_sequence(pairs,
     pair = pair_for(pairs, loss)
     batch = Batch(pair, [5, 3, 8])
     # one coordinate: infinite logits, not sums of infinities, which are NaN
-    batch.answers.hidden[(batch.answers.windows == 3).nonzero()[0], 0] = bad
+    batch.signals.hidden[(batch.signals.windows == 3).nonzero()[0], 0] = bad
     with pytest.raises(UserError, match=r"teacher: expected finite logits, got NaN or inf for training sequence 3;"):
         batch.compute(objective_for(loss, pair.data))
 

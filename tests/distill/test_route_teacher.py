@@ -11,7 +11,7 @@ from kdkit.alignment.tokenizers import train_tokenizer
 from kdkit.config.language import config_from_values
 from kdkit.distill import train as stage
 from kdkit.errors import UserError
-from kdkit.teachers.mixing import MixedAnswers
+from kdkit.teachers.mixing import MixedSignals
 from kdkit.teachers.prepare import Teacher
 from tests.routed import Scene, make_mixture, make_scene
 from tests.tiny import WORDS, make_llama, make_run, make_session
@@ -70,17 +70,17 @@ def test_a_mixture_of_experts_is_routed_over_its_experts(scene):
 
 def test_the_last_layers_of_a_dense_teacher_are_mixed(dense):
     teacher = dense.route("student_aware", sources="layers", num_layers=2, **TWO)
-    (answers,) = dense.ask(teacher, [0, 3])
-    assert isinstance(answers, MixedAnswers) and len(answers.parts) == 2
+    (signals,) = dense.ask(teacher, [0, 3])
+    assert isinstance(signals, MixedSignals) and len(signals.parts) == 2
     assert teacher.router.gates.grad.abs().max() > 0 and teacher.router.gates.any()
     assert sum(teacher.describe()["shares"][0]) == pytest.approx(1.0, abs=1e-5)
 
 
 def test_several_teachers_of_one_tokenizer_are_mixed(scene, others):
     teacher = with_others(scene, others["same"]).route("student_aware", **TWO)
-    (answers,) = scene.ask(teacher, [0, 3])
-    assert teacher.sources.what == "teachers" and len(answers.parts) == 2
-    assert not torch.allclose(answers.parts[0].hidden, answers.parts[1].hidden)
+    (signals,) = scene.ask(teacher, [0, 3])
+    assert teacher.sources.what == "teachers" and len(signals.parts) == 2
+    assert not torch.allclose(signals.parts[0].hidden, signals.parts[1].hidden)
     assert teacher.router.gates.grad.abs().max() > 0
 
 

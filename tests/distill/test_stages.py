@@ -268,10 +268,10 @@ def test_a_stage_that_asks_what_the_cache_does_not_hold_is_found_before_the_firs
         train={"stages": [{"name": "first", "max_steps": 1}, {"name": "second", "max_steps": 1, "loss": "overlap_kl"}]},
     )
     data, run = make_data(config, tmp_path), make_run(tmp_path)
-    answers = source.open_teacher(make_session(config, run), data)
+    signals = source.open_teacher(make_session(config, run), data)
     monkeypatch.setattr(LanguageModelTrainer, "train", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(UserError, match="expected losses that compare student tokens, which the cache holds") as caught:
-        train.distill(make_session(config, run), data, answers)
+        train.distill(make_session(config, run), data, signals)
     assert "stage 'second', which compares common tokens" in str(caught.value)
 
 

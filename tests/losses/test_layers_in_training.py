@@ -16,10 +16,10 @@ from kdkit.distill.student import make_student
 from kdkit.distill.train import PROJECTIONS_FILE
 from kdkit.distill.trainer import PARTS_FILE
 from kdkit.errors import UserError
-from kdkit.losses.chunked.signals import DenseAnswers
+from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.losses.cross_entropy import IGNORE_INDEX
 from kdkit.models.taps import Taps
-from kdkit.teachers.cache import CachedAnswers
+from kdkit.teachers.cache import CachedSignals
 from kdkit.teachers.prepare import Teacher
 from kdkit.training.batches import WindowCollator
 from kdkit.training.progress import Progress
@@ -114,7 +114,7 @@ def test_a_part_alone_brings_the_student_nearer_to_the_teacher(crossed, tmp_path
 
 def test_a_logits_weight_of_zero_asks_for_no_prediction(crossed, tmp_path, monkeypatch):
     config = configure(tmp_path, ALL | {"logits": 0.0}, distill={"kd_ratio": 0.6})
-    monkeypatch.setattr(DenseAnswers, "unchecked_logits", lambda *_: pytest.fail("the teacher's head was used"))
+    monkeypatch.setattr(DenseSignals, "unchecked_logits", lambda *_: pytest.fail("the teacher's head was used"))
     trainer = make_trainer(config, make_run(tmp_path), *crossed)
     inputs = trainer.data_collator([0, 1])
     with trainer.parts.student_taps:
@@ -270,11 +270,11 @@ def test_balance_brings_a_part_to_the_size_of_cross_entropy(crossed, tmp_path):
 
 
 def test_a_cache_is_refused_because_it_holds_predictions_only(crossed, tmp_path):
-    answers = object.__new__(CachedAnswers)
+    signals = object.__new__(CachedSignals)
     student = make_student(configure(tmp_path), crossed[0])
     with pytest.raises(UserError, match=r"expected logits only with a cache.*got feature, attention, layerwise"):
-        make_parts(configure(tmp_path), student, answers)
-    assert make_parts(configure(tmp_path, {"logits": 1.0}), student, answers) is None
+        make_parts(configure(tmp_path), student, signals)
+    assert make_parts(configure(tmp_path, {"logits": 1.0}), student, signals) is None
 
 
 def test_a_layer_that_there_is_not_is_refused_before_training(crossed, tmp_path):

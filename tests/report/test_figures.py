@@ -142,16 +142,16 @@ def test_the_page_shows_parts_layers_and_router_where_there_are_some(tmp_path, d
 
 
 def test_the_experts_of_every_token_are_named_and_the_chosen_token_marked(drawn):
-    choices, entropy, answers, *_ = picture_of(EXPERTS, EXPERTS["shown"]).axes
+    choices, entropy, signals, *_ = picture_of(EXPERTS, EXPERTS["shown"]).axes
     assert texts(choices) == ["0 1", "3 2", "1 0", "2 0", "2 1", "0 3"]
     labels = choices.get_xticklabels()
     assert [label.get_text() for label in labels] == ["Once", "\u2423$x_1$", "\u23ce"]
     assert [label.get_fontweight() for label in labels] == ["normal", "bold", "normal"]
     assert entropy.images[0].get_array().tolist() == EXPERTS["shown"]["entropy"]
     assert entropy.images[0].get_clim() == (0, 2)
-    assert texts(answers) == ["\u2423a  50.0%", "$$  25.0%", "\u2423b  75.0%", "c  12.5%"]
-    assert [label.get_text() for label in answers.get_yticklabels()] == ["its own routing", "expert 2"]
-    assert "after \u2423$x_1$, where the text goes on with \u23ce" in answers.get_title()
+    assert texts(signals) == ["\u2423a  50.0%", "$$  25.0%", "\u2423b  75.0%", "c  12.5%"]
+    assert [label.get_text() for label in signals.get_yticklabels()] == ["its own routing", "expert 2"]
+    assert "after \u2423$x_1$, where the text goes on with \u23ce" in signals.get_title()
 
 
 def test_characters_that_the_font_does_not_have_are_written_as_their_number(drawn):

@@ -12,7 +12,7 @@ from kdkit.report.page import write_report
 from kdkit.report.tables import comparison_table, continuations_table, routing_table, verdict
 from kdkit.runs.open_run import plan_run
 from kdkit.runs.store import describe_store, find_damage, open_store
-from kdkit.teachers.cache import MEANING, CachedAnswers
+from kdkit.teachers.cache import MEANING, CachedSignals
 
 OLD = Path(__file__).resolve().parents[1] / "old"
 CACHE = OLD / "answers.h5"
@@ -122,11 +122,11 @@ def test_the_records_of_an_old_cache_are_the_same_numbers():
 
 def test_the_answers_of_an_old_cache_are_the_same_distributions():
     with open_store(CACHE) as store:
-        answers = CachedAnswers(store, store.keys).read([0, len(store.keys) - 1])
-    assert answers["kept_ids"].shape == (11, 4)
-    assert answers["kept_ids"][0].tolist() == [70, 80, 221, 304]
-    assert answers["kept_logprobs"][0].tolist() == pytest.approx(
+        signals = CachedSignals(store, store.keys).read([0, len(store.keys) - 1])
+    assert signals["kept_ids"].shape == (11, 4)
+    assert signals["kept_ids"][0].tolist() == [70, 80, 221, 304]
+    assert signals["kept_logprobs"][0].tolist() == pytest.approx(
         [-4.182493209838867, -4.307493209838867, -3.619993209838867, -4.307493209838867]
     )
-    assert answers["kept_rest"][[0, -1], 0].tolist() == pytest.approx([-0.07147216796875, -0.0648193359375])
-    assert answers["kept_logprobs"].double().sum().item() == pytest.approx(-184.68571376800537)
+    assert signals["kept_rest"][[0, -1], 0].tolist() == pytest.approx([-0.07147216796875, -0.0648193359375])
+    assert signals["kept_logprobs"].double().sum().item() == pytest.approx(-184.68571376800537)

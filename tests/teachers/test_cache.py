@@ -13,7 +13,7 @@ from kdkit.data.windows import PAD, Windows
 from kdkit.distill import open_teacher as source
 from kdkit.distill.choose_loss import student_is_finer
 from kdkit.teachers.cache import cache_fields, window_keys
-from kdkit.teachers.cache_build import AnswerMaker, largest
+from kdkit.teachers.cache_build import SignalMaker, largest
 from tests.caches import MODES, VOCABULARY, chosen, refused, with_cache, without_teacher
 from tests.tiny import make_data, make_session, write_corpus
 
@@ -63,11 +63,11 @@ def asked_rows(data: PreparedData, row: int) -> np.ndarray:
 def test_top_k_holds_the_most_likely_events_as_the_teacher_says_them(place, exact, loss, temperature, vocab_size):
     own_tokenizer = loss != "forward_kl"
     config = place.config(loss, own_tokenizer=own_tokenizer, vocab_size=vocab_size, temperature=temperature)
-    data, answers = place.data(config), place.open(config)
+    data, signals = place.data(config), place.open(config)
     assert data.same_tokenizer or student_is_finer(data) == (vocab_size < VOCABULARY)
     for row in range(0, len(data.train), 4):
         expected = event_logprobs(data, loss, exact(data, row)[asked_rows(data, row)], temperature)
-        got = answers.store.read(answers.keys[row])
+        got = signals.store.read(signals.keys[row])
         ids, logprobs = decode(got)
         assert ids.shape == logprobs.shape == (len(expected), 8)
         assert (np.diff(ids, axis=1) > 0).all()
@@ -82,15 +82,15 @@ def test_top_k_holds_the_most_likely_events_as_the_teacher_says_them(place, exac
 
 @pytest.mark.parametrize("top_k", [1, 8, 64])
 def test_kept_and_rest_sum_to_one_when_they_are_read(place, top_k):
-    answers = place.open(config := place.config(top_k=top_k))
-    got = answers.read([3, 1])
+    signals = place.open(config := place.config(top_k=top_k))
+    got = signals.read([3, 1])
     num_rows = sum(len(asked_rows(place.data(config), row)) for row in (3, 1))
     assert got["kept_ids"].shape == got["kept_logprobs"].shape == (num_rows, top_k)
     assert got["kept_rest"].shape == (num_rows, 1)
     total = got["kept_logprobs"].double().exp().sum(dim=1) + got["kept_rest"].double().exp()[:, 0]
     assert torch.allclose(total, torch.ones_like(total), atol=1e-6)
     ids, stored = (
-        np.concatenate(x) for x in zip(*(decode(answers.store.read(answers.keys[r])) for r in (3, 1)), strict=True)
+        np.concatenate(x) for x in zip(*(decode(signals.store.read(signals.keys[r])) for r in (3, 1)), strict=True)
     )
     assert np.array_equal(got["kept_ids"], ids)
     # all events of a row are moved alike, by no more than they were rounded
@@ -111,12 +111,12 @@ def test_top_k_of_the_whole_vocabulary_leaves_nothing(place, exact):
 
 
 def test_sampled_ids_follow_the_teachers_distribution(place, exact):
-    data, answers = place.data(config := place.mode("sampled")), place.open(place.mode("sampled"))
+    data, signals = place.data(config := place.mode("sampled")), place.open(place.mode("sampled"))
     counts, expected, variance = np.zeros(VOCABULARY), np.zeros(VOCABULARY), np.zeros(VOCABULARY)
     score, score_variance = 0.0, 0.0
     for row in range(len(data.train)):
         p = np.exp(event_logprobs(data, "forward_kl", exact(data, row)[:-1], 1.0))
-        ids, shares = decode(answers.store.read(answers.keys[row]))
+        ids, shares = decode(signals.store.read(signals.keys[row]))
         assert (shares.sum(axis=1) == config.cache.num_samples).all()
         drawn = np.zeros_like(p)
         for i, used in enumerate(shares > 0):
@@ -137,28 +137,28 @@ def test_sampled_ids_follow_the_teachers_distribution(place, exact):
 
 
 def test_sampled_shares_are_read_as_probabilities_with_no_rest(place):
-    answers = place.open(place.mode("sampled"))
-    got, stored = answers.read([5]), answers.store.read(answers.keys[5])
+    signals = place.open(place.mode("sampled"))
+    got, stored = signals.read([5]), signals.store.read(signals.keys[5])
     assert torch.allclose(got["kept_logprobs"].exp(), torch.from_numpy(stored["shares"] / np.float32(50)), atol=1e-6)
     assert got["kept_rest"].exp().eq(0).all()
 
 
 def test_neighbouring_sequences_are_sampled_independently(place):
     """A generator that started anew for every sequence would draw the same places of the distribution."""
-    answers = place.open(place.mode("sampled"))
-    first, second = (answers.store.read(answers.keys[row])["shares"] for row in (0, 1))
+    signals = place.open(place.mode("sampled"))
+    first, second = (signals.store.read(signals.keys[row])["shares"] for row in (0, 1))
     assert not np.array_equal(first[:10], second[:10])
 
 
 @pytest.mark.parametrize("own_tokenizer", [False, True])
 def test_true_token_holds_log_softmax_at_the_next_token(place, exact, own_tokenizer):
     config = place.config("alm", own_tokenizer=own_tokenizer, mode="true_token")
-    data, answers = place.data(config), place.open(config)
+    data, signals = place.data(config), place.open(config)
     for row in range(0, len(data.train), 5):
         ids = data.train.teacher_ids[row]
         ids = torch.from_numpy(ids[ids != PAD].astype(np.int64))
         expected = torch.log_softmax(exact(data, row)[:-1], dim=-1).gather(1, ids[1:, None])[:, 0]
-        got = answers.read([row])["token_logprobs"]
+        got = signals.read([row])["token_logprobs"]
         assert got.dtype == torch.float32
         assert torch.allclose(got.double(), expected, rtol=2**-11, atol=1e-5)
 
@@ -198,20 +198,20 @@ def test_the_largest_values_are_those_of_topk(width, count):
 @pytest.mark.parametrize("mode", MODES)
 def test_the_same_windows_in_another_order_are_served(place, mode, monkeypatch):
     data = place.data(config := place.mode(mode))
-    answers = place.open(config)
+    signals = place.open(config)
     order = np.random.default_rng(0).permutation(len(data.train))
     shuffled = replace(data, train=chosen(data.train, order))
     with without_teacher(monkeypatch):
         again = place.open(config, shuffled)
-    assert again.store.path == answers.store.path
+    assert again.store.path == signals.store.path
     for row in range(0, len(order), 7):
-        expected, got = answers.read([int(order[row])]), again.read([row])
+        expected, got = signals.read([int(order[row])]), again.read([row])
         assert all(torch.equal(got[name], values) for name, values in expected.items())
 
 
 def test_a_batch_is_its_sequences_one_after_the_other(place):
-    answers = place.open(place.mode("top_k"))
-    got, parts = answers.read([9, 0, 4]), [answers.read([row]) for row in (9, 0, 4)]
+    signals = place.open(place.mode("top_k"))
+    got, parts = signals.read([9, 0, 4]), [signals.read([row]) for row in (9, 0, 4)]
     assert all(torch.equal(values, torch.cat([part[name] for part in parts])) for name, values in got.items())
 
 
@@ -238,14 +238,14 @@ def test_windows_that_are_not_in_it_are_refused_with_their_number(place, monkeyp
 
 def test_the_same_corpus_under_another_path_is_served(place, tmp_path, monkeypatch):
     """A cache that was built here and is read on Kaggle, or next to a moved corpus."""
-    answers = place.open(config := place.mode("top_k"))
+    signals = place.open(config := place.mode("top_k"))
     elsewhere = write_corpus(tmp_path / "moved.txt")
     config = config.model_copy(update={"data": config.data.model_copy(update={"path": str(elsewhere)})})
     data = make_data(config, tmp_path)
     with without_teacher(monkeypatch):
-        for chosen_file in ("", str(answers.store.path)):
+        for chosen_file in ("", str(signals.store.path)):
             again = source.open_cache(make_session(with_cache(config, file=chosen_file), place.run()), data)
-            assert again.keys == answers.keys
+            assert again.keys == signals.keys
 
 
 def test_equal_windows_have_equal_names_and_any_other_token_gives_another(place):
@@ -275,16 +275,16 @@ def test_duplicates_are_answered_once_and_served_every_time(place, tmp_path, mon
     data = place.data(config := with_cache(place.mode("top_k"), file=str(tmp_path / "a.h5")))
     twice = replace(data, train=chosen(data.train, [0, 1, 1, 2, 0, 1]))
     asked: list[str] = []
-    make = AnswerMaker.make
-    monkeypatch.setattr(AnswerMaker, "make", lambda self, keys: make(self, asked.append(list(keys)) or asked[-1]))
-    answers = place.open(config, twice)
-    assert len(answers.keys) == 6 and len(answers.store.keys) == 3
-    assert sorted(asked[-1]) == sorted(set(answers.keys))  # the calls before it measured the time
+    make = SignalMaker.make
+    monkeypatch.setattr(SignalMaker, "make", lambda self, keys: make(self, asked.append(list(keys)) or asked[-1]))
+    signals = place.open(config, twice)
+    assert len(signals.keys) == 6 and len(signals.store.keys) == 3
+    assert sorted(asked[-1]) == sorted(set(signals.keys))  # the calls before it measured the time
     for a, b in ((0, 4), (1, 2), (1, 5)):
         assert all(
-            torch.equal(x, y) for x, y in zip(answers.read([a]).values(), answers.read([b]).values(), strict=True)
+            torch.equal(x, y) for x, y in zip(signals.read([a]).values(), signals.read([b]).values(), strict=True)
         )
-    assert not torch.equal(answers.read([0])["kept_logprobs"], answers.read([1])["kept_logprobs"])
+    assert not torch.equal(signals.read([0])["kept_logprobs"], signals.read([1])["kept_logprobs"])
 
 
 def test_the_file_is_named_by_what_its_answers_depend_on(place):

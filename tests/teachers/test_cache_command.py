@@ -10,7 +10,7 @@ import yaml
 
 from kdkit import cli
 from kdkit.distill import open_teacher as source
-from kdkit.teachers.cache_build import AnswerMaker
+from kdkit.teachers.cache_build import SignalMaker
 from tests.tiny import make_config, make_data, save_teacher
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,7 +97,7 @@ def damage(path: Path, number: int = 1) -> Path:
 
 def stop_at(monkeypatch, number: int, stop) -> None:
     """Call `stop` at one of the calls of the maker; the first two measure the time."""
-    make, calls = AnswerMaker.make, []
+    make, calls = SignalMaker.make, []
 
     def counted(self, keys):
         calls.append(keys)
@@ -105,7 +105,7 @@ def stop_at(monkeypatch, number: int, stop) -> None:
             stop()
         return make(self, keys)
 
-    monkeypatch.setattr(AnswerMaker, "make", counted)
+    monkeypatch.setattr(SignalMaker, "make", counted)
 
 
 # build
@@ -178,8 +178,8 @@ def test_ctrl_c_is_exit_code_130_with_the_hint_that_the_same_command_goes_on(
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5.parts"]
     assert len(list(tmp_path.glob("a.h5.parts/*.h5"))) == 2
     calls: list[int] = []
-    make = AnswerMaker.make
-    monkeypatch.setattr(AnswerMaker, "make", lambda self, keys: make(self, calls.append(1) or keys))
+    make = SignalMaker.make
+    monkeypatch.setattr(SignalMaker, "make", lambda self, keys: make(self, calls.append(1) or keys))
     assert command.build("--output", tmp_path / "a.h5") == 0
     assert len(calls) == 2 + 3
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]

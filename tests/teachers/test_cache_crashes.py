@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kdkit.config.language import dump_config
-from kdkit.teachers.cache_build import AnswerMaker
+from kdkit.teachers.cache_build import SignalMaker
 from tests.caches import (
     Place,
     refused,
@@ -142,7 +142,7 @@ def test_a_full_disk_leaves_finished_parts_and_a_later_build_finishes(crashes):
 
 def test_a_build_stopped_in_one_place_does_not_go_on_with_other_settings(place, tmp_path, monkeypatch):
     config = with_cache(place.mode("top_k"), file=str(tmp_path / "a.h5"))
-    data, make, calls = place.data(config), AnswerMaker.make, []
+    data, make, calls = place.data(config), SignalMaker.make, []
 
     def stop(self, keys):
         calls.append(keys)
@@ -151,7 +151,7 @@ def test_a_build_stopped_in_one_place_does_not_go_on_with_other_settings(place, 
         return make(self, keys)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(AnswerMaker, "make", stop)
+        patch.setattr(SignalMaker, "make", stop)
         place.open(config, data)
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5.parts"]
     with refused("a.h5.parts", "top_k: got 8, expected 9"):

@@ -8,7 +8,7 @@ from kdkit.distill import open_teacher as source
 from kdkit.distill import train
 from kdkit.runs.folder import Run
 from kdkit.runs.store import open_store
-from kdkit.teachers.cache_build import AnswerMaker
+from kdkit.teachers.cache_build import SignalMaker
 from tests.caches import MODES, VOCABULARY, refused, with_cache, with_distill, without_teacher
 from tests.tiny import make_run, make_session, make_trainer, save_teacher
 
@@ -19,13 +19,13 @@ def test_a_cache_at_another_temperature_is_converted_and_that_is_said(place, cap
     made = place.config(top_k=VOCABULARY)
     warm = with_distill(with_cache(made, file=str(place.open(made).store.path)), temperature=2.0)
     capsys.readouterr()
-    answers = place.open(warm)
+    signals = place.open(warm)
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and "made at temperature 1, converted to 2" in said
     data = place.data(warm)
     teacher = source.prepare_teacher(make_session(warm, place.run()), data)
     logs = []
-    for number, asked in enumerate((answers, teacher)):
+    for number, asked in enumerate((signals, teacher)):
         trainer = make_trainer(warm, make_run(place.folder, f"warm{number}"), data, asked, steps=2)
         trainer.train()
         logs.append([line["kd_loss"] for line in trainer.state.log_history if "loss" in line])
@@ -88,8 +88,8 @@ def test_a_damaged_chunk_is_named_and_repair_makes_it_alone_again(place, tmp_pat
     with without_teacher(monkeypatch), refused("a.h5", "others in chunk 3;", f"python -m kdkit cache repair {path}"):
         place.open(config)
     asked: list[str] = []
-    make = AnswerMaker.make
-    monkeypatch.setattr(AnswerMaker, "make", lambda self, keys: make(self, asked.extend(keys) or keys))
+    make = SignalMaker.make
+    monkeypatch.setattr(SignalMaker, "make", lambda self, keys: make(self, asked.extend(keys) or keys))
     assert source.repair_cache(path, Run(tmp_path / "runs" / "repair", place.folder / "cache")) == [3]
     assert asked == open_store(path).document["chunks"][3]
     assert path.read_bytes() == original

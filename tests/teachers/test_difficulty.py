@@ -261,8 +261,8 @@ def test_a_cached_teacher_serves_a_curriculum(place, tmp_path):
     config = place.config()
     config = config.model_copy(update={"cache": config.cache.model_copy(update={"enabled": True, "top_k": 8})})
     data, run = place.data(), Run(make_run(tmp_path).path, place.folder / "cache")
-    answers = source.open_teacher(make_session(config, run), data)
-    train.distill(make_session(config, run), data, answers)
+    signals = source.open_teacher(make_session(config, run), data)
+    train.distill(make_session(config, run), data, signals)
     losses = [line["kd_loss"] for line in run.read_metrics() if "kd_loss" in line]
     assert len(losses) == 6 and np.isfinite(losses).all()
 

@@ -8,9 +8,9 @@ from kdkit.config.losses import ForwardKL, ProjectedKL
 from kdkit.distill.choose_loss import make_events
 from kdkit.errors import UserError
 from kdkit.losses.chunked import engine as chunked
-from kdkit.losses.chunked.events import EventPair, Grouped, Tokens
+from kdkit.losses.chunked.events import EventPair, PrefixEvents, TokenEvents
 from kdkit.models.experts import all_experts, given, top_k_choice
-from kdkit.teachers.mixing import MixedAnswers, last_layers
+from kdkit.teachers.mixing import MixedSignals, last_layers
 from kdkit.teachers.online import OnlineTeacher, StudentRows
 from kdkit.teachers.router.training import Comparison, compare
 from kdkit.teachers.sources import MixedSources, spread
@@ -54,18 +54,18 @@ def weights_for(inputs: dict, count: int) -> torch.Tensor:
     return logits.softmax(dim=-1)
 
 
-def run_mixture(scene: Scene, inputs: dict, weights: torch.Tensor, teachers: list[OnlineTeacher]) -> MixedAnswers:
+def run_mixture(scene: Scene, inputs: dict, weights: torch.Tensor, teachers: list[OnlineTeacher]) -> MixedSignals:
     return MixedSources(teachers).run(inputs, DEVICE, lambda *_: given(weights))
 
 
 def test_rows_of_a_mixture_are_the_weighed_probabilities_of_its_teachers(scene):
     inputs, teachers = scene.batch(ROWS), teachers_of(scene)
     weights = weights_for(inputs, 3)
-    answers = run_mixture(scene, inputs, weights, teachers)
+    signals = run_mixture(scene, inputs, weights, teachers)
     each = torch.stack([own_probabilities(teacher, inputs) for teacher in teachers], dim=1)
     expected = (weights.double()[..., None] * each).sum(dim=1)
     rows = torch.arange(len(weights))
-    for got in (answers.logits(rows).exp(), answers.logprobs(rows, Tokens(), 1.0).exp()):
+    for got in (signals.logits(rows).exp(), signals.logprobs(rows, TokenEvents(), 1.0).exp()):
         assert got.sum(dim=-1) == pytest.approx(1.0, abs=1e-5)
         assert torch.allclose(got.double(), expected, atol=1e-6)
 
@@ -73,28 +73,28 @@ def test_rows_of_a_mixture_are_the_weighed_probabilities_of_its_teachers(scene):
 def test_a_source_without_weight_has_no_part_in_a_mixture(scene):
     inputs, teachers = scene.batch(ROWS), teachers_of(scene, 2)
     only_second = torch.tensor([0.0, 1.0]).expand(len(inputs["spans"].teacher_rows), 2)
-    answers = run_mixture(scene, inputs, only_second, teachers)
-    assert torch.equal(answers.log_weights[:, 0], torch.full((len(only_second),), -torch.inf))
-    got = answers.logits(torch.arange(len(only_second))).exp().double()
+    signals = run_mixture(scene, inputs, only_second, teachers)
+    assert torch.equal(signals.log_weights[:, 0], torch.full((len(only_second),), -torch.inf))
+    got = signals.logits(torch.arange(len(only_second))).exp().double()
     assert torch.allclose(got, own_probabilities(teachers[1], inputs), atol=1e-6)
 
 
 def test_equal_teachers_make_a_mixture_like_each_of_them(scene):
     inputs = scene.batch(ROWS)
-    answers = MixedSources([scene.online(), scene.online()]).run(
+    signals = MixedSources([scene.online(), scene.online()]).run(
         inputs, DEVICE, lambda _, __, zeros: all_experts(zeros)
     )
-    got = answers.logits(torch.arange(len(answers.hidden))).exp().double()
+    got = signals.logits(torch.arange(len(signals.hidden))).exp().double()
     assert torch.allclose(got, own_probabilities(scene.online(), inputs), atol=1e-6)
 
 
 def test_the_last_layer_alone_is_the_model(scene):
     inputs = scene.batch(ROWS)
     weights = torch.tensor([0.0, 1.0]).expand(len(inputs["spans"].teacher_rows), 2)
-    answers = MixedSources([scene.online()], num_layers=2).run(inputs, DEVICE, lambda *_: given(weights))
-    got = answers.logits(torch.arange(len(weights))).exp().double()
+    signals = MixedSources([scene.online()], num_layers=2).run(inputs, DEVICE, lambda *_: given(weights))
+    got = signals.logits(torch.arange(len(weights))).exp().double()
     assert torch.allclose(got, own_probabilities(scene.online(), inputs), atol=1e-6)
-    assert torch.equal(answers.hidden, scene.online().answer(inputs, DEVICE).hidden), "the gate reads the last layer"
+    assert torch.equal(signals.hidden, scene.online().answer(inputs, DEVICE).hidden), "the gate reads the last layer"
 
 
 def test_an_earlier_layer_is_the_model_that_stops_there(scene):
@@ -143,14 +143,14 @@ def naive_comparison(
     return temperature**2 * (first * (first.log() - second.log())).sum(dim=-1).mean()
 
 
-def group(events: Tokens | Grouped, logprobs: torch.Tensor, temperature: float) -> torch.Tensor:
+def group(events: TokenEvents | PrefixEvents, logprobs: torch.Tensor, temperature: float) -> torch.Tensor:
     """Return the probabilities of events at a temperature; float64, k g."""
     probabilities = (logprobs / temperature).softmax(dim=-1)
-    if isinstance(events, Tokens):
+    if isinstance(events, TokenEvents):
         return probabilities
     table = torch.nn.functional.one_hot(events.groups, events.size + 1)[:, : events.size].double()
     sums = probabilities @ table
-    # an event without a token is given next to nothing by `Grouped`, and next to nothing is what it has here
+    # an event without a token is given next to nothing by `PrefixEvents`, and next to nothing is what it has here
     return (sums / sums.sum(dim=-1, keepdim=True)).clamp(min=1e-38)
 
 

@@ -16,7 +16,7 @@ from kdkit.distill import open_teacher as source
 from kdkit.losses.closed_forms import MEASURES
 from kdkit.losses.cross_entropy import IGNORE_INDEX, cross_entropy, masked_mean, shift_labels
 from kdkit.runs.folder import fingerprint
-from kdkit.teachers.cache import CachedAnswers
+from kdkit.teachers.cache import CachedSignals
 from kdkit.teachers.prepare import Teacher
 from kdkit.training.batches import WindowCollator
 from kdkit.training.scoring import score_windows
@@ -198,9 +198,9 @@ def test_training_from_a_cache_of_everything_equals_training_with_the_teacher(le
     config = lesson.configure(loss, 2, 4, cache=cache | {"enabled": True, "samples_per_chunk": 8})
     with monkeypatch.context() as patch:
         patch.setattr(source, "prepare_teacher", lambda *_: teacher)
-        answers = source.open_teacher(make_session(config, make_run(lesson.folder, f"cache {loss}")), data)
-    assert isinstance(answers, CachedAnswers)
-    cached, _ = lesson.train(config, data, answers)
+        signals = source.open_teacher(make_session(config, make_run(lesson.folder, f"cache {loss}")), data)
+    assert isinstance(signals, CachedSignals)
+    cached, _ = lesson.train(config, data, signals)
     online, _ = lesson.trajectory(loss, 2, 4)
     for name, tolerance in (("loss", 2e-3), ("ce_loss", 1e-4), ("grad_norm", 5e-3), ("kd_loss", 5e-3)):
         # a kept log-probability is rounded to a sixteenth of a nat

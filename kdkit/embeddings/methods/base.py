@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kdkit.config.methods import Cosine, Stella, Talas
-from kdkit.embeddings.methods.views import Needs, Views
+from kdkit.embeddings.methods.views import BatchViews, MethodNeeds
 from kdkit.losses.sentences import info_nce
 
 Terms = dict[str, torch.Tensor]
@@ -29,9 +29,9 @@ class SentenceMethod(nn.Module):
         self.weights = {name: value for name, value in weights.items() if value}
         if settings.task_weight:
             self.weights["task"] = settings.task_weight
-        self.needs = Needs(second=bool(settings.task_weight))
+        self.needs = MethodNeeds(second=bool(settings.task_weight))
 
-    def forward(self, views: Views) -> Terms:
+    def forward(self, views: BatchViews) -> Terms:
         """Return the raw terms of a batch."""
         terms = self.compare(views)
         if "task" in self.weights:
@@ -40,7 +40,7 @@ class SentenceMethod(nn.Module):
             terms["task"] = info_nce(views.student.pooled, views.second, temperature, *ids)
         return terms
 
-    def compare(self, views: Views) -> Terms:
+    def compare(self, views: BatchViews) -> Terms:
         """Return the terms that compare the student with its teacher."""
         raise NotImplementedError
 

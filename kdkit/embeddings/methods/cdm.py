@@ -6,7 +6,7 @@ Letters: b sentences, g groups of aligned tokens at most, d_s and d_t widths of 
 from kdkit.config.methods import Cdm
 from kdkit.embeddings.methods.projections import make_projection
 from kdkit.embeddings.methods.token_method import Terms, TokenMethod, group_states
-from kdkit.embeddings.methods.views import Facts, Needs, Views
+from kdkit.embeddings.methods.views import BatchViews, MethodNeeds, PairFacts
 from kdkit.losses.tokens import vector_distance
 
 
@@ -27,7 +27,7 @@ class CdmMethod(TokenMethod):
     Source: Chen et al. 2025, arXiv 2502.11104 (Findings of ACL 2025); seed: its contextual dynamic mapping.
     """
 
-    def __init__(self, settings: Cdm, facts: Facts):
+    def __init__(self, settings: Cdm, facts: PairFacts):
         """Build the projections P and P'; see `start_projection` for their first values."""
         compares_tokens = settings.token_weight > 0
         super().__init__(
@@ -35,7 +35,7 @@ class CdmMethod(TokenMethod):
             facts,
             {"token": settings.token_weight, "sentence": settings.sentence_weight},
             settings.alignment if compares_tokens else None,
-            Needs(tokens=compares_tokens, second=settings.task_weight > 0),
+            MethodNeeds(tokens=compares_tokens, second=settings.task_weight > 0),
         )
         widths = facts.student_width, facts.teacher_width
         self.projection = make_projection(settings.projection, *widths)
@@ -46,7 +46,7 @@ class CdmMethod(TokenMethod):
         if settings.teacher_state == "auto":
             self.teacher_state = "last" if facts.causal_teacher else "mean"
 
-    def compare_tokens(self, views: Views) -> Terms:
+    def compare_tokens(self, views: BatchViews) -> Terms:
         """Return `token` and `sentence`."""
         terms, distance = {}, self.settings.distance
         if "token" in self.weights:

@@ -9,9 +9,10 @@ from kdkit.config.methods import Dskd
 from kdkit.embeddings.methods.cross_attention import StateAttention, WordAttention
 from kdkit.embeddings.methods.projections import make_projection
 from kdkit.embeddings.methods.token_method import Terms, TokenMethod, group_states, token_states
-from kdkit.embeddings.methods.views import Facts, Needs, Views
+from kdkit.embeddings.methods.views import BatchViews, MethodNeeds, PairFacts
 from kdkit.errors import UserError
-from kdkit.losses.sentences import similarity_mse, wide
+from kdkit.losses.precision import at_least_fp32
+from kdkit.losses.sentences import similarity_mse
 from kdkit.losses.tokens import vector_distance
 
 
@@ -42,7 +43,7 @@ class DskdMethod(TokenMethod):
         UserError: `word_attention` without the teacher's word embeddings.
     """
 
-    def __init__(self, settings: Dskd, facts: Facts):
+    def __init__(self, settings: Dskd, facts: PairFacts):
         """Build both projections and the link; see `start_projection` for their first values."""
         compares_tokens = settings.token_weight > 0
         link = settings.token_link if compares_tokens else "none"
@@ -56,7 +57,9 @@ class DskdMethod(TokenMethod):
             facts,
             weights,
             "offsets" if compares_tokens else None,
-            Needs(tokens=compares_tokens, second=settings.task_weight > 0, word_embeddings=link == "word_attention"),
+            MethodNeeds(
+                tokens=compares_tokens, second=settings.task_weight > 0, word_embeddings=link == "word_attention"
+            ),
         )
         self.to_teacher, self.to_student = make_projection(settings.projection, student, teacher), to_student
         if link == "word_attention":
@@ -65,7 +68,7 @@ class DskdMethod(TokenMethod):
             self.student_from_teacher = StateAttention(teacher, student)
             self.teacher_from_student = StateAttention(student, teacher)
 
-    def compare_tokens(self, views: Views) -> Terms:
+    def compare_tokens(self, views: BatchViews) -> Terms:
         """Return `sentence`, `anchor` and `token`."""
         distance, terms = self.settings.distance, {}
         student, teacher = views.student.pooled, views.teacher.pooled
@@ -84,24 +87,24 @@ class DskdMethod(TokenMethod):
             terms["token"] = compare[self.settings.token_link](views)
         return terms
 
-    def _by_offsets(self, views: Views) -> torch.Tensor:
+    def _by_offsets(self, views: BatchViews) -> torch.Tensor:
         states = group_states(views)
         return vector_distance(self.to_teacher(states.student), states.teacher, self.settings.distance, states.mask)
 
-    def _by_words(self, views: Views) -> torch.Tensor:
+    def _by_words(self, views: BatchViews) -> torch.Tensor:
         if views.student.word_embeddings is None or views.teacher_word_embeddings is None:
             raise UserError(
                 "method.token_link: expected both models' word embeddings for 'word_attention', got none; choose "
                 "'offsets'"
             )
-        words = wide(views.student.word_embeddings), wide(views.teacher_word_embeddings)
+        words = at_least_fp32(views.student.word_embeddings), at_least_fp32(views.teacher_word_embeddings)
         takes, gives = self.link(*words, views.student_group >= 0, views.teacher_group >= 0)
         student, teacher = token_states(views)
         return self._token_distances(
             views, (takes @ self.to_student(teacher)).detach(), gives @ self.to_teacher(student)
         )
 
-    def _by_states(self, views: Views) -> torch.Tensor:
+    def _by_states(self, views: BatchViews) -> torch.Tensor:
         student, teacher = token_states(views)
         return self._token_distances(
             views,
@@ -109,7 +112,7 @@ class DskdMethod(TokenMethod):
             self.teacher_from_student(teacher, student, views.student_group >= 0),
         )
 
-    def _token_distances(self, views: Views, for_student: torch.Tensor, for_teacher: torch.Tensor) -> torch.Tensor:
+    def _token_distances(self, views: BatchViews, for_student: torch.Tensor, for_teacher: torch.Tensor) -> torch.Tensor:
         """Compare all aligned tokens of both models with what they take from the other: b n d_s and b m d_t."""
         student, teacher = token_states(views)
         distance = self.settings.distance

@@ -9,9 +9,10 @@ import torch
 from kdkit.config.methods import Emo
 from kdkit.embeddings.methods.projections import make_projection
 from kdkit.embeddings.methods.token_method import Terms, TokenMethod, num_groups, token_states
-from kdkit.embeddings.methods.views import Facts, Needs, Views
+from kdkit.embeddings.methods.views import BatchViews, MethodNeeds, PairFacts
 from kdkit.errors import UserError
-from kdkit.losses.sentences import cosine_distance, wide
+from kdkit.losses.precision import at_least_fp32
+from kdkit.losses.sentences import cosine_distance
 from kdkit.losses.tokens import attention_distance, group_weights, importance, masked_mean, most_important
 from kdkit.losses.transport import carry_masses, sinkhorn, token_costs, transport_cost
 
@@ -35,7 +36,7 @@ class EmoMethod(TokenMethod):
         UserError: more layers than the student has.
     """
 
-    def __init__(self, settings: Emo, facts: Facts):
+    def __init__(self, settings: Emo, facts: PairFacts):
         """Build the projections W and W'; see `start_projection` for their first values."""
         if settings.num_layers > facts.student_layers:
             raise UserError(
@@ -54,13 +55,13 @@ class EmoMethod(TokenMethod):
                 "sentence": settings.sentence_weight,
             },
             settings.alignment if num_maps else None,
-            Needs(tokens=num_maps > 0, attention_layers=num_maps, second=settings.task_weight > 0),
+            MethodNeeds(tokens=num_maps > 0, attention_layers=num_maps, second=settings.task_weight > 0),
         )
         student, teacher = facts.student_width, facts.teacher_width
         self.to_student = make_projection(settings.projection, teacher, student)
         self.sentence_projection = make_projection(settings.projection, student, teacher)
 
-    def compare_tokens(self, views: Views) -> Terms:
+    def compare_tokens(self, views: BatchViews) -> Terms:
         """Return `attention`, `transport` and `sentence`."""
         terms = {}
         if "sentence" in self.weights:
@@ -74,7 +75,7 @@ class EmoMethod(TokenMethod):
                 terms["transport"] = self._transport(views, masses)
         return terms
 
-    def _attention(self, views: Views, masses: torch.Tensor) -> torch.Tensor:
+    def _attention(self, views: BatchViews, masses: torch.Tensor) -> torch.Tensor:
         """Compare the attention rows of aligned tokens; masses: b m, importance of the teacher's tokens."""
         settings, groups = self.settings, num_groups(views)
         of_student, of_teacher = (group_weights(group, groups) for group in (views.student_group, views.teacher_group))
@@ -84,8 +85,8 @@ class EmoMethod(TokenMethod):
             third = views.student.attention_mask.sum(dim=-1) // 3
             mask = most_important(mass, mask, third.clamp(min=1))
         layers = views.student.attentions[-settings.num_layers :]
-        student_maps = torch.stack([wide(layer).mean(dim=1) for layer in layers], dim=1)
-        teacher_maps = wide(views.teacher.attentions[:, -settings.num_layers :])
+        student_maps = torch.stack([at_least_fp32(layer).mean(dim=1) for layer in layers], dim=1)
+        teacher_maps = at_least_fp32(views.teacher.attentions[:, -settings.num_layers :])
         return attention_distance(
             of_student[:, None].to(student_maps.dtype) @ student_maps,
             of_teacher[:, None].to(teacher_maps.dtype) @ teacher_maps,
@@ -93,7 +94,7 @@ class EmoMethod(TokenMethod):
             settings.cka,
         )
 
-    def _transport(self, views: Views, masses: torch.Tensor) -> torch.Tensor:
+    def _transport(self, views: BatchViews, masses: torch.Tensor) -> torch.Tensor:
         """Move the student's token states to the teacher's; masses: b m."""
         settings, (student, teacher) = self.settings, token_states(views)
         weights = group_weights(views.student_group, num_groups(views))

@@ -5,7 +5,7 @@ from torch import nn
 from kdkit.config.methods import Cosine, LayerReduction, Leaf, Rkd, SimilarityKL, TaskOnly
 from kdkit.embeddings.methods.base import SentenceMethod, Terms
 from kdkit.embeddings.methods.projections import make_projection
-from kdkit.embeddings.methods.views import Facts, Views
+from kdkit.embeddings.methods.views import BatchViews, PairFacts
 from kdkit.losses.sentences import (
     cosine_distance,
     mse_of_units,
@@ -19,11 +19,11 @@ from kdkit.losses.sentences import (
 class CosineMethod(SentenceMethod):
     """1 - cos(W s, t): EmbedDistill (arXiv 2301.12005), without W where the widths are equal."""
 
-    def __init__(self, settings: Cosine, facts: Facts):
+    def __init__(self, settings: Cosine, facts: PairFacts):
         super().__init__(settings, {"cosine": 1.0})
         self.projection = make_projection(settings.projection, facts.student_width, facts.teacher_width)
 
-    def compare(self, views: Views) -> Terms:
+    def compare(self, views: BatchViews) -> Terms:
         """Return `cosine`."""
         return {"cosine": cosine_distance(self.projection(views.student.pooled), views.teacher.pooled)}
 
@@ -34,10 +34,10 @@ class RkdMethod(SentenceMethod):
     Source: Park et al. 2019, arXiv 1904.05068, eq. 5-8.
     """
 
-    def __init__(self, settings: Rkd, facts: Facts):
+    def __init__(self, settings: Rkd, facts: PairFacts):
         super().__init__(settings, {"distance": settings.distance_weight, "angle": settings.angle_weight})
 
-    def compare(self, views: Views) -> Terms:
+    def compare(self, views: BatchViews) -> Terms:
         """Return `distance` and `angle`."""
         student, teacher = unit(views.student.pooled), unit(views.teacher.pooled)
         terms = {"distance": rkd_distance(student, teacher), "angle": rkd_angle(student, teacher)}
@@ -54,11 +54,11 @@ class LeafMethod(SentenceMethod):
     Source: arXiv 2509.12539.
     """
 
-    def __init__(self, settings: Leaf, facts: Facts):
+    def __init__(self, settings: Leaf, facts: PairFacts):
         super().__init__(settings, {"distance": 1.0})
         self.head = nn.Linear(facts.student_width, facts.teacher_width, bias=False)
 
-    def compare(self, views: Views) -> Terms:
+    def compare(self, views: BatchViews) -> Terms:
         """Return `distance`: summed over the width, averaged over the batch."""
         difference = self.head(views.student.pooled).float() - views.teacher.pooled
         return {"distance": difference.square().sum(-1).mean()}
@@ -76,10 +76,10 @@ class SimilarityKLMethod(SentenceMethod):
     benchmarks/embedding_methods.py).
     """
 
-    def __init__(self, settings: SimilarityKL, facts: Facts):
+    def __init__(self, settings: SimilarityKL, facts: PairFacts):
         super().__init__(settings, {"kl": 1.0})
 
-    def compare(self, views: Views) -> Terms:
+    def compare(self, views: BatchViews) -> Terms:
         """Return `kl`."""
         settings = self.settings
         loss = similarity_kl(
@@ -97,11 +97,11 @@ class LayerReductionMethod(SentenceMethod):
     It is 2 / t times 1 - cos: with Adam the same but for weight decay, clipping and the optimizer's epsilon.
     """
 
-    def __init__(self, settings: LayerReduction, facts: Facts):
+    def __init__(self, settings: LayerReduction, facts: PairFacts):
         super().__init__(settings, {"mse": 1.0})
         self.projection = make_projection(settings.projection, facts.student_width, facts.teacher_width)
 
-    def compare(self, views: Views) -> Terms:
+    def compare(self, views: BatchViews) -> Terms:
         """Return `mse`."""
         return {"mse": mse_of_units(self.projection(views.student.pooled), views.teacher.pooled)}
 
@@ -109,9 +109,9 @@ class LayerReductionMethod(SentenceMethod):
 class TaskMethod(SentenceMethod):
     """The contrastive loss alone: what the sentences teach without a teacher."""
 
-    def __init__(self, settings: TaskOnly, facts: Facts):
+    def __init__(self, settings: TaskOnly, facts: PairFacts):
         super().__init__(settings, {})
 
-    def compare(self, views: Views) -> Terms:
+    def compare(self, views: BatchViews) -> Terms:
         """Return nothing: there is no teacher."""
         return {}

@@ -5,7 +5,7 @@ from torch import nn
 
 from kdkit.config.methods import Stella
 from kdkit.embeddings.methods.base import SentenceMethod, Terms
-from kdkit.embeddings.methods.views import Facts, Views
+from kdkit.embeddings.methods.views import BatchViews, PairFacts
 from kdkit.errors import UserError
 from kdkit.losses.sentences import (
     cosine_distance,
@@ -30,7 +30,7 @@ class StellaMethod(SentenceMethod):
         UserError: a smaller width beyond the teacher's, where it is a part of the same vector.
     """
 
-    def __init__(self, settings: Stella, facts: Facts):
+    def __init__(self, settings: Stella, facts: PairFacts):
         weights = {
             "cosine": settings.cosine_weight,
             "similarity": settings.similarity_weight,
@@ -50,7 +50,7 @@ class StellaMethod(SentenceMethod):
         self.small_heads = nn.ModuleList(nn.Linear(facts.student_width, width, bias=False) for width in widths)
         self.trains_small_widths = True
 
-    def compare(self, views: Views) -> Terms:
+    def compare(self, views: BatchViews) -> Terms:
         """Return `cosine`, `similarity`, `ranking`, and the means of the last two over the smaller widths."""
         pooled, teacher = views.student.pooled, views.teacher.pooled
         large = self.head(pooled)

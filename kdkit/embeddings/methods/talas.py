@@ -5,7 +5,7 @@ from torch import nn
 from kdkit.config.methods import Talas
 from kdkit.embeddings.methods.base import SentenceMethod, Terms
 from kdkit.embeddings.methods.projections import make_projection
-from kdkit.embeddings.methods.views import Facts, Needs, Views
+from kdkit.embeddings.methods.views import BatchViews, MethodNeeds, PairFacts
 from kdkit.errors import UserError
 from kdkit.losses.sentences import (
     cosine_distance,
@@ -26,7 +26,7 @@ class TalasMethod(SentenceMethod):
     Source: arXiv 2606.21851 (ACL 2026), eq. of TAMD and LASD as given by its authors' code.
     """
 
-    def __init__(self, settings: Talas, facts: Facts):
+    def __init__(self, settings: Talas, facts: PairFacts):
         super().__init__(settings, {"anchor": settings.anchor_weight, "structure": settings.structure_weight})
         if settings.num_anchor_layers > facts.student_layers:
             raise UserError(
@@ -38,7 +38,7 @@ class TalasMethod(SentenceMethod):
                 f"method.structure_first_layer: expected less than the student's {facts.student_layers} layers, got "
                 f"{settings.structure_first_layer}; two layers are compared"
             )
-        self.needs = Needs(second=bool(settings.task_weight), layers=True)
+        self.needs = MethodNeeds(second=bool(settings.task_weight), layers=True)
         lower = range(settings.num_anchor_layers - 1)
         self.projections = nn.ModuleList(
             [nn.Linear(facts.student_width, facts.teacher_width, bias=False) for _ in lower]
@@ -51,7 +51,7 @@ class TalasMethod(SentenceMethod):
         settings = self.settings
         return None if settings.sharpness == "none" else (settings.sharpness, settings.rho, settings.eta)
 
-    def compare(self, views: Views) -> Terms:
+    def compare(self, views: BatchViews) -> Terms:
         """Return `anchor` and `structure`."""
         layers = views.student.layers
         anchored = zip(self.projections, layers[-len(self.projections) :], strict=True)

@@ -11,9 +11,9 @@ import torch
 
 from kdkit.config.methods import Cdm, Dskd, Emo
 from kdkit.embeddings.methods.base import SentenceMethod, Terms
-from kdkit.embeddings.methods.views import Facts, Needs, Views
+from kdkit.embeddings.methods.views import BatchViews, MethodNeeds, PairFacts
 from kdkit.errors import UserError
-from kdkit.losses.sentences import wide
+from kdkit.losses.precision import at_least_fp32
 from kdkit.losses.tokens import group_means
 
 
@@ -35,10 +35,10 @@ class TokenMethod(SentenceMethod):
     def __init__(
         self,
         settings: Dskd | Cdm | Emo,
-        facts: Facts,
+        facts: PairFacts,
         weights: dict[str, float],
         alignment: str | None,
-        needs: Needs,
+        needs: MethodNeeds,
     ):
         """Note what is needed.
 
@@ -50,7 +50,7 @@ class TokenMethod(SentenceMethod):
         super().__init__(settings, weights)
         self.facts, self.alignment, self.needs = facts, alignment, needs
 
-    def compare(self, views: Views) -> Terms:
+    def compare(self, views: BatchViews) -> Terms:
         """Return the terms that compare the student with its teacher.
 
         Raises:
@@ -66,22 +66,22 @@ class TokenMethod(SentenceMethod):
         with torch.autocast(views.text_ids.device.type, enabled=False):
             return self.compare_tokens(views)
 
-    def compare_tokens(self, views: Views) -> Terms:
+    def compare_tokens(self, views: BatchViews) -> Terms:
         """Return the same; autocast is off."""
         raise NotImplementedError
 
 
-def token_states(views: Views) -> tuple[torch.Tensor, torch.Tensor]:
+def token_states(views: BatchViews) -> tuple[torch.Tensor, torch.Tensor]:
     """Return both models' last token states, b n d_s and b m d_t, in fp32 (fp64 stays)."""
-    return wide(views.student.hidden_states[-1]), wide(views.teacher.token_states)
+    return at_least_fp32(views.student.hidden_states[-1]), at_least_fp32(views.teacher.token_states)
 
 
-def num_groups(views: Views) -> int:
+def num_groups(views: BatchViews) -> int:
     """Return g: a group has at least one token on either side."""
     return min(views.student_group.shape[1], views.teacher_group.shape[1])
 
 
-def group_states(views: Views, teacher_state: Literal["mean", "last"] = "mean") -> GroupStates:
+def group_states(views: BatchViews, teacher_state: Literal["mean", "last"] = "mean") -> GroupStates:
     """Average both models' last token states over groups.
 
     Args:

@@ -30,7 +30,7 @@ class StudentView:
 
 
 @dataclass
-class Views:
+class BatchViews:
     """What a method sees of one batch; all tensors on the student's device."""
 
     student: StudentView
@@ -50,7 +50,7 @@ class Views:
 
 
 @dataclass(frozen=True)
-class Facts:
+class PairFacts:
     """What a method must know of the two models before it sees a batch, to build its projections."""
 
     student_width: int
@@ -66,7 +66,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Needs:
+class MethodNeeds:
     """What a method asks the models for; each costs memory or another pass."""
 
     layers: bool = False

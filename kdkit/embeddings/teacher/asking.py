@@ -74,9 +74,9 @@ def answer_chunk(
     asked = layers if ATTENTIONS in kinds else ()
     for rows in batches_by_length(ids, batch_size):
         view = ask(model, [ids[row] for row in rows], tokens=TOKEN_STATES in kinds, attention_layers=asked)
-        answers = {EMBEDDING: view.pooled[:, None], TOKEN_STATES: view.token_states, ATTENTIONS: view.attentions}
+        signals = {EMBEDDING: view.pooled[:, None], TOKEN_STATES: view.token_states, ATTENTIONS: view.attentions}
         for kind in kinds:
-            halves = _to_half(answers[kind], kind)
+            halves = _to_half(signals[kind], kind)
             for place, row in enumerate(rows):
                 n = len(ids[row])
                 if kind == ATTENTIONS:
@@ -87,14 +87,14 @@ def answer_chunk(
     return records
 
 
-def _to_half(answers: torch.Tensor, kind: str) -> np.ndarray:
+def _to_half(signals: torch.Tensor, kind: str) -> np.ndarray:
     """Bring answers to fp16, on the CPU; refuse what is no number."""
-    if not bool(answers.isfinite().all()):
+    if not bool(signals.isfinite().all()):
         raise UserError(
             f"teacher.path: expected finite {kind}, got NaN or inf; compute it in another precision "
             "(train.precision=fp32), or choose another teacher"
         )
-    return answers.clamp(-LARGEST_FP16, LARGEST_FP16).half().cpu().numpy()
+    return signals.clamp(-LARGEST_FP16, LARGEST_FP16).half().cpu().numpy()
 
 
 def describe_teacher(model: EmbeddingModel) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from kdkit.alignment.characters import NO_GROUP
 from kdkit.config.embeddings import EmbeddingTrainConfig
 from kdkit.embeddings.data.prepare import SentenceData
 from kdkit.embeddings.methods.base import SentenceMethod
-from kdkit.embeddings.methods.views import StudentView, Views
+from kdkit.embeddings.methods.views import BatchViews, StudentView
 from kdkit.embeddings.models.embedder import EmbeddingModel, batches_by_length, pad_ids
 from kdkit.embeddings.models.pooling import pool
 from kdkit.embeddings.teacher.cache import CachedTeacher, LiveTeacher
@@ -84,7 +84,7 @@ def make_views(
     teacher: CachedTeacher | LiveTeacher,
     rows: np.ndarray,
     teacher_words: torch.Tensor | None = None,
-) -> Views:
+) -> BatchViews:
     """Ask both models for everything that a method needs of some training rows.
 
     Args:
@@ -118,10 +118,10 @@ def make_views(
     )
     groups = [data.groups[text] for text in first] if method.alignment and data.groups is not None else []
     width = mask.shape[1]
-    answers = teacher.view([int(text) for text in first], device)
-    return Views(
+    signals = teacher.view([int(text) for text in first], device)
+    return BatchViews(
         student=view,
-        teacher=answers,
+        teacher=signals,
         text_ids=torch.as_tensor(first, device=device),
         second=encoded.pooled[count:] if needs.second else None,
         second_ids=None if partners is None else torch.as_tensor(partners, device=device),
@@ -129,7 +129,7 @@ def make_views(
         if needs.word_embeddings
         else None,
         student_group=pad_groups([group[2] for group in groups], width, device) if groups else None,
-        teacher_group=pad_groups([g[3] for g in groups], answers.attention_mask.shape[1], device) if groups else None,
+        teacher_group=pad_groups([g[3] for g in groups], signals.attention_mask.shape[1], device) if groups else None,
     )
 
 

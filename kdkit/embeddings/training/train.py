@@ -25,7 +25,7 @@ from kdkit.embeddings.methods.simple import (
 )
 from kdkit.embeddings.methods.stella import StellaMethod
 from kdkit.embeddings.methods.talas import TalasMethod
-from kdkit.embeddings.methods.views import Facts
+from kdkit.embeddings.methods.views import PairFacts
 from kdkit.embeddings.models.export import save_embedding_model
 from kdkit.embeddings.teacher.cache import CachedTeacher, LiveTeacher, open_embedding_teacher
 from kdkit.embeddings.teacher.probe import load_teacher
@@ -44,7 +44,7 @@ LINKS = (WordAttention, StateAttention)
 """Attention between the models, which is no projection and starts as attention does."""
 
 
-def build_method(settings: MethodSettings, facts: Facts) -> SentenceMethod:
+def build_method(settings: MethodSettings, facts: PairFacts) -> SentenceMethod:
     """Make the module of a method."""
     made_by = {
         "talas": TalasMethod,
@@ -63,7 +63,7 @@ def build_method(settings: MethodSettings, facts: Facts) -> SentenceMethod:
 
 
 def start_projections(
-    method: SentenceMethod, facts: Facts, teacher_vectors: np.ndarray, layers: list[torch.Tensor], seed: int
+    method: SentenceMethod, facts: PairFacts, teacher_vectors: np.ndarray, layers: list[torch.Tensor], seed: int
 ) -> None:
     """Give every projection of a method its first values; see `start_projection`.
 
@@ -110,7 +110,7 @@ def distill_all(
     config = session.config
     probe = session.run.read_json("teacher/probe.json")
     student = make_student(config, data)
-    facts = Facts(student.width, probe["width"], student.num_layers, probe["num_layers"], probe["causal"])
+    facts = PairFacts(student.width, probe["width"], student.num_layers, probe["num_layers"], probe["causal"])
     methods = {
         str(settings): (settings, build_method(settings, facts)) for settings in (config.method, *config.compare)
     }
@@ -137,14 +137,14 @@ def distill_all(
     return entries
 
 
-def _check_dimensions(config: EmbeddingConfig, facts: Facts, methods: list[SentenceMethod]) -> None:
+def _check_dimensions(config: EmbeddingConfig, facts: PairFacts, methods: list[SentenceMethod]) -> None:
     """Refuse `evaluate.dimensions` that some student will not have, before it is trained."""
     width = min(facts.student_width if method.kept_head() is None else facts.teacher_width for method in methods)
     if too_wide := [number for number in config.evaluate.dimensions if number > width]:
         raise UserError(f"evaluate.dimensions: expected at most the width {width}, got {too_wide[0]}; leave it out")
 
 
-def teacher_layer(student_layer: int, facts: Facts) -> int:
+def teacher_layer(student_layer: int, facts: PairFacts) -> int:
     """Return the teacher layer that a student layer is compared with, both counted from 0: proportional, last to last.
 
     Source: EMO (EMNLP 2025 main 385), its authors' code, which stops short of the last layer where the depths do not
@@ -157,7 +157,7 @@ def distill_embedding(
     session: Session[EmbeddingConfig],
     data: SentenceData,
     teacher: CachedTeacher | LiveTeacher,
-    facts: Facts,
+    facts: PairFacts,
     settings: MethodSettings,
     after_epoch: AfterEpoch | None = None,
     *,

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from kdkit.losses.chunked.engine import ChunkLoss, blocks_of, cross_entropy_, log_softmax_
-from kdkit.losses.chunked.events import Events, Tokens
-from kdkit.losses.chunked.signals import DenseAnswers, SparseAnswers
+from kdkit.losses.chunked.events import Events, TokenEvents
+from kdkit.losses.chunked.signals import DenseSignals, SparseSignals
 from kdkit.losses.closed_forms import Measure, forward_kl_with_gradient
 from kdkit.losses.sparse import at_temperature, renormalise, sparse_forward_kl_, sparse_with_rest_
 
@@ -23,7 +23,7 @@ which the teacher was asked (None: all) and the gradient by their logits."""
 
 
 @dataclass(frozen=True)
-class Asked:
+class QueriedRows:
     """The student rows at which the teacher is asked, in order, and how much each one counts."""
 
     rows: torch.Tensor
@@ -60,8 +60,8 @@ def cross_entropy(targets: torch.Tensor, weights: torch.Tensor, raw_weights: tor
 
 
 def dense_divergence(
-    answers: DenseAnswers,
-    asked: Asked,
+    signals: DenseSignals,
+    asked: QueriedRows,
     student_events: Events,
     teacher_events: Events,
     measure: Measure,
@@ -70,7 +70,7 @@ def dense_divergence(
     """Make a divergence from the teacher's whole rows, times temperature squared."""
 
     def divergence_(events: torch.Tensor, inside: slice) -> torch.Tensor:
-        teacher_logprobs = answers.logprobs(asked.teacher_rows[inside], teacher_events, temperature)
+        teacher_logprobs = signals.logprobs(asked.teacher_rows[inside], teacher_events, temperature)
         values = events.new_empty(len(events))
         for block in blocks_of(events):
             student_logprobs = events[block]
@@ -84,8 +84,8 @@ def dense_divergence(
 
 
 def sparse_divergence(
-    answers: SparseAnswers,
-    asked: Asked,
+    signals: SparseSignals,
+    asked: QueriedRows,
     student_events: Events,
     measure: Measure,
     temperature: float,
@@ -102,10 +102,10 @@ def sparse_divergence(
     """
 
     def divergence_(events: torch.Tensor, inside: slice) -> torch.Tensor:
-        ids, logprobs, rest = answers.ids[inside].long(), answers.logprobs[inside], answers.rest[inside]
+        ids, logprobs, rest = signals.ids[inside].long(), signals.logprobs[inside], signals.rest[inside]
         if tail == "renormalise":
             logprobs, rest = renormalise(logprobs)
-        logprobs, rest = at_temperature(logprobs, rest, answers.temperature / temperature, num_events)
+        logprobs, rest = at_temperature(logprobs, rest, signals.temperature / temperature, num_events)
         values = events.new_empty(len(events))
         for block in blocks_of(events):
             part = events[block], ids[block], logprobs[block]
@@ -119,7 +119,7 @@ def sparse_divergence(
 
 
 def _divergence(
-    asked: Asked,
+    asked: QueriedRows,
     student_events: Events,
     temperature: float,
     divergence_: Callable[[torch.Tensor, slice], torch.Tensor],
@@ -139,7 +139,7 @@ def _divergence(
         chosen = logits.index_select(0, local) if not everywhere else logits if may_overwrite else logits.clone()
         chosen = chosen.div_(temperature) if temperature != 1.0 else chosen
         gradient = student_events.push(chosen)
-        events = gradient if isinstance(student_events, Tokens) else gradient.clone()
+        events = gradient if isinstance(student_events, TokenEvents) else gradient.clone()
         values = divergence_(gradient, inside) * temperature**2
         # T^2 for the value, 1 / T from the chain rule
         gradient.mul_((asked.weights[inside, None] * temperature).to(gradient.dtype))

@@ -3,11 +3,11 @@
 import torch
 
 from kdkit.errors import UserError
-from kdkit.losses.chunked.blend import Asked, blend, cross_entropy, dense_divergence
+from kdkit.losses.chunked.blend import QueriedRows, blend, cross_entropy, dense_divergence
 from kdkit.losses.chunked.engine import ChunkLoss, chunked_loss, even_chunks, rows_per_chunk
-from kdkit.losses.chunked.events import Tokens
+from kdkit.losses.chunked.events import TokenEvents
 from kdkit.losses.chunked.head import Head
-from kdkit.losses.chunked.signals import DenseAnswers
+from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.losses.closed_forms import MEASURES, Measure
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.losses.divergences import check_temperature
@@ -88,9 +88,9 @@ def _blend_rows(
     """
     device, every = targets.device, torch.arange(len(targets), device=targets.device)
     raw = torch.full((len(targets),), 1.0 / num_items, device=device)
-    signals = DenseAnswers(taught, teacher_head, device, targets, every.cpu())
-    asked = Asked(every, every, raw * kd_ratio, 1.0 / num_items)
-    teacher = dense_divergence(signals, asked, Tokens(), Tokens(), measure, temperature)
+    signals = DenseSignals(taught, teacher_head, device, targets, every.cpu())
+    asked = QueriedRows(every, every, raw * kd_ratio, 1.0 / num_items)
+    teacher = dense_divergence(signals, asked, TokenEvents(), TokenEvents(), measure, temperature)
     return blend(teacher, cross_entropy(targets, raw * (1.0 - kd_ratio), raw))
 
 

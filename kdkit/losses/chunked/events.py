@@ -1,8 +1,8 @@
 """What a pair's predictions are compared on: the same outcomes for both models, made from the logits of each.
 
 Letters: c rows, v vocabulary, g events. With one tokenizer the events are its tokens. With two, they are
-the tokens that both have (`Common`), or the tokens of the finer one, which the coarser one's tokens begin
-with (`Grouped`). An event's logit is the log-sum-exp of its tokens' logits, so a softmax over events is
+the tokens that both have (`CommonTokenEvents`), or the tokens of the finer one, which the coarser one's tokens begin
+with (`PrefixEvents`). An event's logit is the log-sum-exp of its tokens' logits, so a softmax over events is
 the distribution that the tokens' softmax implies, renormalised over those that belong to an event.
 """
 
@@ -13,7 +13,7 @@ import torch
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenEvents:
     """Every token is an event."""
 
     def push(self, logits: torch.Tensor) -> torch.Tensor:
@@ -32,23 +32,23 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class Common:
+class CommonTokenEvents:
     """Some tokens are events, in a given order."""
 
     ids: torch.Tensor
     """int64, g: distinct tokens."""
 
     def push(self, logits: torch.Tensor) -> torch.Tensor:
-        """See `Tokens.push`."""
+        """See `TokenEvents.push`."""
         return logits.index_select(-1, self.ids)
 
     def pull(self, gradient: torch.Tensor, logits: torch.Tensor, events: torch.Tensor) -> torch.Tensor:
-        """See `Tokens.pull`; tokens that are no event get 0."""
+        """See `TokenEvents.pull`; tokens that are no event get 0."""
         return torch.zeros_like(logits).index_copy_(-1, self.ids, gradient)
 
 
 @dataclass(frozen=True)
-class Grouped:
+class PrefixEvents:
     """Tokens that begin with the same piece of text are one event."""
 
     groups: torch.Tensor
@@ -56,7 +56,7 @@ class Grouped:
     size: int
 
     def push(self, logits: torch.Tensor) -> torch.Tensor:
-        """See `Tokens.push`; an event without a token gets the smallest probability that fp32 has."""
+        """See `TokenEvents.push`; an event without a token gets the smallest probability that fp32 has."""
         firsts, is_empty, others, their_events = self._members
         largest = logits.amax(dim=-1, keepdim=True)
         scaled = (logits - largest).exp_()
@@ -80,14 +80,14 @@ class Grouped:
         return firsts, is_empty, tokens[~is_first], groups[~is_first]
 
     def pull(self, gradient: torch.Tensor, logits: torch.Tensor, events: torch.Tensor) -> torch.Tensor:
-        """See `Tokens.pull`; d event / d logit is the token's share of its event."""
+        """See `TokenEvents.pull`; d event / d logit is the token's share of its event."""
         padded = torch.nn.functional.pad(gradient, (0, 1))
         totals = torch.nn.functional.pad(events, (0, 1), value=torch.inf)
         shares = (logits - totals.index_select(-1, self.groups)).exp_()
         return shares.mul_(padded.index_select(-1, self.groups))
 
 
-Events = Tokens | Common | Grouped
+Events = TokenEvents | CommonTokenEvents | PrefixEvents
 
 
 @dataclass(frozen=True)

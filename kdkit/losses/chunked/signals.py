@@ -15,7 +15,7 @@ from kdkit.losses.chunked.head import Head
 
 
 @dataclass(frozen=True)
-class DenseAnswers:
+class DenseSignals:
     """Hidden states of an online teacher, which become logits when a chunk asks for them."""
 
     hidden: torch.Tensor
@@ -72,7 +72,7 @@ class DenseAnswers:
 
 
 @dataclass(frozen=True)
-class SparseAnswers:
+class SparseSignals:
     """What a cache holds of each asked row."""
 
     ids: torch.Tensor
@@ -89,19 +89,19 @@ class SparseAnswers:
         """Where the answers lie."""
         return self.ids.device
 
-    def at(self, rows: torch.Tensor) -> "SparseAnswers":
+    def at(self, rows: torch.Tensor) -> "SparseSignals":
         """Return the answers for some rows."""
         rows = rows.to(self.device)
         ids, logprobs, rest = (part.index_select(0, rows) for part in (self.ids, self.logprobs, self.rest))
-        return SparseAnswers(ids, logprobs, rest, self.temperature)
+        return SparseSignals(ids, logprobs, rest, self.temperature)
 
 
 @dataclass(frozen=True)
-class TokenAnswers:
+class TokenSignals:
     """Log-probabilities of the text's own tokens, from a cache."""
 
     logprobs: torch.Tensor
     """fp32, m: of each teacher row's next token."""
 
 
-Answers = DenseAnswers | SparseAnswers | TokenAnswers
+Signals = DenseSignals | SparseSignals | TokenSignals

@@ -6,16 +6,16 @@ Letters: c rows of a block, a asked ones of them, k kept tokens, v vocabulary. W
 
 import torch
 
-from kdkit.losses.chunked.blend import Asked, ChunkResult
+from kdkit.losses.chunked.blend import ChunkResult, QueriedRows
 from kdkit.losses.chunked.engine import ChunkLoss, blocks_of, log_softmax_
-from kdkit.losses.chunked.signals import SparseAnswers
+from kdkit.losses.chunked.signals import SparseSignals
 from kdkit.losses.closed_forms import LOWEST, Measure, forward_kl_with_gradient
 from kdkit.losses.sparse import at_temperature, renormalise
 
 
 def sparse_blend(
-    answers: SparseAnswers,
-    asked: Asked,
+    signals: SparseSignals,
+    asked: QueriedRows,
     targets: torch.Tensor,
     weights: torch.Tensor,
     raw_weights: torch.Tensor,
@@ -37,11 +37,11 @@ def sparse_blend(
 
     def block_loss(logits: torch.Tensor, rows: slice) -> torch.Tensor:
         inside = asked.inside(rows)
-        kept, rest = answers.logprobs[inside], answers.rest[inside]
+        kept, rest = signals.logprobs[inside], signals.rest[inside]
         if tail == "renormalise":
             kept, rest = renormalise(kept)
-        kept, rest = at_temperature(kept, rest, answers.temperature, num_tokens)
-        local, ids = asked.rows[inside] - rows.start, answers.ids[inside].long()
+        kept, rest = at_temperature(kept, rest, signals.temperature, num_tokens)
+        local, ids = asked.rows[inside] - rows.start, signals.ids[inside].long()
         weight, chosen = weights[rows], targets[rows, None]
         log_softmax_(logits)
         ce = -logits.gather(1, chosen).squeeze(1)

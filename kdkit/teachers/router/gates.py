@@ -24,7 +24,7 @@ MEMORY = 0.9
 
 
 @dataclass(frozen=True)
-class Outlook:
+class StudentForecast:
     """What the router expects of the student, from its hidden states alone."""
 
     loss: torch.Tensor
@@ -57,14 +57,14 @@ class StudentReader(torch.nn.Module):
             torch.nn.init.zeros_(layer.weight)
             torch.nn.init.zeros_(layer.bias)
 
-    def forward(self, hidden: torch.Tensor) -> Outlook:
+    def forward(self, hidden: torch.Tensor) -> StudentForecast:
         """Read some rows, a s."""
         state = functional.gelu(self.encode(self.norm(hidden.float())))
         # 1 at the start: the running mean
         loss, gap = (functional.softplus(self.expect(state)) / math.log(2.0)).unbind(dim=-1)
         # the expectations answer for their own target only, not for what the router makes of them
         read = torch.cat([state, loss.detach()[:, None], gap.detach()[:, None]], dim=-1)
-        return Outlook(loss, gap, self.importance(read).unflatten(-1, self.shape))
+        return StudentForecast(loss, gap, self.importance(read).unflatten(-1, self.shape))
 
 
 class Router(torch.nn.Module):

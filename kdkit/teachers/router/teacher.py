@@ -12,10 +12,10 @@ import torch
 from kdkit.alignment.spans import Spans
 from kdkit.config.teacher import RouterConfig
 from kdkit.losses.chunked.events import EventPair
-from kdkit.losses.chunked.signals import DenseAnswers
+from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.models.experts import Choice, all_experts, augmented, top_k_choice
 from kdkit.teachers.online import OnlineTeacher, StudentRows
-from kdkit.teachers.router.gates import Outlook, Router, balance, routing_kl, scheduled
+from kdkit.teachers.router.gates import Router, StudentForecast, balance, routing_kl, scheduled
 from kdkit.teachers.router.training import (
     Comparison,
     Measured,
@@ -35,7 +35,7 @@ TRAINED = ("student_aware_routing", "student_aware")
 class Routed:
     """One routed pass of the teacher, and how it was routed; logits at the teacher rows, per layer, m e."""
 
-    answers: DenseAnswers
+    signals: DenseSignals
     logits: list[torch.Tensor]
     initial: list[torch.Tensor]
 
@@ -78,7 +78,7 @@ class RoutedTeacher(OnlineTeacher):
 
     def answer(
         self, inputs: dict[str, Any], device: torch.device, student: StudentRows | None = None
-    ) -> tuple[DenseAnswers, ...]:
+    ) -> tuple[DenseSignals, ...]:
         """Train the router where it is its turn, then run the routed teacher; one answer per pass."""
         assert student is not None, "a routed teacher looks at the student"
         if self._step != student.step:  # the first micro-batch of a step
@@ -94,7 +94,7 @@ class RoutedTeacher(OnlineTeacher):
             scores = self._importance(inputs["spans"], student)
             count = self.settings.num_passes if self.settings.kind == "knowledge_augmentation" else 1
             passes = [self._run(inputs, device, scores, student.step) for _ in range(count)]
-        return tuple(routed.answers for routed in passes)
+        return tuple(routed.signals for routed in passes)
 
     def choose(self, logits: torch.Tensor, step: int) -> Choice:
         """Choose the sources of every token for the student's lesson.
@@ -134,7 +134,7 @@ class RoutedTeacher(OnlineTeacher):
             self.router.load_state_dict(state["router"])
             self.optimizer.load_state_dict(state["optimizer"])
 
-    def _read(self, student: StudentRows) -> Outlook | None:
+    def _read(self, student: StudentRows) -> StudentForecast | None:
         """Read the student's rows, if the router does; a."""
         if self.router is None or self.router.reader is None:
             return None
@@ -170,10 +170,10 @@ class RoutedTeacher(OnlineTeacher):
             shares.append((weights / weights.sum(dim=-1, keepdim=True)).mean(dim=0).tolist())
             return choice
 
-        answers = self.sources.run(inputs, device, route)
+        signals = self.sources.run(inputs, device, route)
         if step is not None:
             self.figures["shares"] = shares
-        return Routed(answers, now, initial)
+        return Routed(signals, now, initial)
 
     def _choose_for_training(self, logits: torch.Tensor) -> Choice:
         top_k = self.settings.training_top_k
@@ -188,20 +188,20 @@ class RoutedTeacher(OnlineTeacher):
         scores = None if outlook is None else outlook.scores.index_select(0, _student_row(spans).to(device))
         routed = self._run(inputs, device, scores, None)
         terms = {
-            "kl": compare(routed.answers, student, inputs, self.comparison),
+            "kl": compare(routed.signals, student, inputs, self.comparison),
             "balance": balance(routed.logits),
             "anchor": self.router.anchor(routed.logits, routed.initial, settings.anchor),
         }
         # what the student wrote itself is nothing to be right about
         if settings.text_weight > 0.0 and not inputs.get("is_own_text", False):
-            terms["text"] = text_loss(routed.answers)
+            terms["text"] = text_loss(routed.signals)
         loss = (
             terms["kl"]
             + settings.text_weight * terms.get("text", 0.0)
             + settings.balance_weight * terms["balance"]
             + settings.anchor_weight * terms["anchor"]
         )
-        measured = measure_rows(routed.answers, student, inputs, self.comparison)
+        measured = measure_rows(routed.signals, student, inputs, self.comparison)
         if len(measured.gap):
             for name in ("teacher_loss", "student_loss", "gap"):
                 self.figures[name] = getattr(measured, name).mean().item()
@@ -214,7 +214,7 @@ class RoutedTeacher(OnlineTeacher):
             routing_kl(a, b).item() for a, b in zip(routed.initial, routed.logits, strict=True)
         ]
 
-    def _expectation_error(self, outlook: Outlook, measured: Measured) -> torch.Tensor:
+    def _expectation_error(self, outlook: StudentForecast, measured: Measured) -> torch.Tensor:
         """Compare what the router expected of the student with what was measured, in multiples of the means."""
         assert self.router is not None
         rows = measured.student_rows.to(outlook.loss.device)

@@ -11,13 +11,13 @@ import torch
 from torch import distributed
 
 from kdkit.alignment.spans import Spans
-from kdkit.losses.chunked.blend import Asked, alone, dense_divergence
+from kdkit.losses.chunked.blend import QueriedRows, alone, dense_divergence
 from kdkit.losses.chunked.engine import chunked_loss, cross_entropy_chunk, even_chunks, rows_per_chunk
 from kdkit.losses.chunked.events import EventPair
-from kdkit.losses.chunked.signals import DenseAnswers
+from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.losses.closed_forms import apply_measure, forward_kl_with_gradient, reverse_kl_with_gradient
 from kdkit.losses.cross_entropy import IGNORE_INDEX
-from kdkit.teachers.mixing import MixedAnswers
+from kdkit.teachers.mixing import MixedSignals
 from kdkit.teachers.online import StudentRows
 from kdkit.teachers.router.gates import Router
 
@@ -108,7 +108,7 @@ def first_sequences(
 
 
 def compare(
-    answers: DenseAnswers, student: StudentRows, inputs: dict[str, Any], comparison: Comparison
+    signals: DenseSignals, student: StudentRows, inputs: dict[str, Any], comparison: Comparison
 ) -> torch.Tensor:
     """Return the mean divergence between routed teacher and student, with a graph to the router.
 
@@ -118,22 +118,22 @@ def compare(
     # with the teacher in the place of the one who learns, forward KL is KL(student || teacher)
     measure = forward_kl_with_gradient if comparison.direction == "student_teacher" else reverse_kl_with_gradient
     rows, student_rows = _counted_places(student, spans)
-    fixed = _student_answers(student, inputs, answers.device)
-    if isinstance(answers, MixedAnswers):
-        return _compare_mixture(answers, fixed, (rows, student_rows), comparison, measure)
+    fixed = _student_signals(student, inputs, signals.device)
+    if isinstance(signals, MixedSignals):
+        return _compare_mixture(signals, fixed, (rows, student_rows), comparison, measure)
     weight = 1.0 / max(1, len(rows))
-    asked = Asked(
-        rows.to(answers.device), student_rows, torch.full((len(rows),), weight, device=answers.device), weight
+    asked = QueriedRows(
+        rows.to(signals.device), student_rows, torch.full((len(rows),), weight, device=signals.device), weight
     )
     loss = alone(dense_divergence(fixed, asked, events.teacher, events.student, measure, comparison.temperature))
-    size = max(answers.head.vocab_size, student.head.vocab_size)
-    chunks = even_chunks(len(answers.hidden), rows_per_chunk(size, answers.device))
-    return chunked_loss(answers.hidden, answers.head, loss, chunks)[0]
+    size = max(signals.head.vocab_size, student.head.vocab_size)
+    chunks = even_chunks(len(signals.hidden), rows_per_chunk(size, signals.device))
+    return chunked_loss(signals.hidden, signals.head, loss, chunks)[0]
 
 
 def _compare_mixture(
-    answers: MixedAnswers,
-    fixed: DenseAnswers,
+    signals: MixedSignals,
+    fixed: DenseSignals,
     places: tuple[torch.Tensor, torch.Tensor],
     comparison: Comparison,
     measure: Any,
@@ -141,11 +141,11 @@ def _compare_mixture(
     """Compare a mixture chunk by chunk; the gradient by its weights is gathered, so no chunk's rows survive."""
     rows, student_rows = places
     events, temperature = comparison.events, comparison.temperature
-    weights = answers.log_weights.detach().requires_grad_()
+    weights = signals.log_weights.detach().requires_grad_()
     total = weights.new_zeros(())
-    for chunk in even_chunks(len(rows), rows_per_chunk(len(answers.parts) * answers.head.vocab_size, answers.device)):
+    for chunk in even_chunks(len(rows), rows_per_chunk(len(signals.parts) * signals.head.vocab_size, signals.device)):
         chosen = rows[chunk].to(weights.device)
-        mixed = answers.mixed_logprobs(rows[chunk], weights.index_select(0, chosen))
+        mixed = signals.mixed_logprobs(rows[chunk], weights.index_select(0, chosen))
         # events work in place and bring their own gradient
         logits = mixed.detach() / temperature
         pushed = events.teacher.push(logits.clone()).requires_grad_()
@@ -158,33 +158,33 @@ def _compare_mixture(
     if weights.grad is None:
         return total
     # the value of the loss, with the gradient that the chunks have found; -inf - -inf is not 0
-    nothing = (answers.log_weights - weights.detach()).masked_fill(weights.isinf(), 0.0)
+    nothing = (signals.log_weights - weights.detach()).masked_fill(weights.isinf(), 0.0)
     return total + (nothing * weights.grad).sum()
 
 
-def text_loss(answers: DenseAnswers) -> torch.Tensor:
+def text_loss(signals: DenseSignals) -> torch.Tensor:
     """Return the routed teacher's own cross-entropy on the text, nats per token, with a graph to the router."""
-    targets = answers.targets.clamp(min=0)
-    counted = (answers.targets >= 0).float()
+    targets = signals.targets.clamp(min=0)
+    counted = (signals.targets >= 0).float()
     weights = counted / counted.sum().clamp(min=1.0)
-    if isinstance(answers, MixedAnswers):
+    if isinstance(signals, MixedSignals):
         every = torch.arange(len(targets))
-        losses = torch.stack([_losses(part, every) for part in answers.parts], dim=1)
-        return -((answers.log_weights - losses).logsumexp(dim=1) * weights).sum()
-    chunks = even_chunks(len(targets), rows_per_chunk(answers.head.vocab_size, answers.device))
-    return chunked_loss(answers.hidden, answers.head, cross_entropy_chunk(targets, weights), chunks)[0]
+        losses = torch.stack([_losses(part, every) for part in signals.parts], dim=1)
+        return -((signals.log_weights - losses).logsumexp(dim=1) * weights).sum()
+    chunks = even_chunks(len(targets), rows_per_chunk(signals.head.vocab_size, signals.device))
+    return chunked_loss(signals.hidden, signals.head, cross_entropy_chunk(targets, weights), chunks)[0]
 
 
 @torch.no_grad()
-def _losses(answers: DenseAnswers, rows: torch.Tensor) -> torch.Tensor:
+def _losses(signals: DenseSignals, rows: torch.Tensor) -> torch.Tensor:
     """Return a model's cross-entropy at many rows, chunk by chunk."""
-    chunks = even_chunks(len(rows), rows_per_chunk(answers.head.vocab_size, answers.device))
-    return torch.cat([_own_loss(answers, rows[chunk]) for chunk in chunks])
+    chunks = even_chunks(len(rows), rows_per_chunk(signals.head.vocab_size, signals.device))
+    return torch.cat([_own_loss(signals, rows[chunk]) for chunk in chunks])
 
 
 @torch.no_grad()
 def measure_rows(
-    answers: DenseAnswers, student: StudentRows, inputs: dict[str, Any], comparison: Comparison
+    signals: DenseSignals, student: StudentRows, inputs: dict[str, Any], comparison: Comparison
 ) -> Measured:
     """Measure both models at some places of a batch."""
     spans: Spans = inputs["spans"]
@@ -192,14 +192,14 @@ def measure_rows(
     if len(rows) > NUM_PLACES:
         places = torch.linspace(0, len(rows) - 1, NUM_PLACES).long()
         rows, student_rows = rows[places], student_rows[places]
-    fixed = _student_answers(student, inputs, answers.device)
+    fixed = _student_signals(student, inputs, signals.device)
     events, temperature = comparison.events, comparison.temperature
     parts = []
-    size = max(answers.head.vocab_size, student.head.vocab_size)
-    for chunk in even_chunks(len(rows), rows_per_chunk(size, answers.device)):
-        teacher = answers.logprobs(rows[chunk], events.teacher, temperature)
+    size = max(signals.head.vocab_size, student.head.vocab_size)
+    for chunk in even_chunks(len(rows), rows_per_chunk(size, signals.device)):
+        teacher = signals.logprobs(rows[chunk], events.teacher, temperature)
         mine = fixed.logprobs(student_rows[chunk], events.student, temperature)
-        losses = _own_loss(fixed, student_rows[chunk]), _own_loss(answers, rows[chunk])
+        losses = _own_loss(fixed, student_rows[chunk]), _own_loss(signals, rows[chunk])
         parts.append(torch.stack([*losses, forward_kl_with_gradient(mine, teacher)[0]]))
     student_loss, teacher_loss, gap = torch.cat(parts, dim=1) if parts else student.hidden.new_zeros(3, 0)
     return Measured(student_rows, student_loss, teacher_loss, gap)
@@ -212,15 +212,15 @@ def _counted_places(student: StudentRows, spans: Spans) -> tuple[torch.Tensor, t
     return spans.teacher_starts[:-1][is_counted], student_rows[is_counted]
 
 
-def _own_loss(answers: DenseAnswers, rows: torch.Tensor) -> torch.Tensor:
+def _own_loss(signals: DenseSignals, rows: torch.Tensor) -> torch.Tensor:
     """Return a model's cross-entropy on its own next tokens, c."""
-    targets = answers.targets.index_select(0, rows.to(answers.targets.device)).clamp(min=0)
-    return -answers.logits(rows).log_softmax(dim=-1).gather(1, targets[:, None]).squeeze(1)
+    targets = signals.targets.index_select(0, rows.to(signals.targets.device)).clamp(min=0)
+    return -signals.logits(rows).log_softmax(dim=-1).gather(1, targets[:, None]).squeeze(1)
 
 
-def _student_answers(student: StudentRows, inputs: dict[str, Any], device: torch.device) -> DenseAnswers:
+def _student_signals(student: StudentRows, inputs: dict[str, Any], device: torch.device) -> DenseSignals:
     """Look at the student's rows as at a teacher's."""
     windows = torch.tensor(inputs["windows"])[inputs["spans"].student_rows // inputs["input_ids"].shape[1]]
     bias = None if student.head.bias is None else student.head.bias.detach()
     head = replace(student.head, weight=student.head.weight.detach(), bias=bias)
-    return DenseAnswers(student.hidden, head, device, student.targets.to(device), windows)
+    return DenseSignals(student.hidden, head, device, student.targets.to(device), windows)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdkit.embeddings.methods.views import Facts
+from kdkit.embeddings.methods.views import PairFacts
 from kdkit.errors import UserError
 from kdkit.losses.sentences import cosine_distance, mse_of_units, similarity_mse
 from tests.embeddings.methods.token_views import gradients, make, make_views
@@ -40,7 +40,7 @@ def test_dskd_anchor_keeps_the_teachers_similarities():
 
 
 def test_dskd_has_no_projector_to_train_between_equal_widths():
-    equal = Facts(8, 8, 3, 6)
+    equal = PairFacts(8, 8, 3, 6)
     assert "anchor" not in make("dskd", equal).weights and "anchor" in make("dskd").weights
     assert "anchor" in make("dskd", equal, projection="random").weights
 
@@ -106,7 +106,7 @@ def test_dskd_word_embeddings_get_no_gradient():
 
 
 def test_dskd_equal_words_find_each_other_at_the_start():
-    method, views = make("dskd", Facts(64, 64, 3, 6), form="paper"), make_views((6,), Facts(64, 64, 3, 6))
+    method, views = make("dskd", PairFacts(64, 64, 3, 6), form="paper"), make_views((6,), PairFacts(64, 64, 3, 6))
     with torch.no_grad():
         method.link.query.weight.copy_(torch.eye(64))
     words = views.student.word_embeddings.detach() * 0.02

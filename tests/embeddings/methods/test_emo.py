@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from kdkit.embeddings.methods.views import Facts
+from kdkit.embeddings.methods.views import PairFacts
 from kdkit.errors import UserError
 from tests.embeddings.methods.token_views import make, make_views, total
 
@@ -89,7 +89,7 @@ def test_emo_sentences_of_padding_do_not_count():
 
 
 def test_emo_transport_falls_when_states_come_closer():
-    facts, values = Facts(8, 8, 3, 6), []
+    facts, values = PairFacts(8, 8, 3, 6), []
     for share in (0.0, 0.5, 1.0):
         close = make_views((4, 6), facts)
         states = close.student.hidden_states[-1].detach().clone()
@@ -116,7 +116,7 @@ def test_emo_option_changes_the_attention_term(option):
 
 
 def test_emo_loss_of_32_sentences_is_fast():
-    facts = Facts(384, 384, 3, 6)
+    facts = PairFacts(384, 384, 3, 6)
     method, views = make("emo", facts), make_views((24,) * 32, facts, layers=1)
     fastest = float("inf")
     for _ in range(3):

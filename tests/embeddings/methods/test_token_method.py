@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 import torch
 
-from kdkit.embeddings.methods.views import Facts, StudentView, Views
+from kdkit.embeddings.methods.views import BatchViews, PairFacts, StudentView
 from kdkit.embeddings.teacher.cache import TeacherView
 from kdkit.errors import UserError
 from tests.embeddings.methods.token_views import EVERYTHING, METHODS, gradients, make, make_views, total
@@ -122,7 +122,7 @@ def test_weight_zero_asks_for_nothing(name):
     assert method.alignment is None
     assert not any(dataclasses.astuple(method.needs))
     views = make_views()
-    bare = Views(
+    bare = BatchViews(
         StudentView(views.student.pooled, views.student.attention_mask),
         TeacherView(views.teacher.pooled),
         views.text_ids,
@@ -140,7 +140,7 @@ def test_student_states_of_another_width_are_refused(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_zero_distance_to_itself(name):
-    facts = Facts(6, 6, 3, 3)
+    facts = PairFacts(6, 6, 3, 3)
     options = {"attention_weight": 0.0} if name == "emo" else {}
     method, views = make(name, facts, task_weight=0.0, **options), make_views(facts=facts)
     views.teacher.pooled = views.student.pooled.detach()

@@ -6,10 +6,10 @@ from kdkit.config.methods import Cdm, Dskd, Emo
 from kdkit.embeddings.methods.cdm import CdmMethod
 from kdkit.embeddings.methods.dskd import DskdMethod
 from kdkit.embeddings.methods.emo import EmoMethod
-from kdkit.embeddings.methods.views import Facts, StudentView, Views
+from kdkit.embeddings.methods.views import BatchViews, PairFacts, StudentView
 from kdkit.embeddings.teacher.cache import TeacherView
 
-FACTS = Facts(student_width=6, teacher_width=8, student_layers=3, teacher_layers=6)
+FACTS = PairFacts(student_width=6, teacher_width=8, student_layers=3, teacher_layers=6)
 
 
 METHODS = {"dskd": (Dskd, DskdMethod), "cdm": (Cdm, CdmMethod), "emo": (Emo, EmoMethod)}
@@ -66,7 +66,7 @@ def make_views(student_lengths=(7, 5, 9), facts=FACTS, seed=0, layers=3):
         attention_mask=teacher_mask,
         attentions=maps(batch, layers, teacher_mask),
     )
-    return Views(
+    return BatchViews(
         student=student,
         teacher=teacher,
         text_ids=torch.arange(batch),

@@ -12,7 +12,7 @@ from kdkit.config.methods import method_options
 from kdkit.embeddings.data.prepare import prepare_sentences
 from kdkit.embeddings.data.tasks import load_tasks
 from kdkit.embeddings.evaluate.run import evaluate_embedding_run, find_candidates, task_scorer
-from kdkit.embeddings.methods.views import Facts
+from kdkit.embeddings.methods.views import PairFacts
 from kdkit.embeddings.models.embedder import encode, load_embedding_model, tokenize
 from kdkit.embeddings.teacher.probe import probe_embedding_teacher
 from kdkit.embeddings.training.student import make_student
@@ -297,7 +297,7 @@ ALPHABET = [f"{a}{b}" for a in "abcde" for b in "vwxyz"]
 
 def test_layers_are_compared_in_proportion_and_last_to_last():
     def mapped(student, teacher):
-        return [teacher_layer(layer, Facts(16, 24, student, teacher)) for layer in range(student)]
+        return [teacher_layer(layer, PairFacts(16, 24, student, teacher)) for layer in range(student)]
 
     assert mapped(3, 6) == [1, 3, 5]
     assert mapped(6, 28) == [3, 8, 13, 17, 22, 27]

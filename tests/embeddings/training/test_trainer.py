@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdkit.embeddings.methods.views import Facts
+from kdkit.embeddings.methods.views import PairFacts
 from kdkit.embeddings.training.batches import Order
 from kdkit.embeddings.training.train import build_method
 from kdkit.embeddings.training.trainer import EmbeddingTrainer
@@ -22,7 +22,7 @@ def make_trainer(precision="fp32", dropout=0.1, **values):
     config = make_config(**values)
     student, data = make_embedder(dropout=dropout), make_data()
     torch.manual_seed(1)
-    method = build_method(config.method, Facts(16, TEACHER_WIDTH, 3, 6))
+    method = build_method(config.method, PairFacts(16, TEACHER_WIDTH, 3, 6))
     return EmbeddingTrainer(config, student, method, data, TableTeacher(40), cpu(precision))
 
 

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from kdkit.losses.chunked.blend import Asked, alone, dense_divergence
-from kdkit.losses.chunked.events import Common, Events, Grouped, Tokens
+from kdkit.losses.chunked.blend import QueriedRows, alone, dense_divergence
+from kdkit.losses.chunked.events import CommonTokenEvents, Events, PrefixEvents, TokenEvents
 from kdkit.losses.chunked.head import Head
-from kdkit.losses.chunked.signals import DenseAnswers
+from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.losses.closed_forms import Measure, forward_kl_with_gradient, reverse_kl_with_gradient
 from kdkit.losses.divergences import divergence
 from kdkit.losses.measures import make_measure
@@ -19,19 +19,19 @@ GROUPS = torch.tensor([0, 3, 1, 4, 2, 0, 3, 0, 4, 1, 0])
 """Eleven tokens over four events; 4 stands for none."""
 
 EVENTS = {
-    "tokens": Tokens(),
-    "common": Common(torch.tensor([7, 2, 9, 0])),
-    "grouped": Grouped(GROUPS, 4),
-    "grouped, with an event that no token begins": Grouped(GROUPS, 4 + 1),
+    "tokens": TokenEvents(),
+    "common": CommonTokenEvents(torch.tensor([7, 2, 9, 0])),
+    "grouped": PrefixEvents(GROUPS, 4),
+    "grouped, with an event that no token begins": PrefixEvents(GROUPS, 4 + 1),
 }
 
 
 def slow_push(events: Events, logits: torch.Tensor) -> torch.Tensor:
     """Add up the tokens of each event, one event after the other."""
     match events:
-        case Tokens():
+        case TokenEvents():
             return logits
-        case Common(ids):
+        case CommonTokenEvents(ids):
             return torch.stack([logits[:, token] for token in ids.tolist()], dim=1)
     columns = [
         torch.logsumexp(logits[:, events.groups == event], dim=1)
@@ -52,24 +52,24 @@ def compare(
     """Return values per row and the gradient by the student's logits, as training computes them."""
     rows = torch.arange(len(student))
     identity = Head(torch.eye(teacher.shape[1], dtype=teacher.dtype), teacher.shape[1])
-    answers = DenseAnswers(teacher, identity, student.device, torch.zeros_like(rows), rows)
-    asked = Asked(rows, rows, torch.ones(len(rows), dtype=student.dtype), raw_weight=1.0)
-    chunk_loss = alone(dense_divergence(answers, asked, student_events, teacher_events, measure, temperature))
+    signals = DenseSignals(teacher, identity, student.device, torch.zeros_like(rows), rows)
+    asked = QueriedRows(rows, rows, torch.ones(len(rows), dtype=student.dtype), raw_weight=1.0)
+    chunk_loss = alone(dense_divergence(signals, asked, student_events, teacher_events, measure, temperature))
     results = [chunk_loss(student[i : i + 1].clone(), slice(i, i + 1)) for i in rows.tolist()]
     return torch.stack([terms[0] for terms, _ in results]), torch.cat([gradient for _, gradient in results])
 
 
 def overlap_kl(student, teacher, student_ids, teacher_ids, temperature=1.0):
-    events = Common(torch.tensor(student_ids)), Common(torch.tensor(teacher_ids))
+    events = CommonTokenEvents(torch.tensor(student_ids)), CommonTokenEvents(torch.tensor(teacher_ids))
     return compare(student, teacher, *events, temperature)
 
 
 def projected_kl(student, teacher, student_groups=None, teacher_groups=None, temperature=1.0):
     """Compare on the tokens of the side that has no groups."""
     if student_groups is None:
-        events = Tokens(), Grouped(torch.tensor(teacher_groups), student.shape[1])
+        events = TokenEvents(), PrefixEvents(torch.tensor(teacher_groups), student.shape[1])
     else:
-        events = Grouped(torch.tensor(student_groups), teacher.shape[1]), Tokens()
+        events = PrefixEvents(torch.tensor(student_groups), teacher.shape[1]), TokenEvents()
     return compare(student, teacher, *events, temperature)
 
 
@@ -105,7 +105,7 @@ def test_pull_is_the_derivative_of_push(logits, name):
 
 
 def test_an_event_that_no_token_begins_has_next_to_no_probability(logits):
-    events = Grouped(torch.tensor([0, 2] * 5 + [2]), 4)
+    events = PrefixEvents(torch.tensor([0, 2] * 5 + [2]), 4)
     shares = torch.softmax(events.push(logits[0].float()), -1)
     assert (shares[:, [1, 3]] < 1e-30).all()
     assert torch.allclose(shares[:, [0, 2]].sum(dim=1), torch.ones(5))
@@ -115,7 +115,7 @@ def test_an_event_that_no_token_begins_has_next_to_no_probability(logits):
 @pytest.mark.parametrize("name", DIVERGENCES)
 def test_the_gradient_of_a_divergence_over_events_is_that_of_autograd(logits, name, temperature):
     student, teacher = logits[0], logits[1][:, :7]
-    events = EVENTS["grouped"], Common(torch.tensor([6, 0, 2, 5]))
+    events = EVENTS["grouped"], CommonTokenEvents(torch.tensor([6, 0, 2, 5]))
     measure = make_measure(DIVERGENCES[name])
     leaf = student.clone().requires_grad_()
     expected = temperature**2 * divergence(
@@ -197,8 +197,8 @@ def test_the_projection_equals_a_reference_over_summed_probabilities(logits):
 @pytest.mark.parametrize("student_is_finer", [True, False])
 def test_the_projection_stays_finite_where_the_student_gives_an_event_nothing(student_is_finer, measure):
     student, teacher = torch.tensor([[6e4, -6e4], [-6e4, 6e4]]), torch.tensor([[0.0, 0.0], [6e4, -6e4]])
-    groups = Grouped(torch.tensor([0, 1]), 2)
-    events = (Tokens(), groups) if student_is_finer else (groups, Tokens())
+    groups = PrefixEvents(torch.tensor([0, 1]), 2)
+    events = (TokenEvents(), groups) if student_is_finer else (groups, TokenEvents())
     values, gradient = compare(student, teacher, *events, measure=measure)
     assert torch.isfinite(values).all() and torch.isfinite(gradient).all()
     assert values.min() > 0.5

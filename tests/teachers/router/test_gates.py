@@ -11,7 +11,7 @@ from kdkit.config.teacher import RouterConfig
 from kdkit.distill.choose_loss import make_events
 from kdkit.errors import UserError
 from kdkit.losses.chunked import engine as chunked
-from kdkit.losses.chunked.events import EventPair, Grouped, Tokens
+from kdkit.losses.chunked.events import EventPair, PrefixEvents, TokenEvents
 from kdkit.losses.cross_entropy import IGNORE_INDEX
 from kdkit.models.experts import all_experts
 from kdkit.teachers.router.gates import Router, StudentReader, balance, check_sources, routing_kl, scheduled
@@ -196,10 +196,10 @@ def run_with(scene: Scene, inputs: dict, gates: torch.Tensor) -> torch.Tensor:
     return logits[..., :size].flatten(0, 1)[inputs["spans"].teacher_rows]
 
 
-def event_probabilities(events: Tokens | Grouped, logits: torch.Tensor, temperature: float) -> torch.Tensor:
+def event_probabilities(events: TokenEvents | PrefixEvents, logits: torch.Tensor, temperature: float) -> torch.Tensor:
     """Return the probabilities of events at a temperature; float64, k g."""
     probabilities = (logits.double() / temperature).softmax(dim=-1)
-    if isinstance(events, Tokens):
+    if isinstance(events, TokenEvents):
         return probabilities
     sums = probabilities @ functional.one_hot(events.groups, events.size + 1)[:, : events.size].double()
     return (sums / sums.sum(dim=-1, keepdim=True)).clamp(min=1e-38)
@@ -230,8 +230,8 @@ def test_a_direction_is_what_its_name_says_on_full_logits_with_its_gradient(
     router = Router(sources.initial_gates, None, 0)
     with torch.no_grad():
         router.gates += random_logits(*router.gates.shape, dtype=torch.float32, scale=0.1)
-    answers = sources.run(inputs, DEVICE, lambda layer, hidden, _: all_experts(router.logits(layer, hidden, None)))
-    value = compare(answers, student, inputs, Comparison(events, temperature, direction))
+    signals = sources.run(inputs, DEVICE, lambda layer, hidden, _: all_experts(router.logits(layer, hidden, None)))
+    value = compare(signals, student, inputs, Comparison(events, temperature, direction))
     value.backward()
 
     gates = router.gates.detach().clone().requires_grad_()
@@ -253,14 +253,14 @@ def test_what_is_measured_is_what_both_models_lose_on_their_next_tokens(scene):
     inputs = scene.batch(ROWS)
     inputs["labels"][0, :6] = IGNORE_INDEX
     student, spans = scene.look(inputs), inputs["spans"]
-    answers = scene.online().answer(inputs, DEVICE)
+    signals = scene.online().answer(inputs, DEVICE)
     events = make_events(ProjectedKL(), scene.data, DEVICE)
-    measured = measure_rows(answers, student, inputs, Comparison(events, 1.0, "student_teacher"))
+    measured = measure_rows(signals, student, inputs, Comparison(events, 1.0, "student_teacher"))
     places = (student.targets != IGNORE_INDEX)[spans.student_starts[:-1]]
     mine, theirs = spans.student_starts[:-1][places], spans.teacher_starts[:-1][places]
     assert torch.equal(measured.student_rows, mine)
     student_logits = student.head.logits(student.hidden)[mine]
-    teacher_logits = answers.logits(theirs)
+    teacher_logits = signals.logits(theirs)
     nats = functional.cross_entropy(student_logits, student.targets[mine], reduction="none")
     assert torch.allclose(measured.student_loss, nats.detach(), atol=1e-5)
     targets = inputs["teacher_input_ids"].flatten()[spans.teacher_rows[theirs] + 1]

@@ -13,7 +13,7 @@ from kdkit.config.losses import ALM, ForwardKL, LossSettings, ProjectedKL
 from kdkit.distill import train as stage
 from kdkit.distill.objective import make_objective
 from kdkit.losses.chunked.engine import chunked_loss
-from kdkit.losses.chunked.signals import DenseAnswers
+from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
 from kdkit.runs.folder import Run
 from kdkit.teachers.prepare import Teacher
@@ -111,13 +111,13 @@ def test_the_loss_under_knowledge_augmentation_is_the_mean_over_the_passes(scene
 
 
 def loss_of(
-    scene: Scene, loss: LossSettings, inputs: dict, answers: DenseAnswers | tuple[DenseAnswers, ...]
+    scene: Scene, loss: LossSettings, inputs: dict, signals: DenseSignals | tuple[DenseSignals, ...]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the terms of a batch and the gradient of the student's hidden states."""
     objective = make_objective(loss, scene.data, kd_ratio=0.7, temperature=1.0, device=DEVICE)
     student = scene.look(inputs)
     hidden = student.hidden.clone().requires_grad_()
-    chunk_loss, chunks = objective.loss_of(inputs["spans"], student.targets, answers, 50.0)
+    chunk_loss, chunks = objective.loss_of(inputs["spans"], student.targets, signals, 50.0)
     value, terms = chunked_loss(hidden, student.head, chunk_loss, chunks)
     return terms, torch.autograd.grad(value, hidden)[0]
 
@@ -135,8 +135,8 @@ def test_padding_is_in_no_figure_and_no_update(scene):
         )
         teacher = scene.route("student_aware", **STOCK, update_sequences=None, learning_rate=0.01)
         changed = inputs | {"teacher_input_ids": filled}
-        (answers,) = teacher.answer(changed, DEVICE, scene.look(inputs))
-        results.append((answers.hidden, teacher.router.gates.detach(), teacher.describe()))
+        (signals,) = teacher.answer(changed, DEVICE, scene.look(inputs))
+        results.append((signals.hidden, teacher.router.gates.detach(), teacher.describe()))
     (hidden, gates, figures), (other_hidden, other_gates, other_figures) = results
     assert torch.allclose(hidden, other_hidden, atol=1e-5)
     assert torch.allclose(gates, other_gates, atol=1e-5)
@@ -407,11 +407,11 @@ def test_a_half_precision_teacher_trains_a_router_in_fp32(scene, dtype):
     for stage_set in (scene, half):
         teacher = stage_set.route("student_aware", **STOCK, learning_rate=0.01)
         inputs = stage_set.batch(ROWS)
-        (answers,) = teacher.answer(inputs, DEVICE, stage_set.look(inputs))
+        (signals,) = teacher.answer(inputs, DEVICE, stage_set.look(inputs))
         assert teacher.router.gates.dtype == torch.float32
         assert math.isfinite(teacher.describe()["kl"])
         gates.append(teacher.router.gates.grad)
-    assert answers.hidden.dtype == dtype
+    assert signals.hidden.dtype == dtype
     cosine = functional.cosine_similarity(gates[0].flatten(), gates[1].flatten(), dim=0)
     assert cosine > 0.95, "the gradient is that of the fp32 teacher, with noise"
 
@@ -429,8 +429,8 @@ def test_padding_rows_of_a_head_and_its_bias_are_treated_as_the_model_does(same)
         model.lm_head = head.requires_grad_(False)
         scene = replace(same, teacher=Teacher(model, "tiny", True))
         teacher = scene.route("student_aware_routing", learning_rate=0.01)
-        (answers,) = scene.ask(teacher, ROWS)
-        assert answers.logits(torch.tensor([0])).shape == (1, size)
+        (signals,) = scene.ask(teacher, ROWS)
+        assert signals.logits(torch.tensor([0])).shape == (1, size)
         results.append((teacher.describe()["kl"], teacher.describe()["teacher_loss"], teacher.router.gates.detach()))
     assert results[0][:2] == pytest.approx(results[1][:2], rel=1e-4)
     assert torch.allclose(results[0][2], results[1][2], atol=1e-5)
