@@ -31,7 +31,7 @@ def test_data() -> Path:
     folder = os.environ.get("KDKIT_TEST_DATA")
     if not folder:
         pytest.skip("KDKIT_TEST_DATA is not set: real tokenizers and texts are not available")
-    return Path(folder)
+    return Path(folder).resolve()  # tests change their folder
 
 
 @pytest.fixture(scope="module")

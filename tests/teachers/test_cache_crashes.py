@@ -27,7 +27,7 @@ from kdkit.config.language import load_config
 from kdkit.distill import open_teacher as source
 from kdkit.errors import UserError
 from kdkit.runs.folder import Run
-from kdkit.teachers.cache_build import AnswerMaker
+from kdkit.teachers.cache_build import SignalMaker
 from tests.tiny import make_data, make_session
 
 torch.set_num_threads(1)
@@ -36,7 +36,7 @@ run = Run(folder / "run", folder / "cache")
 data = make_data(given, folder)
 teacher = source.prepare_teacher(make_session(given, run), data)
 source.prepare_teacher = lambda *_: teacher
-make, calls = AnswerMaker.make, []
+make, calls = SignalMaker.make, []
 
 
 def slowly(self, keys):
@@ -84,9 +84,9 @@ chunks, answer = -(-len(data.train) // given.cache.samples_per_chunk), {"killed"
 draw = random.Random(0)
 for point in [*range(0, chunks, 2), *draw.choices(range(chunks), k=10)][:10]:
     path = folder / f"killed{len(answer['killed'])}" / "a.h5"
-    AnswerMaker.make = slowly  # so that the kill comes in the middle
+    SignalMaker.make = slowly  # so that the kill comes in the middle
     pid = start(path)
-    AnswerMaker.make = make
+    SignalMaker.make = make
     while len(parts(path)) < point:
         time.sleep(0.001)
     time.sleep(draw.random() * 0.03)
@@ -98,7 +98,7 @@ for point in [*range(0, chunks, 2), *draw.choices(range(chunks), k=10)][:10]:
 
 path, answer["full"] = folder / "full" / "a.h5", []
 for maker, limit in ((until_full, None), (make, whole.stat().st_size - 1), (make, None)):
-    AnswerMaker.make = maker
+    SignalMaker.make = maker
     code = finish(path, limit)
     left = [file.name for file in path.parent.rglob("*") if file.is_file()]
     answer["full"].append([code, len(parts(path)), any("partial" in name for name in left), path.exists()])
