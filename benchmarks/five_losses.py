@@ -21,7 +21,7 @@ from kdkit.config.language import Config
 from kdkit.config.losses import TermWeights
 from kdkit.data.prepare import PreparedData, prepare_data
 from kdkit.distill.open_teacher import open_teacher
-from kdkit.distill.stages import plan_stages
+from kdkit.distill.plan import plan_training
 from kdkit.distill.student import make_student
 from kdkit.distill.train import make_trainer
 from kdkit.machine.open_session import open_session
@@ -47,9 +47,9 @@ class StepTimes(TrainerCallback):
 
 def time_steps(session: Session[Config], data: PreparedData, teacher: Any) -> list[tuple[float, float]]:
     """Train for a few steps; return the wall and the processor seconds of each, from end to end."""
-    config = session.config
-    stage = replace(plan_stages(config, data)[0], steps=STEPS)
-    trainer = make_trainer(session, data, make_student(config, data), teacher, "benchmark", stage)
+    plan = plan_training(session, data)
+    stage = replace(plan.stages[0], steps=STEPS)
+    trainer = make_trainer(plan, stage, make_student(session.config, data), teacher, "benchmark")
     times = StepTimes()
     trainer.add_callback(times)
     trainer.train()
@@ -74,7 +74,7 @@ def main() -> None:
     overrides = [*arguments.overrides, "train.save_every=1000000", "train.log_every=1000000"]
     session = open_session(arguments.config, overrides, f"benchmark-{fingerprint(arguments.config, overrides)}")
     data = prepare_data(session)
-    teacher = open_teacher(session, data)
+    teacher = open_teacher(plan_training(session, data))
     kinds = {"logits": {"logits": 1.0}, "five parts": SEED_001}
     if arguments.parts:
         kinds |= {f"logits, {name}": {"logits": 1.0, name: 0.1} for name in SEED_001 if name != "logits"}

@@ -34,6 +34,7 @@ from kdkit.data.windows import Windows
 from kdkit.distill.objective import Objective
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.losses.chunked.events import EventPair, TokenEvents
+from kdkit.losses.measures import make_measure
 from kdkit.teachers.online import OnlineTeacher
 from kdkit.training.batches import WindowCollator
 
@@ -46,9 +47,8 @@ def kdkit_row() -> dict[str, Any]:
     ids = make_sequences().astype(np.int32)
     positions = np.tile(np.arange(LENGTH, dtype=np.int32), (len(ids), 1))
     windows = Windows(ids, ids, positions, np.ones(ids.shape, dtype=bool), np.full(len(ids), LENGTH))
-    objective = Objective(
-        ForwardKL(), 1.0, 1.0, VOCABULARY, events=EventPair(TokenEvents(), TokenEvents(), VOCABULARY, "tokens")
-    )
+    events = EventPair(TokenEvents(), TokenEvents(), VOCABULARY, "tokens")
+    objective = Objective(1.0, 1.0, VOCABULARY, events, make_measure(ForwardKL()))
     times = StepTimes()
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(

@@ -21,6 +21,7 @@ from kdkit.config.language import Config
 from kdkit.config.losses import loss_options
 from kdkit.data.prepare import PreparedData, prepare_data
 from kdkit.distill.open_teacher import open_teacher
+from kdkit.distill.plan import plan_training
 from kdkit.distill.train import distill, train_baseline
 from kdkit.losses.closed_forms import MEASURES
 from kdkit.machine.hardware import find_hardware
@@ -42,11 +43,12 @@ def train(name: str, seed: int, overrides: list[str]) -> dict[str, Any]:
     folder = f"benchmark-loss-{name.replace(', ', '-').replace(' ', '-')}-{seed}"
     session = replace(open_session("configs/demo.yaml", settings, folder), hardware=find_hardware("cpu"))
     data = prepare_data(session)
-    teacher = open_teacher(session, data)
+    plan = plan_training(session, data)
+    teacher = open_teacher(plan)
     if name in BASELINES:
-        result = train_baseline(session, data)
+        result = train_baseline(plan)
     else:
-        result = distill(session, data, teacher)
+        result = distill(plan, teacher)
     row = {
         "name": name,
         "seed": seed,

@@ -17,6 +17,7 @@ from benchmarks.step_times import time_steps
 from kdkit.config.language import Config
 from kdkit.data.prepare import prepare_data
 from kdkit.distill.open_teacher import open_teacher
+from kdkit.distill.plan import plan_training
 from kdkit.machine.open_session import open_session
 from kdkit.machine.session import Session
 from kdkit.runs.folder import fingerprint
@@ -54,7 +55,7 @@ def main() -> None:
     overrides = [*arguments.overrides, "train.save_every=1000000", "train.log_every=1000000"]
     session = open_session(arguments.config, overrides, f"benchmark-{fingerprint(arguments.config, overrides)}")
     data = prepare_data(session)
-    teacher = open_teacher(session, data)
+    teacher = open_teacher(plan_training(session, data))
     seconds: dict[str, list[float]] = {name: [] for name in KINDS}
     for _ in range(arguments.rounds):
         for name, settings in KINDS.items():

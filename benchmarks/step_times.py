@@ -19,7 +19,7 @@ from benchmarks.measure import versions, write_results
 from kdkit.config.language import Config
 from kdkit.data.prepare import PreparedData, prepare_data
 from kdkit.distill.open_teacher import open_teacher
-from kdkit.distill.stages import plan_stages
+from kdkit.distill.plan import plan_training
 from kdkit.distill.student import make_student
 from kdkit.distill.train import make_trainer
 from kdkit.machine.open_session import open_session
@@ -52,10 +52,9 @@ class StepTimes(TrainerCallback):
 
 def time_steps(session: Session[Config], data: PreparedData, teacher: Any) -> list[float]:
     """Train for a few steps and return the seconds of each."""
-    config = session.config
-    stage = plan_stages(config, data)[0]
-    stage = type(stage)(**(vars(stage) | {"steps": STEPS}))
-    trainer = make_trainer(session, data, make_student(config, data), teacher, "benchmark", stage)
+    plan = plan_training(session, data)
+    stage = replace(plan.stages[0], steps=STEPS)
+    trainer = make_trainer(plan, stage, make_student(session.config, data), teacher, "benchmark")
     times = StepTimes()
     trainer.add_callback(times)
     trainer.train()
@@ -76,8 +75,8 @@ def main() -> None:
     cached = replace(session, config=config.model_copy(update={"cache": cache}))
     kinds = {
         "cross-entropy": (session, None),
-        "cached teacher": (cached, open_teacher(cached, data)),
-        "online teacher": (session, open_teacher(session, data)),
+        "cached teacher": (cached, open_teacher(plan_training(cached, data))),
+        "online teacher": (session, open_teacher(plan_training(session, data))),
     }
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(arguments.rounds):

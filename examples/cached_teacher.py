@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kdkit.data.prepare import prepare_data
 from kdkit.distill.open_teacher import open_teacher
+from kdkit.distill.plan import plan_training
 from kdkit.distill.train import distill
 from kdkit.machine.open_session import open_session
 
@@ -23,9 +24,10 @@ with tempfile.TemporaryDirectory() as folder:
     settings = [*TINY, f"cache_dir={folder}/prepared", f"cache.file={folder}/predictions.h5"]
     session = open_session("configs/smoke.yaml", settings, run_name="cached", runs_dir=f"{folder}/runs")
     data = prepare_data(session)
-    teacher = open_teacher(session, data)  # the file is made here, the teacher let go of
+    plan = plan_training(session, data)
+    teacher = open_teacher(plan)  # the file is made here, the teacher let go of
     print(f"{Path(session.config.cache.file).stat().st_size / 1e3:.0f} kB for {len(data.train)} sequences")
-    result = distill(session, data, teacher)
+    result = distill(plan, teacher)
     print(
         f"{result.steps} steps in {result.seconds:.1f} s; the student is in {Path(session.run.path.name) / 'student'}"
     )

@@ -153,6 +153,7 @@ def build(
 
     from kdkit.data.prepare import prepare_data
     from kdkit.distill.open_teacher import build_cache
+    from kdkit.distill.plan import plan_training
     from kdkit.machine.open_session import open_session
 
     # the file is the command's business: it must not make another run of the same settings
@@ -161,7 +162,7 @@ def build(
         cache = session.config.cache.model_copy(update={"file": output})
         session = replace(session, config=session.config.model_copy(update={"cache": cache}))
     print(f"hardware: {session.hardware.reason}", flush=True)
-    print(f"cache: {build_cache(session, prepare_data(session))}")
+    print(f"cache: {build_cache(plan_training(session, prepare_data(session)))}")
 
 
 @cache_app.command()

@@ -61,10 +61,15 @@ def prepare_data(session: Session[Config]) -> PreparedData:
     return open_data(session.run.path / "data")
 
 
+def identify_data(config: Config, corpus_fingerprint: str) -> str:
+    """Fingerprint all that decides the prepared data of a configuration: its text, tokenizers and lengths."""
+    return fingerprint(FORMAT, corpus_fingerprint, config.seed, _relevant_settings(config))
+
+
 def build_data(config: Config, cache_path: Path) -> Path:
     """Return the cache folder with the prepared data of a configuration, making it if needed."""
     corpus = load_corpus(config.data, cache_path)
-    key = fingerprint(FORMAT, corpus.fingerprint, config.seed, _relevant_settings(config))
+    key = identify_data(config, corpus.fingerprint)
     return cached_folder(cache_path / "data", key, lambda path: _build(config, corpus, key, path))
 
 

@@ -72,24 +72,34 @@ def student_is_finer(data: PreparedData) -> bool:
     return data.manifest["train"]["student_tokens"] >= data.manifest["train"]["teacher_tokens"]
 
 
+def name_events(settings: LossSettings, data: PreparedData) -> str:
+    """Name the outcomes that a loss compares, as a cache's header does; empty for a loss over spans."""
+    if not compares_events(settings):
+        return ""
+    if isinstance(settings, OverlapKL):
+        return "common tokens"
+    if isinstance(settings, ProjectedKL) and not data.same_tokenizer:
+        return "student tokens" if student_is_finer(data) else "teacher tokens"
+    return "tokens"
+
+
 def make_events(settings: LossSettings, data: PreparedData, device: torch.device) -> EventPair:
     """Prepare the outcomes that a divergence compares, with their tables on the student's device."""
     student_size, teacher_size = data.overlap.student_size, data.overlap.teacher_size
+    name = name_events(settings, data)
     if isinstance(settings, OverlapKL):
         student_ids, teacher_ids = (
             torch.from_numpy(ids).to(device) for ids in (data.overlap.student_ids, data.overlap.teacher_ids)
         )
-        return EventPair(
-            CommonTokenEvents(student_ids), CommonTokenEvents(teacher_ids), len(student_ids), "common tokens"
-        )
+        return EventPair(CommonTokenEvents(student_ids), CommonTokenEvents(teacher_ids), len(student_ids), name)
     if isinstance(settings, ProjectedKL) and not data.same_tokenizer:
         pair = data.student_tokenizer, data.teacher_tokenizer
         if student_is_finer(data):
             groups = torch.from_numpy(group_tokens(*pair)).to(device)
-            return EventPair(TokenEvents(), PrefixEvents(groups, student_size), student_size, "student tokens")
+            return EventPair(TokenEvents(), PrefixEvents(groups, student_size), student_size, name)
         groups = torch.from_numpy(group_tokens(*pair[::-1])).to(device)
-        return EventPair(PrefixEvents(groups, teacher_size), TokenEvents(), teacher_size, "teacher tokens")
-    return EventPair(TokenEvents(), TokenEvents(), student_size, "tokens")
+        return EventPair(PrefixEvents(groups, teacher_size), TokenEvents(), teacher_size, name)
+    return EventPair(TokenEvents(), TokenEvents(), student_size, name)
 
 
 def compares_events(settings: LossSettings) -> bool:

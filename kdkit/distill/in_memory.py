@@ -10,6 +10,7 @@ from kdkit.config.language import Config, config_from_values
 from kdkit.data.prepare import data_from_texts
 from kdkit.distill.choose_loss import choose_loss
 from kdkit.distill.objective import make_objective
+from kdkit.distill.plan import plan_stages
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.errors import UserError
 from kdkit.machine.hardware import find_hardware
@@ -67,10 +68,12 @@ def distill_models(
     _check_size("student", student, student_tokenizer)
     data = data_from_texts(texts, student_tokenizer, teacher_tokenizer, max_length)
     hardware = find_hardware(config.train.device, config.train.precision)
-    settings, _ = choose_loss(config, data)
+    (stage,) = plan_stages(config, data, choose_loss(config, data)[0])
     with tempfile.TemporaryDirectory() as folder:
         arguments = make_training_arguments(config.train, hardware, Path(folder), max_steps=max_steps, seed=seed)
-        objective = make_objective(settings, data, kd_ratio=kd_ratio, temperature=temperature, device=arguments.device)
+        objective = make_objective(
+            stage.loss, data, kd_ratio=kd_ratio, temperature=temperature, device=arguments.device
+        )
         source = OnlineTeacher(teacher.eval(), len(teacher_tokenizer), hardware.autocast_dtype)
         collator = WindowCollator(data.train, with_teacher=True)
         trainer = DistillationTrainer(student, source, arguments, collator, objective=objective)

@@ -8,19 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from kdkit.alignment.spans import Spans, chunk_sequences, chunk_spans
-from kdkit.config.losses import (
-    LossSettings,
-    OverlapKL,
-)
+from kdkit.config.losses import LossSettings, OverlapKL
 from kdkit.config.teacher import CacheConfig
 from kdkit.data.prepare import PreparedData
-from kdkit.distill.choose_loss import (
-    check_cached_loss,
-    check_temperature_is_taken,
-    compares_events,
-    divergence_of,
-    make_events,
-)
+from kdkit.distill.choose_loss import compares_events, divergence_of, make_events
 from kdkit.distill.span_objective import SpanLoss, make_span_loss
 from kdkit.losses.chunked.blend import (
     QueriedRows,
@@ -36,6 +27,7 @@ from kdkit.losses.chunked.engine import ChunkLoss, rows_per_chunk
 from kdkit.losses.chunked.events import EventPair, TokenEvents
 from kdkit.losses.chunked.signals import DenseSignals, Signals
 from kdkit.losses.chunked.sparse_blend import sparse_blend
+from kdkit.losses.closed_forms import Measure
 from kdkit.losses.cross_entropy import IGNORE_INDEX
 from kdkit.losses.measures import make_measure
 
@@ -44,13 +36,16 @@ from kdkit.losses.measures import make_measure
 class Objective:
     """A loss with all that it needs, ready for batches."""
 
-    settings: LossSettings
     temperature: float
     kd_ratio: float
     student_size: int
     """Tokens of the student's vocabulary."""
     events: EventPair | None = None
     """For divergences of distributions over events; None for losses over spans."""
+    measure: Measure | None = None
+    """The divergence, where there are events."""
+    same_tokens_only: bool = False
+    """Whether the teacher is asked only where both models predict one and the same token."""
     span_loss: SpanLoss | None = None
     logits_weight: float = 1.0
     """Weight of the teacher's predictions in its signal; see `TermWeights`. At 0 they are not computed."""
@@ -132,7 +127,7 @@ class Objective:
         else:
             left_out = torch.zeros(len(spans.student_starts) - 1, dtype=torch.int64)
             asked = left_out.index_add_(0, spans.span_of_student_rows(), (~counted).long()) == 0
-        return (asked & spans.same_token if isinstance(self.settings, OverlapKL) else asked).nonzero().squeeze(1)
+        return (asked & spans.same_token if self.same_tokens_only else asked).nonzero().squeeze(1)
 
     def _blend_divergence(
         self,
@@ -147,7 +142,7 @@ class Objective:
         Args:
             ce: arguments of `cross_entropy`.
         """
-        assert self.events is not None
+        assert self.events is not None and self.measure is not None
         device = passes[0].device
         asked = QueriedRows(
             rows=spans.student_starts[asked_spans].to(device),
@@ -155,8 +150,7 @@ class Objective:
             weights=torch.full((len(asked_spans),), self.kd_weight / num_items, device=device),
             raw_weight=1.0 / num_items,
         )
-        measure = make_measure(divergence_of(self.settings))
-        events, temperature = self.events, self.temperature
+        events, measure, temperature = self.events, self.measure, self.temperature
         teacher: list[TeacherLoss] = []
         for signals in passes:
             if isinstance(signals, DenseSignals):
@@ -184,18 +178,12 @@ def make_objective(
     """Prepare a loss for a pair of vocabularies.
 
     Args:
-        settings: the loss; not `auto`, see `choose_loss`.
+        settings: the loss; not `auto`, see `choose_loss`. That it fits the pair, the temperature and the cache is
+            checked by `plan_stages`.
         cache: how the answers were kept; None for an online teacher.
         logits_weight: weight of what the teacher predicts among the parts of its signal.
-
-    Raises:
-        UserError: a temperature that the loss does not take; a loss that the cache cannot serve.
     """
-    check_temperature_is_taken(settings, temperature)
-    if cache is not None:
-        check_cached_loss(settings, cache)
     shared = {
-        "settings": settings,
         "temperature": temperature,
         "kd_ratio": kd_ratio,
         "logits_weight": logits_weight,
@@ -204,7 +192,14 @@ def make_objective(
     if not compares_events(settings):
         return Objective(**shared, student_size=size, span_loss=make_span_loss(settings, data, temperature, device))
     tail = "ghost" if cache is None else "renormalise" if cache.mode == "sampled" else cache.tail
-    return Objective(**shared, student_size=size, events=make_events(settings, data, device), tail=tail)
+    return Objective(
+        **shared,
+        student_size=size,
+        events=make_events(settings, data, device),
+        measure=make_measure(divergence_of(settings)),
+        same_tokens_only=isinstance(settings, OverlapKL),
+        tail=tail,
+    )
 
 
 def _rows_of(spans: Spans, which: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Who answers the student: the teacher in memory, or a cache of its answers, which is built where it is missing.
+"""Open the teacher of a run: loaded in memory, or a cache of its predictions, which is built where it is missing.
 
 Used by notebook 03 and by `python -m kdkit cache`.
 """
@@ -9,75 +9,76 @@ from typing import Any
 
 import torch
 
-from kdkit.config.language import Config, config_from_values
-from kdkit.config.losses import ALM
-from kdkit.data.prepare import PreparedData, build_data, open_data
-from kdkit.distill.choose_loss import check_cached_loss, choose_loss, compares_events, make_events
+from kdkit.config.language import config_from_values
+from kdkit.data.prepare import build_data, open_data
+from kdkit.distill.choose_loss import compares_events, make_events
+from kdkit.distill.plan import TrainingPlan, plan_training
 from kdkit.errors import UserError
 from kdkit.machine.hardware import find_hardware
 from kdkit.machine.session import Session
 from kdkit.runs.folder import Run, fingerprint
 from kdkit.runs.paths import make_place_for, resolve_input
 from kdkit.runs.store import describe_store, find_damage, open_store
-from kdkit.teachers.cache import CachedSignals, describe_cache, window_keys
+from kdkit.teachers.cache import CachedSignals, window_keys
 from kdkit.teachers.cache_build import SignalMaker, build_signals, repair_signals
 from kdkit.teachers.online import OnlineTeacher
-from kdkit.teachers.prepare import Teacher, identify_teacher, prepare_teacher
+from kdkit.teachers.prepare import Teacher, prepare_teacher
 
 NOT_COMPARED = ("config", "data", "temperature")
 """Header values that a reader may differ in: samples are known by their content, wherever the corpus lies, and
 another temperature is converted (`kdkit.losses.sparse`)."""
 
 
-def open_teacher(session: Session[Config], data: PreparedData) -> Teacher | CachedSignals:
-    """Return who answers the student, as `cache.enabled` says.
+def open_teacher(plan: TrainingPlan) -> Teacher | CachedSignals:
+    """Open the teacher of a run: loaded in memory, or a cache of its predictions (built if missing).
 
     With a cache the teacher is loaded only if the cache has to be built, and let go of afterwards.
 
     Raises:
         UserError: see `prepare_teacher`, `build_cache`, `open_cache`.
     """
-    if not session.config.cache.enabled:
-        return prepare_teacher(session, data)
-    if not cache_path(session, data).is_file():
-        build_cache(session, data)
-    return open_cache(session, data)
+    if not plan.session.config.cache.enabled:
+        return prepare_teacher(plan.session, plan.data)
+    if not cache_path(plan).is_file():
+        build_cache(plan)
+    return open_cache(plan)
 
 
-def build_cache(session: Session[Config], data: PreparedData) -> Path:
-    """Load the teacher, let it answer for every training sequence, and keep the answers.
+def build_cache(plan: TrainingPlan) -> Path:
+    """Load the teacher, let it predict every training sequence, and keep what it predicts.
+
+    A file that is there is checked and left as it is.
 
     Raises:
         UserError: a loss that such a cache cannot serve, or a file that cannot be; see also `prepare_teacher`
             and `build_signals`.
     """
-    path, header = cache_path(session, data), _header(session, data)
+    path = cache_path(plan)
     if path.is_file():
-        open_cache(session, data)
+        open_cache(plan)
         print(f"cache {path}: complete", flush=True)
         return path
     make_place_for(path, "cache.file")
-    teacher = prepare_teacher(session, data)
-    build_signals(path, header, _signal_maker(session, data, teacher))
+    teacher = prepare_teacher(plan.session, plan.data)
+    build_signals(path, plan.cache_header, _signal_maker(plan, teacher))
     del teacher
     gc.collect()
     torch.cuda.empty_cache()
     return path
 
 
-def open_cache(session: Session[Config], data: PreparedData) -> CachedSignals:
-    """Open the cache of a configuration and check that it answers for this teacher and every training sequence.
+def open_cache(plan: TrainingPlan) -> CachedSignals:
+    """Open the cache of a run and check that it answers for this teacher and every training sequence.
 
     Raises:
         UserError: see `open_store`; another teacher, tokenizer, loss, mode or k; sequences without an answer.
     """
-    header = _header(session, data)
-    expected = {name: value for name, value in header.items() if name not in NOT_COMPARED}
-    store = open_store(cache_path(session, data), expected)
-    keys = window_keys(data.train)
+    expected = {name: value for name, value in plan.cache_header.items() if name not in NOT_COMPARED}
+    store = open_store(cache_path(plan), expected)
+    keys = window_keys(plan.data.train)
     store.require(keys)
-    made_at, wanted = store.header.get("temperature"), session.config.distill.temperature
-    if header["mode"] == "top_k" and made_at != wanted:
+    made_at, wanted = store.header.get("temperature"), plan.session.config.distill.temperature
+    if expected["mode"] == "top_k" and made_at != wanted:
         print(
             f"cache {store.path}: made at temperature {made_at:g}, converted to {wanted:g}; that is exact for the kept "
             "tokens among themselves and approximate for the rest",
@@ -107,9 +108,8 @@ def repair_cache(path: Path, run: Run) -> list[int]:
     values = store.header["config"]
     config = config_from_values(values | {"cache": values["cache"] | {"enabled": True, "file": str(path)}})
     data = open_data(build_data(config, run.cache_path))
-    session = Session(config, run, find_hardware(**values["train"]))
-    expected = _header(session, data)
-    expected = {name: value for name, value in expected.items() if name not in ("config", "data")}
+    plan = plan_training(Session(config, run, find_hardware(**values["train"])), data)
+    expected = {name: value for name, value in plan.cache_header.items() if name not in ("config", "data")}
     with open_store(path, expected, verify=False) as store:
         keys_of = store.document["chunks"]
     damaged_keys = {key for number in damaged for key in keys_of[number]}
@@ -119,8 +119,8 @@ def repair_cache(path: Path, run: Run) -> list[int]:
             f"which lacks {len(missing)} of the {len(damaged_keys)} damaged sequences; restore the text, or build anew"
         )
     run.path.mkdir(parents=True, exist_ok=True)
-    teacher = prepare_teacher(session, data)
-    return repair_signals(path, keys_of, _signal_maker(session, data, teacher))
+    teacher = prepare_teacher(plan.session, data)
+    return repair_signals(path, keys_of, _signal_maker(plan, teacher))
 
 
 def verify_cache(path: Path) -> dict[str, Any]:
@@ -133,36 +133,20 @@ def verify_cache(path: Path) -> dict[str, Any]:
     return describe_store(path)
 
 
-def cache_path(session: Session[Config], data: PreparedData) -> Path:
-    """Return the file of a configuration's cache."""
-    if session.config.cache.file:
-        return resolve_input(session.config.cache.file)
-    header = _header(session, data)
-    header = {name: value for name, value in header.items() if name not in ("config", "data")}
-    return session.run.cache_path / "answers" / f"{fingerprint(header, sorted(window_keys(data.train)))}.h5"
+def cache_path(plan: TrainingPlan) -> Path:
+    """Return the file of a run's cache."""
+    file, run = plan.session.config.cache.file, plan.session.run
+    if file:
+        return resolve_input(file)
+    header = {name: value for name, value in plan.cache_header.items() if name not in ("config", "data")}
+    return run.cache_path / "answers" / f"{fingerprint(header, sorted(window_keys(plan.data.train)))}.h5"
 
 
-def _header(session: Session[Config], data: PreparedData) -> dict[str, Any]:
-    """Describe the cache of a configuration, and the settings by which it can be made again."""
-    config = session.config
-    loss, _ = choose_loss(config, data)
-    check_cached_loss(loss, config.cache)
-    events = "" if isinstance(loss, ALM) else make_events(loss, data, torch.device("cpu")).name
-    values = config.model_dump()
-    settings = {name: values[name] for name in ("seed", "data", "teacher", "student")}
-    settings["distill"] = {name: values["distill"][name] for name in ("loss", "temperature")}
-    settings["cache"] = {name: value for name, value in values["cache"].items() if name not in ("enabled", "file")}
-    settings["evaluate"] = {"batch_size": config.evaluate.batch_size}
-    settings["train"] = {"device": config.train.device, "precision": config.train.precision}
-    header = describe_cache(config, data, identify_teacher(session), events)
-    return header | {"data": data.manifest["corpus"]["source"], "config": settings}
-
-
-def _signal_maker(session: Session[Config], data: PreparedData, teacher: Teacher) -> SignalMaker:
-    """Prepare the questions of a configuration's cache."""
-    loss, _ = choose_loss(session.config, data)
+def _signal_maker(plan: TrainingPlan, teacher: Teacher) -> SignalMaker:
+    """Prepare the questions of a run's cache."""
+    session, data = plan.session, plan.data
     online = OnlineTeacher(teacher.model, len(data.teacher_tokenizer), session.hardware.autocast_dtype)
-    if not compares_events(loss):
+    if not compares_events(plan.loss):
         return SignalMaker(session.config, data.train, online, None, 1)
-    events = make_events(loss, data, teacher.model.device)
+    events = make_events(plan.loss, data, teacher.model.device)
     return SignalMaker(session.config, data.train, online, events.teacher, events.size)

@@ -7,7 +7,7 @@ from kdkit.config.language import Config
 from kdkit.config.losses import ForwardKL, ProjectedKL
 from kdkit.data.prepare import PreparedData
 from kdkit.distill.choose_loss import compares_events, make_events
-from kdkit.distill.stages import Stage
+from kdkit.distill.plan import Stage
 from kdkit.errors import UserError
 from kdkit.machine.session import Session
 from kdkit.models.experts import check_trainable

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, Qwen3MoeConfig, Qwen3MoeForCausalLM, s
 
 from kdkit.alignment.tokenizers import end_token_id, start_token_id
 from kdkit.config.language import BUILD, BuildTeacherConfig, Config, TrainConfig, config_from_values
-from kdkit.data.prepare import PreparedData, build_data, open_data, teacher_max_length
+from kdkit.data.prepare import PreparedData, build_data, identify_data, open_data, teacher_max_length
 from kdkit.data.windows import PAD, Windows
 from kdkit.losses.cross_entropy import IGNORE_INDEX, cross_entropy, masked_mean, shift_labels
 from kdkit.machine.hardware import Hardware
@@ -49,7 +49,7 @@ def prepare_teacher(session: Session[Config], data: PreparedData) -> Teacher:
     """
     config = session.config
     if config.teacher.path == BUILD:
-        path = str(_build_once(session))
+        path = str(build_teacher(session, data))
     else:
         path = config.teacher.path
     model = load_causal_lm(
@@ -65,20 +65,20 @@ def prepare_teacher(session: Session[Config], data: PreparedData) -> Teacher:
     return Teacher(model, path, config.teacher.path == BUILD)
 
 
-def identify_teacher(session: Session[Config]) -> dict[str, str]:
-    """Say which teacher a configuration means, without loading it: what a cache of its answers must match.
+def identify_teacher(session: Session[Config], data: PreparedData) -> dict[str, str]:
+    """Identify the teacher of a configuration without loading or building it: what a cache of its signals must match.
 
     A folder is known by its weights, a hub model by name and revision, a built one by all that makes it.
+
+    Args:
+        data: of the run; a built teacher is trained on its text.
 
     Raises:
         UserError: see `check_model_folder`.
     """
     config = session.config
     if config.teacher.path == BUILD:
-        return {
-            "path": BUILD,
-            "key": _build_key(config, build_data(_view_of_teacher(config), session.run.cache_path), session.hardware),
-        }
+        return {"path": BUILD, "key": _build_key(session, data)}
     name = check_model_folder(config.teacher.path, "teacher.path")
     if not is_local_path(name):
         return {"path": name, "revision": config.teacher.revision or "main"}
@@ -86,19 +86,19 @@ def identify_teacher(session: Session[Config]) -> dict[str, str]:
     return {"weights": fingerprint(*(fingerprint_files(file) for file in files))}
 
 
-def _build_key(config: Config, own_view: Path, hardware: Hardware) -> str:
-    """Fingerprint what makes a built teacher; its training text is known by the folder's name."""
-    return fingerprint(FORMAT, own_view.name, config.seed, config.teacher.build.model_dump(), hardware.precision)
-
-
-def _build_once(session: Session[Config]) -> Path:
+def build_teacher(session: Session[Config], data: PreparedData) -> Path:
     """Return the run's folder of the built teacher; it is trained unless the cache has it."""
     run = session.run
-    own_folder = build_data(_view_of_teacher(session.config), run.cache_path)
-    own_view, key = open_data(own_folder), _build_key(session.config, own_folder, session.hardware)
-    folder = cached_folder(run.cache_path / "teachers", key, lambda path: _build(session, own_view, path))
+    folder = cached_folder(run.cache_path / "teachers", _build_key(session, data), lambda path: _build(session, path))
     link_folder(folder, run.path / "teacher" / "model")
     return run.path / "teacher" / "model"
+
+
+def _build_key(session: Session[Config], data: PreparedData) -> str:
+    """Fingerprint what makes a built teacher."""
+    config = session.config
+    text = identify_data(_view_of_teacher(config), data.manifest["corpus"]["fingerprint"])
+    return fingerprint(FORMAT, text, config.seed, config.teacher.build.model_dump(), session.hardware.precision)
 
 
 def _view_of_teacher(config: Config) -> Config:
@@ -113,9 +113,10 @@ def _view_of_teacher(config: Config) -> Config:
     return config_from_values(values)
 
 
-def _build(session: Session[Config], data: PreparedData, folder: Path) -> None:
-    """Train a Qwen3-MoE on the teacher's view of the training windows and save it."""
+def _build(session: Session[Config], folder: Path) -> None:
+    """Train a Qwen3-MoE on its own view of the training text and save it."""
     config, hardware = session.config, session.hardware
+    data = open_data(build_data(_view_of_teacher(config), session.run.cache_path))
     build = config.teacher.build
     set_seed(config.seed)
     architecture = _architecture(build, data, teacher_max_length(config), hardware)

@@ -17,6 +17,7 @@ from kdkit.config.embeddings import REDUCE, EmbeddingConfig
 from kdkit.config.language import BUILD, Config, dump_config
 from kdkit.errors import UserError
 from kdkit.machine.hub import is_local_path
+from kdkit.machine.session import Session
 from kdkit.runs.folder import Run, fingerprint, fingerprint_files
 from kdkit.runs.open_run import open_embedding_run, open_run, plan_run
 from kdkit.runs.paths import find_root, resolve_input
@@ -101,11 +102,11 @@ def check_inputs(config: Config, run: Run) -> str:
     The prepared data is made here if the cache does not have it: reading the corpus is the check.
     """
     from kdkit.data.prepare import build_data, open_data
-    from kdkit.distill.stages import plan_stages
+    from kdkit.distill.plan import plan_training
     from kdkit.machine.hardware import find_hardware
     from kdkit.models.loading import check_model_folder
 
-    find_hardware(config.train.device, config.train.precision)
+    hardware = find_hardware(config.train.device, config.train.precision)
     parts = []
     for path, key in ((config.teacher.path, "teacher.path"), (config.student.path, "student.path")):
         if path != BUILD:
@@ -113,7 +114,7 @@ def check_inputs(config: Config, run: Run) -> str:
             files = sorted(Path(name).glob("*"))  # none for a hub name
             parts.append([[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files])
     folder = build_data(config, run.cache_path)
-    plan_stages(config, open_data(folder))
+    plan_training(Session(config, run, hardware), open_data(folder))
     return fingerprint(folder.name, parts)
 
 

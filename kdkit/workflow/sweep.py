@@ -16,6 +16,7 @@ from typing import Any
 from kdkit.config.language import Config, dump_config
 from kdkit.data.prepare import PreparedData, prepare_data
 from kdkit.distill.open_teacher import open_teacher
+from kdkit.distill.plan import TrainingPlan, plan_training
 from kdkit.distill.train import BASELINE, distill, train_baseline
 from kdkit.errors import UserError
 from kdkit.evaluate.comparison import Trial, compare_variants
@@ -197,13 +198,14 @@ def train_one(plan: PlannedRun, folder: Run) -> Trial:
     resume = run.status().get("sweep", {}).get("inputs") == plan.inputs
     run.set_status("sweep", state="running", inputs=plan.inputs)
     data = prepare_data(session)
-    teacher = open_teacher(session, data)
+    training = plan_training(session, data)
+    teacher = open_teacher(training)
     # scored before the training, which may route it otherwise
     asked = teacher if isinstance(teacher, Teacher) else prepare_teacher(session, data)
     level = _score_teacher(session, asked, data)
     del asked
-    result = distill(session, data, teacher, resume)
-    baseline = _share_baseline(session, plan.seed, data, folder)
+    result = distill(training, teacher, resume)
+    baseline = _share_baseline(training, plan.seed, folder)
     student = _score_student(session, result.phase, data)
     trial = Trial(
         teacher=level.bits_per_byte,
@@ -219,19 +221,20 @@ def train_one(plan: PlannedRun, folder: Run) -> Trial:
     return trial
 
 
-def _share_baseline(session: Session[Config], seed: int, data: PreparedData, folder: Run) -> float:
+def _share_baseline(training: TrainingPlan, seed: int, folder: Run) -> float:
     """Give a run the baseline of its seed, trained once for all variants; return its bits per byte.
 
     A variant that changes what a baseline depends on gets one of its own: the folder's name is the
     fingerprint of all that makes it, so whatever lies there may be continued.
     """
-    run = session.run
+    session, data, run = training.session, training.data, training.session.run
     name = f"seed-{seed}-{baseline_key(session.config, data)}"
     shared = Run(folder.path / "baselines" / name, run.cache_path)
     shared.path.mkdir(parents=True, exist_ok=True)
-    train_baseline(replace(session, run=shared), data, resume=True)
+    elsewhere = replace(session, run=shared)
+    train_baseline(replace(training, session=elsewhere), resume=True)
     if not (shared.path / "score.json").is_file():
-        score = _score_student(replace(session, run=shared), BASELINE, data)
+        score = _score_student(elsewhere, BASELINE, data)
         shared.write_json("score.json", {"bits_per_byte": score.bits_per_byte})
     link_folder(shared.path / BASELINE, run.path / BASELINE)
     costs = {name: cost for name, cost in shared.read_json("training.json").items() if name.startswith(BASELINE)}

@@ -1,0 +1,102 @@
+"""What a phase of training leaves on disk: the ends of its stages, its model, and what it cost."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from kdkit.distill.layer_terms import LayerParts
+from kdkit.distill.plan import Stage
+from kdkit.distill.trainer import PARTS_FILE
+from kdkit.models.loading import no_bar
+from kdkit.runs.folder import Run
+from kdkit.training.arguments import last_checkpoint
+
+PROJECTIONS_FILE = "student_projections.safetensors"
+"""In the run, beside `student/`: what maps the student's hidden states to the teacher's width."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What one phase of training cost."""
+
+    phase: str
+    steps: int
+    seconds: float
+    """Wall time of the steps, without the learning curve's evaluations."""
+    tokens: int
+    """Student tokens read."""
+    skipped_steps: int
+    """Steps skipped by GradScaler because of inf gradients (fp16 only)."""
+
+
+def checkpoint_folder(run: Run, phase: str, stage: Stage) -> Path:
+    """Return where a stage keeps its checkpoints."""
+    folder = run.path / "checkpoints" / phase
+    return folder / f"{stage.first_step:06d}-{stage.name}" if stage.name else folder
+
+
+def save_stage(folder: Path, student: PreTrainedModel, parts: LayerParts | None) -> None:
+    """Keep the weights at the end of a stage, whole or not at all; its checkpoints are no longer needed."""
+    partial = folder / ".finished.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    with no_bar():
+        student.save_pretrained(partial)
+    if parts is not None:
+        torch.save(parts.state(), partial / PARTS_FILE)
+    partial.rename(folder / "finished")
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def load_stage(folder: Path, student: PreTrainedModel, parts: LayerParts | None, stage: Stage) -> bool:
+    """Give the student, and the parts of its loss, the weights with which a stage ended, if it did.
+
+    A checkpoint of the last step is such an end: Trainer would take one more step from it.
+    """
+    weights = folder / "finished"
+    if not weights.is_dir():
+        weights = folder / f"checkpoint-{stage.steps}"
+        if last_checkpoint(folder) != str(weights):
+            return False
+    with no_bar():
+        saved = AutoModelForCausalLM.from_pretrained(weights, dtype=student.dtype, local_files_only=True)
+    student.load_state_dict(saved.state_dict())
+    # a stage that does not ask the teacher keeps none
+    if parts is not None and (weights / PARTS_FILE).is_file():
+        parts.load_state(torch.load(weights / PARTS_FILE, map_location=student.device, weights_only=True))
+    return True
+
+
+def save_student(
+    run: Run, phase: str, student: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, parts: LayerParts | None
+) -> None:
+    """Save a trained model and its tokenizer to the run's folder PHASE, which appears whole or not at all."""
+    if parts is not None and len(parts.projections):
+        save_file(parts.projections.state_dict(), run.path / PROJECTIONS_FILE)
+    partial = run.path / f".{phase}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    with no_bar():
+        student.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    shutil.rmtree(run.path / phase, ignore_errors=True)
+    partial.rename(run.path / phase)
+
+
+def read_result(run: Run, phase: str) -> TrainingResult | None:
+    """Read what a finished phase cost; None if it has not finished."""
+    path = run.path / "training.json"
+    values = json.loads(path.read_text()).get(phase) if path.is_file() else None
+    return TrainingResult(**values) if values else None
+
+
+def update_results(run: Run, values: dict[str, Any]) -> None:
+    """Add entries to `training.json`: what a phase cost, and the level that the teacher sets."""
+    path = run.path / "training.json"
+    results = json.loads(path.read_text()) if path.is_file() else {}
+    run.write_json("training.json", results | values)

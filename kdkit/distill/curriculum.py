@@ -1,0 +1,57 @@
+"""The order of the training sequences: shuffled, or from easy to hard as the teacher finds them."""
+
+from pathlib import Path
+
+import numpy as np
+
+from kdkit.distill.plan import Stage, TrainingPlan, sequences_per_step
+from kdkit.teachers.difficulty import teacher_entropy, teacher_loss
+from kdkit.teachers.prepare import prepare_teacher
+
+
+def sequence_order(plan: TrainingPlan, stage: Stage) -> list[int] | None:
+    """Return the row numbers of a stage's training sequences in the order of reading; None for a shuffled one.
+
+    The difficulties are computed once, by the teacher, and kept in the cache.
+    """
+    if not plan.curriculum_key:
+        return None
+    path = plan.session.run.cache_path / "difficulty" / f"{plan.curriculum_key}.npy"
+    if not path.is_file():
+        _build_difficulty(plan, path)
+    config = plan.session.config
+    return curriculum_order(np.load(path), stage.steps * sequences_per_step(config), config.seed + stage.first_step)
+
+
+def curriculum_order(difficulty: np.ndarray, num_draws: int, seed: int) -> list[int]:
+    """Return row numbers for a training, easy to hard within every pass over the sequences.
+
+    A pass that is cut short keeps its range from easy to hard: it draws fewer sequences, not the easy ones.
+
+    Args:
+        difficulty: float, one per training sequence; larger is harder.
+        num_draws: sequences that the training reads.
+        seed: of the draw of a pass that is cut short.
+
+    Source: Bengio et al. 2009, curriculum learning.
+    """
+    generator = np.random.default_rng(seed)
+    order: list[int] = []
+    while len(order) < num_draws:
+        drawn = generator.permutation(len(difficulty))[: num_draws - len(order)]
+        order += drawn[np.argsort(difficulty[drawn], kind="stable")].tolist()
+    return order
+
+
+def _build_difficulty(plan: TrainingPlan, path: Path) -> None:
+    """Let the teacher read every training sequence, and keep how hard it finds each."""
+    session, data = plan.session, plan.data
+    teacher, batch_size = prepare_teacher(session, data), session.config.evaluate.batch_size
+    if session.config.train.curriculum == "teacher_loss":
+        difficulty = teacher_loss(teacher, data.train, batch_size, session.hardware)
+    else:
+        difficulty = teacher_entropy(teacher, data.train, data.overlap.teacher_size, batch_size, session.hardware)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.npy")
+    np.save(partial, difficulty)
+    partial.replace(path)

@@ -1,0 +1,182 @@
+"""What a run trains, decided and checked once: the loss and its reason, the stages, what its cache must hold.
+
+Without `train.stages` there is one stage. Each has its own length, loss, learning rates and frozen parameters, so its
+own optimizer and scheduler; the model walks through them all.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from kdkit.config.language import Config
+from kdkit.config.losses import Auto, LossSettings
+from kdkit.config.training import OnPolicy, ParameterRule
+from kdkit.data.prepare import PreparedData
+from kdkit.distill.choose_loss import (
+    check_cached_loss,
+    check_temperature_is_taken,
+    check_tokenizers,
+    choose_loss,
+    name_events,
+)
+from kdkit.errors import UserError
+from kdkit.machine.session import Session
+from kdkit.runs.folder import fingerprint
+from kdkit.teachers.cache import describe_cache
+from kdkit.teachers.prepare import identify_teacher
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage, complete."""
+
+    name: str
+    steps: int
+    loss: LossSettings
+    kd_ratio: float
+    temperature: float
+    learning_rate: float
+    rules: list[ParameterRule]
+    on_policy: OnPolicy | None
+    first_step: int
+    """Optimizer steps of the stages before it."""
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether the teacher has a part in it; it judges a student's own text whatever the ratio."""
+        return self.kd_ratio > 0.0 or self.on_policy is not None
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """All that a training of a run follows from; what it holds has been checked."""
+
+    session: Session[Config]
+    data: PreparedData
+    loss: LossSettings
+    """Of the run; a stage may have its own."""
+    reason: str
+    """Why this loss."""
+    stages: list[Stage]
+
+    @cached_property
+    def cache_header(self) -> dict[str, Any]:
+        """What the header of a cache of this run must say, and the settings by which it can be made again.
+
+        Raises:
+            UserError: a loss that a cache cannot serve; see also `identify_teacher`.
+        """
+        config = self.session.config
+        check_cached_loss(self.loss, config.cache)
+        values = config.model_dump()
+        settings = {name: values[name] for name in ("seed", "data", "teacher", "student")}
+        settings["distill"] = {name: values["distill"][name] for name in ("loss", "temperature")}
+        settings["cache"] = {name: value for name, value in values["cache"].items() if name not in ("enabled", "file")}
+        settings["evaluate"] = {"batch_size": config.evaluate.batch_size}
+        settings["train"] = {"device": config.train.device, "precision": config.train.precision}
+        identity = identify_teacher(self.session, self.data)
+        header = describe_cache(config, self.data, identity, name_events(self.loss, self.data))
+        return header | {"data": self.data.manifest["corpus"]["source"], "config": settings}
+
+    @cached_property
+    def curriculum_key(self) -> str:
+        """Fingerprint of what makes sequences easy or hard; empty where they are shuffled."""
+        kind = self.session.config.train.curriculum
+        if kind == "none":
+            return ""
+        return fingerprint(kind, self.data.key, identify_teacher(self.session, self.data))
+
+
+def plan_training(session: Session[Config], data: PreparedData) -> TrainingPlan:
+    """Decide what a run trains, and check that it can be trained.
+
+    Raises:
+        UserError: see `choose_loss` and `plan_stages`.
+    """
+    loss, reason = choose_loss(session.config, data)
+    return TrainingPlan(session, data, loss, reason, plan_stages(session.config, data, loss))
+
+
+def plan_stages(config: Config, data: PreparedData, loss: LossSettings) -> list[Stage]:
+    """Resolve the stages of a configuration.
+
+    Args:
+        loss: of the run, from `choose_loss`.
+
+    Raises:
+        UserError: a loss that does not fit the tokenizers, the cache or the temperature; an on-policy stage
+            without a teacher in memory.
+    """
+    train, distill = config.train, config.distill
+    whole = Stage(
+        "",
+        train.max_steps or steps_of_epochs(config, data, train.num_train_epochs),
+        loss,
+        distill.kd_ratio,
+        distill.temperature,
+        train.learning_rate,
+        train.parameter_lr_multipliers,
+        None,
+        0,
+    )
+    stages: list[Stage] = []
+    for settings in train.stages:
+        loss_here = loss if settings.loss is None or isinstance(settings.loss, Auto) else settings.loss
+        rules = settings.parameter_lr_multipliers
+        stages.append(
+            Stage(
+                settings.name,
+                settings.max_steps or steps_of_epochs(config, data, settings.num_train_epochs),
+                loss_here,
+                whole.kd_ratio if settings.kd_ratio is None else settings.kd_ratio,
+                settings.temperature or whole.temperature,
+                settings.learning_rate or whole.learning_rate,
+                whole.rules if rules is None else rules,
+                settings.on_policy,
+                sum(stage.steps for stage in stages),
+            )
+        )
+    for stage in stages or [whole]:
+        if stage.asks_teacher:
+            _check(stage, config, data, loss)
+    return stages or [whole]
+
+
+def _check(stage: Stage, config: Config, data: PreparedData, loss: LossSettings) -> None:
+    """Find what cannot work before anything is trained."""
+    check_tokenizers(stage.loss, data)
+    check_temperature_is_taken(stage.loss, stage.temperature)
+    if not config.cache.enabled:
+        return
+    check_cached_loss(stage.loss, config.cache)
+    if stage.on_policy is not None:
+        raise UserError(
+            f"train.stages: expected a teacher in memory for the on-policy stage {stage.name!r}, got a cache, which "
+            "cannot judge new text; set cache.enabled=false"
+        )
+    kept, compared = (name_events(each, data) for each in (loss, stage.loss))
+    if kept != compared:
+        raise UserError(
+            f"train.stages: expected losses that compare {kept}, which the cache holds, got {stage.loss.name!r} in "
+            f"stage {stage.name!r}, which compares {compared}; set cache.enabled=false, or use one kind of loss"
+        )
+
+
+def stretch(stages: list[Stage], total_steps: int) -> list[Stage]:
+    """Give the stages other lengths that come to a total, in the old proportions."""
+    before = sum(stage.steps for stage in stages)
+    ends = [round((stage.first_step + stage.steps) * total_steps / before) for stage in stages]
+    starts = [0, *ends[:-1]]
+    stretched = [replace(s, first_step=a, steps=b - a) for s, a, b in zip(stages, starts, ends, strict=True)]
+    return [stage for stage in stretched if stage.steps]
+
+
+def steps_of_epochs(config: Config, data: PreparedData, epochs: float) -> int:
+    """Return the optimizer steps of some passes over the training sequences."""
+    return max(1, math.ceil(epochs * len(data.train) / sequences_per_step(config)))
+
+
+def sequences_per_step(config: Config) -> int:
+    """Return the training sequences of one optimizer step."""
+    return config.train.per_device_train_batch_size * config.train.gradient_accumulation_steps
