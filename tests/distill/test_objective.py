@@ -1,7 +1,7 @@
-"""Which loss a pair is trained on, and why; how it is blended with cross-entropy, masked, chunked and refused."""
+"""What a loss compares where, how it is blended with cross-entropy, and what the teacher was asked for."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,17 +9,12 @@ import pytest
 import torch
 
 from kdkit.alignment.prefixes import group_tokens
-from kdkit.alignment.spans import Spans
-from kdkit.config.language import config_from_values
-from kdkit.config.losses import ALM, ForwardKL, LossSettings, loss_options
-from kdkit.config.teacher import CacheConfig
+from kdkit.config.losses import ALM, ForwardKL
 from kdkit.data.prepare import PreparedData
 from kdkit.data.spans import find_spans
 from kdkit.data.windows import PAD, Windows
-from kdkit.distill.choose_loss import check_cached_loss, choose_loss
-from kdkit.distill.objective import Objective, make_objective
+from kdkit.distill.objective import Objective
 from kdkit.distill.span_objective import SpanLoss
-from kdkit.errors import UserError
 from kdkit.losses import cross_tokenizer as ct
 from kdkit.losses.chunked import engine as chunked
 from kdkit.losses.chunked.engine import chunked_loss
@@ -29,204 +24,11 @@ from kdkit.losses.chunked.signals import DenseSignals, SparseSignals
 from kdkit.losses.closed_forms import MEASURES
 from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
 from kdkit.losses.dynamic_mapping import cdm
-from kdkit.teachers.online import OnlineTeacher
-from kdkit.teachers.prepare import Teacher
-from kdkit.training.batches import WindowCollator
-from tests.crossed import cross_data
-from tests.memory import Allocations
+from tests.distill.objectives import CPU, Batch, every_loss, objective_for, pair_for, settings_of
 from tests.references import plain_divergence, random_logits, softmax
-from tests.tiny import make_config, make_data, make_run, make_teacher, make_trainer
+from tests.tiny import make_config, make_run, make_trainer
 
-CPU = torch.device("cpu")
-LOSSES = [name for name in loss_options() if name != "auto"]
 SPAN_LOSSES = ["xtoken_p_kl", "xtoken_h_kl", "alm", "gold", "uld", "cdm"]
-
-every_loss = pytest.mark.parametrize("loss", LOSSES)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Prepared data, and a teacher for it."""
-
-    data: PreparedData
-    teacher: Teacher
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("objective")
-
-
-@pytest.fixture(scope="module")
-def pairs(folder) -> dict[str, Pair]:
-    """One tokenizer; a finer student; a finer teacher; tokens that cross."""
-
-    def prepare(student, teacher, prepare_data=make_data):
-        values = {"tokenizer": student} if student == "teacher" else {"vocab_size": student}
-        config = make_config(folder, student={"build": values}, teacher={"build": {"vocab_size": teacher}})
-        data = prepare_data(config, folder)
-        return Pair(data, make_teacher(data))
-
-    return {
-        "same": prepare("teacher", 320),
-        "finer student": prepare(290, 320),
-        "finer teacher": prepare(320, 290),
-        "crossed": prepare(290, 320, cross_data),
-    }
-
-
-def pair_for(pairs: dict[str, Pair], loss: str) -> Pair:
-    return pairs["same" if loss in MEASURES else "crossed"]
-
-
-def settings_of(loss: str | dict) -> LossSettings:
-    return config_from_values({"distill": {"loss": loss}}).distill.loss
-
-
-def objective_for(loss: str | dict, data: PreparedData, kd_ratio: float = 0.6, temperature: float = 2.0) -> Objective:
-    settings = settings_of(loss)
-    temperature = 1.0 if isinstance(settings, ALM) else temperature
-    return make_objective(settings, data, kd_ratio=kd_ratio, temperature=temperature, device=CPU)
-
-
-class Batch:
-    """A batch with the teacher's answers, and a student that is a random head on random hidden states."""
-
-    def __init__(self, pair: Pair, rows: list[int], masked: dict[int, int] | None = None):
-        """Collate windows; `masked` gives the number of leading labels that a place of the batch has not."""
-        self.inputs = WindowCollator(pair.data.train, with_teacher=True)(rows)
-        for place, count in (masked or {}).items():
-            self.inputs["labels"][place, :count] = IGNORE_INDEX
-        self.spans: Spans = self.inputs["spans"]
-        self.targets = shift_labels(self.inputs["labels"]).flatten()[self.spans.student_rows]
-        online = OnlineTeacher(pair.teacher.model, len(pair.data.teacher_tokenizer))
-        self.signals = online.answer(self.inputs, CPU)
-        size = len(pair.data.student_tokenizer)
-        self.hidden = random_logits(len(self.targets), 8, scale=1.0, dtype=torch.float32).requires_grad_()
-        self.head = Head(random_logits(size, 8, seed=1, scale=1.0, dtype=torch.float32).requires_grad_(), size)
-
-    def compute(self, objective: Objective, num_items: float = 10.0) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Return the terms, and the gradients of hidden states and head."""
-        chunk_loss, chunks = objective.loss_of(self.spans, self.targets, self.signals, num_items)
-        loss, terms = chunked_loss(self.hidden, self.head, chunk_loss, chunks)
-        assert loss.item() == pytest.approx(terms[0].item())
-        return terms, list(torch.autograd.grad(loss, [self.hidden, self.head.weight]))
-
-    def student_logits(self) -> torch.Tensor:
-        return self.head.logits(self.hidden.detach()).detach()
-
-    def teacher_logits(self) -> torch.Tensor:
-        return self.signals.logits(torch.arange(len(self.spans.teacher_rows)))
-
-    def cross_entropies(self) -> torch.Tensor:
-        """Return the cross-entropy of every row; 0 where nothing counts."""
-        options = {"ignore_index": IGNORE_INDEX, "reduction": "none"}
-        return torch.nn.functional.cross_entropy(self.student_logits(), self.targets, **options)
-
-
-# ---- which loss ----
-
-
-def test_auto_is_forward_kl_with_one_tokenizer(folder, pairs):
-    settings, reason = choose_loss(make_config(folder), pairs["same"].data)
-    assert settings == ForwardKL()
-    assert "share a tokenizer" in reason
-
-
-@pytest.mark.parametrize("finer", ["student", "teacher"])
-def test_auto_is_projected_kl_onto_the_finer_of_two_tokenizers_and_says_which(folder, pairs, finer):
-    data = pairs[f"finer {finer}"].data
-    settings, reason = choose_loss(make_config(folder), data)
-    assert settings.name == "projected_kl"
-    share = data.manifest["train"]["same_prefix_share"]
-    assert f"{share:.0%} of the student's tokens" in reason and f"the {finer}'s is the finer one" in reason
-
-
-@pytest.mark.parametrize(("share", "expected"), [(0.29, "xtoken_p_kl"), (0.31, "projected_kl")])
-def test_auto_compares_whole_spans_where_few_prefixes_are_shared(folder, pairs, share, expected):
-    data = pairs["crossed"].data
-    manifest = data.manifest | {"train": data.manifest["train"] | {"same_prefix_share": share}}
-    settings, reason = choose_loss(make_config(folder), replace(data, manifest=manifest))
-    assert settings.name == expected
-    assert f"{share:.0%} of the student's tokens" in reason
-    assert ("whole spans" in reason) is (expected == "xtoken_p_kl")
-
-
-@pytest.mark.parametrize("pair", ["same", "crossed"])
-def test_auto_is_alm_for_a_cache_of_true_tokens(folder, pairs, pair):
-    cache = {"enabled": True, "mode": "true_token"}
-    settings, reason = choose_loss(make_config(folder, cache=cache), pairs[pair].data)
-    assert settings.name == "alm"
-    assert "the cache holds" in reason
-
-
-def test_a_loss_that_was_asked_for_is_taken_with_its_options(folder, pairs):
-    config = make_config(folder, distill={"loss": {"name": "gold", "teacher_weight": 0.25}})
-    settings, reason = choose_loss(config, pairs["crossed"].data)
-    assert (settings.name, settings.teacher_weight) == ("gold", 0.25)
-    assert "distill.loss" in reason
-
-
-# ---- what is refused ----
-
-
-@pytest.mark.parametrize("loss", MEASURES)
-def test_a_loss_that_compares_ids_is_refused_for_two_tokenizers_in_one_line(folder, pairs, loss):
-    config, data = make_config(folder, distill={"loss": loss}), pairs["crossed"].data
-    message = rf"distill\.loss: expected one tokenizer for '{loss}', got .* 290 .* 320.*projected_kl"
-    with pytest.raises(UserError, match=message) as caught:
-        choose_loss(config, data)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("loss", [name for name in LOSSES if name not in MEASURES])
-def test_a_loss_that_compares_text_is_taken_for_any_two_tokenizers(folder, pairs, loss):
-    config = make_config(folder, distill={"loss": loss})
-    for pair in pairs.values():
-        assert choose_loss(config, pair.data)[0].name == loss
-
-
-def test_alm_has_no_softmax_temperature_and_names_its_own(pairs):
-    with pytest.raises(UserError, match=r"distill\.temperature: expected 1 for 'alm'.*likelihood_temperature"):
-        make_objective(ALM(), pairs["crossed"].data, kd_ratio=0.5, temperature=2.0, device=CPU)
-
-
-SERVED = {
-    "top_k": {*MEASURES, "overlap_kl", "projected_kl"},
-    "sampled": {"forward_kl", "overlap_kl", "projected_kl"},
-    "true_token": {"alm"},
-}
-
-
-@every_loss
-@pytest.mark.parametrize("mode", SERVED)
-def test_a_cache_serves_the_losses_that_its_mode_holds_enough_for(mode, loss):
-    settings, cache = settings_of(loss), CacheConfig(mode=mode)
-    if loss in SERVED[mode]:
-        check_cached_loss(settings, cache)
-        return
-    with pytest.raises(UserError, match=rf"'{loss}'") as caught:
-        check_cached_loss(settings, cache)
-    message = str(caught.value)
-    assert "\n" not in message and mode in message.replace("sampled answers", "sampled")
-
-
-@pytest.mark.parametrize(
-    ("cache", "message"),
-    [
-        ({"mode": "sampled"}, "expected forward_kl for sampled answers, got 'reverse_kl'"),
-        ({"tail": "keep_mass"}, "expected one of forward_kl for cache.tail=keep_mass, got 'reverse_kl'"),
-        ({"tail": "renormalise"}, "for cache.tail=renormalise, got 'reverse_kl'"),
-    ],
-)
-@pytest.mark.parametrize("loss", ["reverse_kl", {"name": "projected_kl", "divergence": "reverse_kl"}])
-def test_the_divergence_inside_a_loss_is_checked_against_the_cache(pairs, loss, cache, message):
-    data = pairs["same" if loss == "reverse_kl" else "crossed"].data
-    with pytest.raises(UserError, match=message):
-        make_objective(settings_of(loss), data, kd_ratio=0.5, temperature=1.0, device=CPU, cache=CacheConfig(**cache))
-
-
-# ---- what is compared where ----
 
 
 def six_tokens(teacher_positions: list[int], same_token: list[bool]) -> tuple[Windows, torch.Tensor]:
@@ -302,12 +104,12 @@ def test_a_span_that_reaches_into_the_prompt_is_left_to_cross_entropy():
     ],
 )
 def test_the_loss_blends_token_by_token_and_leaves_unaligned_tokens_their_cross_entropy(
-    folder, pairs, loss, pair, divergence, tmp_path
+    pairs, loss, pair, divergence, tmp_path
 ):
     data, teacher = pairs[pair].data, pairs[pair].teacher
     loss = {"name": loss, "divergence": divergence} if loss else divergence
     settings, temperature = settings_of(divergence), 2.0
-    config = make_config(folder, distill={"loss": loss, "kd_ratio": 0.9, "temperature": temperature})
+    config = make_config(tmp_path, distill={"loss": loss, "kd_ratio": 0.9, "temperature": temperature})
     trainer = make_trainer(config, make_run(tmp_path), data, teacher)
     rows = [0, 1, 2]
     batch = trainer.data_collator(rows)
@@ -436,69 +238,6 @@ def test_xtoken_p_kl_compares_the_teacher_tokens_that_are_likely_anywhere_in_the
     assert terms[2].item() == pytest.approx((values * batch.spans.student_lengths).sum().item() / 10, rel=1e-5)
 
 
-@every_loss
-def test_masked_positions_get_zero_gradient_and_have_no_part_in_the_loss(pairs, loss):
-    pair = pair_for(pairs, loss)
-    objective = objective_for(loss, pair.data)
-    # the second sequence is masked whole, the first one's first half too
-    batch = Batch(pair, [0, 1, 2], masked={0: 9, 1: 1000})
-    counted = batch.targets != IGNORE_INDEX
-    terms, (gradient, _) = batch.compute(objective)
-    assert (gradient[~counted] == 0).all()
-    assert (gradient[counted] != 0).any(dim=1).all()
-    assert terms[1].item() == pytest.approx(batch.cross_entropies().sum().item() / 10, rel=1e-5)
-    if loss == "cdm":
-        return  # which positions belong together depends on the whole text
-    with torch.no_grad():
-        batch.hidden[~counted] += 1.0
-    again, _ = batch.compute(objective)
-    assert again.tolist() == pytest.approx(terms.tolist())
-
-
-def test_cdm_aligns_positions_by_the_text_where_it_is_masked_too(folder, pairs, tmp_path):
-    pair = pairs["crossed"]
-    config = make_config(folder, distill={"loss": "cdm"})
-    trainer = make_trainer(config, make_run(tmp_path), pair.data, pair.teacher)
-    expected = got = 0.0
-    for row in range(6):
-        batch = trainer.data_collator([row])
-        batch["labels"][:, :10] = IGNORE_INDEX
-        got += trainer.compute_step(trainer.model, batch, 10)[1]["kd_loss"].item()
-        with torch.no_grad():
-            student = trainer.model(input_ids=batch["input_ids"]).logits[0]
-            teacher = pair.teacher.model(input_ids=batch["teacher_input_ids"]).logits[0]
-        texts = batch["input_ids"][0, 1:], batch["teacher_input_ids"][0, 1:]
-        values, groups = cdm(student[:-1], teacher[:-1], *texts, trainer.objective.span_loss.matcher)
-        spans = batch["spans"]
-        asked = (spans.student_starts[:-1] >= 9)[spans.span_of_student_rows()]
-        expected += values[groups][asked].sum().item() / 10
-    assert got == pytest.approx(expected, rel=1e-4)
-
-
-@every_loss
-def test_a_batch_that_is_masked_whole_gives_zero_with_a_graph(pairs, loss):
-    pair = pair_for(pairs, loss)
-    batch = Batch(pair, [0, 1], masked={0: 1000, 1: 1000})
-    terms, gradients = batch.compute(objective_for(loss, pair.data))
-    assert terms.tolist() == [0.0, 0.0, 0.0]
-    assert all((gradient == 0).all() for gradient in gradients)
-
-
-@every_loss
-def test_chunks_and_blocks_of_any_size_give_the_same_terms_and_gradients(pairs, loss, monkeypatch):
-    pair = pair_for(pairs, loss)
-    objective, batch = objective_for(loss, pair.data), Batch(pair, [0, 1, 2], masked={1: 4})
-    results = []
-    for chunk_rows, block_rows in ((10_000, 10_000), (10_000, 3), (7, 2)):
-        monkeypatch.setitem(chunked.CHUNK_BYTES, "cpu", 4 * 320 * chunk_rows)
-        monkeypatch.setitem(chunked.BLOCK_BYTES, "cpu", 4 * 320 * block_rows)
-        results.append(batch.compute(objective))
-    for terms, gradients in results[1:]:
-        assert torch.allclose(terms, results[0][0], rtol=1e-5)
-        for got, expected in zip(gradients, results[0][1], strict=True):
-            assert torch.allclose(got, expected, rtol=1e-4, atol=1e-6)
-
-
 @pytest.mark.parametrize("temperature", [1.0, 2.0])
 @pytest.mark.parametrize(
     ("loss", "pair", "tail"),
@@ -524,41 +263,6 @@ def test_kept_answers_about_everything_give_the_loss_of_the_whole_rows(pairs, lo
     assert torch.allclose(terms, expected[0], rtol=1e-5)
     for got, wanted in zip(gradients, expected[1], strict=True):
         assert torch.allclose(got, wanted, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("loss", [name for name in LOSSES if name != "cdm"])
-def test_no_tensor_of_all_rows_and_the_vocabulary_is_ever_made(folder, pairs, loss, monkeypatch, tmp_path):
-    pair, rows = pair_for(pairs, loss), list(range(16))
-    monkeypatch.setitem(chunked.CHUNK_BYTES, "cpu", 4 * 320 * 32)
-    config = make_config(folder, distill={"loss": loss})
-    trainer = make_trainer(config, make_run(tmp_path), pair.data, pair.teacher)
-    batch = trainer.data_collator(rows)
-    spans = batch["spans"]
-    known = [*trainer.model.parameters(), *pair.teacher.model.parameters()]
-    with Allocations(*known) as allocations:
-        trainer.compute_step(trainer.model, batch, None)[0].backward()
-    smallest = min(len(pair.data.student_tokenizer), len(pair.data.teacher_tokenizer))
-    # the models' own activations of 16 sequences are larger than a chunk, but far from all rows of logits
-    assert allocations.largest < min(len(spans.student_rows), len(spans.teacher_rows)) * smallest / 2
-
-
-def test_cdm_makes_the_logits_of_one_sequence_at_a_time(pairs):
-    pair = pairs["crossed"]
-    batch, objective = Batch(pair, list(range(8))), objective_for("cdm", pair.data)
-    _, chunks = objective.loss_of(batch.spans, batch.targets, batch.signals, 10.0)
-    starts = batch.spans.student_starts[batch.spans.sequence_starts].tolist()
-    assert [(chunk.start, chunk.stop) for chunk in chunks] == list(pairwise(starts))
-
-
-@pytest.mark.parametrize("loss", ["forward_kl", "projected_kl", "alm"])
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_teacher_that_is_not_a_number_is_named_by_its_training_sequence(pairs, loss, bad):
-    pair = pair_for(pairs, loss)
-    batch = Batch(pair, [5, 3, 8])
-    # one coordinate: infinite logits, not sums of infinities, which are NaN
-    batch.signals.hidden[(batch.signals.windows == 3).nonzero()[0], 0] = bad
-    with pytest.raises(UserError, match=r"teacher: expected finite logits, got NaN or inf for training sequence 3;"):
-        batch.compute(objective_for(loss, pair.data))
 
 
 def test_rows_at_which_the_teacher_is_not_asked_are_in_no_loss_if_that_is_wanted(pairs):
@@ -589,9 +293,9 @@ def test_the_ratio_weighs_cross_entropy_and_the_teacher_where_it_is_asked(pairs,
     assert terms[1].item() == pytest.approx(ce.sum().item(), rel=1e-4)
 
 
-def test_without_a_ratio_the_teacher_is_not_asked(folder, pairs, tmp_path):
+def test_without_a_ratio_the_teacher_is_not_asked(pairs, tmp_path):
     pair = pairs["crossed"]
-    config = make_config(folder, distill={"loss": "projected_kl", "kd_ratio": 0.0})
+    config = make_config(tmp_path, distill={"loss": "projected_kl", "kd_ratio": 0.0})
     trainer = make_trainer(config, make_run(tmp_path), pair.data, pair.teacher)
     trainer.teacher.answer = lambda *_: pytest.fail("asked")
     loss, terms = trainer.compute_step(trainer.model, trainer.data_collator([0, 1]), None)

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of caches."""
+"""Fixtures of the tests of caches, and the scenes of routed teachers, which no test changes."""
 
 from collections.abc import Callable
 
@@ -11,6 +11,7 @@ from kdkit.config.language import Config
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import PAD
 from tests.caches import Place, with_cache
+from tests.routed import SAME_TOKENIZER, Scene, make_scene
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +40,15 @@ def made(place) -> Config:
     """A configuration whose file exists, for a pair with two tokenizers."""
     config = place.config("projected_kl", own_tokenizer=True)
     return with_cache(config, file=str(place.open(config).store.path))
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory) -> dict[str, Scene]:
+    """One tokenizer and two, so that the events are tokens, and groups of tokens."""
+    folders = [tmp_path_factory.mktemp(name) for name in ("same", "two")]
+    return {"same": make_scene(folders[0], **SAME_TOKENIZER), "two": make_scene(folders[1])}
+
+
+@pytest.fixture
+def scene(scenes) -> Scene:
+    return scenes["two"]

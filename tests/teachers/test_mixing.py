@@ -15,23 +15,11 @@ from kdkit.teachers.online import OnlineTeacher, StudentRows
 from kdkit.teachers.router.training import Comparison, compare
 from kdkit.teachers.sources import MixedSources, spread
 from tests.references import random_logits
-from tests.routed import DEVICE, SAME_TOKENIZER, Scene, make_mixture, make_scene
+from tests.routed import DEVICE, Scene, make_mixture
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROWS = [0, 3, 5]
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory) -> dict[str, Scene]:
-    """One tokenizer and two, so that the events are tokens, and groups of tokens."""
-    folders = [tmp_path_factory.mktemp(name) for name in ("same", "two")]
-    return {"same": make_scene(folders[0], **SAME_TOKENIZER), "two": make_scene(folders[1])}
-
-
-@pytest.fixture
-def scene(scenes):
-    return scenes["two"]
 
 
 def teachers_of(scene: Scene, count: int = 3) -> list[OnlineTeacher]:

@@ -18,23 +18,11 @@ from kdkit.teachers.router.gates import Router, StudentReader, balance, check_so
 from kdkit.teachers.router.training import Comparison, RouterOptimizer, compare, measure_rows, text_loss
 from kdkit.teachers.sources import ExpertSources
 from tests.references import random_logits
-from tests.routed import DEVICE, SAME_TOKENIZER, Scene, make_scene
+from tests.routed import DEVICE, Scene
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROWS = [0, 3, 5]
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory) -> dict[str, Scene]:
-    """One tokenizer and two, so that the events are tokens, and groups of tokens."""
-    folders = [tmp_path_factory.mktemp(name) for name in ("same", "two")]
-    return {"same": make_scene(folders[0], **SAME_TOKENIZER), "two": make_scene(folders[1])}
-
-
-@pytest.fixture
-def scene(scenes):
-    return scenes["two"]
 
 
 # ---- schedule ----
