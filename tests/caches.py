@@ -11,12 +11,12 @@ import pytest
 from kdkit.config.language import Config
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import Windows
+from kdkit.distill import curriculum
 from kdkit.distill import open_teacher as source
-from kdkit.distill import train
 from kdkit.errors import UserError
 from kdkit.runs.folder import Run
 from kdkit.teachers.cache import CachedSignals
-from tests.tiny import make_config, make_data, make_session, save_teacher
+from tests.tiny import make_config, make_data, make_plan, save_teacher
 
 STUDENT = {"vocab_size": 290, "hidden_size": 16, "num_layers": 1, "intermediate_size": 32}
 VOCABULARY = 320
@@ -62,7 +62,7 @@ class Place:
 
     def open(self, config: Config, data: PreparedData | None = None) -> CachedSignals:
         """Open the cache of a configuration, which is made if there is none."""
-        return source.open_teacher(make_session(config, self.run()), data or self.data(config))
+        return source.open_teacher(make_plan(config, self.run(), data or self.data(config)))
 
     def mode(self, name: str) -> Config:
         return self.config("alm" if name == "true_token" else "forward_kl", **MODES[name])
@@ -115,5 +115,5 @@ def without_teacher(monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(source, "prepare_teacher", fail)
-        patch.setattr(train, "prepare_teacher", fail)
+        patch.setattr(curriculum, "prepare_teacher", fail)
         yield

@@ -11,7 +11,6 @@ from kdkit.config.language import Config
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import Windows
 from kdkit.distill.route_teacher import make_online_teacher
-from kdkit.distill.stages import plan_stages
 from kdkit.losses.cross_entropy import shift_labels
 from kdkit.models.heads import find_head, last_hidden_state
 from kdkit.teachers.online import OnlineTeacher, StudentRows
@@ -19,7 +18,7 @@ from kdkit.teachers.prepare import Teacher
 from kdkit.teachers.router.teacher import RoutedTeacher
 from kdkit.training.batches import WindowCollator
 from tests.crossed import cut_unevenly
-from tests.tiny import make_config, make_data, make_llama, make_session
+from tests.tiny import make_config, make_data, make_llama, make_session, plan_stages
 
 DEVICE = torch.device("cpu")
 SAME_TOKENIZER = {"student": {"build": {"tokenizer": "teacher", "hidden_size": 16, "num_layers": 1}}}

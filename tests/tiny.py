@@ -8,7 +8,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen3MoeConfig, Qwen3Moe
 from kdkit.config.language import Config, config_from_values
 from kdkit.data.prepare import PreparedData, build_data, open_data
 from kdkit.distill import train
-from kdkit.distill.stages import plan_stages
+from kdkit.distill.choose_loss import choose_loss
+from kdkit.distill.plan import Stage, TrainingPlan, plan_training
+from kdkit.distill.plan import plan_stages as plan_stages_for
 from kdkit.distill.student import make_student
 from kdkit.machine.hardware import Hardware
 from kdkit.machine.session import Session
@@ -66,6 +68,16 @@ def make_session(config: Config, run: Run = NOWHERE, hardware: Hardware = CPU) -
     return Session(config, run, hardware)
 
 
+def make_plan(config: Config, run: Run, data: PreparedData, hardware: Hardware = CPU) -> TrainingPlan:
+    """Plan the training of a configuration."""
+    return plan_training(make_session(config, run, hardware), data)
+
+
+def plan_stages(config: Config, data: PreparedData) -> list[Stage]:
+    """Return the stages of a configuration, with the loss that it chooses."""
+    return plan_stages_for(config, data, choose_loss(config, data)[0])
+
+
 def make_teacher(data: PreparedData, seed: int = 1) -> Teacher:
     """Make an untrained mixture of experts for the data's teacher tokenizer."""
     set_seed(seed)
@@ -102,10 +114,9 @@ def make_trainer(
     phase: str = "student",
 ) -> LanguageModelTrainer:
     """Build the trainer of the first stage of a configuration, for some steps."""
-    stage = replace(plan_stages(config, data)[0], steps=steps)
-    return train.make_trainer(
-        make_session(config, run, hardware), data, make_student(config, data), teacher, phase, stage
-    )
+    plan = make_plan(config, run, data, hardware)
+    stage = replace(plan.stages[0], steps=steps)
+    return train.make_trainer(plan, stage, make_student(config, data), teacher, phase)
 
 
 def make_llama(vocab_size: int, seed: int = 0) -> LlamaForCausalLM:

@@ -53,14 +53,14 @@ def build_cache(plan: TrainingPlan) -> Path:
         UserError: a loss that such a cache cannot serve, or a file that cannot be; see also `prepare_teacher`
             and `build_signals`.
     """
-    path = cache_path(plan)
+    path, header = cache_path(plan), plan.cache_header
     if path.is_file():
         open_cache(plan)
         print(f"cache {path}: complete", flush=True)
         return path
     make_place_for(path, "cache.file")
     teacher = prepare_teacher(plan.session, plan.data)
-    build_signals(path, plan.cache_header, _signal_maker(plan, teacher))
+    build_signals(path, header, _signal_maker(plan, teacher))
     del teacher
     gc.collect()
     torch.cuda.empty_cache()

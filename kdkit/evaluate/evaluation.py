@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 from kdkit.config.language import Config
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import Windows
-from kdkit.distill.layer_plan import plan_layers
+from kdkit.distill.layer_terms import plan_layers
 from kdkit.distill.train import BASELINE, EQUAL_TIME, STUDENT
 from kdkit.errors import UserError
 from kdkit.evaluate.attention import ATTENTION_WINDOWS, measure_attention

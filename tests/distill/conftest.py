@@ -7,13 +7,12 @@ import torch
 
 from kdkit.distill import train
 from kdkit.distill.on_policy import OnPolicyTrainer
-from kdkit.distill.stages import plan_stages
 from kdkit.distill.student import make_student
 from tests.crossed import cross_data
 from tests.distill.objectives import Pair
 from tests.distill.own_text import on_policy
 from tests.distill.staged import STAGES, Parts
-from tests.tiny import make_config, make_data, make_run, make_session, make_teacher
+from tests.tiny import make_config, make_data, make_plan, make_run, make_teacher
 
 
 @pytest.fixture(scope="session")
@@ -66,10 +65,9 @@ def trainer_of(parts_of, tmp_path):
     def make(name: str, student: torch.nn.Module | None = None, **changes: object) -> OnPolicyTrainer:
         config, data, teacher = parts_of[name]
         config = on_policy(config, **changes)
-        (stage,) = plan_stages(config, data)
-        run = make_run(tmp_path, str(next(numbers)))
+        plan = make_plan(config, make_run(tmp_path, str(next(numbers))), data)
         student = student or make_student(config, data)
-        trainer = train.make_trainer(make_session(config, run), data, student, teacher, "student", stage)
+        trainer = train.make_trainer(plan, plan.stages[0], student, teacher)
         assert isinstance(trainer, OnPolicyTrainer)
         return trainer
 

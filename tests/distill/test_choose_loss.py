@@ -6,11 +6,10 @@ import pytest
 
 from kdkit.config.losses import ALM, ForwardKL
 from kdkit.config.teacher import CacheConfig
-from kdkit.distill.choose_loss import check_cached_loss, choose_loss
-from kdkit.distill.objective import make_objective
+from kdkit.distill.choose_loss import check_cached_loss, check_temperature_is_taken, choose_loss
 from kdkit.errors import UserError
 from kdkit.losses.closed_forms import MEASURES
-from tests.distill.objectives import CPU, LOSSES, every_loss, settings_of
+from tests.distill.objectives import LOSSES, every_loss, settings_of
 from tests.tiny import make_config
 
 # ---- which loss ----
@@ -75,9 +74,9 @@ def test_a_loss_that_compares_text_is_taken_for_any_two_tokenizers(pairs, loss, 
         assert choose_loss(config, pair.data)[0].name == loss
 
 
-def test_alm_has_no_softmax_temperature_and_names_its_own(pairs):
+def test_alm_has_no_softmax_temperature_and_names_its_own():
     with pytest.raises(UserError, match=r"distill\.temperature: expected 1 for 'alm'.*likelihood_temperature"):
-        make_objective(ALM(), pairs["crossed"].data, kd_ratio=0.5, temperature=2.0, device=CPU)
+        check_temperature_is_taken(ALM(), 2.0)
 
 
 SERVED = {
@@ -109,7 +108,6 @@ def test_a_cache_serves_the_losses_that_its_mode_holds_enough_for(mode, loss):
     ],
 )
 @pytest.mark.parametrize("loss", ["reverse_kl", {"name": "projected_kl", "divergence": "reverse_kl"}])
-def test_the_divergence_inside_a_loss_is_checked_against_the_cache(pairs, loss, cache, message):
-    data = pairs["same" if loss == "reverse_kl" else "crossed"].data
+def test_the_divergence_inside_a_loss_is_checked_against_the_cache(loss, cache, message):
     with pytest.raises(UserError, match=message):
-        make_objective(settings_of(loss), data, kd_ratio=0.5, temperature=1.0, device=CPU, cache=CacheConfig(**cache))
+        check_cached_loss(settings_of(loss), CacheConfig(**cache))

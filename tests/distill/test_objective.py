@@ -24,6 +24,7 @@ from kdkit.losses.chunked.signals import DenseSignals, SparseSignals
 from kdkit.losses.closed_forms import MEASURES
 from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
 from kdkit.losses.dynamic_mapping import cdm
+from kdkit.losses.measures import make_measure
 from tests.distill.objectives import CPU, Batch, every_loss, objective_for, pair_for, settings_of
 from tests.references import plain_divergence, random_logits, softmax
 from tests.tiny import make_config, make_run, make_trainer
@@ -46,7 +47,7 @@ def test_the_first_answer_token_is_the_first_that_counts_and_nothing_past_the_en
     hidden = random_logits(5, 8).requires_grad_()
     teacher = random_logits(5, 8, seed=1)
     identity = Head(torch.eye(8).double(), 8)
-    objective = Objective(ForwardKL(), 1.0, 0.5, 8, EventPair(TokenEvents(), TokenEvents(), 8, "tokens"))
+    objective = Objective(1.0, 0.5, 8, EventPair(TokenEvents(), TokenEvents(), 8, "tokens"), make_measure(ForwardKL()))
 
     def compute(teacher: torch.Tensor) -> torch.Tensor:
         signals = DenseSignals(teacher, identity, CPU, targets, torch.zeros(5, dtype=torch.int64))
@@ -78,7 +79,7 @@ def test_a_span_that_reaches_into_the_prompt_is_left_to_cross_entropy():
         teacher, Head(identity, 8), CPU, torch.tensor([1, 2, 3, 4, 5]), torch.zeros(5, dtype=torch.int64)
     )
     nothing = torch.zeros(0, dtype=torch.int64)
-    objective = Objective(ALM(), 1.0, 0.6, 8, span_loss=SpanLoss(ALM(), 1.0, nothing, nothing))
+    objective = Objective(1.0, 0.6, 8, span_loss=SpanLoss(ALM(), 1.0, nothing, nothing))
     chunk_loss, chunks = objective.loss_of(spans, targets, signals, num_items=3)
     loss, terms = chunked_loss(hidden, Head(identity, 8), chunk_loss, chunks)
     student, expected_teacher = torch.log_softmax(hidden, -1), torch.log_softmax(teacher, -1)
@@ -184,10 +185,10 @@ def slow_span_values(objective: Objective, batch: Batch) -> list[tuple[list[int]
     spans, bound, results = batch.spans, objective.span_loss, []
     student, teacher = batch.student_logits(), batch.teacher_logits()
     bounds = [spans.student_starts.tolist(), spans.teacher_starts.tolist()]
-    if objective.settings.name == "cdm":
+    if objective.span_loss.settings.name == "cdm":
         for first, last in pairwise(spans.sequence_starts.tolist()):
             a, b = (slice(side[first], side[last]) for side in bounds)
-            options = {"top_k": objective.settings.top_k, "temperature": objective.temperature}
+            options = {"top_k": objective.span_loss.settings.top_k, "temperature": objective.temperature}
             values, groups = cdm(
                 student[a], teacher[b], batch.targets[a], batch.signals.targets[b], bound.matcher, **options
             )
@@ -203,7 +204,7 @@ def slow_span_values(objective: Objective, batch: Batch) -> list[tuple[list[int]
 
 def slow_span_value(objective: Objective, logits, numbers, targets) -> torch.Tensor:
     """Compute the loss of one span."""
-    settings, bound, temperature = objective.settings, objective.span_loss, objective.temperature
+    settings, bound, temperature = objective.span_loss.settings, objective.span_loss, objective.temperature
     pairs = bound.student_ids, bound.teacher_ids
     match settings.name:
         case "alm":

@@ -5,14 +5,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from kdkit.distill import train
-from kdkit.distill.stages import plan_stages
 from kdkit.distill.student import make_student
 from kdkit.losses.cross_entropy import IGNORE_INDEX
 from kdkit.runs.folder import Run
 from kdkit.training.progress import Progress
 from kdkit.training.trainer import LanguageModelTrainer
 from tests.distill.own_text import PROMPT, batches_of, long_rows, on_policy, writes
-from tests.tiny import make_run, make_session
+from tests.tiny import make_plan, make_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -129,7 +128,7 @@ def test_a_resumed_training_writes_what_an_uninterrupted_one_would(parts_of, tmp
     config = on_policy(config, **changes)
     config = config.model_copy(update={"train": config.train.model_copy(update={"save_every": 2})})
     whole, broken = make_run(tmp_path, "whole"), make_run(tmp_path, "broken")
-    train.distill(make_session(config, whole), data, teacher)
+    train.distill(make_plan(config, whole, data), teacher)
     on_step_end = Progress.on_step_end
 
     def stop(self, args, state, control, **rest):
@@ -139,8 +138,8 @@ def test_a_resumed_training_writes_what_an_uninterrupted_one_would(parts_of, tmp
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Progress, "on_step_end", stop)
-        train.distill(make_session(config, broken), data, teacher)
-    train.distill(make_session(config, broken), data, teacher, resume=True)
+        train.distill(make_plan(config, broken, data), teacher)
+    train.distill(make_plan(config, broken, data), teacher, resume=True)
     (expected, expected_weights), (got, got_weights) = read(whole), read(broken)
     assert got == expected and len(got) == 4
     assert all(torch.equal(value, expected_weights[key]) for key, value in got_weights.items())
@@ -151,7 +150,7 @@ def test_a_resumed_training_writes_what_an_uninterrupted_one_would(parts_of, tmp
 def test_the_student_comes_nearer_to_the_teacher_on_its_own_text(parts_of, tmp_path):
     config, data, teacher = parts_of["same"]
     config = on_policy(config, loss="reverse_kl", max_steps=20, learning_rate=0.03)
-    train.distill(make_session(config, run := make_run(tmp_path)), data, teacher)
+    train.distill(make_plan(config, run := make_run(tmp_path), data), teacher)
     losses = [line[3] for line in read(run)[0]]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
@@ -159,7 +158,7 @@ def test_the_student_comes_nearer_to_the_teacher_on_its_own_text(parts_of, tmp_p
 def test_the_baseline_of_an_on_policy_stage_reads_the_data(parts_of, tmp_path):
     config, data, _ = parts_of["two"]
     config = on_policy(config)
-    (stage,) = plan_stages(config, data)
+    plan = make_plan(config, make_run(tmp_path), data)
     student = make_student(config, data)
-    trainer = train.make_trainer(make_session(config, make_run(tmp_path)), data, student, None, "baseline", stage)
+    trainer = train.make_trainer(plan, plan.stages[0], student, None, "baseline")
     assert type(trainer) is LanguageModelTrainer

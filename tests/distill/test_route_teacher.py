@@ -14,7 +14,7 @@ from kdkit.errors import UserError
 from kdkit.teachers.mixing import MixedSignals
 from kdkit.teachers.prepare import Teacher
 from tests.routed import Scene, make_mixture, make_scene
-from tests.tiny import WORDS, make_llama, make_run, make_session
+from tests.tiny import WORDS, make_llama, make_plan, make_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -91,7 +91,7 @@ def test_a_student_is_trained_by_several_teachers(scene, others, tmp_path, kind)
     train = several.config.train.model_copy(update={"max_steps": 2})
     config = several.config.model_copy(update={"router": router, "train": train})
     run = make_run(tmp_path)
-    stage.distill(make_session(config, run), scene.data, scene.teacher)
+    stage.distill(make_plan(config, run, scene.data), scene.teacher)
     lines = [line for line in run.read_metrics() if line["phase"] == "router"]
     assert len(lines) == 2 and [len(line["shares"][0]) for line in lines] == [2, 2]
     if kind == "all_experts":

@@ -6,16 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from kdkit.config.losses import ALM, ProjectedKL
+from kdkit.config.losses import ALM
 from kdkit.distill import train
-from kdkit.distill.stages import plan_stages
 from kdkit.distill.student import make_student
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.runs.folder import Run
 from kdkit.training.progress import Progress
 from kdkit.training.trainer import LanguageModelTrainer
 from tests.distill.staged import FROZEN, STAGES, metrics, weights, with_stages
-from tests.tiny import make_run, make_session
+from tests.tiny import make_plan, make_run, plan_stages
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -25,8 +24,8 @@ def finished(parts, tmp_path_factory, one_thread) -> Run:
     """A run of which student and baseline went through both stages."""
     config, data, teacher = parts
     run = make_run(tmp_path_factory.mktemp("finished"))
-    train.distill(make_session(config, run), data, teacher)
-    train.train_baseline(make_session(config, run), data)
+    train.distill(make_plan(config, run, data), teacher)
+    train.train_baseline(make_plan(config, run, data))
     return run
 
 
@@ -44,18 +43,18 @@ def trainers(monkeypatch) -> list[LanguageModelTrainer]:
 
 def test_every_stage_has_the_loss_and_the_weights_that_it_was_given(parts, tmp_path, trainers):
     config, data, teacher = parts
-    train.distill(make_session(config, make_run(tmp_path)), data, teacher)
+    train.distill(make_plan(config, make_run(tmp_path), data), teacher)
     first, second = trainers
     assert isinstance(first, DistillationTrainer) and isinstance(second, DistillationTrainer)
-    assert (first.objective.settings, first.objective.kd_ratio) == (ProjectedKL(), 0.5)
-    assert (second.objective.settings, second.objective.kd_ratio) == (ALM(), 0.3)
+    assert (first.objective.events.name, first.objective.kd_ratio) == ("student tokens", 0.5)
+    assert (second.objective.span_loss.settings, second.objective.kd_ratio) == (ALM(), 0.3)
     assert [trainer.state.global_step for trainer in trainers] == [3, 4]
     assert first.model is second.model
 
 
 def test_every_stage_has_an_optimizer_and_a_learning_rate_of_its_own(parts, tmp_path, trainers):
     config, data, teacher = parts
-    train.distill(make_session(config, run := make_run(tmp_path)), data, teacher)
+    train.distill(make_plan(config, run := make_run(tmp_path), data), teacher)
     first, second = trainers
     assert first.optimizer is not second.optimizer
     assert {int(state["step"]) for state in first.optimizer.optimizer.state.values()} == {3}
@@ -64,7 +63,7 @@ def test_every_stage_has_an_optimizer_and_a_learning_rate_of_its_own(parts, tmp_
     for index, (stage, got) in enumerate(zip(plan_stages(config, data), (rates[:3], rates[3:]), strict=True)):
         alone = make_run(tmp_path, f"alone{index}")
         train.train_baseline(
-            make_session(with_stages(config, max_steps=stage.steps, learning_rate=stage.learning_rate), alone), data
+            make_plan(with_stages(config, max_steps=stage.steps, learning_rate=stage.learning_rate), alone, data)
         )
         assert got == metrics(alone, "baseline", "learning_rate")
     assert max(rates[:3]) > max(rates[3:]) > 0.0
@@ -73,14 +72,14 @@ def test_every_stage_has_an_optimizer_and_a_learning_rate_of_its_own(parts, tmp_
 def test_frozen_weights_stay_in_the_first_stage_and_move_in_the_second(parts, tmp_path, monkeypatch):
     config, data, teacher = parts
     at_the_end: list[dict[str, torch.Tensor]] = []
-    save = train._save_finished
+    save = train.save_stage
 
     def keep(folder, student, *rest):
         at_the_end.append({name: value.clone() for name, value in student.state_dict().items()})
         save(folder, student, *rest)
 
-    monkeypatch.setattr(train, "_save_finished", keep)
-    train.distill(make_session(config, run := make_run(tmp_path)), data, teacher)
+    monkeypatch.setattr(train, "save_stage", keep)
+    train.distill(make_plan(config, run := make_run(tmp_path), data), teacher)
     before, (between,), after = make_student(config, data).state_dict(), at_the_end, weights(run)
     frozen = {"model.embed_tokens.weight", "lm_head.weight"}
     assert {name for name, value in before.items() if torch.equal(value, between[name])} == frozen
@@ -115,7 +114,7 @@ def test_nothing_is_left_of_the_stages_but_the_trained_models(finished):
 
 def test_the_baseline_goes_through_the_same_stages_without_a_teacher(finished, parts, tmp_path, trainers):
     config, data, _ = parts
-    train.train_baseline(make_session(config, make_run(tmp_path)), data)
+    train.train_baseline(make_plan(config, make_run(tmp_path), data))
     assert [type(trainer) for trainer in trainers] == [LanguageModelTrainer] * 2
     assert [trainer.rules for trainer in trainers] == [stage.rules for stage in plan_stages(config, data)]
     assert metrics(finished, "baseline", "learning_rate") == metrics(finished, "student", "learning_rate")
@@ -128,14 +127,8 @@ def test_student_and_baseline_read_the_same_sequences_in_every_stage(parts, tmp_
     for stage in plan_stages(config, data):
         for asked in (teacher, None):
             student = make_student(config, data)
-            trainer = train.make_trainer(
-                make_session(config, make_run(tmp_path, f"{stage.name}{asked is None}")),
-                data,
-                student,
-                asked,
-                "x",
-                stage,
-            )
+            plan = make_plan(config, make_run(tmp_path, f"{stage.name}{asked is None}"), data)
+            trainer = train.make_trainer(plan, stage, student, asked, "x")
             batches = [batch["input_ids"].tolist() for batch in trainer.get_train_dataloader()]
             assert read.setdefault(stage.name, batches) == batches
     assert read["frozen"][0] != read["whole"][0]
@@ -150,7 +143,7 @@ def test_the_equal_time_baseline_stretches_the_stages(parts, tmp_path, trainers)
         "baseline": cost | {"phase": "baseline", "seconds": 1.0},
     }
     run.write_json("training.json", results)
-    assert train.train_equal_time_baseline(make_session(config, run), data).steps == 14
+    assert train.train_equal_time_baseline(make_plan(config, run, data)).steps == 14
     assert [trainer.state.global_step for trainer in trainers] == [6, 8]
     assert metrics(run, "baseline_equal_time", "step") == list(range(1, 15))
 
@@ -158,7 +151,7 @@ def test_the_equal_time_baseline_stretches_the_stages(parts, tmp_path, trainers)
 def test_a_kd_ratio_of_zero_in_every_stage_is_the_baseline(parts, finished, tmp_path):
     config, data, teacher = parts
     stages = [{**stage, "kd_ratio": 0.0} for stage in STAGES]
-    train.distill(make_session(with_stages(config, *stages), run := make_run(tmp_path)), data, teacher)
+    train.distill(make_plan(with_stages(config, *stages), run := make_run(tmp_path), data), teacher)
     expected = weights(finished, "baseline")
     assert all(torch.allclose(value, expected[name], atol=1e-6) for name, value in weights(run).items())
 
@@ -167,7 +160,7 @@ def test_one_stage_with_nothing_set_is_the_training_without_stages(parts, tmp_pa
     config, data, teacher = parts
     results = []
     for name, stages in (("none", []), ("one", [{"name": "only", "max_steps": 6}])):
-        train.distill(make_session(with_stages(config, *stages), run := make_run(tmp_path, name)), data, teacher)
+        train.distill(make_plan(with_stages(config, *stages), run := make_run(tmp_path, name), data), teacher)
         results.append((metrics(run), weights(run)))
     assert results[0][0] == results[1][0]
     assert all(torch.equal(value, results[1][1][name]) for name, value in results[0][1].items())
@@ -228,15 +221,15 @@ STOPS = {
     "step 1, no checkpoint": stop_at_step(1),
     "step 2": stop_at_step(2),
     "step 3, the last of the first stage": stop_at_step(3),
-    "before the weights are kept": stop_in("_save_finished"),
+    "before the weights are kept": stop_in("save_stage"),
     "while the weights are kept": stop_while_the_weights_are_saved,
-    "after the weights were kept": stop_in("_save_finished", after=True),
+    "after the weights were kept": stop_in("save_stage", after=True),
     "before the second stage": stop_in("make_trainer", call=2),
     "step 4, the first of the second stage": stop_at_step(4),
     "step 6, after a checkpoint": stop_at_step(6),
     "step 7, the last": stop_at_step(7),
-    "before the model is saved": stop_in("_save_model"),
-    "after the model was saved": stop_in("_save_model", after=True),
+    "before the model is saved": stop_in("save_student"),
+    "after the model was saved": stop_in("save_student", after=True),
 }
 
 
@@ -250,9 +243,9 @@ def test_a_training_stopped_anywhere_resumes_to_the_same_bits(parts, finished, t
 
     def go(resume: bool) -> None:
         if phase == "student":
-            train.distill(make_session(config, run), data, teacher, resume)
+            train.distill(make_plan(config, run, data), teacher, resume)
         else:
-            train.train_baseline(make_session(config, run), data, resume)
+            train.train_baseline(make_plan(config, run, data), resume)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         STOPS[point](patch)
@@ -272,9 +265,9 @@ def test_a_finished_stage_is_not_trained_again(parts, tmp_path, monkeypatch, tra
     run = make_run(tmp_path)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_at_step(5)(patch)
-        train.distill(make_session(config, run), data, teacher)
+        train.distill(make_plan(config, run, data), teacher)
     trainers.clear()
-    train.distill(make_session(config, run), data, teacher, resume=True)
+    train.distill(make_plan(config, run, data), teacher, resume=True)
     assert [trainer.args.max_steps for trainer in trainers] == [4]
 
 
@@ -283,9 +276,9 @@ def test_without_resume_everything_is_trained_anew(parts, finished, tmp_path, mo
     run = make_run(tmp_path)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_at_step(5)(patch)
-        train.distill(make_session(config, run), data, teacher)
+        train.distill(make_plan(config, run, data), teacher)
     trainers.clear()
-    train.distill(make_session(config, run), data, teacher)
+    train.distill(make_plan(config, run, data), teacher)
     assert [trainer.args.max_steps for trainer in trainers] == [3, 4]
     assert metrics(run) == metrics(finished)
 
@@ -293,5 +286,5 @@ def test_without_resume_everything_is_trained_anew(parts, finished, tmp_path, mo
 def test_the_teacher_is_the_same_after_all_stages(parts, tmp_path):
     config, data, teacher = parts
     before = [parameter.clone() for parameter in teacher.model.parameters()]
-    train.distill(make_session(config, make_run(tmp_path)), data, teacher)
+    train.distill(make_plan(config, make_run(tmp_path), data), teacher)
     assert all(torch.equal(a, b) for a, b in zip(teacher.model.parameters(), before, strict=True))

@@ -7,13 +7,12 @@ import pytest
 from kdkit.config.language import config_from_values
 from kdkit.config.losses import ALM, ForwardKL, JensenShannon, ProjectedKL
 from kdkit.config.training import ParameterRule
-from kdkit.distill import open_teacher as source
 from kdkit.distill import train
-from kdkit.distill.stages import Stage, plan_stages, sequences_per_step, stretch
+from kdkit.distill.plan import Stage, sequences_per_step, stretch
 from kdkit.errors import UserError
 from kdkit.training.trainer import LanguageModelTrainer
 from tests.distill.staged import with_stages
-from tests.tiny import make_config, make_data, make_run, make_session, save_teacher
+from tests.tiny import make_config, make_data, make_plan, make_run, plan_stages, save_teacher
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -182,8 +181,8 @@ def test_a_wrong_rule_of_the_second_stage_is_found_before_the_first_is_trained(
     config = with_stages(config, {"name": "first", "max_steps": 1}, {"name": "second", "max_steps": 1, **second})
     monkeypatch.setattr(LanguageModelTrainer, "train", lambda *_, **__: pytest.fail("trained"))
     for function in (
-        lambda run: train.distill(make_session(config, run), data, teacher),
-        lambda run: train.train_baseline(make_session(config, run), data),
+        lambda run: train.distill(make_plan(config, run, data), teacher),
+        lambda run: train.train_baseline(make_plan(config, run, data)),
     ):
         with pytest.raises(UserError, match=words):
             function(make_run(tmp_path, str(len(list(tmp_path.rglob("*"))))))
@@ -201,8 +200,6 @@ def test_a_stage_that_asks_what_the_cache_does_not_hold_is_found_before_the_firs
         train={"stages": [{"name": "first", "max_steps": 1}, {"name": "second", "max_steps": 1, "loss": "overlap_kl"}]},
     )
     data, run = make_data(config, tmp_path), make_run(tmp_path)
-    signals = source.open_teacher(make_session(config, run), data)
-    monkeypatch.setattr(LanguageModelTrainer, "train", lambda *_, **__: pytest.fail("trained"))
     with pytest.raises(UserError, match="expected losses that compare student tokens, which the cache holds") as caught:
-        train.distill(make_session(config, run), data, signals)
+        make_plan(config, run, data)
     assert "stage 'second', which compares common tokens" in str(caught.value)

@@ -15,14 +15,21 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from kdkit.config.language import Config
 from kdkit.distill import open_teacher as source
 from kdkit.distill import train as stage
-from kdkit.distill.stages import plan_stages
 from kdkit.distill.student import make_student
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.machine.hardware import Hardware
 from kdkit.runs.folder import Run
 from kdkit.training.progress import Progress
 from tests.crossed import cut_unevenly
-from tests.tiny import make_config, make_data, make_run, make_session, make_teacher, make_trainer
+from tests.tiny import (
+    make_config,
+    make_data,
+    make_plan,
+    make_run,
+    make_teacher,
+    make_trainer,
+    plan_stages,
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +41,9 @@ def finished(tmp_path_factory):
     teacher = make_teacher(data)
     before = [parameter.clone() for parameter in teacher.model.parameters()]
     results = [
-        stage.distill(make_session(config, run), data, teacher),
-        stage.train_baseline(make_session(config, run), data),
-        stage.train_equal_time_baseline(make_session(config, run), data),
+        stage.distill(make_plan(config, run, data), teacher),
+        stage.train_baseline(make_plan(config, run, data)),
+        stage.train_equal_time_baseline(make_plan(config, run, data)),
     ]
     return config, data, run, teacher, before, results
 
@@ -72,7 +79,7 @@ def test_a_kd_ratio_of_zero_is_the_baseline(finished, tmp_path):
     config, data, run, teacher, *_ = finished
     config = config.model_copy(update={"distill": config.distill.model_copy(update={"kd_ratio": 0.0})})
     alone = make_run(tmp_path)
-    stage.distill(make_session(config, alone), data, teacher)
+    stage.distill(make_plan(config, alone, data), teacher)
     expected = weights(run, "baseline")
     assert all(torch.allclose(value, expected[name], atol=1e-6) for name, value in weights(alone, "student").items())
 
@@ -124,13 +131,13 @@ def test_a_resumed_training_equals_an_uninterrupted_one(finished, tmp_path, monk
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Progress, "on_step_end", stop_at_five)
-        stage.distill(make_session(config, broken), data, teacher)
+        stage.distill(make_plan(config, broken, data), teacher)
     assert not (broken.path / "student").exists()
     assert (broken.path / "checkpoints" / "student" / "checkpoint-3").is_dir()
     # stopped while it saved: the newer checkpoint is not complete
     (broken.path / "checkpoints" / "student" / "checkpoint-5").mkdir()
     (broken.path / "checkpoints" / "student" / "checkpoint-5" / "config.json").write_text("{}")
-    stage.distill(make_session(config, broken), data, teacher, resume=True)
+    stage.distill(make_plan(config, broken, data), teacher, resume=True)
     expected = weights(run, "student")
     assert all(torch.equal(value, expected[name]) for name, value in weights(broken, "student").items())
     steps = [line["step"] for line in broken.read_metrics() if "loss" in line]
@@ -145,7 +152,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(finished, tmp_path, monk
 def test_resuming_a_finished_phase_trains_nothing(finished, monkeypatch):
     config, data, run, teacher, _, results = finished
     monkeypatch.setattr(stage, "make_trainer", lambda *arguments: pytest.fail("trained again"))
-    assert stage.distill(make_session(config, run), data, teacher, resume=True) == results[0]
+    assert stage.distill(make_plan(config, run, data), teacher, resume=True) == results[0]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -166,7 +173,7 @@ def test_gradient_checkpointing_changes_no_result(finished, tmp_path, precision)
 
 def test_heads_padded_beyond_the_tokenizer_are_cropped(finished, tmp_path):
     config, data, _, teacher, *_ = finished
-    student, (plan, *_) = make_student(config, data), plan_stages(config, data)
+    student = make_student(config, data)
     padded, padded_teacher = copy.deepcopy(student), copy.deepcopy(teacher.model)
     for model, tokenizer in ((padded, data.student_tokenizer), (padded_teacher, data.teacher_tokenizer)):
         model.resize_token_embeddings(len(tokenizer) + 7)
@@ -175,7 +182,8 @@ def test_heads_padded_beyond_the_tokenizer_are_cropped(finished, tmp_path):
     results = []
     for name, model, asked in (("as it is", student, teacher.model), ("padded", padded, padded_teacher)):
         asked, run = replace(teacher, model=asked), make_run(tmp_path, name)
-        trainer = stage.make_trainer(make_session(config, run), data, model, asked, "student", plan)
+        plan = make_plan(config, run, data)
+        trainer = stage.make_trainer(plan, plan.stages[0], model, asked)
         assert isinstance(trainer, DistillationTrainer)
         loss, terms = trainer.compute_step(model, trainer.data_collator([0, 1]), 20)
         loss.backward()
@@ -198,7 +206,7 @@ def test_a_loss_that_is_not_a_number_stops_the_training_with_its_step(finished, 
 
     monkeypatch.setattr(trainer_class, "compute_step", poisoned)
     with pytest.raises(RuntimeError, match=r"baseline: the loss is nan at step 1"):
-        stage.train_baseline(make_session(config, make_run(tmp_path)), data)
+        stage.train_baseline(make_plan(config, make_run(tmp_path), data))
 
 
 SMALL = {"hidden_size": 16, "num_layers": 1, "intermediate_size": 32}
@@ -226,7 +234,7 @@ def train_cases(configs: dict[str, Config], folder: Path, name: str) -> dict[str
     lines = {}
     for case, config in configs.items():
         data, run = cut_unevenly(make_data(config, folder)), Run(folder / "runs" / f"{name} {case}", folder / "cache")
-        teacher = source.open_teacher(make_session(config, run), data) if config.cache.enabled else make_teacher(data)
+        teacher = source.open_teacher(make_plan(config, run, data)) if config.cache.enabled else make_teacher(data)
         trainer = make_trainer(config, run, data, teacher, steps=3)
         trainer.train()
         lines[case] = [line for line in trainer.state.log_history if "loss" in line]
@@ -290,6 +298,6 @@ def test_weights_and_biases_gets_a_run_per_phase_without_network_or_key(finished
     config = config.model_copy(update={"train": config.train.model_copy(update={"wandb": "offline", "max_steps": 2})})
     run = make_run(tmp_path)
     (run.path / "training.json").write_text('{"student": {"seconds": 0.2, "steps": 2}}')
-    stage.train_baseline(make_session(config, run), data)
-    stage.train_equal_time_baseline(make_session(config, run), data)
+    stage.train_baseline(make_plan(config, run, data))
+    stage.train_equal_time_baseline(make_plan(config, run, data))
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 from kdkit.alignment.spans import Spans
 from kdkit.config.language import config_from_values
 from kdkit.data.prepare import PreparedData
-from kdkit.distill.layer_plan import describe_layer_map, plan_layers
+from kdkit.distill.layer_terms import describe_layer_map, plan_layers
 from kdkit.distill.train import BASELINE, STUDENT
 from kdkit.errors import UserError
 from kdkit.evaluate import evaluation as stage

@@ -17,7 +17,7 @@ from kdkit.evaluate.retention import measure_retention
 from kdkit.training.scoring import Score
 from tests.crossed import cross_data
 from tests.references import plain_kl, softmax
-from tests.tiny import make_config, make_data, make_llama, make_run, make_session, make_teacher
+from tests.tiny import make_config, make_data, make_llama, make_plan, make_run, make_session, make_teacher
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,8 @@ def trained(tmp_path_factory):
     config = make_config(folder, student=student, distill={"equal_time_baseline": False})
     data, run = make_data(config, folder), make_run(folder)
     teacher = make_teacher(data)
-    stage.distill(make_session(config, run), data, teacher)
-    stage.train_baseline(make_session(config, run), data)
+    stage.distill(make_plan(config, run, data), teacher)
+    stage.train_baseline(make_plan(config, run, data))
     return config, data, run, teacher
 
 

@@ -10,10 +10,9 @@ from transformers import AutoModelForCausalLM
 
 from kdkit.config.language import Config, config_from_values
 from kdkit.distill import train as stage
+from kdkit.distill.checkpoints import PROJECTIONS_FILE
 from kdkit.distill.layer_terms import Balance, LayerParts, make_parts
-from kdkit.distill.stages import plan_stages
 from kdkit.distill.student import make_student
-from kdkit.distill.train import PROJECTIONS_FILE
 from kdkit.distill.trainer import PARTS_FILE
 from kdkit.errors import UserError
 from kdkit.losses.chunked.signals import DenseSignals
@@ -23,7 +22,15 @@ from kdkit.teachers.cache import CachedSignals
 from kdkit.teachers.prepare import Teacher
 from kdkit.training.batches import WindowCollator
 from kdkit.training.progress import Progress
-from tests.tiny import make_config, make_data, make_llama, make_run, make_session, make_teacher, make_trainer
+from tests.tiny import (
+    make_config,
+    make_data,
+    make_llama,
+    make_plan,
+    make_run,
+    make_teacher,
+    make_trainer,
+)
 
 ALL = {"logits": 0.7, "feature": 0.1, "attention": 0.1, "layerwise": 0.05, "contrastive": 0.05}
 """The weights of seed 001."""
@@ -203,7 +210,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(crossed, tmp_path, monke
     stop_at = 2 if stages else 5
     config = configure(tmp_path, None, 4, 2, distill={"balance": True}, train={"stages": stages})
     whole, broken = make_run(tmp_path, "whole"), make_run(tmp_path, "broken")
-    stage.distill(make_session(config, whole), data, teacher)
+    stage.distill(make_plan(config, whole, data), teacher)
     on_step_end = Progress.on_step_end
 
     def stop(self, args, state, control, **rest):
@@ -213,9 +220,9 @@ def test_a_resumed_training_equals_an_uninterrupted_one(crossed, tmp_path, monke
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Progress, "on_step_end", stop)
-        stage.distill(make_session(config, broken), data, teacher)
+        stage.distill(make_plan(config, broken, data), teacher)
     assert list((broken.path / "checkpoints" / "student").rglob(PARTS_FILE))
-    stage.distill(make_session(config, broken), data, teacher, resume=True)
+    stage.distill(make_plan(config, broken, data), teacher, resume=True)
     expected, got = (load_file(run.path / PROJECTIONS_FILE) for run in (whole, broken))
     assert len(expected) == 5 and all(torch.equal(value, got[name]) for name, value in expected.items())
     expected, got = (AutoModelForCausalLM.from_pretrained(run.path / "student").state_dict() for run in (whole, broken))
@@ -226,7 +233,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one(crossed, tmp_path, monke
 
 def test_a_run_logs_all_terms_and_lists_the_projections(crossed, tmp_path):
     run = make_run(tmp_path)
-    stage.distill(make_session(configure(tmp_path, train={"max_steps": 2}), run), *crossed)
+    stage.distill(make_plan(configure(tmp_path, train={"max_steps": 2}), run, crossed[0]), crossed[1])
     line = next(line for line in run.read_metrics() if "loss" in line)
     assert {f"{part}_{kind}" for part in PARTS for kind in ("loss", "weighted")} | {"kd_weighted"} <= line.keys()
     table = json.loads((run.path / "training.json").read_text())["student_parameters"]
@@ -235,7 +242,7 @@ def test_a_run_logs_all_terms_and_lists_the_projections(crossed, tmp_path):
 
 
 def test_no_bar_is_shown_while_models_are_written(crossed, tmp_path, capfd):
-    stage.distill(make_session(configure(tmp_path, train={"max_steps": 3}), make_run(tmp_path)), *crossed)
+    stage.distill(make_plan(configure(tmp_path, train={"max_steps": 3}), make_run(tmp_path), crossed[0]), crossed[1])
     assert "Writing" not in capfd.readouterr().err
 
 
@@ -280,7 +287,7 @@ def test_a_cache_is_refused_because_it_holds_predictions_only(crossed, tmp_path)
 def test_a_layer_that_there_is_not_is_refused_before_training(crossed, tmp_path):
     config = configure(tmp_path, distill={"layer_map": {"2": 0}})
     with pytest.raises(UserError, match=r"expected a teacher layer out of 0, 1, got 2"):
-        stage.distill(make_session(config, make_run(tmp_path)), *crossed)
+        stage.distill(make_plan(config, make_run(tmp_path), crossed[0]), crossed[1])
 
 
 def test_weights_that_are_negative_or_all_zero_are_refused():
@@ -293,15 +300,8 @@ def test_weights_that_are_negative_or_all_zero_are_refused():
 def test_the_parts_work_on_text_that_the_student_has_written(crossed, tmp_path):
     on_policy = {"name": "own", "max_steps": 2, "on_policy": {"max_new_tokens": 6, "prompt_length": 4}}
     config = configure(tmp_path, train={"stages": [on_policy]}, distill={"kd_ratio": 0.0})
-    (plan,) = plan_stages(config, crossed[0])
-    trainer = stage.make_trainer(
-        make_session(config, make_run(tmp_path)),
-        crossed[0],
-        make_student(config, crossed[0]),
-        crossed[1],
-        "student",
-        plan,
-    )
+    plan = make_plan(config, make_run(tmp_path), crossed[0])
+    trainer = stage.make_trainer(plan, plan.stages[0], make_student(config, crossed[0]), crossed[1])
     for line in lines_of(trainer):
         assert all(line[f"{part}_loss"] > 0 for part in PARTS)
 

@@ -15,7 +15,7 @@ from kdkit.distill.choose_loss import student_is_finer
 from kdkit.teachers.cache import cache_fields, window_keys
 from kdkit.teachers.cache_build import SignalMaker, largest
 from tests.caches import MODES, VOCABULARY, chosen, refused, with_cache, without_teacher
-from tests.tiny import make_data, make_session, write_corpus
+from tests.tiny import make_data, make_plan, write_corpus
 
 
 def event_logprobs(data: PreparedData, loss: str, logits: torch.Tensor, temperature: float) -> np.ndarray:
@@ -244,7 +244,7 @@ def test_the_same_corpus_under_another_path_is_served(place, tmp_path, monkeypat
     data = make_data(config, tmp_path)
     with without_teacher(monkeypatch):
         for chosen_file in ("", str(signals.store.path)):
-            again = source.open_cache(make_session(with_cache(config, file=chosen_file), place.run()), data)
+            again = source.open_cache(make_plan(with_cache(config, file=chosen_file), place.run(), data))
             assert again.keys == signals.keys
 
 
@@ -292,7 +292,7 @@ def test_the_file_is_named_by_what_its_answers_depend_on(place):
     data = place.data(base)
 
     def name(config: Config, data: PreparedData = data) -> str:
-        return source.cache_path(make_session(config, place.run()), data).name
+        return source.cache_path(make_plan(config, place.run(), data)).name
 
     shuffled = replace(data, train=chosen(data.train, range(len(data.train))[::-1]))
     same = [

@@ -28,7 +28,7 @@ from kdkit.distill import open_teacher as source
 from kdkit.errors import UserError
 from kdkit.runs.folder import Run
 from kdkit.teachers.cache_build import SignalMaker
-from tests.tiny import make_data, make_session
+from tests.tiny import make_data, make_plan, make_session
 
 torch.set_num_threads(1)
 folder, given = Path(sys.argv[1]), load_config(sys.argv[2])
@@ -60,7 +60,7 @@ def start(path, limit=None):
         if limit:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         config = given.model_copy(update={"cache": given.cache.model_copy(update={"file": str(path)})})
-        source.build_cache(make_session(config, run), data)
+        source.build_cache(make_plan(config, run, data))
         code = 0
     except UserError as error:
         sys.stderr.write(str(error) + "\\n")

@@ -11,10 +11,18 @@ from kdkit.alignment.tokenizers import train_tokenizer
 from kdkit.config.language import Config
 from kdkit.data.windows import PAD
 from kdkit.distill import open_teacher as source
-from kdkit.distill.stages import plan_stages
 from kdkit.teachers import cache as cache_module
 from tests.caches import MODES, VOCABULARY, Place, refused, with_cache, with_distill, without_teacher
-from tests.tiny import WORDS, make_data, make_run, make_session, make_trainer, save_teacher, write_corpus
+from tests.tiny import (
+    WORDS,
+    make_data,
+    make_plan,
+    make_run,
+    make_trainer,
+    plan_stages,
+    save_teacher,
+    write_corpus,
+)
 
 # refused
 
@@ -72,7 +80,7 @@ def test_a_cache_of_something_else_is_refused_by_name(place, made, tmp_path, mon
     with without_teacher(monkeypatch):
         for function in (source.open_teacher, source.open_cache, source.build_cache):
             with refused(changed.cache.file, *words):
-                function(make_session(changed, place.run()), data)
+                function(make_plan(changed, place.run(), data))
 
 
 def test_another_number_of_samples_is_refused(place, monkeypatch):
@@ -114,15 +122,13 @@ def test_a_file_that_is_no_whole_cache_is_refused_and_left_alone(place, made, tm
     with without_teacher(monkeypatch):
         for function in (source.open_teacher, source.build_cache):
             with refused("a.h5: expected "):
-                function(make_session(with_cache(made, file=str(path)), place.run()), place.data(made))
+                function(make_plan(with_cache(made, file=str(path)), place.run(), place.data(made)))
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_missing_cache_is_named_when_only_reading_was_asked(place, made, tmp_path):
     with refused("nowhere.h5", "no such file", "build it first"):
-        source.open_cache(
-            make_session(with_cache(made, file=str(tmp_path / "nowhere.h5")), place.run()), place.data(made)
-        )
+        source.open_cache(make_plan(with_cache(made, file=str(tmp_path / "nowhere.h5")), place.run(), place.data(made)))
 
 
 def test_keeping_more_tokens_than_there_are_is_refused(place, tmp_path):

@@ -10,7 +10,7 @@ from kdkit.runs.folder import Run
 from kdkit.runs.store import open_store
 from kdkit.teachers.cache_build import SignalMaker
 from tests.caches import MODES, VOCABULARY, refused, with_cache, with_distill, without_teacher
-from tests.tiny import make_run, make_session, make_trainer, save_teacher
+from tests.tiny import make_plan, make_run, make_session, make_trainer, save_teacher
 
 # training
 
@@ -49,7 +49,7 @@ def test_training_from_a_cache_loads_no_teacher_and_repeats_bit_for_bit(place, t
         for name in ("first", "second"):
             run = make_run(tmp_path, name)
             run = Run(run.path, place.folder / "cache")
-            train.distill(make_session(config, run), data, source.open_teacher(make_session(config, run), data))
+            train.distill(make_plan(config, run, data), source.open_teacher(make_plan(config, run, data)))
             losses = [line["loss"] for line in run.read_metrics() if "loss" in line]
             files.append((losses, (run.path / "student" / "model.safetensors").read_bytes()))
     assert files[0] == files[1]

@@ -13,14 +13,24 @@ from kdkit.config.language import Config
 from kdkit.config.training import StageSettings
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import PAD, Windows
+from kdkit.distill import curriculum, train
 from kdkit.distill import open_teacher as source
-from kdkit.distill import train
-from kdkit.distill.stages import curriculum_order, plan_stages, sequences_per_step
+from kdkit.distill.curriculum import curriculum_order
+from kdkit.distill.plan import sequences_per_step
 from kdkit.distill.student import make_student
 from kdkit.runs.folder import Run
 from kdkit.teachers.difficulty import teacher_entropy, teacher_loss
 from kdkit.teachers.prepare import Teacher
-from tests.tiny import CPU, make_config, make_data, make_run, make_session, make_teacher, save_teacher
+from tests.tiny import (
+    CPU,
+    make_config,
+    make_data,
+    make_plan,
+    make_run,
+    make_teacher,
+    plan_stages,
+    save_teacher,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -51,8 +61,8 @@ def place(tmp_path_factory, one_thread) -> Place:
 def prepared(monkeypatch) -> list[str]:
     """Count how often a teacher is loaded."""
     calls: list[str] = []
-    load = train.prepare_teacher
-    monkeypatch.setattr(train, "prepare_teacher", lambda *arguments: calls.append("loaded") or load(*arguments))
+    load = curriculum.prepare_teacher
+    monkeypatch.setattr(curriculum, "prepare_teacher", lambda *arguments: calls.append("loaded") or load(*arguments))
     return calls
 
 
@@ -171,10 +181,10 @@ def test_the_order_is_of_plain_numbers_that_a_data_loader_takes():
 def test_the_trainer_reads_easy_to_hard(place, tmp_path, kind, asks):
     config, data = place.config(kind), place.data()
     run = Run(make_run(tmp_path).path, place.folder / "cache")
-    (stage,) = plan_stages(config, data)
-    stage = replace(stage, steps=15)
+    plan = make_plan(config, run, data)
+    stage = replace(plan.stages[0], steps=15)
     teacher = place.teacher if asks else None
-    trainer = train.make_trainer(make_session(config, run), data, make_student(config, data), teacher, "student", stage)
+    trainer = train.make_trainer(plan, stage, make_student(config, data), teacher)
     losses, entropies = expected_means(place.teacher, data.train, 320)
     difficulty = np.array(losses if kind == "teacher_loss" else entropies)
     row_of = {tuple(ids[ids != PAD].tolist()): row for row, ids in enumerate(np.asarray(data.train.student_ids))}
@@ -192,10 +202,8 @@ def test_the_trainer_reads_easy_to_hard(place, tmp_path, kind, asks):
 
 def test_without_a_curriculum_the_order_is_shuffled_and_no_teacher_is_loaded(place, tmp_path, prepared):
     config, data = place.config("none"), place.data()
-    (stage,) = plan_stages(config, data)
-    trainer = train.make_trainer(
-        make_session(config, make_run(tmp_path)), data, make_student(config, data), None, "x", stage
-    )
+    plan = make_plan(config, make_run(tmp_path), data)
+    trainer = train.make_trainer(plan, plan.stages[0], make_student(config, data), None, "x")
     assert not trainer.is_ordered and not prepared
     assert len(trainer.train_dataset) == len(data.train)
 
@@ -205,11 +213,11 @@ def test_the_difficulty_is_computed_once_and_kept_for_other_runs(place, tmp_path
     for number, changes in enumerate([{}, {"learning_rate": 0.1}, {"max_steps": 2}]):
         config = place.config(**changes)
         run = Run(make_run(tmp_path, str(number)).path, cache)
-        train.train_baseline(make_session(config, run), data)
+        train.train_baseline(make_plan(config, run, data))
     assert prepared == ["loaded"]
     (file,) = (cache / "difficulty").iterdir()
     assert np.allclose(np.load(file), teacher_loss(place.teacher, data.train, 8, CPU), rtol=1e-5)
-    train.train_baseline(make_session(place.config("teacher_entropy"), Run(make_run(tmp_path, "e").path, cache)), data)
+    train.train_baseline(make_plan(place.config("teacher_entropy"), Run(make_run(tmp_path, "e").path, cache), data))
     assert prepared == ["loaded"] * 2 and len(list((cache / "difficulty").iterdir())) == 2
 
 
@@ -222,7 +230,7 @@ def test_another_teacher_or_another_text_has_another_difficulty(place, tmp_path,
     other_data = replace(data, manifest=data.manifest | {"key": "another"})
     run = Run(make_run(tmp_path).path, cache)
     for chosen, prepared_data in ((config, data), (other, data), (config, other_data)):
-        train._curriculum(make_session(chosen, run), prepared_data, stage)
+        curriculum.sequence_order(make_plan(chosen, run, prepared_data), stage)
     assert len(prepared) == 3 and len(list((cache / "difficulty").iterdir())) == 3
 
 
@@ -230,10 +238,10 @@ def test_an_interrupted_computation_leaves_no_file(place, tmp_path, monkeypatch)
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "teacher_loss", stop)
+    monkeypatch.setattr(curriculum, "teacher_loss", stop)
     run = Run(make_run(tmp_path).path, tmp_path / "cache")
     with pytest.raises(KeyboardInterrupt):
-        train.train_baseline(make_session(place.config(), run), place.data())
+        train.train_baseline(make_plan(place.config(), run, place.data()))
     assert not list(tmp_path.rglob("*.npy"))
 
 
@@ -242,13 +250,9 @@ def test_student_and_baseline_read_in_the_same_order_and_stages_draw_anew(place,
     config, data = place.config(), place.data()
     config = config.model_copy(update={"train": config.train.model_copy(update={"stages": stages})})
     run = Run(make_run(tmp_path).path, place.folder / "cache")
+    plan = make_plan(config, run, data)
     orders = [
-        [
-            train.make_trainer(
-                make_session(config, run), data, make_student(config, data), asked, "x", stage
-            ).train_dataset
-            for stage in plan_stages(config, data)
-        ]
+        [train.make_trainer(plan, stage, make_student(config, data), asked, "x").train_dataset for stage in plan.stages]
         for asked in (place.teacher, None)
     ]
     assert orders[0] == orders[1]
@@ -261,8 +265,8 @@ def test_a_cached_teacher_serves_a_curriculum(place, tmp_path):
     config = place.config()
     config = config.model_copy(update={"cache": config.cache.model_copy(update={"enabled": True, "top_k": 8})})
     data, run = place.data(), Run(make_run(tmp_path).path, place.folder / "cache")
-    signals = source.open_teacher(make_session(config, run), data)
-    train.distill(make_session(config, run), data, signals)
+    signals = source.open_teacher(make_plan(config, run, data))
+    train.distill(make_plan(config, run, data), signals)
     losses = [line["kd_loss"] for line in run.read_metrics() if "kd_loss" in line]
     assert len(losses) == 6 and np.isfinite(losses).all()
 
@@ -270,7 +274,7 @@ def test_a_cached_teacher_serves_a_curriculum(place, tmp_path):
 def test_a_resumed_training_reads_on_in_the_same_order(place, tmp_path, monkeypatch):
     config, data = place.config(save_every=2), place.data()
     whole = Run(make_run(tmp_path, "whole").path, place.folder / "cache")
-    train.train_baseline(make_session(config, whole), data)
+    train.train_baseline(make_plan(config, whole, data))
     broken = Run(make_run(tmp_path, "broken").path, place.folder / "cache")
     on_step_end = train.Progress.on_step_end
 
@@ -281,7 +285,7 @@ def test_a_resumed_training_reads_on_in_the_same_order(place, tmp_path, monkeypa
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(train.Progress, "on_step_end", stop)
-        train.train_baseline(make_session(config, broken), data)
-    train.train_baseline(make_session(config, broken), data, resume=True)
+        train.train_baseline(make_plan(config, broken, data))
+    train.train_baseline(make_plan(config, broken, data), resume=True)
     expected, got = ([line["loss"] for line in run.read_metrics() if "loss" in line] for run in (whole, broken))
     assert got == expected and len(got) == 6

@@ -21,7 +21,7 @@ from kdkit.teachers.prepare import Teacher
 from kdkit.training.batches import WindowCollator
 from kdkit.training.scoring import score_windows
 from tests.crossed import cross_data, cut_unevenly
-from tests.tiny import make_config, make_data, make_llama, make_run, make_session, make_teacher, make_trainer
+from tests.tiny import make_config, make_data, make_llama, make_plan, make_run, make_teacher, make_trainer
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def test_training_from_a_cache_of_everything_equals_training_with_the_teacher(le
     config = lesson.configure(loss, 2, 4, cache=cache | {"enabled": True, "samples_per_chunk": 8})
     with monkeypatch.context() as patch:
         patch.setattr(source, "prepare_teacher", lambda *_: teacher)
-        signals = source.open_teacher(make_session(config, make_run(lesson.folder, f"cache {loss}")), data)
+        signals = source.open_teacher(make_plan(config, make_run(lesson.folder, f"cache {loss}"), data))
     assert isinstance(signals, CachedSignals)
     cached, _ = lesson.train(config, data, signals)
     online, _ = lesson.trajectory(loss, 2, 4)

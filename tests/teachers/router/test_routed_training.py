@@ -11,7 +11,7 @@ from kdkit.runs.folder import Run
 from kdkit.teachers.router.teacher import RoutedTeacher
 from kdkit.training.progress import Progress
 from tests.routed import SAME_TOKENIZER, Scene, make_scene
-from tests.tiny import make_run, make_session, make_trainer
+from tests.tiny import make_plan, make_run, make_trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -41,7 +41,7 @@ def run_training(scene: Scene, config, folder, name: str = "run", resume: bool =
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stage, "make_trainer", keep)
-        stage.distill(make_session(config, run), scene.data, scene.teacher, resume=resume)
+        stage.distill(make_plan(config, run, scene.data), scene.teacher, resume=resume)
     return run, made[-1].teacher
 
 
