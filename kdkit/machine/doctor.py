@@ -42,7 +42,7 @@ def examine(folder: Path) -> list[Finding]:
     return [_versions(), *_device(facts), _disk(folder), _hub(), _wandb()]
 
 
-def verdict(findings: list[Finding]) -> str:
+def doctor_verdict(findings: list[Finding]) -> str:
     """Sum an examination up in one sentence."""
     problems = [finding for finding in findings if finding.state == "problem"]
     if problems:

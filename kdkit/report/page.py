@@ -19,7 +19,7 @@ from kdkit.report.figures import (
 )
 from kdkit.report.render import embed_picture, render_files
 from kdkit.report.router import draw_router
-from kdkit.report.tables import comparison_table, continuations_table, to_html, to_markdown, verdict
+from kdkit.report.tables import comparison_table, continuations_table, language_verdict, to_html, to_markdown
 from kdkit.runs.folder import Run
 
 
@@ -57,7 +57,7 @@ def collect_facts(run: Run) -> dict[str, Any]:
     return {
         "title": config["report"]["title"] or f"Distillation run {run.name}",
         "run": run.name,
-        "verdict": verdict(evaluation),
+        "verdict": language_verdict(evaluation),
         "evaluation": evaluation,
         "manifest": run.read_json("data/manifest.json"),
         "probe": run.read_json("teacher/probe.json"),

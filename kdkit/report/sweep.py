@@ -61,7 +61,7 @@ def conclusion(sweep: dict[str, Any]) -> str:
     )
 
 
-def verdict(entry: dict[str, Any], sweep: dict[str, Any]) -> str:
+def against_reference(entry: dict[str, Any], sweep: dict[str, Any]) -> str:
     """Say in words how a variant compares with the reference, from the corrected test."""
     difference = entry["difference"]
     if entry["mean"] is None:
@@ -95,7 +95,7 @@ def verdict(entry: dict[str, Any], sweep: dict[str, Any]) -> str:
 
 def verdict_table(sweep: dict[str, Any]) -> Table:
     """Put a sentence beside every variant."""
-    return ["variant", "against the reference"], [[e["name"], verdict(e, sweep)] for e in sweep["variants"]]
+    return ["variant", "against the reference"], [[e["name"], against_reference(e, sweep)] for e in sweep["variants"]]
 
 
 def level_table(sweep: dict[str, Any]) -> Table:

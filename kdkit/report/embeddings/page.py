@@ -25,7 +25,7 @@ from kdkit.report.embeddings.tables import (
     to_bold_html,
     training_table,
 )
-from kdkit.report.embeddings.words import cache_words, protocols, verdict, warnings
+from kdkit.report.embeddings.words import cache_words, embedding_verdict, protocols, warnings
 from kdkit.report.render import embed_picture, render_files
 from kdkit.report.tables import Table, table_of, to_markdown
 from kdkit.runs.folder import Run
@@ -64,7 +64,7 @@ def collect_facts(run: Run) -> dict[str, Any]:
     }
     return {
         "title": config["report"]["title"] or f"Embedding distillation run {run.name}",
-        "verdict": verdict(evaluation),
+        "verdict": embedding_verdict(evaluation),
         "warnings": warnings(evaluation, trainings),
         "protocols": protocols(evaluation),
         "scores": score_table(evaluation),
