@@ -41,7 +41,7 @@ class QueriedRows:
         return slice(int(first), int(last))
 
 
-def cross_entropy(targets: torch.Tensor, weights: torch.Tensor, raw_weights: torch.Tensor) -> ChunkLoss:
+def weighted_cross_entropy(targets: torch.Tensor, weights: torch.Tensor, raw_weights: torch.Tensor) -> ChunkLoss:
     """Make the chunk loss of weighted cross-entropy.
 
     Args:
