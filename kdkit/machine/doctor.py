@@ -24,11 +24,11 @@ FREE_GIGABYTES = 5.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the examination."""
+    """One line of an examination, of this machine or of a model."""
 
     topic: str
     state: str
-    """`ok`, `note` (works, with a limit) or `problem`."""
+    """`ok`, `note` (works, but know it) or `problem`."""
     text: str
 
 

@@ -15,12 +15,12 @@ from kdkit.report.embeddings.figures import (
 )
 from kdkit.report.embeddings.tables import (
     detail_tables,
-    difference_table,
     dimension_table,
     facts_table,
     find_model,
     model_table,
     score_table,
+    student_difference_table,
     task_table,
     to_bold_html,
     training_table,
@@ -94,7 +94,7 @@ def _tables(evaluation: dict[str, Any], trainings: dict[str, Any]) -> dict[str, 
     """Return the tables below the scores that have rows, each by its heading and with a line of explanation."""
     tables = {
         "Is the difference more than chance?": (
-            difference_table(evaluation),
+            student_difference_table(evaluation),
             "Paired bootstrap: the same resamples of every task's rows for both models. It covers the choice of test "
             "rows, not that of the training seed: train with several seeds before calling a small difference real.",
         ),
