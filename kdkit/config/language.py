@@ -14,21 +14,18 @@ from pydantic import Field, model_validator
 
 from kdkit.config.losses import Auto, LossSettings, TermWeights
 from kdkit.config.reading import apply_overrides, check_values, read_values
+from kdkit.config.shared import BUILD, BuildConfig, ModelConfig, ReportConfig
 from kdkit.config.teacher import CacheConfig, RouterConfig
-from kdkit.config.training import OptimizationConfig, ParameterRule, StageSettings
-from kdkit.config.types import Count, OpenShare, Positive, Section, Share
+from kdkit.config.training import TRAINING_ALIASES, OptimizationConfig, ParameterRule, StageSettings
+from kdkit.config.types import Count, OpenShare, Positive, Section, Share, VocabularySize
 from kdkit.config.values import flatten
 from kdkit.errors import UserError
-
-BUILD = "build"
-"""Value of `teacher.path` and `student.path`: make the model from scratch."""
 
 ALIASES = {
     "distill.alpha_kd": "distill.kd_ratio",
     "distill.alpha": "distill.kd_ratio",
     "router.router_lr": "router.learning_rate",
-    "train.batch_size": "train.per_device_train_batch_size",
-    "train.num_epochs": "train.num_train_epochs",
+    **TRAINING_ALIASES,
     "train.gradient_accumulation": "train.gradient_accumulation_steps",
     "data.max_seq_length": "data.max_length",
     "data.dataset_subset_size": "data.subset_size",
@@ -69,7 +66,7 @@ class DataConfig(Section):
 class BuildTeacherConfig(Section):
     """A Qwen3-MoE teacher trained from scratch on the corpus (`teacher.path: build`)."""
 
-    vocab_size: Annotated[int, Field(ge=260)] = 2048
+    vocab_size: VocabularySize = 2048
     """Entries of its own BPE tokenizer, the 256 bytes and the special tokens included."""
     hidden_size: Count = 128
     """Width of the residual stream."""
@@ -101,15 +98,11 @@ class BuildTeacherConfig(Section):
         return self
 
 
-class TeacherConfig(Section):
+class TeacherConfig(ModelConfig):
     """The large model."""
 
     path: str = BUILD
     """Hub name or folder of a causal LM, or `build` for one trained here on the corpus."""
-    revision: str | None = None
-    """Hub revision; pin it for results that others can repeat."""
-    trust_remote_code: bool = False
-    """Run code that comes with the model; leave it off unless you have read that code."""
     max_length: Count | None = None
     """Longest teacher sequence in tokens; null: twice `data.max_length` (the tokenizers differ)."""
     others: list[str] = Field(default_factory=list)
@@ -120,21 +113,15 @@ class TeacherConfig(Section):
     """Read when `path` is `build`."""
 
 
-class BuildStudentConfig(Section):
+class BuildStudentConfig(BuildConfig):
     """A small Llama from random weights (`student.path: build`)."""
 
     tokenizer: Literal["own", "teacher"] = "own"
-    """`own`: a BPE of `vocab_size` entries trained on the corpus; `teacher`: the teacher's."""
-    vocab_size: Annotated[int, Field(ge=260)] = 1024
-    """Entries of its own tokenizer."""
+    vocab_size: VocabularySize = 1024
     hidden_size: Count = 64
-    """Width of the residual stream."""
     num_layers: Count = 3
-    """Transformer layers."""
     num_heads: Count = 4
-    """Attention heads; must divide `hidden_size`."""
     intermediate_size: Count = 192
-    """Width of the feed-forward layer."""
 
     @model_validator(mode="after")
     def _shapes(self) -> "BuildStudentConfig":
@@ -142,15 +129,11 @@ class BuildStudentConfig(Section):
         return self
 
 
-class StudentConfig(Section):
+class StudentConfig(ModelConfig):
     """The small model."""
 
     path: str = BUILD
     """Hub name or folder of a causal LM to start from, or `build` for a new one."""
-    revision: str | None = None
-    """Hub revision."""
-    trust_remote_code: bool = False
-    """Run code that comes with the model."""
     build: BuildStudentConfig = BuildStudentConfig()
     """Read when `path` is `build`."""
 
@@ -228,11 +211,9 @@ class EvaluateConfig(Section):
     """Sampling temperature of continuations."""
 
 
-class ReportConfig(Section):
+class LanguageReportConfig(ReportConfig):
     """What notebook 05 writes."""
 
-    title: str = ""
-    """Heading of the page; empty: the run's name."""
     num_examples: Count = 4
     """Continuations shown side by side."""
 
@@ -252,7 +233,7 @@ class Config(Section):
     router: RouterConfig = RouterConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
-    report: ReportConfig = ReportConfig()
+    report: LanguageReportConfig = LanguageReportConfig()
 
     @model_validator(mode="after")
     def _router(self) -> "Config":

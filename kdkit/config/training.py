@@ -6,8 +6,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from kdkit.config.losses import LossSettings
-from kdkit.config.types import Count, Number, Positive, Section, Share
+from kdkit.config.types import Count, NotNegative, Number, Positive, Section, Share
 from kdkit.errors import UserError
+
+StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+"""Name of a stage, which is also a folder's."""
+
+TRAINING_ALIASES = {
+    "train.batch_size": "train.per_device_train_batch_size",
+    "train.num_epochs": "train.num_train_epochs",
+}
+"""Other names of a training's settings, and the key that each one means."""
 
 
 class OptimizationConfig(Section):
@@ -23,7 +32,7 @@ class OptimizationConfig(Section):
     """Micro-batches in an optimizer step."""
     learning_rate: Positive = 5.0e-5
     """Peak learning rate of AdamW, reached after the warm-up, then cosine to 0."""
-    weight_decay: Annotated[Number, Field(ge=0.0)] = 0.01
+    weight_decay: NotNegative = 0.01
     """AdamW weight decay; none on biases and norms."""
     warmup_steps: Annotated[int, Field(ge=0)] = 20
     """Optimizer steps of linear warm-up."""
@@ -48,7 +57,7 @@ class ParameterRule(Section):
 
     pattern: str
     """Regular expression, searched in the parameter's name; the first rule that matches counts."""
-    lr_multiplier: Annotated[Number, Field(ge=0.0)]
+    lr_multiplier: NotNegative
     """Factor of the learning rate; 0 freezes the parameter."""
 
     @model_validator(mode="after")
@@ -78,7 +87,7 @@ class OnPolicy(Section):
 class StageSettings(Section):
     """One stage of a training: what differs from `distill` and `train`; its optimizer starts anew."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    name: StageName
     """Name in metrics, messages and checkpoints."""
     max_steps: Count | None = None
     """Optimizer steps; null: by `num_train_epochs`."""

@@ -18,10 +18,10 @@ from kdkit.losses.chunked.blend import (
     TeacherLoss,
     average,
     blend,
-    cross_entropy,
     dense_divergence,
     span_loss,
     sparse_divergence,
+    weighted_cross_entropy,
 )
 from kdkit.losses.chunked.engine import ChunkLoss, rows_per_chunk
 from kdkit.losses.chunked.events import EventPair, TokenEvents
@@ -94,14 +94,14 @@ class Objective:
         width = max([self.student_size, *(part.head.vocab_size for part in passes if isinstance(part, DenseSignals))])
         chunks = list(chunk_spans(spans, rows_per_chunk(width, targets.device)))
         if not passes:
-            return cross_entropy(targets, raw, raw), chunks
+            return weighted_cross_entropy(targets, raw, raw), chunks
         asked = self._asked_spans(spans, counted.cpu())
         rows = _rows_of(spans, asked) if self.span_loss else spans.student_starts[asked]
         rows = rows.to(raw.device)
         weights = raw.clone() if self.ce_elsewhere else torch.zeros_like(raw)
         weights[rows] = raw[rows] * (1.0 - self.kd_ratio)
         if self.logits_weight == 0.0:
-            return cross_entropy(targets, weights, raw), chunks
+            return weighted_cross_entropy(targets, weights, raw), chunks
         if self.span_loss is None:
             return self._blend_divergence(spans, asked, passes, num_items, (targets, weights, raw)), chunks
         if self.span_loss.by_sequence:
@@ -115,7 +115,7 @@ class Objective:
             span_loss(self.span_loss.bind(spans, tokens, part), spans.student_starts, counted, *shares)
             for part in passes
         ]
-        return blend(average(teacher), cross_entropy(targets, weights, raw)), chunks
+        return blend(average(teacher), weighted_cross_entropy(targets, weights, raw)), chunks
 
     def _asked_spans(self, spans: Spans, counted: torch.Tensor) -> torch.Tensor:
         """Return the spans at which the teacher is asked, as indices.
@@ -140,7 +140,7 @@ class Objective:
         """Blend the divergence at the first rows of the asked spans with cross-entropy.
 
         Args:
-            ce: arguments of `cross_entropy`.
+            ce: arguments of `weighted_cross_entropy`.
         """
         assert self.events is not None and self.measure is not None
         device = passes[0].device
@@ -162,7 +162,7 @@ class Objective:
                 return sparse_blend(kept, asked, *ce, measure, self.tail, events.size)
             options = {"num_events": events.size, "tail": self.tail}
             teacher.append(sparse_divergence(kept, asked, events.student, measure, temperature, **options))
-        return blend(average(teacher), cross_entropy(*ce))
+        return blend(average(teacher), weighted_cross_entropy(*ce))
 
 
 def make_objective(

@@ -34,11 +34,11 @@ def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 def masked_mean(
     values: torch.Tensor, mask: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
 ) -> torch.Tensor:
-    """Average per-token values over the tokens of the whole optimizer step.
+    """Average values that count, such as those per token over the tokens of the whole optimizer step.
 
     Args:
-        values: b s, per-token values.
-        mask: bool, b s, True = counted.
+        values: b s, or any shape.
+        mask: bool, the same shape, True = counted.
         num_items_in_batch: counted tokens of all micro-batches and processes of the optimizer step;
             None: this batch is the whole step.
 

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 
+from kdkit.losses.cross_entropy import masked_mean
 from kdkit.losses.precision import at_least_fp32, full_precision
 from kdkit.losses.sentences import unit
 
@@ -76,11 +77,6 @@ def vector_distance(
     else:
         values = (student - teacher).square().mean(dim=-1)
     return values.mean() if mask is None else masked_mean(values, mask)
-
-
-def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Return the mean of values where a mask of the same shape is true; 0, with a gradient of 0, if it nowhere is."""
-    return (values * mask).sum() / mask.sum().clamp(min=1)
 
 
 @full_precision

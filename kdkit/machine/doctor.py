@@ -24,11 +24,11 @@ FREE_GIGABYTES = 5.0
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the examination."""
+    """One line of an examination, of this machine or of a model."""
 
     topic: str
     state: str
-    """`ok`, `note` (works, with a limit) or `problem`."""
+    """`ok`, `note` (works, but know it) or `problem`."""
     text: str
 
 
@@ -42,7 +42,7 @@ def examine(folder: Path) -> list[Finding]:
     return [_versions(), *_device(facts), _disk(folder), _hub(), _wandb()]
 
 
-def verdict(findings: list[Finding]) -> str:
+def doctor_verdict(findings: list[Finding]) -> str:
     """Sum an examination up in one sentence."""
     problems = [finding for finding in findings if finding.state == "problem"]
     if problems:

@@ -11,7 +11,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from kdkit.report.render import embed_picture, render_files
-from kdkit.report.tables import Table, to_html, to_markdown
+from kdkit.report.tables import Table
 from kdkit.runs.folder import Run
 
 SEED_COLOURS = ("#0f766e", "#c2410c", "#4f46e5", "#d97706", "#be185d", "#0369a1", "#65a30d", "#7c3aed")
@@ -33,11 +33,12 @@ def write_sweep_report(folder: Run) -> Path:
         "settings": settings_table(sweep),
     }
     facts = {
+        "title": f"Sweep {sweep['name']}",
+        "verdict": conclusion(sweep),
+        "command": sweep["command"],
         "sweep": sweep,
-        "conclusion": conclusion(sweep),
         "picture": embed_picture(picture),
-        "html": {name: to_html(table) for name, table in tables.items()},
-        "markdown": {name: to_markdown(table) for name, table in tables.items()},
+        "tables": tables,
         "environment_text": json.dumps(sweep["environment"], indent=1),
     }
     render_files(folder.path, {"report.md": "sweep.md.j2", "report.html": "sweep.html.j2"}, facts)
@@ -61,7 +62,7 @@ def conclusion(sweep: dict[str, Any]) -> str:
     )
 
 
-def verdict(entry: dict[str, Any], sweep: dict[str, Any]) -> str:
+def against_reference(entry: dict[str, Any], sweep: dict[str, Any]) -> str:
     """Say in words how a variant compares with the reference, from the corrected test."""
     difference = entry["difference"]
     if entry["mean"] is None:
@@ -95,7 +96,7 @@ def verdict(entry: dict[str, Any], sweep: dict[str, Any]) -> str:
 
 def verdict_table(sweep: dict[str, Any]) -> Table:
     """Put a sentence beside every variant."""
-    return ["variant", "against the reference"], [[e["name"], verdict(e, sweep)] for e in sweep["variants"]]
+    return ["variant", "against the reference"], [[e["name"], against_reference(e, sweep)] for e in sweep["variants"]]
 
 
 def level_table(sweep: dict[str, Any]) -> Table:

@@ -47,7 +47,7 @@ def routing_table(probe: dict[str, Any]) -> Table:
     return ["experts", "perplexity", "bits per byte"], rows
 
 
-def verdict(evaluation: dict[str, Any]) -> str:
+def language_verdict(evaluation: dict[str, Any]) -> str:
     """Say in words whether distillation beat the baseline, and by how much, also when it did not."""
     student = evaluation["models"]["student"]["bits_per_byte"]
     baseline = evaluation["models"]["baseline"]["bits_per_byte"]

@@ -7,7 +7,7 @@ import pytest
 from kdkit.alignment.characters import NO_GROUP, Ragged, TokenGroups, align_by_offsets
 from kdkit.alignment.spelling import align_by_spelling, importance_weights, spell
 from kdkit.alignment.warping import warp
-from kdkit.embeddings.data.token_pairs import group_tokens, tokenize_texts
+from kdkit.embeddings.data.token_pairs import pair_tokens, tokenize_texts
 from kdkit.embeddings.models.embedder import tokenize
 from kdkit.errors import UserError
 
@@ -109,7 +109,7 @@ def test_random_cuts_give_the_groups_of_a_search_over_all_pairs():
 def test_offsets_of_both_kinds_of_tokenizers_are_understood(small_pair):
     texts = ["Remember the café, naïve teacher.", "", "x=1 😀"]
     tokens = [tokenize_texts(tokenizer, texts, 64, "") for tokenizer in small_pair]
-    groups = group_tokens("offsets", texts, *tokens)
+    groups = pair_tokens("offsets", texts, *tokens)
     for row, text in enumerate(texts):
         student_ids, _, student_group, teacher_group = groups[row]
         assert set(student_group) - {NO_GROUP} == set(teacher_group) - {NO_GROUP}
@@ -128,7 +128,7 @@ def test_the_prompt_is_in_no_group(small_pair):
     student, teacher = small_pair
     text, prompt = "quiet river", "Instruct: "
     tokens = tokenize_texts(student, [text], 64, ""), tokenize_texts(teacher, [text], 64, prompt)
-    _, teacher_ids, _, teacher_group = group_tokens("offsets", [text], *tokens)[0]
+    _, teacher_ids, _, teacher_group = pair_tokens("offsets", [text], *tokens)[0]
     aligned = teacher.decode(teacher_ids[teacher_group != NO_GROUP])
     assert aligned.strip() == text and prompt.strip() in teacher.decode(teacher_ids)
 
@@ -154,7 +154,7 @@ def test_no_rows_are_a_ragged_array_too():
 
 def test_groups_come_back_from_disk(tmp_path, small_pair):
     texts = ["slowly over the bridge", "castle"]
-    groups = group_tokens("offsets", texts, *(tokenize_texts(tokenizer, texts, 64, "") for tokenizer in small_pair))
+    groups = pair_tokens("offsets", texts, *(tokenize_texts(tokenizer, texts, 64, "") for tokenizer in small_pair))
     groups.save(tmp_path)
     loaded = TokenGroups.load(tmp_path)
     assert (len(loaded), loaded.share_aligned) == (2, groups.share_aligned)
@@ -258,7 +258,7 @@ def sts_tokens(test_data, tmp_path_factory):
     [("offsets", 1.0, 1.0), ("dtw", 0.8, 0.9), ("weighted_dtw", 1.0, 1.0), ("edit_distance", 0.9, 1.0)],
 )
 def test_real_tokenizers_share_what_was_measured(sts_tokens, alignment, low, high):
-    assert low <= group_tokens(alignment, sts_tokens.texts, *sts_tokens.sides).share_aligned <= high
+    assert low <= pair_tokens(alignment, sts_tokens.texts, *sts_tokens.sides).share_aligned <= high
 
 
 def test_a_tokenizer_is_left_as_it_was(small_pair):

@@ -12,7 +12,7 @@ import pytest
 from kdkit.evaluate.comparison import Trial, compare_variants
 from kdkit.evaluate.language import paired_interval
 from kdkit.evaluate.significance import paired_t_test
-from kdkit.report.sweep import conclusion, difference_table, level_table, verdict, write_sweep_report
+from kdkit.report.sweep import against_reference, conclusion, difference_table, level_table, write_sweep_report
 from kdkit.runs.folder import Run
 from kdkit.training.scoring import Score
 
@@ -121,7 +121,7 @@ def test_variants_that_read_other_windows_have_no_interval_over_text():
     ],
 )
 def test_the_verdict_says_what_the_corrected_test_says(summary, entry, name, words):
-    assert re.search(words, verdict(entry(name), summary))
+    assert re.search(words, against_reference(entry(name), summary))
 
 
 def test_the_conclusion_names_who_is_better_and_worse(summary):

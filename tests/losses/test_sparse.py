@@ -8,7 +8,14 @@ import torch
 from kdkit.config.losses import ForwardKL
 from kdkit.config.teacher import CacheConfig
 from kdkit.errors import UserError
-from kdkit.losses.chunked.blend import QueriedRows, alone, blend, cross_entropy, dense_divergence, sparse_divergence
+from kdkit.losses.chunked.blend import (
+    QueriedRows,
+    alone,
+    blend,
+    dense_divergence,
+    sparse_divergence,
+    weighted_cross_entropy,
+)
 from kdkit.losses.chunked.engine import BLOCK_BYTES
 from kdkit.losses.chunked.events import TokenEvents
 from kdkit.losses.chunked.head import Head
@@ -328,7 +335,7 @@ def test_one_pass_equals_cross_entropy_and_divergence_one_after_the_other(
     weights, raw_weights = torch.tensor([0.4, 0.5, 0.6, 0.7, 0.0]).double(), torch.tensor([1.0, 1, 1, 1, 0]).double()
     ce = torch.tensor([3, 0, 9, 5, 0]), weights, raw_weights
     divergence_ = sparse_divergence(signals, asked, TokenEvents(), measure, 1.0, num_events=VOCABULARY, tail=tail)
-    one_after_the_other = blend(divergence_, cross_entropy(*ce))
+    one_after_the_other = blend(divergence_, weighted_cross_entropy(*ce))
     one_pass = sparse_blend(signals, asked, *ce, measure, tail, VOCABULARY)
     for chunk in (slice(0, ROWS), slice(0, 3), slice(3, ROWS), slice(1, 2)):
         expected = one_after_the_other(student[chunk].clone(), chunk)

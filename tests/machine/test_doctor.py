@@ -41,7 +41,7 @@ def find(tmp_path):
 def test_a_machine_without_gpu_network_and_keys_is_ready(tmp_path):
     findings = doctor.examine(tmp_path)
     assert not [finding for finding in findings if finding.state == "problem"]
-    assert doctor.verdict(findings) == "ready: python -m kdkit run configs/demo.yaml"
+    assert doctor.doctor_verdict(findings) == "ready: python -m kdkit run configs/demo.yaml"
 
 
 def test_every_topic_is_examined_once(tmp_path):
@@ -76,7 +76,7 @@ def test_a_gpu_that_torch_has_no_code_for_is_a_problem_with_the_fix(machine, fin
     assert finding.state == "problem"
     for words in ("Tesla P100", "capability 6.0", "no kernel image is available", "cu126", "train.device=cpu"):
         assert words in finding.text
-    assert doctor.verdict(doctor.examine(tmp_path)) == f"not ready: {finding.text}"
+    assert doctor.doctor_verdict(doctor.examine(tmp_path)) == f"not ready: {finding.text}"
 
 
 @pytest.mark.parametrize(
@@ -154,4 +154,4 @@ def test_the_command_prints_a_line_each_and_exits_1_for_a_problem(machine, capsy
 
 def test_the_machine_that_runs_the_tests_is_ready(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "read_cuda", hardware.read_cuda)
-    assert doctor.verdict(doctor.examine(tmp_path)).startswith("ready: ")
+    assert doctor.doctor_verdict(doctor.examine(tmp_path)).startswith("ready: ")

@@ -17,7 +17,7 @@ from kdkit.errors import UserError
 from kdkit.report.display import show_facts, show_picture
 from kdkit.report.figures import draw_expert_load
 from kdkit.report.page import write_report
-from kdkit.report.tables import comparison_table, continuations_table, routing_table, to_markdown, verdict
+from kdkit.report.tables import comparison_table, continuations_table, language_verdict, routing_table, to_markdown
 from kdkit.runs.folder import Run, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,7 +164,7 @@ def test_the_page_shows_title_and_verdict(run, title, heading):
     set_title(run, title)
     text = write_report(run).read_text()
     assert f"<title>{heading}</title>" in text and f"<h1>{heading}</h1>" in text
-    assert verdict(run.read_json("evaluation.json")) in text
+    assert language_verdict(run.read_json("evaluation.json")) in text
 
 
 def test_hostile_text_is_escaped_on_the_page(run):
@@ -230,19 +230,19 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(run, name):
     ],
 )
 def test_the_verdict_says_what_the_interval_says(levels, sentence):
-    assert re.search(sentence, verdict(make_evaluation(*levels)))
+    assert re.search(sentence, language_verdict(make_evaluation(*levels)))
 
 
 @pytest.mark.parametrize(
     ("equal_time", "words"), [(1.6, "still better than it"), (1.4, "worse than it"), (1.5, "no different from it")]
 )
 def test_the_verdict_compares_at_equal_time(equal_time, words):
-    sentence = verdict(make_evaluation(equal_time=equal_time)).partition("At equal wall time ")[2]
+    sentence = language_verdict(make_evaluation(equal_time=equal_time)).partition("At equal wall time ")[2]
     assert "1,234 steps" in sentence and f"the student is {words}" in sentence
 
 
 def test_without_an_equal_time_baseline_nothing_is_said_of_it():
-    assert "equal wall time" not in verdict(make_evaluation())
+    assert "equal wall time" not in language_verdict(make_evaluation())
 
 
 def test_the_comparison_has_a_column_for_each_model_and_a_dash_where_nothing_was_measured():

@@ -9,7 +9,7 @@ import yaml
 
 from kdkit.config.language import Config, config_from_values, load_config
 from kdkit.report.page import write_report
-from kdkit.report.tables import comparison_table, continuations_table, routing_table, verdict
+from kdkit.report.tables import comparison_table, continuations_table, language_verdict, routing_table
 from kdkit.runs.open_run import plan_run
 from kdkit.runs.store import describe_store, find_damage, open_store
 from kdkit.teachers.cache import MEANING, CachedSignals
@@ -74,7 +74,7 @@ def test_the_tables_of_an_old_run_hold_its_figures(old_run):
     assert compared["training steps"] == ["-", "12", "12", "27"]
     assert as_rows(routing_table(probe))["top 1"] == ["483.46", "4.513"]
     assert len(continuations_table(evaluation, 4)[1]) == 2
-    assert "4.999 against 5.002 bits per byte, a difference of +0.003" in verdict(evaluation)
+    assert "4.999 against 5.002 bits per byte, a difference of +0.003" in language_verdict(evaluation)
 
 
 def test_the_report_of_an_old_run_is_written(old_run):

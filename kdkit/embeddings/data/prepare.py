@@ -17,12 +17,13 @@ from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.characters import Ragged, TokenGroups
 from kdkit.alignment.tokenizers import END_OF_TEXT, load_tokenizer, tokenizers_match, train_tokenizer
-from kdkit.config.embeddings import BUILD, REDUCE, EmbeddingConfig
+from kdkit.config.embeddings import REDUCE, EmbeddingConfig
+from kdkit.config.shared import BUILD
 from kdkit.data.corpora import PYTHON_DOCS
 from kdkit.embeddings.data.selection import select_sentences
 from kdkit.embeddings.data.sentences import Sentences, load_sentences
 from kdkit.embeddings.data.tasks import load_tasks
-from kdkit.embeddings.data.token_pairs import TextTokens, group_tokens, tokenize_texts
+from kdkit.embeddings.data.token_pairs import TextTokens, pair_tokens, tokenize_texts
 from kdkit.embeddings.models.places import load_fast_tokenizer, resolve_embedding_path, resolve_prompt
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
@@ -153,7 +154,7 @@ def _align(prepared: Path, alignment: str, folder: Path) -> None:
     """Fill a folder with the groups of prepared texts."""
     data = _open(prepared, None)
     tokens = _tokenize(data.manifest, data.texts, data.student_tokenizer, data.teacher_tokenizer)
-    group_tokens(alignment, data.texts, *tokens).save(folder)
+    pair_tokens(alignment, data.texts, *tokens).save(folder)
 
 
 def _open(folder: Path, alignment: str | None) -> SentenceData:

@@ -44,7 +44,7 @@ def tokenize_texts(tokenizer: PreTrainedTokenizerFast, texts: list[str], max_len
     return TextTokens(Ragged.of(ids), offsets)
 
 
-def group_tokens(alignment: str, texts: list[str], student: TextTokens, teacher: TextTokens) -> TokenGroups:
+def pair_tokens(alignment: str, texts: list[str], student: TextTokens, teacher: TextTokens) -> TokenGroups:
     """Find the tokens of both models that belong together in every text.
 
     Args:

@@ -11,9 +11,10 @@ from kdkit.embeddings.methods.projections import make_projection
 from kdkit.embeddings.methods.token_method import Terms, TokenMethod, num_groups, token_states
 from kdkit.embeddings.methods.views import BatchViews, MethodNeeds, PairFacts
 from kdkit.errors import UserError
+from kdkit.losses.cross_entropy import masked_mean
 from kdkit.losses.precision import at_least_fp32
 from kdkit.losses.sentences import cosine_distance
-from kdkit.losses.tokens import attention_distance, group_weights, importance, masked_mean, most_important
+from kdkit.losses.tokens import attention_distance, group_weights, importance, most_important
 from kdkit.losses.transport import carry_masses, sinkhorn, token_costs, transport_cost
 
 

@@ -4,8 +4,6 @@ What goes wrong most often raises no error: the wrong pooling, a prompt left out
 (sentence-transformers issues 694, 1068, 1164, 1505).
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,22 +11,13 @@ import torch.nn.functional as F
 from kdkit.embeddings.models.backbone import is_causal
 from kdkit.embeddings.models.embedder import EmbeddingModel, batches_by_length, pad_ids, tokenize
 from kdkit.embeddings.models.pooling import pool
+from kdkit.machine.doctor import Finding
 
 COLLAPSED = 0.9
 """Mean cosine of different sentences above which a model hardly tells them apart."""
 SMALLEST_DIFFERENCE = 1e-2
 """Of vectors of length 1 under left and right padding: above it the padding matters. Rounding of fp16 stays below."""
 POOLINGS = ("mean", "cls", "last")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the examination."""
-
-    topic: str
-    state: str
-    """`ok`, `note` (works, but know it) or `problem`."""
-    text: str
 
 
 def examine_embeddings(model: EmbeddingModel, texts: list[str], batch_size: int) -> list[Finding]:

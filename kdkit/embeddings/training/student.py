@@ -5,7 +5,8 @@ from dataclasses import replace
 from torch import nn
 from transformers import BertConfig, BertModel, PreTrainedModel, set_seed
 
-from kdkit.config.embeddings import BUILD, REDUCE, EmbeddingConfig
+from kdkit.config.embeddings import REDUCE, EmbeddingConfig
+from kdkit.config.shared import BUILD
 from kdkit.embeddings.data.prepare import SentenceData
 from kdkit.embeddings.models.embedder import EmbeddingModel, load_embedding_model
 from kdkit.embeddings.models.places import resolve_embedding_path

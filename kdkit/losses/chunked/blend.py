@@ -41,7 +41,7 @@ class QueriedRows:
         return slice(int(first), int(last))
 
 
-def cross_entropy(targets: torch.Tensor, weights: torch.Tensor, raw_weights: torch.Tensor) -> ChunkLoss:
+def weighted_cross_entropy(targets: torch.Tensor, weights: torch.Tensor, raw_weights: torch.Tensor) -> ChunkLoss:
     """Make the chunk loss of weighted cross-entropy.
 
     Args:
@@ -102,20 +102,32 @@ def sparse_divergence(
     """
 
     def divergence_(events: torch.Tensor, inside: slice) -> torch.Tensor:
-        ids, logprobs, rest = signals.ids[inside].long(), signals.logprobs[inside], signals.rest[inside]
-        if tail == "renormalise":
-            logprobs, rest = renormalise(logprobs)
-        logprobs, rest = at_temperature(logprobs, rest, signals.temperature / temperature, num_events)
+        ids, (kept, rest) = signals.ids[inside].long(), teacher_logprobs(signals, inside, tail, temperature, num_events)
         values = events.new_empty(len(events))
         for block in blocks_of(events):
-            part = events[block], ids[block], logprobs[block]
-            if measure is forward_kl_with_gradient and tail != "ghost":
+            part = events[block], ids[block], kept[block]
+            if is_linear(measure, tail):
                 values[block] = sparse_forward_kl_(*part)
             else:
                 values[block] = sparse_with_rest_(*part, rest[block], measure)
         return values
 
     return _divergence(asked, student_events, temperature, divergence_)
+
+
+def teacher_logprobs(
+    signals: SparseSignals, inside: slice, tail: str, temperature: float, num_events: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a cache holds of some asked rows, a k and a 1, at a temperature and with a tail."""
+    kept, rest = signals.logprobs[inside], signals.rest[inside]
+    if tail == "renormalise":
+        kept, rest = renormalise(kept)
+    return at_temperature(kept, rest, signals.temperature / temperature, num_events)
+
+
+def is_linear(measure: Measure, tail: str) -> bool:
+    """Say whether a divergence is a sum over the kept events alone, linear in the student's log-probabilities."""
+    return measure is forward_kl_with_gradient and tail != "ghost"
 
 
 def _divergence(

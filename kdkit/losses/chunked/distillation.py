@@ -3,7 +3,7 @@
 import torch
 
 from kdkit.errors import UserError
-from kdkit.losses.chunked.blend import QueriedRows, blend, cross_entropy, dense_divergence
+from kdkit.losses.chunked.blend import QueriedRows, blend, dense_divergence, weighted_cross_entropy
 from kdkit.losses.chunked.engine import ChunkLoss, chunked_loss, even_chunks, rows_per_chunk
 from kdkit.losses.chunked.events import TokenEvents
 from kdkit.losses.chunked.head import Head
@@ -91,7 +91,7 @@ def _blend_rows(
     signals = DenseSignals(taught, teacher_head, device, targets, every.cpu())
     asked = QueriedRows(every, every, raw * kd_ratio, 1.0 / num_items)
     teacher = dense_divergence(signals, asked, TokenEvents(), TokenEvents(), measure, temperature)
-    return blend(teacher, cross_entropy(targets, raw * (1.0 - kd_ratio), raw))
+    return blend(teacher, weighted_cross_entropy(targets, raw * (1.0 - kd_ratio), raw))
 
 
 def _as_head(head: torch.nn.Linear | Head) -> Head:

@@ -6,11 +6,10 @@ Letters: c rows of a block, a asked ones of them, k kept tokens, v vocabulary. W
 
 import torch
 
-from kdkit.losses.chunked.blend import ChunkResult, QueriedRows
+from kdkit.losses.chunked.blend import ChunkResult, QueriedRows, is_linear, teacher_logprobs
 from kdkit.losses.chunked.engine import ChunkLoss, blocks_of, log_softmax_
 from kdkit.losses.chunked.signals import SparseSignals
-from kdkit.losses.closed_forms import LOWEST, Measure, forward_kl_with_gradient
-from kdkit.losses.sparse import at_temperature, renormalise
+from kdkit.losses.closed_forms import LOWEST, Measure
 
 
 def sparse_blend(
@@ -37,16 +36,12 @@ def sparse_blend(
 
     def block_loss(logits: torch.Tensor, rows: slice) -> torch.Tensor:
         inside = asked.inside(rows)
-        kept, rest = signals.logprobs[inside], signals.rest[inside]
-        if tail == "renormalise":
-            kept, rest = renormalise(kept)
-        kept, rest = at_temperature(kept, rest, signals.temperature, num_tokens)
+        kept, rest = teacher_logprobs(signals, inside, tail, 1.0, num_tokens)
         local, ids = asked.rows[inside] - rows.start, signals.ids[inside].long()
         weight, chosen = weights[rows], targets[rows, None]
         log_softmax_(logits)
         ce = -logits.gather(1, chosen).squeeze(1)
-        add = _add_linear_ if measure is forward_kl_with_gradient and tail != "ghost" else _add_with_rest_
-        kd = add(logits, local, ids, kept, rest, weight, asked.weights[inside], measure)
+        kd = _add_divergence_(logits, local, ids, kept, rest, weight, asked.weights[inside], measure, tail)
         logits.scatter_add_(1, chosen, -weight[:, None])
         loss = (ce * weight).sum() + (kd * asked.weights[inside]).sum()
         return torch.stack([loss, (ce * raw_weights[rows]).sum(), kd.sum() * asked.raw_weight])
@@ -60,7 +55,7 @@ def sparse_blend(
     return chunk_loss
 
 
-def _add_linear_(
+def _add_divergence_(
     logprobs: torch.Tensor,
     local: torch.Tensor,
     ids: torch.Tensor,
@@ -69,42 +64,30 @@ def _add_linear_(
     weight: torch.Tensor,
     kd_weight: torch.Tensor,
     measure: Measure,
+    tail: str,
 ) -> torch.Tensor:
-    """Replace log q by w q + w_kd (M q - p), and return sum_S p (log p - log q): see `sparse_forward_kl_`."""
-    entries, places, p = logprobs.view(-1), _places(local, ids, logprobs), kept.exp()
-    values = (p * (kept.clamp(min=LOWEST) - entries.index_select(0, places).view_as(p))).sum(dim=-1)
-    scale = weight.index_add(0, local, kd_weight * p.sum(dim=-1))
-    logprobs.exp_().mul_(scale[:, None])
-    entries.scatter_add_(0, places, (-kd_weight[:, None] * p).view(-1))
-    return values
+    """Replace log q, c v, by the gradient w q + w_kd dD/dz, and return D, a.
 
-
-def _add_with_rest_(
-    logprobs: torch.Tensor,
-    local: torch.Tensor,
-    ids: torch.Tensor,
-    kept: torch.Tensor,
-    rest: torch.Tensor,
-    weight: torch.Tensor,
-    kd_weight: torch.Tensor,
-    measure: Measure,
-) -> torch.Tensor:
-    """Replace log q by w q + w_kd dD/dz, and return D over kept tokens and rest: see `sparse_with_rest_`."""
-    entries, places = logprobs.view(-1), _places(local, ids, logprobs)
+    Both are q times a factor per row, and something more at the kept tokens.
+    """
+    # the kept tokens' entries of c v in a line: on a CPU one index is twice as fast as two
+    entries, places = logprobs.view(-1), (local[:, None] * logprobs.shape[1] + ids).view(-1)
     student = entries.index_select(0, places).view_as(kept)
     q = logprobs.exp_()
-    entries.index_fill_(0, places, 0.0)
-    others = q.sum(dim=-1)[local, None].clamp(min=torch.finfo(q.dtype).tiny)
-    values, derivative = measure(torch.cat([student, others.log()], dim=-1), torch.cat([kept, rest], dim=-1))
-    total = derivative.sum(dim=-1, keepdim=True)
-    scale = weight.index_add(0, local, kd_weight * (derivative[:, -1:] / others - total).squeeze(1))
-    student.exp_()
-    at_kept = weight[local, None] * student + kd_weight[:, None] * (derivative[:, :-1] - student * total)
-    q.mul_(scale[:, None])
-    entries.index_copy_(0, places, at_kept.view(-1))
+    if is_linear(measure, tail):
+        # sum_S p (log p - log q) and M q - p: see `sparse_forward_kl_`
+        p = kept.exp()
+        values = (p * (kept.clamp(min=LOWEST) - student)).sum(dim=-1)
+        factor, at_kept = p.sum(dim=-1), -kd_weight[:, None] * p
+    else:
+        # D over kept tokens and the rest: see `sparse_with_rest_`
+        entries.index_fill_(0, places, 0.0)
+        others = q.sum(dim=-1)[local, None].clamp(min=torch.finfo(q.dtype).tiny)
+        values, derivative = measure(torch.cat([student, others.log()], dim=-1), torch.cat([kept, rest], dim=-1))
+        total = derivative.sum(dim=-1, keepdim=True)
+        factor = (derivative[:, -1:] / others - total).squeeze(1)
+        student.exp_()
+        at_kept = weight[local, None] * student + kd_weight[:, None] * (derivative[:, :-1] - student * total)
+    q.mul_(weight.index_add(0, local, kd_weight * factor)[:, None])
+    entries.scatter_add_(0, places, at_kept.view(-1))
     return values
-
-
-def _places(local: torch.Tensor, ids: torch.Tensor, logprobs: torch.Tensor) -> torch.Tensor:
-    """Number the kept tokens' entries of c v in a line, a k: on a CPU one index is twice as fast as two."""
-    return (local[:, None] * logprobs.shape[1] + ids).view(-1)

@@ -1,11 +1,7 @@
 """The report of a run of embedding models: `report.html` (self-contained), `report.md`, the student's model card."""
 
-import json
-import shlex
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from kdkit.report.embeddings.figures import (
     draw_embedding_curves,
@@ -15,19 +11,19 @@ from kdkit.report.embeddings.figures import (
 )
 from kdkit.report.embeddings.tables import (
     detail_tables,
-    difference_table,
     dimension_table,
     facts_table,
     find_model,
     model_table,
     score_table,
+    student_difference_table,
     task_table,
     to_bold_html,
     training_table,
 )
-from kdkit.report.embeddings.words import cache_words, protocols, verdict, warnings
-from kdkit.report.render import embed_picture, render_files
-from kdkit.report.tables import Table, table_of, to_markdown
+from kdkit.report.embeddings.words import cache_words, embedding_verdict, protocols, warnings
+from kdkit.report.render import render_files, run_facts
+from kdkit.report.tables import Table, table_of
 from kdkit.runs.folder import Run
 
 
@@ -45,26 +41,24 @@ def write_embedding_report(run: Run) -> Path:
         "student/README.md": "embedding_card.md.j2",
         "report.html": "embedding_report.html.j2",
     }
-    render_files(run.path, files, collect_facts(run), {"table_html": to_bold_html, "table_markdown": to_markdown})
+    render_files(run.path, files, _facts(run), to_bold_html)
     return run.path / "report.html"
 
 
-def collect_facts(run: Run) -> dict[str, Any]:
+def _facts(run: Run) -> dict[str, Any]:
     """Collect everything that the templates print; draws the pictures."""
     evaluation, trainings = run.read_json("evaluation.json"), run.read_json("training.json")
-    config_text = (run.path / "config.yaml").read_text(encoding="utf-8")
-    config = yaml.safe_load(config_text)
-    manifest, probe = run.read_json("data/manifest.json"), run.read_json("teacher/probe.json")
-    environment, (name, student) = run.read_json("env.json"), find_model(evaluation, "student")
+    name, student = find_model(evaluation, "student")
     pictures = {
         "What is kept of the teacher, task by task": draw_share_of_teacher(run),
         "Quality and speed": draw_quality_and_speed(run),
         "Scores during training": draw_embedding_curves(run),
         "Terms of the student's loss": draw_embedding_losses(run),
     }
-    return {
-        "title": config["report"]["title"] or f"Embedding distillation run {run.name}",
-        "verdict": verdict(evaluation),
+    facts = run_facts(run, "Embedding distillation run", pictures)
+    manifest, probe = facts["manifest"], facts["probe"]
+    return facts | {
+        "verdict": embedding_verdict(evaluation),
         "warnings": warnings(evaluation, trainings),
         "protocols": protocols(evaluation),
         "scores": score_table(evaluation),
@@ -74,19 +68,10 @@ def collect_facts(run: Run) -> dict[str, Any]:
         "teacher": facts_table({key: value for key, value in probe.items() if key not in ("findings", "cache")}),
         "cache": cache_words(probe["cache"]),
         "findings": table_of(probe["findings"]),
-        "evaluation": evaluation,
         "student_name": name,
         "student": student,
         "training": trainings[name],
         "teacher_entry": find_model(evaluation, "teacher")[1],
-        "manifest": manifest,
-        "probe": probe,
-        "config": config,
-        "config_text": config_text,
-        "environment": environment,
-        "environment_text": json.dumps(environment, indent=1),
-        "command": f"python -m kdkit run {shlex.quote(str(run.path / 'config.yaml'))} --name {run.name}-again",
-        "pictures": {title: (path.name, embed_picture(path)) for title, path in pictures.items() if path is not None},
     }
 
 
@@ -94,7 +79,7 @@ def _tables(evaluation: dict[str, Any], trainings: dict[str, Any]) -> dict[str, 
     """Return the tables below the scores that have rows, each by its heading and with a line of explanation."""
     tables = {
         "Is the difference more than chance?": (
-            difference_table(evaluation),
+            student_difference_table(evaluation),
             "Paired bootstrap: the same resamples of every task's rows for both models. It covers the choice of test "
             "rows, not that of the training seed: train with several seeds before calling a small difference real.",
         ),

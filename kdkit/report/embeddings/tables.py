@@ -68,7 +68,7 @@ def detail_tables(evaluation: dict[str, Any]) -> dict[str, Table]:
     }
 
 
-def difference_table(evaluation: dict[str, Any]) -> Table:
+def student_difference_table(evaluation: dict[str, Any]) -> Table:
     """Say how far the student is from every other model, and on how many tasks that is beyond chance."""
     headings = ["student minus", "average", "95 % interval", "tasks better", "tasks worse", "undecided"]
     rows = []

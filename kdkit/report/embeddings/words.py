@@ -25,7 +25,7 @@ COSTS = {
 benchmarks/embedding_methods.py, layers 0, 2, 5 of all-MiniLM-L6-v2, 120 steps, mean of seven tasks."""
 
 
-def verdict(evaluation: dict[str, Any]) -> str:
+def embedding_verdict(evaluation: dict[str, Any]) -> str:
     """Say whether training helped, what is kept of the teacher, and whether something simpler is better."""
     sentences = [_against_untrained(evaluation), _against_teacher(evaluation)]
     sentences += [_against_compared(evaluation), _against_ready(evaluation)]

@@ -14,7 +14,7 @@ from kdkit.report.embeddings.page import write_embedding_report
 from kdkit.report.embeddings.tables import (
     score_table,
 )
-from kdkit.report.embeddings.words import verdict
+from kdkit.report.embeddings.words import embedding_verdict
 
 HOSTILE = '<script>alert(1)</script> | **x** & "more"'
 
@@ -30,7 +30,7 @@ def test_the_page_needs_no_other_file(page):
 
 
 def test_page_markdown_and_card_say_the_verdict(page):
-    words = verdict(json.loads((page.parent / "evaluation.json").read_text()))
+    words = embedding_verdict(json.loads((page.parent / "evaluation.json").read_text()))
     for path in (page, page.parent / "report.md", page.parent / "student" / "README.md"):
         assert words.replace("'", "&#39;") in path.read_text().replace("'", "&#39;")
 

@@ -2,11 +2,11 @@
 
 from kdkit.report.embeddings.tables import (
     detail_tables,
-    difference_table,
     dimension_table,
     facts_table,
     model_table,
     score_table,
+    student_difference_table,
     task_table,
     to_bold_html,
     training_table,
@@ -66,7 +66,7 @@ def test_details_of_pairs_without_a_threshold_are_dashes():
 
 
 def test_differences_count_the_tasks_beyond_chance():
-    table = difference_table(make_evaluation({"rkd": 78.9, "emo": 80.0}))
+    table = student_difference_table(make_evaluation({"rkd": 78.9, "emo": 80.0}))
     assert cell(table, "student, untrained", "tasks better") == "3"
     assert cell(table, "rkd", "undecided") == "3"
     assert cell(table, "emo", "tasks worse") == "3"

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.report.embeddings.words import COSTS, cache_words, protocols, verdict, warnings
+from kdkit.report.embeddings.words import COSTS, cache_words, embedding_verdict, protocols, warnings
 from tests.report.embeddings.finished_runs import ASKED, TRAININGS, make_evaluation, model_entry, training_entry
 
 MEASURED = Path(__file__).resolve().parents[3] / "benchmarks/results/embedding_methods.json"
 
 
 def test_verdict_of_a_student_that_learned():
-    words = verdict(make_evaluation())
+    words = embedding_verdict(make_evaluation())
     assert "The student (talas) beats the same student before training: 79.00 against 75.00" in words
     assert "+4.00 points for the student (95 % interval +3.70 to +4.30)" in words
     assert "keeps 96.3% of the teacher's average (82.00) with 77% of its parameters, at 1.9 times" in words
@@ -20,38 +20,40 @@ def test_verdict_of_a_student_that_learned():
 
 
 def test_verdict_of_a_student_that_got_worse():
-    assert "(talas) is worse than the same student before training" in verdict(make_evaluation({"untrained": 80.0}))
+    assert "(talas) is worse than the same student before training" in embedding_verdict(
+        make_evaluation({"untrained": 80.0})
+    )
 
 
 def test_verdict_of_a_student_that_learned_nothing_beyond_chance():
-    words = verdict(make_evaluation({"untrained": 78.9}))
+    words = embedding_verdict(make_evaluation({"untrained": 78.9}))
     assert "(talas) is not better than the same student before training, beyond chance" in words
 
 
 def test_verdict_says_plainly_that_a_simpler_method_is_better():
-    words = verdict(make_evaluation({"rkd": 79.5, "emo": 80.0}))
+    words = embedding_verdict(make_evaluation({"rkd": 79.5, "emo": 80.0}))
     assert "The simpler method rkd is better: 79.50, a difference of -0.50 points" in words
     assert "Higher too: emo." in words
 
 
 def test_verdict_of_a_simpler_method_within_chance():
-    assert "The simpler method rkd scores higher, though not beyond chance: 79.10" in verdict(
+    assert "The simpler method rkd scores higher, though not beyond chance: 79.10" in embedding_verdict(
         make_evaluation({"rkd": 79.1})
     )
 
 
 def test_verdict_of_a_compared_method_that_is_no_simpler():
-    words = verdict(make_evaluation({"emo": 80.0}))
+    words = embedding_verdict(make_evaluation({"emo": 80.0}))
     assert "The compared method emo is better: 80.00" in words
 
 
 def test_verdict_of_a_simple_student_calls_no_method_simpler():
     averages = {"talas": None, "cosine": 79.0, "rkd": 80.0}
-    assert "The compared method rkd is better" in verdict(make_evaluation(averages, student="cosine"))
+    assert "The compared method rkd is better" in embedding_verdict(make_evaluation(averages, student="cosine"))
 
 
 def test_verdict_without_compared_methods_says_nothing_of_them():
-    assert "compared" not in verdict(make_evaluation({"rkd": None, "emo": None}))
+    assert "compared" not in embedding_verdict(make_evaluation({"rkd": None, "emo": None}))
 
 
 def test_verdict_of_a_ready_model_that_is_better():
@@ -59,13 +61,13 @@ def test_verdict_of_a_ready_model_that_is_better():
     evaluation["models"]["off the shelf"] = model_entry("off_the_shelf", 81.0)
     found = {"difference": -2.0, "interval_95": [-2.5, -1.5]}
     evaluation["differences"]["off the shelf"] = {"average": found, "tasks": {}}
-    assert "The ready model (off the shelf) is better: 81.00" in verdict(evaluation)
+    assert "The ready model (off the shelf) is better: 81.00" in embedding_verdict(evaluation)
 
 
 def test_verdict_of_a_teacher_without_any_score():
     evaluation = make_evaluation()
     evaluation["models"]["talas"]["share_of_teacher"] = None
-    assert "there is no share of it to keep" in verdict(evaluation)
+    assert "there is no share of it to keep" in embedding_verdict(evaluation)
 
 
 def test_a_usual_run_has_no_warnings():
