@@ -76,3 +76,14 @@ def real_table(real_tokenizer):
     from kdkit.alignment.tokenizers import token_bytes
 
     return cache(lambda name: token_bytes(real_tokenizer(name)))
+
+
+@pytest.fixture(scope="session")
+def crossed(tmp_path_factory):
+    """Data whose tokens cross, cut unevenly, and a teacher; no test changes them."""
+    from tests.crossed import cross_data, cut_unevenly
+    from tests.tiny import make_config, make_teacher
+
+    folder = tmp_path_factory.mktemp("crossed")
+    data = cut_unevenly(cross_data(make_config(folder), folder))
+    return data, make_teacher(data)

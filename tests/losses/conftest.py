@@ -1,19 +1,9 @@
-"""Data and a teacher that several test files use."""
+"""Spans that several test files use."""
 
 import pytest
 
 from kdkit.alignment.spans import Spans
 from kdkit.training.batches import WindowCollator
-from tests.crossed import cross_data, cut_unevenly
-from tests.tiny import make_config, make_teacher
-
-
-@pytest.fixture(scope="module")
-def crossed(tmp_path_factory):
-    """Data whose tokens cross, cut unevenly, and a teacher."""
-    folder = tmp_path_factory.mktemp("layers")
-    data = cut_unevenly(cross_data(make_config(folder), folder))
-    return data, make_teacher(data)
 
 
 @pytest.fixture(scope="module")
