@@ -29,10 +29,8 @@ from kdkit.config.losses import (
     TotalVariation,
 )
 from kdkit.losses.chunked.blend import QueriedRows, alone, dense_divergence, sparse_divergence
-from kdkit.losses.chunked.engine import chunked_loss, even_chunks, rows_per_chunk
-from kdkit.losses.chunked.events import TokenEvents
-from kdkit.losses.chunked.head import Head
-from kdkit.losses.chunked.signals import DenseSignals, SparseSignals
+from kdkit.losses.chunked.engine import Head, chunked_loss, even_chunks, rows_per_chunk
+from kdkit.losses.chunked.signals import DenseSignals, SparseSignals, TokenEvents
 from kdkit.losses.measures import make_measure
 
 DENSE = [

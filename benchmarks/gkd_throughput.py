@@ -30,13 +30,13 @@ from benchmarks.peers.gkd_problem import (
 )
 from benchmarks.step_times import StepTimes
 from kdkit.config.losses import ForwardKL
+from kdkit.data.batches import WindowCollator
 from kdkit.data.windows import Windows
 from kdkit.distill.objective import Objective
 from kdkit.distill.trainer import DistillationTrainer
-from kdkit.losses.chunked.events import EventPair, TokenEvents
+from kdkit.losses.chunked.signals import EventPair, TokenEvents
 from kdkit.losses.measures import make_measure
 from kdkit.teachers.online import OnlineTeacher
-from kdkit.training.batches import WindowCollator
 
 RESULTS = Path(__file__).parent / "results" / "gkd_throughput.json"
 

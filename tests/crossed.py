@@ -31,7 +31,11 @@ def cross_data(config: Config, folder: Path) -> PreparedData:
     overlap = overlap_vocabularies(*tables, ends)
     lengths = config.data.max_length, 2 * config.data.max_length
     windows = [pack_windows(split, student, teacher, overlap, *lengths)[0] for split in (train, evaluation)]
-    manifest = {"same_tokenizer": False, "key": "crossed", "corpus": {"source": config.data.path, "fingerprint": "crossed"}}
+    manifest = {
+        "same_tokenizer": False,
+        "key": "crossed",
+        "corpus": {"source": config.data.path, "fingerprint": "crossed"},
+    }
     manifest["train"] = windows[0].describe()
     return PreparedData(*windows, student, teacher, overlap, manifest)
 

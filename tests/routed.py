@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel, Qwen3MoeConfig, Qwen3MoeForCausalLM, set_seed
 
 from kdkit.config.language import Config
+from kdkit.data.batches import WindowCollator
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import Windows
 from kdkit.distill.route_teacher import make_online_teacher
@@ -16,7 +17,6 @@ from kdkit.models.heads import find_head, last_hidden_state
 from kdkit.teachers.online import OnlineTeacher, StudentRows
 from kdkit.teachers.prepare import Teacher
 from kdkit.teachers.router.teacher import RoutedTeacher
-from kdkit.training.batches import WindowCollator
 from tests.crossed import cut_unevenly
 from tests.tiny import make_config, make_data, make_llama, make_session, plan_stages
 

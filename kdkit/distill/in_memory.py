@@ -7,6 +7,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kdkit.config.language import Config, config_from_values
+from kdkit.data.batches import WindowCollator
 from kdkit.data.prepare import data_from_texts
 from kdkit.distill.choose_loss import choose_loss
 from kdkit.distill.objective import make_objective
@@ -17,7 +18,6 @@ from kdkit.machine.hardware import find_hardware
 from kdkit.models.loading import no_bar
 from kdkit.teachers.online import OnlineTeacher
 from kdkit.training.arguments import make_training_arguments
-from kdkit.training.batches import WindowCollator
 
 
 def distill_models(

@@ -24,8 +24,7 @@ from kdkit.losses.chunked.blend import (
     weighted_cross_entropy,
 )
 from kdkit.losses.chunked.engine import ChunkLoss, rows_per_chunk
-from kdkit.losses.chunked.events import EventPair, TokenEvents
-from kdkit.losses.chunked.signals import DenseSignals, Signals
+from kdkit.losses.chunked.signals import DenseSignals, EventPair, Signals, TokenEvents
 from kdkit.losses.chunked.sparse_blend import sparse_blend
 from kdkit.losses.closed_forms import Measure
 from kdkit.losses.cross_entropy import IGNORE_INDEX

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from kdkit.alignment.tokenizers import end_token_id
 from kdkit.config.training import OnPolicy, ParameterRule
+from kdkit.data.batches import WindowCollator
 from kdkit.data.own_text import windows_of_ids
 from kdkit.data.prepare import PreparedData
 from kdkit.distill.layer_terms import LayerParts
@@ -20,7 +21,6 @@ from kdkit.distill.objective import Objective
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.losses.cross_entropy import IGNORE_INDEX
 from kdkit.teachers.online import OnlineTeacher
-from kdkit.training.batches import WindowCollator
 
 
 class OnPolicyTrainer(DistillationTrainer):

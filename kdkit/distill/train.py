@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from kdkit.data.batches import WindowCollator
 from kdkit.data.windows import Windows
 from kdkit.distill.checkpoints import (
     TrainingResult,
@@ -37,7 +38,6 @@ from kdkit.teachers.prepare import Teacher
 from kdkit.teachers.router.log import RouterLog
 from kdkit.teachers.router.teacher import RoutedTeacher
 from kdkit.training.arguments import last_checkpoint, make_training_arguments
-from kdkit.training.batches import WindowCollator
 from kdkit.training.progress import Curve, Progress
 from kdkit.training.scoring import score_windows
 from kdkit.training.trainer import LanguageModelTrainer, group_by_rules

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel, TrainingArguments
 
 from kdkit.config.training import ParameterRule
+from kdkit.data.batches import WindowCollator
 from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.objective import Objective
 from kdkit.losses.chunked.engine import chunked_loss
@@ -19,7 +20,6 @@ from kdkit.losses.chunked.signals import Signals
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.teachers.online import CachedTeacher, OnlineTeacher, StudentRows
 from kdkit.teachers.router.teacher import RoutedTeacher
-from kdkit.training.batches import WindowCollator
 from kdkit.training.trainer import LanguageModelTrainer
 
 PARTS_FILE = "projections.pt"

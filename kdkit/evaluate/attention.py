@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 
 from kdkit.data.windows import Windows
 from kdkit.losses.layers import Layout, lay_out, match_heads, pool_maps
-from kdkit.models.heads import last_hidden_state
+from kdkit.models.heads import autocast, last_hidden_state
 from kdkit.models.taps import Taps
-from kdkit.training.scoring import autocast, iterate_batches
+from kdkit.training.scoring import iterate_batches
 
 ATTENTION_WINDOWS = 16
 """Held-out windows that are compared; maps grow with the square of a window, so these are few."""

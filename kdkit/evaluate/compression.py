@@ -6,11 +6,12 @@ import time
 import torch
 from transformers import PreTrainedModel
 
+from kdkit.data.batches import Side
 from kdkit.data.windows import Windows
 from kdkit.losses.cross_entropy import IGNORE_INDEX
 from kdkit.machine.memory import memory_in_use, read_peak, start_peak
-from kdkit.training.batches import Side
-from kdkit.training.scoring import autocast, iterate_batches
+from kdkit.models.heads import autocast
+from kdkit.training.scoring import iterate_batches
 
 
 def count_parameters(model: PreTrainedModel) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from kdkit.config.language import Config
+from kdkit.data.batches import Side
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import Windows
 from kdkit.distill.layer_terms import plan_layers
@@ -18,7 +19,6 @@ from kdkit.machine.session import Session
 from kdkit.models.continuations import choose_prompts, continue_prompts
 from kdkit.models.loading import load_causal_lm
 from kdkit.teachers.prepare import Teacher
-from kdkit.training.batches import Side
 from kdkit.training.scoring import Score, score_windows
 
 

@@ -8,11 +8,10 @@ from transformers import PreTrainedModel
 
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import Windows
-from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
-from kdkit.losses.chunked.head import Head
+from kdkit.losses.chunked.engine import Head, even_chunks, rows_per_chunk
 from kdkit.losses.divergences import divergence
-from kdkit.models.heads import find_head, last_hidden_state
-from kdkit.training.scoring import autocast, iterate_batches
+from kdkit.models.heads import autocast, find_head, last_hidden_state
+from kdkit.training.scoring import iterate_batches
 
 
 def measure_retention(

@@ -3,11 +3,13 @@
 Letters: a rows, b batch, s sequence, h hidden, v vocabulary.
 """
 
+from contextlib import nullcontext
+
 import torch
 from transformers import PreTrainedModel
 
 from kdkit.errors import UserError
-from kdkit.losses.chunked.head import Head
+from kdkit.losses.chunked.engine import Head
 
 
 def find_head(model: PreTrainedModel, vocab_size: int) -> Head:
@@ -73,3 +75,8 @@ def _check(model: PreTrainedModel, head: Head) -> None:
             f"{type(model).__name__}: expected logits that are a product of hidden states and the output embeddings "
             f"(scaled, soft-capped), got logits that differ by {difference:.3g}; this architecture is not supported"
         )
+
+
+def autocast(model: PreTrainedModel, dtype: torch.dtype | None) -> torch.autocast | nullcontext:
+    """Return the autocast context of a forward pass, or none."""
+    return torch.autocast(model.device.type, dtype=dtype) if dtype is not None else nullcontext()

@@ -6,7 +6,7 @@ Letters: r answered rows of a window, k kept events. The container is `kdkit.run
     sampled     gaps r k, shares r k: events drawn from the teacher, and how often (RS-KD, arXiv:2503.16870)
     true_token  logprobs r: log-probability of the text's own next token, for every teacher position
 
-In the first two modes r counts the spans of a window, and ids mean events of the pair (`kdkit.losses.chunked.events`).
+In the first two modes r counts the spans of a window, and ids mean events of the pair (`kdkit.losses.chunked.signals`).
 They are kept in increasing order as the gaps between them, which gzip can shorten and ids cannot. A level is a
 log-probability in sixteenths of a nat, rounded; the kept ones are scaled back to their exact sum on reading.
 """

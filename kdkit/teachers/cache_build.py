@@ -12,16 +12,15 @@ import numpy as np
 import torch
 
 from kdkit.config.language import Config
+from kdkit.data.batches import WindowCollator
 from kdkit.data.windows import Windows
 from kdkit.errors import UserError
 from kdkit.losses.chunked.engine import BLOCK_BYTES, even_chunks, rows_per_chunk
-from kdkit.losses.chunked.events import Events
-from kdkit.losses.chunked.signals import DenseSignals
+from kdkit.losses.chunked.signals import DenseSignals, Events
 from kdkit.runs.records import Record
 from kdkit.runs.store_build import build_store, repair_store
 from kdkit.teachers.cache import cache_fields, encode_kept, window_keys
 from kdkit.teachers.online import OnlineTeacher
-from kdkit.training.batches import WindowCollator
 
 LOWEST_FP16 = -6e4
 """Stands for the logarithm of 0 in the file."""

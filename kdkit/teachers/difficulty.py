@@ -6,9 +6,9 @@ import torch
 from kdkit.data.windows import PAD, Windows
 from kdkit.losses.chunked.engine import even_chunks, log_softmax_, rows_per_chunk
 from kdkit.machine.hardware import Hardware
-from kdkit.models.heads import find_head, last_hidden_state
+from kdkit.models.heads import autocast, find_head, last_hidden_state
 from kdkit.teachers.prepare import Teacher
-from kdkit.training.scoring import autocast, iterate_batches, score_windows
+from kdkit.training.scoring import iterate_batches, score_windows
 
 
 def teacher_loss(teacher: Teacher, windows: Windows, batch_size: int, hardware: Hardware) -> np.ndarray:

@@ -15,10 +15,9 @@ from kdkit.errors import UserError
 from kdkit.machine.session import Session
 from kdkit.models.continuations import choose_prompts
 from kdkit.models.experts import Choice, Experts
-from kdkit.models.heads import last_hidden_state
+from kdkit.models.heads import autocast, last_hidden_state
 from kdkit.models.loading import num_experts
 from kdkit.teachers.prepare import Teacher
-from kdkit.training.scoring import autocast
 
 MAX_TOKENS = 24
 """Tokens of a text that are looked at: as many as a picture can name."""

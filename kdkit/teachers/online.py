@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from kdkit.losses.chunked.head import Head
+from kdkit.losses.chunked.engine import Head
 from kdkit.losses.chunked.signals import DenseSignals, Signals, SparseSignals, TokenSignals
 from kdkit.losses.cross_entropy import shift_labels
-from kdkit.models.heads import find_head, last_hidden_state
-from kdkit.training.scoring import autocast
+from kdkit.models.heads import autocast, find_head, last_hidden_state
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import torch
 
 from kdkit.alignment.spans import Spans
 from kdkit.config.language import Config
+from kdkit.data.batches import find_spans
 from kdkit.data.prepare import PreparedData
-from kdkit.data.spans import find_spans
 from kdkit.data.windows import Windows
 from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
-from kdkit.losses.chunked.events import TokenEvents
+from kdkit.losses.chunked.signals import TokenEvents
 from kdkit.machine.session import Session
 from kdkit.teachers.online import OnlineTeacher
 from kdkit.teachers.prepare import Teacher

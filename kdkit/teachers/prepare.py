@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, Qwen3MoeConfig, Qwen3MoeForCausalLM, s
 
 from kdkit.alignment.tokenizers import end_token_id, start_token_id
 from kdkit.config.language import BUILD, BuildTeacherConfig, Config, TrainConfig, config_from_values
+from kdkit.data.batches import WindowCollator
 from kdkit.data.prepare import PreparedData, build_data, identify_data, open_data, teacher_max_length
 from kdkit.data.windows import PAD, Windows
 from kdkit.losses.cross_entropy import IGNORE_INDEX, cross_entropy, masked_mean, shift_labels
@@ -20,7 +21,6 @@ from kdkit.models.loading import check_fits, check_model_folder, experts_impleme
 from kdkit.models.scratch import initializer_range, spread_embeddings
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
 from kdkit.training.arguments import make_training_arguments
-from kdkit.training.batches import WindowCollator
 from kdkit.training.progress import Curve, Progress
 from kdkit.training.trainer import LanguageModelTrainer
 

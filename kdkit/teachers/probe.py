@@ -17,9 +17,10 @@ from kdkit.machine.hardware import Hardware
 from kdkit.machine.session import Session
 from kdkit.models.continuations import choose_prompts, continue_prompts
 from kdkit.models.experts import Experts, all_experts, top_k_choice
+from kdkit.models.heads import autocast
 from kdkit.models.loading import num_experts
 from kdkit.teachers.prepare import Teacher
-from kdkit.training.scoring import autocast, iterate_batches, score_windows
+from kdkit.training.scoring import iterate_batches, score_windows
 
 
 def probe_teacher(session: Session[Config], data: PreparedData, teacher: Teacher) -> dict[str, Any]:

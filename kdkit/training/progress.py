@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from kdkit.data.batches import Side
 from kdkit.data.windows import Windows
 from kdkit.runs.folder import Run, is_watched
-from kdkit.training.batches import Side
 from kdkit.training.scoring import score_windows
 
 

@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from kdkit.data.batches import Side, WindowCollator
 from kdkit.data.windows import Windows
 from kdkit.losses.cross_entropy import IGNORE_INDEX, cross_entropy, shift_labels
-from kdkit.training.batches import Side, WindowCollator
+from kdkit.models.heads import autocast
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,3 @@ def iterate_batches(
     collate = WindowCollator(windows, side, with_teacher)
     for start in range(0, len(windows), batch_size):
         yield collate(list(range(start, min(start + batch_size, len(windows)))))
-
-
-def autocast(model: PreTrainedModel, dtype: torch.dtype | None) -> torch.autocast | nullcontext:
-    """Return the autocast context of a forward pass, or none."""
-    return torch.autocast(model.device.type, dtype=dtype) if dtype is not None else nullcontext()

@@ -10,10 +10,10 @@ import torch
 from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
 
 from kdkit.config.training import ParameterRule
+from kdkit.data.batches import WindowCollator
 from kdkit.losses.chunked.engine import chunked_loss, cross_entropy_chunk, even_chunks, rows_per_chunk
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.models.heads import find_head, hidden_of_wrapped
-from kdkit.training.batches import WindowCollator
 from kdkit.training.parameters import format_table, group_parameters
 
 

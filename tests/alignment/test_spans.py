@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 
 from kdkit.alignment.spans import Spans, chunk_sequences, chunk_spans
 from kdkit.alignment.tokenizers import token_bytes
-from kdkit.data.spans import find_spans
+from kdkit.data.batches import WindowCollator, find_spans
 from kdkit.data.windows import PAD, Windows
 from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
-from kdkit.training.batches import WindowCollator
 from tests.crossed import cross_data
 from tests.tiny import make_config, make_data
 

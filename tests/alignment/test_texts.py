@@ -8,7 +8,7 @@ import torch
 from kdkit.alignment import align_texts
 from kdkit.alignment.bytes import overlap_vocabularies
 from kdkit.alignment.tokenizers import token_bytes
-from kdkit.data.spans import find_spans
+from kdkit.data.batches import find_spans
 from kdkit.data.windows import pack_windows
 from kdkit.errors import UserError
 

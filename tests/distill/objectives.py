@@ -8,15 +8,14 @@ import torch
 from kdkit.alignment.spans import Spans
 from kdkit.config.language import config_from_values
 from kdkit.config.losses import ALM, LossSettings, loss_options
+from kdkit.data.batches import WindowCollator
 from kdkit.data.prepare import PreparedData
 from kdkit.distill.objective import Objective, make_objective
-from kdkit.losses.chunked.engine import chunked_loss
-from kdkit.losses.chunked.head import Head
+from kdkit.losses.chunked.engine import Head, chunked_loss
 from kdkit.losses.closed_forms import MEASURES
 from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
 from kdkit.teachers.online import OnlineTeacher
 from kdkit.teachers.prepare import Teacher
-from kdkit.training.batches import WindowCollator
 from tests.references import random_logits
 
 CPU = torch.device("cpu")

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from kdkit.config.language import Config, config_from_values
+from kdkit.data.batches import WindowCollator
 from kdkit.distill import train as stage
 from kdkit.distill.checkpoints import PROJECTIONS_FILE
 from kdkit.distill.layer_terms import Balance, LayerParts, make_parts
@@ -20,7 +21,6 @@ from kdkit.losses.cross_entropy import IGNORE_INDEX
 from kdkit.models.taps import Taps
 from kdkit.teachers.cache import CachedSignals
 from kdkit.teachers.prepare import Teacher
-from kdkit.training.batches import WindowCollator
 from kdkit.training.progress import Progress
 from tests.tiny import (
     make_config,

@@ -10,17 +10,15 @@ import torch
 
 from kdkit.alignment.prefixes import group_tokens
 from kdkit.config.losses import ALM, ForwardKL
+from kdkit.data.batches import find_spans
 from kdkit.data.prepare import PreparedData
-from kdkit.data.spans import find_spans
 from kdkit.data.windows import PAD, Windows
 from kdkit.distill.objective import Objective
 from kdkit.distill.span_objective import SpanLoss
 from kdkit.losses import cross_tokenizer as ct
 from kdkit.losses.chunked import engine as chunked
-from kdkit.losses.chunked.engine import chunked_loss
-from kdkit.losses.chunked.events import EventPair, TokenEvents
-from kdkit.losses.chunked.head import Head
-from kdkit.losses.chunked.signals import DenseSignals, SparseSignals
+from kdkit.losses.chunked.engine import Head, chunked_loss
+from kdkit.losses.chunked.signals import DenseSignals, EventPair, SparseSignals, TokenEvents
 from kdkit.losses.closed_forms import MEASURES
 from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
 from kdkit.losses.dynamic_mapping import cdm

@@ -11,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, set_seed
 
 from kdkit.alignment.spans import Spans
 from kdkit.config.language import config_from_values
+from kdkit.data.batches import WindowCollator
 from kdkit.data.prepare import PreparedData
 from kdkit.distill.layer_terms import describe_layer_map, plan_layers
 from kdkit.distill.train import BASELINE, STUDENT
@@ -18,7 +19,6 @@ from kdkit.errors import UserError
 from kdkit.evaluate import evaluation as stage
 from kdkit.evaluate.attention import ATTENTION_WINDOWS, measure_attention, similarity
 from kdkit.losses.layers import lay_out
-from kdkit.training.batches import WindowCollator
 from tests.crossed import cross_data
 from tests.references import plain_kl
 from tests.tiny import make_config, make_data, make_run, make_session, make_teacher

@@ -3,7 +3,7 @@
 import pytest
 
 from kdkit.alignment.spans import Spans
-from kdkit.training.batches import WindowCollator
+from kdkit.data.batches import WindowCollator
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from kdkit.losses import (
     uld,
     xtoken_h_kl,
 )
-from kdkit.losses.chunked.head import Head
+from kdkit.losses.chunked.engine import Head
 
 SAME_VOCABULARY = [
     "forward_kl",

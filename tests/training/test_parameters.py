@@ -6,9 +6,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from kdkit.config.language import config_from_values
 from kdkit.config.training import ParameterRule
+from kdkit.data.batches import WindowCollator
 from kdkit.errors import UserError
 from kdkit.training.arguments import make_training_arguments
-from kdkit.training.batches import WindowCollator
 from kdkit.training.parameters import NO_RULE, format_table, group_parameters
 from kdkit.training.trainer import LanguageModelTrainer
 from tests.tiny import CPU, make_config, make_data, make_llama

@@ -10,6 +10,7 @@ import torch
 
 from kdkit.config.language import Config
 from kdkit.config.losses import loss_options
+from kdkit.data.batches import WindowCollator
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import PAD, Windows
 from kdkit.distill import open_teacher as source
@@ -18,7 +19,6 @@ from kdkit.losses.cross_entropy import IGNORE_INDEX, cross_entropy, masked_mean,
 from kdkit.runs.folder import fingerprint
 from kdkit.teachers.cache import CachedSignals
 from kdkit.teachers.prepare import Teacher
-from kdkit.training.batches import WindowCollator
 from kdkit.training.scoring import score_windows
 from tests.crossed import cross_data, cut_unevenly
 from tests.tiny import make_config, make_data, make_llama, make_plan, make_run, make_teacher, make_trainer

@@ -4,10 +4,8 @@ import torch
 
 from kdkit.errors import UserError
 from kdkit.losses.chunked.blend import QueriedRows, blend, dense_divergence, weighted_cross_entropy
-from kdkit.losses.chunked.engine import ChunkLoss, chunked_loss, even_chunks, rows_per_chunk
-from kdkit.losses.chunked.events import TokenEvents
-from kdkit.losses.chunked.head import Head
-from kdkit.losses.chunked.signals import DenseSignals
+from kdkit.losses.chunked.engine import ChunkLoss, Head, chunked_loss, even_chunks, rows_per_chunk
+from kdkit.losses.chunked.signals import DenseSignals, TokenEvents
 from kdkit.losses.closed_forms import MEASURES, Measure
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.losses.divergences import check_temperature

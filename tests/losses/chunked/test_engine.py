@@ -6,8 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdkit.losses.chunked.engine import CHUNK_BYTES, chunked_loss, cross_entropy_chunk, even_chunks, rows_per_chunk
-from kdkit.losses.chunked.head import Head
+from kdkit.losses.chunked.engine import (
+    CHUNK_BYTES,
+    Head,
+    chunked_loss,
+    cross_entropy_chunk,
+    even_chunks,
+    rows_per_chunk,
+)
 from tests.memory import Allocations
 from tests.references import random_logits
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from kdkit.data.spans import find_spans
+from kdkit.alignment.spans import SequenceSpans, Spans, join_spans
 from kdkit.data.windows import PAD, Windows
 from kdkit.losses.cross_entropy import IGNORE_INDEX
 
@@ -58,3 +58,24 @@ def _trim(ids: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     longest = int(is_token.sum(axis=1).max())
     is_token = is_token[:, :longest]
     return torch.from_numpy(np.where(is_token, ids[:, :longest], 0).astype(np.int64)), torch.from_numpy(is_token)
+
+
+def find_spans(windows: Windows, rows: list[int], student_width: int, teacher_width: int) -> Spans:
+    """Collect the spans of windows that stand in one batch.
+
+    Args:
+        rows: row numbers of the windows.
+        student_width: S of the batch, padding included.
+        teacher_width: T of the batch.
+    """
+    return join_spans([_of_window(windows, row) for row in rows], student_width, teacher_width)
+
+
+def _of_window(windows: Windows, row: int) -> SequenceSpans:
+    # the last token predicts nothing
+    last = int((windows.student_ids[row] != PAD).sum()) - 1
+    teacher_last = int((windows.teacher_ids[row] != PAD).sum()) - 1
+    positions = np.asarray(windows.teacher_positions[row, :last])
+    starts = np.flatnonzero(positions != PAD)
+    same = np.asarray(windows.same_token[row, :last])[starts]
+    return SequenceSpans(last, teacher_last, starts, positions[starts], same)
