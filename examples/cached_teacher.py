@@ -3,11 +3,11 @@
 import tempfile
 from pathlib import Path
 
+from kdkit import open_session
 from kdkit.data.prepare import prepare_data
 from kdkit.distill.open_teacher import open_teacher
 from kdkit.distill.plan import plan_training
 from kdkit.distill.train import distill
-from kdkit.machine.open_session import open_session
 
 TINY = [
     "data.subset_size=60",
