@@ -1,5 +1,6 @@
 """Fixtures that several test files use; nothing here reaches the network."""
 
+import gc
 import os
 import random
 from functools import cache
@@ -17,12 +18,21 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("kdkit", derandomize=True, deadline=None)
 settings.load_profile("kdkit")
 
+# until `pytest_collection_finish`
+gc.disable()
+
 WORDS = (
     "river mountain teacher student window letter garden morning evening yellow silver quiet slowly quickly "
     "remember forget carry follow answer question bridge castle winter summer the a of and in to with under over "
     "na\u00efve caf\u00e9 \u00fcber \u4e2d\u6587 \u65e5\u672c\u8a9e \U0001f600 "
     "\U0001f468\u200d\U0001f469\u200d\U0001f467 x=1 42"
 )
+
+
+def pytest_collection_finish():
+    """Leave what imports and collection made out of every garbage collection: a million lasting objects."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
