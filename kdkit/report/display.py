@@ -4,7 +4,7 @@ from pathlib import Path
 
 from IPython.display import HTML, Image, Markdown
 
-from kdkit.report.tables import Table, to_html
+from kdkit.report.tables import Table, to_html, write_value
 
 
 def show_picture(path: Path | None, otherwise: str = "") -> Image | Markdown:
@@ -20,12 +20,7 @@ def show_table(table: Table) -> HTML:
 
 def show_facts(facts: dict[str, object]) -> HTML:
     """Show names and values, a line each."""
-    rows = [[name.replace("_", " "), _readable(value)] for name, value in facts.items() if not isinstance(value, list)]
+    rows = [
+        [name.replace("_", " "), write_value(value)] for name, value in facts.items() if not isinstance(value, list)
+    ]
     return show_table((["", ""], rows))
-
-
-def _readable(value: object) -> str:
-    """Write numbers with as many digits as a person reads."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"

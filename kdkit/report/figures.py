@@ -1,8 +1,9 @@
 """Pictures of a run, drawn from its JSON files and saved as PNG in `figures/`. Never imports torch."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdkit.runs.folder import Run
@@ -121,10 +122,9 @@ def draw_loss_terms(run: Run) -> Path:
     figure = Figure(figsize=(9.2, 2.6), layout="constrained")
     names = {"ce_loss": "cross-entropy", "kd_loss": "divergence from the teacher", "grad_norm": "gradient norm"}
     for axes, (key, label) in zip(figure.subplots(1, 3), names.items(), strict=True):
-        axes.plot([m["step"] for m in lines], [m[key] for m in lines], color=COLOURS["student"])
-        axes.set(xlabel="optimizer step", title=label)
-        axes.title.set_fontsize(10)
-        tidy(axes)
+        plot_recorded(axes, lines, key, color=COLOURS["student"])
+        axes.set(xlabel="optimizer step")
+        tidy(axes, label)
     return save(figure, run, "loss_terms.png")
 
 
@@ -141,15 +141,13 @@ def draw_loss_parts(run: Run) -> Path | None:
     figure.suptitle("parts of the teacher's signal, over optimizer steps", fontsize=11)
     for place, name in enumerate(parts):
         axes = figure.add_subplot(2, 3, place + 1)
-        _plot(axes, lines, f"{name}_loss", color=PARTS[name][1])
-        axes.set_title(f"{PARTS[name][0]}, raw", fontsize=10)
-        tidy(axes)
+        plot_recorded(axes, lines, f"{name}_loss", color=PARTS[name][1])
+        tidy(axes, f"{PARTS[name][0]}, raw")
     axes = figure.add_subplot(2, 3, 6)
     for name in parts:
-        _plot(axes, lines, f"{name}_weighted", color=PARTS[name][1], label=PARTS[name][0])
-    axes.set_title("all, as weighted in the loss", fontsize=10)
+        plot_recorded(axes, lines, f"{name}_weighted", color=PARTS[name][1], label=PARTS[name][0])
     axes.set(yscale="log")
-    tidy(axes)
+    tidy(axes, "all, as weighted in the loss")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     return save(figure, run, "loss_parts.png")
 
@@ -168,9 +166,8 @@ def draw_quality_against_size(run: Run) -> Path:
         values = [entry[key] / scale[key] for entry in models.values()]
         rectangles = axes.barh([LABELS[name] for name in models], values, color=[COLOURS[name] for name in models])
         axes.bar_label(rectangles, [pattern.format(value) for value in values], padding=3, fontsize=8)
-        axes.set_title(title, fontsize=10)
         axes.margins(x=0.22)
-        tidy(axes)
+        tidy(axes, title)
     axes.invert_yaxis()
     return save(figure, run, "quality_against_size.png")
 
@@ -183,16 +180,17 @@ def _teacher_level(run: Run) -> float | None:
     return None
 
 
-def _plot(axes: Any, lines: list[dict[str, Any]], key: str, **options: Any) -> None:
-    """Plot a figure over optimizer steps, where it was recorded."""
+def plot_recorded(axes: Axes, lines: list[dict[str, Any]], key: str, **options: Any) -> None:
+    """Plot a figure of metrics.jsonl over optimizer steps, where it was recorded."""
     points = [(m["step"], m[key]) for m in lines if key in m]
     axes.plot(*zip(*points, strict=True), **options)
 
 
-def tidy(axes: Any) -> None:
-    """Remove the frame's upper and right side."""
+def tidy(axes: Axes, title: str = "", grid: Literal["x", "both"] = "both") -> None:
+    """Remove the frame's upper and right side, and write a title."""
+    axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="both", alpha=0.25)
+    axes.grid(axis=grid, alpha=0.25)
 
 
 def save(figure: Figure, run: Run, name: str) -> Path:

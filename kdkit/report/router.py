@@ -85,9 +85,8 @@ def _plot_panel(axes: Axes, lines: list[dict[str, Any]], title: str, keys: dict[
                 axes.plot(steps, of_layer, color=colour, alpha=0.25, linewidth=0.8)
             values = [sum(of_step) / len(of_step) for of_step in values]
         axes.plot(steps, values, color=colour, label=label, marker="o", markersize=2.5)
-    axes.set_title(title, fontsize=10)
     axes.yaxis.set_major_formatter("{x:.4g}")  # a common factor would stand in the title's place
-    tidy(axes)
+    tidy(axes, title)
     if len(axes.get_legend_handles_labels()[0]) > 1 or "kl_to_initial" in keys:
         axes.legend(frameon=False, fontsize=7)
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from kdkit.report.figures import tidy
 from kdkit.report.render import embed_picture, render_files
-from kdkit.report.tables import Table
+from kdkit.report.tables import MISSING, Table, write_interval, write_number
 from kdkit.runs.folder import Run
 
 SEED_COLOURS = ("#0f766e", "#c2410c", "#4f46e5", "#d97706", "#be185d", "#0369a1", "#65a30d", "#7c3aed")
-MISSING = "-"
 
 
 def write_sweep_report(folder: Run) -> Path:
@@ -104,7 +104,7 @@ def level_table(sweep: dict[str, Any]) -> Table:
     headings = ["bits per byte (lower is better)", *_seed_headings(sweep), "mean", "spread", "gap closed", "seconds"]
     rows = []
     for entry in sweep["variants"]:
-        cost = [_number(entry["mean_gap_closed"], "{:.2f}"), _number(entry["mean_seconds"], "{:.0f}")]
+        cost = [write_number(entry["mean_gap_closed"], "{:.2f}"), write_number(entry["mean_seconds"], "{:.0f}")]
         rows.append([entry["name"], *_level_cells(entry["bits_per_byte"]), *cost])
     reference = _entry(sweep, sweep["reference"])
     for name, label in (("baseline", "baseline: no teacher, equal steps"), ("teacher", "teacher, as it routes itself")):
@@ -120,10 +120,10 @@ def difference_table(sweep: dict[str, Any]) -> Table:
     for entry in sweep["variants"]:
         if (difference := entry["difference"]) is None:
             continue
-        cells = [_number(value, "{:+.3f}") for value in [*difference["per_seed"], difference["mean"]]]
-        cells += [_interval(difference["interval_95"]), _number(difference["t"], "{:.2f}")]
+        cells = [write_number(value, "{:+.3f}") for value in [*difference["per_seed"], difference["mean"]]]
+        cells += [write_interval(difference["interval_95"], 3), write_number(difference["t"], "{:.2f}")]
         cells += [_probability(difference["p"]), _probability(difference["p_corrected"])]
-        rows.append([entry["name"], *cells, _interval(difference["interval_95_over_text"])])
+        rows.append([entry["name"], *cells, write_interval(difference["interval_95_over_text"], 3)])
     return headings, rows
 
 
@@ -164,8 +164,7 @@ def draw_variants(sweep: dict[str, Any], path: Path) -> Path:
     left.set(xlabel="bits per byte, held-out text (lower is better)", ylim=(len(variants) - 0.5, -0.5))
     right.set(xlabel="bits per byte better than the reference, same seed")
     for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="x", alpha=0.25)
+        tidy(axes, grid="x")
     figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=9)
     figure.savefig(path, dpi=130)
     return path
@@ -213,16 +212,8 @@ def _level_cells(values: list[float | None]) -> list[str]:
     finished = [value for value in values if value is not None]
     mean = statistics.mean(finished) if finished else None
     spread = statistics.stdev(finished) if len(finished) > 1 else None
-    return [_number(value, "{:.3f}") for value in [*values, mean, spread]]
-
-
-def _number(value: float | None, pattern: str) -> str:
-    return MISSING if value is None else pattern.format(value)
+    return [write_number(value, "{:.3f}") for value in [*values, mean, spread]]
 
 
 def _probability(p: float | None) -> str:
-    return "<0.001" if p is not None and p < 0.001 else _number(p, "{:.3f}")
-
-
-def _interval(bounds: list[float] | None) -> str:
-    return MISSING if bounds is None else f"{bounds[0]:+.3f} to {bounds[1]:+.3f}"
+    return "<0.001" if p is not None and p < 0.001 else write_number(p, "{:.3f}")

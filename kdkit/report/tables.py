@@ -7,6 +7,8 @@ from kdkit.report.figures import LABELS
 
 Table = tuple[list[str], list[list[str]]]
 """Column headings, and rows of the same length."""
+MISSING = "-"
+"""Stands in a table where there is no number."""
 
 
 def comparison_table(evaluation: dict[str, Any]) -> Table:
@@ -72,6 +74,23 @@ def table_of(rows: list[dict[str, Any]]) -> Table:
     return list(rows[0]) if rows else [], [[str(value) for value in row.values()] for row in rows]
 
 
+def write_number(value: float | None, pattern: str) -> str:
+    """Write a number by a pattern such as `{:.2f}`."""
+    return MISSING if value is None else pattern.format(value)
+
+
+def write_interval(edges: list[float] | None, digits: int) -> str:
+    """Write an interval of differences, with signs."""
+    return MISSING if edges is None else f"{edges[0]:+.{digits}f} to {edges[1]:+.{digits}f}"
+
+
+def write_value(value: object) -> str:
+    """Write a value with as many digits as a person reads."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
 def to_html(table: Table) -> str:
     """Render a table as HTML, everything escaped."""
     headings, rows = table
@@ -124,15 +143,15 @@ def _top_k(evaluation: dict[str, Any]) -> int:
 
 def _format(evaluation: dict[str, Any], key: str, pattern: str, scale: float = 1) -> list[str]:
     values = [entry[key] for entry in evaluation["models"].values()]
-    return ["-" if value is None else pattern.format(value * scale) for value in values]
+    return [write_number(None if value is None else value * scale, pattern) for value in values]
 
 
 def _format_retention(evaluation: dict[str, Any], key: str, pattern: str) -> list[str]:
     retention = evaluation["retention"]
     values = [retention[name][key] if name in retention else None for name in evaluation["models"]]
-    return ["-" if value is None else pattern.format(value) for value in values]
+    return [write_number(value, pattern) for value in values]
 
 
 def _format_training(evaluation: dict[str, Any], key: str, pattern: str) -> list[str]:
     entries = evaluation["models"].values()
-    return [pattern.format(entry["training"][key]) if "training" in entry else "-" for entry in entries]
+    return [write_number(entry["training"][key] if "training" in entry else None, pattern) for entry in entries]

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdkit.report.embeddings.tables import COLLAPSED, find_model, label
-from kdkit.report.figures import COLOURS, save, tidy
+from kdkit.report.figures import COLOURS, plot_recorded, save, tidy
 from kdkit.runs.folder import Run
 
 ROLES = {
@@ -85,9 +85,8 @@ def draw_embedding_curves(run: Run) -> Path | None:
         for axes, values in zip(panels, series, strict=True):
             axes.plot(steps, values, label=phase, **style)
     for axes, title in zip(panels, ["average of the tasks", *tasks, "mean cosine"], strict=True):
-        axes.set_title(title, fontsize=10)
         axes.set(xlabel="optimizer step")
-        tidy(axes)
+        tidy(axes, title)
     if panels[-1].get_ylim()[1] > COLLAPSED:
         panels[-1].axhline(COLLAPSED, color=COLOURS["baseline"], linestyle=":")
     handles, names = panels[0].get_legend_handles_labels()
@@ -105,13 +104,11 @@ def draw_embedding_losses(run: Run) -> Path | None:
     keys = ["loss", *terms, "grad_norm"]
     figure, panels = _grid(len(keys))
     for axes, key in zip(panels, keys, strict=True):
-        points = [(line["step"], line[key]) for line in lines if key in line]
-        axes.plot(*zip(*points, strict=True), color=COLOURS["student"])
+        plot_recorded(axes, lines, key, color=COLOURS["student"])
         title = {"loss": "weighted sum", "grad_norm": "gradient norm"}.get(key, key.removesuffix("_loss"))
-        axes.set_title(title.replace("_", " "), fontsize=10)
         axes.set(xlabel="optimizer step")
         _mark_stages(run, student, axes)
-        tidy(axes)
+        tidy(axes, title.replace("_", " "))
     return save(figure, run, "embedding_losses.png")
 
 
@@ -131,13 +128,11 @@ def draw_quality_and_speed(run: Run) -> Path:
         )
         bar = speed.barh([text], [entry["sentences_per_second"]], color=colour, height=0.6)
         speed.bar_label(bar, [f"{entry['sentences_per_second']:,.0f}"], padding=3, fontsize=8)
-    quality.set_title("average of the tasks, 95 % interval", fontsize=10)
-    speed.set_title("sentences per second", fontsize=10)
     speed.margins(x=0.18)
     quality.margins(y=0.08)
     quality.invert_yaxis()
-    tidy(quality)
-    tidy(speed)
+    tidy(quality, "average of the tasks, 95 % interval")
+    tidy(speed, "sentences per second")
     return save(figure, run, "quality_and_speed.png")
 
 

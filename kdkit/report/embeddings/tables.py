@@ -6,14 +6,13 @@ What the fields of evaluation.json are stands at `kdkit.embeddings.evaluate.mode
 import re
 from typing import Any
 
-from kdkit.report.tables import Table, to_html
+from kdkit.report.tables import MISSING, Table, to_html, write_interval, write_number, write_value
 
 COLLAPSED = 0.9
 """Mean cosine of different sentences above which a model hardly tells them apart."""
 SIMPLE = ("cosine", "rkd", "leaf", "similarity_kl", "layer_reduction", "simcse")
 """Methods that any other has to beat to be worth its trouble."""
 TRAINED = ("student", "compared")
-MISSING = "-"
 
 
 def label(name: str, entry: dict[str, Any]) -> str:
@@ -75,7 +74,7 @@ def student_difference_table(evaluation: dict[str, Any]) -> Table:
     for name, found in evaluation["differences"].items():
         average, intervals = found["average"], [task["interval_95"] for task in found["tasks"].values()]
         better, worse = sum(low > 0 for low, _ in intervals), sum(high < 0 for _, high in intervals)
-        numbers = [f"{average['difference']:+.2f}", _interval(average["interval_95"])]
+        numbers = [f"{average['difference']:+.2f}", write_interval(average["interval_95"], 2)]
         counts = [str(better), str(worse), str(len(intervals) - better - worse)]
         rows.append([label(name, evaluation["models"][name]), *numbers, *counts])
     return headings, rows
@@ -128,7 +127,7 @@ def task_table(evaluation: dict[str, Any]) -> Table:
             name,
             task["metric"],
             f"{task['rows']:,}",
-            MISSING if task["fit_rows"] is None else f"{task['fit_rows']:,}",
+            write_number(task["fit_rows"], "{:,}"),
             task["source"],
             (task["revision"] or MISSING)[:12],
         ]
@@ -213,15 +212,11 @@ def _inner(numbers: dict[str, Any], group: str, key: str) -> float:
 
 
 def _number(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.2f}"
+    return write_number(value, "{:.2f}")
 
 
 def _percent(share: float | None) -> str:
-    return MISSING if share is None else f"{share:.1%}"
-
-
-def _interval(edges: list[float]) -> str:
-    return f"{edges[0]:+.2f} to {edges[1]:+.2f}"
+    return write_number(share, "{:.1%}")
 
 
 def _readable(value: object) -> str:
@@ -230,6 +225,4 @@ def _readable(value: object) -> str:
         return MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:,.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return write_value(value)
