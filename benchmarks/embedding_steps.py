@@ -21,7 +21,7 @@ from benchmarks.measure import print_table, versions
 from kdkit.config.embeddings import embedding_config_from_values
 from kdkit.config.methods import method_options
 from kdkit.embeddings.data.prepare import prepare_sentences
-from kdkit.embeddings.methods.views import PairFacts
+from kdkit.embeddings.methods.base import PairFacts
 from kdkit.embeddings.teacher.cache import open_embedding_teacher
 from kdkit.embeddings.training.student import make_student
 from kdkit.embeddings.training.train import build_method, teacher_layer

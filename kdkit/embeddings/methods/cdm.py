@@ -4,9 +4,8 @@ Letters: b sentences, g groups of aligned tokens at most, d_s and d_t widths of 
 """
 
 from kdkit.config.methods import Cdm
-from kdkit.embeddings.methods.projections import make_projection
+from kdkit.embeddings.methods.base import BatchViews, MethodNeeds, PairFacts, make_projection
 from kdkit.embeddings.methods.token_method import Terms, TokenMethod, group_states
-from kdkit.embeddings.methods.views import BatchViews, MethodNeeds, PairFacts
 from kdkit.losses.tokens import vector_distance
 
 

@@ -6,10 +6,9 @@ Letters: b sentences, n student tokens, m teacher tokens (padding included), d_s
 import torch
 
 from kdkit.config.methods import Dskd
+from kdkit.embeddings.methods.base import BatchViews, MethodNeeds, PairFacts, make_projection
 from kdkit.embeddings.methods.cross_attention import StateAttention, WordAttention
-from kdkit.embeddings.methods.projections import make_projection
 from kdkit.embeddings.methods.token_method import Terms, TokenMethod, group_states, token_states
-from kdkit.embeddings.methods.views import BatchViews, MethodNeeds, PairFacts
 from kdkit.errors import UserError
 from kdkit.losses.precision import at_least_fp32
 from kdkit.losses.sentences import similarity_mse

@@ -7,9 +7,8 @@ layers, h heads, d_s and d_t widths of student and teacher.
 import torch
 
 from kdkit.config.methods import Emo
-from kdkit.embeddings.methods.projections import make_projection
+from kdkit.embeddings.methods.base import BatchViews, MethodNeeds, PairFacts, make_projection
 from kdkit.embeddings.methods.token_method import Terms, TokenMethod, num_groups, token_states
-from kdkit.embeddings.methods.views import BatchViews, MethodNeeds, PairFacts
 from kdkit.errors import UserError
 from kdkit.losses.precision import at_least_fp32
 from kdkit.losses.sentences import cosine_distance

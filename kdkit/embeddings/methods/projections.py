@@ -14,16 +14,6 @@ RANDOM_DEVIATION = 1e-3
 """Standard deviation of the numbers of a `random` start."""
 
 
-def make_projection(how: Projection, in_width: int, out_width: int) -> nn.Module:
-    """Make a projection that is thrown away after training, with `start_projection` still to come.
-
-    With `auto` and equal widths there is none: what it would learn, the student would not.
-    """
-    if how == "auto" and in_width == out_width:
-        return nn.Identity()
-    return nn.Linear(in_width, out_width, bias=False)
-
-
 @torch.no_grad()
 def start_projection(
     weight: torch.Tensor,

@@ -1,31 +1,16 @@
-"""Embedding methods of one loss: cosine, RKD, LEAF, similarity KL, layer reduction, the task alone."""
+"""Embedding methods of one loss, `cosine` aside: RKD, LEAF, similarity KL, layer reduction, the task alone."""
 
 from torch import nn
 
-from kdkit.config.methods import Cosine, LayerReduction, Leaf, Rkd, SimilarityKL, TaskOnly
-from kdkit.embeddings.methods.base import SentenceMethod, Terms
-from kdkit.embeddings.methods.projections import make_projection
-from kdkit.embeddings.methods.views import BatchViews, PairFacts
+from kdkit.config.methods import LayerReduction, Leaf, Rkd, SimilarityKL, TaskOnly
+from kdkit.embeddings.methods.base import BatchViews, PairFacts, SentenceMethod, Terms, make_projection
 from kdkit.losses.sentences import (
-    cosine_distance,
     mse_of_units,
     rkd_angle,
     rkd_distance,
     similarity_kl,
     unit,
 )
-
-
-class CosineMethod(SentenceMethod):
-    """1 - cos(W s, t): EmbedDistill (arXiv 2301.12005), without W where the widths are equal."""
-
-    def __init__(self, settings: Cosine, facts: PairFacts):
-        super().__init__(settings, {"cosine": 1.0})
-        self.projection = make_projection(settings.projection, facts.student_width, facts.teacher_width)
-
-    def compare(self, views: BatchViews) -> Terms:
-        """Return `cosine`."""
-        return {"cosine": cosine_distance(self.projection(views.student.pooled), views.teacher.pooled)}
 
 
 class RkdMethod(SentenceMethod):

@@ -4,8 +4,7 @@ import torch
 from torch import nn
 
 from kdkit.config.methods import Stella
-from kdkit.embeddings.methods.base import SentenceMethod, Terms
-from kdkit.embeddings.methods.views import BatchViews, PairFacts
+from kdkit.embeddings.methods.base import BatchViews, PairFacts, SentenceMethod, Terms
 from kdkit.errors import UserError
 from kdkit.losses.sentences import (
     cosine_distance,

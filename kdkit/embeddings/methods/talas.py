@@ -3,9 +3,7 @@
 from torch import nn
 
 from kdkit.config.methods import Talas
-from kdkit.embeddings.methods.base import SentenceMethod, Terms
-from kdkit.embeddings.methods.projections import make_projection
-from kdkit.embeddings.methods.views import BatchViews, MethodNeeds, PairFacts
+from kdkit.embeddings.methods.base import BatchViews, MethodNeeds, PairFacts, SentenceMethod, Terms, make_projection
 from kdkit.errors import UserError
 from kdkit.losses.sentences import (
     cosine_distance,

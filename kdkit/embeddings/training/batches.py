@@ -9,8 +9,7 @@ import torch
 from kdkit.alignment.characters import NO_GROUP
 from kdkit.config.embeddings import EmbeddingTrainConfig
 from kdkit.embeddings.data.prepare import SentenceData
-from kdkit.embeddings.methods.base import SentenceMethod
-from kdkit.embeddings.methods.views import BatchViews, StudentView
+from kdkit.embeddings.methods.base import BatchViews, SentenceMethod, StudentView
 from kdkit.embeddings.models.embedder import EmbeddingModel, batches_by_length, pad_ids
 from kdkit.embeddings.models.pooling import pool
 from kdkit.embeddings.teacher.cache import CachedTeacher, LiveTeacher

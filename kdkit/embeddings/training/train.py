@@ -9,14 +9,13 @@ import torch
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.config.methods import MethodSettings
 from kdkit.embeddings.data.prepare import SentenceData, prepare_sentences
-from kdkit.embeddings.methods.base import SentenceMethod
+from kdkit.embeddings.methods.base import CosineMethod, PairFacts, SentenceMethod
 from kdkit.embeddings.methods.cdm import CdmMethod
 from kdkit.embeddings.methods.cross_attention import StateAttention, WordAttention
 from kdkit.embeddings.methods.dskd import DskdMethod
 from kdkit.embeddings.methods.emo import EmoMethod
 from kdkit.embeddings.methods.projections import start_projection
 from kdkit.embeddings.methods.simple import (
-    CosineMethod,
     LayerReductionMethod,
     LeafMethod,
     RkdMethod,
@@ -25,7 +24,6 @@ from kdkit.embeddings.methods.simple import (
 )
 from kdkit.embeddings.methods.stella import StellaMethod
 from kdkit.embeddings.methods.talas import TalasMethod
-from kdkit.embeddings.methods.views import PairFacts
 from kdkit.embeddings.models.export import save_embedding_model
 from kdkit.embeddings.teacher.cache import CachedTeacher, LiveTeacher, open_embedding_teacher
 from kdkit.embeddings.teacher.probe import load_teacher

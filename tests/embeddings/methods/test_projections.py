@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from kdkit.embeddings.methods.projections import fitted_projection, make_projection, start_projection
+from kdkit.embeddings.methods.base import make_projection
+from kdkit.embeddings.methods.projections import fitted_projection, start_projection
 from kdkit.errors import UserError
 
 

@@ -12,7 +12,7 @@ from kdkit.config.methods import method_options
 from kdkit.embeddings.data.prepare import prepare_sentences
 from kdkit.embeddings.data.tasks import load_tasks
 from kdkit.embeddings.evaluate.run import evaluate_embedding_run, find_candidates, task_scorer
-from kdkit.embeddings.methods.views import PairFacts
+from kdkit.embeddings.methods.base import PairFacts
 from kdkit.embeddings.models.embedder import encode, load_embedding_model, tokenize
 from kdkit.embeddings.teacher.probe import probe_embedding_teacher
 from kdkit.embeddings.training.student import make_student
@@ -244,7 +244,7 @@ def test_half_precision_whose_loss_is_never_a_number_ends_with_an_error(folder, 
     config, run = open_run(folder, "nan", method("cosine"))
     data = prepare_sentences(make_session(config, run), None)
     probe_embedding_teacher(make_session(config, run), data)
-    monkeypatch.setattr("kdkit.embeddings.methods.simple.cosine_distance", lambda s, t: (s * math.nan).sum())
+    monkeypatch.setattr("kdkit.embeddings.methods.base.cosine_distance", lambda s, t: (s * math.nan).sum())
     with pytest.raises(RuntimeError, match="cosine: the loss is nan at step 1"):
         distill_all(make_session(config, run, cpu("fp16")), data)
     assert not (run.path / "student").exists()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdkit.embeddings.methods.views import PairFacts
+from kdkit.embeddings.methods.base import PairFacts
 from kdkit.embeddings.training.batches import Order
 from kdkit.embeddings.training.train import build_method
 from kdkit.embeddings.training.trainer import EmbeddingTrainer
