@@ -90,6 +90,19 @@ class MethodNeeds:
     """Rows of both models' embedding tables for the tokens of the batch."""
 
 
+@dataclass(frozen=True)
+class Start:
+    """How a projection starts: by which rule, and from vectors of the same v sentences on both of its sides."""
+
+    projection: nn.Module
+    """Linear without bias; an identity has nothing to start."""
+    how: Projection
+    target: torch.Tensor | None = None
+    """v out_width: what its outputs are to be like; None: not known."""
+    source: torch.Tensor | None = None
+    """v in_width: its inputs; None: not known."""
+
+
 class SentenceMethod(nn.Module):
     """A method on sentence vectors, with the contrastive task beside its own terms.
 
@@ -119,6 +132,15 @@ class SentenceMethod(nn.Module):
         """Return the terms that compare the student with its teacher."""
         raise NotImplementedError
 
+    def starts(self, teacher: torch.Tensor, layers: list[torch.Tensor]) -> list[Start]:
+        """Say how each projection starts, in the order of `named_modules`, in which random numbers are drawn.
+
+        Args:
+            teacher: v d_t, the teacher's vectors of some sentences.
+            layers: v d_s each, the student's vectors of the same sentences by layer, the last one's last.
+        """
+        return []
+
     @property
     def sharpness(self) -> tuple[str, float, float] | None:
         """Kind, rho and eta of sharpness-aware steps (see `kdkit.embeddings.training.sharpness`); None: plain steps."""
@@ -134,7 +156,7 @@ class SentenceMethod(nn.Module):
 
 
 def make_projection(how: Projection, in_width: int, out_width: int) -> nn.Module:
-    """Make a projection that is thrown away after training, with `start_projection` still to come.
+    """Make a projection that is thrown away after training, with its start still to come.
 
     With `auto` and equal widths there is none: what it would learn, the student would not.
     """
@@ -149,6 +171,10 @@ class CosineMethod(SentenceMethod):
     def __init__(self, settings: Cosine, facts: PairFacts):
         super().__init__(settings, {"cosine": 1.0})
         self.projection = make_projection(settings.projection, facts.student_width, facts.teacher_width)
+
+    def starts(self, teacher: torch.Tensor, layers: list[torch.Tensor]) -> list[Start]:
+        """Fit W to the teacher's vectors; see `SentenceMethod.starts`."""
+        return [Start(self.projection, self.settings.projection, teacher, layers[-1])]
 
     def compare(self, views: BatchViews) -> Terms:
         """Return `cosine`."""

@@ -7,7 +7,7 @@ layers, h heads, d_s and d_t widths of student and teacher.
 import torch
 
 from kdkit.config.methods import Emo
-from kdkit.embeddings.methods.base import BatchViews, MethodNeeds, PairFacts, make_projection
+from kdkit.embeddings.methods.base import BatchViews, MethodNeeds, PairFacts, Start, make_projection
 from kdkit.embeddings.methods.token_method import Terms, TokenMethod, num_groups, token_states
 from kdkit.errors import UserError
 from kdkit.losses.precision import at_least_fp32
@@ -59,6 +59,11 @@ class EmoMethod(TokenMethod):
         student, teacher = facts.student_width, facts.teacher_width
         self.to_student = make_projection(settings.projection, teacher, student)
         self.sentence_projection = make_projection(settings.projection, student, teacher)
+
+    def starts(self, teacher: torch.Tensor, layers: list[torch.Tensor]) -> list[Start]:
+        """Fit W to the student's vectors and W' to the teacher's; see `SentenceMethod.starts`."""
+        how, student = self.settings.projection, layers[-1]
+        return [Start(self.to_student, how, student, teacher), Start(self.sentence_projection, how, teacher, student)]
 
     def compare_tokens(self, views: BatchViews) -> Terms:
         """Return `attention`, `transport` and `sentence`."""

@@ -7,11 +7,20 @@ import torch
 from torch import nn
 
 from kdkit.config.methods import Projection
+from kdkit.embeddings.methods.base import Start
 from kdkit.errors import UserError
 from kdkit.losses.sentences import unit
 
 RANDOM_DEVIATION = 1e-3
 """Standard deviation of the numbers of a `random` start."""
+
+
+def start_projections(starts: list[Start], seed: int) -> None:
+    """Give a method's projections their first values, in place; see `start_projection`."""
+    generator = torch.Generator().manual_seed(seed)
+    for start in starts:
+        if isinstance(start.projection, nn.Linear):
+            start_projection(start.projection.weight, start.how, start.target, start.source, generator)
 
 
 @torch.no_grad()

@@ -1,9 +1,10 @@
 """Embedding methods of one loss, `cosine` aside: RKD, LEAF, similarity KL, layer reduction, the task alone."""
 
+import torch
 from torch import nn
 
 from kdkit.config.methods import LayerReduction, Leaf, Rkd, SimilarityKL, TaskOnly
-from kdkit.embeddings.methods.base import BatchViews, PairFacts, SentenceMethod, Terms, make_projection
+from kdkit.embeddings.methods.base import BatchViews, PairFacts, SentenceMethod, Start, Terms, make_projection
 from kdkit.losses.sentences import (
     mse_of_units,
     rkd_angle,
@@ -42,6 +43,10 @@ class LeafMethod(SentenceMethod):
     def __init__(self, settings: Leaf, facts: PairFacts):
         super().__init__(settings, {"distance": 1.0})
         self.head = nn.Linear(facts.student_width, facts.teacher_width, bias=False)
+
+    def starts(self, teacher: torch.Tensor, layers: list[torch.Tensor]) -> list[Start]:
+        """Fit W to the teacher's vectors; see `SentenceMethod.starts`."""
+        return [Start(self.head, self.settings.projection, teacher, layers[-1])]
 
     def compare(self, views: BatchViews) -> Terms:
         """Return `distance`: summed over the width, averaged over the batch."""
@@ -85,6 +90,10 @@ class LayerReductionMethod(SentenceMethod):
     def __init__(self, settings: LayerReduction, facts: PairFacts):
         super().__init__(settings, {"mse": 1.0})
         self.projection = make_projection(settings.projection, facts.student_width, facts.teacher_width)
+
+    def starts(self, teacher: torch.Tensor, layers: list[torch.Tensor]) -> list[Start]:
+        """Fit W to the teacher's vectors; see `SentenceMethod.starts`."""
+        return [Start(self.projection, self.settings.projection, teacher, layers[-1])]
 
     def compare(self, views: BatchViews) -> Terms:
         """Return `mse`."""

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from kdkit.config.methods import Stella
-from kdkit.embeddings.methods.base import BatchViews, PairFacts, SentenceMethod, Terms
+from kdkit.embeddings.methods.base import BatchViews, PairFacts, SentenceMethod, Start, Terms
 from kdkit.errors import UserError
 from kdkit.losses.sentences import (
     cosine_distance,
@@ -48,6 +48,12 @@ class StellaMethod(SentenceMethod):
         widths = settings.dimensions if settings.separate_heads else []
         self.small_heads = nn.ModuleList(nn.Linear(facts.student_width, width, bias=False) for width in widths)
         self.trains_small_widths = True
+
+    def starts(self, teacher: torch.Tensor, layers: list[torch.Tensor]) -> list[Start]:
+        """Fit heads of the teacher's width to its vectors; those of smaller ones are random directions."""
+        fitted = {self.head.out_features: (self.settings.projection, teacher, layers[-1])}
+        heads = [self.head, *self.small_heads]
+        return [Start(head, *fitted.get(head.out_features, ("orthogonal",))) for head in heads]
 
     def compare(self, views: BatchViews) -> Terms:
         """Return `cosine`, `similarity`, `ranking`, and the means of the last two over the smaller widths."""

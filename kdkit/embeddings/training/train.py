@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from kdkit.config.embeddings import EmbeddingConfig
@@ -11,10 +10,9 @@ from kdkit.config.methods import MethodSettings
 from kdkit.embeddings.data.prepare import SentenceData, prepare_sentences
 from kdkit.embeddings.methods.base import CosineMethod, PairFacts, SentenceMethod
 from kdkit.embeddings.methods.cdm import CdmMethod
-from kdkit.embeddings.methods.cross_attention import StateAttention, WordAttention
 from kdkit.embeddings.methods.dskd import DskdMethod
 from kdkit.embeddings.methods.emo import EmoMethod
-from kdkit.embeddings.methods.projections import start_projection
+from kdkit.embeddings.methods.projections import start_projections
 from kdkit.embeddings.methods.simple import (
     LayerReductionMethod,
     LeafMethod,
@@ -38,10 +36,6 @@ START_TEXTS = 1024
 """Sentences on which projections are fitted before the first step."""
 
 
-LINKS = (WordAttention, StateAttention)
-"""Attention between the models, which is no projection and starts as attention does."""
-
-
 def build_method(settings: MethodSettings, facts: PairFacts) -> SentenceMethod:
     """Make the module of a method."""
     made_by = {
@@ -58,37 +52,6 @@ def build_method(settings: MethodSettings, facts: PairFacts) -> SentenceMethod:
         "simcse": TaskMethod,
     }
     return made_by[settings.name](settings, facts)
-
-
-def start_projections(
-    method: SentenceMethod, facts: PairFacts, teacher_vectors: np.ndarray, layers: list[torch.Tensor], seed: int
-) -> None:
-    """Give every projection of a method its first values; see `start_projection`.
-
-    TALAS's projections of lower layers are fitted to those layers, whatever the widths: what their states mean is not
-    what the last layer's do.
-
-    Args:
-        teacher_vectors: v d_t, of some texts.
-        layers: v d_s each, the student's sentence vectors of the same texts by layer, the last one's last.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    teacher, last = torch.from_numpy(teacher_vectors), layers[-1]
-    attention = [part for module in method.modules() if isinstance(module, LINKS) for part in module.modules()]
-    for name, module in method.named_modules():
-        if not isinstance(module, torch.nn.Linear) or any(module is part for part in attention):
-            continue
-        how, shape = method.settings.projection, tuple(module.weight.shape)
-        if name.startswith("projections."):
-            below = len(method.projections) - 1 - int(name.rpartition(".")[2])
-            how = "fitted" if below and how == "auto" else how
-            start_projection(module.weight, how, teacher, layers[-1 - below], generator)
-        elif name.endswith("to_student"):
-            start_projection(module.weight, how, last, teacher, generator)
-        elif shape == (facts.teacher_width, facts.student_width):
-            start_projection(module.weight, how, teacher, last, generator)
-        else:  # to one of the smaller widths
-            start_projection(module.weight, "orthogonal", None, None, generator)
 
 
 def distill_all(
@@ -188,7 +151,7 @@ def distill_embedding(
     if any(True for _ in method.parameters()):
         ids = [data.student_tokens[text] for text in range(min(len(data.texts), START_TEXTS))]
         layers = layer_vectors(student, ids, config.evaluate.batch_size)
-        start_projections(method, facts, teacher.vectors[: len(ids)], layers, config.seed)
+        start_projections(method.starts(torch.from_numpy(teacher.vectors[: len(ids)]), layers), config.seed)
     trainer = EmbeddingTrainer(config, student, method, data, teacher, session.hardware, teacher_words)
     checkpoint = run.path / "checkpoints" / f"{settings.folder}.pt"
     if resume and checkpoint.is_file():
