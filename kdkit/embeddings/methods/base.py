@@ -9,11 +9,15 @@ student's and the teacher's sentence vectors, l student layers, h heads.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import nn
 
-from kdkit.config.methods import Cosine, Projection, Stella, Talas
+from kdkit.config.embeddings import EmbeddingStage
+from kdkit.config.method_base import Projection
+from kdkit.config.methods import Cosine, Stella, Talas
+from kdkit.embeddings.models.embedder import EmbeddingModel
 from kdkit.embeddings.teacher.asking import TeacherView
 from kdkit.losses.sentences import cosine_distance, info_nce
 
@@ -80,6 +84,8 @@ class MethodNeeds:
 
     layers: bool = False
     """Pooled vectors of all student layers."""
+    layer_pooling: Literal["own", "cls"] = "own"
+    """How these are pooled: as the student's last layer, or by the first token."""
     tokens: bool = False
     """Token states of both models' last layers, and groups of aligned tokens where `alignment` says how."""
     attention_layers: int = 0
@@ -110,6 +116,9 @@ class SentenceMethod(nn.Module):
     """
 
     alignment: str | None = None
+    """How tokens of both models are put together; None: that is not needed."""
+    trains_small_widths: bool = True
+    """Whether smaller widths, if the method has some, are trained in the stage that the trainer is in."""
 
     def __init__(self, settings: Cosine | Talas | Stella, weights: dict[str, float]):
         super().__init__()
@@ -138,6 +147,14 @@ class SentenceMethod(nn.Module):
         Args:
             teacher: v d_t, the teacher's vectors of some sentences.
             layers: v d_s each, the student's vectors of the same sentences by layer, the last one's last.
+        """
+        return []
+
+    def default_stages(self, student: EmbeddingModel, learning_rate: float) -> list[EmbeddingStage]:
+        """Return the stages of `train.stages: auto`; none: one stage that trains everything.
+
+        Args:
+            learning_rate: `train.learning_rate`.
         """
         return []
 

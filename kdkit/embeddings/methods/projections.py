@@ -6,7 +6,7 @@ Letters: d_s and d_t widths of student and teacher, k the smaller of the two, v 
 import torch
 from torch import nn
 
-from kdkit.config.methods import Projection
+from kdkit.config.method_base import Projection
 from kdkit.embeddings.methods.base import Start
 from kdkit.errors import UserError
 from kdkit.losses.sentences import unit

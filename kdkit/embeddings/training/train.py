@@ -6,7 +6,21 @@ from typing import Any
 import torch
 
 from kdkit.config.embeddings import EmbeddingConfig
-from kdkit.config.methods import MethodSettings
+from kdkit.config.method_base import Method
+from kdkit.config.methods import (
+    Cdm,
+    Cosine,
+    Dskd,
+    Emo,
+    LayerReduction,
+    Leaf,
+    MethodSettings,
+    Rkd,
+    SimilarityKL,
+    Stella,
+    Talas,
+    TaskOnly,
+)
 from kdkit.embeddings.data.prepare import SentenceData, prepare_sentences
 from kdkit.embeddings.methods.base import CosineMethod, PairFacts, SentenceMethod
 from kdkit.embeddings.methods.cdm import CdmMethod
@@ -38,20 +52,20 @@ START_TEXTS = 1024
 
 def build_method(settings: MethodSettings, facts: PairFacts) -> SentenceMethod:
     """Make the module of a method."""
-    made_by = {
-        "talas": TalasMethod,
-        "dskd": DskdMethod,
-        "cdm": CdmMethod,
-        "emo": EmoMethod,
-        "stella": StellaMethod,
-        "cosine": CosineMethod,
-        "rkd": RkdMethod,
-        "leaf": LeafMethod,
-        "similarity_kl": SimilarityKLMethod,
-        "layer_reduction": LayerReductionMethod,
-        "simcse": TaskMethod,
+    made_by: dict[type[Method], type[SentenceMethod]] = {
+        Talas: TalasMethod,
+        Dskd: DskdMethod,
+        Cdm: CdmMethod,
+        Emo: EmoMethod,
+        Stella: StellaMethod,
+        Cosine: CosineMethod,
+        Rkd: RkdMethod,
+        Leaf: LeafMethod,
+        SimilarityKL: SimilarityKLMethod,
+        LayerReduction: LayerReductionMethod,
+        TaskOnly: TaskMethod,
     }
-    return made_by[settings.name](settings, facts)
+    return made_by[type(settings)](settings, facts)
 
 
 def distill_all(

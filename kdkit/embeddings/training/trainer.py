@@ -160,8 +160,7 @@ class EmbeddingTrainer:
         self.model.train()
         for module in self._frozen:
             module.eval()
-        if self.method.settings.name == "stella":
-            self.method.trains_small_widths = self._stage.small_widths
+        self.method.trains_small_widths = self._stage.small_widths
 
     def _finish_step(self, was_skipped: bool) -> None:
         self.optimizer.zero_grad(set_to_none=True)
