@@ -23,7 +23,7 @@ from kdkit.config.methods import method_options
 from kdkit.embeddings.data.prepare import prepare_sentences
 from kdkit.embeddings.methods.base import PairFacts
 from kdkit.embeddings.teacher.cache import open_embedding_teacher
-from kdkit.embeddings.training.student import make_student
+from kdkit.embeddings.training.student import make_embedding_student
 from kdkit.embeddings.training.train import build_method, teacher_layer
 from kdkit.embeddings.training.trainer import EmbeddingTrainer
 from kdkit.machine.hardware import find_hardware
@@ -48,7 +48,7 @@ def make_trainers(names: list[str], steps: int) -> dict[str, EmbeddingTrainer]:
         values = session.config.model_dump() | {"method": VARIANTS.get(name, name), "compare": []}
         own = embedding_config_from_values(values)
         method = build_method(own.method, facts)
-        student = make_student(own, data, attentions=bool(method.needs.attention_layers))
+        student = make_embedding_student(own, data, attentions=bool(method.needs.attention_layers))
         aligned = prepare_sentences(replace(session, config=own), method.alignment) if method.alignment else data
         needed = teacher if method.needs.tokens else type(teacher)(teacher.keys, teacher.lengths, teacher.vectors)
         trainers[name] = EmbeddingTrainer(own, student, method, aligned, needed, session.hardware)

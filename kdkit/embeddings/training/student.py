@@ -13,7 +13,7 @@ from kdkit.embeddings.models.pooling import Reading
 from kdkit.errors import UserError
 
 
-def make_student(config: EmbeddingConfig, data: SentenceData, *, attentions: bool = False) -> EmbeddingModel:
+def make_embedding_student(config: EmbeddingConfig, data: SentenceData, *, attentions: bool = False) -> EmbeddingModel:
     """Make the student that every method starts from: equal configurations give equal weights.
 
     Args:

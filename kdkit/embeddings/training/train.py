@@ -41,7 +41,7 @@ from kdkit.embeddings.teacher.cache import CachedTeacher, LiveTeacher, open_embe
 from kdkit.embeddings.teacher.probe import load_teacher
 from kdkit.embeddings.training.batches import layer_vectors
 from kdkit.embeddings.training.follow import AfterEpoch, Follower
-from kdkit.embeddings.training.student import make_student
+from kdkit.embeddings.training.student import make_embedding_student
 from kdkit.embeddings.training.trainer import EmbeddingTrainer
 from kdkit.errors import UserError
 from kdkit.machine.session import Session
@@ -84,7 +84,7 @@ def distill_all(
     """
     config = session.config
     probe = session.run.read_json("teacher/probe.json")
-    student = make_student(config, data)
+    student = make_embedding_student(config, data)
     facts = PairFacts(student.width, probe["width"], student.num_layers, probe["num_layers"], probe["causal"])
     methods = {
         str(settings): (settings, build_method(settings, facts)) for settings in (config.method, *config.compare)
@@ -161,7 +161,7 @@ def distill_embedding(
         return trainings[phase]
     torch.manual_seed(config.seed)
     method = build_method(settings, facts)
-    student = make_student(config, data, attentions=bool(method.needs.attention_layers))
+    student = make_embedding_student(config, data, attentions=bool(method.needs.attention_layers))
     if any(True for _ in method.parameters()):
         ids = [data.student_tokens[text] for text in range(min(len(data.texts), START_TEXTS))]
         layers = layer_vectors(student, ids, config.evaluate.batch_size)
