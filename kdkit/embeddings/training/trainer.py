@@ -24,7 +24,7 @@ from kdkit.embeddings.data.prepare import SentenceData
 from kdkit.embeddings.methods.base import SentenceMethod
 from kdkit.embeddings.models.embedder import EmbeddingModel
 from kdkit.embeddings.teacher.cache import CachedTeacher, LiveTeacher
-from kdkit.embeddings.training.batches import make_order, make_views
+from kdkit.embeddings.training.batches import Order, make_views
 from kdkit.embeddings.training.sharpness import all_finite, climb, return_to
 from kdkit.errors import UserError
 from kdkit.machine.hardware import Hardware
@@ -52,6 +52,10 @@ class EmbeddingTrainer:
     data: SentenceData
     teacher: CachedTeacher | LiveTeacher
     hardware: Hardware
+    order: Order
+    """Micro-batches of the training."""
+    stages: list[PlannedEmbeddingStage]
+    """All of the training, in their order."""
     teacher_words: torch.Tensor | None = None
     """The teacher's word embeddings, where the method needs them."""
     step: int = 0
@@ -63,13 +67,10 @@ class EmbeddingTrainer:
     _sums: dict[str, tuple[torch.Tensor, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        train, device = self.config.train, self.hardware.device
+        device = self.hardware.device
         self.model = nn.ModuleDict({"student": self.student, "method": self.method}).to(device)
-        self.order = make_order(self.data, train, self.config.seed)
-        accumulation = train.gradient_accumulation_steps
-        self.steps_per_epoch = self.order.batches_per_epoch / accumulation
-        self.total_steps = train.max_steps or max(1, math.ceil(train.num_train_epochs * self.steps_per_epoch - 1e-9))
-        self.stages = plan_embedding_stages(self.config, self.student, self.method, self.total_steps)
+        self.steps_per_epoch = self.order.batches_per_epoch / self.config.train.gradient_accumulation_steps
+        self.total_steps = sum(stage.steps for stage in self.stages)
         kind = torch.device(device).type
         self.scaler = torch.amp.GradScaler(kind, enabled=self.hardware.precision == "fp16")
         dtype = self.hardware.autocast_dtype
@@ -225,7 +226,7 @@ class EmbeddingTrainer:
 
 
 def plan_embedding_stages(
-    config: EmbeddingConfig, student: EmbeddingModel, method: SentenceMethod, total_steps: int
+    config: EmbeddingConfig, student: EmbeddingModel, method: SentenceMethod, order: Order
 ) -> list[PlannedEmbeddingStage]:
     """Resolve the stages of a training; there is always at least one.
 
@@ -233,6 +234,8 @@ def plan_embedding_stages(
         UserError: more stages than steps.
     """
     train = config.train
+    epochs = order.batches_per_epoch / train.gradient_accumulation_steps * train.num_train_epochs
+    total_steps = train.max_steps or max(1, math.ceil(epochs - 1e-9))
     settings = method.default_stages(student, train.learning_rate) if train.stages == "auto" else train.stages
     settings = settings or [EmbeddingStage(name="all", share=1.0)]
     if total_steps < len(settings):
