@@ -35,7 +35,7 @@ from kdkit.embeddings.models.embedder import load_embedding_model
 from kdkit.embeddings.models.export import save_embedding_model
 from kdkit.embeddings.teacher.cache import open_embedding_teacher
 from kdkit.embeddings.teacher.probe import load_teacher, probe_embedding_teacher
-from kdkit.embeddings.training.student import make_student
+from kdkit.embeddings.training.student import make_embedding_student
 from kdkit.embeddings.training.train import distill_all
 from kdkit.machine.hardware import find_hardware
 from kdkit.machine.open_session import open_embedding_session
@@ -135,7 +135,7 @@ def score(name: str, session: Session[EmbeddingConfig], data: SentenceData, task
     if name == "teacher":
         model = load_teacher(session.config, session.hardware)
     elif name == "untrained":
-        model = make_student(session.config, data)
+        model = make_embedding_student(session.config, data)
     else:
         model = load_embedding_model(str(session.run.path / "student"), "student.path", max_length=64)
     scores = main_scores(model, tasks, batch_size=64)
@@ -150,7 +150,7 @@ def train_by_recipe(name: str, session: Session[EmbeddingConfig], data: Sentence
 
     config, run = session.config, session.run
     start = run.path / "start"
-    save_embedding_model(make_student(config, data), start)
+    save_embedding_model(make_embedding_student(config, data), start)
     model = SentenceTransformer(str(start), device="cpu")
     teacher, _ = open_embedding_teacher(session, data, tokens=False, attention_layers=[])
     train_config = config.train

@@ -21,11 +21,12 @@ from benchmarks.measure import print_table, versions
 from kdkit.config.embeddings import embedding_config_from_values
 from kdkit.config.methods import method_options
 from kdkit.embeddings.data.prepare import prepare_sentences
-from kdkit.embeddings.methods.views import PairFacts
+from kdkit.embeddings.methods.base import PairFacts
 from kdkit.embeddings.teacher.cache import open_embedding_teacher
-from kdkit.embeddings.training.student import make_student
+from kdkit.embeddings.training.batches import make_order
+from kdkit.embeddings.training.student import make_embedding_student
 from kdkit.embeddings.training.train import build_method, teacher_layer
-from kdkit.embeddings.training.trainer import EmbeddingTrainer
+from kdkit.embeddings.training.trainer import EmbeddingTrainer, plan_embedding_stages
 from kdkit.machine.hardware import find_hardware
 from kdkit.machine.open_session import open_embedding_session
 
@@ -48,10 +49,12 @@ def make_trainers(names: list[str], steps: int) -> dict[str, EmbeddingTrainer]:
         values = session.config.model_dump() | {"method": VARIANTS.get(name, name), "compare": []}
         own = embedding_config_from_values(values)
         method = build_method(own.method, facts)
-        student = make_student(own, data, attentions=bool(method.needs.attention_layers))
+        student = make_embedding_student(own, data, attentions=bool(method.needs.attention_layers))
         aligned = prepare_sentences(replace(session, config=own), method.alignment) if method.alignment else data
         needed = teacher if method.needs.tokens else type(teacher)(teacher.keys, teacher.lengths, teacher.vectors)
-        trainers[name] = EmbeddingTrainer(own, student, method, aligned, needed, session.hardware)
+        order = make_order(aligned, own.train, own.seed)
+        stages = plan_embedding_stages(own, student, method, order)
+        trainers[name] = EmbeddingTrainer(own, student, method, aligned, needed, session.hardware, order, stages)
     return trainers
 
 

@@ -4,8 +4,7 @@ import torch
 from torch import nn
 
 from kdkit.config.methods import Cosine
-from kdkit.embeddings.methods.base import SentenceMethod
-from kdkit.embeddings.methods.views import BatchViews, StudentView
+from kdkit.embeddings.methods.base import BatchViews, SentenceMethod, StudentView
 from kdkit.embeddings.teacher.asking import TeacherView
 from kdkit.losses import cosine_distance, rkd_distance
 

@@ -186,8 +186,7 @@ class EmbeddingConfig(Section):
     """A whole configuration for embeddings; frozen, and complete once loaded."""
 
     method: MethodSettings = Dskd()
-    """talas, dskd, cdm, emo, stella; cosine, rkd, leaf, similarity_kl, layer_reduction, simcse. Options:
-    kdkit/config/methods.py."""
+    """How the student learns. Options: kdkit/config/methods.py."""
     compare: list[MethodSettings] = Field(default_factory=list)
     """Methods that are trained too, from the same start on the same sentences for the same steps."""
     seed: Annotated[int, Field(ge=0)] = 0

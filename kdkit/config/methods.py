@@ -1,4 +1,4 @@
-"""Methods of embedding distillation and their options, and the tasks that embeddings are judged by.
+"""The methods of embedding distillation and their options.
 
 A method is written as its name (`method: talas`) or with options (`method: {name: talas, form: paper}`). `form` sets
 a group of options at once, and single options change it further: `recommended` is ours, `paper` and `seed` follow
@@ -8,61 +8,10 @@ what they cost, in docs/results.md: as published, `talas` and `emo` end below a 
 
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
-from kdkit.config.types import Count, NotNegative, Positive, Section
-from kdkit.errors import UserError
-
-Projection = Literal["auto", "identity", "fitted", "random", "orthogonal"]
-"""How a projection between the models' widths starts. `identity` needs equal widths; `fitted`: the teacher's principal
-directions, turned towards the student's first vectors (Procrustes); `orthogonal`: random directions; `random`: normal,
-deviation 1e-3; `auto`: identity where the widths are equal, else fitted."""
-
-
-class Method(Section):
-    """What all methods share."""
-
-    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {}
-    """Options of each form other than `recommended`."""
-
-    name: str
-    form: Literal["recommended", "paper", "seed"] = "recommended"
-    """Group of options; see the module."""
-    task_weight: NotNegative = 0.0
-    """Weight of the contrastive loss on the training sentences themselves (InfoNCE); 0: no second forward pass."""
-    task_temperature: Positive = 0.05
-    """Temperature of that loss."""
-    label: str = Field("", pattern=r"^[\w.+=-]*$")
-    """Name in tables and folders; empty: the method's and its form's. Two of one method need different ones."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _preset(cls, values: Any) -> Any:
-        form = values.get("form") if isinstance(values, dict) else None
-        if form not in ("paper", "seed"):  # what is no form at all is found with the other types
-            return values
-        if form not in cls.PRESETS:
-            raise UserError(
-                f"method.form: expected 'recommended' for {values.get('name')!r}, got {form!r}; it has no other form"
-            )
-        return cls.PRESETS[form] | values
-
-    @property
-    def folder(self) -> str:
-        """The same as a name for files."""
-        return str(self).replace(" (", "-").rstrip(")")
-
-    def __str__(self) -> str:
-        return self.label or (self.name if self.form == "recommended" else f"{self.name} ({self.form})")
-
-
-class ProjectedMethod(Method):
-    """What methods share that compare vectors of different widths."""
-
-    projection: Projection = "auto"
-    """How projections start."""
-    projection_lr_multiplier: Positive = 5.0
-    """Factor of the learning rate for projections."""
+from kdkit.config.method_base import Method, ProjectedMethod
+from kdkit.config.types import Count, NotNegative, Positive
 
 
 class Talas(ProjectedMethod):
@@ -181,35 +130,27 @@ class Cdm(ProjectedMethod):
     """One projection for tokens and sentences."""
 
 
+EMO_PAPER = {
+    "attention_weight": 0.05,
+    "transport_weight": 0.5,
+    "sentence_weight": 0.0,
+    "alignment": "edit_distance",
+    "importance": "softmax",
+    "num_layers": 2,
+    "cka": "biased",
+    "rows": "top_third",
+    "cost": "softmax",
+    "sinkhorn_iterations": 100,
+}
+"""Options of the publication."""
+
+
 class Emo(ProjectedMethod):
     """Attention maps by CKA, token states by optimal transport (EMNLP 2025 main 385)."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
-        "paper": {
-            "attention_weight": 0.05,
-            "transport_weight": 0.5,
-            "sentence_weight": 0.0,
-            "alignment": "edit_distance",
-            "importance": "softmax",
-            "num_layers": 2,
-            "cka": "biased",
-            "rows": "top_third",
-            "cost": "softmax",
-            "sinkhorn_iterations": 100,
-        },
-        "seed": {
-            "attention_weight": 0.05,
-            "transport_weight": 0.5,
-            "sentence_weight": 0.0,
-            "alignment": "edit_distance",
-            "importance": "softmax",
-            "num_layers": 1,
-            "cka": "biased",
-            "rows": "top_third",
-            "cost": "softmax",
-            "sinkhorn_iterations": 100,
-            "projection": "random",
-        },
+        "paper": EMO_PAPER,
+        "seed": EMO_PAPER | {"num_layers": 1, "projection": "random"},
     }
     name: Literal["emo"] = "emo"
     task_weight: NotNegative = 0.5
@@ -284,12 +225,14 @@ class Stella(ProjectedMethod):
 class Cosine(ProjectedMethod):
     """1 - cos to the teacher's vector, and nothing else (EmbedDistill, arXiv 2301.12005)."""
 
+    is_simple: ClassVar[bool] = True
     name: Literal["cosine"] = "cosine"
 
 
 class Rkd(Method):
     """Relations between sentences: distances of pairs and angles of triples (Park et al. 2019, arXiv 1904.05068)."""
 
+    is_simple: ClassVar[bool] = True
     name: Literal["rkd"] = "rkd"
     distance_weight: NotNegative = 25.0
     """Weight of the pairwise distances."""
@@ -300,6 +243,7 @@ class Rkd(Method):
 class Leaf(ProjectedMethod):
     """Squared distance to the teacher's vector through a matrix that stays in the student (arXiv 2509.12539)."""
 
+    is_simple: ClassVar[bool] = True
     name: Literal["leaf"] = "leaf"
     keep_head: bool = True
     """Keep the matrix: student and teacher vectors can then be compared with each other."""
@@ -308,6 +252,7 @@ class Leaf(ProjectedMethod):
 class SimilarityKL(Method):
     """KL between the rows' softmax similarities of teacher and student."""
 
+    is_simple: ClassVar[bool] = True
     name: Literal["similarity_kl"] = "similarity_kl"
     teacher_temperature: Positive = 0.05
     """Of the teacher's similarities."""
@@ -318,12 +263,14 @@ class SimilarityKL(Method):
 class LayerReduction(ProjectedMethod):
     """Mean squared error to the teacher's vectors: sentence-transformers' recipe for a cut-out student."""
 
+    is_simple: ClassVar[bool] = True
     name: Literal["layer_reduction"] = "layer_reduction"
 
 
 class TaskOnly(Method):
     """The contrastive loss alone, without a teacher (SimCSE, arXiv 2104.08821): what the teacher is to beat."""
 
+    is_simple: ClassVar[bool] = True
     name: Literal["simcse"] = "simcse"
     task_weight: Positive = 1.0
 
@@ -338,10 +285,14 @@ MethodSettings = Annotated[AnyMethod, Field(discriminator="name"), BeforeValidat
 """How a student learns from an embedding teacher."""
 
 
+def simple_methods() -> list[str]:
+    """Return the names of the methods that any other has to beat."""
+    return [member.model_fields["name"].default for member in get_args(AnyMethod) if member.is_simple]
+
+
 def method_options() -> dict[str, list[str]]:
     """Return the names of all methods and the options that each one takes."""
-    members = get_args(AnyMethod)
     return {
         member.model_fields["name"].default: [field for field in member.model_fields if field != "name"]
-        for member in members
+        for member in get_args(AnyMethod)
     }

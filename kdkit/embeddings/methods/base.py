@@ -1,18 +1,112 @@
-"""The base class of embedding methods that compare sentence vectors.
+"""What a method of embedding distillation is: what it sees of a batch, what it asks for, and the class to start from.
 
 A method is a module: its projections are its parameters, made in the constructor, and it turns the outputs of student
-and teacher for a batch into terms. The loss is the sum of the terms times `weights`. Methods that compare tokens start
-from `token_method`.
+and teacher for a batch into terms. The loss is the sum of the terms times `weights`. The plainest one, `CosineMethod`,
+stands at the end as an example. Methods that compare tokens start from `token_method`.
+
+Letters: b sentences in the batch, n student tokens (padding included), m teacher tokens, d_s and d_t widths of the
+student's and the teacher's sentence vectors, l student layers, h heads.
 """
+
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import nn
 
+from kdkit.config.embeddings import EmbeddingStage
+from kdkit.config.method_base import Projection
 from kdkit.config.methods import Cosine, Stella, Talas
-from kdkit.embeddings.methods.views import BatchViews, MethodNeeds
-from kdkit.losses.sentences import info_nce
+from kdkit.embeddings.models.embedder import EmbeddingModel
+from kdkit.embeddings.teacher.asking import TeacherView
+from kdkit.losses.sentences import cosine_distance, info_nce
 
 Terms = dict[str, torch.Tensor]
+
+
+@dataclass
+class StudentView:
+    """The student's answer to the sentences of a batch, with gradient."""
+
+    pooled: torch.Tensor
+    """b d_s, fp32: sentence vectors, of any length."""
+    attention_mask: torch.Tensor
+    """b n: 1 at real tokens, special ones included."""
+    layers: list[torch.Tensor] = field(default_factory=list)
+    """l + 1 times b d_s: pooled layers, the embedding layer first; empty where not asked for."""
+    hidden_states: tuple[torch.Tensor, ...] = ()
+    """l + 1 times b n d_s: token states, the embedding layer first; empty where not asked for."""
+    attentions: tuple[torch.Tensor, ...] = ()
+    """l times b h n n (query, key): attention maps; empty where not asked for."""
+    word_embeddings: torch.Tensor | None = None
+    """b n d_s: rows of the student's embedding table; None where not asked for."""
+
+
+@dataclass
+class BatchViews:
+    """What a method sees of one batch; all tensors on the student's device."""
+
+    student: StudentView
+    teacher: TeacherView
+    text_ids: torch.Tensor
+    """int64, b: equal where two sentences of the batch have the same text."""
+    second: torch.Tensor | None = None
+    """b d_s, with gradient: the same sentences under other dropout, or each one's partner; the positives of InfoNCE."""
+    second_ids: torch.Tensor | None = None
+    """int64, b: as `text_ids`, of the partners; None where the second views are of the same sentences."""
+    student_group: torch.Tensor | None = None
+    """int64, b n: group of aligned tokens of each student token, from 0 in every sentence; -1: in none."""
+    teacher_group: torch.Tensor | None = None
+    """int64, b m: the same for teacher tokens; one number means the same text on both sides."""
+    teacher_word_embeddings: torch.Tensor | None = None
+    """b m d_t: rows of the teacher's embedding table; None where not asked for."""
+
+
+@dataclass(frozen=True)
+class PairFacts:
+    """What a method must know of the two models before it sees a batch, to build its projections."""
+
+    student_width: int
+    """d_s."""
+    teacher_width: int
+    """d_t."""
+    student_layers: int
+    """Transformer layers of the student, l."""
+    teacher_layers: int
+    """Transformer layers of the teacher."""
+    causal_teacher: bool = False
+    """Whether a teacher's token sees only what stands before it."""
+
+
+@dataclass(frozen=True)
+class MethodNeeds:
+    """What a method asks the models for; each costs memory or another pass."""
+
+    layers: bool = False
+    """Pooled vectors of all student layers."""
+    layer_pooling: Literal["own", "cls"] = "own"
+    """How these are pooled: as the student's last layer, or by the first token."""
+    tokens: bool = False
+    """Token states of both models' last layers, and groups of aligned tokens where `alignment` says how."""
+    attention_layers: int = 0
+    """Attention maps of so many last student layers and of the teacher layers that belong to them; 0: none."""
+    second: bool = False
+    """A second vector of each sentence."""
+    word_embeddings: bool = False
+    """Rows of both models' embedding tables for the tokens of the batch."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a projection starts: by which rule, and from vectors of the same v sentences on both of its sides."""
+
+    projection: nn.Module
+    """Linear without bias; an identity has nothing to start."""
+    how: Projection
+    target: torch.Tensor | None = None
+    """v out_width: what its outputs are to be like; None: not known."""
+    source: torch.Tensor | None = None
+    """v in_width: its inputs; None: not known."""
 
 
 class SentenceMethod(nn.Module):
@@ -22,6 +116,9 @@ class SentenceMethod(nn.Module):
     """
 
     alignment: str | None = None
+    """How tokens of both models are put together; None: that is not needed."""
+    trains_small_widths: bool = True
+    """Whether smaller widths, if the method has some, are trained in the stage that the trainer is in."""
 
     def __init__(self, settings: Cosine | Talas | Stella, weights: dict[str, float]):
         super().__init__()
@@ -44,6 +141,23 @@ class SentenceMethod(nn.Module):
         """Return the terms that compare the student with its teacher."""
         raise NotImplementedError
 
+    def starts(self, teacher: torch.Tensor, layers: list[torch.Tensor]) -> list[Start]:
+        """Say how each projection starts, in the order of `named_modules`, in which random numbers are drawn.
+
+        Args:
+            teacher: v d_t, the teacher's vectors of some sentences.
+            layers: v d_s each, the student's vectors of the same sentences by layer, the last one's last.
+        """
+        return []
+
+    def default_stages(self, student: EmbeddingModel, learning_rate: float) -> list[EmbeddingStage]:
+        """Return the stages of `train.stages: auto`; none: one stage that trains everything.
+
+        Args:
+            learning_rate: `train.learning_rate`.
+        """
+        return []
+
     @property
     def sharpness(self) -> tuple[str, float, float] | None:
         """Kind, rho and eta of sharpness-aware steps (see `kdkit.embeddings.training.sharpness`); None: plain steps."""
@@ -56,3 +170,29 @@ class SentenceMethod(nn.Module):
     def other_heads(self) -> list[nn.Linear]:
         """Return projections that are saved beside it, for vectors of other widths."""
         return []
+
+
+def make_projection(how: Projection, in_width: int, out_width: int) -> nn.Module:
+    """Make a projection that is thrown away after training, with its start still to come.
+
+    With `auto` and equal widths there is none: what it would learn, the student would not.
+    """
+    if how == "auto" and in_width == out_width:
+        return nn.Identity()
+    return nn.Linear(in_width, out_width, bias=False)
+
+
+class CosineMethod(SentenceMethod):
+    """1 - cos(W s, t): EmbedDistill (arXiv 2301.12005), without W where the widths are equal."""
+
+    def __init__(self, settings: Cosine, facts: PairFacts):
+        super().__init__(settings, {"cosine": 1.0})
+        self.projection = make_projection(settings.projection, facts.student_width, facts.teacher_width)
+
+    def starts(self, teacher: torch.Tensor, layers: list[torch.Tensor]) -> list[Start]:
+        """Fit W to the teacher's vectors; see `SentenceMethod.starts`."""
+        return [Start(self.projection, self.settings.projection, teacher, layers[-1])]
+
+    def compare(self, views: BatchViews) -> Terms:
+        """Return `cosine`."""
+        return {"cosine": cosine_distance(self.projection(views.student.pooled), views.teacher.pooled)}

@@ -3,10 +3,11 @@
 Letters: b sentences, g groups of aligned tokens at most, d_s and d_t widths of student and teacher.
 """
 
+import torch
+
 from kdkit.config.methods import Cdm
-from kdkit.embeddings.methods.projections import make_projection
+from kdkit.embeddings.methods.base import BatchViews, MethodNeeds, PairFacts, Start, make_projection
 from kdkit.embeddings.methods.token_method import Terms, TokenMethod, group_states
-from kdkit.embeddings.methods.views import BatchViews, MethodNeeds, PairFacts
 from kdkit.losses.tokens import vector_distance
 
 
@@ -45,6 +46,13 @@ class CdmMethod(TokenMethod):
         self.teacher_state = settings.teacher_state
         if settings.teacher_state == "auto":
             self.teacher_state = "last" if facts.causal_teacher else "mean"
+
+    def starts(self, teacher: torch.Tensor, layers: list[torch.Tensor]) -> list[Start]:
+        """Fit both to the teacher's vectors, the one once where they are shared; see `SentenceMethod.starts`."""
+        projections = (
+            [self.projection] if self.settings.share_projection else [self.projection, self.sentence_projection]
+        )
+        return [Start(projection, self.settings.projection, teacher, layers[-1]) for projection in projections]
 
     def compare_tokens(self, views: BatchViews) -> Terms:
         """Return `token` and `sentence`."""

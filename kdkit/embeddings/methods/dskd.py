@@ -6,10 +6,9 @@ Letters: b sentences, n student tokens, m teacher tokens (padding included), d_s
 import torch
 
 from kdkit.config.methods import Dskd
+from kdkit.embeddings.methods.base import BatchViews, MethodNeeds, PairFacts, Start, make_projection
 from kdkit.embeddings.methods.cross_attention import StateAttention, WordAttention
-from kdkit.embeddings.methods.projections import make_projection
 from kdkit.embeddings.methods.token_method import Terms, TokenMethod, group_states, token_states
-from kdkit.embeddings.methods.views import BatchViews, MethodNeeds, PairFacts
 from kdkit.errors import UserError
 from kdkit.losses.precision import at_least_fp32
 from kdkit.losses.sentences import similarity_mse
@@ -67,6 +66,11 @@ class DskdMethod(TokenMethod):
         elif link == "state_attention":
             self.student_from_teacher = StateAttention(teacher, student)
             self.teacher_from_student = StateAttention(student, teacher)
+
+    def starts(self, teacher: torch.Tensor, layers: list[torch.Tensor]) -> list[Start]:
+        """Fit W_st to the teacher's vectors and W_ts to the student's; see `SentenceMethod.starts`."""
+        how, student = self.settings.projection, layers[-1]
+        return [Start(self.to_teacher, how, teacher, student), Start(self.to_student, how, student, teacher)]
 
     def compare_tokens(self, views: BatchViews) -> Terms:
         """Return `sentence`, `anchor` and `token`."""

@@ -7,9 +7,8 @@ layers, h heads, d_s and d_t widths of student and teacher.
 import torch
 
 from kdkit.config.methods import Emo
-from kdkit.embeddings.methods.projections import make_projection
+from kdkit.embeddings.methods.base import BatchViews, MethodNeeds, PairFacts, Start, make_projection
 from kdkit.embeddings.methods.token_method import Terms, TokenMethod, num_groups, token_states
-from kdkit.embeddings.methods.views import BatchViews, MethodNeeds, PairFacts
 from kdkit.errors import UserError
 from kdkit.losses.cross_entropy import masked_mean
 from kdkit.losses.precision import at_least_fp32
@@ -61,6 +60,11 @@ class EmoMethod(TokenMethod):
         student, teacher = facts.student_width, facts.teacher_width
         self.to_student = make_projection(settings.projection, teacher, student)
         self.sentence_projection = make_projection(settings.projection, student, teacher)
+
+    def starts(self, teacher: torch.Tensor, layers: list[torch.Tensor]) -> list[Start]:
+        """Fit W to the student's vectors and W' to the teacher's; see `SentenceMethod.starts`."""
+        how, student = self.settings.projection, layers[-1]
+        return [Start(self.to_student, how, student, teacher), Start(self.sentence_projection, how, teacher, student)]
 
     def compare_tokens(self, views: BatchViews) -> Terms:
         """Return `attention`, `transport` and `sentence`."""

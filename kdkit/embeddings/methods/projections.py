@@ -6,7 +6,8 @@ Letters: d_s and d_t widths of student and teacher, k the smaller of the two, v 
 import torch
 from torch import nn
 
-from kdkit.config.methods import Projection
+from kdkit.config.method_base import Projection
+from kdkit.embeddings.methods.base import Start
 from kdkit.errors import UserError
 from kdkit.losses.sentences import unit
 
@@ -14,14 +15,12 @@ RANDOM_DEVIATION = 1e-3
 """Standard deviation of the numbers of a `random` start."""
 
 
-def make_projection(how: Projection, in_width: int, out_width: int) -> nn.Module:
-    """Make a projection that is thrown away after training, with `start_projection` still to come.
-
-    With `auto` and equal widths there is none: what it would learn, the student would not.
-    """
-    if how == "auto" and in_width == out_width:
-        return nn.Identity()
-    return nn.Linear(in_width, out_width, bias=False)
+def start_projections(starts: list[Start], seed: int) -> None:
+    """Give a method's projections their first values, in place; see `start_projection`."""
+    generator = torch.Generator().manual_seed(seed)
+    for start in starts:
+        if isinstance(start.projection, nn.Linear):
+            start_projection(start.projection.weight, start.how, start.target, start.source, generator)
 
 
 @torch.no_grad()

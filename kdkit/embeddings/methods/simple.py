@@ -1,31 +1,17 @@
-"""Embedding methods of one loss: cosine, RKD, LEAF, similarity KL, layer reduction, the task alone."""
+"""Embedding methods of one loss, `cosine` aside: RKD, LEAF, similarity KL, layer reduction, the task alone."""
 
+import torch
 from torch import nn
 
-from kdkit.config.methods import Cosine, LayerReduction, Leaf, Rkd, SimilarityKL, TaskOnly
-from kdkit.embeddings.methods.base import SentenceMethod, Terms
-from kdkit.embeddings.methods.projections import make_projection
-from kdkit.embeddings.methods.views import BatchViews, PairFacts
+from kdkit.config.methods import LayerReduction, Leaf, Rkd, SimilarityKL, TaskOnly
+from kdkit.embeddings.methods.base import BatchViews, PairFacts, SentenceMethod, Start, Terms, make_projection
 from kdkit.losses.sentences import (
-    cosine_distance,
     mse_of_units,
     rkd_angle,
     rkd_distance,
     similarity_kl,
     unit,
 )
-
-
-class CosineMethod(SentenceMethod):
-    """1 - cos(W s, t): EmbedDistill (arXiv 2301.12005), without W where the widths are equal."""
-
-    def __init__(self, settings: Cosine, facts: PairFacts):
-        super().__init__(settings, {"cosine": 1.0})
-        self.projection = make_projection(settings.projection, facts.student_width, facts.teacher_width)
-
-    def compare(self, views: BatchViews) -> Terms:
-        """Return `cosine`."""
-        return {"cosine": cosine_distance(self.projection(views.student.pooled), views.teacher.pooled)}
 
 
 class RkdMethod(SentenceMethod):
@@ -57,6 +43,10 @@ class LeafMethod(SentenceMethod):
     def __init__(self, settings: Leaf, facts: PairFacts):
         super().__init__(settings, {"distance": 1.0})
         self.head = nn.Linear(facts.student_width, facts.teacher_width, bias=False)
+
+    def starts(self, teacher: torch.Tensor, layers: list[torch.Tensor]) -> list[Start]:
+        """Fit W to the teacher's vectors; see `SentenceMethod.starts`."""
+        return [Start(self.head, self.settings.projection, teacher, layers[-1])]
 
     def compare(self, views: BatchViews) -> Terms:
         """Return `distance`: summed over the width, averaged over the batch."""
@@ -100,6 +90,10 @@ class LayerReductionMethod(SentenceMethod):
     def __init__(self, settings: LayerReduction, facts: PairFacts):
         super().__init__(settings, {"mse": 1.0})
         self.projection = make_projection(settings.projection, facts.student_width, facts.teacher_width)
+
+    def starts(self, teacher: torch.Tensor, layers: list[torch.Tensor]) -> list[Start]:
+        """Fit W to the teacher's vectors; see `SentenceMethod.starts`."""
+        return [Start(self.projection, self.settings.projection, teacher, layers[-1])]
 
     def compare(self, views: BatchViews) -> Terms:
         """Return `mse`."""

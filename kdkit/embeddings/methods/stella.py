@@ -1,11 +1,16 @@
 """Stella: vectors, similarities and their order, also for the first numbers of a vector."""
 
+import re
+
 import torch
 from torch import nn
 
+from kdkit.config.embeddings import EmbeddingStage
 from kdkit.config.methods import Stella
-from kdkit.embeddings.methods.base import SentenceMethod, Terms
-from kdkit.embeddings.methods.views import BatchViews, PairFacts
+from kdkit.config.training import ParameterRule
+from kdkit.embeddings.methods.base import BatchViews, PairFacts, SentenceMethod, Start, Terms
+from kdkit.embeddings.models.backbone import find_layers
+from kdkit.embeddings.models.embedder import EmbeddingModel
 from kdkit.errors import UserError
 from kdkit.losses.sentences import (
     cosine_distance,
@@ -13,6 +18,13 @@ from kdkit.losses.sentences import (
     similarity_mse,
     unit,
 )
+
+SHARES = (4000 / 13200, 7000 / 13200, 2200 / 13200)
+"""Steps of the paper's first three stages (arXiv 2412.19048, 4.2)."""
+RATES = (1.0, 0.8, 0.7)
+"""Their peak learning rates as shares of the first one's, 1e-4."""
+LAST_LAYERS = 3
+"""Encoder layers that the paper's second stage trains."""
 
 
 class StellaMethod(SentenceMethod):
@@ -48,7 +60,26 @@ class StellaMethod(SentenceMethod):
         self.head = nn.Linear(facts.student_width, facts.teacher_width, bias=False)
         widths = settings.dimensions if settings.separate_heads else []
         self.small_heads = nn.ModuleList(nn.Linear(facts.student_width, width, bias=False) for width in widths)
-        self.trains_small_widths = True
+
+    def starts(self, teacher: torch.Tensor, layers: list[torch.Tensor]) -> list[Start]:
+        """Fit heads of the teacher's width to its vectors; those of smaller ones are random directions."""
+        fitted = self.settings.projection, teacher, layers[-1]
+        width = self.head.out_features
+        heads = [self.head, *self.small_heads]
+        return [Start(head, *fitted) if head.out_features == width else Start(head, "orthogonal") for head in heads]
+
+    def default_stages(self, student: EmbeddingModel, learning_rate: float) -> list[EmbeddingStage]:
+        """Return the stages of the paper or of the seed; see `SentenceMethod.default_stages`."""
+        form, rates = self.settings.form, [learning_rate * rate for rate in RATES]
+        if form == "recommended":
+            return []
+        if form == "seed":  # its second stage trains everything
+            return [_stage("head", 0.4, ["^student\\."], small_widths=False), _stage("all", 0.6, [])]
+        return [
+            _stage("head", SHARES[0], ["^student\\."], rates[0], small_widths=False),
+            _stage("last-layers", SHARES[1], [_below_last_layers(student)], rates[1], small_widths=False),
+            _stage("all", SHARES[2], [], rates[2]),
+        ]
 
     def compare(self, views: BatchViews) -> Terms:
         """Return `cosine`, `similarity`, `ranking`, and the means of the last two over the smaller widths."""
@@ -78,3 +109,31 @@ class StellaMethod(SentenceMethod):
     def other_heads(self) -> list[nn.Linear]:
         """Return the heads of the smaller widths, unless they are thrown away."""
         return list(self.small_heads) if self.settings.keep_head else []
+
+
+def _below_last_layers(student: EmbeddingModel) -> str:
+    """Return a pattern of the parameters that the paper's second stage freezes: embeddings and lower layers."""
+    names = {id(module): name for name, module in student.named_modules()}
+    frozen = [f"student.{names[id(layer)]}." for layer in find_layers(student.backbone)[:-LAST_LAYERS]]
+    frozen.append(f"student.{_embedding_prefix(student)}")
+    return "^(" + "|".join(map(re.escape, frozen)) + ")"
+
+
+def _stage(
+    name: str, share: float, frozen: list[str], learning_rate: float | None = None, small_widths: bool = True
+) -> EmbeddingStage:
+    rules = [ParameterRule(pattern=pattern, lr_multiplier=0.0) for pattern in frozen]
+    return EmbeddingStage(
+        name=name,
+        share=share,
+        learning_rate=learning_rate,
+        parameter_lr_multipliers=rules,
+        small_widths=small_widths,
+    )
+
+
+def _embedding_prefix(student: EmbeddingModel) -> str:
+    """Return the module name that word, position and type embeddings share, such as `backbone.embeddings.`."""
+    table = student.backbone.get_input_embeddings()
+    name = next(name for name, module in student.named_modules() if module is table)
+    return name.rpartition(".")[0] + "." if "embeddings" in name else name

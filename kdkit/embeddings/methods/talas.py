@@ -1,11 +1,18 @@
 """TALAS: the teacher's vector from the last layers, similarities of upper layers from lower ones."""
 
+import torch
 from torch import nn
 
 from kdkit.config.methods import Talas
-from kdkit.embeddings.methods.base import SentenceMethod, Terms
-from kdkit.embeddings.methods.projections import make_projection
-from kdkit.embeddings.methods.views import BatchViews, MethodNeeds, PairFacts
+from kdkit.embeddings.methods.base import (
+    BatchViews,
+    MethodNeeds,
+    PairFacts,
+    SentenceMethod,
+    Start,
+    Terms,
+    make_projection,
+)
 from kdkit.errors import UserError
 from kdkit.losses.sentences import (
     cosine_distance,
@@ -38,7 +45,7 @@ class TalasMethod(SentenceMethod):
                 f"method.structure_first_layer: expected less than the student's {facts.student_layers} layers, got "
                 f"{settings.structure_first_layer}; two layers are compared"
             )
-        self.needs = MethodNeeds(second=bool(settings.task_weight), layers=True)
+        self.needs = MethodNeeds(second=bool(settings.task_weight), layers=True, layer_pooling=settings.layer_pooling)
         lower = range(settings.num_anchor_layers - 1)
         self.projections = nn.ModuleList(
             [nn.Linear(facts.student_width, facts.teacher_width, bias=False) for _ in lower]
@@ -50,6 +57,16 @@ class TalasMethod(SentenceMethod):
         """See `SentenceMethod.sharpness`."""
         settings = self.settings
         return None if settings.sharpness == "none" else (settings.sharpness, settings.rho, settings.eta)
+
+    def starts(self, teacher: torch.Tensor, layers: list[torch.Tensor]) -> list[Start]:
+        """Fit each projection to its own layer; see `SentenceMethod.starts`.
+
+        Those of lower layers whatever the widths: what their states mean is not what the last layer's do.
+        """
+        how = self.settings.projection
+        lower = ["fitted" if how == "auto" else how] * (len(self.projections) - 1)
+        anchored = zip(self.projections, [*lower, how], layers[-len(self.projections) :], strict=True)
+        return [Start(projection, rule, teacher, layer) for projection, rule, layer in anchored]
 
     def compare(self, views: BatchViews) -> Terms:
         """Return `anchor` and `structure`."""

@@ -10,8 +10,7 @@ from typing import Literal
 import torch
 
 from kdkit.config.methods import Cdm, Dskd, Emo
-from kdkit.embeddings.methods.base import SentenceMethod, Terms
-from kdkit.embeddings.methods.views import BatchViews, MethodNeeds, PairFacts
+from kdkit.embeddings.methods.base import BatchViews, MethodNeeds, PairFacts, SentenceMethod, Terms
 from kdkit.errors import UserError
 from kdkit.losses.precision import at_least_fp32
 from kdkit.losses.tokens import group_means

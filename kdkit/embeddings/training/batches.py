@@ -9,8 +9,7 @@ import torch
 from kdkit.alignment.characters import NO_GROUP
 from kdkit.config.embeddings import EmbeddingTrainConfig
 from kdkit.embeddings.data.prepare import SentenceData
-from kdkit.embeddings.methods.base import SentenceMethod
-from kdkit.embeddings.methods.views import BatchViews, StudentView
+from kdkit.embeddings.methods.base import BatchViews, SentenceMethod, StudentView
 from kdkit.embeddings.models.embedder import EmbeddingModel, batches_by_length, pad_ids
 from kdkit.embeddings.models.pooling import pool
 from kdkit.embeddings.teacher.cache import CachedTeacher, LiveTeacher
@@ -107,7 +106,7 @@ def make_views(
     )
     mask = attention_mask[:count]
     states = tuple(layer[:count] for layer in encoded.hidden_states)
-    how = "cls" if layers_by_first_token(method) else student.reading.pooling
+    how = student.reading.pooling if needs.layer_pooling == "own" else needs.layer_pooling
     view = StudentView(
         pooled=encoded.pooled[:count],
         attention_mask=mask,
@@ -166,8 +165,3 @@ def pad_groups(groups: list[np.ndarray], width: int, device: torch.device) -> to
     for row, group in enumerate(groups):
         padded[row, : len(group)] = torch.from_numpy(group.astype(np.int64))
     return padded.to(device)
-
-
-def layers_by_first_token(method: SentenceMethod) -> bool:
-    """Say whether a method pools layers by their first token, whatever the student's own pooling is."""
-    return method.settings.name == "talas" and method.settings.layer_pooling == "cls"

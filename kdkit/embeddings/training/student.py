@@ -2,19 +2,19 @@
 
 from dataclasses import replace
 
-from torch import nn
 from transformers import BertConfig, BertModel, PreTrainedModel, set_seed
 
 from kdkit.config.embeddings import REDUCE, EmbeddingConfig
 from kdkit.config.shared import BUILD
 from kdkit.embeddings.data.prepare import SentenceData
+from kdkit.embeddings.models.backbone import find_layers
 from kdkit.embeddings.models.embedder import EmbeddingModel, load_embedding_model
 from kdkit.embeddings.models.places import resolve_embedding_path
 from kdkit.embeddings.models.pooling import Reading
 from kdkit.errors import UserError
 
 
-def make_student(config: EmbeddingConfig, data: SentenceData, *, attentions: bool = False) -> EmbeddingModel:
+def make_embedding_student(config: EmbeddingConfig, data: SentenceData, *, attentions: bool = False) -> EmbeddingModel:
     """Make the student that every method starts from: equal configurations give equal weights.
 
     Args:
@@ -99,22 +99,6 @@ def keep_layers(backbone: PreTrainedModel, kept: list[int]) -> None:
     types = backbone.config.to_dict().get("layer_types")
     if types is not None:
         backbone.config.layer_types = [types[index] for index in sorted(kept)]
-
-
-def find_layers(backbone: PreTrainedModel) -> nn.ModuleList:
-    """Return a transformer's list of layers, by its length.
-
-    Raises:
-        UserError: no list of modules is as long as `num_hidden_layers` says.
-    """
-    count = backbone.config.num_hidden_layers
-    found = [module for module in backbone.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
-    if not found:
-        raise UserError(
-            f"student.layers: expected a model with a list of {count} layers, got {type(backbone).__name__} without "
-            "one; leave student.layers out"
-        )
-    return found[0]
 
 
 def _build(config: EmbeddingConfig, data: SentenceData) -> EmbeddingModel:

@@ -1,22 +1,38 @@
-"""The distillation stage for embeddings: one student per method, all from the same start (notebook 06)."""
+"""The distillation stage for embeddings: one student per method, all from the same start (notebook 06).
 
+First `plan_embedding_training` decides and checks everything, then `distill_embedding` trains one method after the
+other.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from kdkit.config.embeddings import EmbeddingConfig
-from kdkit.config.methods import MethodSettings
+from kdkit.config.method_base import Method
+from kdkit.config.methods import (
+    Cdm,
+    Cosine,
+    Dskd,
+    Emo,
+    LayerReduction,
+    Leaf,
+    MethodSettings,
+    Rkd,
+    SimilarityKL,
+    Stella,
+    Talas,
+    TaskOnly,
+)
 from kdkit.embeddings.data.prepare import SentenceData, prepare_sentences
-from kdkit.embeddings.methods.base import SentenceMethod
+from kdkit.embeddings.methods.base import CosineMethod, MethodNeeds, PairFacts, SentenceMethod
 from kdkit.embeddings.methods.cdm import CdmMethod
-from kdkit.embeddings.methods.cross_attention import StateAttention, WordAttention
 from kdkit.embeddings.methods.dskd import DskdMethod
 from kdkit.embeddings.methods.emo import EmoMethod
-from kdkit.embeddings.methods.projections import start_projection
+from kdkit.embeddings.methods.projections import start_projections
 from kdkit.embeddings.methods.simple import (
-    CosineMethod,
     LayerReductionMethod,
     LeafMethod,
     RkdMethod,
@@ -25,14 +41,13 @@ from kdkit.embeddings.methods.simple import (
 )
 from kdkit.embeddings.methods.stella import StellaMethod
 from kdkit.embeddings.methods.talas import TalasMethod
-from kdkit.embeddings.methods.views import PairFacts
 from kdkit.embeddings.models.export import save_embedding_model
 from kdkit.embeddings.teacher.cache import CachedTeacher, LiveTeacher, open_embedding_teacher
 from kdkit.embeddings.teacher.probe import load_teacher
-from kdkit.embeddings.training.batches import layer_vectors
+from kdkit.embeddings.training.batches import Order, layer_vectors, make_order
 from kdkit.embeddings.training.follow import AfterEpoch, Follower
-from kdkit.embeddings.training.student import make_student
-from kdkit.embeddings.training.trainer import EmbeddingTrainer
+from kdkit.embeddings.training.student import make_embedding_student
+from kdkit.embeddings.training.trainer import EmbeddingTrainer, PlannedEmbeddingStage, plan_embedding_stages
 from kdkit.errors import UserError
 from kdkit.machine.session import Session
 
@@ -40,57 +55,83 @@ START_TEXTS = 1024
 """Sentences on which projections are fitted before the first step."""
 
 
-LINKS = (WordAttention, StateAttention)
-"""Attention between the models, which is no projection and starts as attention does."""
-
-
 def build_method(settings: MethodSettings, facts: PairFacts) -> SentenceMethod:
     """Make the module of a method."""
-    made_by = {
-        "talas": TalasMethod,
-        "dskd": DskdMethod,
-        "cdm": CdmMethod,
-        "emo": EmoMethod,
-        "stella": StellaMethod,
-        "cosine": CosineMethod,
-        "rkd": RkdMethod,
-        "leaf": LeafMethod,
-        "similarity_kl": SimilarityKLMethod,
-        "layer_reduction": LayerReductionMethod,
-        "simcse": TaskMethod,
+    made_by: dict[type[Method], type[SentenceMethod]] = {
+        Talas: TalasMethod,
+        Dskd: DskdMethod,
+        Cdm: CdmMethod,
+        Emo: EmoMethod,
+        Stella: StellaMethod,
+        Cosine: CosineMethod,
+        Rkd: RkdMethod,
+        Leaf: LeafMethod,
+        SimilarityKL: SimilarityKLMethod,
+        LayerReduction: LayerReductionMethod,
+        TaskOnly: TaskMethod,
     }
-    return made_by[settings.name](settings, facts)
+    return made_by[type(settings)](settings, facts)
 
 
-def start_projections(
-    method: SentenceMethod, facts: PairFacts, teacher_vectors: np.ndarray, layers: list[torch.Tensor], seed: int
-) -> None:
-    """Give every projection of a method its first values; see `start_projection`.
+@dataclass(frozen=True)
+class EmbeddingPlan:
+    """What a run trains: decided and checked once, before anything is trained."""
 
-    TALAS's projections of lower layers are fitted to those layers, whatever the widths: what their states mean is not
-    what the last layer's do.
+    facts: PairFacts
+    """Widths and depths of both models."""
+    methods: dict[str, SentenceMethod]
+    """The run's own and those of `compare`, by name; their projections are still to be started."""
+    order: Order
+    """Micro-batches of every training."""
+    stages: dict[str, list[PlannedEmbeddingStage]]
+    """Stages of each method's training."""
 
-    Args:
-        teacher_vectors: v d_t, of some texts.
-        layers: v d_s each, the student's sentence vectors of the same texts by layer, the last one's last.
+    @property
+    def needs(self) -> MethodNeeds:
+        """What all methods together ask the teacher for."""
+        needs = [method.needs for method in self.methods.values()]
+        return MethodNeeds(
+            tokens=any(need.tokens for need in needs),
+            attention_layers=max(need.attention_layers for need in needs),
+            word_embeddings=any(need.word_embeddings for need in needs),
+        )
+
+    @property
+    def teacher_layers(self) -> list[int]:
+        """Layers of the teacher whose attention maps are needed, counted from 0."""
+        first = self.facts.student_layers - self.needs.attention_layers
+        return [teacher_layer(layer, self.facts) for layer in range(first, self.facts.student_layers)]
+
+
+def plan_embedding_training(session: Session[EmbeddingConfig], data: SentenceData) -> EmbeddingPlan:
+    """Build the methods of a run and plan their trainings; reads `teacher/probe.json`.
+
+    Raises:
+        UserError: see `make_embedding_student`, the methods, `make_order`, `plan_embedding_stages`;
+            `evaluate.dimensions` that some student will not have.
     """
-    generator = torch.Generator().manual_seed(seed)
-    teacher, last = torch.from_numpy(teacher_vectors), layers[-1]
-    attention = [part for module in method.modules() if isinstance(module, LINKS) for part in module.modules()]
-    for name, module in method.named_modules():
-        if not isinstance(module, torch.nn.Linear) or any(module is part for part in attention):
-            continue
-        how, shape = method.settings.projection, tuple(module.weight.shape)
-        if name.startswith("projections."):
-            below = len(method.projections) - 1 - int(name.rpartition(".")[2])
-            how = "fitted" if below and how == "auto" else how
-            start_projection(module.weight, how, teacher, layers[-1 - below], generator)
-        elif name.endswith("to_student"):
-            start_projection(module.weight, how, last, teacher, generator)
-        elif shape == (facts.teacher_width, facts.student_width):
-            start_projection(module.weight, how, teacher, last, generator)
-        else:  # to one of the smaller widths
-            start_projection(module.weight, "orthogonal", None, None, generator)
+    config, probe = session.config, session.run.read_json("teacher/probe.json")
+    student = make_embedding_student(config, data)
+    facts = PairFacts(student.width, probe["width"], student.num_layers, probe["num_layers"], probe["causal"])
+    methods = {}
+    for settings in (config.method, *config.compare):
+        torch.manual_seed(config.seed)  # so a method's weights do not depend on those beside it
+        methods[str(settings)] = build_method(settings, facts)
+    kept = [facts.student_width if method.kept_head() is None else facts.teacher_width for method in methods.values()]
+    if too_wide := [number for number in config.evaluate.dimensions if number > min(kept)]:
+        raise UserError(f"evaluate.dimensions: expected at most the width {min(kept)}, got {too_wide[0]}; leave it out")
+    order = make_order(data, config.train, config.seed)
+    stages = {name: plan_embedding_stages(config, student, method, order) for name, method in methods.items()}
+    return EmbeddingPlan(facts, methods, order, stages)
+
+
+def teacher_layer(student_layer: int, facts: PairFacts) -> int:
+    """Return the teacher layer that a student layer is compared with, both counted from 0: proportional, last to last.
+
+    Source: EMO (EMNLP 2025 main 385), its authors' code, which stops short of the last layer where the depths do not
+    divide.
+    """
+    return max((student_layer + 1) * facts.teacher_layers // facts.student_layers - 1, 0)
 
 
 def distill_all(
@@ -107,58 +148,28 @@ def distill_all(
     Returns:
         The entry of training.json of every method, by its name.
     """
-    config = session.config
-    probe = session.run.read_json("teacher/probe.json")
-    student = make_student(config, data)
-    facts = PairFacts(student.width, probe["width"], student.num_layers, probe["num_layers"], probe["causal"])
-    methods = {
-        str(settings): (settings, build_method(settings, facts)) for settings in (config.method, *config.compare)
-    }
-    _check_dimensions(config, facts, [method for _, method in methods.values()])
-    needs = [method.needs for _, method in methods.values()]
-    num_maps = max(need.attention_layers for need in needs)
-    mapped = range(facts.student_layers)[facts.student_layers - num_maps :]
-    teacher, asked = open_embedding_teacher(
-        session,
-        data,
-        tokens=any(need.tokens for need in needs),
-        attention_layers=[teacher_layer(layer, facts) for layer in mapped],
-    )
-    session.run.write_json("teacher/probe.json", probe | {"cache": asked})
+    plan = plan_embedding_training(session, data)
+    needs = plan.needs
+    teacher, asked = open_embedding_teacher(session, data, tokens=needs.tokens, attention_layers=plan.teacher_layers)
+    session.run.write_json("teacher/probe.json", session.run.read_json("teacher/probe.json") | {"cache": asked})
     words = None
-    if any(need.word_embeddings for need in needs):
-        words = load_teacher(config, session.hardware).backbone.get_input_embeddings().weight.detach().clone()
+    if needs.word_embeddings:
+        words = load_teacher(session.config, session.hardware).backbone.get_input_embeddings().weight.detach().clone()
     entries = {}
-    for name, (settings, method) in methods.items():
+    for name, method in plan.methods.items():
         aligned = prepare_sentences(session, method.alignment) if method.alignment else data
         entries[name] = distill_embedding(
-            session, aligned, teacher, facts, settings, after_epoch, teacher_words=words, resume=resume
+            session, aligned, teacher, plan, name, after_epoch, teacher_words=words, resume=resume
         )
     return entries
-
-
-def _check_dimensions(config: EmbeddingConfig, facts: PairFacts, methods: list[SentenceMethod]) -> None:
-    """Refuse `evaluate.dimensions` that some student will not have, before it is trained."""
-    width = min(facts.student_width if method.kept_head() is None else facts.teacher_width for method in methods)
-    if too_wide := [number for number in config.evaluate.dimensions if number > width]:
-        raise UserError(f"evaluate.dimensions: expected at most the width {width}, got {too_wide[0]}; leave it out")
-
-
-def teacher_layer(student_layer: int, facts: PairFacts) -> int:
-    """Return the teacher layer that a student layer is compared with, both counted from 0: proportional, last to last.
-
-    Source: EMO (EMNLP 2025 main 385), its authors' code, which stops short of the last layer where the depths do not
-    divide.
-    """
-    return max((student_layer + 1) * facts.teacher_layers // facts.student_layers - 1, 0)
 
 
 def distill_embedding(
     session: Session[EmbeddingConfig],
     data: SentenceData,
     teacher: CachedTeacher | LiveTeacher,
-    facts: PairFacts,
-    settings: MethodSettings,
+    plan: EmbeddingPlan,
+    name: str,
     after_epoch: AfterEpoch | None = None,
     *,
     teacher_words: torch.Tensor | None = None,
@@ -170,7 +181,7 @@ def distill_embedding(
 
     Args:
         teacher: answers for `data.texts`.
-        facts: widths and depths of both models.
+        name: of the method in the plan.
         after_epoch: scores the student before the first step, after every epoch and at the end.
         teacher_words: the teacher's word embeddings, where the method needs them.
         resume: go on from the checkpoint of an interrupted training.
@@ -178,31 +189,32 @@ def distill_embedding(
     Returns:
         The training's entry of training.json.
     """
-    config, run = session.config, session.run
-    phase = str(settings)
+    config, run, method = session.config, session.run, plan.methods[name]
+    folder = student_folder(session, method.settings)
     trainings = run.read_json("training.json") if (run.path / "training.json").is_file() else {}
-    if resume and phase in trainings and student_folder(session, settings).is_dir():
-        print(f"{phase}: trained before", flush=True)
-        return trainings[phase]
+    if resume and name in trainings and folder.is_dir():
+        print(f"{name}: trained before", flush=True)
+        return trainings[name]
     torch.manual_seed(config.seed)
-    method = build_method(settings, facts)
-    student = make_student(config, data, attentions=bool(method.needs.attention_layers))
+    student = make_embedding_student(config, data, attentions=bool(method.needs.attention_layers))
     if any(True for _ in method.parameters()):
         ids = [data.student_tokens[text] for text in range(min(len(data.texts), START_TEXTS))]
         layers = layer_vectors(student, ids, config.evaluate.batch_size)
-        start_projections(method, facts, teacher.vectors[: len(ids)], layers, config.seed)
-    trainer = EmbeddingTrainer(config, student, method, data, teacher, session.hardware, teacher_words)
-    checkpoint = run.path / "checkpoints" / f"{settings.folder}.pt"
+        start_projections(method.starts(torch.from_numpy(teacher.vectors[: len(ids)]), layers), config.seed)
+    trainer = EmbeddingTrainer(
+        config, student, method, data, teacher, session.hardware, plan.order, plan.stages[name], teacher_words
+    )
+    checkpoint = run.path / "checkpoints" / f"{method.settings.folder}.pt"
     if resume and checkpoint.is_file():
         trainer.load(checkpoint)
-    follower = Follower(config, run, phase, trainer, data.evaluation, after_epoch)
+    follower = Follower(config, run, name, trainer, data.evaluation, after_epoch)
     follower.start(trainer.step)
     trainer.train(follower, checkpoint)
     entry = follower.finish()
+    trainer.model.to("cpu").eval()  # the method too: the plan keeps it
     student.head = method.kept_head()
-    folder = student_folder(session, settings)
-    save_embedding_model(student.to("cpu").eval(), folder, other_heads=method.other_heads())
-    run.write_json("training.json", trainings | {phase: entry})
+    save_embedding_model(student, folder, other_heads=method.other_heads())
+    run.write_json("training.json", trainings | {name: entry})
     checkpoint.unlink(missing_ok=True)
     return entry
 

@@ -6,6 +6,7 @@ second pass then repeats the first, and a training that goes on repeats one that
 """
 
 import math
+import re
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -17,18 +18,28 @@ import torch
 from torch import nn
 from transformers import get_scheduler
 
-from kdkit.config.embeddings import EmbeddingConfig
+from kdkit.config.embeddings import EmbeddingConfig, EmbeddingStage, EmbeddingTrainConfig
+from kdkit.config.training import ParameterRule
 from kdkit.embeddings.data.prepare import SentenceData
 from kdkit.embeddings.methods.base import SentenceMethod
 from kdkit.embeddings.models.embedder import EmbeddingModel
 from kdkit.embeddings.teacher.cache import CachedTeacher, LiveTeacher
-from kdkit.embeddings.training.batches import make_order, make_views
+from kdkit.embeddings.training.batches import Order, make_views
 from kdkit.embeddings.training.sharpness import all_finite, climb, return_to
-from kdkit.embeddings.training.stages import Stage, plan_stages
+from kdkit.errors import UserError
 from kdkit.machine.hardware import Hardware
 from kdkit.training.parameters import format_table, group_parameters
+from kdkit.training.stages import TrainingStage
 
 OnStep = Callable[[int, dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class PlannedEmbeddingStage(TrainingStage):
+    """A stage of an embedding distillation."""
+
+    small_widths: bool
+    """Whether smaller widths are trained, where the method has some."""
 
 
 @dataclass
@@ -41,6 +52,10 @@ class EmbeddingTrainer:
     data: SentenceData
     teacher: CachedTeacher | LiveTeacher
     hardware: Hardware
+    order: Order
+    """Micro-batches of the training."""
+    stages: list[PlannedEmbeddingStage]
+    """All of the training, in their order."""
     teacher_words: torch.Tensor | None = None
     """The teacher's word embeddings, where the method needs them."""
     step: int = 0
@@ -52,18 +67,15 @@ class EmbeddingTrainer:
     _sums: dict[str, tuple[torch.Tensor, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        train, device = self.config.train, self.hardware.device
+        device = self.hardware.device
         self.model = nn.ModuleDict({"student": self.student, "method": self.method}).to(device)
-        self.order = make_order(self.data, train, self.config.seed)
-        accumulation = train.gradient_accumulation_steps
-        self.steps_per_epoch = self.order.batches_per_epoch / accumulation
-        self.total_steps = train.max_steps or max(1, math.ceil(train.num_train_epochs * self.steps_per_epoch - 1e-9))
-        self.stages = plan_stages(self.config, self.student, self.method, self.total_steps)
+        self.steps_per_epoch = self.order.batches_per_epoch / self.config.train.gradient_accumulation_steps
+        self.total_steps = sum(stage.steps for stage in self.stages)
         kind = torch.device(device).type
         self.scaler = torch.amp.GradScaler(kind, enabled=self.hardware.precision == "fp16")
         dtype = self.hardware.autocast_dtype
         self._autocast = (lambda: torch.autocast(kind, dtype)) if dtype is not None else nullcontext
-        self._stage: Stage | None = None
+        self._stage: PlannedEmbeddingStage | None = None
         self._frozen: list[nn.Module] = []
 
     def train(self, on_step: OnStep, checkpoint: Path) -> None:
@@ -160,8 +172,7 @@ class EmbeddingTrainer:
         self.model.train()
         for module in self._frozen:
             module.eval()
-        if self.method.settings.name == "stella":
-            self.method.trains_small_widths = self._stage.small_widths
+        self.method.trains_small_widths = self._stage.small_widths
 
     def _finish_step(self, was_skipped: bool) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -212,3 +223,47 @@ class EmbeddingTrainer:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scheduler.load_state_dict(state["scheduler"])
             self.scaler.load_state_dict(state["scaler"])
+
+
+def plan_embedding_stages(
+    config: EmbeddingConfig, student: EmbeddingModel, method: SentenceMethod, order: Order
+) -> list[PlannedEmbeddingStage]:
+    """Resolve the stages of a training; there is always at least one.
+
+    Raises:
+        UserError: more stages than steps.
+    """
+    train = config.train
+    epochs = order.batches_per_epoch / train.gradient_accumulation_steps * train.num_train_epochs
+    total_steps = train.max_steps or max(1, math.ceil(epochs - 1e-9))
+    settings = method.default_stages(student, train.learning_rate) if train.stages == "auto" else train.stages
+    settings = settings or [EmbeddingStage(name="all", share=1.0)]
+    if total_steps < len(settings):
+        raise UserError(
+            f"train.max_steps: expected at least a step for each of {len(settings)} stages, got {total_steps}; raise it"
+        )
+    ends, done = [], 0.0
+    for number, stage in enumerate(settings, start=1):
+        done += stage.share
+        left = len(settings) - number
+        ends.append(min(max(round(done * total_steps), (ends[-1] if ends else 0) + 1), total_steps - left))
+    return [
+        PlannedEmbeddingStage(
+            stage.name,
+            end - start,
+            start,
+            stage.learning_rate or train.learning_rate,
+            _stage_rules(train, stage, method),
+            stage.small_widths,
+        )
+        for stage, start, end in zip(settings, [0, *ends], ends, strict=False)
+    ]
+
+
+def _stage_rules(train: EmbeddingTrainConfig, stage: EmbeddingStage, method: SentenceMethod) -> list[ParameterRule]:
+    """Return a stage's rules, and the learning rate of the method's projections where no rule speaks of them all."""
+    rules = train.parameter_lr_multipliers if stage.parameter_lr_multipliers is None else stage.parameter_lr_multipliers
+    names = [f"method.{name}" for name, _ in method.named_parameters()]
+    if all(any(re.search(rule.pattern, name) for rule in rules) for name in names):
+        return rules
+    return [*rules, ParameterRule(pattern="^method\\.", lr_multiplier=method.settings.projection_lr_multiplier)]

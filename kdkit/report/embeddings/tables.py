@@ -10,8 +10,6 @@ from kdkit.report.tables import MISSING, Table, to_html, write_interval, write_n
 
 COLLAPSED = 0.9
 """Mean cosine of different sentences above which a model hardly tells them apart."""
-SIMPLE = ("cosine", "rkd", "leaf", "similarity_kl", "layer_reduction", "simcse")
-"""Methods that any other has to beat to be worth its trouble."""
 TRAINED = ("student", "compared")
 
 

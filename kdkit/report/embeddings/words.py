@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from kdkit.report.embeddings.tables import COLLAPSED, SIMPLE, find_model
+from kdkit.config.methods import simple_methods
+from kdkit.report.embeddings.tables import COLLAPSED, find_model
 
 MADE_HERE = "python-docs"
 """Source of the tasks that kdkit makes of held-out sentences."""
@@ -149,7 +150,7 @@ def _against_ready(evaluation: dict[str, Any]) -> str:
 
 def _is_simple(name: str) -> bool:
     """Return whether a model was trained by a simple method, in whichever form."""
-    return name.split(" ")[0] in SIMPLE
+    return name.split(" ")[0] in simple_methods()
 
 
 def _points(found: dict[str, Any]) -> str:

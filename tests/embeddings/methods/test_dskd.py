@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdkit.embeddings.methods.views import PairFacts
+from kdkit.embeddings.methods.base import PairFacts
 from kdkit.errors import UserError
 from kdkit.losses.sentences import cosine_distance, mse_of_units, similarity_mse
 from tests.embeddings.methods.token_views import gradients, make, make_views

@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from kdkit.embeddings.methods.views import PairFacts
+from kdkit.embeddings.methods.base import PairFacts
 from kdkit.errors import UserError
 from tests.embeddings.methods.token_views import make, make_views, total
 

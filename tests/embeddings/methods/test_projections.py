@@ -1,10 +1,16 @@
 """How projections between the models' widths start."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import nn
 
-from kdkit.embeddings.methods.projections import fitted_projection, make_projection, start_projection
+from kdkit.config.methods import AnyMethod
+from kdkit.embeddings.methods.base import PairFacts, make_projection
+from kdkit.embeddings.methods.cross_attention import WordAttention
+from kdkit.embeddings.methods.projections import fitted_projection, start_projection
+from kdkit.embeddings.training.train import build_method
 from kdkit.errors import UserError
 
 
@@ -108,3 +114,20 @@ def test_auto_makes_no_projection_between_equal_widths():
     assert list(make_projection("auto", 4, 4).parameters()) == []
     assert make_projection("identity", 4, 4).weight.shape == (4, 4)
     assert make_projection("auto", 3, 4).weight.shape == (4, 3)
+
+
+EVERY_FORM = [(settings, form) for settings in get_args(AnyMethod) for form in ("recommended", *settings.PRESETS)]
+
+
+@pytest.mark.parametrize("widths", [(16, 24), (24, 16), (24, 24)])
+@pytest.mark.parametrize(("settings", "form"), EVERY_FORM)
+def test_every_method_says_how_each_of_its_projections_starts_in_their_order(settings, form, widths):
+    small = {"dimensions": [4, 8]} if "dimensions" in settings.model_fields else {}
+    method = build_method(settings(form=form, **small), PairFacts(*widths, 3, 6))
+    links = [part for module in method.modules() if isinstance(module, WordAttention) for part in module.modules()]
+    linear = [m for m in method.modules() if isinstance(m, nn.Linear) and not any(m is part for part in links)]
+    starts = method.starts(vectors(50, widths[1], 1), [vectors(50, widths[0], 2 + layer) for layer in range(4)])
+    assert [start.projection for start in starts if isinstance(start.projection, nn.Linear)] == linear
+    for start in starts:
+        if start.target is not None and isinstance(start.projection, nn.Linear):
+            assert start.projection.weight.shape == (start.target.shape[1], start.source.shape[1])

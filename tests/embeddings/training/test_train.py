@@ -12,10 +12,10 @@ from kdkit.config.methods import method_options
 from kdkit.embeddings.data.prepare import prepare_sentences
 from kdkit.embeddings.data.tasks import load_tasks
 from kdkit.embeddings.evaluate.run import evaluate_embedding_run, find_candidates, task_scorer
-from kdkit.embeddings.methods.views import PairFacts
+from kdkit.embeddings.methods.base import PairFacts
 from kdkit.embeddings.models.embedder import encode, load_embedding_model, tokenize
 from kdkit.embeddings.teacher.probe import probe_embedding_teacher
-from kdkit.embeddings.training.student import make_student
+from kdkit.embeddings.training.student import make_embedding_student
 from kdkit.embeddings.training.train import distill_all, teacher_layer
 from kdkit.errors import UserError
 from kdkit.runs.open_run import open_embedding_run
@@ -186,7 +186,7 @@ def test_a_student_pools_all_that_it_reads_where_its_teacher_leaves_the_prompt_o
     prompts = {"prompts": {"query": "the cat sat on a "}, "default_prompt_name": "query"}
     (folder / "instructed/config_sentence_transformers.json").write_text(json.dumps(prompts))
     config, run = open_run(folder, "instructed", f"teacher.path={folder / 'instructed'}")
-    student = make_student(config, prepare_sentences(make_session(config, run), None))
+    student = make_embedding_student(config, prepare_sentences(make_session(config, run), None))
     mask = torch.ones(2, 3, dtype=torch.int64)
     assert torch.equal(student.pooled_tokens(mask), mask)
     assert np.linalg.norm(encode(student, ["the dog"], 1, normalize=False)) > 0.1
@@ -194,9 +194,9 @@ def test_a_student_pools_all_that_it_reads_where_its_teacher_leaves_the_prompt_o
 
 def test_a_student_cut_out_of_its_teacher_pools_as_it_is_told_to(folder):
     config, run = open_run(folder, "cls", "teacher.pooling=cls")
-    assert make_student(config, prepare_sentences(make_session(config, run), None)).reading.pooling == "cls"
+    assert make_embedding_student(config, prepare_sentences(make_session(config, run), None)).reading.pooling == "cls"
     config, run = open_run(folder, "own", "teacher.pooling=cls", "student.pooling=last")
-    assert make_student(config, prepare_sentences(make_session(config, run), None)).reading.pooling == "last"
+    assert make_embedding_student(config, prepare_sentences(make_session(config, run), None)).reading.pooling == "last"
 
 
 def test_all_models_read_the_tasks_at_the_same_length(folder):
@@ -209,7 +209,7 @@ def test_all_models_read_the_tasks_at_the_same_length(folder):
         "untrained": 6,
         "cosine": 6,
     }
-    student = make_student(config, data)
+    student = make_embedding_student(config, data)
     task_scorer(make_session(config, run), load_tasks(config, run.cache_path))(student)
     assert student.reading.max_length == 16
 
@@ -244,7 +244,7 @@ def test_half_precision_whose_loss_is_never_a_number_ends_with_an_error(folder, 
     config, run = open_run(folder, "nan", method("cosine"))
     data = prepare_sentences(make_session(config, run), None)
     probe_embedding_teacher(make_session(config, run), data)
-    monkeypatch.setattr("kdkit.embeddings.methods.simple.cosine_distance", lambda s, t: (s * math.nan).sum())
+    monkeypatch.setattr("kdkit.embeddings.methods.base.cosine_distance", lambda s, t: (s * math.nan).sum())
     with pytest.raises(RuntimeError, match="cosine: the loss is nan at step 1"):
         distill_all(make_session(config, run, cpu("fp16")), data)
     assert not (run.path / "student").exists()

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from kdkit.embeddings.methods.views import PairFacts
-from kdkit.embeddings.training.batches import Order
+from kdkit.embeddings.methods.base import PairFacts
+from kdkit.embeddings.training.batches import Order, make_order
 from kdkit.embeddings.training.train import build_method
-from kdkit.embeddings.training.trainer import EmbeddingTrainer
+from kdkit.embeddings.training.trainer import EmbeddingTrainer, plan_embedding_stages
 from kdkit.errors import UserError
 from tests.embedders import TEACHER_WIDTH, TableTeacher, cpu, make_config, make_data, make_embedder
 
@@ -23,7 +23,9 @@ def make_trainer(precision="fp32", dropout=0.1, **values):
     student, data = make_embedder(dropout=dropout), make_data()
     torch.manual_seed(1)
     method = build_method(config.method, PairFacts(16, TEACHER_WIDTH, 3, 6))
-    return EmbeddingTrainer(config, student, method, data, TableTeacher(40), cpu(precision))
+    order = make_order(data, config.train, config.seed)
+    stages = plan_embedding_stages(config, student, method, order)
+    return EmbeddingTrainer(config, student, method, data, TableTeacher(40), cpu(precision), order, stages)
 
 
 def run(trainer, tmp_path, until=None):
