@@ -11,7 +11,7 @@ from typing import Any
 
 from kdkit.config.language import Config
 from kdkit.config.losses import Auto, LossSettings
-from kdkit.config.training import OnPolicy, ParameterRule
+from kdkit.config.training import OnPolicy
 from kdkit.data.prepare import PreparedData
 from kdkit.distill.choose_loss import (
     check_cached_loss,
@@ -25,22 +25,17 @@ from kdkit.machine.session import Session
 from kdkit.runs.folder import fingerprint
 from kdkit.teachers.cache import describe_cache
 from kdkit.teachers.prepare import identify_teacher
+from kdkit.training.stages import TrainingStage
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage, complete."""
+class Stage(TrainingStage):
+    """One stage of a distillation, complete."""
 
-    name: str
-    steps: int
     loss: LossSettings
     kd_ratio: float
     temperature: float
-    learning_rate: float
-    rules: list[ParameterRule]
-    on_policy: OnPolicy | None
-    first_step: int
-    """Optimizer steps of the stages before it."""
+    on_policy: OnPolicy | None = None
 
     @property
     def asks_teacher(self) -> bool:
@@ -110,31 +105,29 @@ def plan_stages(config: Config, data: PreparedData, loss: LossSettings) -> list[
     """
     train, distill = config.train, config.distill
     whole = Stage(
-        "",
-        train.max_steps or steps_of_epochs(config, data, train.num_train_epochs),
-        loss,
-        distill.kd_ratio,
-        distill.temperature,
-        train.learning_rate,
-        train.parameter_lr_multipliers,
-        None,
-        0,
+        name="",
+        steps=train.max_steps or steps_of_epochs(config, data, train.num_train_epochs),
+        first_step=0,
+        learning_rate=train.learning_rate,
+        rules=train.parameter_lr_multipliers,
+        loss=loss,
+        kd_ratio=distill.kd_ratio,
+        temperature=distill.temperature,
     )
     stages: list[Stage] = []
     for settings in train.stages:
-        loss_here = loss if settings.loss is None or isinstance(settings.loss, Auto) else settings.loss
         rules = settings.parameter_lr_multipliers
         stages.append(
             Stage(
-                settings.name,
-                settings.max_steps or steps_of_epochs(config, data, settings.num_train_epochs),
-                loss_here,
-                whole.kd_ratio if settings.kd_ratio is None else settings.kd_ratio,
-                settings.temperature or whole.temperature,
-                settings.learning_rate or whole.learning_rate,
-                whole.rules if rules is None else rules,
-                settings.on_policy,
-                sum(stage.steps for stage in stages),
+                name=settings.name,
+                steps=settings.max_steps or steps_of_epochs(config, data, settings.num_train_epochs),
+                first_step=sum(stage.steps for stage in stages),
+                learning_rate=settings.learning_rate or whole.learning_rate,
+                rules=whole.rules if rules is None else rules,
+                loss=loss if settings.loss is None or isinstance(settings.loss, Auto) else settings.loss,
+                kd_ratio=whole.kd_ratio if settings.kd_ratio is None else settings.kd_ratio,
+                temperature=settings.temperature or whole.temperature,
+                on_policy=settings.on_policy,
             )
         )
     for stage in stages or [whole]:

@@ -23,7 +23,7 @@ def test_without_stages_there_is_one_with_the_settings_of_the_training(parts):
     config, data, _ = parts
     rule = ParameterRule(pattern="norm", lr_multiplier=2.0)
     config = with_stages(config, parameter_lr_multipliers=[rule])
-    assert plan_stages(config, data) == [Stage("", 6, ProjectedKL(), 0.5, 1.0, 0.005, [rule], None, 0)]
+    assert plan_stages(config, data) == [Stage("", 6, 0, 0.005, [rule], ProjectedKL(), 0.5, 1.0)]
 
 
 def test_a_stage_is_as_long_as_its_steps_or_its_passes(parts):
