@@ -51,7 +51,7 @@ def test_a_stage_inherits_what_it_does_not_set(parts):
     distill = config.distill.model_copy(update={"kd_ratio": 0.7, "temperature": 2.0, "loss": ProjectedKL()})
     config = with_stages(config, {"name": "a", "max_steps": 1}, parameter_lr_multipliers=rules, learning_rate=0.02)
     (stage,) = plan_stages(config.model_copy(update={"distill": distill}), data)
-    assert stage == Stage("a", 1, ProjectedKL(), 0.7, 2.0, 0.02, rules, None, 0)
+    assert stage == Stage("a", 1, 0, 0.02, rules, ProjectedKL(), 0.7, 2.0)
 
 
 def test_a_stage_keeps_what_it_sets(parts):
@@ -83,7 +83,7 @@ def test_auto_in_a_stage_is_the_loss_of_the_training(parts):
 
 
 def stage_of(steps: int, first_step: int) -> Stage:
-    return Stage(f"from{first_step}", steps, ForwardKL(), 0.5, 1.0, 1.0, [], None, first_step)
+    return Stage(f"from{first_step}", steps, first_step, 1.0, [], ForwardKL(), 0.5, 1.0)
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 10, 20, 33, 1000])
