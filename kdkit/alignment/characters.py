@@ -103,8 +103,8 @@ def align_by_offsets(
         teacher_offsets: int, `[T, 2]`: the same of the teacher.
 
     Returns:
-        Group of each student token and of each teacher token, int32, `[S]` and `[T]`; groups are numbered in the order of
-        the text, `NO_GROUP` for tokens that cover nothing or have no counterpart.
+        Group of each student token and of each teacher token, int32, `[S]` and `[T]`; numbered in the order of text,
+        `NO_GROUP` for tokens that cover nothing or have no counterpart.
     """
     letters_before = np.cumsum([0, *(not character.isspace() for character in text)])
     student, teacher = (letters_before[np.reshape(o, (-1, 2))] for o in (student_offsets, teacher_offsets))
