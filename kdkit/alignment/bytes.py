@@ -1,7 +1,7 @@
 """Byte alignment of two tokenizations of one text: which tokens cover the same bytes.
 
-Letters: g groups, v vocabulary. Two models with different tokenizers can be compared only after the
-same text prefix; a group is the shortest stretch of text that both tokenizers start and end together.
+Two models with different tokenizers can be compared only after the same text prefix; a group is the shortest stretch
+of text that both tokenizers start and end together.
 """
 
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ def align_ends(first_ends: np.ndarray, second_ends: np.ndarray) -> np.ndarray:
         second_ends: the same for the second.
 
     Returns:
-        int64 array, g 4: first_start, first_stop, second_start, second_stop, as token indices. The
-        groups follow each other without gaps; bytes that only one side covers are in no group.
+        int64 array, `[num_groups, 4]`: first_start, first_stop, second_start, second_stop, as token
+        indices. The groups follow each other without gaps; bytes that only one side covers are in no group.
     """
     common = np.intersect1d(first_ends, second_ends)
     common = common[common > 0]
@@ -34,9 +34,9 @@ class VocabularyOverlap:
     """Ids of the tokens that two vocabularies spell with the same bytes."""
 
     student_ids: np.ndarray
-    """int64, one id per common token."""
+    """int64, `[common_tokens]`."""
     teacher_ids: np.ndarray
-    """int64, the same tokens in the teacher's vocabulary."""
+    """int64, `[common_tokens]`: the same tokens in the teacher's vocabulary."""
     student_size: int
     teacher_size: int
 

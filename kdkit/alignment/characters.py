@@ -1,6 +1,6 @@
-"""Which tokens of two tokenizers cover the same characters: found once, in the data step.
+"""Character alignment of two tokenizers: which tokens cover the same characters, found once, in the data step.
 
-Letters: r texts, n student tokens, m teacher tokens. A group is the smallest stretch of text at whose ends both
+A group is the smallest stretch of text at whose ends both
 tokenizers have a boundary, spaces aside: `don't` may be `don|'|t` for one and `don|'t` for the other, which makes the
 groups `don` and `'t`. Tokens that cover nothing (special ones, the prompt) are in no group.
 """
@@ -21,7 +21,7 @@ class Ragged:
     values: np.ndarray
     """int32, all rows."""
     ends: np.ndarray
-    """int64, r: where each row ends."""
+    """int64, `[rows]`: where each row ends."""
 
     @classmethod
     def of(cls, rows: list[np.ndarray] | list[list[int]]) -> "Ragged":
@@ -50,7 +50,7 @@ class Ragged:
 
 @dataclass(frozen=True)
 class TokenGroups:
-    """Aligned tokens of every text; `groups[row]` is the four arrays of one text, of lengths n, m, n, m."""
+    """Aligned tokens of every text; `groups[row]` is the four arrays of one text, `[S]`, `[T]`, `[S]`, `[T]`."""
 
     student_ids: Ragged
     teacher_ids: Ragged
@@ -98,13 +98,13 @@ def align_by_offsets(
 
     Args:
         text: what both read.
-        student_offsets: int, n 2: first character of each token and the one after its last, as fast tokenizers give
-            them; equal for a token that covers no text.
-        teacher_offsets: int, m 2: the same of the teacher.
+        student_offsets: int, `[S, 2]`: first character of each token and the one after its last, as fast tokenizers
+            give them; equal for a token that covers no text.
+        teacher_offsets: int, `[T, 2]`: the same of the teacher.
 
     Returns:
-        Group of each student token and of each teacher token, int32, n and m; groups are numbered in the order of the
-        text, `NO_GROUP` for tokens that cover nothing or have no counterpart.
+        Group of each student token and of each teacher token, int32, `[S]` and `[T]`; numbered in the order of text,
+        `NO_GROUP` for tokens that cover nothing or have no counterpart.
     """
     letters_before = np.cumsum([0, *(not character.isspace() for character in text)])
     student, teacher = (letters_before[np.reshape(o, (-1, 2))] for o in (student_offsets, teacher_offsets))

@@ -1,7 +1,7 @@
-"""Which tokens of two vocabularies begin with the same piece of text: the events of projected KL.
+"""The events of projected KL: which tokens of two vocabularies begin with the same piece of text.
 
 The finer of the two tokenizers gives the events: its tokens. A token of the coarser one stands for the
-first token that the finer one cuts its text into. Predictions after the same prefix then speak of the
+first token that the finer one cuts its text into. Predictions after the same prefix are then over the
 same events.
 """
 
@@ -36,8 +36,8 @@ def _first_tokens(
 ) -> list[int | None]:
     """Return, for each piece of text, the first token that a tokenizer cuts it into; None for no text.
 
-    A token of the same bytes is itself. Where the tokenizer cannot be asked (half a character) or
-    answers with other text (a normaliser), the longest token that the piece begins with is taken.
+    A token of the same bytes is itself. Where the tokenizer cannot encode the piece (half a character)
+    or changes its text (a normaliser), the longest token that the piece begins with is taken.
     """
     firsts: list[int | None] = [id_of.get(piece) if piece else None for piece in pieces]
     open_pieces = {i: piece for i, piece in enumerate(pieces) if piece and firsts[i] is None}

@@ -1,8 +1,8 @@
 """A sparse matrix from the student's vocabulary to the teacher's: what a student token is in teacher tokens.
 
-Letters: v_student, v_teacher vocabularies. A row holds at most four teacher tokens and their weights: the
-token itself where the teacher has it, else the pieces that the teacher cuts its text into, the first of
-which is what a teacher at the same place would predict next. Bytes decide, so half a character works too.
+A row holds at most four teacher tokens and their weights: the token itself where the teacher has it, else the pieces
+that the teacher's tokenizer cuts its text into, the first of which is what a teacher at the same place would predict
+next. Tokens are compared by their bytes, so half a character works too.
 """
 
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ class Projection:
     """Rows of the projection matrix, in arrays that can be saved as they are."""
 
     ids: np.ndarray
-    """int64, v_student 4: teacher tokens, in the order in which they are read; 0 where the weight is 0.
+    """int64, `[V_student, 4]`: teacher tokens, in the order in which they are read; 0 where the weight is 0.
     One may stand twice (`00` is `0`, `0`)."""
     weights: np.ndarray
-    """float32, v_student 4: non-increasing; a row sums to 1, or to 0 if nothing stands for the token."""
+    """float32, `[V_student, 4]`: non-increasing; a row sums to 1, or to 0 if nothing stands for the token."""
     is_exact: np.ndarray
-    """bool, v_student: the teacher has this very token (the same bytes, or the same special role)."""
+    """bool, `[V_student]`: the teacher has this very token (the same bytes, or the same special role)."""
     teacher_size: int
 
     @property
@@ -40,7 +40,7 @@ class Projection:
         return float((self.weights[:, 0] > 0).mean())
 
     def reachable(self) -> np.ndarray:
-        """Return which teacher tokens some student token projects to: bool, v_teacher."""
+        """Return which teacher tokens some student token projects to: bool, `[V_teacher]`."""
         mask = np.zeros(self.teacher_size, dtype=bool)
         mask[self.ids[self.weights > 0]] = True
         return mask
@@ -55,7 +55,7 @@ class Projection:
             min_weight: least weight of a pair, 0 to 1.
 
         Returns:
-            int64 student ids and teacher ids, ordered by the teacher's.
+            int64 student ids and teacher ids, `[pairs]` each, ordered by the teacher's.
 
         Source: Sreenivas et al. 2026 (X-Token), arXiv:2605.21699, the relaxed matching of H-KL.
         """
@@ -127,9 +127,9 @@ def _cut_pieces(
 ) -> list[list[int]]:
     """Return the tokens that a tokenizer cuts each piece into; none for no text or text it cannot write.
 
-    The tokenizer's own cut counts if it spells the piece. Where it cannot be asked (half a character) or
+    The tokenizer's own cut counts if it spells the piece. Where it cannot encode it (half a character) or
     adds a space (SentencePiece), the longest tokens from the left are taken. If those do not spell it
-    either, a cut into other bytes (WordPiece drops spaces, some lower the case) is believed.
+    either, a cut into other bytes (WordPiece drops spaces, some lower the case) is taken.
     """
     rows = [[id_of[piece]] if piece and piece in id_of else [] for piece in pieces]
     open_pieces = {i: piece for i, piece in enumerate(pieces) if piece and not rows[i]}
@@ -151,7 +151,7 @@ def _cut_pieces(
 
 
 def _covers(offsets: list[tuple[int, int]], text: str) -> bool:
-    """Say whether the characters that no token covers are spaces; some tokenizers skip what they lack."""
+    """Return whether the characters that no token covers are spaces; some tokenizers skip what they lack."""
     covered = {place for start, stop in offsets for place in range(start, stop)}
     return bool(covered) and all(place in covered or text[place].isspace() for place in range(len(text)))
 

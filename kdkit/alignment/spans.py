@@ -1,9 +1,8 @@
-"""Which student and teacher positions of a batch speak of the same text, and how to cut them into chunks.
+"""Spans: which student and teacher positions of a batch predict the same text, and how to cut them into chunks.
 
-Letters: b batch, s student tokens, t teacher tokens, a student rows, m teacher rows, c spans. A row is a
-position that predicts a token. A span is the shortest stretch of text that both tokenizers start and
-end together; its first student row and its first teacher row have read the same bytes. With one
-tokenizer every row is a span of its own.
+A row is a position that predicts a token. A span is the shortest stretch of text that both tokenizers start and end
+together; its first student row and its first teacher row have read the same bytes. With one tokenizer every row is a
+span of its own.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,21 +18,21 @@ class Spans:
     """The rows of both models, span after span, sequence after sequence; on the CPU."""
 
     student_rows: torch.Tensor
-    """int64, a: positions in the flattened batch, b s."""
+    """int64, `[student_rows]`: positions in the flattened batch, `[B * S]`."""
     teacher_rows: torch.Tensor
-    """int64, m: positions in the flattened batch, b t."""
+    """int64, `[teacher_rows]`: positions in the flattened batch, `[B * T]`."""
     student_starts: torch.Tensor
-    """int64, c + 1: index of each span's first student row; the last one is a."""
+    """int64, `[N + 1]`: index of each span's first student row; the last one is the number of rows."""
     teacher_starts: torch.Tensor
-    """int64, c + 1: the same for the teacher's rows."""
+    """int64, `[N + 1]`: the same for the teacher's rows."""
     same_token: torch.Tensor
-    """bool, c: the span is one token on both sides, and the same entry of the common vocabulary."""
+    """bool, `[N]`: the span is one token on both sides, and the same entry of the common vocabulary."""
     sequence_starts: torch.Tensor
-    """int64, b + 1: index of each sequence's first span."""
+    """int64, `[B + 1]`: index of each sequence's first span."""
 
     @property
     def student_lengths(self) -> torch.Tensor:
-        """Student rows of each span, int64, c."""
+        """Student rows of each span, int64, `[N]`."""
         return self.student_starts.diff()
 
     def first(self, count: int) -> "Spans":
@@ -50,11 +49,11 @@ class Spans:
         )
 
     def span_of_student_rows(self) -> torch.Tensor:
-        """Return the span of every student row, int64, a."""
+        """Return the span of every student row, int64, `[student_rows]`."""
         return torch.repeat_interleave(torch.arange(len(self.student_starts) - 1), self.student_lengths)
 
     def span_of_teacher_rows(self) -> torch.Tensor:
-        """Return the span of every teacher row, int64, m."""
+        """Return the span of every teacher row, int64, `[teacher_rows]`."""
         return torch.repeat_interleave(torch.arange(len(self.teacher_starts) - 1), self.teacher_starts.diff())
 
 
@@ -66,11 +65,11 @@ class SequenceSpans:
     """Student rows: its tokens, less the last one, which predicts nothing."""
     num_teacher: int
     student_starts: np.ndarray
-    """int64, one per span: its first student row."""
+    """int64, `[N]`: first student row of each span."""
     teacher_starts: np.ndarray
-    """int64, one per span: its first teacher row."""
+    """int64, `[N]`: first teacher row of each span."""
     same_token: np.ndarray
-    """bool, one per span: see `Spans.same_token`."""
+    """bool, `[N]`: see `Spans.same_token`."""
 
 
 def join_spans(sequences: Sequence[SequenceSpans], student_width: int, teacher_width: int) -> Spans:

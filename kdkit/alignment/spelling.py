@@ -1,7 +1,6 @@
-"""Which tokens of two tokenizers are spelled alike: what the publications of CDM and EMO align by.
+"""Alignment of two tokenizers by the spelling of their tokens, as CDM and EMO publish it.
 
-Kept for their sake; `kdkit.alignment.characters` finds more, faster, and never pairs two different words. Letters:
-n student tokens, m teacher tokens.
+Kept to reproduce them; `kdkit.alignment.characters` finds more, faster, and never pairs two different words.
 """
 
 import numpy as np
@@ -21,7 +20,7 @@ def spell(text: str, offsets: np.ndarray) -> list[str]:
     The text itself rather than the vocabulary's entries, which write spaces, bytes and unknown words in their own ways.
 
     Args:
-        offsets: int, n 2: see `align_by_offsets`.
+        offsets: int, `[num_tokens, 2]`: see `align_by_offsets`.
     """
     return ["".join(text[start:end].lower().split()) for start, end in offsets]
 
@@ -40,13 +39,13 @@ def align_by_spelling(
             source document's code); `weighted_dtw`: time warping with weighted costs, and what its path joins (CDM,
             arXiv 2502.11104, sec. 3); `edit_distance`: tokens that are each other's nearest, of equal distances the
             one at the more similar place (EMO, EMNLP 2025 main 385).
-        student: n spellings, see `spell`; empty ones are in no group.
-        teacher: m spellings.
-        student_weights: float, n: factor of each token's costs in `weighted_dtw`; None: 1.
-        teacher_weights: float, m.
+        student: S spellings, see `spell`; empty ones are in no group.
+        teacher: T spellings.
+        student_weights: float, `[S]`: factor of each token's costs in `weighted_dtw`; None: 1.
+        teacher_weights: float, `[T]`.
 
     Returns:
-        As `align_by_offsets`: int32, n and m.
+        As `align_by_offsets`: int32, `[S]` and `[T]`.
 
     Raises:
         UserError: another kind.
@@ -77,14 +76,14 @@ def align_by_spelling(
 def importance_weights(values: np.ndarray) -> np.ndarray:
     """Turn a measure of each token of a text into factors of 3.4 to 5.6: 3 + 3 sigmoid(4 v - 2), v scaled to 0..1.
 
-    CDM takes the entropy of the next token. An embedding model predicts none, so we take -log of the token's share of
-    the training texts; ours is an adaptation.
+    CDM takes the entropy of the next token. An embedding model predicts none, so this takes -log of the token's share
+    of the training texts: an adaptation.
 
     Args:
-        values: float, n.
+        values: float, `[num_tokens]`.
 
     Returns:
-        float64, n; all equal where the values are.
+        float64, `[num_tokens]`; all equal where the values are.
     """
     if not len(values):
         return np.zeros(0)
@@ -94,14 +93,14 @@ def importance_weights(values: np.ndarray) -> np.ndarray:
 
 
 def _one_to_one(costs: np.ndarray) -> np.ndarray:
-    """Return the cells of the warping path, k 2, that are alone in their row and column and cost nothing."""
+    """Return the cells of the warping path, `[pairs, 2]`, that are alone in their row and column and cost nothing."""
     rows, columns, _ = warp(costs)
     alone = (np.bincount(rows)[rows] == 1) & (np.bincount(columns)[columns] == 1) & (costs[rows, columns] == 0)
     return np.stack([rows[alone], columns[alone]], axis=1)
 
 
 def _mutual_nearest(costs: np.ndarray) -> np.ndarray:
-    """Return the cells, k 2, that are the cheapest of their row and of their column."""
+    """Return the cells, `[pairs, 2]`, that are the cheapest of their row and of their column."""
     places = [np.linspace(0.0, 0.5, size) for size in costs.shape]  # differ by less than one edit
     costs = costs + abs(places[0][:, None] - places[1][None, :])
     teacher_of, student_of = costs.argmin(axis=1), costs.argmin(axis=0)

@@ -42,7 +42,7 @@ def align_texts(
     needs no attention mask, since no token sees what comes after it.
 
     Args:
-        texts: B texts, none of them empty.
+        texts: B of them, none of them empty.
 
     Raises:
         UserError: no text, an empty one, or a tokenizer without a token to start with.

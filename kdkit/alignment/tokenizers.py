@@ -81,7 +81,7 @@ def end_token_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
 
 
 def tokenizers_match(first: PreTrainedTokenizerFast, second: PreTrainedTokenizerFast) -> bool:
-    """Say whether token ids mean the same: equal vocabularies, special tokens and cutting rules."""
+    """Return whether token ids mean the same: equal vocabularies, special tokens and cutting rules."""
     if first.get_vocab() != second.get_vocab() or start_token_id(first) != start_token_id(second):
         return False
     sample = "Hello world, na\u00efve caf\u00e9 42 \U0001f600\n\tdef f(x):\n    return  x\n"
@@ -92,7 +92,7 @@ def token_bytes(tokenizer: PreTrainedTokenizerFast) -> list[bytes | None]:
     """Return the UTF-8 bytes that each id adds to a text; None for special and unused ids.
 
     Byte-level vocabularies spell bytes with printable characters (GPT-2's table), SentencePiece ones
-    write a space as U+2581 and single bytes as <0x0A>; other vocabularies are taken at their word.
+    write a space as U+2581 and single bytes as <0x0A>; entries of other vocabularies are the text itself.
     """
     backend = tokenizer.backend_tokenizer
     byte_level = "ByteLevel" in backend.to_str()
@@ -111,7 +111,7 @@ def token_bytes(tokenizer: PreTrainedTokenizerFast) -> list[bytes | None]:
 def encode_with_ends(
     tokenizer: PreTrainedTokenizerFast, table: list[bytes | None], text: str
 ) -> tuple[list[int], np.ndarray]:
-    """Tokenise a text without special tokens and say at which byte each token ends.
+    """Tokenize a text without special tokens; return the ids, and the byte at which each token ends.
 
     Token i covers bytes ends[i - 1] to ends[i] of the UTF-8 text, so the spans put together are the
     text. Exact where the vocabulary's bytes spell the text; where a normaliser changed it (NFC,

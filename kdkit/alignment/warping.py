@@ -1,7 +1,4 @@
-"""Dynamic time warping of two sequences, exact, by the cost of pairing each place of one with each of the other.
-
-Letters: a rows, b columns.
-"""
+"""Dynamic time warping of two sequences, exact, by the cost of pairing each place of one with each of the other."""
 
 import numpy as np
 
@@ -12,7 +9,7 @@ def warp(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     One anti-diagonal at a time; of equal steps the diagonal one, then the one down the rows is taken.
 
     Args:
-        costs: float, a b, at least one row and one column, finite.
+        costs: float, `[rows, columns]`, at least one row and one column, finite.
 
     Returns:
         Row and column of each cell of the path, int64, and the path's summed cost.
@@ -39,7 +36,7 @@ def warp(costs: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
 
 
 def group_positions(path_rows: np.ndarray, path_columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the group of each row and of each column of a path: int64, a and b.
+    """Return the group of each row and of each column of a path: int64, `[rows]` and `[columns]`.
 
     A diagonal step begins a new group; the positions that the other steps join belong together.
     """

@@ -1,4 +1,4 @@
-"""Batches of windows as tensors. Letters: b batch, s student tokens, t teacher tokens.
+"""Batches of windows as tensors.
 
 Rows are padded on the right and no attention mask is built: under causal attention no real position
 ever sees the padding after it, and padded positions are masked out of every loss by their labels.
@@ -28,15 +28,15 @@ class WindowCollator:
     with_teacher: bool = False
     """Also deliver the teacher's ids and the spans of both."""
     signals: Callable[[list[int]], dict[str, torch.Tensor]] | None = None
-    """Also deliver what this returns for the row numbers: a cache's `CachedSignals.read`."""
+    """Also deliver what this returns for the row numbers, such as a cache's `CachedSignals.read`."""
 
     def __call__(self, rows: list[int]) -> dict[str, Any]:
         """Build a batch.
 
         Returns:
-            `input_ids` and `labels`, int64, b s, not shifted; position 0 is a start token that nothing
-            predicts, so its label is ignored. With `with_teacher` also `teacher_input_ids`, b t, `spans`
-            (see `Spans`) and `windows`, the row numbers; with `answers` what it returns.
+            `input_ids` and `labels`, int64, `[B, S]`, not shifted; position 0 is a start token that nothing
+            predicts, so its label is ignored. With `with_teacher` also `teacher_input_ids`, `[B, T]`,
+            `spans` (see `Spans`) and `windows`, the row numbers; with `signals` what it returns.
         """
         ids = self.windows.student_ids if self.side == "student" else self.windows.teacher_ids
         input_ids, is_token = _trim(ids[rows])

@@ -60,7 +60,7 @@ def _table(tokenizer: PreTrainedTokenizerFast) -> list[bytes | None]:
 
 
 def _split(row: list[int], end_id: int) -> list[tuple[list[int], bool]]:
-    """Cut a row into documents; say of each whether an end token follows it."""
+    """Cut a row into documents, each with whether an end token follows it."""
     documents, start = [], 0
     for place in [i for i, token_id in enumerate(row) if token_id == end_id]:
         documents.append((row[start:place], True))

@@ -29,7 +29,7 @@ FORMAT = 3
 
 @dataclass(frozen=True)
 class PreparedData:
-    """What the later rooms need: windows of both splits, both tokenizers, and the facts about them."""
+    """Prepared data: windows of both splits, both tokenizers, and the facts about them."""
 
     train: Windows
     evaluation: Windows

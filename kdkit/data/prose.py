@@ -30,7 +30,7 @@ def cut_sentences(document: str) -> list[str]:
 
 
 def is_prose(sentence: str) -> bool:
-    """Say whether a text is one complete sentence of ordinary words: no code, no list, no heading."""
+    """Return whether a text is one complete sentence of ordinary words: no code, no list, no heading."""
     words = sentence.split()
     if not MIN_WORDS <= len(words) <= MAX_WORDS or not _COMPLETE.fullmatch(sentence) or _CODE.search(sentence):
         return False

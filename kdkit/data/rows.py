@@ -36,13 +36,13 @@ def read_rows(
 
 
 def is_data_file(path: str) -> bool:
-    """Say whether a path names a file of a known kind that is there."""
+    """Return whether a path names a file of a known kind that is there."""
     file = resolve_input(path)
     return file.is_file() and file.suffix in FILE_SUFFIXES
 
 
 def _is_file(path: str, file: Path, key: str) -> bool:
-    """Say whether a path names a file that can be read, rather than a hub data set.
+    """Return whether a path names a file that can be read, rather than a hub data set.
 
     Raises:
         UserError: it can only mean a file, and there is none of a known kind.
@@ -96,7 +96,7 @@ def _read_csv(stream: Iterable[str], file: Path, key: str) -> Iterator[Row]:
 
 
 def _csv_rows(reader: csv.DictReader, file: Path, key: str) -> Iterator[Row]:
-    """Yield what the reader reads."""
+    """Yield the rows of a reader; refuse quotes that do not close."""
     try:
         yield from reader
     except csv.Error as error:

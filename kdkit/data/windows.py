@@ -1,8 +1,8 @@
-"""Cut documents into windows that two models read side by side.
+"""Windows: documents cut into training sequences that two models read side by side.
 
-Letters: n windows, s student tokens, t teacher tokens. A window is a stretch of text that starts and
-ends where both tokenizers do, so both models read exactly the same bytes; each side begins with its
-own start token, so every byte is predicted. Documents follow each other, an end token after each.
+A window is a stretch of text that starts and ends where both tokenizers do, so both models read exactly the same
+bytes; each side begins with its own start token, so every byte is predicted. Documents follow each other, an end token
+after each.
 """
 
 from collections.abc import Iterable
@@ -24,16 +24,16 @@ class Windows:
     """Windows of one split, as padded rows; memory-mapped when loaded from disk."""
 
     student_ids: np.ndarray
-    """int32, n s: token ids, `PAD` after the end."""
+    """int32, `[num_windows, S]`: token ids, `PAD` after the end."""
     teacher_ids: np.ndarray
-    """int32, n t: the same text in the teacher's ids."""
+    """int32, `[num_windows, T]`: the same text in the teacher's ids."""
     teacher_positions: np.ndarray
-    """int32, n s: teacher position that has read the same bytes as this student position; `PAD` where
+    """int32, `[num_windows, S]`: teacher position that has read the same bytes as this student position; `PAD` where
     there is none. Logits at position i predict token i + 1."""
     same_token: np.ndarray
-    """bool, n s: at such a position, whether both next tokens are the same entry of the common vocabulary."""
+    """bool, `[num_windows, S]`: at such a position, whether both next tokens are the same one of the common tokens."""
     num_bytes: np.ndarray
-    """int64, n: UTF-8 bytes of text in each window."""
+    """int64, `[num_windows]`: UTF-8 bytes of text in each window."""
 
     def __len__(self) -> int:
         return len(self.num_bytes)
@@ -107,13 +107,13 @@ class Streams:
     student_ids: np.ndarray
     teacher_ids: np.ndarray
     groups: np.ndarray
-    """int64, g 4: indices into the streams; see `align_ends`."""
+    """int64, `[num_groups, 4]`: indices into the streams; see `align_ends`."""
     group_bytes: np.ndarray
-    """int64, g."""
+    """int64, `[num_groups]`: bytes of text in each group."""
 
 
 class StreamBuilder:
-    """Puts documents one after the other into two streams."""
+    """Two token streams in the making, document after document."""
 
     def __init__(self):
         self.num_groups = 0

@@ -142,7 +142,7 @@ def _largest(p: torch.Tensor, count: int) -> torch.Tensor:
     """Return the largest values of each row, falling."""
     if p.device.type != "cpu":
         return p.topk(count, dim=-1).values
-    # torch also says where they are, and takes ten times as long
+    # topk also finds their places, and takes ten times as long
     parted = np.partition(p.numpy(), p.shape[-1] - count, axis=-1)[..., -count:]
     return torch.from_numpy(np.sort(parted, axis=-1)).flip(-1)
 
@@ -165,7 +165,7 @@ def apply_measure(measure: Measure, student_logprobs: torch.Tensor, teacher_logp
 
 
 class _ClosedForm(torch.autograd.Function):
-    """A divergence as an autograd node."""
+    """Autograd node of a divergence: its closed-form gradient is kept from the forward pass."""
 
     @staticmethod
     def forward(

@@ -7,23 +7,23 @@ import torch.nn.functional as F
 def shift_labels(labels: torch.Tensor) -> torch.Tensor:
     """Return what each position predicts: the label of the next one. The only place where anything is shifted.
 
-    The labels move, not the logits, which are v times larger.
+    The labels move, not the logits, which are V times larger.
 
     Args:
-        labels: b s, not shifted; `IGNORE_INDEX` where nothing is to be predicted.
+        labels: int64, `[B, S]`, not shifted; `IGNORE_INDEX` where nothing is to be predicted.
 
     Returns:
-        Targets, b s: targets[i] = labels[i + 1]; the last position predicts nothing.
+        Targets, `[B, S]`: targets[i] = labels[i + 1]; the last position predicts nothing.
     """
     return F.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX)
 
 
 def cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Compute -log q(target) per token in nats, fp32, b s; 0 where the target is `IGNORE_INDEX`.
+    """Compute -log q(target) per token in nats, fp32, `[B, S]`; 0 where the target is `IGNORE_INDEX`.
 
     Args:
-        logits: b s v, any float dtype.
-        targets: b s, from `shift_labels`.
+        logits: `[B, S, V]`, any float dtype.
+        targets: int64, `[B, S]`, from `shift_labels`.
     """
     flat = F.cross_entropy(
         logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1), ignore_index=IGNORE_INDEX, reduction="none"
@@ -37,7 +37,7 @@ def masked_mean(
     """Average values that count, such as those per token over the tokens of the whole optimizer step.
 
     Args:
-        values: b s, or any shape.
+        values: `[B, S]`, or any shape.
         mask: bool, the same shape, True = counted.
         num_items_in_batch: counted tokens of all micro-batches and processes of the optimizer step;
             None: this batch is the whole step.

@@ -52,7 +52,7 @@ def xtoken_p_kl(
 
     The student's average is that of its probabilities, projected: sum_s W[s, t] mean(q)[s]; the teacher's
     that of its log-probabilities. Both are then renormalised over the kept tokens that some student
-    token projects to: about the others the student can say nothing. With one tokenizer but spans of
+    token projects to: the student gives the others no probability. With one tokenizer but spans of
     several rows the two averages differ, so the value is 0 at spans of one row only.
 
     Args:

@@ -1,9 +1,8 @@
 """Contextual dynamic mapping (CDM): positions aligned by time warping, tokens by their spelling.
 
-Letters: a student rows, b teacher rows of one sequence; g groups of aligned positions; k most likely
-tokens; n token pairs; v_student, v_teacher vocabularies. Unlike the losses of `cross_tokenizer`, which
-take spans, this one looks at a whole sequence: which positions belong together follows from the cost of
-pairing their tokens and from how unsure both models are there.
+Unlike the losses of `cross_tokenizer`, which take spans, this one takes a whole sequence: which positions belong
+together, as one of `num_groups` groups, follows from the cost of pairing their tokens and from the entropy of both
+models there.
 """
 
 import numpy as np
@@ -46,7 +45,11 @@ class TokenMatcher:
         self._distances = np.zeros(0, dtype=np.float32)
 
     def sequence_costs(self, student_targets: np.ndarray, teacher_targets: np.ndarray) -> np.ndarray:
-        """Return the edit distance of each student token to each teacher token of a sequence: float64, a b."""
+        """Return the edit distance of each student token to each teacher token of a sequence.
+
+        Returns:
+            float64, `[student_rows, teacher_rows]`.
+        """
         process, distance = _rapidfuzz()
         students, student_places = np.unique(student_targets, return_inverse=True)
         teachers, teacher_places = np.unique(teacher_targets, return_inverse=True)
@@ -56,7 +59,7 @@ class TokenMatcher:
         return costs.astype(np.float64)[student_places[:, None], teacher_places[None, :]]
 
     def distances(self, student_ids: np.ndarray, teacher_ids: np.ndarray) -> np.ndarray:
-        """Return edit distance / summed length of n token pairs: float32, n, 0 to 1; 1 for two empty texts."""
+        """Return edit distance / summed length of token pairs: float32, `[pairs]`, 0 to 1; 1 for two empty texts."""
         keys, places = np.unique(student_ids * len(self.teacher_texts) + teacher_ids, return_inverse=True)
         if len(self._keys) > MAX_CACHED_PAIRS:
             self._keys, self._distances = self._keys[:0], self._distances[:0]
@@ -69,7 +72,7 @@ class TokenMatcher:
         return self._distances[np.searchsorted(self._keys, keys)][places]
 
     def _measure(self, keys: np.ndarray) -> np.ndarray:
-        """Measure the distances of pairs, given as student id * v_teacher + teacher id."""
+        """Measure the distances of pairs, given as student id * V_teacher + teacher id."""
         process, distance = _rapidfuzz()
         students = self.student_texts[keys // len(self.teacher_texts)].tolist()
         teachers = self.teacher_texts[keys % len(self.teacher_texts)].tolist()
@@ -90,23 +93,23 @@ def cdm(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute temperature**2 * KL(teacher || student) over mapped tokens, per group of aligned positions.
 
-    Logits are averaged over the positions of a group. Its entries are the k likeliest tokens of the
+    Logits are averaged over the positions of a group. Its entries are the `top_k` likeliest tokens of the
     teacher with their student partners, then those of the student with theirs: a partner is the token of
-    the same bytes, else the one of the other side's k that is spelled most alike, if alike enough. Both
+    the same bytes, else the one of the other side's `top_k` spelled most alike, if alike enough. Both
     distributions are renormalised over the entries; a group without entries counts 0.
 
     Args:
-        student_logits: float, a v_student: all rows of one sequence in order, head cropped to the tokenizer.
-        teacher_logits: float, b v_teacher: the same text; no gradient flows to it.
-        student_targets: int64, a: the token that each row predicts.
-        teacher_targets: int64, b, likewise.
+        student_logits: float, `[student_rows, V_student]`: all rows of one sequence in order, cropped to the tokenizer.
+        teacher_logits: float, `[teacher_rows, V_teacher]`: the same text; no gradient flows to it.
+        student_targets: int64, `[student_rows]`: the token that each row predicts.
+        teacher_targets: int64, `[teacher_rows]`, likewise.
         matcher: of these tokenizers; keep it for the whole training, it remembers distances.
-        top_k: k, tokens mapped on each side.
+        top_k: tokens mapped on each side.
         max_distance: partners differ by less, in edits per byte of both spellings, 0 to 1.
         temperature: softmax temperature of both, > 0.
 
     Returns:
-        fp32, g, in nats, 0 where both agree; and int64, a: the group of each student row, so that
+        fp32, `[num_groups]`, in nats, 0 where both agree; and int64, `[student_rows]`: the group of each row, so that
         `values[groups]` is a value per student row.
 
     Raises:
@@ -147,19 +150,19 @@ def map_top_tokens(
     """Pair the likeliest tokens of both models at each position.
 
     Args:
-        student_logits: float, g v_student.
-        teacher_logits: float, g v_teacher.
+        student_logits: float, `[num_groups, V_student]`.
+        teacher_logits: float, `[num_groups, V_teacher]`.
 
     Returns:
-        int64, g 2k: student ids and teacher ids of the pairs; -1 on either side where there is no partner,
-        or where the second half would repeat a pair of the first.
+        int64, `[num_groups, 2 * top_k]`: student ids and teacher ids of the pairs; -1 on either side where there is no
+        partner, or where the second half would repeat a pair of the first.
     """
     student_top, teacher_top = (
         logits.topk(min(top_k, logits.shape[1])).indices.cpu().numpy() for logits in (student_logits, teacher_logits)
     )
     student_partners, teacher_partners = matcher.student_of[teacher_top], matcher.teacher_of[student_top]
     open_students, open_teachers = teacher_partners < 0, student_partners < 0
-    # g k k: distances between tokens without an exact partner, student by teacher
+    # between tokens without an exact partner, `[num_groups, student's top_k, teacher's top_k]`
     distances = np.full((len(student_top), student_top.shape[1], teacher_top.shape[1]), np.inf, dtype=np.float32)
     group, i, j = np.nonzero(open_students[:, :, None] & open_teachers[:, None, :])
     if len(group):
@@ -183,7 +186,7 @@ def _spell(table: list[bytes | None]) -> np.ndarray:
 
 
 def _doubt(logits: torch.Tensor) -> np.ndarray:
-    """Return 3 + 3 sigmoid(4 h - 2), with h the entropy scaled to 0..1 over the sequence: float64, a."""
+    """Return 3 + 3 sigmoid(4 h - 2), with h the entropy scaled to 0..1 over the sequence: float64, `[rows]`."""
     logprobs = torch.log_softmax(at_least_fp32(logits), dim=-1)
     entropy = -(logprobs.exp() * logprobs.clamp(min=-1e4)).sum(dim=-1)
     low, high = entropy.aminmax()
@@ -193,7 +196,7 @@ def _doubt(logits: torch.Tensor) -> np.ndarray:
 
 
 def _group_means(logits: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
-    """Average the rows of each group: a v to g v."""
+    """Average the rows of each group: `[rows, V]` to `[num_groups, V]`."""
     counts = torch.bincount(groups)
     sums = logits.new_zeros(len(counts), logits.shape[1]).index_add(0, groups, logits)
     return sums / counts[:, None]

@@ -1,8 +1,7 @@
 """What the teacher's layers add to its predictions: hidden states and attention maps, compared span by span.
 
-Letters: b batch, s positions, a rows, n spans, c most spans of a sequence, h hidden, k heads. A loss is a value per
-span, n, in fp32; `span_weights` makes of it a sum over the tokens of the whole optimizer step. The two models cut
-the text differently, so both sides are pooled over spans first (`kdkit.alignment.spans`).
+A loss is a value per span, `[N]`, in fp32; `span_weights` makes of it a sum over the tokens of the whole optimizer
+step. The two models cut the text differently, so both sides are pooled over spans first (`kdkit.alignment.spans`).
 """
 
 from dataclasses import dataclass, replace
@@ -24,17 +23,17 @@ class Layout:
     """Where the spans of a batch lie in one model's positions; all tensors on that model's device."""
 
     rows: torch.Tensor
-    """int64, a: positions in the flattened batch, b s."""
+    """int64, `[rows]`: positions in the flattened batch, `[B * S]`."""
     span_of_row: torch.Tensor
-    """int64, a."""
+    """int64, `[rows]`."""
     lengths: torch.Tensor
-    """int64, n: rows of each span."""
+    """int64, `[N]`: rows of each span."""
     sequence: torch.Tensor
-    """int64, n: the sequence that each span belongs to."""
+    """int64, `[N]`: the sequence that each span belongs to."""
     place: torch.Tensor
-    """int64, n: its place among the spans of its sequence."""
+    """int64, `[N]`: its place among the spans of its sequence."""
     shape: tuple[int, int, int]
-    """b, s, c."""
+    """`(B, S, max_spans)`, the last one the most spans of a sequence."""
 
     def to(self, device: torch.device) -> "Layout":
         """Return the same on a device."""
@@ -52,8 +51,8 @@ def lay_out(spans: Spans, student_width: int, teacher_width: int) -> tuple[Layou
     """Find the spans in the student's and in the teacher's positions, on the CPU.
 
     Args:
-        student_width: s of the student's batch, padding included.
-        teacher_width: s of the teacher's.
+        student_width: S of the batch, padding included.
+        teacher_width: T of the batch.
     """
     counts = spans.sequence_starts.diff()
     sequence = torch.repeat_interleave(torch.arange(len(counts)), counts)
@@ -71,12 +70,12 @@ def lay_out(spans: Spans, student_width: int, teacher_width: int) -> tuple[Layou
 
 
 def span_weights(spans: Spans, counted: torch.Tensor, num_items: float) -> torch.Tensor:
-    """Weigh a span once for each of its student rows that is in the loss, fp32, n.
+    """Weigh a span once for each of its student rows that is in the loss, fp32, `[N]`.
 
     Divided by the tokens of the optimizer step, so that no cut of it into batches changes anything.
 
     Args:
-        counted: bool, a: student rows in the loss.
+        counted: bool, `[student_rows]`: student rows in the loss.
         num_items: tokens of the whole optimizer step, over all processes.
     """
     span_of_row = spans.span_of_student_rows().to(counted.device)
@@ -88,10 +87,10 @@ def pool_states(states: torch.Tensor, layout: Layout) -> torch.Tensor:
     """Average hidden states over the rows of each span.
 
     Args:
-        states: b s h, any float dtype.
+        states: `[B, S, H]`, any float dtype.
 
     Returns:
-        n h, fp32 (fp64 stays).
+        `[N, H]`, fp32 (fp64 stays).
     """
     rows = at_least_fp32(states.flatten(0, 1).index_select(0, layout.rows))
     if len(rows) == len(layout.lengths):  # one row each
@@ -108,10 +107,10 @@ def pool_maps(maps: torch.Tensor, layout: Layout) -> torch.Tensor:
     outside all spans, such as the start token, are one more column, so that rows still sum to 1.
 
     Args:
-        maps: b k s s (query, key), any float dtype.
+        maps: `[B, num_heads, S, S]` (query, key), any float dtype.
 
     Returns:
-        b k c (c + 1), fp32 (fp64 stays); rows of places without a span are 0.
+        `[B, num_heads, max_spans, max_spans + 1]`, fp32 (fp64 stays); rows of places without a span are 0.
     """
     (batch, width, most), maps = layout.shape, at_least_fp32(maps)
     sequence, position = layout.rows // width, layout.rows % width
@@ -129,8 +128,8 @@ def match_heads(student: torch.Tensor, teacher: torch.Tensor, how: str) -> tuple
     """Give both sides' maps the same number of heads.
 
     Args:
-        student: b k s s.
-        teacher: b k' s' s'.
+        student: `[B, num_student_heads, S, S]`.
+        teacher: `[B, num_teacher_heads, T, T]`.
         how: `mean`: one head, the average of all; `mapped`: the student's heads, each with the teacher's head at
             the same place in proportion.
     """
@@ -143,11 +142,11 @@ def match_heads(student: torch.Tensor, teacher: torch.Tensor, how: str) -> tuple
 
 
 def state_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Compute the mean squared error of layer-normalised states, n; 0 to 4, whatever the scale of either side.
+    """Compute the mean squared error of layer-normalised states, `[N]`; 0 to 4, whatever the scale of either side.
 
     Args:
-        student: n h, projected to the teacher's width.
-        teacher: n h.
+        student: `[N, H]`, projected to the teacher's width.
+        teacher: `[N, H]`.
     """
     width = student.shape[-1:]
     student, teacher = (F.layer_norm(states, width, eps=SMALLEST_VARIANCE) for states in (student, teacher))
@@ -155,10 +154,10 @@ def state_error(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
 
 
 def map_divergence(student: torch.Tensor, teacher: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """Compute KL(teacher || student) of pooled attention, averaged over heads, n, in nats.
+    """Compute KL(teacher || student) of pooled attention, averaged over heads, `[N]`, in nats.
 
     Args:
-        student: b k c (c + 1), from `pool_maps`.
+        student: `[B, num_heads, max_spans, max_spans + 1]`, from `pool_maps`.
         teacher: the same shape.
         layout: of either side.
     """
@@ -168,13 +167,13 @@ def map_divergence(student: torch.Tensor, teacher: torch.Tensor, layout: Layout)
 
 
 def contrast(student: torch.Tensor, teacher: torch.Tensor, layout: Layout, temperature: float) -> torch.Tensor:
-    """Compute InfoNCE: the teacher's state of a span told from its states of the sequence's other spans, n, in nats.
+    """Compute InfoNCE: the teacher's state of a span told from those of the sequence's other spans, `[N]`, in nats.
 
     Negatives are of the same sequence only, so a value does not depend on what else is in the batch.
 
     Args:
-        student: n h, projected to the teacher's width.
-        teacher: n h.
+        student: `[N, H]`, projected to the teacher's width.
+        teacher: `[N, H]`.
         layout: of either side.
         temperature: of the softmax over cosine similarities.
 
@@ -194,5 +193,5 @@ def contrast(student: torch.Tensor, teacher: torch.Tensor, layout: Layout, tempe
 
 
 def depth_weights(num_layers: int) -> list[float]:
-    """Weigh layers in proportion to their depth, 1 .. n, with sum 1."""
+    """Weigh layers in proportion to their depth, 1 to `num_layers`, with sum 1."""
     return [2.0 * depth / (num_layers * (num_layers + 1)) for depth in range(1, num_layers + 1)]

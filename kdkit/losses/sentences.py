@@ -183,7 +183,7 @@ def ranking_loss(
 def _comparisons(
     num_pairs: int, most: int, device: torch.device, generator: torch.Generator | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the two sides of all comparisons of two pairs, or of `most` drawn ones; int64, c each."""
+    """Return the two sides of all comparisons of two pairs, or of `most` drawn ones; int64, `[comparisons]` each."""
     if num_pairs * (num_pairs - 1) // 2 <= most:
         left, right = torch.triu_indices(num_pairs, num_pairs, offset=1, device=device)
         return left, right

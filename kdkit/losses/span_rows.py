@@ -67,13 +67,13 @@ def check_pairs(
 
 
 def rows_at_edge(spans: torch.Tensor, num_spans: int, row: Literal["first", "last"]) -> torch.Tensor:
-    """Return the index of the first or last row of each span."""
+    """Return the index of the first or last row of each span, `[N]`."""
     numbers = torch.arange(num_spans, device=spans.device)
     return torch.searchsorted(spans, numbers) if row == "first" else torch.searchsorted(spans, numbers, right=True) - 1
 
 
 def sum_spans(values: torch.Tensor, spans: torch.Tensor, num_spans: int) -> torch.Tensor:
-    """Add up the rows of each span."""
+    """Add up the rows of each span: `[rows, ...]` to `[N, ...]`."""
     return values.new_zeros(num_spans, *values.shape[1:]).index_add(0, spans, values)
 
 
@@ -84,5 +84,5 @@ def average_spans(values: torch.Tensor, spans: torch.Tensor, num_spans: int) -> 
 
 
 def average_logprobs(logits: torch.Tensor, spans: torch.Tensor, num_spans: int, temperature: float) -> torch.Tensor:
-    """Average log-probabilities over each span and renormalise: the rows' normalisers drop out of it."""
+    """Average log-probabilities over each span, `[N, V]`, and renormalise: the rows' normalisers drop out of it."""
     return torch.log_softmax(average_spans(at_least_fp32(logits) / temperature, spans, num_spans), dim=-1)

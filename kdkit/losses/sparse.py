@@ -1,7 +1,7 @@
-"""Divergences from a teacher of whom only some tokens per row are known: values and gradients by the logits.
+"""Sparse divergences, from the K tokens (or events) per row that a cache has kept: values and gradients by the logits.
 
-Letters: c rows, v vocabulary (or events), k kept ones, S the kept set, M their teacher probability. Only the
-student's normaliser needs the whole row; the gradient is written into the student's own row.
+In formulas S is the kept set and M its probability for the teacher. Only the student's normaliser needs the whole
+row; the gradient is written into the student's own row.
 """
 
 import math
@@ -12,7 +12,7 @@ from kdkit.losses.closed_forms import LOWEST, Measure
 
 
 def renormalise(logprobs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Take the kept events for all there are: c k with sum 1, and a rest, c 1, of probability 0."""
+    """Renormalise kept log-probabilities, `[rows, K]`, to sum 1; the rest, `[rows, 1]`, gets probability 0."""
     return logprobs - logprobs.logsumexp(dim=-1, keepdim=True), logprobs.new_full((len(logprobs), 1), LOWEST)
 
 
@@ -25,10 +25,10 @@ def at_temperature(
     the events that are not kept, which is what makes Z, and the rest's share, approximate.
 
     Args:
-        logprobs: fp32, c k, at the cache's temperature.
-        rest: fp32, c 1: log of the probability of the others.
-        ratio: the cache's temperature / the wanted one; 1 returns what came.
-        num_events: g, kept and not kept.
+        logprobs: fp32, `[rows, K]`, at the cache's temperature.
+        rest: fp32, `[rows, 1]`: log of the probability of the others.
+        ratio: the cache's temperature / the wanted one; 1 changes nothing.
+        num_events: kept and not kept.
     """
     if ratio == 1.0:
         return logprobs, rest
@@ -45,12 +45,12 @@ def sparse_forward_kl_(logits: torch.Tensor, ids: torch.Tensor, teacher_logprobs
     the renormalised teacher; with sampled ids and their shares its gradient is unbiased.
 
     Args:
-        logits: fp32, c v, at the temperature wanted; overwritten by the gradient.
-        ids: int64, c k.
-        teacher_logprobs: fp32, c k; -inf for places that are not used.
+        logits: fp32, `[rows, V]`, at the temperature wanted; overwritten by the gradient.
+        ids: int64, `[rows, K]`.
+        teacher_logprobs: fp32, `[rows, K]`; -inf for places that are not used.
 
     Returns:
-        Values, c.
+        Values, `[rows]`.
 
     Source: Anshumann et al. 2025 (RS-KD), arXiv:2503.16870; gradient as in arXiv:2608.03796.
     """
@@ -71,14 +71,14 @@ def sparse_with_rest_(
     """Compute any divergence over the kept events and one for all others, and its gradient, in place.
 
     Args:
-        logits: fp32, c v, at the temperature wanted; overwritten by the gradient.
-        ids: int64, c k, distinct in a row.
-        teacher_logprobs: fp32, c k.
-        rest: fp32, c 1: log of the teacher's probability of all other events.
+        logits: fp32, `[rows, V]`, at the temperature wanted; overwritten by the gradient.
+        ids: int64, `[rows, K]`, distinct in a row.
+        teacher_logprobs: fp32, `[rows, K]`.
+        rest: fp32, `[rows, 1]`: log of the teacher's probability of all other events.
         measure: see `kdkit.losses.closed_forms`.
 
     Returns:
-        Values, c.
+        Values, `[rows]`.
     """
     tiny = torch.finfo(logits.dtype).tiny
     kept = logits.gather(-1, ids)

@@ -1,8 +1,8 @@
 """Losses of token states and attention maps of two models that cut the text differently.
 
-Letters: b sentences, n student tokens, m teacher tokens (padding included), g groups of aligned tokens at most, d
-width of the states, k layers. Tokens of one group stand over the same text on both sides; -1 is in no group. Nothing
-loops over sentences. All is computed in fp32, also under autocast (fp64 stays), and a sentence without groups adds 0.
+Tokens of one group stand over the same text on both sides; -1 is in no group. S and T count padding, and `num_groups`
+is the most groups of a sentence. Nothing loops over sentences. All is computed in fp32, also under autocast (fp64
+stays), and a sentence without groups adds 0.
 """
 
 from typing import Literal
@@ -23,13 +23,13 @@ def group_weights(group: torch.Tensor, num_groups: int, member: Literal["mean", 
     """Return the matrix that turns token states into group states.
 
     Args:
-        group: int64, b n; -1 or num_groups and above: in none.
-        num_groups: g.
+        group: int64, `[B, S]`; -1 or num_groups and above: in none.
+        num_groups: rows of the matrix.
         member: `mean`: the members' average; `last`: the last member, which alone has read all of the group in a
             causal model.
 
     Returns:
-        b g n, fp32; rows add up to 1, those of groups without members to 0.
+        `[B, num_groups, S]`, fp32; rows add up to 1, those of groups without members to 0.
     """
     places = torch.arange(group.shape[1], device=group.device)
     is_member = group[:, None] == torch.arange(num_groups, device=group.device)[:, None]
@@ -45,13 +45,14 @@ def group_means(
     """Average token states over the members of each group.
 
     Args:
-        states: b n d.
-        group: int64, b n; -1: in none.
-        num_groups: g.
+        states: `[B, S, H]`.
+        group: int64, `[B, S]`; -1: in none.
+        num_groups: the most groups of a sentence.
         member: see `group_weights`.
 
     Returns:
-        b g d, fp32 (fp64 stays), 0 for groups without members; and bool, b g: groups that have members.
+        `[B, num_groups, H]`, fp32 (fp64 stays), 0 for groups without members; and bool, `[B, num_groups]`: groups that
+        have members.
     """
     states, weights = at_least_fp32(states), group_weights(group, num_groups, member)
     return weights.to(states.dtype) @ states, weights.any(dim=-1)
@@ -66,10 +67,10 @@ def vector_distance(
     """Compute the mean distance of vectors that belong together; 0 if there are none.
 
     Args:
-        student: b g d, or any shape with vectors last.
+        student: `[B, num_groups, H]`, or any shape with vectors last.
         teacher: the same shape.
-        distance: `cosine`: 1 - cos; `mse`: the mean squared difference of unit vectors, 2 / d times that.
-        mask: bool, b g: vectors that count, each as much as any other of the batch; None: all.
+        distance: `cosine`: 1 - cos; `mse`: the mean squared difference of unit vectors, 2 / H times that.
+        mask: bool, `[B, num_groups]`: vectors that count, each as much as any other of the batch; None: all.
     """
     student, teacher = unit(student), unit(teacher)
     if distance == "cosine":
@@ -91,13 +92,13 @@ def importance(
     group, as special ones are.
 
     Args:
-        maps: b m m (query, key), averaged over heads.
-        mask: b m: 1 at real tokens.
+        maps: `[B, T, T]` (query, key), averaged over heads.
+        mask: `[B, T]`: 1 at real tokens.
         how: `corrected` or `softmax`.
-        is_aligned: bool, b m: tokens in a group.
+        is_aligned: bool, `[B, T]`: tokens in a group.
 
     Returns:
-        b m, fp32 (fp64 stays): adds up to 1 over the real tokens, 0 elsewhere. Where no token is left: equal shares.
+        `[B, T]`, fp32 (fp64 stays): adds up to 1 over the real tokens, 0 elsewhere; equal shares if no token is left.
 
     Source: Truong et al. 2025 (EMO), EMNLP 2025 main 385.
     """
@@ -115,12 +116,12 @@ def most_important(values: torch.Tensor, mask: torch.Tensor, limit: torch.Tensor
     """Return which entries of each row are among its largest.
 
     Args:
-        values: b g, not negative.
-        mask: bool, b g: entries that may be chosen.
-        limit: int64, b: how many.
+        values: `[B, num_groups]`, not negative.
+        mask: bool, `[B, num_groups]`: entries that may be chosen.
+        limit: int64, `[B]`: how many.
 
     Returns:
-        bool, b g.
+        bool, `[B, num_groups]`.
     """
     rank = values.masked_fill(~mask, -1.0).argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
     return mask & (rank < limit[:, None])
@@ -128,19 +129,19 @@ def most_important(values: torch.Tensor, mask: torch.Tensor, limit: torch.Tensor
 
 @full_precision
 def linear_cka(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor, debiased: bool) -> torch.Tensor:
-    """Compare two descriptions of the same rows by centred kernel alignment; neither scale nor rotation matter.
+    """Compute linear CKA, the centred kernel alignment of two descriptions of the same rows.
 
-    It is the cosine of the two centred Gram matrices. Of chance the biased form makes 0.87 for 4 rows of 18 numbers
-    and 0.64 for 20, the debiased one 0, but that needs 4 rows.
+    It is the cosine of the two centred Gram matrices; neither scale nor rotation matter. For random rows of 18 numbers
+    the biased form gives 0.87 with 4 rows and 0.64 with 20, the debiased one 0, but that needs 4 rows.
 
     Args:
-        first: ... g d.
-        second: ... g e; its width may differ.
-        mask: bool, ... g: rows that count.
+        first: `[..., rows, H_first]`.
+        second: `[..., rows, H_second]`.
+        mask: bool, `[..., rows]`: rows that count.
         debiased: without the diagonal.
 
     Returns:
-        ..., fp32 (fp64 stays): 0 to 1, or -1 to 1 if debiased; 0 where one side's rows are all equal.
+        `[...]`, fp32 (fp64 stays): 0 to 1, or -1 to 1 if debiased; 0 where one side's rows are all equal.
 
     Source: Kornblith et al. 2019, arXiv:1905.00414, equation 3; debiased by the U-centring of Szekely & Rizzo 2014,
     arXiv:1310.2926, equation 3.1, which is Song et al. 2012, equation 5.
@@ -150,7 +151,7 @@ def linear_cka(first: torch.Tensor, second: torch.Tensor, mask: torch.Tensor, de
 
 
 def _centred_gram(rows: torch.Tensor, mask: torch.Tensor, debiased: bool) -> torch.Tensor:
-    """Return ... g g: inner products of rows after centring; 0 at rows that do not count."""
+    """Return inner products of rows after centring, `[..., rows, rows]`; 0 at rows that do not count."""
     mask = mask[..., None].to(rows.dtype)
     count = mask.sum(dim=-2, keepdim=True).clamp(min=1)
     rows = (rows - (rows * mask).sum(dim=-2, keepdim=True) / count) * mask
@@ -176,9 +177,9 @@ def attention_distance(
     sentences that have enough rows.
 
     Args:
-        student: b k g n: attention that the queries of each group pay to the student's tokens.
-        teacher: b k g m: the same for the teacher's.
-        mask: bool, b g: groups that count.
+        student: `[B, num_layers, num_groups, S]`: attention that the queries of each group pay to the student's tokens.
+        teacher: `[B, num_layers, num_groups, T]`: the same for the teacher's.
+        mask: bool, `[B, num_groups]`: groups that count.
         cka: `debiased` or `biased`.
 
     Source: Truong et al. 2025 (EMO), EMNLP 2025 main 385, there a sum over the batch.

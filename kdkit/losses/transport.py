@@ -1,7 +1,6 @@
 """Optimal transport between the token states of two models: what it costs to move one sentence's mass to the other.
 
-Letters: b sentences, n student tokens, m teacher tokens (padding included, with mass 0), g groups of aligned tokens,
-d width. All is computed in fp32, also under autocast (fp64 stays).
+S and T count padding, which has mass 0. All is computed in fp32, also under autocast (fp64 stays).
 """
 
 from typing import Literal
@@ -29,16 +28,16 @@ def carry_masses(
     """Give the teacher's masses to the student's tokens of the same groups, in equal parts.
 
     Args:
-        masses: b m, of the teacher's tokens; 0 for padding.
-        student_weights: b g n, from `group_weights`.
-        teacher_group: int64, b m.
-        mask: b n: 1 at the student's real tokens.
+        masses: `[B, T]`, of the teacher's tokens; 0 for padding.
+        student_weights: `[B, num_groups, S]`, from `group_weights`.
+        teacher_group: int64, `[B, T]`.
+        mask: `[B, S]`: 1 at the student's real tokens.
         how: `corrected`: these masses, at least 1e-4, divided by their sum; `softmax`: the published form, a softmax
             of them in which tokens without a group have the smallest mass of any teacher token; it makes them all
             but equal, no two differ by more than a factor of e.
 
     Returns:
-        b n, fp32 (fp64 stays): adds up to 1 over the real tokens, 0 elsewhere.
+        `[B, S]`, fp32 (fp64 stays): adds up to 1 over the real tokens, 0 elsewhere.
 
     Source: Truong et al. 2025 (EMO), EMNLP 2025 main 385.
     """
@@ -60,14 +59,14 @@ def token_costs(
     """Return what it costs to move mass from each student token to each teacher token.
 
     Args:
-        student: b n d, token states.
-        teacher: b m d, token states, projected to the student's width.
-        teacher_mask: b m: 1 at real tokens.
+        student: `[B, S, H]`, token states.
+        teacher: `[B, T, H]`, token states, projected to the student's width.
+        teacher_mask: `[B, T]`: 1 at real tokens.
         how: `cosine`: 1 - cos; `softmax`: 1 - softmax over the teacher's tokens of the inner products divided by the
-            root of d, as published; it is close to 1 everywhere until some inner products are large.
+            root of H, as published; it is close to 1 everywhere until some inner products are large.
 
     Returns:
-        b n m, fp32 (fp64 stays).
+        `[B, S, T]`, fp32 (fp64 stays).
 
     Source: Truong et al. 2025 (EMO), EMNLP 2025 main 385.
     """
@@ -83,20 +82,20 @@ def token_costs(
 def sinkhorn(
     cost: torch.Tensor, row_mass: torch.Tensor, column_mass: torch.Tensor, regularisation: float, iterations: int
 ) -> torch.Tensor:
-    """Find the transport plan with the least cost less `regularisation` times its entropy.
+    """Find the entropic transport plan (Sinkhorn): the least cost less `regularisation` times its entropy.
 
     In the log domain, so that a small regularisation does not underflow. Row sums are exact, column sums as good as
     the iterations allow. There is no test for an early end: it would make a GPU wait in every iteration.
 
     Args:
-        cost: b n m.
-        row_mass: b n, adds up to 1; 0: padding.
-        column_mass: b m, adds up to 1; 0: padding.
+        cost: `[B, S, T]`.
+        row_mass: `[B, S]`, adds up to 1; 0: padding.
+        column_mass: `[B, T]`, adds up to 1; 0: padding.
         regularisation: in units of cost.
         iterations: how often both sides are scaled.
 
     Returns:
-        b n m, fp32 (fp64 stays), without gradient; 0 at padding and in sentences where a side has no mass.
+        `[B, S, T]`, fp32 (fp64 stays), without gradient; 0 at padding and in sentences where a side has no mass.
 
     Source: Cuturi 2013, arXiv:1306.0895, algorithm 1; log domain: Peyre & Cuturi 2019, arXiv:1803.00567, section 4.4.
     """
@@ -118,13 +117,13 @@ def _log(mass: torch.Tensor) -> torch.Tensor:
 
 
 def transport_cost(cost: torch.Tensor, plan: torch.Tensor) -> torch.Tensor:
-    """Compute what a plan costs, b, with the gradient that the best plan would have.
+    """Compute what a plan costs, `[B]`, with the gradient that the best plan would have.
 
     At the optimum a change of the plan changes nothing to first order (the envelope theorem), so the plan is held
     fixed and no iteration is kept for the backward pass.
 
     Args:
-        cost: b n m.
-        plan: b n m, from `sinkhorn`.
+        cost: `[B, S, T]`.
+        plan: `[B, S, T]`, from `sinkhorn`.
     """
     return (plan.detach() * cost).sum(dim=(1, 2))

@@ -1,4 +1,4 @@
-"""Held-out openings, continued by every model: what the numbers look like as text."""
+"""Sampled continuations of held-out openings, by every model: what the numbers look like as text."""
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed

@@ -1,9 +1,8 @@
-"""Experts under control: read a mixture of experts' gate logits, and choose its experts instead of the gates.
+"""Routing of a mixture of experts: read its gate logits, and choose its experts instead of the gates.
 
-Letters: l MoE layers, t tokens (batch and sequence flattened), h hidden, e experts, k chosen experts, i expert width.
-
-A `Route` is asked once per MoE layer and forward pass. What it answers may carry a graph: the gradient flows through
-the frozen experts back to the weights and to the layers below, never into the experts.
+Tokens are those of the batch and the sequence, flattened. A `Route` is called once per MoE layer and forward pass. Its
+choice may carry a graph: the gradient flows through the frozen experts back to the weights and to the layers below,
+never into the experts.
 Top-k routing: Shazeer et al. 2017, "Outrageously Large Neural Networks", eq. 3-5, with softmax and top-k exchanged.
 """
 
@@ -24,21 +23,22 @@ class Choice:
     """Which experts each token of a layer is sent to, and with which weights."""
 
     weights: torch.Tensor
-    """t k: what each chosen expert's output is multiplied by."""
+    """`[tokens, top_k]`: what each chosen expert's output is multiplied by."""
     experts: torch.Tensor | None
-    """int64, t k; None: `weights` are t e, for all experts in their order (the soft forward)."""
+    """int64, `[tokens, top_k]`; None: `weights` are `[tokens, E]`, for all experts in order (the soft forward)."""
 
 
 Route = Callable[[int, torch.Tensor, torch.Tensor], Choice]
-"""From the number of the MoE layer (0 to l - 1), its input (t h) and its gate logits (fp32, t e) to a choice."""
+"""From the number of the MoE layer, counted from 0, its input `[tokens, H]` and its gate logits (fp32, `[tokens, E]`)
+to a choice."""
 
 
 def top_k_choice(logits: torch.Tensor, k: int, *, temperature: float = 1.0, normalised: bool = True) -> Choice:
     """Choose the k most likely experts of every token.
 
     Args:
-        logits: t e; they may carry a graph.
-        k: 1 to e.
+        logits: `[tokens, E]`; they may carry a graph.
+        k: 1 to E.
         temperature: of the softmax.
         normalised: softmax over the chosen experts; otherwise softmax over all, so that the weights sum to less than 1.
     """
@@ -49,7 +49,7 @@ def top_k_choice(logits: torch.Tensor, k: int, *, temperature: float = 1.0, norm
 
 
 def all_experts(logits: torch.Tensor, temperature: float = 1.0) -> Choice:
-    """Send every token to all experts, weighed by softmax(logits / temperature), t e."""
+    """Send every token to all experts, weighed by softmax(logits / temperature), `[tokens, E]`."""
     return given(torch.softmax(logits / temperature, dim=-1))
 
 
@@ -57,13 +57,13 @@ def augmented(logits: torch.Tensor, k: int, rate: float, generator: torch.Genera
     """Draw the experts of some tokens instead of taking the top ones: knowledge augmentation.
 
     With probability `rate` a token's k experts are drawn without replacement from softmax(logits), otherwise they are
-    its top k; the weights are the softmax over the chosen. Published with k = e - 1 and rate 0.05 (Kim, Chu, Yang,
+    its top k; the weights are the softmax over the chosen. Published with k = E - 1 and rate 0.05 (Kim, Chu, Yang,
     "Every Expert Matters", arXiv 2502.12947). The top k of logits plus Gumbel noise are such a draw (Kool et al. 2019,
     "Stochastic Beams and Where to Find Them", arXiv 1903.06059, sec. 2.3).
 
     Args:
-        logits: t e.
-        k: 1 to e.
+        logits: `[tokens, E]`.
+        k: 1 to E.
         rate: 0 to 1, per token.
         generator: of the draws; its device may differ from that of the logits.
     """
@@ -76,7 +76,7 @@ def augmented(logits: torch.Tensor, k: int, rate: float, generator: torch.Genera
 
 
 def given(weights: torch.Tensor) -> Choice:
-    """Weigh all experts of every token with given weights, t e."""
+    """Weigh all experts of every token with given weights, `[tokens, E]`."""
     return Choice(weights, None)
 
 
@@ -86,7 +86,7 @@ def check_trainable(k: int, normalised: bool, key: str) -> None:
     Args:
         k: chosen experts of the pass that trains the gates.
         normalised: whether their weights are made to sum to 1.
-        key: the setting that says so, for the message.
+        key: the setting that decides it, for the message.
 
     Raises:
         UserError: one expert with normalised weights.
@@ -106,8 +106,8 @@ class Experts:
 
     Attributes:
         model: the model.
-        layers: decoder layers that are mixtures, in order; number 0 to l - 1 below is the place in this list.
-        num_experts: e.
+        layers: decoder layers that are mixtures, in order; the number of a MoE layer is its place in this list.
+        num_experts: E.
         top_k: experts that the model itself chooses per token.
         normalised: whether the model itself makes the chosen weights sum to 1.
     """
@@ -132,7 +132,7 @@ class Experts:
         self.normalised = self._routing.normalised
 
     def gate_weights(self) -> torch.Tensor:
-        """Copy the gates' weights: fp32, l e h; logits are `input @ weights.T`."""
+        """Copy the gates' weights: fp32, `[num_moe_layers, E, H]`; logits are `input @ weights.T`."""
         return torch.stack([block.gate.weight.detach().float() for block in self._blocks])
 
     def stock(self, layer: int, logits: torch.Tensor) -> Choice:
@@ -140,7 +140,7 @@ class Experts:
 
         Args:
             layer: number of the MoE layer; all choose alike.
-            logits: t e.
+            logits: `[tokens, E]`.
         """
         return Choice(*self._routing.choose(logits))
 
@@ -149,7 +149,8 @@ class Experts:
         """Let the model's forward passes be routed by `route` while the context is open.
 
         Yields:
-            The gate logits of the last forward pass: l tensors, fp32, t e; emptied when the next one begins.
+            The gate logits of the last forward pass: fp32, `[tokens, E]`, one per MoE layer; emptied when the next pass
+            begins.
         """
         with self._hooked(route) as seen:
             yield seen
@@ -173,9 +174,9 @@ class Experts:
 
 
 def _gate_hook(layer: int, route: Route | None, seen: list[torch.Tensor]) -> Callable:
-    """Make a gate record its logits and, if there is a route, answer with the route's choice.
+    """Make a gate record its logits and, if there is a route, return the route's choice.
 
-    Indices None go through the block as they are and tell the experts that the weights are for all of them.
+    Indices None go through the block as they are and mean that the weights are for all experts.
     """
 
     def hook(gate: nn.Module, inputs: tuple, output: tuple) -> tuple | None:
@@ -193,7 +194,7 @@ def _gate_hook(layer: int, route: Route | None, seen: list[torch.Tensor]) -> Cal
 
 @contextmanager
 def _soft_forward(experts: nn.Module) -> Iterator[None]:
-    """Let an experts module understand indices None while the context is open."""
+    """Make an experts module accept indices None while the context is open."""
     stock_forward, own = experts.forward, vars(experts).get("forward")
 
     def forward(hidden: torch.Tensor, indices: torch.Tensor | None, weights: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,4 @@
-"""The output head of a causal LM, apart from the model: hidden states in, logits out, some rows at a time.
-
-Letters: a rows, b batch, s sequence, h hidden, v vocabulary.
-"""
+"""The output head of a causal LM, apart from the model: hidden states in, logits out, some rows at a time."""
 
 from contextlib import nullcontext
 
@@ -20,7 +17,7 @@ def find_head(model: PreTrainedModel, vocab_size: int) -> Head:
         vocab_size: true size of its tokenizer; the head may have more rows.
 
     Raises:
-        UserError: the model does more with its hidden states than a `Head` can say.
+        UserError: the model does more with its hidden states than a `Head` does.
     """
     output = model.get_output_embeddings()
     values = model.config.get_text_config().to_dict()
@@ -36,20 +33,23 @@ def find_head(model: PreTrainedModel, vocab_size: int) -> Head:
 
 
 def last_hidden_state(model: PreTrainedModel, input_ids: torch.Tensor) -> torch.Tensor:
-    """Run a model without its head; return what the head would read, b s h."""
+    """Run a model without its head; return what the head would read, `[B, S, H]`."""
     return model.base_model(input_ids=input_ids, use_cache=False).last_hidden_state
 
 
 def hidden_of_wrapped(model: torch.nn.Module, bare: PreTrainedModel, input_ids: torch.Tensor) -> torch.Tensor:
-    """Run a model that is being trained through its wrapper; return what its head would read, b s h.
+    """Run a model that is being trained through its wrapper; return what its head would read.
 
     DistributedDataParallel exchanges gradients only if its own `forward` was called, so the hidden
-    states are taken on their way to the head, which is asked for one position only.
+    states are taken on their way to the head, which computes one position only.
 
     Args:
         model: the model as Trainer hands it over, perhaps wrapped.
         bare: the model inside.
-        input_ids: int64, b s.
+        input_ids: int64, `[B, S]`.
+
+    Returns:
+        `[B, S, H]`.
     """
     caught: list[torch.Tensor] = []
     handle = bare.base_model.register_forward_hook(lambda _, __, output: caught.append(output.last_hidden_state))

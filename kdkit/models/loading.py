@@ -116,7 +116,7 @@ def experts_implementation(device: str) -> str:
 
 
 def check_fits(model: PreTrainedModel, vocab_size: int, max_length: int, key: str, length_key: str) -> None:
-    """Check a model against its tokenizer and the longest sequence it will read; say if its head is padded.
+    """Check a model against its tokenizer and the longest sequence it will read; print if its head is padded.
 
     Raises:
         UserError: fewer rows than the tokenizer has ids, or a context shorter than a sequence.

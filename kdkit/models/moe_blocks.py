@@ -1,6 +1,6 @@
 """The MoE blocks of a model: found by their structure, checked on a few tokens, run with all experts at once.
 
-Letters: t tokens (batch and sequence flattened), h hidden, e experts, k chosen experts, i expert width.
+Tokens are those of the batch and the sequence, flattened; `expert_width` is the width inside an expert.
 """
 
 import re
@@ -21,13 +21,17 @@ SUPPORTED = "Cohere2-MoE, FlexOlmo, Mellum, MiniMax, Mixtral, OLMoE, Qwen2-MoE, 
 
 @dataclass(frozen=True)
 class MoeBlock:
-    """One MoE layer: `gate(t h) -> (logits t e, weights t k, indices t k)`, `experts(t h, indices, weights) -> t h`."""
+    """One MoE layer: a gate that chooses experts for every token, and the experts.
+
+    From `hidden`, `[tokens, H]`, `gate(hidden)` makes logits `[tokens, E]`, weights and indices `[tokens, top_k]` each;
+    `experts(hidden, indices, weights)` makes `[tokens, H]`.
+    """
 
     decoder_layer: int
     gate: nn.Module
-    """Has the parameter `weight`, e h, and nothing else."""
+    """Has the parameter `weight`, `[E, H]`, and nothing else."""
     experts: nn.Module
-    """Has the parameters `gate_up_proj`, e 2i h, and `down_proj`, e h i, and nothing else."""
+    """Has the parameters `gate_up_proj`, `[E, 2 * expert_width, H]`, and `down_proj`, `[E, H, expert_width]`, only."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class StockRouting:
     """Whether the chosen weights are made to sum to 1."""
 
     def choose(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return weights (fp32, t k) and experts (int64, t k): softmax over all (t e), then the top k.
+        """Return weights, fp32, and experts, int64, `[tokens, top_k]` each: softmax over all experts, then the top k.
 
         Top k of the softmax, not of the logits, as transformers has it: so equal values are resolved alike.
         """
@@ -49,15 +53,18 @@ class StockRouting:
 
 
 def run_all_experts(experts: nn.Module, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Run all experts on all tokens and add up their weighted outputs, t h: two products, whatever e and t are.
+    """Run all experts on all tokens and add up their weighted outputs: two products, however many there are.
 
-    An expert's output is linear in its activation, so the weight can multiply that, and one product over (e i)
-    adds the experts up; the outputs of single experts (t e h) never exist.
+    An expert's output is linear in its activation, so the weight can multiply that, and one product over
+    all of E * expert_width adds the experts up; the outputs of single experts, `[tokens, E, H]`, never exist.
 
     Args:
         experts: of a `MoeBlock`.
-        hidden: t h.
-        weights: t e.
+        hidden: `[tokens, H]`.
+        weights: `[tokens, E]`.
+
+    Returns:
+        `[tokens, H]`.
     """
     gate_up, down = experts.gate_up_proj, experts.down_proj
     e, h, i = down.shape
@@ -66,18 +73,18 @@ def run_all_experts(experts: nn.Module, hidden: torch.Tensor, weights: torch.Ten
     times = torch.mul if torch.is_grad_enabled() else torch.Tensor.mul_
     weighted = times(projected[:, :, 1], weights.to(projected.dtype)[..., None])
     activated = times(experts.act_fn(projected[:, :, 0]), weighted)
-    # this copy costs a t-th of the product below; to keep it would cost a third of the experts' memory
+    # this copy costs 1 / tokens of the product below; to keep it would cost a third of the experts' memory
     stacked = down.permute(1, 0, 2).reshape(h, e * i)
     return F.linear(activated.reshape(-1, e * i), stacked).to(hidden.dtype)
 
 
 def gate_logits(gate: nn.Module, hidden: torch.Tensor) -> torch.Tensor:
-    """Return what a gate's softmax reads, fp32, t e.
+    """Return what a gate's softmax reads, fp32, `[tokens, E]`.
 
     Not taken from the gate: what it calls its logits are probabilities in transformers 5.0 and logits in later ones.
 
     Args:
-        hidden: t h.
+        hidden: `[tokens, H]`.
     """
     return F.linear(hidden.reshape(-1, hidden.shape[-1]), gate.weight).float()
 
@@ -124,7 +131,7 @@ def _is_standard(gate: nn.Module, experts: nn.Module) -> bool:
 
 @torch.no_grad()
 def find_routing(model: PreTrainedModel, blocks: list[MoeBlock], key: str) -> StockRouting:
-    """Run a model on a few tokens and find out how it routes, whatever its configuration says.
+    """Run a model on a few tokens and find out how it routes, whatever its configuration declares.
 
     Args:
         model: a causal LM.
@@ -137,17 +144,17 @@ def find_routing(model: PreTrainedModel, blocks: list[MoeBlock], key: str) -> St
     calls = _watch_calls(model, blocks)
     if len(calls) < len(blocks):
         raise _unsupported(model, key, "gates that answer otherwise than with logits, weights and indices")
-    # one answer for every gate: its logits, and the weights and indices that it gave
-    signals = [
+    # of every gate its logits, and the weights and indices that it gave
+    gate_outputs = [
         (gate_logits(block.gate, inputs[0]), *output[1:])
         for block, ((inputs, output), _) in zip(blocks, calls, strict=True)
     ]
-    logits, weights, _ = signals[0]
+    logits, weights, _ = gate_outputs[0]
     routings = [StockRouting(logits.shape[-1], weights.shape[-1], normalised) for normalised in (True, False)]
-    differences = [max(_weight_distance(routing, answer) for answer in signals) for routing in routings]
+    differences = [max(_weight_distance(routing, gate_output) for gate_output in gate_outputs) for routing in routings]
     difference, routing = min(zip(differences, routings, strict=True), key=lambda pair: pair[0])
-    for block, answer, (_, (inputs, output)) in zip(blocks, signals, calls, strict=True):
-        got = run_all_experts(block.experts, inputs[0], _spread(*answer))
+    for block, gate_output, (_, (inputs, output)) in zip(blocks, gate_outputs, calls, strict=True):
+        got = run_all_experts(block.experts, inputs[0], _spread(*gate_output))
         difference = max(difference, _distance(got, output))
     if not difference <= (1e-4 if model.dtype in (torch.float32, torch.float64) else 5e-2):
         raise _unsupported(model, key, f"MoE layers that differ from these by {difference:.3g}")
@@ -157,7 +164,7 @@ def find_routing(model: PreTrainedModel, blocks: list[MoeBlock], key: str) -> St
 def _watch_calls(model: PreTrainedModel, blocks: list[MoeBlock]) -> list[tuple]:
     """Return for each block ((gate's inputs, its output), (experts' inputs, their output)) on eight tokens.
 
-    Blocks that were not run, or not with three answers from the gate for the experts, are left out.
+    Blocks that were not run, or whose gate gave the experts anything but three tensors, are left out.
     """
     calls: dict[nn.Module, tuple] = {}
 
@@ -181,16 +188,16 @@ def _has_three(values: object) -> bool:
     return isinstance(values, tuple) and len(values) == 3
 
 
-def _weight_distance(routing: StockRouting, answer: tuple[torch.Tensor, ...]) -> float:
+def _weight_distance(routing: StockRouting, gate_output: tuple[torch.Tensor, ...]) -> float:
     """Compare the weights that a routing gives with a gate's own; infinite if it has other numbers of experts."""
-    logits, weights, _ = answer
+    logits, weights, _ = gate_output
     if (logits.shape[-1], weights.shape[-1]) != (routing.num_experts, routing.top_k):
         return float("inf")
-    return _distance(_spread(logits, *routing.choose(logits)), _spread(*answer))
+    return _distance(_spread(logits, *routing.choose(logits)), _spread(*gate_output))
 
 
 def _spread(logits: torch.Tensor, weights: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-    """Write the weights of the chosen experts (t k) among zeros for the others, fp32, t e."""
+    """Write the weights of the chosen experts, `[tokens, top_k]`, among zeros for the others: fp32, `[tokens, E]`."""
     return torch.zeros_like(logits, dtype=torch.float32).scatter_(-1, indices, weights.float())
 
 

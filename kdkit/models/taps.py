@@ -1,7 +1,6 @@
 """Taps on a causal LM: hidden states and attention maps of chosen layers, caught while the model runs.
 
-Letters: b batch, s positions, h hidden, k heads. Layers are counted 0 .. n - 1; the hidden state of a layer is
-what it hands to the next one. A tapped model computes what it computed before.
+Layers are counted from 0; the hidden state of a layer is its output. A tapped model computes what it computed before.
 """
 
 import copy
@@ -95,12 +94,12 @@ class Taps:
         self._closing.close()
 
     def take(self) -> tuple[dict[int, torch.Tensor], dict[int, torch.Tensor]]:
-        """Hand over what the last forward pass has shown, and forget it.
+        """Return what the last forward pass has left, and drop it.
 
         Until this is opened again nothing more is caught: gradient checkpointing runs layers a second time.
 
         Returns:
-            Hidden states, b s h, and attention maps, b k s s (query, key), by layer.
+            Hidden states, `[B, S, H]`, and attention maps, `[B, num_heads, S, S]` (query, key), by layer.
         """
         states, maps = self._states, self._maps
         self._states, self._maps, self._is_listening = {}, {}, False
@@ -146,7 +145,7 @@ def _supply_mask(attention: torch.nn.Module, args: Arguments, kwargs: dict[str, 
 
 
 def _causal_mask(hidden: torch.Tensor, window: int | None) -> torch.Tensor:
-    """Return which keys each query may see, bool, 1 1 s s: itself and those before it, inside the window."""
+    """Return which keys each query may see, bool, `[1, 1, S, S]`: itself and those before it, inside the window."""
     positions = torch.arange(hidden.shape[1], device=hidden.device)
     distance = positions[:, None] - positions
     seen = distance >= 0

@@ -1,4 +1,4 @@
-"""Which parameters learn how fast: regular expressions to optimizer groups."""
+"""Optimizer groups: which parameters learn how fast, by regular expressions on their names."""
 
 import re
 from collections.abc import Iterable

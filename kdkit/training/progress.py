@@ -1,4 +1,4 @@
-"""Following a training: metrics.jsonl, a progress line when nobody watches, a live curve when somebody does."""
+"""Progress of a training: metrics.jsonl, a progress line when nobody watches, a live curve when somebody does."""
 
 import math
 import time
@@ -16,7 +16,7 @@ from kdkit.training.scoring import score_windows
 
 @dataclass
 class Curve:
-    """What the learning curve of one training is measured on."""
+    """Learning curve of one training: what it is measured on, and how often."""
 
     windows: Windows
     side: Side

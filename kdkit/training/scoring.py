@@ -1,4 +1,4 @@
-"""Scoring a causal LM on windows: the probe (02), learning curves (03) and evaluation (04)."""
+"""Bits per byte and perplexity of a causal LM on windows: for the probe (02), learning curves (03), evaluation (04)."""
 
 import math
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ from kdkit.models.heads import autocast
 
 @dataclass(frozen=True)
 class Score:
-    """How well a model predicts a text."""
+    """Scores of a model on a text: its nats, perplexity and bits per byte."""
 
     window_nats: np.ndarray
-    """float64, one per window: -log probability of all its tokens, in nats."""
+    """float64, `[num_windows]`: -log probability of all its tokens, in nats."""
     window_bytes: np.ndarray
-    """int64, one per window: UTF-8 bytes."""
+    """int64, `[num_windows]`: UTF-8 bytes."""
     num_tokens: int
 
     @property

@@ -1,7 +1,7 @@
 """Training a causal LM on windows: the built teacher, both baselines, and the base of distillation.
 
 Conventions that every loss keeps: logits at position i predict token i + 1, shifted once, here;
-fp32 inside; values per token (b s, nats), reduced once by the tokens of the whole optimizer step.
+fp32 inside; values per token (`[B, S]`, nats), reduced once by the tokens of the whole optimizer step.
 """
 
 from typing import Any
@@ -57,7 +57,7 @@ class LanguageModelTrainer(Trainer):
         self.head = find_head(model, vocab_size)
         self.compute_dtype = torch.float16 if args.fp16 else torch.bfloat16 if args.bf16 else torch.float32
         self.remove_callback(PrinterCallback)
-        # compute_loss divides by the tokens of the whole step itself; both names tell Trainer so
+        # compute_loss divides by the tokens of the whole step itself; with both names Trainer does not divide again
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         self._term_sums: dict[str, torch.Tensor] = {}
@@ -77,7 +77,7 @@ class LanguageModelTrainer(Trainer):
         return loss, {"ce_loss": loss}
 
     def hidden_rows(self, model: torch.nn.Module, inputs: dict[str, Any], rows: torch.Tensor) -> torch.Tensor:
-        """Return what the head reads at some positions of the flattened batch, a h."""
+        """Return what the head reads at some positions of the flattened batch, `[rows, H]`."""
         hidden = hidden_of_wrapped(model, self.model, inputs["input_ids"]).flatten(0, 1)
         # by index: the backward pass of a boolean mask is several times slower on a CPU
         return hidden.index_select(0, rows).to(self.compute_dtype)

@@ -1,6 +1,5 @@
-"""Chunk losses of distillation: cross-entropy and what the teacher adds, each with its gradient.
+"""Chunk losses of distillation: cross-entropy and the teacher's part, each with its gradient.
 
-Letters: a student rows of the batch, c rows of a chunk, k asked rows, v vocabulary, g events, n spans.
 Every chunk loss returns the terms `[loss, ce, kd]` of its rows: the weighted sum, and the raw sums of both.
 See `kdkit.losses.chunked.engine`.
 """
@@ -18,24 +17,24 @@ from kdkit.losses.sparse import at_temperature, renormalise, sparse_forward_kl_,
 ChunkResult = tuple[torch.Tensor, torch.Tensor]
 TeacherLoss = Callable[[torch.Tensor, slice, bool], tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]]
 """From a chunk's logits, its rows, and whether the logits may be overwritten, to terms, the rows of the chunk at
-which the teacher was asked (None: all) and the gradient by their logits."""
+which the teacher is queried (None: all) and the gradient by their logits."""
 
 
 @dataclass(frozen=True)
 class QueriedRows:
-    """The student rows at which the teacher is asked, in order, and how much each one counts."""
+    """The student rows at which the teacher is queried, in order, and how much each one counts."""
 
     rows: torch.Tensor
-    """int64, k: student rows, increasing."""
+    """int64, `[queried_rows]`: student rows, increasing."""
     teacher_rows: torch.Tensor
-    """int64, k: the teacher row that has read the same text."""
+    """int64, `[queried_rows]`: the teacher row that has read the same text."""
     weights: torch.Tensor
-    """fp32, k: weight of each value in the loss."""
+    """fp32, `[queried_rows]`: weight of each value in the loss."""
     raw_weight: float
     """Weight of each value in the logged term."""
 
     def inside(self, rows: slice) -> slice:
-        """Return which asked rows lie in a chunk."""
+        """Return which queried rows lie in a chunk."""
         first, last = torch.searchsorted(self.rows, torch.tensor([rows.start, rows.stop], device=self.rows.device))
         return slice(int(first), int(last))
 
@@ -44,9 +43,9 @@ def weighted_cross_entropy(targets: torch.Tensor, weights: torch.Tensor, raw_wei
     """Make the chunk loss of weighted cross-entropy.
 
     Args:
-        targets: int64, a: the token that each row predicts.
-        weights: fp32, a: weight of each row in the loss.
-        raw_weights: fp32, a: in the logged term.
+        targets: int64, `[student_rows]`: the token that each row predicts.
+        weights: fp32, `[student_rows]`: weight of each row in the loss.
+        raw_weights: fp32, `[student_rows]`: in the logged term.
     """
 
     def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
@@ -60,7 +59,7 @@ def weighted_cross_entropy(targets: torch.Tensor, weights: torch.Tensor, raw_wei
 
 def dense_divergence(
     signals: DenseSignals,
-    asked: QueriedRows,
+    queried: QueriedRows,
     student_events: Events,
     teacher_events: Events,
     measure: Measure,
@@ -69,7 +68,7 @@ def dense_divergence(
     """Make a divergence from the teacher's whole rows, times temperature squared."""
 
     def divergence_(events: torch.Tensor, inside: slice) -> torch.Tensor:
-        teacher_logprobs = signals.logprobs(asked.teacher_rows[inside], teacher_events, temperature)
+        teacher_logprobs = signals.logprobs(queried.teacher_rows[inside], teacher_events, temperature)
         values = events.new_empty(len(events))
         for block in blocks_of(events):
             student_logprobs = events[block]
@@ -79,12 +78,12 @@ def dense_divergence(
             student_logprobs.exp_().mul_(-total).add_(derivative)
         return values
 
-    return _divergence(asked, student_events, temperature, divergence_)
+    return _divergence(queried, student_events, temperature, divergence_)
 
 
 def sparse_divergence(
     signals: SparseSignals,
-    asked: QueriedRows,
+    queried: QueriedRows,
     student_events: Events,
     measure: Measure,
     temperature: float,
@@ -95,8 +94,8 @@ def sparse_divergence(
     """Make a divergence from a cache's kept events, times temperature squared.
 
     Args:
-        answers: one row per asked row.
-        num_events: g.
+        signals: one row per queried row.
+        num_events: kept and not kept.
         tail: `ghost`, `keep_mass`, `renormalise`; see `CacheConfig.tail`.
     """
 
@@ -111,13 +110,17 @@ def sparse_divergence(
                 values[block] = sparse_with_rest_(*part, rest[block], measure)
         return values
 
-    return _divergence(asked, student_events, temperature, divergence_)
+    return _divergence(queried, student_events, temperature, divergence_)
 
 
 def teacher_logprobs(
     signals: SparseSignals, inside: slice, tail: str, temperature: float, num_events: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what a cache holds of some asked rows, a k and a 1, at a temperature and with a tail."""
+    """Return a cache's log-probabilities at some queried rows, at a temperature and with a tail.
+
+    Returns:
+        fp32: of the kept events, `[queried_rows, K]`, and of the rest, `[queried_rows, 1]`.
+    """
     kept, rest = signals.logprobs[inside], signals.rest[inside]
     if tail == "renormalise":
         kept, rest = renormalise(kept)
@@ -125,17 +128,17 @@ def teacher_logprobs(
 
 
 def is_linear(measure: Measure, tail: str) -> bool:
-    """Say whether a divergence is a sum over the kept events alone, linear in the student's log-probabilities."""
+    """Return whether a divergence is a sum over the kept events alone, linear in the student's log-probabilities."""
     return measure is forward_kl_with_gradient and tail != "ghost"
 
 
 def _divergence(
-    asked: QueriedRows,
+    queried: QueriedRows,
     student_events: Events,
     temperature: float,
     divergence_: Callable[[torch.Tensor, slice], torch.Tensor],
 ) -> TeacherLoss:
-    """Choose the asked rows, divide by the temperature, push to events, and pull the gradient back.
+    """Choose the queried rows, divide by the temperature, push to events, and pull the gradient back.
 
     Args:
         divergence_: from the events' logits, which it replaces by its gradient, to values per row.
@@ -144,8 +147,8 @@ def _divergence(
     def teacher_loss(
         logits: torch.Tensor, rows: slice, may_overwrite: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        inside = asked.inside(rows)
-        local = asked.rows[inside] - rows.start
+        inside = queried.inside(rows)
+        local = queried.rows[inside] - rows.start
         everywhere = len(local) == len(logits)
         chosen = logits.index_select(0, local) if not everywhere else logits if may_overwrite else logits.clone()
         chosen = chosen.div_(temperature) if temperature != 1.0 else chosen
@@ -153,10 +156,10 @@ def _divergence(
         events = gradient if isinstance(student_events, TokenEvents) else gradient.clone()
         values = divergence_(gradient, inside) * temperature**2
         # T^2 for the value, 1 / T from the chain rule
-        gradient.mul_((asked.weights[inside, None] * temperature).to(gradient.dtype))
+        gradient.mul_((queried.weights[inside, None] * temperature).to(gradient.dtype))
         gradient = student_events.pull(gradient, chosen, events)
-        raw = (values * asked.raw_weight).sum()
-        terms = torch.stack([(values * asked.weights[inside]).sum(), torch.zeros_like(raw), raw])
+        raw = (values * queried.raw_weight).sum()
+        terms = torch.stack([(values * queried.weights[inside]).sum(), torch.zeros_like(raw), raw])
         return terms, None if everywhere else local, gradient
 
     return teacher_loss
@@ -172,11 +175,11 @@ def span_loss(
     """Make a loss over whole spans, differentiated by autograd inside the chunk.
 
     Args:
-        values_of: from logits (c v, with a graph), their rows and their spans to a value per span.
-        student_starts: int64, n + 1: first row of each span; chunks consist of whole spans.
-        counted: bool, a: rows that are in the loss; the others get no gradient, whatever they are averaged with.
-        weights: fp32, n: weight of each span in the loss.
-        raw_weights: fp32, n: in the logged term.
+        values_of: from logits (`[chunk_rows, V]`, with a graph), their rows and their spans to a value per span.
+        student_starts: int64, `[N + 1]`: first row of each span; chunks consist of whole spans.
+        counted: bool, `[student_rows]`: rows in the loss; the others get no gradient, whatever they are averaged with.
+        weights: fp32, `[N]`: weight of each span in the loss.
+        raw_weights: fp32, `[N]`: in the logged term.
     """
     bounds = student_starts.cpu()
 
@@ -196,7 +199,7 @@ def span_loss(
 
 
 def average(losses: list[TeacherLoss]) -> TeacherLoss:
-    """Take the mean of what several passes of a teacher say about the same rows."""
+    """Average the losses of several passes of a teacher over the same rows."""
     if len(losses) == 1:
         return losses[0]
 
@@ -213,7 +216,7 @@ def average(losses: list[TeacherLoss]) -> TeacherLoss:
 
 
 def blend(teacher: TeacherLoss, ce: ChunkLoss) -> ChunkLoss:
-    """Add what the teacher says to cross-entropy."""
+    """Add the teacher's loss to cross-entropy."""
 
     def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
         terms, local, gradient = teacher(logits, rows, False)
@@ -224,7 +227,7 @@ def blend(teacher: TeacherLoss, ce: ChunkLoss) -> ChunkLoss:
 
 
 def alone(teacher: TeacherLoss) -> ChunkLoss:
-    """Take what the teacher says for the whole loss."""
+    """Take the teacher's loss for the whole loss."""
 
     def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
         terms, local, gradient = teacher(logits, rows, True)

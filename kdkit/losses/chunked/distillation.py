@@ -87,8 +87,8 @@ def _blend_rows(
     device, every = targets.device, torch.arange(len(targets), device=targets.device)
     raw = torch.full((len(targets),), 1.0 / num_items, device=device)
     signals = DenseSignals(taught, teacher_head, device, targets, every.cpu())
-    asked = QueriedRows(every, every, raw * kd_ratio, 1.0 / num_items)
-    teacher = dense_divergence(signals, asked, TokenEvents(), TokenEvents(), measure, temperature)
+    queried = QueriedRows(every, every, raw * kd_ratio, 1.0 / num_items)
+    teacher = dense_divergence(signals, queried, TokenEvents(), TokenEvents(), measure, temperature)
     return blend(teacher, weighted_cross_entropy(targets, raw * (1.0 - kd_ratio), raw))
 
 

@@ -1,8 +1,7 @@
 """Losses on logits that never exist at once: projection, loss and gradient for some rows, then the next.
 
-Letters: a rows of the batch, c rows of a chunk, h hidden, v vocabulary, m terms. The gradient is computed
-in the forward pass, right after the loss of the same rows, so nothing of size v survives a chunk and the
-head's product is not repeated. Cost: the three products that a dense head needs too.
+The gradient is computed in the forward pass, right after the loss of the same rows, so nothing of size V survives
+a chunk and the head's product is not repeated. Cost: the three products that a dense head needs too.
 
 Source: the idea of Wijmans et al. 2024 (Cut Cross-Entropy), arXiv:2411.09009, and Liger's fused linear
 losses, in plain PyTorch for GPUs without a kernel for it.
@@ -17,12 +16,12 @@ import torch
 
 @dataclass(frozen=True)
 class Head:
-    """logits = softcap * tanh(scale * (W h + bias) / softcap), without the cap where there is none."""
+    """Output head: logits = softcap * tanh(scale * (W h + bias) / softcap), without the cap where there is none."""
 
     weight: torch.Tensor
-    """Rows h; rows beyond `vocab_size` are padding."""
+    """`[head_rows, H]`; rows beyond `vocab_size` are padding."""
     vocab_size: int
-    """True size of the tokenizer, v."""
+    """True size of the tokenizer, V."""
     bias: torch.Tensor | None = None
     scale: float = 1.0
     """Cohere's `logit_scale`, Granite's 1 / `logits_scaling`."""
@@ -30,7 +29,7 @@ class Head:
     """Gemma's `final_logit_softcapping`."""
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Compute the logits of some rows in fp32, a v; the product runs in the dtype of `hidden`."""
+        """Compute the logits of some rows in fp32, `[rows, V]`; the product runs in the dtype of `hidden`."""
         logits = hidden @ self.weight[: self.vocab_size].to(hidden.dtype).T
         if self.bias is not None:
             logits = logits + self.bias[: self.vocab_size].to(hidden.dtype)
@@ -49,13 +48,14 @@ class Head:
 
 
 ChunkLoss = Callable[[torch.Tensor, slice], tuple[torch.Tensor, torch.Tensor]]
-"""From the logits of some rows (fp32, c v, may be overwritten) and which rows these are to the terms of their
-weighted loss, m (raw sums to log; the first one is the loss), and its gradient by the logits, c v."""
+"""From the logits of some rows (fp32, `[chunk_rows, V]`, may be overwritten) and which rows these are to the terms of
+their weighted loss, `[num_terms]` (raw sums to log; the first one is the loss), and its gradient by the logits,
+`[chunk_rows, V]`."""
 
 CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**27}
-"""Size of one chunk of logits: small for the memory's sake, large enough for an efficient product."""
+"""Bytes of one chunk of logits: small to save memory, large enough for an efficient product."""
 BLOCK_BYTES = {"cpu": 2**22, "cuda": 2**27}
-"""Size of the blocks in which a chunk's rows are worked on: they stay in a CPU's cache from one operation
+"""Bytes of the blocks in which a chunk's rows are worked on: they stay in a CPU's cache from one operation
 to the next, which makes the elementwise part several times faster."""
 
 
@@ -80,13 +80,13 @@ def chunked_loss(
     """Sum a loss over chunks of rows, with gradients for the hidden states and the head.
 
     Args:
-        hidden: a h, with a gradient graph; the products run in its dtype.
+        hidden: `[rows, H]`, with a gradient graph; the products run in its dtype.
         head: its weight (and bias) get a gradient if they want one.
         chunk_loss: the loss of some rows and its gradient.
         chunks: slices that cover the rows.
 
     Returns:
-        The loss, a scalar with a graph, and all m terms, detached.
+        The loss, a scalar with a graph, and all terms, `[num_terms]`, detached.
     """
     bias = hidden.new_zeros(0) if head.bias is None else head.bias
     loss, terms = _ChunkedLoss.apply(hidden, head.weight, bias, head, chunk_loss, chunks)
@@ -187,8 +187,8 @@ def cross_entropy_chunk(targets: torch.Tensor, weights: torch.Tensor) -> ChunkLo
     """Return weighted cross-entropy as a chunk loss.
 
     Args:
-        targets: int64, a: the token that each row predicts.
-        weights: fp32, a: weight of each row; `1 / tokens of the step` for the mean.
+        targets: int64, `[rows]`: the token that each row predicts.
+        weights: fp32, `[rows]`: weight of each row; `1 / tokens of the step` for the mean.
     """
 
     def chunk_loss(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
@@ -200,7 +200,7 @@ def cross_entropy_chunk(targets: torch.Tensor, weights: torch.Tensor) -> ChunkLo
 
 
 def cross_entropy_(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Compute -log q(target) per row, c, and replace the logits by the gradient of its weighted sum."""
+    """Compute -log q(target) per row, `[chunk_rows]`, and replace the logits by the gradient of its weighted sum."""
     values = logits.new_empty(len(logits))
     for block in blocks_of(logits):
         logprobs, chosen, weight = logits[block], targets[block, None], weights[block, None]
@@ -211,7 +211,7 @@ def cross_entropy_(logits: torch.Tensor, targets: torch.Tensor, weights: torch.T
 
 
 def log_softmax_(logits: torch.Tensor) -> torch.Tensor:
-    """Normalise logits to log-probabilities in place; return the normalisers, c."""
+    """Normalise logits to log-probabilities in place; return the normalisers, `[rows]`."""
     normalisers = logits.logsumexp(dim=-1)
     logits.sub_(normalisers[..., None])
     return normalisers

@@ -1,4 +1,4 @@
-"""What a teacher predicts about the rows of a batch, and the outcomes on which both models' predictions are compared.
+"""The teacher's signals at the rows of a batch, and the outcomes on which both models' predictions are compared.
 
 Losses take whole rows (hidden states and a head) or kept ones (a cache) and do not know where they came from. A whole
 row exists for one chunk at a time.
@@ -7,8 +7,6 @@ Outcomes are called events. With one tokenizer they are its tokens. With two, th
 (`CommonTokenEvents`), or the tokens of the finer one, which the coarser one's tokens begin with (`PrefixEvents`). An
 event's logit is the log-sum-exp of its tokens' logits, so a softmax over events is the distribution that the tokens'
 softmax implies, renormalised over those that belong to an event.
-
-Letters: m teacher rows, a asked rows, c rows of a chunk, h hidden, v vocabulary, g events, k kept events.
 """
 
 from dataclasses import dataclass
@@ -25,16 +23,16 @@ class TokenEvents:
     """Every token is an event."""
 
     def push(self, logits: torch.Tensor) -> torch.Tensor:
-        """Turn logits, c v, into the logits of the events, c g."""
+        """Turn logits, `[chunk_rows, V]`, into the logits of the events, `[chunk_rows, num_events]`."""
         return logits
 
     def pull(self, gradient: torch.Tensor, logits: torch.Tensor, events: torch.Tensor) -> torch.Tensor:
         """Turn a gradient by the events' logits into one by the logits.
 
         Args:
-            gradient: c g.
-            logits: c v: what was pushed.
-            events: c g: what came out.
+            gradient: `[chunk_rows, num_events]`.
+            logits: `[chunk_rows, V]`: what was pushed.
+            events: `[chunk_rows, num_events]`: what `push` returned.
         """
         return gradient
 
@@ -44,7 +42,7 @@ class CommonTokenEvents:
     """Some tokens are events, in a given order."""
 
     ids: torch.Tensor
-    """int64, g: distinct tokens."""
+    """int64, `[num_events]`: distinct tokens."""
 
     def push(self, logits: torch.Tensor) -> torch.Tensor:
         """See `TokenEvents.push`."""
@@ -60,7 +58,7 @@ class PrefixEvents:
     """Tokens that begin with the same piece of text are one event."""
 
     groups: torch.Tensor
-    """int64, v: the event of each token; `size` for none."""
+    """int64, `[V]`: the event of each token; `size` for none."""
     size: int
 
     def push(self, logits: torch.Tensor) -> torch.Tensor:
@@ -100,7 +98,7 @@ Events = TokenEvents | CommonTokenEvents | PrefixEvents
 
 @dataclass(frozen=True)
 class EventPair:
-    """The same outcomes, seen from both vocabularies."""
+    """The same outcomes, as events of both vocabularies."""
 
     student: Events
     teacher: Events
@@ -112,20 +110,20 @@ class EventPair:
 
 @dataclass(frozen=True)
 class DenseSignals:
-    """Hidden states of an online teacher, which become logits when a chunk asks for them."""
+    """Hidden states of an online teacher, which become logits chunk by chunk."""
 
     hidden: torch.Tensor
-    """m h, on the teacher's device."""
+    """`[teacher_rows, H]`, on the teacher's device."""
     head: Head
     device: torch.device
     """Where the student's loss is computed."""
     targets: torch.Tensor
-    """int64, m: the token that each teacher row predicts; on `device`."""
+    """int64, `[teacher_rows]`: the token that each teacher row predicts; on `device`."""
     windows: torch.Tensor
-    """int64, m: row number of the window that each teacher row belongs to; on the CPU."""
+    """int64, `[teacher_rows]`: row number of the window that each teacher row belongs to; on the CPU."""
 
     def logits(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the logits of some teacher rows, fp32, c v.
+        """Return the logits of some teacher rows, fp32, `[chunk_rows, V]`.
 
         Raises:
             UserError: NaN or inf among them.
@@ -135,11 +133,11 @@ class DenseSignals:
         return logits
 
     def unchecked_logits(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the logits of some teacher rows for a caller that calls `check` with what it made of them."""
+        """Return the logits of some teacher rows, unchecked; the caller calls `check` with values made of them."""
         return self.head.logits(self.hidden.index_select(0, rows.to(self.hidden.device))).to(self.device)
 
     def logprobs(self, rows: torch.Tensor, events: Events, temperature: float) -> torch.Tensor:
-        """Return log-probabilities of the events at some teacher rows, fp32, c g.
+        """Return log-probabilities of the events at some teacher rows, fp32, `[chunk_rows, num_events]`.
 
         Raises:
             UserError: NaN or inf in the teacher's logits.
@@ -169,24 +167,24 @@ class DenseSignals:
 
 @dataclass(frozen=True)
 class SparseSignals:
-    """What a cache holds of each asked row."""
+    """Kept events of a cache at each queried row."""
 
     ids: torch.Tensor
-    """int64, a k: events, distinct in a row unless their probability is 0."""
+    """int64, `[queried_rows, K]`: events, distinct in a row unless their probability is 0."""
     logprobs: torch.Tensor
-    """fp32, a k: their log-probabilities at `temperature`, -inf for places that are not used."""
+    """fp32, `[queried_rows, K]`: their log-probabilities at `temperature`, -inf for places that are not used."""
     rest: torch.Tensor
-    """fp32, a 1: log of the probability of all events that are not kept; kept and rest sum to 1."""
+    """fp32, `[queried_rows, 1]`: log of the probability of all events that are not kept; kept and rest sum to 1."""
     temperature: float
     """Of the teacher's softmax when the cache was made."""
 
     @property
     def device(self) -> torch.device:
-        """Where the answers lie."""
+        """Where the signals lie."""
         return self.ids.device
 
     def at(self, rows: torch.Tensor) -> "SparseSignals":
-        """Return the answers for some rows."""
+        """Return the signals at some rows."""
         rows = rows.to(self.device)
         ids, logprobs, rest = (part.index_select(0, rows) for part in (self.ids, self.logprobs, self.rest))
         return SparseSignals(ids, logprobs, rest, self.temperature)
@@ -197,7 +195,7 @@ class TokenSignals:
     """Log-probabilities of the text's own tokens, from a cache."""
 
     logprobs: torch.Tensor
-    """fp32, m: of each teacher row's next token."""
+    """fp32, `[teacher_rows]`: of each teacher row's next token."""
 
 
 Signals = DenseSignals | SparseSignals | TokenSignals

@@ -1,7 +1,7 @@
 """Cross-entropy and a divergence from kept tokens in one pass: at temperature 1 both need the same softmax.
 
-Letters: c rows of a block, a asked ones of them, k kept tokens, v vocabulary. What `kdkit.losses.sparse` and
-`cross_entropy_` compute one after the other, for little more than cross-entropy alone.
+It computes what `kdkit.losses.sparse` and `cross_entropy_` do one after the other, for little more than cross-entropy
+alone.
 """
 
 import torch
@@ -14,7 +14,7 @@ from kdkit.losses.closed_forms import LOWEST, Measure
 
 def sparse_blend(
     signals: SparseSignals,
-    asked: QueriedRows,
+    queried: QueriedRows,
     targets: torch.Tensor,
     weights: torch.Tensor,
     raw_weights: torch.Tensor,
@@ -25,26 +25,26 @@ def sparse_blend(
     """Make the chunk loss of a blend at temperature 1.
 
     Args:
-        answers: one row per asked row.
-        targets: int64: the token that each student row predicts.
-        weights: fp32: weight of each student row's cross-entropy in the loss.
-        raw_weights: fp32: in the logged term.
+        signals: one row per queried row.
+        targets: int64, `[student_rows]`: the token that each student row predicts.
+        weights: fp32, `[student_rows]`: weight of each student row's cross-entropy in the loss.
+        raw_weights: fp32, `[student_rows]`: in the logged term.
         measure: the divergence.
         tail: `ghost`, `keep_mass`, `renormalise`; see `CacheConfig.tail`.
-        num_tokens: v.
+        num_tokens: V.
     """
 
     def block_loss(logits: torch.Tensor, rows: slice) -> torch.Tensor:
-        inside = asked.inside(rows)
+        inside = queried.inside(rows)
         kept, rest = teacher_logprobs(signals, inside, tail, 1.0, num_tokens)
-        local, ids = asked.rows[inside] - rows.start, signals.ids[inside].long()
+        local, ids = queried.rows[inside] - rows.start, signals.ids[inside].long()
         weight, chosen = weights[rows], targets[rows, None]
         log_softmax_(logits)
         ce = -logits.gather(1, chosen).squeeze(1)
-        kd = _add_divergence_(logits, local, ids, kept, rest, weight, asked.weights[inside], measure, tail)
+        kd = _add_divergence_(logits, local, ids, kept, rest, weight, queried.weights[inside], measure, tail)
         logits.scatter_add_(1, chosen, -weight[:, None])
-        loss = (ce * weight).sum() + (kd * asked.weights[inside]).sum()
-        return torch.stack([loss, (ce * raw_weights[rows]).sum(), kd.sum() * asked.raw_weight])
+        loss = (ce * weight).sum() + (kd * queried.weights[inside]).sum()
+        return torch.stack([loss, (ce * raw_weights[rows]).sum(), kd.sum() * queried.raw_weight])
 
     def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
         terms = logits.new_zeros(3)
@@ -66,11 +66,11 @@ def _add_divergence_(
     measure: Measure,
     tail: str,
 ) -> torch.Tensor:
-    """Replace log q, c v, by the gradient w q + w_kd dD/dz, and return D, a.
+    """Replace log q, `[block_rows, V]`, by the gradient w q + w_kd dD/dz, and return D, `[queried_rows]`.
 
     Both are q times a factor per row, and something more at the kept tokens.
     """
-    # the kept tokens' entries of c v in a line: on a CPU one index is twice as fast as two
+    # the kept tokens' entries of log q in a line: on a CPU one index is twice as fast as two
     entries, places = logprobs.view(-1), (local[:, None] * logprobs.shape[1] + ids).view(-1)
     student = entries.index_select(0, places).view_as(kept)
     q = logprobs.exp_()
