@@ -204,7 +204,7 @@ def measure_rows(
 
 
 def _counted_places(student: StudentRows, spans: Spans) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the first teacher and student row of every span where the student's is in the loss, `[num_places]` each."""
+    """Return the first teacher and student row of every span where the student's is in the loss, `[num_places]`."""
     student_rows = spans.student_starts[:-1]
     is_counted = (student.targets != IGNORE_INDEX).cpu()[student_rows]
     return spans.teacher_starts[:-1][is_counted], student_rows[is_counted]
