@@ -1,1 +1,1 @@
-"""The distillation stage: objective, trainer, stages."""
+"""The distillation stage: loss, stages, trainer."""

@@ -55,7 +55,7 @@ def save_stage(folder: Path, student: PreTrainedModel, parts: LayerParts | None)
 
 
 def load_stage(folder: Path, student: PreTrainedModel, parts: LayerParts | None, stage: Stage) -> bool:
-    """Give the student, and the parts of its loss, the weights with which a stage ended, if it did.
+    """Load the weights with which a stage ended into the student and the parts of its loss; False if it has not.
 
     A checkpoint of the last step is such an end: Trainer would take one more step from it.
     """
@@ -67,7 +67,7 @@ def load_stage(folder: Path, student: PreTrainedModel, parts: LayerParts | None,
     with no_bar():
         saved = AutoModelForCausalLM.from_pretrained(weights, dtype=student.dtype, local_files_only=True)
     student.load_state_dict(saved.state_dict())
-    # a stage that does not ask the teacher keeps none
+    # a stage without the teacher keeps none
     if parts is not None and (weights / PARTS_FILE).is_file():
         parts.load_state(torch.load(weights / PARTS_FILE, map_location=student.device, weights_only=True))
     return True

@@ -68,7 +68,7 @@ def divergence_of(settings: LossSettings) -> DivergenceSettings:
 
 
 def student_is_finer(data: PreparedData) -> bool:
-    """Say whether the student cuts the training text into at least as many tokens as the teacher."""
+    """Return whether the student cuts the training text into at least as many tokens as the teacher."""
     return data.manifest["train"]["student_tokens"] >= data.manifest["train"]["teacher_tokens"]
 
 
@@ -103,7 +103,7 @@ def make_events(settings: LossSettings, data: PreparedData, device: torch.device
 
 
 def compares_events(settings: LossSettings) -> bool:
-    """Say whether a loss is a divergence over events, which a cache of events can serve."""
+    """Return whether a loss is a divergence over events, which a cache of events can serve."""
     return isinstance(settings, Divergence | OverlapKL | ProjectedKL)
 
 

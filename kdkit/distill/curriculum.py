@@ -1,4 +1,4 @@
-"""The order of the training sequences: shuffled, or from easy to hard as the teacher finds them."""
+"""Order of the training sequences: shuffled, or a curriculum from easy to hard by the teacher's loss or entropy."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def curriculum_order(difficulty: np.ndarray, num_draws: int, seed: int) -> list[
 
 
 def _build_difficulty(plan: TrainingPlan, path: Path) -> None:
-    """Let the teacher read every training sequence, and keep how hard it finds each."""
+    """Compute how hard every training sequence is for the teacher, and keep it in the cache."""
     session, data = plan.session, plan.data
     teacher, batch_size = prepare_teacher(session, data), session.config.evaluate.batch_size
     if session.config.train.curriculum == "teacher_loss":

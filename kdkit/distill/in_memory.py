@@ -1,4 +1,4 @@
-"""Distil a causal language model into another one, both already in memory: no configuration, no run folder."""
+"""Distillation of a causal language model into another, both already in memory: no configuration, no run folder."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which layer of the student learns from which layer of the teacher."""
+"""Layer map: which layer of the student learns from which layer of the teacher."""
 
 import json
 from pathlib import Path

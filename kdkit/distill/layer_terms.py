@@ -1,7 +1,7 @@
-"""The teacher's signal beside its predictions, in four parts: what each costs, weighs, learns and remembers.
+"""Loss of hidden states and attention maps, in four parts: their taps, projections, weights and balance.
 
-Letters: a student rows, n spans. The parts' values are defined in `kdkit.losses.layers`; here stand the taps
-on both models, the student's projections to the teacher's width, and the running means that balance the parts.
+The parts' values are defined in `kdkit.losses.layers`; here stand the taps on both models, the student's projections to
+the teacher's width, and the running means that balance the parts.
 """
 
 from typing import Any
@@ -61,7 +61,7 @@ def check_source(weights: TermWeights, teacher: Teacher | CachedSignals | None) 
 def make_parts(
     config: Config, student: PreTrainedModel, teacher: Teacher | CachedSignals | None
 ) -> "LayerParts | None":
-    """Prepare the parts that have a weight; None where there are none, or nobody to compare with.
+    """Prepare the parts that have a weight; None where there are none, or no teacher in memory.
 
     Raises:
         UserError: see `check_source`, `map_layers` and `Taps`.
@@ -107,7 +107,7 @@ def _num_layers(model: PreTrainedModel) -> int:
 
 
 class LayerParts:
-    """The parts of one phase of training: projections learn on from stage to stage, as the student does."""
+    """The parts of one phase of training; their projections are trained from stage to stage, as the student is."""
 
     def __init__(self, config: Config, student: PreTrainedModel, teacher: PreTrainedModel, teacher_name: str):
         """Choose layers, make projections from the run's seed; nothing is hooked yet.
@@ -149,7 +149,7 @@ class LayerParts:
 
         Args:
             widths: positions of the student's and of the teacher's batch, padding included.
-            counted: bool, a: student rows in the loss.
+            counted: bool, `[student_rows]`: those in the loss.
             num_items: tokens of the whole optimizer step.
             kd_ratio: weight of the teacher's signal as a whole.
 
@@ -167,7 +167,7 @@ class LayerParts:
         return loss, terms
 
     def _values(self, spans: Spans, widths: tuple[int, int]) -> dict[str, torch.Tensor]:
-        """Compare what the taps have caught; return the value of each part per span, n, on the student's device."""
+        """Compare what the taps have caught; return each part's values, `[N]`, on the student's device."""
         student_states, student_maps = self.student_taps.take()
         teacher_states, teacher_maps = self.teacher_taps.take()
         device = next(iter((student_states or student_maps).values())).device
@@ -190,7 +190,7 @@ class LayerParts:
     def _state_values(
         self, student: dict[int, torch.Tensor], teacher: dict[int, torch.Tensor], layout: Layout
     ) -> dict[str, torch.Tensor]:
-        """Compute the parts that compare hidden states, from pooled ones by layer, n h."""
+        """Compute the parts that compare hidden states, from pooled ones by layer, `[N, H_student or H_teacher]`."""
         values, (last, teacher_last) = {}, self.pairs[-1]
         if "feature" in self.weights:
             values["feature"] = state_error(self.projections["feature"](student[last]), teacher[teacher_last])
@@ -205,12 +205,12 @@ class LayerParts:
         return values
 
     def _map_values(self, maps: tuple[torch.Tensor, torch.Tensor], sides: tuple[Layout, Layout]) -> torch.Tensor:
-        """Compare the attention of one pair of layers, n."""
+        """Compare the attention of one pair of layers, `[N]`."""
         student, teacher = (pool_maps(*side) for side in zip(match_heads(*maps, self.heads), sides, strict=True))
         return map_divergence(student, teacher.to(student.device), sides[0])
 
     def begin_batch(self) -> None:
-        """Let go of the gradients of the last optimizer step, once; Trainer clears the student's only."""
+        """Clear the gradients of the last optimizer step, once; Trainer clears the student's only."""
         if self._step_is_over:
             self.projections.zero_grad(set_to_none=True)
         self._step_is_over = False

@@ -1,7 +1,4 @@
-"""Which loss a pair of models is trained on, and why; and that loss for one batch.
-
-Letters: a student rows, m teacher rows, n spans, k asked rows.
-"""
+"""Distillation loss of one batch: cross-entropy blended with the teacher's term at the rows where it is queried."""
 
 from dataclasses import dataclass
 
@@ -33,7 +30,7 @@ from kdkit.losses.measures import make_measure
 
 @dataclass(frozen=True)
 class Objective:
-    """A loss with all that it needs, ready for batches."""
+    """Distillation loss with all that it needs, ready for batches."""
 
     temperature: float
     kd_ratio: float
@@ -44,12 +41,12 @@ class Objective:
     measure: Measure | None = None
     """The divergence, where there are events."""
     same_tokens_only: bool = False
-    """Whether the teacher is asked only where both models predict one and the same token."""
+    """Whether the teacher is queried only where both models predict one and the same token."""
     span_loss: SpanLoss | None = None
     logits_weight: float = 1.0
     """Weight of the teacher's predictions in its signal; see `TermWeights`. At 0 they are not computed."""
     ce_elsewhere: bool = True
-    """Rows at which the teacher is not asked keep their cross-entropy; False: they are in no loss."""
+    """Rows at which the teacher is not queried keep their cross-entropy; False: they are in no loss."""
     tail: str = "ghost"
     """What a sparse teacher's unknown part is taken for; see `CacheConfig.tail`."""
 
@@ -73,15 +70,16 @@ class Objective:
     ) -> tuple[ChunkLoss, list[slice]]:
         """Make the loss of a batch: token by token, cross-entropy and the teacher's term are blended.
 
-        A row at which the teacher is asked gets `(1 - kd_ratio) * ce + kd_ratio * logits_weight * kd`. The
+        A row at which the teacher is queried gets `(1 - kd_ratio) * ce + kd_ratio * logits_weight * kd`. The
         others keep their whole cross-entropy: weighing it down would teach less about them, not more about the
         teacher. The value of a loss over spans counts once for each of the span's student rows.
 
         Args:
-            targets: int64, a: what each student row predicts; `IGNORE_INDEX` for rows in no loss.
-            answers: what the teacher says, or its passes, whose losses are averaged; None where it is not asked.
+            targets: int64, `[student_rows]`: what each row predicts; `IGNORE_INDEX` for rows in no loss.
+            signals: the teacher's, or one per pass, whose losses are averaged; None where it is not queried.
             num_items: tokens of the whole optimizer step.
-            tokens: int64, a: what the text goes on with, also at rows in no loss; None: `targets` without them.
+            tokens: int64, `[student_rows]`: what the text goes on with, also at rows in no loss; None: `targets`
+                without them.
 
         Returns:
             The chunk loss, and the chunks of student rows that it is to be called with.
@@ -94,19 +92,19 @@ class Objective:
         chunks = list(chunk_spans(spans, rows_per_chunk(width, targets.device)))
         if not passes:
             return weighted_cross_entropy(targets, raw, raw), chunks
-        asked = self._asked_spans(spans, counted.cpu())
-        rows = _rows_of(spans, asked) if self.span_loss else spans.student_starts[asked]
+        queried = self._asked_spans(spans, counted.cpu())
+        rows = _rows_of(spans, queried) if self.span_loss else spans.student_starts[queried]
         rows = rows.to(raw.device)
         weights = raw.clone() if self.ce_elsewhere else torch.zeros_like(raw)
         weights[rows] = raw[rows] * (1.0 - self.kd_ratio)
         if self.logits_weight == 0.0:
             return weighted_cross_entropy(targets, weights, raw), chunks
         if self.span_loss is None:
-            return self._blend_divergence(spans, asked, passes, num_items, (targets, weights, raw)), chunks
+            return self._blend_divergence(spans, queried, passes, num_items, (targets, weights, raw)), chunks
         if self.span_loss.by_sequence:
             chunks = list(chunk_sequences(spans))
         raw_spans = torch.zeros(len(spans.student_starts) - 1)
-        raw_spans[asked] = spans.student_lengths[asked].float() / num_items
+        raw_spans[queried] = spans.student_lengths[queried].float() / num_items
         raw_spans = raw_spans.to(raw.device)
         tokens = targets if tokens is None else tokens
         shares = self.kd_weight * raw_spans, raw_spans
@@ -117,36 +115,36 @@ class Objective:
         return blend(average(teacher), weighted_cross_entropy(targets, weights, raw)), chunks
 
     def _asked_spans(self, spans: Spans, counted: torch.Tensor) -> torch.Tensor:
-        """Return the spans at which the teacher is asked, as indices.
+        """Return the spans at which the teacher is queried, as indices.
 
-        A divergence looks at a span's first row, another loss at all its rows: these must be in the loss.
+        A divergence compares a span's first row, another loss all its rows: these must be in the loss.
         """
         if self.span_loss is None:
-            asked = counted[spans.student_starts[:-1]]
+            queried = counted[spans.student_starts[:-1]]
         else:
             left_out = torch.zeros(len(spans.student_starts) - 1, dtype=torch.int64)
-            asked = left_out.index_add_(0, spans.span_of_student_rows(), (~counted).long()) == 0
-        return (asked & spans.same_token if self.same_tokens_only else asked).nonzero().squeeze(1)
+            queried = left_out.index_add_(0, spans.span_of_student_rows(), (~counted).long()) == 0
+        return (queried & spans.same_token if self.same_tokens_only else queried).nonzero().squeeze(1)
 
     def _blend_divergence(
         self,
         spans: Spans,
-        asked_spans: torch.Tensor,
+        queried_spans: torch.Tensor,
         passes: tuple[Signals, ...],
         num_items: float,
         ce: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     ) -> ChunkLoss:
-        """Blend the divergence at the first rows of the asked spans with cross-entropy.
+        """Blend the divergence at the first rows of the queried spans with cross-entropy.
 
         Args:
             ce: arguments of `weighted_cross_entropy`.
         """
         assert self.events is not None and self.measure is not None
         device = passes[0].device
-        asked = QueriedRows(
-            rows=spans.student_starts[asked_spans].to(device),
-            teacher_rows=spans.teacher_starts[asked_spans],
-            weights=torch.full((len(asked_spans),), self.kd_weight / num_items, device=device),
+        queried = QueriedRows(
+            rows=spans.student_starts[queried_spans].to(device),
+            teacher_rows=spans.teacher_starts[queried_spans],
+            weights=torch.full((len(queried_spans),), self.kd_weight / num_items, device=device),
             raw_weight=1.0 / num_items,
         )
         events, measure, temperature = self.events, self.measure, self.temperature
@@ -154,13 +152,13 @@ class Objective:
         for signals in passes:
             if isinstance(signals, DenseSignals):
                 pair = events.student, events.teacher
-                teacher.append(dense_divergence(signals, asked, *pair, measure, temperature))
+                teacher.append(dense_divergence(signals, queried, *pair, measure, temperature))
                 continue
-            kept = signals.at(asked_spans)
+            kept = signals.at(queried_spans)
             if temperature == 1.0 and isinstance(events.student, TokenEvents):
-                return sparse_blend(kept, asked, *ce, measure, self.tail, events.size)
+                return sparse_blend(kept, queried, *ce, measure, self.tail, events.size)
             options = {"num_events": events.size, "tail": self.tail}
-            teacher.append(sparse_divergence(kept, asked, events.student, measure, temperature, **options))
+            teacher.append(sparse_divergence(kept, queried, events.student, measure, temperature, **options))
         return blend(average(teacher), weighted_cross_entropy(*ce))
 
 
@@ -179,8 +177,8 @@ def make_objective(
     Args:
         settings: the loss; not `auto`, see `choose_loss`. That it fits the pair, the temperature and the cache is
             checked by `plan_stages`.
-        cache: how the answers were kept; None for an online teacher.
-        logits_weight: weight of what the teacher predicts among the parts of its signal.
+        cache: how the signals were kept; None for an online teacher.
+        logits_weight: weight of the teacher's predictions among the parts of its signal.
     """
     shared = {
         "temperature": temperature,

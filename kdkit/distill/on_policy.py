@@ -1,4 +1,4 @@
-"""The on-policy stage: the student writes, the teacher says how it would have gone on.
+"""On-policy distillation: the student is trained on text that it has generated, against the teacher's predictions.
 
 Generalised knowledge distillation (Agarwal et al. 2023, arXiv:2306.13649), for any pair of tokenizers: the
 text that the student wrote is cut into the teacher's tokens and aligned like any other text.
@@ -24,7 +24,7 @@ from kdkit.teachers.online import OnlineTeacher
 
 
 class OnPolicyTrainer(DistillationTrainer):
-    """Replaces the text of the batches, after its first tokens, by the student's own.
+    """On-policy trainer: replaces the text of the batches, after its first tokens, by the student's own.
 
     On that text the loss is the teacher's term alone: the student learns nothing from what it wrote itself.
     """
@@ -52,7 +52,7 @@ class OnPolicyTrainer(DistillationTrainer):
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[dict[str, Any]], torch.Tensor]:
-        """Collect the micro-batches of a step, let the student write, and count the tokens; Trainer's hook."""
+        """Collect the micro-batches of a step, generate the student's text, and count the tokens; Trainer's hook."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         # seeded by the step, so that a resumed training writes what an uninterrupted one would
         draw = random.Random(self.args.seed * 1_000_003 + self.state.global_step)
@@ -70,7 +70,7 @@ class OnPolicyTrainer(DistillationTrainer):
 
     @torch.no_grad()
     def _write(self, batch: dict[str, Any], seed: int) -> dict[str, Any]:
-        """Let the student go on after the first tokens of each sequence; keep the batch where it writes nothing.
+        """Generate the student's text after the first tokens of each sequence; keep the batch where it is empty.
 
         A sequence that is shorter than a prompt is left out.
         """

@@ -45,7 +45,7 @@ def open_teacher(plan: TrainingPlan) -> Teacher | CachedSignals:
 
 
 def build_cache(plan: TrainingPlan) -> Path:
-    """Load the teacher, let it predict every training sequence, and keep what it predicts.
+    """Load the teacher, compute its predictions for every training sequence, and keep them.
 
     A file that is there is checked and left as it is.
 
@@ -68,10 +68,10 @@ def build_cache(plan: TrainingPlan) -> Path:
 
 
 def open_cache(plan: TrainingPlan) -> CachedSignals:
-    """Open the cache of a run and check that it answers for this teacher and every training sequence.
+    """Open the cache of a run and check that it is of this teacher and holds every training sequence.
 
     Raises:
-        UserError: see `open_store`; another teacher, tokenizer, loss, mode or k; sequences without an answer.
+        UserError: see `open_store`; another teacher, tokenizer, loss, mode or k; sequences without signals.
     """
     expected = {name: value for name, value in plan.cache_header.items() if name not in NOT_COMPARED}
     store = open_store(cache_path(plan), expected)
@@ -143,7 +143,7 @@ def cache_path(plan: TrainingPlan) -> Path:
 
 
 def _signal_maker(plan: TrainingPlan, teacher: Teacher) -> SignalMaker:
-    """Prepare the questions of a run's cache."""
+    """Prepare what computes the records of a run's cache."""
     session, data = plan.session, plan.data
     online = OnlineTeacher(teacher.model, len(data.teacher_tokenizer), session.hardware.autocast_dtype)
     if not compares_events(plan.loss):

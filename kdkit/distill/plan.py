@@ -1,4 +1,4 @@
-"""What a run trains, decided and checked once: the loss and its reason, the stages, what its cache must hold.
+"""Plan of a training, decided and checked once: the loss and its reason, the stages, what its cache must hold.
 
 Without `train.stages` there is one stage. Each has its own length, loss, learning rates and frozen parameters, so its
 own optimizer and scheduler; the model walks through them all.
@@ -39,7 +39,7 @@ class Stage(TrainingStage):
 
     @property
     def asks_teacher(self) -> bool:
-        """Whether the teacher has a part in it; it judges a student's own text whatever the ratio."""
+        """Whether the teacher has a part in it; on the student's own text it has, whatever the ratio."""
         return self.kd_ratio > 0.0 or self.on_policy is not None
 
 
@@ -57,7 +57,7 @@ class TrainingPlan:
 
     @cached_property
     def cache_header(self) -> dict[str, Any]:
-        """What the header of a cache of this run must say, and the settings by which it can be made again.
+        """What the header of a cache of this run must hold, and the settings by which it can be made again.
 
         Raises:
             UserError: a loss that a cache cannot serve; see also `identify_teacher`.

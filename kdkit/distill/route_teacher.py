@@ -1,4 +1,4 @@
-"""The teacher of a stage: as it is, or routed as `router` says."""
+"""The teacher of a stage: as it is, or routed by the settings `router`."""
 
 import torch
 
@@ -28,8 +28,7 @@ def make_online_teacher(
         student_width: hidden size of the student, whose state a student-aware router reads.
 
     Raises:
-        UserError: a router with nothing to route over, or more sources asked for than there are; see also
-            `open_sources`.
+        UserError: a router with nothing to route over, or more sources set than there are; see also `open_sources`.
     """
     online = OnlineTeacher(teacher.model, data.overlap.teacher_size, session.hardware.autocast_dtype)
     settings = session.config.router
@@ -55,10 +54,10 @@ def make_online_teacher(
 
 
 def open_sources(session: Session[Config], data: PreparedData, online: OnlineTeacher) -> Sources:
-    """Return what the router routes over, as `router.sources` says; `auto`: teachers if several, else experts.
+    """Return what the router routes over, by `router.sources`; `auto`: teachers if several, else experts.
 
     Raises:
-        UserError: one dense teacher and no layers asked for; another teacher with another tokenizer.
+        UserError: one dense teacher and other sources than layers; another teacher with another tokenizer.
     """
     settings = session.config.router
     if session.config.teacher.others:

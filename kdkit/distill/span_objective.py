@@ -1,6 +1,6 @@
-"""The cross-tokenizer losses over spans, bound to a pair of vocabularies and to one batch.
+"""Cross-tokenizer losses over spans, bound to a pair of vocabularies and to one batch.
 
-Letters: a student rows, m teacher rows, n spans, c rows of a chunk. See `kdkit.losses.cross_tokenizer`.
+See `kdkit.losses.cross_tokenizer`.
 """
 
 from collections.abc import Callable
@@ -27,12 +27,12 @@ from kdkit.losses.cross_tokenizer import (
 from kdkit.losses.dynamic_mapping import TokenMatcher, cdm
 
 ValuesOf = Callable[[torch.Tensor, slice, slice], torch.Tensor]
-"""From the logits of whole spans (c v), their rows and their spans to a value per span."""
+"""From the logits of whole spans (`[rows, V_student]`), their rows and their spans to a value per span."""
 
 
 @dataclass(frozen=True)
 class SpanLoss:
-    """A loss over spans with the tables of its pair of vocabularies, on the student's device."""
+    """Cross-tokenizer loss over spans with the tables of its pair of vocabularies, on the student's device."""
 
     settings: LossSettings
     temperature: float
@@ -55,8 +55,8 @@ class SpanLoss:
 
         Args:
             spans: of the batch.
-            targets: int64, a: the token that each student row predicts.
-            answers: what the teacher says about the batch.
+            targets: int64, `[student_rows]`: the token that each row predicts.
+            signals: the teacher's for the batch.
         """
         rows = _Rows(spans, targets, signals)
         settings, temperature = self.settings, self.temperature

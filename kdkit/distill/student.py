@@ -19,7 +19,7 @@ def make_student(config: Config, data: PreparedData) -> PreTrainedModel:
     set_seed(config.seed)
     model = _build(config, data) if config.student.path == BUILD else _load(config, data)
     if config.train.gradient_checkpointing:
-        # asked of the model, not of TrainingArguments, whose names for it change between versions
+        # set on the model, not in TrainingArguments, whose names for it change between versions
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model
 

@@ -132,7 +132,7 @@ def make_trainer(
 def _train_phase(
     plan: TrainingPlan, teacher: Teacher | CachedSignals | None, phase: str, stages: list[Stage], resume: bool
 ) -> TrainingResult:
-    """Train the stages of a phase, from where it was stopped if asked to, and save the model."""
+    """Train the stages of a phase, with `resume` from where it was stopped, and save the model."""
     config, run, data = plan.session.config, plan.session.run, plan.data
     steps = sum(stage.steps for stage in stages)
     finished = read_result(run, phase)

@@ -1,7 +1,6 @@
 """The distilling trainer: `loss = (1 - kd_ratio) * ce + kd_ratio * (logits * kd + parts)`.
 
 The first two are blended at every aligned token, the parts compare layers; all weights stand in `TermWeights`.
-Letters: a student rows.
 """
 
 from contextlib import nullcontext
@@ -30,7 +29,7 @@ ROUTER_FILE = "router.pt"
 
 
 class DistillationTrainer(LanguageModelTrainer):
-    """Trains a student on cross-entropy and on what the teacher says at the aligned positions."""
+    """Trains a student on cross-entropy and on the teacher's predictions at the aligned positions."""
 
     def __init__(
         self,
@@ -48,9 +47,9 @@ class DistillationTrainer(LanguageModelTrainer):
 
         Args:
             collator: with `with_teacher`, and with the cache of a `CachedTeacher`.
-            objective: what is asked of the student; see `kdkit.distill.objective`.
+            objective: the loss; see `kdkit.distill.objective`.
             parts: comparisons of layers beside the predictions; with an `OnlineTeacher` only. Its projections
-                learn with the student.
+                are trained with the student.
             rules: see `LanguageModelTrainer`.
             order: see `LanguageModelTrainer`.
         """
@@ -68,7 +67,7 @@ class DistillationTrainer(LanguageModelTrainer):
 
         Returns:
             The loss, and the terms per token of the step: raw `ce_loss` of all tokens and `kd_loss` of those
-            at which the teacher is asked (0 for the others), `kd_weighted` as it stands in the loss, and
+            at which the teacher is queried (0 for the others), `kd_weighted` as it stands in the loss, and
             both for each of the parts.
         """
         spans = inputs["spans"]
@@ -92,7 +91,7 @@ class DistillationTrainer(LanguageModelTrainer):
         return loss, terms
 
     def ask(self, inputs: dict[str, Any], device: torch.device, student: StudentRows) -> Signals | tuple[Signals, ...]:
-        """Ask the teacher about a batch, with taps on the layers that are compared."""
+        """Return the teacher's signals for a batch, with taps on the layers that are compared."""
         with nullcontext() if self.parts is None else self.parts.teacher_taps:
             return self.teacher.answer(inputs, device, student)
 

@@ -1,7 +1,7 @@
-"""Attention transfer: whether a student looks at the text where its teacher does.
+"""Attention transfer: how similar a student's attention is to its teacher's.
 
-Letters: b batch, k heads, c most spans of a sequence, n spans. Both sides' attention is pooled over spans, as the
-attention part of the loss has it (`kdkit.losses.layers`), because their tokenizers cut the text differently.
+Both sides' attention is pooled over spans, as in the attention part of the loss (`kdkit.losses.layers`), because their
+tokenizers cut the text differently.
 """
 
 import math
@@ -58,20 +58,20 @@ def measure_attention(
 
 
 def similarity(first: torch.Tensor, second: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """Compute 1 - the Jensen-Shannon divergence, in bits, of what each span looks at: 1 the same, 0 nothing in common.
+    """Compute 1 - the Jensen-Shannon divergence, in bits, of each span's attention: 1 the same, 0 nothing in common.
 
     Args:
-        first: b k c (c + 1), from `pool_maps`; rows sum to 1.
+        first: `[B, num_heads, max_spans, max_spans + 1]`, from `pool_maps`; rows sum to 1.
         second: the same shape.
         layout: of either side.
 
     Returns:
-        n, the mean over heads.
+        `[N]`, the mean over heads.
 
     Source: Lin 1991, "Divergence measures based on the Shannon entropy", equation 4.1 with equal weights.
     """
     log_mean = ((first + second) / 2).clamp(min=torch.finfo(first.dtype).tiny).log()
-    # log 0 is never looked at: xlogy(0, 0) and 0 * log_mean are 0
+    # log 0 never counts: xlogy(0, 0) and 0 * log_mean are 0
     nats = sum(torch.xlogy(side, side) - side * log_mean for side in (first, second)).sum(dim=-1) / 2
     return 1.0 - (nats / math.log(2)).mean(dim=1)[layout.sequence, layout.place]
 
@@ -79,7 +79,7 @@ def similarity(first: torch.Tensor, second: torch.Tensor, layout: Layout) -> tor
 def _maps(
     model: PreTrainedModel, input_ids: torch.Tensor, layers: list[int], autocast_dtype: torch.dtype | None
 ) -> dict[int, torch.Tensor]:
-    """Run a model on a batch; return the maps of some layers, b k s s, on the CPU."""
+    """Run a model on a batch; return the maps of some layers, `[B, num_heads, S, S]`, on the CPU."""
     with ExitStack() as stack:
         taps = stack.enter_context(Taps(model, maps=layers))
         stack.enter_context(autocast(model, autocast_dtype))

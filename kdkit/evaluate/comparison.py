@@ -1,4 +1,4 @@
-"""Variants of a training against a reference variant, in pairs of one seed each: the figures of a sweep.
+"""Comparison of training variants with a reference variant, in pairs of one seed each: the figures of a sweep.
 
 Differences are reference - variant in bits per byte, so above 0 the variant is better.
 """
@@ -16,7 +16,7 @@ from kdkit.training.scoring import Score
 
 @dataclass(frozen=True)
 class Trial:
-    """What one variant came to with one seed; levels are bits per byte on the same held-out text."""
+    """Result of one variant with one seed; levels are bits per byte on the same held-out text."""
 
     teacher: float
     baseline: float

@@ -90,7 +90,7 @@ def _retention(
     students: dict[str, PreTrainedModel],
     windows: Windows,
 ) -> dict[str, dict[str, Any]]:
-    """Compare what the students predict, and where they look, with the teacher."""
+    """Compare the students' predictions and attention with the teacher's."""
     kept = measure_retention(
         teacher.model,
         students,
@@ -151,7 +151,7 @@ def _differences(scores: dict[str, Score], seed: int) -> dict[str, dict[str, Any
 def _continuations(
     config: Config, data: PreparedData, models: dict[str, tuple[PreTrainedModel, Side]]
 ) -> list[dict[str, str]]:
-    """Let every model continue the same openings."""
+    """Generate every model's continuations of the same openings."""
     settings = config.evaluate
     prompts = choose_prompts(data.manifest["openings"], settings.num_prompts, settings.prompt_length)
     tokenizers = {"teacher": data.teacher_tokenizer, "student": data.student_tokenizer}

@@ -1,7 +1,4 @@
-"""What of the teacher's knowledge a student kept: divergence and agreement at aligned positions.
-
-Letters: a aligned positions, c common tokens.
-"""
+"""What of the teacher's knowledge a student kept: divergence and agreement at aligned positions."""
 
 import torch
 from transformers import PreTrainedModel
@@ -34,7 +31,7 @@ def measure_retention(
         top_k: size of the sets that are compared.
 
     Returns:
-        Per student: `kl_to_teacher` (KL(teacher || student), nats a position, temperature 1),
+        Per student: `kl_to_teacher` (KL(teacher || student), nats per position, temperature 1),
         `top_k_overlap` (mean share of the teacher's k most likely tokens among the student's) and
         `top_1_agreement`; and the number of positions.
     """
@@ -73,7 +70,7 @@ def measure_retention(
 def _hidden(
     model: PreTrainedModel, input_ids: torch.Tensor, rows: torch.Tensor, autocast_dtype: torch.dtype | None
 ) -> torch.Tensor:
-    """Return what a model's head reads at chosen positions of the flattened batch, a h."""
+    """Return what a model's head reads at chosen positions of the flattened batch, `[rows, H]`."""
     with autocast(model, autocast_dtype):
         hidden = last_hidden_state(model, input_ids.to(model.device)).flatten(0, 1)
     return hidden.index_select(0, rows.to(model.device))
@@ -81,12 +78,12 @@ def _hidden(
 
 @torch.no_grad()
 def _logits(head: Head, hidden: torch.Tensor, vocabulary: torch.Tensor) -> torch.Tensor:
-    """Return logits for chosen tokens, fp32 on the CPU, a c."""
+    """Return logits for chosen tokens, fp32 on the CPU, `[rows, num_common_tokens]`."""
     return head.logits(hidden).cpu().index_select(-1, vocabulary)
 
 
 def _compare(student_logits: torch.Tensor, teacher_logits: torch.Tensor, top_k: int) -> torch.Tensor:
-    """Sum divergence, top-k overlap and top-1 agreement over positions; float64, 3."""
+    """Sum divergence, top-k overlap and top-1 agreement over positions; float64, `[3]`."""
     values = divergence(student_logits, teacher_logits)
     best, expected = student_logits.topk(top_k).indices, teacher_logits.topk(top_k).indices
     shared = (best[:, :, None] == expected[:, None, :]).any(dim=2).double().mean(dim=1)

@@ -1,4 +1,4 @@
-"""Whether a difference between two ways of training is larger than the choice of the seed explains.
+"""Paired t test: whether a difference between two ways of training is larger than the choice of the seed explains.
 
 Every seed gives one difference, from two trainings that share all else. With three seeds a test sees large
 differences only; its interval says how large.
@@ -39,7 +39,7 @@ def paired_t_test(differences: Sequence[float]) -> PairedTest:
     if count < 2:
         return PairedTest(count, mean, None, None, None)
     spread = standard_deviation(differences)
-    if spread == 0.0:  # nothing varies: what was found once is found always
+    if spread == 0.0:  # nothing varies, and t would divide by 0
         return PairedTest(count, mean, None, float(mean == 0.0), (mean, mean))
     error = spread / math.sqrt(count)
     half_width = t_quantile(1 - LEVEL, count - 1) * error
@@ -70,7 +70,7 @@ def central_probability(t: float, degrees: int) -> float:
 def t_quantile(confidence: float, degrees: int) -> float:
     """Return t with P(|T| <= t) = confidence, by bisection.
 
-    The angle of `central_probability` is halved, not t, which may be as large as it likes.
+    The angle of `central_probability` is bisected, not t, which has no upper bound.
     """
     low, high = 0.0, math.pi / 2
     for _ in range(60):

@@ -65,7 +65,7 @@ def _versions() -> Finding:
 
 
 def _device(facts: CudaFacts) -> list[Finding]:
-    """Report the device, whether this torch build can run on it, and what it thinks of bf16."""
+    """Report the device, whether this torch build can run on it, and its bf16."""
     if not facts.names:
         error = tiny_backward("cpu")
         cpu = Finding(
@@ -114,7 +114,7 @@ def _hub() -> Finding:
 
 
 def _wandb() -> Finding:
-    """Report what Weights & Biases would do; a run never waits for it unless train.wandb says online."""
+    """Report what Weights & Biases would do; a run never waits for it unless train.wandb is online."""
     mode = os.environ.get("WANDB_MODE")
     if mode == "":
         return Finding("wandb", "problem", "WANDB_MODE is set but empty, which wandb refuses; unset it")

@@ -1,7 +1,7 @@
-"""Which device, which precision, and why; what a P100, a T4 and a CPU can and cannot do.
+"""Choice of device and precision, with its reason; what a P100, a T4 and a CPU can and cannot do.
 
 The decision is made once, carries its reason as a sentence, and is printed by every notebook that
-computes. `read_cuda` looks at the machine; `choose_hardware` is a pure function of what it saw.
+computes. `read_cuda` inspects the machine; `choose_hardware` is a pure function of what it found.
 """
 
 import re
@@ -22,7 +22,7 @@ FP16_BUILD_ADVICE = (
 
 @dataclass(frozen=True)
 class CudaFacts:
-    """What torch and the driver say about the GPUs of this machine."""
+    """Facts about the GPUs of this machine, from torch and the driver."""
 
     names: tuple[str, ...] = ()
     """One name per GPU; empty: no usable CUDA."""
@@ -63,12 +63,12 @@ class Hardware:
 
 
 def find_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
-    """Look at this machine and choose; see `choose_hardware` for what is refused."""
+    """Inspect this machine and choose; see `choose_hardware` for what is refused."""
     return choose_hardware(read_cuda() if device != "cpu" else CudaFacts(), device, precision)
 
 
 def read_cuda() -> CudaFacts:
-    """Ask torch for the GPUs, and try a tiny backward on the first: only running it tells the truth."""
+    """Read the GPUs from torch, and try a tiny backward on the first: only running it shows that it works."""
     if not torch.cuda.is_available():
         return CudaFacts()
     properties = torch.cuda.get_device_properties(0)
@@ -95,7 +95,7 @@ def tiny_backward(device: str) -> str:
 
 
 def architecture_is_supported(capability: tuple[int, int], arch_list: tuple[str, ...]) -> bool:
-    """Say whether a build with these architectures has code for this GPU.
+    """Return whether a build with these architectures has code for this GPU.
 
     Machine code `sm_70` serves 7.0 and later 7.x; portable code `compute_70` serves 7.0 and all later.
     """
@@ -118,12 +118,12 @@ def choose_hardware(facts: CudaFacts, device: str = "auto", precision: str = "au
     """Choose device and precision from the facts and the wishes of the configuration.
 
     Args:
-        facts: what `read_cuda` saw.
+        facts: what `read_cuda` found.
         device: `auto`, `cpu` or `cuda`.
         precision: `auto`, `fp32`, `fp16` or `bf16`.
 
     Raises:
-        UserError: CUDA asked for and absent, a GPU this torch build has no kernels for, a precision
+        UserError: CUDA wanted and absent, a GPU this torch build has no kernels for, a precision
             that the device does not have.
     """
     if device == "cuda" and not facts.names:

@@ -1,4 +1,4 @@
-"""Reaching the Hugging Face hub: asked once, so that a machine without network is told at once.
+"""Access to the Hugging Face hub: checked once, so that a machine without network fails at once.
 
 The hub's own client retries for 25 seconds and more before it gives up on every single file.
 """
@@ -17,7 +17,7 @@ CONNECT_SECONDS = 5.0
 
 @lru_cache(maxsize=1)
 def hub_is_reachable() -> bool:
-    """Say whether the hub answers; behind a proxy, or with HF_HUB_OFFLINE set, take the setting's word."""
+    """Return whether the hub can be reached; behind a proxy, or with HF_HUB_OFFLINE set, trust the setting."""
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
@@ -33,7 +33,7 @@ def hub_is_reachable() -> bool:
 
 
 def is_local_path(path: str) -> bool:
-    """Say whether a name can only mean a folder: it exists, or is written as a path."""
+    """Return whether a name can only mean a folder: it exists, or is written as a path."""
     return path.startswith(("/", "./", "../", "~")) or resolve_input(path).is_dir()
 
 
@@ -54,7 +54,7 @@ def resolve_model_path(path: str, key: str) -> str:
 
 
 def explain_load_error(error: Exception, path: str, key: str, what: str) -> UserError:
-    """Say in one line why a model or tokenizer could not be loaded, and what to do."""
+    """Return an error with the reason, on one line, why a model or tokenizer could not be loaded, and the remedy."""
     reason = " ".join(str(error).split())[:200]
     if is_local_path(path):
         return UserError(f"{key}: expected a {what} in the folder {path!r}, got: {reason}; save one there first")

@@ -1,4 +1,4 @@
-"""What a notebook starts with: a run, opened on this machine."""
+"""Opening of a session: a run on this machine, what a notebook starts with."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from kdkit.runs.open_run import open_embedding_run, open_run
 def open_session(
     config_path: str | Path, overrides: list[str] | str = "", run_name: str = "", runs_dir: str | Path = "runs"
 ) -> Session[Config]:
-    """Open a run for language models, see `open_run`, and find the hardware that it asks for.
+    """Open a run for language models, see `open_run`, and find the hardware for it.
 
     Raises:
         UserError: see `open_run` and `find_hardware`.

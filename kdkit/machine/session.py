@@ -1,4 +1,4 @@
-"""What all stages of a run share."""
+"""Session: the configuration, run folder and hardware that all stages of a run share."""
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -11,7 +11,7 @@ Settings = TypeVar("Settings")
 
 @dataclass(frozen=True)
 class Session(Generic[Settings]):
-    """What every stage is given first; made once, by `open_session`."""
+    """Configuration, run folder and hardware of a run, passed to every stage; made once, by `open_session`."""
 
     config: Settings
     """A `Config` for language models, or an `EmbeddingConfig`."""

@@ -1,4 +1,4 @@
-"""Showing results in a notebook: pictures as PNG and tables as HTML, which a saved notebook keeps."""
+"""Display of results in a notebook: pictures as PNG and tables as HTML, which a saved notebook keeps."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from kdkit.report.tables import Table, to_html, write_value
 
 
 def show_picture(path: Path | None, otherwise: str = "") -> Image | Markdown:
-    """Show a saved picture; where there is none, say why."""
+    """Show a saved picture; where there is none, the reason."""
     return Image(filename=str(path), width=820) if path is not None else Markdown(otherwise)
 
 

@@ -1,6 +1,6 @@
-"""Experts at work on a text: a picture, and widgets to choose the text where somebody watches. Never imports torch.
+"""Picture of the experts used on a text, and widgets to choose the text in an open notebook. Never imports torch.
 
-Letters: l MoE layers, s tokens, e experts. What is drawn is what `kdkit.teachers.expert_probe` writes down.
+What is drawn is what `kdkit.teachers.expert_probe` writes down.
 """
 
 import io
@@ -20,15 +20,15 @@ from kdkit.report.router import source_colours
 from kdkit.runs.folder import Run, is_watched
 
 Explore = Callable[[str, int | None], dict[str, Any]]
-"""From a text and the number of a token to what the experts did: see `kdkit.teachers.expert_probe`."""
+"""From a text and the number of a token to the experts' routing and predictions: see `kdkit.teachers.expert_probe`."""
 
 
 MARK = "#c2410c"
-"""Colour of the token after which the experts are asked."""
+"""Colour of the token after which the experts predict."""
 
 
 def draw_experts(run: Run) -> Path | None:
-    """Show a held-out text under the experts (02); None where there are none."""
+    """Draw the experts used on a held-out text (02); None where there are none."""
     facts = run.read_json("teacher/experts.json")
     return None if "missing" in facts else save(picture_of(facts, facts["shown"]), run, "experts.png")
 
@@ -37,7 +37,7 @@ def show_experts(run: Run, explore: Explore | None) -> Any:
     """Return what a notebook shows: widgets for a person, the saved picture otherwise, words without experts.
 
     Args:
-        explore: asks the teacher; None: it has no experts.
+        explore: runs the teacher on a text; None: it has no experts.
     """
     facts, path = run.read_json("teacher/experts.json"), draw_experts(run)
     if path is None or explore is None:
@@ -50,7 +50,7 @@ def explorer(facts: dict[str, Any], explore: Explore) -> Any:
 
     Args:
         facts: `teacher/experts.json`.
-        explore: asks the teacher whenever text or token change.
+        explore: runs the teacher whenever text or token change.
     """
     import ipywidgets
 
@@ -62,7 +62,7 @@ def explorer(facts: dict[str, Any], explore: Explore) -> Any:
     message, picture = ipywidgets.HTML(), ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="980px"))
 
     def show(shown: dict[str, Any]) -> None:
-        # moved by hand it asks the teacher, moved by a new text it must not ask again
+        # moved by hand it runs the teacher, moved by a new text it must not run it again
         token.unobserve(look, "value")
         token.max, token.value = len(shown["tokens"]) - 1, shown["position"]
         token.observe(look, "value")
@@ -86,11 +86,11 @@ def explorer(facts: dict[str, Any], explore: Explore) -> Any:
 
 
 def picture_of(facts: dict[str, Any], shown: dict[str, Any]) -> Figure:
-    """Draw the chosen experts and the routing entropy, both l s, and what each expert would say next.
+    """Draw the chosen experts and the routing entropy, both `[num_layers, S]`, and each expert's next tokens.
 
     Args:
         facts: `layers` and `num_experts` of `teacher/experts.json`.
-        shown: what was found out about a text.
+        shown: what `ExpertExplorer.explore` returns for a text.
     """
     layers, predictions = len(facts["layers"]), shown["predictions"]
     heights = [0.8 + 0.26 * layers, 0.3 + 0.2 * layers, 0.5 + 0.24 * len(predictions)]
@@ -129,7 +129,7 @@ def _draw_entropy(axes: Axes, facts: dict[str, Any], shown: dict[str, Any]) -> N
 
 
 def _draw_predictions(axes: Axes, shown: dict[str, Any]) -> None:
-    """Write what the model, and each expert alone, holds most likely after the chosen token; darker is likelier."""
+    """Write the most likely tokens after the chosen one, by the model and by each expert alone; darker is likelier."""
     predictions, position = shown["predictions"], shown["position"]
     axes.imshow([entry["probabilities"] for entry in predictions], cmap="Greens", vmin=0, vmax=1.2, aspect="auto")
     for row, entry in enumerate(predictions):

@@ -28,11 +28,11 @@ PARTS = {
     "layerwise": ("all hidden states", "#7c3aed"),
     "contrastive": ("contrastive", "#be185d"),
 }
-"""Parts of the teacher's signal as metrics.jsonl names them: what they are called in words, and their colour."""
+"""Parts of the teacher's signal by their names in metrics.jsonl: title and colour."""
 
 
 def draw_alignment(run: Run) -> Path:
-    """Show how the student's tokens lie against the teacher's, and what the vocabularies share (01)."""
+    """Draw how the student's tokens align with the teacher's, and what the vocabularies share (01)."""
     manifest = run.read_json("data/manifest.json")
     facts, vocabulary = manifest["train"], manifest["vocabulary"]
     bars = {

@@ -1,4 +1,4 @@
-"""From facts to files: every page, Markdown twin and card is rendered here."""
+"""Rendering of facts to files: every page, Markdown twin and card."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""The picture of a router at work, from the lines of phase `router` in metrics.jsonl. Never imports torch."""
+"""Picture of how a teacher was routed, from the lines of phase `router` in metrics.jsonl. Never imports torch."""
 
 from pathlib import Path
 from typing import Any

@@ -46,7 +46,7 @@ def write_sweep_report(folder: Run) -> Path:
 
 
 def conclusion(sweep: dict[str, Any]) -> str:
-    """Say in words what the whole sweep shows, also when it shows nothing."""
+    """State the result of the whole sweep, also when it shows nothing."""
     tested = [e for e in sweep["variants"] if e["difference"] and e["difference"]["p"] is not None]
     if not tested:
         return "Nothing can be concluded yet: a test needs the reference and another variant on at least two seeds."
@@ -63,7 +63,7 @@ def conclusion(sweep: dict[str, Any]) -> str:
 
 
 def against_reference(entry: dict[str, Any], sweep: dict[str, Any]) -> str:
-    """Say in words how a variant compares with the reference, from the corrected test."""
+    """State how a variant compares with the reference, from the corrected test."""
     difference = entry["difference"]
     if entry["mean"] is None:
         return "Not trained."
@@ -194,14 +194,14 @@ def _seed_headings(sweep: dict[str, Any]) -> list[str]:
 
 
 def _side(difference: dict[str, Any], level: float) -> str:
-    """Say which way a tested difference points, if it points anywhere once corrected."""
+    """State the direction of a tested difference, if it has one once corrected."""
     if difference["p_corrected"] >= level:
         return "Not distinguishable"
     return "Better" if difference["mean"] > 0 else "Worse"
 
 
 def _seeds_of(difference: dict[str, Any], sign: int) -> str:
-    """Say on how many of the shared seeds a difference has this sign."""
+    """State on how many of the shared seeds a difference has this sign."""
     count = sum(value * sign > 0 for value in difference["per_seed"] if value is not None)
     total = difference["num_pairs"]
     return "every seed" if count == total else "no seed" if count == 0 else f"{count} of {total} seeds"

@@ -50,7 +50,7 @@ def routing_table(probe: dict[str, Any]) -> Table:
 
 
 def language_verdict(evaluation: dict[str, Any]) -> str:
-    """Say in words whether distillation beat the baseline, and by how much, also when it did not."""
+    """State whether distillation beat the baseline, and by how much, also when it did not."""
     student = evaluation["models"]["student"]["bits_per_byte"]
     baseline = evaluation["models"]["baseline"]["bits_per_byte"]
     difference = evaluation["differences"]["baseline"]
@@ -112,7 +112,7 @@ def _markdown_cell(text: str) -> str:
 
 
 def _gap_sentence(evaluation: dict[str, Any]) -> str:
-    """Say which share of the gap was closed."""
+    """State which share of the gap was closed."""
     teacher = evaluation["models"]["teacher"]["bits_per_byte"]
     if evaluation["gap_closed"] is None:
         return f"The teacher ({teacher:.3f}) is no better than the baseline, so there is no gap to close."

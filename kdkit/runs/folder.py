@@ -1,9 +1,9 @@
-"""A run's folder: the contract between the notebooks.
+"""Run folder, through which the notebooks hand on their results.
 
     config.yaml (resolved)   env.json   status.json {stage: {state, seconds, message}}
     metrics.jsonl (one JSON object per line)   data/ teacher/ student/ baseline/ figures/ notebooks/
 
-Every file is written whole or not at all. This module knows nothing of what the files mean.
+Every file is written whole or not at all. What the files mean is left to the rooms above.
 """
 
 import contextlib
@@ -122,7 +122,7 @@ def describe_environment() -> dict[str, Any]:
 
 
 def is_watched() -> bool:
-    """Say whether somebody sits at this notebook: a frontend that can be asked for input is attached.
+    """Return whether this notebook runs interactively: a frontend that can take input is attached.
 
     papermill and nbval run cells with input switched off, Jupyter and Kaggle's editor with it on.
     """

@@ -1,4 +1,4 @@
-"""A checked configuration and its run folder: what every notebook and command starts with."""
+"""Opening of a run: a checked configuration and its folder, what every notebook and command starts with."""
 
 import shlex
 from pathlib import Path
@@ -60,7 +60,7 @@ def _open(config: Config | EmbeddingConfig, run: Run) -> None:
 
 
 def open_side_run(name: str, runs_dir: str | Path, cache_dir: str | Path) -> Run:
-    """Return a run folder for work that has no configuration of its own, such as mending a cache; not yet made."""
+    """Return a run folder for work that has no configuration of its own, such as repairing a cache; not yet made."""
     root = find_root()
     return Run(resolve_output(runs_dir, root) / check_run_name(name), resolve_output(cache_dir, root))
 
@@ -93,5 +93,5 @@ def plan_run(
 
 
 def is_for_embeddings(config_path: str | Path) -> bool:
-    """Say whether a configuration file is for embedding models: it has `method:`."""
+    """Return whether a configuration file is for embedding models: it has `method:`."""
     return "method" in read_values(resolve_input(config_path))

@@ -1,4 +1,4 @@
-"""Where things are: the project, what a user names by a relative path, and where output may go.
+"""Paths: the project's folder, files named by a relative path, and the folder for output.
 
 A command runs in the caller's folder, a notebook opened by hand in `notebooks/`, Kaggle's in
 /kaggle/working with the project mounted read-only elsewhere; the same relative path works in all three.

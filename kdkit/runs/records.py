@@ -42,7 +42,7 @@ def count_rows(where: str, fields: list[Field], record: Record) -> int:
 
 
 def pack(group: h5py.Group, field: Field, samples: list[np.ndarray], longest: int, level: int) -> None:
-    """Write a field of all samples, samples x longest x width: HDF5's shuffle and gzip, but not in HDF5's lock."""
+    """Write a field of all samples, `[samples, longest, width]`: HDF5's shuffle and gzip, but not in HDF5's lock."""
     shape = (longest, *field.row.shape)
     options = {"chunks": (1, *shape), "compression": level, "shuffle": True} if samples and longest else {}
     dataset = group.create_dataset(field.name, (len(samples), *shape), field.row.base, **options)

@@ -1,11 +1,11 @@
 """An HDF5 file of records, one per sample, each found by its sample's key: the container of every cache.
 
-    header             JSON text: what the caller says of the records, their fields, the keys of each chunk; its sha256
-    chunks/00000 ...   lengths (samples) and, for each field, samples x longest sample x width; their sha256
+    header             JSON text: the caller's description, the fields, the keys of each chunk; its sha256
+    chunks/00000 ...   lengths `[samples]` and, for each field, `[samples, longest, width]`; their sha256
 
 A chunk is what is made, checked and repaired at once. Within it every sample is compressed for itself, filled up with
-zeros, which take no room; any HDF5 reader can read it. `kdkit.runs.store_build` makes and repairs the file. Both know
-nothing of what the records mean.
+zeros, which take no room; any HDF5 reader can read it. `kdkit.runs.store_build` makes and repairs the file. What the
+records mean is left to the caller.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ class Store(contextlib.AbstractContextManager):
         self.close()
 
     def close(self) -> None:
-        """Let go of the file and of the samples kept; a later read opens it again."""
+        """Close the file and drop the samples kept; a later read opens it again."""
         if self._file is not None:
             self._file.close()
         self._file, self._pid = None, 0
@@ -74,7 +74,7 @@ class Store(contextlib.AbstractContextManager):
         """Read one sample.
 
         Returns:
-            The array of each field, (rows, width), or (rows,) for width 0; they are the caller's to change.
+            The array of each field, `[rows, width]`, or `[rows]` for width 0; they are the caller's to change.
 
         Raises:
             UserError: there is no such sample, or its bytes are damaged.
@@ -149,7 +149,7 @@ def describe_store(path: str | Path) -> dict[str, Any]:
 
 
 def is_intact(path: Path, document: Document, number: int) -> bool:
-    """Say whether a file holds this chunk, for the same keys, as it was written."""
+    """Return whether a file holds this chunk, for the same keys, as it was written."""
     with contextlib.suppress(UserError), open_file(path) as file:
         group = file[CHUNK.format(number)]
         return group.attrs["sha256"].decode() == digest(group, document["chunks"][number])
@@ -197,5 +197,5 @@ def _damage_error(path: Path, damaged: list[int]) -> UserError:
 
 
 def store_error(where: object, expected: str, got: str, remedy: str) -> UserError:
-    """Return an error in the words of all others: what was expected where, what was found, what to do."""
+    """Return an error in the form of all others: what was expected where, what was found, what to do."""
     return UserError(f"{where}: expected {expected}, got {got}; {remedy}")

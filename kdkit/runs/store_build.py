@@ -1,4 +1,4 @@
-"""Making and repairing the files of `kdkit.runs.store`, chunk by chunk.
+"""Build and repair of the files of `kdkit.runs.store`, chunk by chunk.
 
 During a build each chunk is a file in `FILE.parts/`, where a killed build goes on; at the end they are joined.
 """
@@ -37,7 +37,7 @@ from kdkit.runs.store import (
 MakeChunk = Callable[[int], list[Record]]
 OnChunk = Callable[[int, int], None]
 Building = Generator[int, list[Record] | None, None]
-"""A build on its way: it asks for chunks by their numbers, and is sent their records."""
+"""A build on its way: it yields the numbers of chunks, and is sent their records."""
 
 LIBVER = ("v110", "v110")  # the oldest HDF5 file format in which all metadata carry checksums
 
@@ -109,7 +109,7 @@ def _build(
     on_chunk: OnChunk | None,
     compression: int,
 ) -> Building:
-    """Check what lies there and ask for the chunks that are missing; see `build_store`."""
+    """Check what lies there and yield the numbers of missing chunks; see `build_store`."""
     keys = [key for chunk in chunks for key in chunk]
     if num_repeated := len(keys) - len(set(keys)):
         raise store_error(
@@ -127,14 +127,14 @@ def _build(
 
 
 def _drive(building: Building, make_chunk: MakeChunk) -> None:
-    """Make what a build asks for."""
+    """Make the chunks that a build yields."""
     number = next(building, None)
     while number is not None:
         number = _send(building, make_chunk(number))
 
 
 def _send(building: Building, records: list[Record]) -> int | None:
-    """Give a build what it asked for; return what it asks for next, None at its end."""
+    """Send a build its records; return the next chunk's number, None at its end."""
     try:
         return building.send(records)
     except StopIteration:
@@ -161,7 +161,7 @@ def repair_store(path: str | Path, make_chunk: MakeChunk) -> list[int]:
 
 
 def _write_chunks(path: Path, document: Document, numbers: list[int], on_chunk: OnChunk | None) -> Building:
-    """Ask for these chunks, except where an earlier call left intact parts, and take the others from the file."""
+    """Yield the numbers of these chunks, except of intact parts by an earlier call; take the others from the file."""
     parts = Path(f"{path}.parts")
     if (parts / "header.json").is_file():
         saved = json.loads((parts / "header.json").read_text(encoding="utf-8"))

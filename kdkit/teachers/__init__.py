@@ -1,1 +1,1 @@
-"""Teachers: prepared, probed, asked online or from a cache, mixed."""
+"""Teachers: prepared, probed, run online or read from a cache, mixed."""

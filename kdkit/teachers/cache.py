@@ -1,14 +1,14 @@
-"""The teacher's answers on disk: what a cache holds, what it must match, and reading it batch by batch.
+"""Cache of the teacher's signals on disk: what it holds, what it must match, and reading it batch by batch.
 
-Letters: r answered rows of a window, k kept events. The container is `kdkit.runs.store`; `cache_build` fills it.
+The container is `kdkit.runs.store`; `cache_build` fills it. The arrays of one window, K kept events:
 
-    top_k       gaps r k, levels r k: the most likely events; rest r: log of what is left
-    sampled     gaps r k, shares r k: events drawn from the teacher, and how often (RS-KD, arXiv:2503.16870)
-    true_token  logprobs r: log-probability of the text's own next token, for every teacher position
+    top_k       gaps `[N, K]`, levels `[N, K]`: the most likely events; rest `[N]`: log of what is left
+    sampled     gaps `[N, K]`, shares `[N, K]`: events drawn from the teacher, and how often (RS-KD, arXiv:2503.16870)
+    true_token  logprobs `[teacher_rows]`: log-probability of the text's own next token, for every teacher position
 
-In the first two modes r counts the spans of a window, and ids mean events of the pair (`kdkit.losses.chunked.signals`).
-They are kept in increasing order as the gaps between them, which gzip can shorten and ids cannot. A level is a
-log-probability in sixteenths of a nat, rounded; the kept ones are scaled back to their exact sum on reading.
+In the first two modes a row is a span, and ids mean events of the pair (`kdkit.losses.chunked.signals`). They are kept
+in increasing order as the gaps between them, which gzip can shorten and ids cannot. A level is a log-probability in
+sixteenths of a nat, rounded; the kept ones are scaled back to their exact sum on reading.
 """
 
 import hashlib
@@ -36,18 +36,18 @@ LEVELS_PER_NAT = 16
 
 @dataclass(frozen=True)
 class CachedSignals:
-    """An open cache, read by the row numbers of the windows that it was made from, in any order."""
+    """Signals from an open cache, read by the row numbers of the windows that it was made from, in any order."""
 
     store: Store
     keys: list[str]
     """Content hash of every window: see `window_keys`."""
 
     def read(self, rows: list[int]) -> dict[str, torch.Tensor]:
-        """Read the answers for some windows, one after the other.
+        """Read the signals for some windows, one after the other.
 
         Returns:
-            `kept_ids` (int32, r k), `kept_logprobs` (fp32, r k) and `kept_rest` (fp32, r 1), whose
-            probabilities sum to 1; or `token_logprobs` (fp32, r).
+            `kept_ids` (int32, `[N, K]`), `kept_logprobs` (fp32, `[N, K]`) and `kept_rest` (fp32, `[N, 1]`), whose
+            probabilities sum to 1; or `token_logprobs` (fp32, `[teacher_rows]`).
         """
         records = [self.store.read(self.keys[row]) for row in rows]
         joined = {name: np.concatenate([record[name] for record in records]) for name in records[0]}
@@ -86,11 +86,11 @@ def cache_fields(config: Config, num_events: int) -> list[Field]:
 
 
 def encode_kept(ids: np.ndarray, logprobs: np.ndarray) -> dict[str, np.ndarray]:
-    """Put kept events in order; return their gaps and levels, int32 and uint8, r k.
+    """Put kept events in order; return their gaps and levels, int32 and uint8, both `[N, K]`.
 
     Args:
-        ids: int64, r k, distinct in a row, below 2**23.
-        logprobs: float, r k.
+        ids: int64, `[N, K]`, distinct in a row, below 2**23.
+        logprobs: float, `[N, K]`.
     """
     levels = np.clip(np.rint(logprobs * -LEVELS_PER_NAT), 0, 255).astype(np.int32)
     # an id and its level in one number: sorting numbers is much faster than finding their order

@@ -1,7 +1,4 @@
-"""Filling a cache: the teacher reads every training sequence once, and what it says is kept.
-
-Letters: c rows of a chunk, g events, k kept events.
-"""
+"""Filling a cache: the teacher reads every training sequence once, and its signals are kept."""
 
 import time
 from collections.abc import Iterable
@@ -39,10 +36,10 @@ class SignalMaker:
         events: Events | None,
         num_events: int,
     ):
-        """Prepare the questions.
+        """Prepare the build.
 
         Args:
-            windows: the training sequences; equal ones are answered once.
+            windows: the training sequences; equal ones are computed once.
             events: what the ids of the cache mean, from the teacher's side; None for true tokens.
             num_events: how many there are.
 
@@ -68,25 +65,25 @@ class SignalMaker:
         return [keys[start : start + size] for start in range(0, len(keys), size)]
 
     def make(self, keys: Iterable[str]) -> list[Record]:
-        """Ask the teacher about some sequences."""
+        """Compute the records of some sequences."""
         rows = [self.row_of[key] for key in keys]
         parts = even_chunks(len(rows), self.batch_size)
         return [record for part in parts for record in self._answer(rows[part])]
 
     def _answer(self, rows: list[int]) -> list[Record]:
-        """Ask about one batch; return a record per sequence."""
+        """Run the teacher over one batch; return a record per sequence."""
         inputs = self.collate(rows)
         spans, device = inputs["spans"], self.teacher.model.device
         signals = self.teacher.answer(inputs, device)
         if self.cache.mode == "true_token":
-            asked, starts = torch.arange(len(spans.teacher_rows)), spans.teacher_starts[spans.sequence_starts]
+            queried, starts = torch.arange(len(spans.teacher_rows)), spans.teacher_starts[spans.sequence_starts]
         else:
-            asked, starts = spans.teacher_starts[:-1], spans.sequence_starts
+            queried, starts = spans.teacher_starts[:-1], spans.sequence_starts
         # seeded by the sequence, so that a build that was stopped goes on with the same draws
         generator = torch.Generator(device).manual_seed(self.seed * 1_000_003 + rows[0])
         parts = [
-            self._keep(signals, asked[part], generator)
-            for part in even_chunks(len(asked), self._rows_at_once(signals, device))
+            self._keep(signals, queried[part], generator)
+            for part in even_chunks(len(queried), self._rows_at_once(signals, device))
         ]
         joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         return [
@@ -121,9 +118,9 @@ class SignalMaker:
 
 
 def largest(values: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the largest values of each row and where they are, like `topk`, but not in order.
+    """Return the largest values of each row and their columns, like `topk`, but not in order.
 
-    They lie in those groups of columns whose largest values are largest, so the rest is not looked at
+    They lie in those groups of columns whose largest values are largest, so the rest is not read
     again: on a CPU `topk` over a whole vocabulary takes longer than the head of a small model.
     """
     rows, width = values.shape
@@ -146,7 +143,7 @@ def count_draws(draws: np.ndarray, width: int) -> Record:
     """Turn sorted draws into the gaps between distinct ids and how often each one came.
 
     Args:
-        draws: int64, r n, increasing in each row.
+        draws: int64, `[rows, num_samples]`, increasing in each row.
         width: columns of the result; those that are not used repeat the last id with share 0.
     """
     is_first = np.diff(draws, axis=1, prepend=-1) != 0
@@ -159,7 +156,7 @@ def count_draws(draws: np.ndarray, width: int) -> Record:
 
 
 def build_signals(path: Path, header: dict[str, Any], maker: SignalMaker) -> Path:
-    """Build a cache, or go on with a build that was stopped; size and time are said first.
+    """Build a cache, or go on with a build that was stopped; prints size and time first.
 
     Raises:
         UserError: see `build_store`; NaN or inf in the teacher's logits.
@@ -180,7 +177,7 @@ def repair_signals(path: Path, keys_of: list[list[str]], maker: SignalMaker) -> 
 
 
 def _announce(path: Path, maker: SignalMaker, chunks: list[list[str]]) -> None:
-    """Say how large the cache will be and how long it will take, from one batch."""
+    """Print how large the cache will be and how long it will take, from one batch."""
     keys = [key for chunk in chunks for key in chunk]
     sample = keys[: maker.batch_size]
     maker.make(sample[:1])  # the first call pays for what the others share

@@ -12,7 +12,7 @@ from kdkit.training.scoring import iterate_batches, score_windows
 
 
 def teacher_loss(teacher: Teacher, windows: Windows, batch_size: int, hardware: Hardware) -> np.ndarray:
-    """Return the teacher's mean nats per token of each window: float64, n."""
+    """Return the teacher's mean cross-entropy of each window, nats per token: float64, `[num_windows]`."""
     score = score_windows(teacher.model, windows, "teacher", batch_size, hardware.autocast_dtype)
     return score.window_nats / np.maximum((windows.teacher_ids[:, 1:] != PAD).sum(axis=1), 1)
 
@@ -21,7 +21,7 @@ def teacher_loss(teacher: Teacher, windows: Windows, batch_size: int, hardware: 
 def teacher_entropy(
     teacher: Teacher, windows: Windows, vocab_size: int, batch_size: int, hardware: Hardware
 ) -> np.ndarray:
-    """Return the mean entropy in nats of the teacher's predictions in each window: float64, n."""
+    """Return the mean entropy in nats of the teacher's predictions in each window: float64, `[num_windows]`."""
     model, head = teacher.model, find_head(teacher.model, vocab_size)
     means: list[np.ndarray] = []
     for batch in iterate_batches(windows, "teacher", batch_size):

@@ -1,6 +1,6 @@
-"""Looking into a mixture of experts: who works on each token of a text, and what each expert would say alone.
+"""Inspection of a mixture of experts: which experts each token of a text uses, and what each predicts alone.
 
-Letters: l MoE layers, s tokens of the text, e experts, k chosen experts, c candidates. Used by notebook 02.
+Used by notebook 02.
 """
 
 from typing import Any
@@ -20,9 +20,9 @@ from kdkit.models.loading import num_experts
 from kdkit.teachers.prepare import Teacher
 
 MAX_TOKENS = 24
-"""Tokens of a text that are looked at: as many as a picture can name."""
+"""Tokens of a text that are read: as many as a picture can name."""
 MAX_CANDIDATES = 16
-"""Experts that are asked alone."""
+"""Experts that predict alone."""
 TOP_TOKENS = 5
 """Most likely next tokens that are shown of each."""
 NUM_TEXTS = 8
@@ -30,7 +30,7 @@ NUM_TEXTS = 8
 
 
 class ExpertExplorer:
-    """A mixture of experts that can be asked about any text."""
+    """Routing and single-expert predictions of a mixture of experts on any text."""
 
     def __init__(
         self,
@@ -48,13 +48,14 @@ class ExpertExplorer:
 
         Args:
             text: its first `MAX_TOKENS` tokens are read.
-            position: token after which each expert is asked for the next one; None: the one in the middle.
+            position: token after which each expert predicts the next one; None: the one in the middle.
 
         Returns:
-            `tokens`, s, as text; `experts`, l s k, chosen by the model itself, the largest weight first;
-            `entropy`, l s, of the gates' distribution over all experts, in bits; `position`; `predictions`: how the
-            model itself (`expert` None) and each of `MAX_CANDIDATES` experts alone, in every layer and for every
-            token with weight 1, go on after that token: `tokens` and `probabilities`, the most likely first.
+            `tokens`, `[S]`, as text; `experts`, `[num_layers, S, top_k]`, chosen by the model itself, the largest
+            weight first; `entropy`, `[num_layers, S]`, of the gates' distribution over all experts, in bits;
+            `position`; `predictions`: of the model itself (`expert` None) and of each of `MAX_CANDIDATES` experts
+            alone, in every layer and for every token with weight 1, after that token: `tokens` and `probabilities`,
+            the most likely first.
 
         Raises:
             UserError: a text without a token.
@@ -81,7 +82,7 @@ class ExpertExplorer:
 
     @torch.no_grad()
     def _predict(self, input_ids: torch.Tensor, candidates: list[int]) -> list[dict[str, Any]]:
-        """Ask for the token after a text, 1 s: first the model as it is, then each candidate alone, in one batch."""
+        """Predict the token after a text, `[1, S]`: the model as it is, then each candidate alone, in one batch."""
         # one row of the batch per candidate, and all its tokens to that expert
         rows = torch.tensor(candidates, device=input_ids.device).repeat_interleave(input_ids.shape[1])[:, None]
         alone = Choice(torch.ones(rows.shape, device=rows.device), rows)
@@ -107,11 +108,11 @@ class ExpertExplorer:
 
 
 def probe_experts(session: Session[Config], data: PreparedData, teacher: Teacher) -> ExpertExplorer | None:
-    """Look into a teacher's experts and write `teacher/experts.json`.
+    """Inspect a teacher's experts and write `teacher/experts.json`.
 
     The file holds `layers` (decoder layers that are mixtures), `num_experts`, `top_k`, `texts` to choose from, and
-    `shown`: what `ExpertExplorer.explore` says of the first. Without experts that can be looked into, `missing` says
-    why, and the other keys are not there.
+    `shown`: what `ExpertExplorer.explore` returns for the first. Without experts that can be inspected, it holds
+    `missing` alone, the reason.
 
     Returns:
         The explorer; None without such experts.

@@ -1,8 +1,7 @@
-"""Several predictions for the same rows, weighed row by row: teachers of one tokenizer, or layers of one teacher.
+"""Mixture of several predictions for the same rows: teachers of one tokenizer, or layers of one teacher.
 
-Letters: m teacher rows, c rows of a chunk, n sources, v vocabulary. The mixture is one of probabilities, so it stays
-a distribution. A layer predicts what the model would say if it stopped there: its output goes through the model's
-final norm and head (nostalgebraist 2020, "logit lens").
+The mixture is one of probabilities, weighed row by row, so it stays a distribution. A layer's prediction is its output
+passed through the model's final norm and head (nostalgebraist 2020, "logit lens").
 """
 
 from collections.abc import Iterator
@@ -19,15 +18,15 @@ from kdkit.losses.chunked.signals import DenseSignals
 
 @dataclass(frozen=True, kw_only=True)
 class MixedSignals(DenseSignals):
-    """Rows are `log sum_i w_i softmax(logits_i)`; the inherited fields are those of the first source."""
+    """Signals of a mixture, `log sum_i w_i softmax(logits_i)`; the inherited fields are those of the first source."""
 
     parts: tuple[DenseSignals, ...]
     """One per source."""
     log_weights: torch.Tensor
-    """fp32, m n: logs of weights that sum to 1 in every row; -inf for a source that is left out."""
+    """fp32, `[teacher_rows, num_sources]`: logs of weights that sum to 1 in every row; -inf for a source left out."""
 
     def unchecked_logits(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the mixture's log-probabilities, which are logits too, c v."""
+        """Return the mixture's log-probabilities, which are logits too, `[rows, V]`."""
         weights = self.log_weights.index_select(0, rows.to(self.log_weights.device)).to(self.device)
         total = None
         for number, part in enumerate(self.parts):
@@ -39,11 +38,11 @@ class MixedSignals(DenseSignals):
         return total
 
     def mixed_logprobs(self, rows: torch.Tensor, log_weights: torch.Tensor) -> torch.Tensor:
-        """Return the mixture of some rows with a graph to other weights than its own, c v.
+        """Return the mixture of some rows with a graph to other weights than its own, `[rows, V]`.
 
         Args:
-            rows: int64, c.
-            log_weights: fp32, c n.
+            rows: int64, `[rows]`.
+            log_weights: fp32, `[rows, num_sources]`.
         """
         parts = torch.stack([part.unchecked_logits(rows).log_softmax(dim=-1) for part in self.parts], dim=1)
         return (parts + log_weights[..., None]).logsumexp(dim=1)
@@ -57,7 +56,7 @@ def last_layers(model: PreTrainedModel, count: int) -> Iterator[list[torch.Tenso
         count: how many layers, the last one included.
 
     Yields:
-        A list that every forward fills anew with `count` tensors, b t h, from the earliest layer to the last.
+        A list that every forward fills anew with `count` tensors `[B, T, H]`, from the earliest layer to the last.
 
     Raises:
         UserError: fewer layers, or a model whose parts have other names than Llama's.

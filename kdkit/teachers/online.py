@@ -1,7 +1,4 @@
-"""Asking the teacher about a batch: in memory, or through a cache that came with the batch.
-
-Letters: b batch, t teacher tokens, m teacher rows, a student rows, h hidden.
-"""
+"""The teacher's signals for a batch: from a model in memory, or out of a cache, with the batch."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,22 +14,22 @@ from kdkit.models.heads import autocast, find_head, last_hidden_state
 
 @dataclass(frozen=True)
 class StudentRows:
-    """What the student made of a micro-batch, for a teacher that looks at it."""
+    """Hidden states and targets of the student on a micro-batch, for a teacher that is routed by them."""
 
     hidden: torch.Tensor
-    """a h: what its head reads at every student row; no graph."""
+    """`[student_rows, H_student]`: what its head reads; no graph."""
     head: Head
     targets: torch.Tensor
-    """int64, a: what each row predicts; `IGNORE_INDEX` for rows in no loss."""
+    """int64, `[student_rows]`: what each row predicts; `IGNORE_INDEX` for rows in no loss."""
     step: int
     """Optimizer steps done."""
 
 
 class OnlineTeacher:
-    """A teacher in memory, frozen, asked for every batch."""
+    """A teacher in memory, frozen, run on every batch."""
 
     def __init__(self, model: PreTrainedModel, vocab_size: int, autocast_dtype: torch.dtype | None = None):
-        """Prepare the questions.
+        """Find the head of a model.
 
         Args:
             model: on its own device, which need not be the student's.
@@ -51,18 +48,18 @@ class OnlineTeacher:
 
         Args:
             device: where the student's loss is computed.
-            student: for teachers that look at the student.
+            student: for teachers that are routed by the student's rows.
         """
         return self.pack(self.hidden(inputs), inputs, device)
 
     def hidden(self, inputs: dict[str, Any]) -> torch.Tensor:
-        """Run the model; return what its head would read, (b t) h."""
+        """Run the model; return what its head would read, `[B * T, H_teacher]`."""
         input_ids = inputs["teacher_input_ids"].to(self.model.device)
         with autocast(self.model, self.autocast_dtype):
             return last_hidden_state(self.model, input_ids).flatten(0, 1)
 
     def pack(self, hidden: torch.Tensor, inputs: dict[str, Any], device: torch.device) -> DenseSignals:
-        """Make answers of hidden states, (b t) h."""
+        """Make signals of hidden states, `[B * T, H_teacher]`."""
         spans, input_ids = inputs["spans"], inputs["teacher_input_ids"]
         rows = spans.teacher_rows.to(hidden.device)
         windows = torch.tensor(inputs["windows"])[spans.teacher_rows // input_ids.shape[1]]
@@ -71,14 +68,14 @@ class OnlineTeacher:
 
 
 class CachedTeacher:
-    """A teacher whose answers come with the batch; nothing of it is in memory."""
+    """A teacher whose signals come with the batch, out of a cache; nothing of it is in memory."""
 
     def __init__(self, temperature: float):
-        """Remember the temperature at which the answers were computed."""
+        """Remember the temperature at which the signals were computed."""
         self.temperature = temperature
 
     def answer(self, inputs: dict[str, Any], device: torch.device, student: StudentRows | None = None) -> Signals:
-        """Take the answers out of the batch."""
+        """Take the signals out of the batch."""
         if "token_logprobs" in inputs:
             return TokenSignals(inputs["token_logprobs"].to(device))
         kept = (inputs[name].to(device) for name in ("kept_ids", "kept_logprobs", "kept_rest"))

@@ -1,6 +1,6 @@
 """How well a teacher's and a student's tokenizer fit together: what a cross-tokenizer loss has to work with.
 
-Letters: n spans, c common tokens, v vocabulary. Used by notebook 02.
+Used by notebook 02.
 """
 
 from itertools import pairwise

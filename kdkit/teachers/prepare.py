@@ -33,7 +33,7 @@ BALANCE_WEIGHT = 0.01
 
 @dataclass(frozen=True)
 class Teacher:
-    """The large model, ready to be asked, and where its weights lie."""
+    """The large model, loaded and frozen, and where its weights lie."""
 
     model: PreTrainedModel
     path: str

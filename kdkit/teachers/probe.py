@@ -1,6 +1,6 @@
-"""Probing a teacher: what it knows of the held-out text, how sure it is, and who of its experts works.
+"""Measurement of a teacher on held-out text: perplexity, entropy, use of its experts.
 
-Letters: b batch, s sequence, v vocabulary, l layers, e experts. Used by notebook 02.
+Used by notebook 02.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -28,7 +28,7 @@ def probe_teacher(session: Session[Config], data: PreparedData, teacher: Teacher
 
     Returns:
         `perplexity`, `bits_per_byte`, `entropy` (nats a token), `top_k_mass` (mean probability of its
-        `top_k` most likely tokens), `expert_load` (l e, shares that sum to 1 per layer; None for a
+        `top_k` most likely tokens), `expert_load` (`[num_layers, E]`, shares that sum to 1 per layer; None for a
         dense model), `by_routing` (see `measure_routings`; None likewise), `continuations`.
     """
     config, dtype = session.config, session.hardware.autocast_dtype
@@ -65,7 +65,7 @@ def measure_routings(
 ) -> list[dict[str, Any]] | None:
     """Score a MoE teacher with its own routing, with its top 1 and top 2 experts, and with all of them.
 
-    A merged mixture can get worse the more experts answer, and then a router that uses more teaches worse.
+    A merged mixture can get worse the more experts are used, and then a router that uses more teaches worse.
 
     Returns:
         `routing`, `perplexity` and `bits_per_byte` per routing; None for a dense teacher and for one whose experts
@@ -118,11 +118,11 @@ def _measure_certainty(
 
 
 def _count_experts(router_logits: tuple[torch.Tensor, ...], is_token: torch.Tensor, top_k: int) -> torch.Tensor:
-    """Count how many tokens each expert of each layer is sent; float64, l e.
+    """Count how many tokens each expert of each layer is sent; float64, `[num_layers, E]`.
 
     Args:
-        router_logits: per layer, (b s) e.
-        is_token: bool, b s: which positions count.
+        router_logits: per layer, `[B * T, E]`.
+        is_token: bool, `[B, T]`: which positions count.
     """
     counted = is_token.flatten()
     rows = []

@@ -1,7 +1,7 @@
-"""What a router routes over: the experts of a MoE teacher, several teachers, or the last layers of one.
+"""Sources of a router: the experts of a MoE teacher, several teachers, or the last layers of one.
 
-Letters: m teacher rows, l routed layers, e sources, h hidden. Both kinds run the teacher with a `Route`
-(`kdkit.models.experts`) and say which of its tokens the teacher rows are.
+Both kinds run the teacher with a `Route` (`kdkit.models.experts`) and map teacher rows to its tokens. Mixed teachers or
+layers count as one routed layer.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ class ExpertSources:
         self.teacher = teacher
         self.experts = Experts(teacher.model)
         self.initial_gates = self.experts.gate_weights()
-        """fp32, l e h."""
+        """fp32, `[num_layers, num_sources, H_teacher]`."""
         self.normalised = self.experts.normalised
         """Whether the weights of the chosen sources sum to 1."""
 
@@ -38,7 +38,7 @@ class ExpertSources:
             return self.teacher.pack(self.teacher.hidden(inputs), inputs, device)
 
     def token_of_rows(self, inputs: dict[str, Any]) -> torch.Tensor:
-        """Return the routed token of every teacher row, int64, m."""
+        """Return the routed token of every teacher row, int64, `[teacher_rows]`."""
         return inputs["spans"].teacher_rows
 
     def num_tokens(self, inputs: dict[str, Any]) -> int:
@@ -47,7 +47,7 @@ class ExpertSources:
 
 
 class MixedSources:
-    """Several teachers with one tokenizer, or the last layers of one teacher; one routed layer."""
+    """Several teachers with one tokenizer, or the last layers of one teacher."""
 
     normalised = True
 
@@ -66,7 +66,7 @@ class MixedSources:
                 pass  # refuses what cannot be done before anything is trained
         width, count = main.config.get_text_config().hidden_size, num_layers or len(teachers)
         self.initial_gates = torch.zeros(1, count, width, device=main.device)
-        """fp32, l e h; zeros: all sources weigh the same at first."""
+        """fp32, `[1, num_sources, H_teacher]`; zeros: all sources weigh the same at first."""
 
     def run(self, inputs: dict[str, Any], device: torch.device, route: Route) -> MixedSignals:
         """Run all sources without a graph, then weigh them row by row."""
@@ -82,7 +82,7 @@ class MixedSources:
         return MixedSignals(*fields, parts=parts, log_weights=log_weights)
 
     def _parts(self, inputs: dict[str, Any], device: torch.device) -> list[DenseSignals]:
-        """Ask every source."""
+        """Compute the signals of every source."""
         if self.num_layers is None:
             return [teacher.pack(teacher.hidden(inputs), inputs, device) for teacher in self.teachers]
         teacher = self.teachers[0]
@@ -91,7 +91,7 @@ class MixedSources:
         return [teacher.pack(layer.flatten(0, 1), inputs, device) for layer in caught]
 
     def token_of_rows(self, inputs: dict[str, Any]) -> torch.Tensor:
-        """Return the routed token of every teacher row, int64, m."""
+        """Return the routed token of every teacher row, int64, `[teacher_rows]`."""
         return torch.arange(len(inputs["spans"].teacher_rows))
 
     def num_tokens(self, inputs: dict[str, Any]) -> int:
@@ -103,7 +103,7 @@ Sources = ExpertSources | MixedSources
 
 
 def spread(choice: Choice, num_sources: int) -> torch.Tensor:
-    """Return a choice's weights for all sources, 0 for those not chosen, t e."""
+    """Return a choice's weights for all sources, `[tokens, num_sources]`, 0 for those not chosen."""
     if choice.experts is None:
         return choice.weights
     nothing = choice.weights.new_zeros(len(choice.weights), num_sources)

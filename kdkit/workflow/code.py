@@ -1,7 +1,7 @@
-"""Which files of the package some entry points run: found by following imports, with `ast` alone, and fingerprinted.
+"""Fingerprint of the code that some entry points run: the package's files, found by following imports with `ast` alone.
 
 What an `__init__.py` re-exports is followed only where a name is imported from it: importing a module does no work in
-this package, so a door that nobody goes through decides nothing.
+this package, so a re-export that is not imported decides nothing.
 """
 
 import ast

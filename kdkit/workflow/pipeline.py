@@ -1,4 +1,4 @@
-"""Running the notebooks in order with papermill: what `python -m kdkit run` does.
+"""Run of the notebooks in order with papermill: what `python -m kdkit run` does.
 
 A stage is skipped only if it finished and everything that went into it is unchanged: configuration,
 notebook, package, corpus, teacher, and the stages before it.
@@ -25,7 +25,7 @@ from kdkit.runs.paths import find_root, resolve_input
 
 @dataclass(frozen=True)
 class RunRequest:
-    """What a user asked for on the command line."""
+    """Options of `python -m kdkit run`."""
 
     config: str
     overrides: list[str] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Variants of one configuration over the same seeds, compared in pairs: what `python -m kdkit sweep` does.
+"""Sweep: variants of one configuration over the same seeds, compared in pairs; what `python -m kdkit sweep` does.
 
 Every variant and seed is a run folder of its own below the sweep's, which the notebooks can open and
 `python -m kdkit run` can repeat. The baseline has no teacher, so one per seed serves every variant.
@@ -48,7 +48,7 @@ TRAINING = (
 
 @dataclass(frozen=True)
 class SweepRequest:
-    """What a user asked for on the command line."""
+    """Options of `python -m kdkit sweep`."""
 
     file: str
     overrides: list[str] = field(default_factory=list)
@@ -62,7 +62,7 @@ class SweepRequest:
 
     @property
     def command(self) -> str:
-        """The command line that asks for this."""
+        """The command line with these options."""
         options = [("--name", self.name), ("--only", self.only), ("--seeds", self.seeds)]
         words = [self.file, *(word for override in self.overrides for word in ("-p", override))]
         words += [word for option, value in options if value for word in (option, value)]
@@ -84,7 +84,7 @@ class PlannedRun:
     """Fingerprint of all that decides the outcome."""
 
     def outcome(self) -> Trial | None:
-        """Return what the run came to; None if it has not finished, or was made from something else."""
+        """Return the run's result; None if it has not finished, or was made from something else."""
         values = self.run.read_json("trial.json") if (self.run.path / "trial.json").is_file() else {}
         return Trial(**values["trial"]) if values.get("inputs") == self.inputs else None
 
@@ -162,7 +162,7 @@ def baseline_key(config: Config, data: PreparedData) -> str:
 
 
 def train_missing(planned: list[PlannedRun], folder: Run) -> None:
-    """Train every run that has not finished, and say what each one came to and how long the others will take.
+    """Train every run that has not finished; print each one's result and how long the others will take.
 
     Raises:
         UserError, RuntimeError: what a training raised, with the variant's name.
@@ -222,7 +222,7 @@ def train_one(plan: PlannedRun, folder: Run) -> Trial:
 
 
 def _share_baseline(training: TrainingPlan, seed: int, folder: Run) -> float:
-    """Give a run the baseline of its seed, trained once for all variants; return its bits per byte.
+    """Train the baseline of a run's seed, once for all variants; return its bits per byte.
 
     A variant that changes what a baseline depends on gets one of its own: the folder's name is the
     fingerprint of all that makes it, so whatever lies there may be continued.
@@ -246,7 +246,7 @@ def _share_baseline(training: TrainingPlan, seed: int, folder: Run) -> float:
 
 
 def _score_teacher(session: Session[Config], teacher: Teacher, data: PreparedData) -> Score:
-    """Score the teacher, as it routes itself, on the held-out text."""
+    """Score the teacher, with its own routing, on the held-out text."""
     evaluate, windows = session.config.evaluate, data.evaluation.first(session.config.evaluate.max_sequences)
     return score_windows(teacher.model, windows, "teacher", evaluate.batch_size, session.hardware.autocast_dtype)
 
@@ -270,7 +270,7 @@ def _naming(variant: str, seed: int) -> Iterator[None]:
 
 
 def _check_distinct(configs: dict[str, Config]) -> None:
-    """Refuse two variants that come to the same configuration: their difference would be nothing, at full cost."""
+    """Refuse two variants of the same configuration: their difference would be nothing, at full cost."""
     seen: dict[str, str] = {}
     for variant, config in configs.items():
         before = seen.setdefault(dump_config(config), variant)

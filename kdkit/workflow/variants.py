@@ -1,4 +1,4 @@
-"""The file of a sweep: variants of one configuration, and the seeds that each is trained with.
+"""Configuration file of a sweep: variants of one configuration, and the seeds that each is trained with.
 
 It holds values only. Every variant is a name and the settings that it changes.
 """
@@ -17,7 +17,7 @@ from kdkit.runs.paths import resolve_input
 
 
 class SweepFile(Section):
-    """What a sweep's YAML file holds."""
+    """Checked content of a sweep's YAML file."""
 
     config: str
     """Configuration that every variant starts from; beside this file, or relative to the project."""

@@ -66,7 +66,7 @@ def detail_tables(evaluation: dict[str, Any]) -> dict[str, Table]:
 
 
 def student_difference_table(evaluation: dict[str, Any]) -> Table:
-    """Say how far the student is from every other model, and on how many tasks that is beyond chance."""
+    """List how far the student is from every other model, and on how many tasks that is beyond chance."""
     headings = ["student minus", "average", "95 % interval", "tasks better", "tasks worse", "undecided"]
     rows = []
     for name, found in evaluation["differences"].items():
@@ -79,7 +79,7 @@ def student_difference_table(evaluation: dict[str, Any]) -> Table:
 
 
 def model_table(evaluation: dict[str, Any]) -> Table:
-    """Say what every model costs, how it is read, and how near its view of held-out sentences is to the teacher's."""
+    """List every model's cost, settings, and how near its view of held-out sentences is to the teacher's."""
     headings = ["", "layers", "width", "weights, MB", "pooling", "longest input", "computed in"]
     headings += ["mean cosine of different sentences", "similarities like the teacher's", "same nearest sentence"]
     rows = []
@@ -118,7 +118,7 @@ def dimension_table(evaluation: dict[str, Any]) -> Table:
 
 
 def task_table(evaluation: dict[str, Any]) -> Table:
-    """Say what every task's score was measured on."""
+    """List what every task's score was measured on."""
     headings = ["", "score", "rows", "rows to fit on", "source", "revision"]
     rows = [
         [

@@ -1,4 +1,4 @@
-"""What a run of embedding models says in words: its verdict, its warnings, and what each score is."""
+"""Sentences about a run of embedding models: its verdict, its warnings, and what each score is."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from kdkit.report.embeddings.tables import COLLAPSED, find_model
 MADE_HERE = "python-docs"
 """Source of the tasks that kdkit makes of held-out sentences."""
 FEW_ROWS = 100
-"""Fewer rows than these say little: one of them is a percent or more."""
+"""Fewer rows than these are weak evidence: one of them is a percent or more."""
 
 COSTS = {
     "leaf": (0.4, "it keeps a matrix, so that vectors of student and teacher can be compared with each other"),
@@ -27,14 +27,14 @@ benchmarks/embedding_methods.py, layers 0, 2, 5 of all-MiniLM-L6-v2, 120 steps, 
 
 
 def embedding_verdict(evaluation: dict[str, Any]) -> str:
-    """Say whether training helped, what is kept of the teacher, and whether something simpler is better."""
+    """State whether training helped, what is kept of the teacher, and whether something simpler is better."""
     sentences = [_against_untrained(evaluation), _against_teacher(evaluation)]
     sentences += [_against_compared(evaluation), _against_ready(evaluation)]
     return " ".join(sentence for sentence in sentences if sentence)
 
 
 def warnings(evaluation: dict[str, Any], trainings: dict[str, Any]) -> list[str]:
-    """Say what a reader must know before believing a number."""
+    """List what a reader must know before believing a number."""
     name, student = find_model(evaluation, "student")
     found, cosine = [], student["mean_off_diagonal_cosine"]
     if cosine > COLLAPSED:
@@ -64,7 +64,7 @@ def warnings(evaluation: dict[str, Any], trainings: dict[str, Any]) -> list[str]
 
 
 def protocols(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
-    """Say what the scores are: (the tasks of which it is true, words)."""
+    """State what the scores are: (the tasks of which it is true, words)."""
     tasks_of: dict[str, list[str]] = {}
     for task, numbers in find_model(evaluation, "student")[1]["tasks"].items():
         tasks_of.setdefault(numbers["protocol"], []).append(task)
@@ -72,7 +72,7 @@ def protocols(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def cache_words(asked: dict[str, Any]) -> str:
-    """Say how the teacher's answers were come by, and what freeing it gave back; from teacher/probe.json `cache`."""
+    """State where the teacher's signals came from, and the memory freed; from teacher/probe.json `cache`."""
     if "files" not in asked:
         return "It stayed in memory and answered in every step."
     size = f"{asked['num_bytes'] / 1e6:,.1f} MB in {len(asked['files'])} file{'s' if len(asked['files']) > 1 else ''}"
@@ -87,7 +87,7 @@ def cache_words(asked: dict[str, Any]) -> str:
 
 
 def _against_untrained(evaluation: dict[str, Any]) -> str:
-    """Say whether the student is better than before its training."""
+    """State whether the student is better than before its training."""
     (name, student), (other, untrained) = find_model(evaluation, "student"), find_model(evaluation, "untrained")
     found = evaluation["differences"][other]["average"]
     low, high = found["interval_95"]
@@ -105,7 +105,7 @@ def _against_untrained(evaluation: dict[str, Any]) -> str:
 
 
 def _against_teacher(evaluation: dict[str, Any]) -> str:
-    """Say what is kept of the teacher, for which cost."""
+    """State what is kept of the teacher, for which cost."""
     (_, student), (_, teacher) = find_model(evaluation, "student"), find_model(evaluation, "teacher")
     if student["share_of_teacher"] is None:
         return f"The teacher's average is {teacher['average']:.2f}: there is no share of it to keep."
@@ -117,7 +117,7 @@ def _against_teacher(evaluation: dict[str, Any]) -> str:
 
 
 def _against_compared(evaluation: dict[str, Any]) -> str:
-    """Say whether another method is better, above all a simpler one."""
+    """State whether another method is better, above all a simpler one."""
     scores = {name: entry["average"] for name, entry in evaluation["models"].items() if entry["role"] == "compared"}
     if not scores:
         return ""
@@ -138,7 +138,7 @@ def _against_compared(evaluation: dict[str, Any]) -> str:
 
 
 def _against_ready(evaluation: dict[str, Any]) -> str:
-    """Say whether a ready model would have been better."""
+    """State whether a ready model would have been better."""
     for name, entry in evaluation["models"].items():
         if entry["role"] == "off_the_shelf" and "skipped" not in entry:
             found = evaluation["differences"][name]["average"]

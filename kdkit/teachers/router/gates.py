@@ -1,7 +1,6 @@
 """The student-aware router: gates that can be trained, and what the student's own state adds to them.
 
-Letters: a student rows, t tokens, l routed layers, e sources, h teacher width, s student width, r rank. Sources are
-the experts of each MoE layer, or whole teachers or layers (then l = 1).
+It routes to the experts of each MoE layer, or to whole teachers or layers (then `num_layers` is 1).
 
 Sources: Kim, Chu, Yang 2025 ("Every Expert Matters", student-aware router), arXiv:2502.12947, for trained gates with
 a balance term; capacity, gap, importance and the growing top-k are kdkit's reading of the idea of a router that sends
@@ -25,15 +24,15 @@ MEMORY = 0.9
 
 @dataclass(frozen=True)
 class StudentForecast:
-    """What the router expects of the student, from its hidden states alone."""
+    """Forecast of the student's loss, gap and source importance, from its hidden states alone."""
 
     loss: torch.Tensor
-    """fp32, a: capacity: expected cross-entropy of the next token, in multiples of its running mean; low where the
-    student copes."""
+    """fp32, `[student_rows]`: capacity: expected cross-entropy of the next token, in multiples of its running mean;
+    low where the student copes."""
     gap: torch.Tensor
-    """fp32, a: expected divergence from the teacher, in multiples of its running mean."""
+    """fp32, `[student_rows]`: expected divergence from the teacher, in multiples of its running mean."""
     scores: torch.Tensor
-    """fp32, a l e: importance of each source, added to the gates' logits."""
+    """fp32, `[student_rows, num_layers, num_sources]`: importance of each source, added to the gates' logits."""
 
 
 class StudentReader(torch.nn.Module):
@@ -43,7 +42,7 @@ class StudentReader(torch.nn.Module):
         """Make the heads; importance starts at 0, so the router starts with the teacher's own gates.
 
         Args:
-            width: s.
+            width: H_student.
         """
         super().__init__()
         self.shape = num_layers, num_sources
@@ -58,24 +57,24 @@ class StudentReader(torch.nn.Module):
             torch.nn.init.zeros_(layer.bias)
 
     def forward(self, hidden: torch.Tensor) -> StudentForecast:
-        """Read some rows, a s."""
+        """Read some rows, `[student_rows, H_student]`."""
         state = functional.gelu(self.encode(self.norm(hidden.float())))
         # 1 at the start: the running mean
         loss, gap = (functional.softplus(self.expect(state)) / math.log(2.0)).unbind(dim=-1)
-        # the expectations answer for their own target only, not for what the router makes of them
+        # the expectations learn from their own target only, not from what the router makes of them
         read = torch.cat([state, loss.detach()[:, None], gap.detach()[:, None]], dim=-1)
         return StudentForecast(loss, gap, self.importance(read).unflatten(-1, self.shape))
 
 
 class Router(torch.nn.Module):
-    """Gates in fp32, which start as the teacher's, and a reader of the student where it is asked for."""
+    """Gates in fp32, which start as the teacher's, and a reader of the student's state where one is wanted."""
 
     def __init__(self, initial_gates: torch.Tensor, student_width: int | None, seed: int):
         """Prepare the router.
 
         Args:
-            initial_gates: l e h: the teacher's gates, or zeros for sources that have none.
-            student_width: s; None: the student's state is not read.
+            initial_gates: `[num_layers, num_sources, H_teacher]`: the teacher's, or zeros for sources that have none.
+            student_width: H_student; None: the student's state is not read.
         """
         super().__init__()
         self.gates = torch.nn.Parameter(initial_gates.detach().float().clone())
@@ -89,18 +88,18 @@ class Router(torch.nn.Module):
         )
 
     def logits(self, layer: int, hidden: torch.Tensor, scores: torch.Tensor | None) -> torch.Tensor:
-        """Return the routing logits of one layer, fp32, t e.
+        """Return the routing logits of one layer, fp32, `[tokens, num_sources]`.
 
         Args:
-            hidden: t h: what the layer's gate reads.
-            scores: fp32, t l e: importance; None: none.
+            hidden: `[tokens, H_teacher]`: what the layer's gate reads.
+            scores: fp32, `[tokens, num_layers, num_sources]`: importance; None: none.
         """
         with torch.autocast(hidden.device.type, enabled=False):
             logits = functional.linear(hidden.float(), self.gates[layer])
         return logits if scores is None else logits + scores[:, layer]
 
     def remember(self, loss: torch.Tensor, gap: torch.Tensor) -> None:
-        """Move the running means towards what was measured, fp32, k; nats."""
+        """Move the running means towards what was measured, fp32, `[num_places]`; nats."""
         new = torch.stack([loss.mean(), gap.mean()]).to(self.means.device)
         self.means.copy_(new if not self.means.any() else MEMORY * self.means + (1.0 - MEMORY) * new)
 
@@ -108,7 +107,7 @@ class Router(torch.nn.Module):
         """Return the distance from the initial router: KL(initial || now) per token, or that of the weights.
 
         Args:
-            logits: per layer, t e.
+            logits: per layer, `[tokens, num_sources]`.
             initial: the same from the initial gates, without what the student adds.
             kind: `kl` in nats, or `l2`: the squared distance over the squared norm of the initial gates.
         """
@@ -130,7 +129,7 @@ def balance(logits: list[torch.Tensor]) -> torch.Tensor:
     A source's importance is the sum of its probabilities over the tokens (Shazeer et al. 2017, sec. 4).
 
     Args:
-        logits: per layer, t e.
+        logits: per layer, `[tokens, num_sources]`.
     """
     importance = torch.stack([layer.softmax(dim=-1).sum(dim=0) for layer in logits])
     return (importance.var(dim=-1, unbiased=False) / importance.mean(dim=-1).square()).mean()

@@ -1,4 +1,4 @@
-"""Writing down how the teacher was routed: lines of phase `router` in metrics.jsonl."""
+"""Log of how the teacher was routed: lines of phase `router` in metrics.jsonl."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ ROUTER = "router"
 
 
 class RouterLog(TrainerCallback):
-    """Records what a routed teacher shows whenever Trainer logs; see `RoutedTeacher.describe`."""
+    """Writes a routed teacher's figures whenever Trainer logs; see `RoutedTeacher.describe`."""
 
     def __init__(self, run: Run, teacher: RoutedTeacher, first_step: int):
         """Prepare the record.

@@ -1,7 +1,7 @@
 """A teacher that is routed while it teaches: all sources, drawn experts, or a router that follows the student.
 
-Letters: m teacher rows, a student rows, t tokens, l routed layers, e sources. Source of the first three kinds: Kim,
-Chu, Yang 2025 ("Every Expert Matters"), arXiv:2502.12947; of the router: `kdkit.teachers.router.gates`.
+Source of the first three kinds: Kim, Chu, Yang 2025 ("Every Expert Matters"), arXiv:2502.12947; of the router:
+`kdkit.teachers.router.gates`.
 """
 
 from dataclasses import dataclass
@@ -32,11 +32,13 @@ TRAINED = ("student_aware_routing", "student_aware")
 
 @dataclass
 class Routed:
-    """One routed pass of the teacher, and how it was routed; logits at the teacher rows, per layer, m e."""
+    """One routed pass of the teacher, and how it was routed."""
 
     signals: DenseSignals
     logits: list[torch.Tensor]
+    """Per layer, `[teacher_rows, num_sources]`: the router's."""
     initial: list[torch.Tensor]
+    """The same of the gates as they were at first."""
 
 
 class RoutedTeacher(OnlineTeacher):
@@ -78,7 +80,7 @@ class RoutedTeacher(OnlineTeacher):
     def answer(
         self, inputs: dict[str, Any], device: torch.device, student: StudentRows | None = None
     ) -> tuple[DenseSignals, ...]:
-        """Train the router where it is its turn, then run the routed teacher; one answer per pass."""
+        """Train the router at the steps set for it, then run the routed teacher; one set of signals per pass."""
         assert student is not None, "a routed teacher looks at the student"
         if self._step != student.step:  # the first micro-batch of a step
             self._step = student.step
@@ -99,7 +101,7 @@ class RoutedTeacher(OnlineTeacher):
         """Choose the sources of every token for the student's lesson.
 
         Args:
-            logits: fp32, t e.
+            logits: fp32, `[tokens, num_sources]`.
         """
         settings = self.settings
         if settings.kind == "knowledge_augmentation":
@@ -110,12 +112,12 @@ class RoutedTeacher(OnlineTeacher):
         return all_experts(logits)
 
     def describe(self) -> dict[str, Any]:
-        """Return what a line of phase `router` in metrics.jsonl says of the last batch.
+        """Return the figures of the last batch, a line of phase `router` in metrics.jsonl.
 
-        `shares`: mean weight of every source, l e; `top_k`, `temperature`. Of the last update, where there is one:
-        `kl`, `text`, `balance`, `anchor`, `kl_to_initial` per layer, `teacher_loss`, and what is expected of the
-        student beside what was measured: `expected_loss`, `student_loss`, `expected_gap`, `gap`; `loss_error` is the
-        mean distance between the first two, place by place.
+        `shares`: mean weight of every source, `[num_layers, num_sources]`; `top_k`, `temperature`. Of the last update,
+        where there is one: `kl`, `text`, `balance`, `anchor`, `kl_to_initial` per layer, `teacher_loss`, and what is
+        expected of the student beside what was measured: `expected_loss`, `student_loss`, `expected_gap`, `gap`;
+        `loss_error` is the mean distance between the first two, place by place.
         """
         return self.figures
 
@@ -134,16 +136,16 @@ class RoutedTeacher(OnlineTeacher):
             self.optimizer.load_state_dict(state["optimizer"])
 
     def _read(self, student: StudentRows) -> StudentForecast | None:
-        """Read the student's rows, if the router does; a."""
+        """Read the student's rows, if the router does."""
         if self.router is None or self.router.reader is None:
             return None
         with torch.autocast(self.model.device.type, enabled=False):
             return self.router.reader(student.hidden.to(self.model.device).float())
 
     def _importance(self, spans: Spans, student: StudentRows) -> torch.Tensor | None:
-        """Return what the student's state adds to the routing at every teacher row, m l e."""
-        outlook = self._read(student)
-        return None if outlook is None else outlook.scores.index_select(0, _student_row(spans).to(self.model.device))
+        """Return what the student's state adds to the routing, `[teacher_rows, num_layers, num_sources]`."""
+        forecast = self._read(student)
+        return None if forecast is None else forecast.scores.index_select(0, _student_row(spans).to(self.model.device))
 
     def _run(
         self, inputs: dict[str, Any], device: torch.device, scores: torch.Tensor | None, step: int | None
@@ -183,8 +185,8 @@ class RoutedTeacher(OnlineTeacher):
         """Take one step of the router: closer to the student, right about the text, balanced, near its beginning."""
         assert self.router is not None
         settings, device, spans = self.settings, self.model.device, inputs["spans"]
-        outlook = self._read(student)
-        scores = None if outlook is None else outlook.scores.index_select(0, _student_row(spans).to(device))
+        forecast = self._read(student)
+        scores = None if forecast is None else forecast.scores.index_select(0, _student_row(spans).to(device))
         routed = self._run(inputs, device, scores, None)
         terms = {
             "kl": compare(routed.signals, student, inputs, self.comparison),
@@ -205,19 +207,19 @@ class RoutedTeacher(OnlineTeacher):
             for name in ("teacher_loss", "student_loss", "gap"):
                 self.figures[name] = getattr(measured, name).mean().item()
             self.router.remember(measured.student_loss, measured.gap)
-            if outlook is not None:
-                loss = loss + self._expectation_error(outlook, measured)
+            if forecast is not None:
+                loss = loss + self._expectation_error(forecast, measured)
         self.optimizer.step(loss)
         self.figures |= {name: value.item() for name, value in terms.items()}
         self.figures["kl_to_initial"] = [
             routing_kl(a, b).item() for a, b in zip(routed.initial, routed.logits, strict=True)
         ]
 
-    def _expectation_error(self, outlook: StudentForecast, measured: Measured) -> torch.Tensor:
+    def _expectation_error(self, forecast: StudentForecast, measured: Measured) -> torch.Tensor:
         """Compare what the router expected of the student with what was measured, in multiples of the means."""
         assert self.router is not None
-        rows = measured.student_rows.to(outlook.loss.device)
-        expected = torch.stack([outlook.loss[rows], outlook.gap[rows]])
+        rows = measured.student_rows.to(forecast.loss.device)
+        expected = torch.stack([forecast.loss[rows], forecast.gap[rows]])
         means = self.router.means[:, None].clamp(min=1e-6)
         targets = torch.stack([measured.student_loss, measured.gap]) / means
         nats = expected.detach() * means
@@ -227,7 +229,7 @@ class RoutedTeacher(OnlineTeacher):
 
 
 def _student_row(spans: Spans) -> torch.Tensor:
-    """Return the student row whose state each teacher row goes by: the first of its span, int64, m.
+    """Return the student row whose state each teacher row goes by: the first of its span, int64, `[teacher_rows]`.
 
     It has read no more text than the teacher row has.
     """

@@ -1,7 +1,6 @@
 """One step of a router: how far the routed teacher is from the student, and the gradient that brings it closer.
 
-Letters: m teacher rows, a student rows, c rows of a chunk, n sources, k places. A place is a span: both models have
-read the same text there.
+The two are compared at places: the starts of spans, where both models have read the same text.
 """
 
 from dataclasses import dataclass, replace
@@ -40,10 +39,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Measured:
-    """What both models know at some places; fp32, k, nats."""
+    """Both models' losses and their divergence at some places; fp32, `[num_places]`, nats."""
 
     student_rows: torch.Tensor
-    """int64, k: where."""
+    """int64, `[num_places]`: where."""
     student_loss: torch.Tensor
     """The student's cross-entropy on the next token."""
     teacher_loss: torch.Tensor
@@ -121,10 +120,10 @@ def compare(
     if isinstance(signals, MixedSignals):
         return _compare_mixture(signals, fixed, (rows, student_rows), comparison, measure)
     weight = 1.0 / max(1, len(rows))
-    asked = QueriedRows(
+    queried = QueriedRows(
         rows.to(signals.device), student_rows, torch.full((len(rows),), weight, device=signals.device), weight
     )
-    loss = alone(dense_divergence(fixed, asked, events.teacher, events.student, measure, comparison.temperature))
+    loss = alone(dense_divergence(fixed, queried, events.teacher, events.student, measure, comparison.temperature))
     size = max(signals.head.vocab_size, student.head.vocab_size)
     chunks = even_chunks(len(signals.hidden), rows_per_chunk(size, signals.device))
     return chunked_loss(signals.hidden, signals.head, loss, chunks)[0]
@@ -205,20 +204,20 @@ def measure_rows(
 
 
 def _counted_places(student: StudentRows, spans: Spans) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the first teacher row and the first student row of every span where the student's is in the loss, k."""
+    """Return the first teacher and student row of every span where the student's is in the loss, `[num_places]`."""
     student_rows = spans.student_starts[:-1]
     is_counted = (student.targets != IGNORE_INDEX).cpu()[student_rows]
     return spans.teacher_starts[:-1][is_counted], student_rows[is_counted]
 
 
 def _own_loss(signals: DenseSignals, rows: torch.Tensor) -> torch.Tensor:
-    """Return a model's cross-entropy on its own next tokens, c."""
+    """Return a model's cross-entropy on its own next tokens, `[rows]`."""
     targets = signals.targets.index_select(0, rows.to(signals.targets.device)).clamp(min=0)
     return -signals.logits(rows).log_softmax(dim=-1).gather(1, targets[:, None]).squeeze(1)
 
 
 def _student_signals(student: StudentRows, inputs: dict[str, Any], device: torch.device) -> DenseSignals:
-    """Look at the student's rows as at a teacher's."""
+    """Return the student's rows in the form of a teacher's signals."""
     windows = torch.tensor(inputs["windows"])[inputs["spans"].student_rows // inputs["input_ids"].shape[1]]
     bias = None if student.head.bias is None else student.head.bias.detach()
     head = replace(student.head, weight=student.head.weight.detach(), bias=bias)
