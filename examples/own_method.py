@@ -5,7 +5,7 @@ from torch import nn
 
 from kdkit.config.methods import Cosine
 from kdkit.embeddings.methods.base import BatchViews, SentenceMethod, StudentView
-from kdkit.embeddings.teacher.asking import TeacherView
+from kdkit.embeddings.teacher.answers import TeacherView
 from kdkit.losses import cosine_distance, rkd_distance
 
 

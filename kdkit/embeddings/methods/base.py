@@ -18,7 +18,7 @@ from kdkit.config.embeddings import EmbeddingStage
 from kdkit.config.method_base import Projection
 from kdkit.config.methods import Cosine, Stella, Talas
 from kdkit.embeddings.models.embedder import EmbeddingModel
-from kdkit.embeddings.teacher.asking import TeacherView
+from kdkit.embeddings.teacher.answers import TeacherView
 from kdkit.losses.sentences import cosine_distance, info_nce
 
 Terms = dict[str, torch.Tensor]
@@ -82,10 +82,8 @@ class PairFacts:
 class MethodNeeds:
     """What a method asks the models for; each costs memory or another pass."""
 
-    layers: bool = False
-    """Pooled vectors of all student layers."""
-    layer_pooling: Literal["own", "cls"] = "own"
-    """How these are pooled: as the student's last layer, or by the first token."""
+    layers: Literal["", "own", "cls"] = ""
+    """Vectors of all student layers, pooled as its last one or by the first token; empty: none."""
     tokens: bool = False
     """Token states of both models' last layers, and groups of aligned tokens where `alignment` says how."""
     attention_layers: int = 0

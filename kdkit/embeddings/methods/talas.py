@@ -45,7 +45,7 @@ class TalasMethod(SentenceMethod):
                 f"method.structure_first_layer: expected less than the student's {facts.student_layers} layers, got "
                 f"{settings.structure_first_layer}; two layers are compared"
             )
-        self.needs = MethodNeeds(second=bool(settings.task_weight), layers=True, layer_pooling=settings.layer_pooling)
+        self.needs = MethodNeeds(second=bool(settings.task_weight), layers=settings.layer_pooling)
         lower = range(settings.num_anchor_layers - 1)
         self.projections = nn.ModuleList(
             [nn.Linear(facts.student_width, facts.teacher_width, bias=False) for _ in lower]

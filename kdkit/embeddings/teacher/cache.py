@@ -16,7 +16,6 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +24,25 @@ import torch
 
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.embeddings.data.prepare import SentenceData
-from kdkit.embeddings.models.embedder import EmbeddingModel, batches_by_length, fingerprint_model, place_teacher
+from kdkit.embeddings.models.backbone import is_causal
+from kdkit.embeddings.models.embedder import (
+    EmbeddingModel,
+    batches_by_length,
+    fingerprint_model,
+    place_teacher,
+    tokenize,
+)
 from kdkit.embeddings.models.places import resolve_embedding_path
 from kdkit.embeddings.models.pooling import read_reading
-from kdkit.embeddings.teacher.asking import (
-    ATTENTIONS,
-    EMBEDDING,
-    TOKEN_STATES,
-    TeacherView,
-    answer_chunk,
-    ask,
-    check_tokens,
-    describe_teacher,
-)
+from kdkit.embeddings.teacher.answers import ATTENTIONS, EMBEDDING, TOKEN_STATES, CachedTeacher, LiveTeacher, ask
 from kdkit.embeddings.teacher.probe import load_teacher
+from kdkit.errors import UserError
 from kdkit.machine.memory import memory_in_use, read_peak, start_peak
 from kdkit.machine.session import Session
 from kdkit.runs.folder import fingerprint
 from kdkit.runs.paths import make_place_for, resolve_input
 from kdkit.runs.records import Field, Record
-from kdkit.runs.store import Store, open_store
+from kdkit.runs.store import open_store
 from kdkit.runs.store_build import build_stores
 
 MEANING = 1
@@ -53,74 +51,16 @@ CHUNK_TEXTS = 256
 """Texts of a chunk: what a stopped build loses at most."""
 COMPRESSION = 0
 """fp16 states are noise to gzip: level 4 saves 7 % of the room and makes reading two to five times slower."""
+LARGEST_FP16 = 65504.0
 
 
 @dataclass(frozen=True)
-class CachedTeacher:
-    """Answers out of the files; the model itself is not in memory."""
+class AnswerFile:
+    """Where all answers of one kind lie, or will lie."""
 
-    keys: list[str]
-    """Hash of each text."""
-    lengths: np.ndarray
-    """int, one for each text: its teacher tokens."""
-    vectors: np.ndarray
-    """fp32, texts x d_t, of length 1."""
-    token_states: Store | None = None
-    attentions: Store | None = None
-
-    def view(self, rows: list[int], device: torch.device | str) -> TeacherView:
-        """Return the answers for some texts, given by their numbers."""
-        view = TeacherView(torch.from_numpy(self.vectors[rows]).to(device))
-        if self.token_states is None and self.attentions is None:
-            return view
-        lengths = self.lengths[rows]
-        width = max(int(lengths.max()), 1)
-        mask = np.arange(width) < lengths[:, None]
-        view.attention_mask = torch.from_numpy(mask.astype(np.int64)).to(device)
-        if self.token_states is not None:
-            states = np.zeros((len(rows), width, self.vectors.shape[1]), np.float16)
-            for place, row in enumerate(rows):
-                states[place, : lengths[place]] = self.token_states.read(self.keys[row])[TOKEN_STATES]
-            view.token_states = torch.from_numpy(states).to(device).float()
-        if self.attentions is not None:
-            k = self.attentions.fields[0].width
-            maps = np.zeros((len(rows), k, width, width), np.float16)
-            for place, (row, n) in enumerate(zip(rows, lengths, strict=True)):
-                flat = self.attentions.read(self.keys[row])[ATTENTIONS]
-                maps[place, :, :n, :n] = flat.reshape(n, n, k).transpose(2, 0, 1)
-            view.attentions = torch.from_numpy(maps).to(device).float()
-        return view
-
-
-@dataclass(frozen=True)
-class LiveTeacher:
-    """Answers of a model in memory, on its own device."""
-
-    model: EmbeddingModel
-    ids: Sequence[np.ndarray]
-    """Teacher tokens of every text."""
-    tokens: bool = False
-    """Whether to give token states."""
-    attention_layers: tuple[int, ...] = ()
-    """Layers whose attention maps to give."""
-    batch_size: int = 64
-    """Texts in a batch for `vectors`."""
-
-    def view(self, rows: list[int], device: torch.device | str) -> TeacherView:
-        """Ask about some texts; only the answers are moved to the device."""
-        ids = [self.ids[row] for row in rows]
-        view = ask(self.model, ids, tokens=self.tokens, attention_layers=self.attention_layers)
-        return TeacherView(
-            **{name: None if values is None else values.to(device) for name, values in vars(view).items()}
-        )
-
-    @cached_property
-    def vectors(self) -> np.ndarray:
-        """Sentence vectors of all texts, fp32, texts x d_t; made by one pass over them when first wanted."""
-        vectors = np.zeros((len(self.ids), self.model.width), np.float32)
-        for rows in batches_by_length(self.ids, self.batch_size):
-            vectors[rows] = ask(self.model, [self.ids[row] for row in rows]).pooled.cpu().numpy()
-        return vectors
+    path: Path
+    header: dict[str, Any]
+    """What it must say of itself."""
 
 
 def open_embedding_teacher(
@@ -153,29 +93,90 @@ def open_embedding_teacher(
         live = LiveTeacher(model, data.teacher_tokens, tokens, layers, config.teacher.batch_size)
         return live, describe_teacher(model) | {"from_cache": False, "seconds": time.perf_counter() - start}
     kinds = [EMBEDDING] + [TOKEN_STATES] * tokens + [ATTENTIONS] * bool(layers)
-    header = _header(session, data)
-    plans = {kind: _plan(session, header, kind, layers) for kind in kinds}
-    missing = [kind for kind, (path, header) in plans.items() if not _is_there(path, header)]
+    files = identify_answers(session, data, kinds, layers)
+    missing = {kind: file for kind, file in files.items() if not _is_there(file)}
     memory = {}
     if missing:
-        device, peak = _build(session, data, {kind: plans[kind] for kind in missing}, layers)
+        device, peak = build_answers(session, data, missing, layers)
         memory = {"memory": {"device": str(device), "peak": peak, "freed": memory_in_use(device)}}
-    stores = {kind: open_store(path, header) for kind, (path, header) in plans.items()}
-    keys = [text_key(text) for text in data.texts]
-    stores[EMBEDDING].require(keys)
-    vectors = np.stack([stores[EMBEDDING].read(key)[EMBEDDING][0] for key in keys]).astype(np.float32)
-    stores[EMBEDDING].close()
+    teacher, facts = open_answers(files, data)
+    facts |= {"from_cache": not missing, "seconds": time.perf_counter() - start}
+    paths = [file.path for file in files.values()]
+    facts |= {"files": [str(path) for path in paths], "num_bytes": sum(path.stat().st_size for path in paths)}
+    return teacher, facts | memory
+
+
+def identify_answers(
+    session: Session[EmbeddingConfig], data: SentenceData, kinds: list[str], layers: tuple[int, ...]
+) -> dict[str, AnswerFile]:
+    """Say which files hold the answers for `data.texts`, by their kinds; nothing is loaded.
+
+    Args:
+        layers: teacher layers of the attention maps.
+    """
+    common, files = _header(session, data), {}
+    for kind in kinds:
+        header = {"kind": f"teacher {kind}"} | common
+        if kind == ATTENTIONS:
+            header |= {"attention_layers": list(layers)}
+        if not session.config.teacher.cache_file:
+            path = session.run.cache_path / "embeddings" / f"{fingerprint(header)}-{kind}.h5"
+        else:
+            path = resolve_input(session.config.teacher.cache_file)
+            path = path if kind == EMBEDDING else path.with_name(f"{path.stem}-{kind}{path.suffix}")
+        files[kind] = AnswerFile(path, header)
+    return files
+
+
+def build_answers(
+    session: Session[EmbeddingConfig],
+    data: SentenceData,
+    files: dict[str, AnswerFile],
+    layers: tuple[int, ...],
+) -> tuple[torch.device, int]:
+    """Load the teacher and fill the files; return its device and the peak of the memory there."""
+    config = session.config
+    start_peak(torch.device(place_teacher(config.teacher.device, session.hardware)[0]))
+    model = load_teacher(config, session.hardware, attentions=ATTENTIONS in files)
+    check_tokens(model, data)
+    facts = {"facts": describe_teacher(model)}
+    ids = dict(zip(map(text_key, data.texts), data.teacher_tokens, strict=True))
+    # whatever the order of the texts; samples of a chunk are filled up to its longest, so alike ones go together
+    keys = sorted(ids, key=lambda key: (-len(ids[key]), key))
+    chunks = [keys[start : start + CHUNK_TEXTS] for start in range(0, len(keys), CHUNK_TEXTS)]
+
+    def make_chunks(number: int, kinds: list[str]) -> dict[str, list[Record]]:
+        return answer_chunk(model, [ids[key] for key in chunks[number]], kinds, layers, config.teacher.batch_size)
+
+    stores = {}
+    for kind, file in files.items():
+        make_place_for(file.path, "teacher.cache_file")
+        print(f"teacher: {kind} of {len(keys):,} texts, into {file.path}", flush=True)
+        width = len(layers) if kind == ATTENTIONS else model.width
+        stores[kind] = file.path, file.header | facts, [Field(kind, "float16", width)]
+    build_stores(stores, chunks, make_chunks, _progress(), COMPRESSION)
+    return model.device, read_peak(model.device)
+
+
+def open_answers(files: dict[str, AnswerFile], data: SentenceData) -> tuple[CachedTeacher, dict[str, Any]]:
+    """Open files that are there, and return the teacher and what they say of it; see `describe_teacher`.
+
+    Raises:
+        UserError: a file of other answers, or a text that it does not have.
+    """
+    stores = {kind: open_store(file.path, file.header) for kind, file in files.items()}
+    keys, vectors = [text_key(text) for text in data.texts], stores[EMBEDDING]
+    vectors.require(keys)
+    numbers = np.stack([vectors.read(key)[EMBEDDING][0] for key in keys]).astype(np.float32)
+    vectors.close()
     teacher = CachedTeacher(
         keys,
         np.array([len(ids) for ids in data.teacher_tokens]),
-        vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(min=1e-6),
+        numbers / np.linalg.norm(numbers, axis=1, keepdims=True).clip(min=1e-6),
         stores.get(TOKEN_STATES),
         stores.get(ATTENTIONS),
     )
-    files = [str(path) for path, _ in plans.values()]
-    facts = stores[EMBEDDING].header["facts"] | {"from_cache": not missing, "seconds": time.perf_counter() - start}
-    facts |= {"files": files, "num_bytes": sum(Path(file).stat().st_size for file in files)}
-    return teacher, facts | memory
+    return teacher, dict(vectors.header["facts"])
 
 
 def text_key(text: str) -> str:
@@ -208,52 +209,11 @@ def _header(session: Session[EmbeddingConfig], data: SentenceData) -> dict[str, 
     }
 
 
-def _plan(
-    session: Session[EmbeddingConfig], header: dict[str, Any], kind: str, layers: tuple[int, ...]
-) -> tuple[Path, dict[str, Any]]:
-    """Return the file of one kind of answers, and what its header must say."""
-    header = {"kind": f"teacher {kind}"} | header | ({"attention_layers": list(layers)} if kind == ATTENTIONS else {})
-    if not session.config.teacher.cache_file:
-        return session.run.cache_path / "embeddings" / f"{fingerprint(header)}-{kind}.h5", header
-    path = resolve_input(session.config.teacher.cache_file)
-    return path if kind == EMBEDDING else path.with_name(f"{path.stem}-{kind}{path.suffix}"), header
-
-
-def _is_there(path: Path, header: dict[str, Any]) -> bool:
+def _is_there(file: AnswerFile) -> bool:
     """Say whether a finished store lies there; one of other answers is refused before anything is computed."""
-    if path.is_file():
-        open_store(path, header, verify=False)
-    return path.is_file()
-
-
-def _build(
-    session: Session[EmbeddingConfig],
-    data: SentenceData,
-    plans: dict[str, tuple[Path, dict[str, Any]]],
-    layers: tuple[int, ...],
-) -> tuple[torch.device, int]:
-    """Load the teacher and fill the files; return its device and the peak of the memory there."""
-    config = session.config
-    start_peak(torch.device(place_teacher(config.teacher.device, session.hardware)[0]))
-    model = load_teacher(config, session.hardware, attentions=ATTENTIONS in plans)
-    check_tokens(model, data)
-    facts = {"facts": describe_teacher(model)}
-    ids = dict(zip(map(text_key, data.texts), data.teacher_tokens, strict=True))
-    # whatever the order of the texts; samples of a chunk are filled up to its longest, so alike ones go together
-    keys = sorted(ids, key=lambda key: (-len(ids[key]), key))
-    chunks = [keys[start : start + CHUNK_TEXTS] for start in range(0, len(keys), CHUNK_TEXTS)]
-
-    def make_chunks(number: int, kinds: list[str]) -> dict[str, list[Record]]:
-        return answer_chunk(model, [ids[key] for key in chunks[number]], kinds, layers, config.teacher.batch_size)
-
-    stores = {}
-    for kind, (path, header) in plans.items():
-        make_place_for(path, "teacher.cache_file")
-        print(f"teacher: {kind} of {len(keys):,} texts, into {path}", flush=True)
-        width = len(layers) if kind == ATTENTIONS else model.width
-        stores[kind] = path, header | facts, [Field(kind, "float16", width)]
-    build_stores(stores, chunks, make_chunks, _progress(), COMPRESSION)
-    return model.device, read_peak(model.device)
+    if file.path.is_file():
+        open_store(file.path, file.header, verify=False)
+    return file.path.is_file()
 
 
 def _progress() -> Callable[[int, int], None]:
@@ -266,3 +226,63 @@ def _progress() -> Callable[[int, int], None]:
             print(f"teacher {ready:>5}/{total}  {seconds / ready * (total - ready):4.0f} s left", flush=True)
 
     return report
+
+
+def answer_chunk(
+    model: EmbeddingModel, ids: Sequence[np.ndarray], kinds: list[str], layers: tuple[int, ...], batch_size: int
+) -> dict[str, list[Record]]:
+    """Make the records of some texts, in their order, of each kind.
+
+    Raises:
+        UserError: NaN or inf among the answers.
+    """
+    records: dict[str, list[Record]] = {kind: [{}] * len(ids) for kind in kinds}
+    asked = layers if ATTENTIONS in kinds else ()
+    for rows in batches_by_length(ids, batch_size):
+        view = ask(model, [ids[row] for row in rows], tokens=TOKEN_STATES in kinds, attention_layers=asked)
+        signals = {EMBEDDING: view.pooled[:, None], TOKEN_STATES: view.token_states, ATTENTIONS: view.attentions}
+        for kind in kinds:
+            halves = _to_half(signals[kind], kind)
+            for place, row in enumerate(rows):
+                n = len(ids[row])
+                if kind == ATTENTIONS:
+                    values = halves[place, :, :n, :n].transpose(1, 2, 0).reshape(n * n, len(layers))
+                else:
+                    values = halves[place, : 1 if kind == EMBEDDING else n]
+                records[kind][row] = {kind: values}
+    return records
+
+
+def _to_half(signals: torch.Tensor, kind: str) -> np.ndarray:
+    """Bring answers to fp16, on the CPU; refuse what is no number."""
+    if not bool(signals.isfinite().all()):
+        raise UserError(
+            f"teacher.path: expected finite {kind}, got NaN or inf; compute it in another precision "
+            "(train.precision=fp32), or choose another teacher"
+        )
+    return signals.clamp(-LARGEST_FP16, LARGEST_FP16).half().cpu().numpy()
+
+
+def describe_teacher(model: EmbeddingModel) -> dict[str, Any]:
+    """Return what methods and readers must know of a teacher."""
+    return {
+        "width": model.width,
+        "layers": model.num_layers,
+        "causal": is_causal(model.backbone),
+        "pooling": model.reading.pooling,
+    }
+
+
+def check_tokens(model: EmbeddingModel, data: SentenceData) -> None:
+    """Refuse prepared sentences that this teacher would have cut otherwise.
+
+    Raises:
+        UserError: another tokenizer, prompt or length.
+    """
+    reading, texts = model.reading, data.texts[:64]
+    own = tokenize(model.tokenizer, texts, reading.max_length, reading.prompt)
+    if any(list(ids) != list(given) for ids, given in zip(own, data.teacher_tokens, strict=False)):
+        raise UserError(
+            "teacher: expected the prepared sentences in its own tokens, got others; prepare the data again with this "
+            "teacher, prompt and max_length (notebook 06)"
+        )

@@ -12,7 +12,7 @@ from kdkit.embeddings.data.prepare import SentenceData
 from kdkit.embeddings.methods.base import BatchViews, SentenceMethod, StudentView
 from kdkit.embeddings.models.embedder import EmbeddingModel, batches_by_length, pad_ids
 from kdkit.embeddings.models.pooling import pool
-from kdkit.embeddings.teacher.cache import CachedTeacher, LiveTeacher
+from kdkit.embeddings.teacher.answers import CachedTeacher, LiveTeacher
 from kdkit.errors import UserError
 
 POOL_BATCHES = 16
@@ -101,12 +101,12 @@ def make_views(
     encoded = student(
         input_ids,
         attention_mask,
-        hidden_states=needs.layers or needs.tokens,
+        hidden_states=bool(needs.layers) or needs.tokens,
         attentions=bool(needs.attention_layers),
     )
     mask = attention_mask[:count]
     states = tuple(layer[:count] for layer in encoded.hidden_states)
-    how = student.reading.pooling if needs.layer_pooling == "own" else needs.layer_pooling
+    how = "cls" if needs.layers == "cls" else student.reading.pooling
     view = StudentView(
         pooled=encoded.pooled[:count],
         attention_mask=mask,

@@ -42,7 +42,8 @@ from kdkit.embeddings.methods.simple import (
 from kdkit.embeddings.methods.stella import StellaMethod
 from kdkit.embeddings.methods.talas import TalasMethod
 from kdkit.embeddings.models.export import save_embedding_model
-from kdkit.embeddings.teacher.cache import CachedTeacher, LiveTeacher, open_embedding_teacher
+from kdkit.embeddings.teacher.answers import CachedTeacher, LiveTeacher
+from kdkit.embeddings.teacher.cache import open_embedding_teacher
 from kdkit.embeddings.teacher.probe import load_teacher
 from kdkit.embeddings.training.batches import Order, layer_vectors, make_order
 from kdkit.embeddings.training.follow import AfterEpoch, Follower

@@ -23,7 +23,7 @@ from kdkit.config.training import ParameterRule
 from kdkit.embeddings.data.prepare import SentenceData
 from kdkit.embeddings.methods.base import SentenceMethod
 from kdkit.embeddings.models.embedder import EmbeddingModel
-from kdkit.embeddings.teacher.cache import CachedTeacher, LiveTeacher
+from kdkit.embeddings.teacher.answers import CachedTeacher, LiveTeacher
 from kdkit.embeddings.training.batches import Order, make_views
 from kdkit.embeddings.training.sharpness import all_finite, climb, return_to
 from kdkit.errors import UserError

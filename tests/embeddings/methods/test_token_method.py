@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kdkit.embeddings.methods.base import BatchViews, PairFacts, StudentView
-from kdkit.embeddings.teacher.cache import TeacherView
+from kdkit.embeddings.teacher.answers import TeacherView
 from kdkit.errors import UserError
 from tests.embeddings.methods.token_views import EVERYTHING, METHODS, gradients, make, make_views, total
 

@@ -7,7 +7,7 @@ from kdkit.embeddings.methods.base import BatchViews, PairFacts, StudentView
 from kdkit.embeddings.methods.cdm import CdmMethod
 from kdkit.embeddings.methods.dskd import DskdMethod
 from kdkit.embeddings.methods.emo import EmoMethod
-from kdkit.embeddings.teacher.cache import TeacherView
+from kdkit.embeddings.teacher.answers import TeacherView
 
 FACTS = PairFacts(student_width=6, teacher_width=8, student_layers=3, teacher_layers=6)
 
