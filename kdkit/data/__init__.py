@@ -1,1 +1,1 @@
-"""Documents, cut into windows that both models read."""
+"""Documents, cut into windows that both models read, and their batches."""
