@@ -31,7 +31,7 @@ class TaskData:
     fit: Sentences | None
     """Rows that a probe is fitted on, or that a threshold is chosen on; None: only what needs no fitting."""
     notes: list[str] = field(default_factory=list)
-    """What a reader of the scores must know."""
+    """Caveats for a reader of the scores."""
 
 
 def load_tasks(config: EmbeddingConfig, cache_path: Path) -> list[TaskData]:

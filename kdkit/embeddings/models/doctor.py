@@ -14,7 +14,7 @@ from kdkit.embeddings.models.pooling import pool
 from kdkit.machine.doctor import Finding
 
 COLLAPSED = 0.9
-"""Mean cosine of different sentences above which a model hardly tells them apart."""
+"""Mean cosine of different sentences above which vectors count as collapsed."""
 SMALLEST_DIFFERENCE = 1e-2
 """Of vectors of length 1 under left and right padding: above it the padding matters. Rounding of fp16 stays below."""
 POOLINGS = ("mean", "cls", "last")

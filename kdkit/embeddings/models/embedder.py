@@ -144,7 +144,7 @@ def load_embedding_model(
         attentions: load it so that it can return attention maps, which is slower.
 
     Raises:
-        UserError: no network, no safetensors weights, an encoder-decoder, modules that we do not know, or a
+        UserError: no network, no safetensors weights, an encoder-decoder, unsupported modules, or a
             `max_length` beyond its context.
     """
     name = check_model_folder(resolve_embedding_path(path, key), key)

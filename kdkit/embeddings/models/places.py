@@ -30,7 +30,7 @@ def resolve_embedding_path(path: str, key: str) -> str:
         key: the setting that named it, for messages.
 
     Raises:
-        UserError: no such folder; the package is not installed, or holds other weights than we know.
+        UserError: no such folder; the package is not installed, or holds other weights than those of `PACKAGED_SHA256`.
     """
     if path != PACKAGED:
         return resolve_model_path(path, key)

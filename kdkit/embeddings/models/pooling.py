@@ -29,7 +29,7 @@ SWITCHES = {
 }
 """The same before version 6: one switch for each."""
 MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
-"""Modules that we know, in the only order that we know; the last two may be missing."""
+"""Supported modules, in the only supported order; the last two may be missing."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def read_reading(
         max_length: None: the model's own, or 512 where it declares none.
 
     Raises:
-        UserError: modules, a pooling or a head that we do not know.
+        UserError: modules, a pooling or a head that are not supported.
     """
     modules = read_modules(name, key, revision)
     settings = read_json(name, f"{modules['Pooling']}/config.json", revision) or {} if "Pooling" in modules else {}
