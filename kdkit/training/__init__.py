@@ -1,1 +1,1 @@
-"""The trainer, batches and progress that all trainings of language models share."""
+"""The trainer, optimizer groups, scoring and progress that all trainings of language models share."""
