@@ -48,7 +48,7 @@ class BatchViews:
     text_ids: torch.Tensor
     """int64, `[B]`: equal where two sentences of the batch have the same text."""
     second: torch.Tensor | None = None
-    """`[B, H_student]`, with gradient: InfoNCE's positives, the same sentences under other dropout or their partners."""
+    """`[B, H_student]`, with gradient: InfoNCE's positives, the sentences under other dropout or their partners."""
     second_ids: torch.Tensor | None = None
     """int64, `[B]`: as `text_ids`, of the partners; None where the second views are of the same sentences."""
     student_group: torch.Tensor | None = None
