@@ -1,7 +1,7 @@
 """The data step for embeddings: from a configuration to sentences, their tokens and what is held out.
 
-Letters: r training rows, n student tokens, m teacher tokens. Everything is determined by the configuration and the
-sources; results are kept in the cache under a hash of both, and linked into the run's `data/`.
+Everything is determined by the configuration and the sources; results are kept in the cache under a hash of both, and
+linked into the run's `data/`.
 """
 
 import json
@@ -39,11 +39,11 @@ class SentenceData:
     """What the later rooms need: texts, rows, tokens of both models, and the facts about them."""
 
     texts: list[str]
-    """Distinct training texts: all that the teacher is asked for."""
+    """Distinct training texts: all for which the teacher's signals are needed."""
     rows: np.ndarray
-    """int64, r: text of each training row, the first of two."""
+    """int64, `[rows]`: text of each training row, the first of two."""
     second: np.ndarray | None
-    """int64, r: text of its second sentence (`data.positives: second`)."""
+    """int64, `[rows]`: text of its second sentence (`data.positives: second`)."""
     evaluation: list[str]
     """Distinct sentences that no training row has."""
     evaluation_document: list[int] | None
@@ -53,7 +53,7 @@ class SentenceData:
     teacher_tokens: Ragged
     """The same for the teacher, its prompt included."""
     groups: TokenGroups | None
-    """Which tokens of both belong together, where the method asks for that."""
+    """Groups of aligned tokens of both models, where the method needs them."""
     student_tokenizer: PreTrainedTokenizerFast
     teacher_tokenizer: PreTrainedTokenizerFast
     """The same object as the student's where both read the same tokens."""

@@ -1,4 +1,4 @@
-"""Which sentences are trained on and which are held out; what tests also have is left out of both."""
+"""The split into training and held-out sentences; decontamination leaves test texts out of both."""
 
 from dataclasses import dataclass
 from itertools import chain

@@ -1,4 +1,4 @@
-"""Sentences to learn from or to be judged by: of a file, of a hub data set, or cut out of Python's documentation.
+"""Sentences for training or evaluation: of a file, of a hub data set, or cut out of Python's documentation.
 
 Whatever the source, the result is rows of one sentence or two, with a label or a score where the source has them.
 """
@@ -33,7 +33,7 @@ class Sentences:
     scores: list[float] | None
     """How similar the two are."""
     source: str
-    """Where they came from, as a reader knows it."""
+    """Where they came from, for messages and reports."""
     fingerprint: str
     """Hash of all of the above except the source."""
 

@@ -1,4 +1,4 @@
-"""The data sets that embeddings are judged by: files, hub data sets, and two made of held-out sentences."""
+"""The data sets on which embeddings are evaluated: files, hub data sets, and two made of held-out sentences."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from kdkit.runs.folder import fingerprint
 from kdkit.runs.paths import resolve_input
 
 NUM_TOPICS = 10
-"""Largest held-out documents that `python-docs topics` tells apart, at most."""
+"""Most classes of `python-docs topics`: the largest held-out documents."""
 MIN_TOPIC_SENTENCES = 6
 """Shorter documents are no topic."""
 
@@ -31,7 +31,7 @@ class TaskData:
     fit: Sentences | None
     """Rows that a probe is fitted on, or that a threshold is chosen on; None: only what needs no fitting."""
     notes: list[str] = field(default_factory=list)
-    """What a reader of the scores must know."""
+    """Caveats for a reader of the scores."""
 
 
 def load_tasks(config: EmbeddingConfig, cache_path: Path) -> list[TaskData]:
@@ -108,7 +108,7 @@ def _check(task: Task, rows: Sentences, key: str) -> None:
 
 
 def _notes(task: Task, test: Sentences, fit: Sentences | None) -> list[str]:
-    """Say what is odd about the rows."""
+    """Return notes on what is odd about the rows."""
     if fit is None:
         return []
     if task.kind == "sts":

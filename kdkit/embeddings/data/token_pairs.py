@@ -1,7 +1,4 @@
-"""Every training text in the tokens of both models, and which of them belong together.
-
-Letters: r texts, n student tokens, m teacher tokens.
-"""
+"""Tokens of every training text for both models, and the alignment between them."""
 
 from dataclasses import dataclass
 
@@ -20,9 +17,9 @@ class TextTokens:
     """The tokens of texts, special ones and the prompt included, cut at the longest input."""
 
     ids: Ragged
-    """r rows of n ids."""
+    """Token ids of each text."""
     offsets: list[np.ndarray]
-    """r arrays, int32, n 2: the characters of the text that each token covers; (0, 0) for a token of no text."""
+    """One array for each text, int32, `[tokens, 2]`: the characters that each token covers; (0, 0) for none."""
 
 
 def tokenize_texts(tokenizer: PreTrainedTokenizerFast, texts: list[str], max_length: int, prompt: str) -> TextTokens:

@@ -1,7 +1,7 @@
-"""How a model's vectors do on one task: similarity, classification or pairs.
+"""Scores of a model's vectors on one task: similarity, classification or pairs.
 
-Shapes: r rows of a task, n texts, d width of a vector, s resamples. All vectors are compared by their cosine and have
-length 1 before a probe is fitted on them, whatever the model does by itself.
+All vectors are compared by their cosine and have length 1 before a probe is fitted on them, whatever the model does by
+itself.
 """
 
 from collections import Counter
@@ -30,7 +30,7 @@ from kdkit.embeddings.evaluate.scores import (
 from kdkit.errors import UserError
 
 Statistic = Callable[[np.ndarray], np.ndarray]
-"""A task's main score (s) under weights of its rows (s r)."""
+"""A task's main score, `[resamples]`, under weights of its rows, `[resamples, rows]`."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class Vectors:
     """Vectors of distinct texts."""
 
     values: np.ndarray
-    """fp32, n d, each of length 1."""
+    """fp32, `[num_texts, H]`, each of length 1."""
     places: dict[str, int]
     """The line of each text."""
 
     def of(self, texts: list[str]) -> np.ndarray:
-        """Return the vectors of texts, in their order; texts x d."""
+        """Return the vectors of texts, in their order: `[num_texts, H]`."""
         return self.values[[self.places[text] for text in texts]]
 
     def cut(self, width: int) -> "Vectors":
@@ -121,7 +121,7 @@ def _measure_classification(data: TaskData, vectors: Vectors, full: bool) -> tup
 
 
 def _measure_pairs(data: TaskData, vectors: Vectors, full: bool) -> tuple[dict[str, Any], Statistic]:
-    """Tell related pairs from others by their cosine."""
+    """Classify pairs as related by their cosine."""
     similarities, positives = _similarities(data.test, vectors), _positives(data, data.test)
     statistic = partial(average_precision, similarities, positives)
     other = "no threshold was chosen" if data.fit is None else f"threshold chosen on {len(data.fit):,} other pairs"
@@ -138,17 +138,17 @@ def _measure_pairs(data: TaskData, vectors: Vectors, full: bool) -> tuple[dict[s
 
 
 def _similarities(split: Sentences, vectors: Vectors) -> np.ndarray:
-    """Return the cosine of every pair (r)."""
+    """Return the cosine of every pair, `[rows]`."""
     return cosines(vectors.of(split.first), vectors.of(split.second))
 
 
 def _positives(data: TaskData, split: Sentences) -> np.ndarray:
-    """Return whether each pair is related (r)."""
+    """Return whether each pair is related, `[rows]`."""
     return np.array([label == data.task.positive_label for label in split.labels])
 
 
 def _probe_protocol(data: TaskData) -> str:
-    """Say in words how the probes were fitted."""
+    """Describe in words how the probes were fitted."""
     wanted, (rarest, found) = data.task.samples_per_label, Counter(data.fit.labels).most_common()[-1]
     fewer = f" ({found} of {rarest!r}, which has no more)" if found < wanted else ""
     return (
@@ -158,6 +158,6 @@ def _probe_protocol(data: TaskData) -> str:
 
 
 def _probe_numbers(probe: Probe) -> dict[str, Any]:
-    """Return what a report shows of a probe."""
+    """Return the numbers of a probe that a report shows."""
     names = ("accuracy", "macro_f1", "deviation", "converged")
     return {name: getattr(probe, name) for name in names}

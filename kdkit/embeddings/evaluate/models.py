@@ -1,7 +1,4 @@
-"""The evaluation stage of embedding models: every model on the same tasks, held-out sentences and clock (notebook 06).
-
-Letters: n sentences, d width of a vector, s resamples of a task's rows.
-"""
+"""The evaluation stage of embedding models: all on the same tasks, held-out sentences and clock (notebook 06)."""
 
 import time
 from collections.abc import Iterable
@@ -20,7 +17,7 @@ from kdkit.errors import UserError
 from kdkit.evaluate.compression import count_bytes, count_parameters
 
 Role = Literal["teacher", "untrained", "off_the_shelf", "student", "compared"]
-"""What a model is in a run; `compared`: another method's student, from the same start."""
+"""A model's role in a run; `compared`: another method's student, from the same start."""
 METRICS = {"sts": "Spearman", "classification": "accuracy", "pairs": "AP"}
 """Main score of each kind of task."""
 SPEED_TEXTS, SPEED_ROUNDS = 256, 3
@@ -55,7 +52,7 @@ def evaluate_embeddings(
     Args:
         candidates: by their names in tables; exactly one `teacher` and one `student`.
         tasks: at least one.
-        sentences: held-out ones (n), on which agreement with the teacher, collapse and speed are measured.
+        sentences: held-out ones, on which agreement with the teacher, collapse and speed are measured.
         dimensions: so many numbers of the students' vectors are also scored alone.
         autocast_dtype: None: in the weights' own precision, as scores should be.
 
@@ -140,17 +137,18 @@ def main_scores(
     autocast_dtype: torch.dtype | None = None,
     name: str = "model",
 ) -> dict[str, float]:
-    """Return every task's main score and nothing else: after an epoch, where time counts. Errors: `score_tasks`."""
+    """Return every task's main score and nothing else: after an epoch, where time counts. Raises: see `score_tasks`."""
     check_tasks(tasks)
     vectors = _embed(model, texts_of(tasks), name, batch_size, autocast_dtype)
     return {data.task.name: main_score(measure(data, vectors, full=False)[1], data) for data in tasks}
 
 
 def agreement(teacher_vectors: np.ndarray, student_vectors: np.ndarray) -> dict[str, float] | None:
-    """Say how alike two models see the same sentences.
+    """Measure how far two models agree on the similarity of the same sentences.
 
     Args:
-        teacher_vectors, student_vectors: n d, of the same sentences; their widths may differ.
+        teacher_vectors: `[num_sentences, H_teacher]`.
+        student_vectors: `[num_sentences, H_student]`, of the same sentences.
 
     Returns:
         `similarity_spearman`: rank correlation (-100 to 100) of the cosines of all pairs of sentences;
@@ -186,7 +184,7 @@ def measure_sentences_per_second(
 def _measure_speeds(
     models: dict[str, EmbeddingModel], texts: list[str], batch_size: int, autocast_dtype: torch.dtype | None
 ) -> dict[str, float]:
-    """Time every model in turns, so that what else the machine does meets all of them."""
+    """Time every model in turns, so that other load on the machine slows all of them alike."""
     few = texts[:SPEED_TEXTS]
     rounds = [
         {name: measure_sentences_per_second(model, few, batch_size, autocast_dtype) for name, model in models.items()}
@@ -198,7 +196,7 @@ def _measure_speeds(
 def _embed(
     model: EmbeddingModel, texts: Iterable[str], name: str, batch_size: int, autocast_dtype: torch.dtype | None
 ) -> Vectors:
-    """Read every distinct text once."""
+    """Encode every distinct text once."""
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     values = encode(model, list(places), batch_size, autocast_dtype=autocast_dtype)
     broken = int((~np.isfinite(values)).any(axis=1).sum())
@@ -213,7 +211,7 @@ def _embed(
 def _score(
     vectors: Vectors, tasks: list[TaskData], bootstrap_samples: int, seed: int, dimensions: list[int]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
-    """Score all tasks: their numbers, and their main scores under resampled rows (bootstrap_samples)."""
+    """Score all tasks: their numbers, and their main scores under resampled rows, `[bootstrap_samples]`."""
     width = vectors.values.shape[1]
     if too_wide := [number for number in dimensions if number > width]:
         raise UserError(f"evaluate.dimensions: expected at most the width {width}, got {too_wide[0]}; leave it out")
@@ -239,7 +237,7 @@ def _average(scores: dict[str, dict[str, Any]], resamples: dict[str, np.ndarray]
 
 
 def _describe_model(model: EmbeddingModel, autocast_dtype: torch.dtype | None) -> dict[str, Any]:
-    """Say how large a model is and how it is read."""
+    """Describe a model: its size, and how it is read."""
     reading, dtype = model.reading, autocast_dtype or next(model.parameters()).dtype
     return {
         "parameters": count_parameters(model),
@@ -256,7 +254,7 @@ def _describe_model(model: EmbeddingModel, autocast_dtype: torch.dtype | None) -
 
 
 def _describe_task(data: TaskData) -> dict[str, Any]:
-    """Say what a task's scores were measured on."""
+    """Describe the rows on which a task's scores were measured."""
     return {
         "kind": data.task.kind,
         "metric": METRICS[data.task.kind],

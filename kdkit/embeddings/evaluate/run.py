@@ -1,4 +1,4 @@
-"""The evaluation of an embedding run: which models stand beside the student, and the files that say how they did."""
+"""The evaluation of an embedding run: the models beside the student, the tasks, and evaluation.json."""
 
 from dataclasses import replace
 from typing import Any
@@ -32,7 +32,7 @@ OFF_THE_SHELF = "off the shelf"
 
 
 def open_tasks(session: Session[EmbeddingConfig], data: SentenceData) -> list[TaskData]:
-    """Return what the models of a run are judged by.
+    """Return the tasks on which the models of a run are evaluated.
 
     The tasks of the configuration, those that Python's documentation gives, and where there is neither, the teacher's
     own similarities: then there is at least something that can get worse.
@@ -138,7 +138,7 @@ def _load_student(session: Session[EmbeddingConfig], settings: MethodSettings) -
 
 
 def _off_the_shelf(config: EmbeddingConfig, hardware: Hardware) -> Candidate:
-    """Load the ready model; its row says why where there is none, because an evaluation is worth having without it."""
+    """Load the ready model, or give the reason why there is none: an evaluation is worth having without it."""
     path = config.evaluate.off_the_shelf
     if path is None:
         return Candidate("off_the_shelf", None, "not asked for: set evaluate.off_the_shelf")

@@ -1,9 +1,9 @@
-"""What embeddings are judged by, as functions of arrays: rank correlation, linear probes, average precision.
+"""Metrics of embeddings, as functions of arrays: rank correlation, linear probes, average precision.
 
-Shapes: r rows of a data set, d width of a vector, c labels, s resamples. Scores are in percent, 0 to 100 (correlations:
--100 to 100). A resample is drawn as how often it takes each row (s r), so that a score of all resamples is the score
-with these numbers as weights: rows are sorted once, and two models that are given the same numbers are compared in
-pairs (Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 13).
+Scores are in percent, 0 to 100 (correlations: -100 to 100). A resample is drawn as how often it takes each row,
+`[resamples, rows]`, so that a score of all resamples is the score with these numbers as weights: rows are sorted once,
+and two models that are given the same numbers are compared in pairs (Efron & Tibshirani 1993, An Introduction to the
+Bootstrap, chapter 13).
 """
 
 import warnings
@@ -28,7 +28,7 @@ SMALLEST_SPREAD = 1e-6
 
 @dataclass(frozen=True)
 class Probe:
-    """What linear classifiers on frozen vectors got right."""
+    """Scores of linear classifiers on frozen vectors."""
 
     accuracy: float
     """Percent of the test texts, the mean over draws."""
@@ -37,14 +37,14 @@ class Probe:
     deviation: float
     """Standard deviation of the accuracy over draws; 0 for one."""
     correct: np.ndarray
-    """Share of the draws that got each test text right (r)."""
+    """`[rows]`: share of the draws that got each test text right."""
     converged: bool
     """Whether every fit ended before its iterations did."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """How well a threshold on the similarity tells related pairs from others, in percent."""
+    """Scores of classifying pairs by a threshold on their similarity, in percent."""
 
     threshold: float
     accuracy: float
@@ -54,14 +54,22 @@ class Decision:
 
 
 def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the cosine (r) of each row of `first` (r d) with that of `second` (r d), in fp64; 0 for a zero row."""
+    """Return the cosine of each row of `first` with that of `second`, in fp64; 0 for a zero row.
+
+    Args:
+        first: float, `[rows, H]`.
+        second: float, `[rows, H]`.
+
+    Returns:
+        `[rows]`.
+    """
     first, second = first.astype(np.float64), second.astype(np.float64)
     lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     return np.einsum("rd,rd->r", first, second) / np.where(lengths == 0.0, 1.0, lengths)
 
 
 def is_constant(values: np.ndarray) -> bool:
-    """Return whether values (r) give no order."""
+    """Return whether values, `[rows]`, give no order."""
     return float(np.ptp(values)) < SMALLEST_SPREAD
 
 
@@ -69,11 +77,11 @@ def spearman(predicted: np.ndarray, gold: np.ndarray, weights: np.ndarray | None
     """Return 100 times the rank correlation, ties at their mean rank; 0 where either side is constant.
 
     Args:
-        predicted, gold: one number per row (r).
-        weights: how often each row counts (s r); None: once.
+        predicted, gold: one number per row, `[rows]`.
+        weights: how often each row counts, `[resamples, rows]`; None: once.
 
     Returns:
-        One number per line of `weights` (s); (1) for None.
+        `[resamples]`; `[1]` for None.
 
     Source: Spearman 1904, as Pearson's correlation of ranks.
     """
@@ -85,7 +93,15 @@ def spearman(predicted: np.ndarray, gold: np.ndarray, weights: np.ndarray | None
 
 
 def pearson(predicted: np.ndarray, gold: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return 100 times the correlation (s) of values (r or s r) under weights (s r); 0 where a side is constant."""
+    """Return 100 times the weighted correlation; 0 where a side is constant.
+
+    Args:
+        predicted, gold: `[rows]` or `[resamples, rows]`.
+        weights: how often each row counts, `[resamples, rows]`.
+
+    Returns:
+        `[resamples]`.
+    """
     total = weights.sum(axis=1, keepdims=True)
     x = predicted - (weights * predicted).sum(axis=1, keepdims=True) / total
     y = gold - (weights * gold).sum(axis=1, keepdims=True) / total
@@ -98,12 +114,12 @@ def average_precision(similarities: np.ndarray, positives: np.ndarray, weights: 
     """Return 100 times the mean precision at the related pairs, equal similarities entering together.
 
     Args:
-        similarities: one number per pair (r).
-        positives: whether the pair is related (r), at least one.
-        weights: how often each pair counts (s r); None: once.
+        similarities: one number per pair, `[rows]`.
+        positives: whether the pair is related, `[rows]`, at least one.
+        weights: how often each pair counts, `[resamples, rows]`; None: once.
 
     Returns:
-        One number per line of `weights` (s); (1) for None; 0 for a resample without related pairs.
+        `[resamples]`; `[1]` for None; 0 for a resample without related pairs.
 
     Source: sum over thresholds of (gain in recall) times precision, as scikit-learn's `average_precision_score`.
     """
@@ -132,7 +148,7 @@ def best_threshold(similarities: np.ndarray, positives: np.ndarray) -> float:
 
 
 def decide(similarities: np.ndarray, positives: np.ndarray, threshold: float) -> Decision:
-    """Score the decision `similarity >= threshold` (r) against the truth (r); a figure without any case is 0."""
+    """Score the decision `similarity >= threshold` against the truth, both `[rows]`; a figure without any case is 0."""
     called = similarities >= threshold
     precision, recall, f1, _ = precision_recall_fscore_support(positives, called, average="binary", zero_division=0.0)
     accuracy = np.mean(called == positives)
@@ -140,9 +156,13 @@ def decide(similarities: np.ndarray, positives: np.ndarray, threshold: float) ->
 
 
 def full_probe(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, test_labels: np.ndarray) -> Probe:
-    """Fit logistic regression on all training vectors (r d) and their labels (r); score the test vectors (r d).
+    """Fit logistic regression on all training vectors and score the test vectors.
 
-    Errors:
+    Args:
+        train, test: `[rows, H]`.
+        train_labels, test_labels: `[rows]`.
+
+    Raises:
         ValueError: fewer than two training labels (scikit-learn).
     """
     return _probe([np.arange(len(train))], train, train_labels, test, test_labels, PROBE_ITERATIONS)
@@ -175,7 +195,7 @@ def draw_few(labels: np.ndarray, samples_per_label: int) -> Iterator[np.ndarray]
 def bootstrap(
     statistic: Callable[[np.ndarray], np.ndarray], num_rows: int, num_samples: int, seed: list[int]
 ) -> np.ndarray:
-    """Return a statistic of weights (s r) for resamples of the rows (num_samples).
+    """Return a statistic of weights, `[resamples, rows]`, for resamples of the rows: `[num_samples]`.
 
     Equal `num_rows` and `seed` (any numbers) give equal resamples: the difference of two models' results is paired.
     """
@@ -190,7 +210,7 @@ def bootstrap(
 
 
 def interval(resampled: np.ndarray) -> list[float]:
-    """Return where 95 % of the resamples' values lie (s): the percentile interval."""
+    """Return the percentile interval: where 95 % of the resamples' values, `[resamples]`, lie."""
     tail = 50.0 * (1.0 - CONFIDENCE)
     return [float(edge) for edge in np.percentile(resampled, [tail, 100.0 - tail])]
 
@@ -222,14 +242,14 @@ def _probe(
 
 
 def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the mean ranks (s r) of values (r) in resamples that hold each row so many times (s r)."""
+    """Return the mean ranks of values, `[rows]`, where each row counts so often: both `[resamples, rows]`."""
     order, starts, groups = _groups(values)
     sizes = np.add.reduceat(weights[:, order], starts, axis=1)
     return (np.cumsum(sizes, axis=1) - (sizes - 1.0) / 2.0)[:, groups]
 
 
 def _groups(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sort values (r): their order (r), where a new value starts in it, and the number of each row's value (r)."""
+    """Sort values, `[rows]`: their order, where a new value starts in it, and the number of each row's value."""
     order = np.argsort(values, kind="stable")
     _, starts, groups = np.unique(values[order], return_index=True, return_inverse=True)
     numbers = np.empty(len(values), dtype=np.int64)

@@ -1,11 +1,8 @@
-"""What a method of embedding distillation is: what it sees of a batch, what it asks for, and the class to start from.
+"""The base class of embedding distillation methods, what a method sees of a batch, and what it needs of the models.
 
 A method is a module: its projections are its parameters, made in the constructor, and it turns the outputs of student
 and teacher for a batch into terms. The loss is the sum of the terms times `weights`. The plainest one, `CosineMethod`,
 stands at the end as an example. Methods that compare tokens start from `token_method`.
-
-Letters: b sentences in the batch, n student tokens (padding included), m teacher tokens, d_s and d_t widths of the
-student's and the teacher's sentence vectors, l student layers, h heads.
 """
 
 from dataclasses import dataclass, field
@@ -26,20 +23,20 @@ Terms = dict[str, torch.Tensor]
 
 @dataclass
 class StudentView:
-    """The student's answer to the sentences of a batch, with gradient."""
+    """The student's outputs for the sentences of a batch, with gradient."""
 
     pooled: torch.Tensor
-    """b d_s, fp32: sentence vectors, of any length."""
+    """fp32, `[B, H_student]`: sentence vectors, of any length."""
     attention_mask: torch.Tensor
-    """b n: 1 at real tokens, special ones included."""
+    """`[B, S]`: 1 at real tokens, special ones included."""
     layers: list[torch.Tensor] = field(default_factory=list)
-    """l + 1 times b d_s: pooled layers, the embedding layer first; empty where not asked for."""
+    """`num_layers + 1` tensors `[B, H_student]`: pooled layers, the embedding layer first; empty where not needed."""
     hidden_states: tuple[torch.Tensor, ...] = ()
-    """l + 1 times b n d_s: token states, the embedding layer first; empty where not asked for."""
+    """`num_layers + 1` tensors `[B, S, H_student]`: token states, the embedding layer first; empty where not needed."""
     attentions: tuple[torch.Tensor, ...] = ()
-    """l times b h n n (query, key): attention maps; empty where not asked for."""
+    """`num_layers` tensors `[B, num_heads, S, S]` (query, key): attention maps; empty where not needed."""
     word_embeddings: torch.Tensor | None = None
-    """b n d_s: rows of the student's embedding table; None where not asked for."""
+    """`[B, S, H_student]`: rows of the student's embedding table; None where not needed."""
 
 
 @dataclass
@@ -49,43 +46,43 @@ class BatchViews:
     student: StudentView
     teacher: TeacherView
     text_ids: torch.Tensor
-    """int64, b: equal where two sentences of the batch have the same text."""
+    """int64, `[B]`: equal where two sentences of the batch have the same text."""
     second: torch.Tensor | None = None
-    """b d_s, with gradient: the same sentences under other dropout, or each one's partner; the positives of InfoNCE."""
+    """`[B, H_student]`, with gradient: InfoNCE's positives, the sentences under other dropout or their partners."""
     second_ids: torch.Tensor | None = None
-    """int64, b: as `text_ids`, of the partners; None where the second views are of the same sentences."""
+    """int64, `[B]`: as `text_ids`, of the partners; None where the second views are of the same sentences."""
     student_group: torch.Tensor | None = None
-    """int64, b n: group of aligned tokens of each student token, from 0 in every sentence; -1: in none."""
+    """int64, `[B, S]`: group of aligned tokens of each student token, from 0 in every sentence; -1: in none."""
     teacher_group: torch.Tensor | None = None
-    """int64, b m: the same for teacher tokens; one number means the same text on both sides."""
+    """int64, `[B, T]`: the same for teacher tokens; one number means the same text on both sides."""
     teacher_word_embeddings: torch.Tensor | None = None
-    """b m d_t: rows of the teacher's embedding table; None where not asked for."""
+    """`[B, T, H_teacher]`: rows of the teacher's embedding table; None where not needed."""
 
 
 @dataclass(frozen=True)
 class PairFacts:
-    """What a method must know of the two models before it sees a batch, to build its projections."""
+    """Widths and depths of the two models, from which a method builds its projections before it sees a batch."""
 
     student_width: int
-    """d_s."""
+    """`H_student`: width of the student's sentence vectors."""
     teacher_width: int
-    """d_t."""
+    """`H_teacher`: width of the teacher's sentence vectors."""
     student_layers: int
-    """Transformer layers of the student, l."""
+    """Transformer layers of the student."""
     teacher_layers: int
     """Transformer layers of the teacher."""
     causal_teacher: bool = False
-    """Whether a teacher's token sees only what stands before it."""
+    """Whether the teacher's tokens attend only to those before them."""
 
 
 @dataclass(frozen=True)
 class MethodNeeds:
-    """What a method asks the models for; each costs memory or another pass."""
+    """Outputs of the models that a method needs; each costs memory or another pass."""
 
     layers: Literal["", "own", "cls"] = ""
     """Vectors of all student layers, pooled as its last one or by the first token; empty: none."""
     tokens: bool = False
-    """Token states of both models' last layers, and groups of aligned tokens where `alignment` says how."""
+    """Token states of both models' last layers, and groups of aligned tokens where there is an `alignment`."""
     attention_layers: int = 0
     """Attention maps of so many last student layers and of the teacher layers that belong to them; 0: none."""
     second: bool = False
@@ -96,15 +93,15 @@ class MethodNeeds:
 
 @dataclass(frozen=True)
 class Start:
-    """How a projection starts: by which rule, and from vectors of the same v sentences on both of its sides."""
+    """How a projection starts: by which rule, and from vectors of the same sentences on both of its sides."""
 
     projection: nn.Module
     """Linear without bias; an identity has nothing to start."""
     how: Projection
     target: torch.Tensor | None = None
-    """v out_width: what its outputs are to be like; None: not known."""
+    """`[num_sentences, out_width]`: what its outputs are to be like; None: not known."""
     source: torch.Tensor | None = None
-    """v in_width: its inputs; None: not known."""
+    """`[num_sentences, in_width]`: its inputs; None: not known."""
 
 
 class SentenceMethod(nn.Module):
@@ -140,11 +137,11 @@ class SentenceMethod(nn.Module):
         raise NotImplementedError
 
     def starts(self, teacher: torch.Tensor, layers: list[torch.Tensor]) -> list[Start]:
-        """Say how each projection starts, in the order of `named_modules`, in which random numbers are drawn.
+        """Return how each projection starts, in the order of `named_modules`, in which random numbers are drawn.
 
         Args:
-            teacher: v d_t, the teacher's vectors of some sentences.
-            layers: v d_s each, the student's vectors of the same sentences by layer, the last one's last.
+            teacher: `[num_sentences, H_teacher]`, the teacher's vectors of some sentences.
+            layers: `[num_sentences, H_student]` each, the student's vectors of these sentences by layer, lowest first.
         """
         return []
 

@@ -1,7 +1,4 @@
-"""CDM: token states of the student mapped to those of a teacher with another tokenizer.
-
-Letters: b sentences, g groups of aligned tokens at most, d_s and d_t widths of student and teacher.
-"""
+"""CDM: token states of the student mapped to those of a teacher with another tokenizer."""
 
 import torch
 

@@ -1,7 +1,6 @@
-"""Which tokens of two models belong together, by attention between the models (DSKD).
+"""Cross-attention between the tokens of two models (DSKD).
 
-Letters: b sentences, n student tokens, m teacher tokens (padding included), d_s and d_t widths of student and
-teacher, a width of queries and keys. All in the precision of the inputs; call it outside autocast.
+All in the precision of the inputs; call it outside autocast.
 """
 
 import torch
@@ -33,13 +32,13 @@ class WordAttention(nn.Module):
         """Return how much each token takes from each token of the other model.
 
         Args:
-            student_words: b n d_s.
-            teacher_words: b m d_t.
-            student_mask: bool, b n: tokens that count.
-            teacher_mask: bool, b m.
+            student_words: `[B, S, H_student]`.
+            teacher_words: `[B, T, H_teacher]`.
+            student_mask: bool, `[B, S]`: tokens that count.
+            teacher_mask: bool, `[B, T]`.
 
         Returns:
-            b n m, of the student's tokens, and b m n, of the teacher's; rows add up to 1.
+            `[B, S, T]`, of the student's tokens, and `[B, T, S]`, of the teacher's; rows add up to 1.
         """
         queries = self.query(_standardise(student_words.detach(), student_mask))
         keys = _standardise(teacher_words.detach(), teacher_mask)
@@ -48,7 +47,7 @@ class WordAttention(nn.Module):
 
 
 class StateAttention(nn.Module):
-    """What tokens of one model get from the states of the other by attention with queries, keys and values of its own.
+    """Attention of one model's tokens to the states of the other, with queries, keys and values of its own.
 
     Its matrices are no `nn.Linear`: they start as the seed's do (Glorot), whatever start the projections have.
     """
@@ -71,12 +70,12 @@ class StateAttention(nn.Module):
         """Return the mix of the other model's states that each token attends to.
 
         Args:
-            states: b n out_width.
-            others: b m in_width.
-            others_mask: bool, b m: tokens that may be attended to.
+            states: `[B, tokens, out_width]`.
+            others: `[B, other_tokens, in_width]`.
+            others_mask: bool, `[B, other_tokens]`: tokens that may be attended to.
 
         Returns:
-            b n out_width.
+            `[B, tokens, out_width]`.
         """
         scores = (states @ self.query) @ (others @ self.key).mT / self.key.shape[1] ** 0.5
         return masked_softmax(scores, others_mask) @ (others @ self.value)
@@ -86,14 +85,14 @@ def masked_softmax(scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return the softmax over the last dimension's real entries; over all of them, finite, where none is real.
 
     Args:
-        scores: b n m.
-        mask: bool, b m.
+        scores: `[B, tokens, other_tokens]`.
+        mask: bool, `[B, other_tokens]`.
     """
     return scores.masked_fill(~mask[:, None], torch.finfo(scores.dtype).min).softmax(dim=-1)
 
 
 def _standardise(words: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Divide embeddings, b n d, by the standard deviation of all numbers of the tokens that count."""
+    """Divide embeddings, `[B, tokens, H]`, by the standard deviation of all numbers of the tokens that count."""
     weights = mask[..., None].to(words.dtype)
     count = (weights.sum() * words.shape[-1]).clamp(min=1)
     mean = (words * weights).sum() / count

@@ -1,7 +1,4 @@
-"""DSKD: the student compared with its teacher in the teacher's vector space and in its own.
-
-Letters: b sentences, n student tokens, m teacher tokens (padding included), d_s and d_t widths of student and teacher.
-"""
+"""DSKD: the student compared with its teacher in the teacher's vector space and in its own."""
 
 import torch
 
@@ -32,8 +29,8 @@ class DskdMethod(TokenMethod):
                          by it, which is their fixed target; teacher tokens take W_st S, which has their own states as
                          target and so trains query and W_st.
         state_attention  (seed) each side takes the other's states by attention with a query, key and value of its
-                         own. As nothing is held fixed, the student's half has solutions that say nothing about the
-                         teacher, all states equal for one.
+                         own. As nothing is held fixed, the student's half has solutions that depend in nothing on
+                         the teacher, all states equal for one.
     Tokens without a counterpart, such as special ones and a prompt, take no part in any of them.
 
     Source: Zhang et al. 2024, arXiv 2406.17328 (EMNLP 2024); seed: its dual-space criterion.
@@ -117,7 +114,12 @@ class DskdMethod(TokenMethod):
         )
 
     def _token_distances(self, views: BatchViews, for_student: torch.Tensor, for_teacher: torch.Tensor) -> torch.Tensor:
-        """Compare all aligned tokens of both models with what they take from the other: b n d_s and b m d_t."""
+        """Compare all aligned tokens of both models with what they take from the other.
+
+        Args:
+            for_student: `[B, S, H_student]`.
+            for_teacher: `[B, T, H_teacher]`.
+        """
         student, teacher = token_states(views)
         distance = self.settings.distance
         in_student = vector_distance(student, for_student, distance, views.student_group >= 0)

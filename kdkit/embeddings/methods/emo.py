@@ -1,8 +1,4 @@
-"""EMO: attention maps compared by kernel alignment, token states by what it costs to transport them.
-
-Letters: b sentences, n student tokens, m teacher tokens (padding included), g groups of aligned tokens at most, k
-layers, h heads, d_s and d_t widths of student and teacher.
-"""
+"""EMO: attention maps compared by centered kernel alignment (CKA), token states by optimal transport."""
 
 import torch
 
@@ -18,7 +14,7 @@ from kdkit.losses.transport import carry_masses, sinkhorn, token_costs, transpor
 
 
 class EmoMethod(TokenMethod):
-    """EMO: token states are moved to the teacher's at the least cost, and attention is paid like the teacher's.
+    """EMO: token states are moved to the teacher's at the least cost, attention maps are drawn to the teacher's.
 
         transport  mean over sentences of <P, C>: C the cost between S_i and W T_j, P the Sinkhorn plan between the
                    teacher's tokens, weighed by their importance, and the student's, which inherit it
@@ -81,7 +77,7 @@ class EmoMethod(TokenMethod):
         return terms
 
     def _attention(self, views: BatchViews, masses: torch.Tensor) -> torch.Tensor:
-        """Compare the attention rows of aligned tokens; masses: b m, importance of the teacher's tokens."""
+        """Compare the attention rows of aligned tokens; masses: `[B, T]`, importance of the teacher's tokens."""
         settings, groups = self.settings, num_groups(views)
         of_student, of_teacher = (group_weights(group, groups) for group in (views.student_group, views.teacher_group))
         mask = of_student.any(dim=-1) & of_teacher.any(dim=-1)
@@ -100,7 +96,7 @@ class EmoMethod(TokenMethod):
         )
 
     def _transport(self, views: BatchViews, masses: torch.Tensor) -> torch.Tensor:
-        """Move the student's token states to the teacher's; masses: b m."""
+        """Move the student's token states to the teacher's; masses: `[B, T]`."""
         settings, (student, teacher) = self.settings, token_states(views)
         weights = group_weights(views.student_group, num_groups(views))
         mask = views.student.attention_mask

@@ -1,7 +1,4 @@
-"""How the matrices between the two models' widths start.
-
-Letters: d_s and d_t widths of student and teacher, k the smaller of the two, v sentences.
-"""
+"""Initial values of the projections between the two models' widths."""
 
 import torch
 from torch import nn
@@ -37,10 +34,10 @@ def start_projection(
     of the same matrix, which has orthonormal rows or columns, so that it is also its best inverse.
 
     Args:
-        weight: d_t d_s.
+        weight: `[H_teacher, H_student]`.
         how: see `Projection`; `auto` and `fitted` without vectors are `orthogonal`.
-        teacher_vectors: v d_t; None: not known.
-        student_vectors: v d_s, of the same sentences; None: not known.
+        teacher_vectors: `[num_sentences, H_teacher]`; None: not known.
+        student_vectors: `[num_sentences, H_student]`, of the same sentences; None: not known.
         generator: of random numbers, on the CPU.
 
     Raises:
@@ -67,16 +64,17 @@ def start_projection(
 def fitted_projection(teacher_vectors: torch.Tensor, student_vectors: torch.Tensor) -> torch.Tensor:
     """Find a projection of the student's vectors that keeps their similarities and brings them near the teacher's.
 
-    The wider side is cut down to its k principal directions, then one side is turned towards the other (orthogonal
-    Procrustes). The directions are those of the vectors themselves, not of their differences from the mean: cosines
-    are measured from the origin, and without the mean no projected vector could come near the teacher's.
+    The wider side is cut down to as many principal directions as the other has dimensions, then one side is turned
+    towards the other (orthogonal Procrustes). The directions are those of the vectors themselves, not of their
+    differences from the mean: cosines are measured from the origin, and without the mean no projected vector could
+    come near the teacher's.
 
     Args:
-        teacher_vectors: v d_t; lengths do not matter.
-        student_vectors: v d_s, of the same sentences.
+        teacher_vectors: `[num_sentences, H_teacher]`; lengths do not matter.
+        student_vectors: `[num_sentences, H_student]`, of the same sentences.
 
     Returns:
-        d_t d_s, fp32, with orthonormal columns, or rows if d_s > d_t.
+        fp32, `[H_teacher, H_student]`, with orthonormal columns, or rows if H_student > H_teacher.
 
     Source: Eckart & Young 1936; Schoenemann 1966, A generalized solution of the orthogonal Procrustes problem.
     """
@@ -88,7 +86,7 @@ def fitted_projection(teacher_vectors: torch.Tensor, student_vectors: torch.Tens
 
 
 def _principal_directions(vectors: torch.Tensor, count: int) -> torch.Tensor:
-    """Return the directions along which vectors are longest, as columns: d count; all axes if count is d."""
+    """Return the directions along which vectors are longest, as columns: `[H, count]`; all axes if count is H."""
     if count == vectors.shape[1]:
         return torch.eye(count, dtype=vectors.dtype)
     return torch.linalg.eigh(vectors.T @ vectors).eigenvectors[:, -count:]

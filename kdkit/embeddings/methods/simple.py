@@ -84,7 +84,7 @@ class SimilarityKLMethod(SentenceMethod):
 class LayerReductionMethod(SentenceMethod):
     """Mean squared error between unit vectors, sentence-transformers' recipe for a student cut out of its teacher.
 
-    It is 2 / t times 1 - cos: with Adam the same but for weight decay, clipping and the optimizer's epsilon.
+    It is 2 / H_teacher times 1 - cos: with Adam the same but for weight decay, clipping and the optimizer's epsilon.
     """
 
     def __init__(self, settings: LayerReduction, facts: PairFacts):

@@ -24,7 +24,7 @@ class TalasMethod(SentenceMethod):
     """TALAS: the last layers are drawn to the teacher's vector, lower layers to the similarities of upper ones.
 
         anchor     weighted mean over the last K layers of 1 - cos(W_l e_l, t)
-        structure  mean over layers of ||R_(l+1) - R_l||^2,  R_l = the b x b cosines of layer l
+        structure  mean over layers of ||R_(l+1) - R_l||^2,  R_l = the cosines of layer l, `[B, B]`
 
     Trained with (A)SAM by the trainer. Where the publication, as far as it could be read, and the seed differ,
     `form` chooses: the seed's first token and layer 0, where all sentences are alike, draw the student towards one

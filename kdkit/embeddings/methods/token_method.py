@@ -1,8 +1,4 @@
-"""What the methods that compare token states share: groups of aligned tokens, and full precision.
-
-Letters: b sentences, n student tokens, m teacher tokens (padding included), g = min(n, m) groups at most, d_s and d_t
-widths of student and teacher.
-"""
+"""The base class of methods that compare token states: groups of aligned tokens, and full precision."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -21,15 +17,15 @@ class GroupStates:
     """Both models' states of the same groups of tokens."""
 
     student: torch.Tensor
-    """b g d_s, fp32."""
+    """fp32, `[B, num_groups, H_student]`."""
     teacher: torch.Tensor
-    """b g d_t, fp32."""
+    """fp32, `[B, num_groups, H_teacher]`."""
     mask: torch.Tensor
-    """bool, b g: groups that are there on both sides."""
+    """bool, `[B, num_groups]`: groups that are there on both sides."""
 
 
 class TokenMethod(SentenceMethod):
-    """A method that compares token states, in full precision whatever autocast says."""
+    """A method that compares token states, in full precision also under autocast."""
 
     def __init__(
         self,
@@ -39,7 +35,7 @@ class TokenMethod(SentenceMethod):
         alignment: str | None,
         needs: MethodNeeds,
     ):
-        """Note what is needed.
+        """Set weights, alignment and needs.
 
         Args:
             weights: of the terms besides `task`; those of 0 are not computed.
@@ -71,12 +67,12 @@ class TokenMethod(SentenceMethod):
 
 
 def token_states(views: BatchViews) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return both models' last token states, b n d_s and b m d_t, in fp32 (fp64 stays)."""
+    """Return both models' last token states, `[B, S, H_student]` and `[B, T, H_teacher]`, in fp32 (fp64 stays)."""
     return at_least_fp32(views.student.hidden_states[-1]), at_least_fp32(views.teacher.token_states)
 
 
 def num_groups(views: BatchViews) -> int:
-    """Return g: a group has at least one token on either side."""
+    """Return the most groups a sentence can have, min(S, T): a group has at least one token on either side."""
     return min(views.student_group.shape[1], views.teacher_group.shape[1])
 
 

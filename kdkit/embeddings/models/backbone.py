@@ -77,7 +77,7 @@ def load_head(name: str, folder: str, key: str, revision: str | None) -> nn.Line
 
 
 def is_causal(backbone: PreTrainedModel) -> bool:
-    """Say whether tokens see only those before them: then the first state does not depend on what follows.
+    """Return whether tokens attend only to those before them: then the first state does not depend on what follows.
 
     Tried, not looked up: the same architecture may run either way (a Qwen turned into an encoder).
     """
@@ -102,7 +102,7 @@ def find_layers(backbone: PreTrainedModel) -> nn.ModuleList:
     """Return a transformer's list of layers, by its length.
 
     Raises:
-        UserError: no list of modules is as long as `num_hidden_layers` says.
+        UserError: no list of modules is as long as `num_hidden_layers`.
     """
     count = backbone.config.num_hidden_layers
     found = [module for module in backbone.modules() if isinstance(module, nn.ModuleList) and len(module) == count]

@@ -14,7 +14,7 @@ from kdkit.embeddings.models.pooling import pool
 from kdkit.machine.doctor import Finding
 
 COLLAPSED = 0.9
-"""Mean cosine of different sentences above which a model hardly tells them apart."""
+"""Mean cosine of different sentences above which vectors count as collapsed."""
 SMALLEST_DIFFERENCE = 1e-2
 """Of vectors of length 1 under left and right padding: above it the padding matters. Rounding of fp16 stays below."""
 POOLINGS = ("mean", "cls", "last")
@@ -44,20 +44,20 @@ def mean_off_diagonal_cosine(vectors: np.ndarray) -> float:
     """Return the mean cosine between different rows; 0 for fewer than two. Zeros count as at right angles to all.
 
     Args:
-        vectors: n x d, of any length.
+        vectors: `[num_sentences, H]`, of any length.
     """
     if len(vectors) < 2:
         return 0.0
     units = vectors.astype(np.float64)
     units /= np.linalg.norm(units, axis=1, keepdims=True).clip(min=1e-12)
-    # the sum over all pairs is the squared length of the sum: no n x n matrix is needed
+    # the sum over all pairs is the squared length of the sum: no matrix of all pairs is needed
     pairs = (units.sum(axis=0) ** 2).sum() - (units**2).sum()
     return float(pairs / (len(units) * (len(units) - 1)))
 
 
 @torch.no_grad()
 def _pool_all_ways(model: EmbeddingModel, ids: list[list[int]], batch_size: int) -> dict[str, np.ndarray]:
-    """Return the sentence vectors under each pooling, fp32, texts x d."""
+    """Return the sentence vectors under each pooling, fp32, `[num_texts, H]`."""
     vectors = {how: np.zeros((len(ids), model.width), np.float32) for how in POOLINGS}
     for rows in batches_by_length(ids, batch_size):
         input_ids, attention_mask = (t.to(model.device) for t in pad_ids([ids[row] for row in rows], model.pad_id))
@@ -68,7 +68,7 @@ def _pool_all_ways(model: EmbeddingModel, ids: list[list[int]], batch_size: int)
 
 
 def _pooling(model: EmbeddingModel, cosines: dict[str, float], causal: bool) -> Finding:
-    """Compare the pooling with what the model's folder says, and with what its tokens can know."""
+    """Compare the pooling with the one that the model's folder declares, and with what its tokens attend to."""
     used, own = model.reading.pooling, model.reading.own_pooling
     measured = ", ".join(f"{how} {cosine:.2f}" for how, cosine in cosines.items())
     measured = f"mean cosine of different sentences by pooling: {measured}"
@@ -84,7 +84,7 @@ def _pooling(model: EmbeddingModel, cosines: dict[str, float], causal: bool) -> 
 
 
 def _collapse(cosine: float) -> Finding:
-    """Say whether the vectors of different sentences differ."""
+    """Check whether the vectors of different sentences differ."""
     if cosine > COLLAPSED:
         advice = "they hardly tell sentences apart: check pooling and prompt, or the model is no embedding model"
         return Finding("collapse", "problem", f"mean cosine of different sentences {cosine:.2f}; {advice}")
@@ -92,7 +92,7 @@ def _collapse(cosine: float) -> Finding:
 
 
 def _normalisation(model: EmbeddingModel, lengths: np.ndarray) -> Finding:
-    """Say whether the vectors have length 1 when they leave the model."""
+    """Check whether the vectors have length 1 when they leave the model."""
     if model.reading.normalize:
         return Finding("normalisation", "ok", "its vectors have length 1")
     spread = f"its vectors have lengths from {lengths.min(initial=np.inf):.3g} to {lengths.max(initial=0.0):.3g}"
@@ -100,7 +100,7 @@ def _normalisation(model: EmbeddingModel, lengths: np.ndarray) -> Finding:
 
 
 def _prompt(model: EmbeddingModel) -> Finding:
-    """Say whether the model has prompts that are not used."""
+    """Check whether the model has prompts that are not used."""
     reading = model.reading
     names = [name for name, text in reading.prompts.items() if text]
     if names and not reading.prompt:

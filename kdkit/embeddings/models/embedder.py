@@ -1,7 +1,4 @@
-"""An embedding model: a transformer, a pooling, perhaps a linear head; loading it and reading sentences with it.
-
-Letters: b batch, n tokens, d width, l layers, h heads.
-"""
+"""An embedding model: a transformer, a pooling, perhaps a linear head; loading it and reading sentences with it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -26,14 +23,14 @@ from kdkit.runs.folder import fingerprint, fingerprint_files
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a model says of a batch."""
+    """Sentence vectors of a batch, and the token states and attention maps that were requested."""
 
     pooled: torch.Tensor
-    """fp32, b d: behind the head if there is one, not normalised."""
+    """fp32, `[B, H]`: behind the head if there is one, not normalised."""
     hidden_states: tuple[torch.Tensor, ...] = ()
-    """l + 1 tensors b n d, the embedding layer's first; empty unless asked for."""
+    """`num_layers + 1` tensors `[B, S, H]`, the embedding layer's first; empty unless requested."""
     attentions: tuple[torch.Tensor, ...] = ()
-    """l tensors b h n n; empty unless asked for."""
+    """`num_layers` tensors `[B, num_heads, S, S]`; empty unless requested."""
 
 
 class EmbeddingModel(nn.Module):
@@ -84,14 +81,14 @@ class EmbeddingModel(nn.Module):
         hidden_states: bool = False,
         attentions: bool = False,
     ) -> Encoded:
-        """Read a batch.
+        """Encode a batch.
 
         Args:
-            input_ids: int64, b n; padded on the right where positions are absolute (BERT).
-            attention_mask: b n.
+            input_ids: int64, `[B, S]`; padded on the right where positions are absolute (BERT).
+            attention_mask: `[B, S]`.
 
         Raises:
-            UserError: attention asked of a model that was not loaded with it: transformers would return none, silently.
+            UserError: attention maps of a model loaded without them: transformers would return none, silently.
         """
         output = self.backbone(
             input_ids=input_ids,
@@ -110,13 +107,13 @@ class EmbeddingModel(nn.Module):
         return Encoded(self.project(pooled), states, maps)
 
     def pooled_tokens(self, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Return the mask without the tokens that are read but not pooled, those of the prompt in some models: b n."""
+        """Return the mask without the tokens that are read but not pooled, a prompt's in some models: `[B, S]`."""
         if not self._unpooled:
             return attention_mask
         return attention_mask * (attention_mask.cumsum(dim=1) > self._unpooled)
 
     def project(self, states: torch.Tensor) -> torch.Tensor:
-        """Apply the head, if there is one, in fp32, whatever the dtype of the model or of autocast: ... d, fp32."""
+        """Apply the head, if there is one, in fp32, whatever the dtype of model or autocast: fp32, `[..., H]`."""
         if self.head is None:
             return states.float()
         with torch.autocast(states.device.type, enabled=False):
@@ -147,7 +144,7 @@ def load_embedding_model(
         attentions: load it so that it can return attention maps, which is slower.
 
     Raises:
-        UserError: no network, no safetensors weights, an encoder-decoder, modules that we do not know, or a
+        UserError: no network, no safetensors weights, an encoder-decoder, unsupported modules, or a
             `max_length` beyond its context.
     """
     name = check_model_folder(resolve_embedding_path(path, key), key)
@@ -182,7 +179,7 @@ def load_embedding_model(
 
 
 def fingerprint_model(path: str, revision: str | None, key: str) -> dict[str, str]:
-    """Say which model a path means, without loading it: a hub model by name and revision, a folder by its content.
+    """Identify the model of a path without loading it: a hub model by name and revision, a folder by its content.
 
     Raises:
         UserError: see `check_model_folder`.
@@ -234,10 +231,10 @@ def count_prompt_tokens(tokenizer: PreTrainedTokenizerFast, reading: Reading) ->
 
 
 def pad_ids(ids: Sequence[Sequence[int]], pad_id: int, side: str = "right") -> tuple[torch.Tensor, torch.Tensor]:
-    """Make a batch of texts, n as the longest of them, at least 1.
+    """Make a batch of texts, as wide as the longest of them, at least 1.
 
     Returns:
-        `input_ids` and `attention_mask`, int64, b n.
+        `input_ids` and `attention_mask`, int64, `[B, S]`.
     """
     width = max([1, *map(len, ids)])
     input_ids, attention_mask = np.full((len(ids), width), pad_id), np.zeros((len(ids), width), np.int64)
@@ -271,7 +268,7 @@ def encode(
         normalize: scale every vector to length 1.
 
     Returns:
-        fp32, texts x d.
+        fp32, `[num_texts, H]`.
     """
     ids = tokenize(model.tokenizer, texts, model.reading.max_length, model.reading.prompt)
     vectors = torch.zeros(len(ids), model.width)

@@ -30,7 +30,7 @@ def resolve_embedding_path(path: str, key: str) -> str:
         key: the setting that named it, for messages.
 
     Raises:
-        UserError: no such folder; the package is not installed, or holds other weights than we know.
+        UserError: no such folder; the package is not installed, or holds other weights than those of `PACKAGED_SHA256`.
     """
     if path != PACKAGED:
         return resolve_model_path(path, key)
@@ -49,7 +49,7 @@ def resolve_embedding_path(path: str, key: str) -> str:
 def load_fast_tokenizer(
     path: str, revision: str | None, key: str, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerFast:
-    """Load the tokenizer of an embedding model: one that says which characters each token covers.
+    """Load the tokenizer of an embedding model: a fast one, which gives the characters that each token covers.
 
     Raises:
         UserError: see `resolve_embedding_path` and `load_tokenizer`; it has no padding token.

@@ -1,7 +1,7 @@
-"""From token states to a sentence's vector: pooling, and what a model's own folder says about how to read it.
+"""Pooling of token states to sentence vectors, and the settings for it in a model's folder.
 
-Letters: b batch, n tokens, d width. A sentence-transformers folder lists its modules in `modules.json`; each has its
-own config.json (`1_Pooling/config.json`), in the form of version 6 or in the older one of `pooling_mode_*` switches.
+A sentence-transformers folder lists its modules in `modules.json`; each has its own config.json
+(`1_Pooling/config.json`), in the form of version 6 or in the older one of `pooling_mode_*` switches.
 """
 
 import json
@@ -29,7 +29,7 @@ SWITCHES = {
 }
 """The same before version 6: one switch for each."""
 MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
-"""Modules that we know, in the only order that we know; the last two may be missing."""
+"""Supported modules, in the only supported order; the last two may be missing."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Reading:
     head_folder: str = ""
     """Folder of its linear head within the model's folder; empty: none."""
     own_pooling: str = ""
-    """What the folder says of the pooling; empty: nothing."""
+    """The pooling that the folder declares; empty: none."""
     pool_prompt: bool = True
     """Whether the prompt's tokens are pooled too; false: `include_prompt` of the folder (INSTRUCTOR)."""
     notes: tuple[str, ...] = ()
@@ -60,12 +60,12 @@ def pool(hidden_states: torch.Tensor, attention_mask: torch.Tensor, how: str) ->
     """Make one vector of each sentence's token states, padded on whichever side.
 
     Args:
-        hidden_states: b n d, any dtype; what stands at padding does not matter, not even NaN.
-        attention_mask: b n, 1 at real tokens.
+        hidden_states: `[B, S, H]`, any dtype; what stands at padding does not matter, not even NaN.
+        attention_mask: `[B, S]`, 1 at real tokens.
         how: `mean` of the real tokens, `cls` (the first of them) or `last`.
 
     Returns:
-        fp32, b d; zeros for a row without real tokens.
+        fp32, `[B, H]`; zeros for a row without real tokens.
     """
     is_real = attention_mask.to(hidden_states.device, torch.bool)
     states = hidden_states.float().masked_fill(~is_real[..., None], 0.0)
@@ -89,17 +89,17 @@ def read_reading(
     prompt: str = "",
     max_length: int | None = None,
 ) -> Reading:
-    """Read from a model's folder how its vectors are made; what the caller says comes first.
+    """Read from a model's folder how its vectors are made; the caller's settings come first.
 
     Args:
         name: folder, or hub name.
         key: the setting that named it, for messages.
-        causal: whether its tokens see only those before them: then the last one has read everything.
+        causal: whether its tokens attend only to those before them: then the last one's state covers the whole text.
         prompt: a text, or the name of one of the model's prompts; empty: the model's default prompt, if it has one.
-        max_length: None: the model's own, or 512 where it says nothing.
+        max_length: None: the model's own, or 512 where it declares none.
 
     Raises:
-        UserError: modules, a pooling or a head that we do not know.
+        UserError: modules, a pooling or a head that are not supported.
     """
     modules = read_modules(name, key, revision)
     settings = read_json(name, f"{modules['Pooling']}/config.json", revision) or {} if "Pooling" in modules else {}

@@ -1,1 +1,1 @@
-"""The embedding teacher: asked, cached, probed."""
+"""The embedding teacher: its signals, their cache, its probe."""

@@ -1,7 +1,4 @@
-"""What an embedding teacher says of a batch: out of the files of a cache, or from a model in memory.
-
-Letters: b batch, m teacher tokens (padding included), d_t teacher width, k attention layers.
-"""
+"""An embedding teacher's signals for a batch: out of the files of a cache, or from a model in memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,38 +12,38 @@ from kdkit.embeddings.models.embedder import EmbeddingModel, batches_by_length, 
 from kdkit.runs.store import Store
 
 EMBEDDING, TOKEN_STATES, ATTENTIONS = "embedding", "token_states", "attentions"
-"""Kinds of answers, each a field of a store; see `kdkit.embeddings.teacher.cache`."""
+"""Kinds of signals, each a field of a store; see `kdkit.embeddings.teacher.cache`."""
 
 
 @dataclass
 class TeacherView:
-    """What the teacher says of a batch; all tensors on the device that was asked for."""
+    """The teacher's signals for a batch; all tensors on the device of the call."""
 
     pooled: torch.Tensor
-    """fp32, b d_t: sentence vectors of length 1."""
+    """fp32, `[B, H_teacher]`: sentence vectors of length 1."""
     token_states: torch.Tensor | None = None
-    """fp32, b m d_t: states of the last layer, behind the head if there is one; zeros at padding."""
+    """fp32, `[B, T, H_teacher]`: states of the last layer, behind the head if there is one; zeros at padding."""
     attention_mask: torch.Tensor | None = None
-    """int64, b m; there with either of the others."""
+    """int64, `[B, T]`; there with either of the others."""
     attentions: torch.Tensor | None = None
-    """fp32, b k m m (query, key): mean over the heads; zeros at padding."""
+    """fp32, `[B, attention_layers, T, T]` (query, key): mean over the heads; zeros at padding."""
 
 
 @dataclass(frozen=True)
 class CachedTeacher:
-    """Answers out of the files; the model itself is not in memory."""
+    """Signals out of the files of a cache; the model itself is not in memory."""
 
     keys: list[str]
     """Hash of each text."""
     lengths: np.ndarray
     """int, one for each text: its teacher tokens."""
     vectors: np.ndarray
-    """fp32, texts x d_t, of length 1."""
+    """fp32, `[num_texts, H_teacher]`, of length 1."""
     token_states: Store | None = None
     attentions: Store | None = None
 
     def view(self, rows: list[int], device: torch.device | str) -> TeacherView:
-        """Return the answers for some texts, given by their numbers."""
+        """Return the signals for some texts, given by their numbers."""
         view = TeacherView(torch.from_numpy(self.vectors[rows]).to(device))
         if self.token_states is None and self.attentions is None:
             return view
@@ -71,7 +68,7 @@ class CachedTeacher:
 
 @dataclass(frozen=True)
 class LiveTeacher:
-    """Answers of a model in memory, on its own device."""
+    """Signals of a model in memory, on its own device."""
 
     model: EmbeddingModel
     ids: Sequence[np.ndarray]
@@ -84,7 +81,7 @@ class LiveTeacher:
     """Texts in a batch for `vectors`."""
 
     def view(self, rows: list[int], device: torch.device | str) -> TeacherView:
-        """Ask about some texts; only the answers are moved to the device."""
+        """Return the signals for some texts; only they are moved to the device."""
         ids = [self.ids[row] for row in rows]
         view = ask(self.model, ids, tokens=self.tokens, attention_layers=self.attention_layers)
         return TeacherView(
@@ -93,7 +90,7 @@ class LiveTeacher:
 
     @cached_property
     def vectors(self) -> np.ndarray:
-        """Sentence vectors of all texts, fp32, texts x d_t; made by one pass over them when first wanted."""
+        """Sentence vectors of all texts, fp32, `[num_texts, H_teacher]`; computed at the first use."""
         vectors = np.zeros((len(self.ids), self.model.width), np.float32)
         for rows in batches_by_length(self.ids, self.batch_size):
             vectors[rows] = ask(self.model, [self.ids[row] for row in rows]).pooled.cpu().numpy()
@@ -104,7 +101,7 @@ class LiveTeacher:
 def ask(
     model: EmbeddingModel, ids: Sequence[np.ndarray], *, tokens: bool = False, attention_layers: tuple[int, ...] = ()
 ) -> TeacherView:
-    """Ask a model about a batch of texts, on its own device.
+    """Compute a model's signals for a batch of texts, on its own device.
 
     Args:
         ids: tokens of each text.

@@ -1,12 +1,10 @@
-"""The teacher's answers to single sentences: asked in every step, or once and kept on disk.
-
-Letters: b batch, m teacher tokens (padding included), d_t teacher width, k attention layers.
+"""The cache of an embedding teacher's signals: computed once for every text and kept on disk.
 
 Every distinct text is a record of `kdkit.runs.store`, found by the hash of the text, whatever the order of the rows:
 
-    embedding      1 row, d_t: the sentence vector, of length 1
-    token_states   m rows, d_t: states of the last layer, special tokens and prompt included
-    attentions     m * m rows, k: attention from token to token, mean over the heads, in the layers asked for
+    embedding      `[1, H_teacher]`: the sentence vector, of length 1
+    token_states   `[T, H_teacher]`: states of the last layer, special tokens and prompt included
+    attentions     `[T * T, attention_layers]`: attention from token to token, mean over the heads
 
 All in fp16, which changes cosines of unit vectors by less than 1e-4. Each kind is a file of its own, made when a
 method first needs it; one pass of the teacher makes all that are missing.
@@ -56,19 +54,19 @@ LARGEST_FP16 = 65504.0
 
 @dataclass(frozen=True)
 class AnswerFile:
-    """Where all answers of one kind lie, or will lie."""
+    """File of all signals of one kind, written or still to be written."""
 
     path: Path
     header: dict[str, Any]
-    """What it must say of itself."""
+    """The header that it must have."""
 
 
 def open_embedding_teacher(
     session: Session[EmbeddingConfig], data: SentenceData, *, tokens: bool, attention_layers: list[int]
 ) -> tuple[CachedTeacher | LiveTeacher, dict[str, Any]]:
-    """Return the teacher of a configuration, ready to answer for `data.texts`, and facts about it.
+    """Return a configuration's teacher, with signals for `data.texts`, and facts about it.
 
-    With a cache, what is missing is asked now, then the teacher is freed; where nothing is missing it is not loaded.
+    With a cache, missing signals are computed now and the teacher is freed; where nothing is missing it is not loaded.
 
     Args:
         tokens: whether token states are needed.
@@ -76,12 +74,12 @@ def open_embedding_teacher(
 
     Returns:
         The teacher, and `width`, `layers`, `causal`, `pooling`, `from_cache`, `seconds` and, with a cache, `files`,
-        `num_bytes`, and, where it was asked, `memory`: `device`, the `peak` in bytes while it answered and what is
+        `num_bytes`, and, where it was loaded, `memory`: `device`, the `peak` in bytes while it computed and what is
         in use once it is `freed`.
 
     Raises:
         UserError: see `load_embedding_model`; a cache of another teacher, pooling, prompt, length or other texts; NaN
-            among the answers.
+            among the signals.
     """
     config = session.config
     start, layers = time.perf_counter(), tuple(attention_layers)
@@ -109,7 +107,7 @@ def open_embedding_teacher(
 def identify_answers(
     session: Session[EmbeddingConfig], data: SentenceData, kinds: list[str], layers: tuple[int, ...]
 ) -> dict[str, AnswerFile]:
-    """Say which files hold the answers for `data.texts`, by their kinds; nothing is loaded.
+    """Return the files of the signals for `data.texts`, by their kinds; nothing is loaded.
 
     Args:
         layers: teacher layers of the attention maps.
@@ -159,10 +157,10 @@ def build_answers(
 
 
 def open_answers(files: dict[str, AnswerFile], data: SentenceData) -> tuple[CachedTeacher, dict[str, Any]]:
-    """Open files that are there, and return the teacher and what they say of it; see `describe_teacher`.
+    """Open files that are there, and return the teacher and its facts in them; see `describe_teacher`.
 
     Raises:
-        UserError: a file of other answers, or a text that it does not have.
+        UserError: a file of other signals, or a text that it does not have.
     """
     stores = {kind: open_store(file.path, file.header) for kind, file in files.items()}
     keys, vectors = [text_key(text) for text in data.texts], stores[EMBEDDING]
@@ -185,7 +183,7 @@ def text_key(text: str) -> str:
 
 
 def _header(session: Session[EmbeddingConfig], data: SentenceData) -> dict[str, Any]:
-    """Return what the answers depend on; nothing is loaded."""
+    """Return what the signals depend on; nothing is loaded."""
     settings = session.config.teacher
     max_length = settings.max_length or session.config.data.max_length
     reading = read_reading(
@@ -199,7 +197,7 @@ def _header(session: Session[EmbeddingConfig], data: SentenceData) -> dict[str, 
     return {
         "meaning": MEANING,
         "teacher": fingerprint_model(settings.path, settings.revision, "teacher.path"),
-        "pooling": "auto" if reading.notes else reading.pooling,  # a folder that does not say it is tried when loaded
+        "pooling": "auto" if reading.notes else reading.pooling,  # undeclared: decided when loaded
         "prompt": reading.prompt,
         "pool_prompt": reading.pool_prompt,
         "max_length": max_length,
@@ -210,7 +208,7 @@ def _header(session: Session[EmbeddingConfig], data: SentenceData) -> dict[str, 
 
 
 def _is_there(file: AnswerFile) -> bool:
-    """Say whether a finished store lies there; one of other answers is refused before anything is computed."""
+    """Return whether a finished store lies there; one of other signals is refused before anything is computed."""
     if file.path.is_file():
         open_store(file.path, file.header, verify=False)
     return file.path.is_file()
@@ -234,7 +232,7 @@ def answer_chunk(
     """Make the records of some texts, in their order, of each kind.
 
     Raises:
-        UserError: NaN or inf among the answers.
+        UserError: NaN or inf among the signals.
     """
     records: dict[str, list[Record]] = {kind: [{}] * len(ids) for kind in kinds}
     asked = layers if ATTENTIONS in kinds else ()
@@ -254,7 +252,7 @@ def answer_chunk(
 
 
 def _to_half(signals: torch.Tensor, kind: str) -> np.ndarray:
-    """Bring answers to fp16, on the CPU; refuse what is no number."""
+    """Bring signals to fp16, on the CPU; refuse what is no number."""
     if not bool(signals.isfinite().all()):
         raise UserError(
             f"teacher.path: expected finite {kind}, got NaN or inf; compute it in another precision "
@@ -264,7 +262,7 @@ def _to_half(signals: torch.Tensor, kind: str) -> np.ndarray:
 
 
 def describe_teacher(model: EmbeddingModel) -> dict[str, Any]:
-    """Return what methods and readers must know of a teacher."""
+    """Return the facts about a teacher that methods and readers need."""
     return {
         "width": model.width,
         "layers": model.num_layers,

@@ -1,4 +1,4 @@
-"""What an embedding teacher is, and whether it is read the way it was trained (notebook 06)."""
+"""The probe of an embedding teacher: its facts, and whether it is read the way it was trained (notebook 06)."""
 
 from dataclasses import asdict
 from typing import Any
@@ -47,10 +47,10 @@ def load_teacher(
 
 
 def probe_embedding_teacher(session: Session[EmbeddingConfig], data: SentenceData) -> dict[str, Any]:
-    """Describe the teacher, let the doctor look at it, and write `teacher/probe.json`.
+    """Describe the teacher, examine it with the doctor, and write `teacher/probe.json`.
 
     Returns:
-        What it is (`path`, `width`, `num_layers`, `causal`, `pooling`, ...) and `findings`, a list of topic, state
+        Its facts (`path`, `width`, `num_layers`, `causal`, `pooling`, ...) and `findings`, a list of topic, state
         and text.
     """
     config = session.config

@@ -1,4 +1,4 @@
-"""Batches of sentences: which ones, their tokens, and what student and teacher say of them.
+"""Batches of sentences: their order, their tokens, and the student's and teacher's outputs for them.
 
 The order of the sentences is decided by seed and epoch alone, so a training that goes on needs only its step number.
 """
@@ -20,7 +20,7 @@ POOL_BATCHES = 16
 
 
 class Order:
-    """Which training rows each micro-batch holds.
+    """The training rows of each micro-batch.
 
     Sentences of about equal length stand together, so that little is computed for padding: of `POOL_BATCHES` batches'
     worth of shuffled rows, sorted, neighbours make a batch; then the batches are shuffled.
@@ -84,11 +84,11 @@ def make_views(
     rows: np.ndarray,
     teacher_words: torch.Tensor | None = None,
 ) -> BatchViews:
-    """Ask both models for everything that a method needs of some training rows.
+    """Compute all outputs of both models that a method needs for some training rows.
 
     Args:
         student: in training mode where the second view is another dropout.
-        rows: int, b: training rows.
+        rows: int, `[B]`: training rows.
         teacher_words: the teacher's word embeddings, a row for each token id, where the method needs them.
     """
     needs, device = method.needs, next(student.parameters()).device
@@ -137,10 +137,10 @@ def layer_vectors(student: EmbeddingModel, ids: list[np.ndarray], batch_size: in
     """Return sentence vectors out of every layer of a student without a head, on the CPU and without dropout.
 
     Args:
-        ids: tokens of v sentences.
+        ids: tokens of each sentence.
 
     Returns:
-        One v x d_s for each layer, the embedding layer's first.
+        One `[num_sentences, H_student]` for each layer, the embedding layer's first.
     """
     layers = [torch.zeros(len(ids), student.backbone_width) for _ in range(student.num_layers + 1)]
     was_training, device = student.training, student.device
@@ -155,12 +155,12 @@ def layer_vectors(student: EmbeddingModel, ids: list[np.ndarray], batch_size: in
 
 
 def look_up(table: torch.Tensor, ids: list[np.ndarray], device: torch.device) -> torch.Tensor:
-    """Return the rows of a table for a batch of token ids: fp32, b x m x width."""
+    """Return the rows of a table for a batch of token ids: fp32, `[B, T, H]`."""
     return table[pad_ids(ids, 0)[0].to(table.device)].to(device).float()
 
 
 def pad_groups(groups: list[np.ndarray], width: int, device: torch.device) -> torch.Tensor:
-    """Make a batch of group numbers, padded on the right with `NO_GROUP`: int64, b x width."""
+    """Make a batch of group numbers, padded on the right with `NO_GROUP`: int64, `[B, width]`."""
     padded = torch.full((len(groups), width), NO_GROUP)
     for row, group in enumerate(groups):
         padded[row, : len(group)] = torch.from_numpy(group.astype(np.int64))

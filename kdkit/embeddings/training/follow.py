@@ -17,7 +17,7 @@ AfterEpoch = Callable[[EmbeddingModel], dict[str, float]]
 """Scores a student on every task: the main score by the task's name."""
 
 COLLAPSE = 0.9
-"""Mean cosine of different sentences above which a student has lost what it should tell apart."""
+"""Mean cosine of different sentences above which a student counts as collapsed."""
 ALARM_SENTENCES = 256
 """Held-out sentences that the collapse alarm looks at."""
 
@@ -48,7 +48,7 @@ class Follower:
         self.wandb = self._open_wandb() if config.train.wandb != "disabled" else None
 
     def start(self, resumed_step: int) -> None:
-        """Forget what an interrupted training logged after its checkpoint, or score a student before its first step."""
+        """Drop what an interrupted training logged after its checkpoint, or score a student before its first step."""
         start_peak(self.trainer.student.device)
         self.run.drop_metrics(self.phase, resumed_step if resumed_step else -1)
         if not resumed_step:
@@ -58,7 +58,7 @@ class Follower:
                 self.mean_cosine = line.get("mean_off_diagonal_cosine", self.mean_cosine)
 
     def __call__(self, step: int, logs: dict[str, float]) -> None:
-        """Log what the trainer hands over; score the student where an epoch ends."""
+        """Write the trainer's logs; score the student where an epoch ends."""
         if logs:
             self._log(step, logs)
         per_epoch = self.trainer.steps_per_epoch
@@ -106,7 +106,7 @@ class Follower:
             self.display.update(step, self.trainer.total_steps, line)
 
     def _score(self, step: int) -> None:
-        """Score the student as it would be saved, and look whether it has collapsed."""
+        """Score the student as it would be saved, and check whether it has collapsed."""
         student = self.trainer.student.eval()
         student.head = self.trainer.method.kept_head()
         try:

@@ -55,7 +55,7 @@ def return_to(parameters: Sequence[torch.nn.Parameter], copies: list[torch.Tenso
 
 
 def all_finite(parameters: Sequence[torch.nn.Parameter]) -> bool:
-    """Say whether every gradient is a number."""
+    """Return whether every gradient is a number."""
     return bool(torch.isfinite(_norm([parameter.grad for parameter in parameters])))
 
 

@@ -76,7 +76,7 @@ def build_method(settings: MethodSettings, facts: PairFacts) -> SentenceMethod:
 
 @dataclass(frozen=True)
 class EmbeddingPlan:
-    """What a run trains: decided and checked once, before anything is trained."""
+    """The trainings of a run: decided and checked once, before anything is trained."""
 
     facts: PairFacts
     """Widths and depths of both models."""
@@ -89,7 +89,7 @@ class EmbeddingPlan:
 
     @property
     def needs(self) -> MethodNeeds:
-        """What all methods together ask the teacher for."""
+        """What all methods together need of the teacher."""
         needs = [method.needs for method in self.methods.values()]
         return MethodNeeds(
             tokens=any(need.tokens for need in needs),
@@ -181,7 +181,7 @@ def distill_embedding(
     The run's own method goes to `student/`, others to `compared/NAME/`.
 
     Args:
-        teacher: answers for `data.texts`.
+        teacher: its signals for `data.texts`.
         name: of the method in the plan.
         after_epoch: scores the student before the first step, after every epoch and at the end.
         teacher_words: the teacher's word embeddings, where the method needs them.

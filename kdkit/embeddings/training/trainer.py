@@ -261,7 +261,7 @@ def plan_embedding_stages(
 
 
 def _stage_rules(train: EmbeddingTrainConfig, stage: EmbeddingStage, method: SentenceMethod) -> list[ParameterRule]:
-    """Return a stage's rules, and the learning rate of the method's projections where no rule speaks of them all."""
+    """Return a stage's rules, and the learning rate of the method's projections where not all of them match a rule."""
     rules = train.parameter_lr_multipliers if stage.parameter_lr_multipliers is None else stage.parameter_lr_multipliers
     names = [f"method.{name}" for name, _ in method.named_parameters()]
     if all(any(re.search(rule.pattern, name) for rule in rules) for name in names):
