@@ -148,7 +148,7 @@ def gold(
 
     A span of several rows counts as one prediction, P(v) = prod_{j < last} p(x_j) * p_last(v), with the
     true tokens x_j: unnormalised, the probability of the span's text with another last token. The last
-    tokens of both sides may begin at different bytes; the definition does not mind, so neither do we.
+    tokens of both sides may begin at different bytes, in the definition as here.
 
     Args:
         student_targets: int64, `[student_rows]`: the token that each row predicts.

@@ -25,7 +25,7 @@ from kdkit.losses.precision import at_least_fp32
 
 
 def forward_kl(student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Compute KL(teacher || student) per row: the student covers all that the teacher finds possible.
+    """Compute forward KL, KL(teacher || student), per row: the student covers all that is possible for the teacher.
 
     sum p (log p - log q); gradient by the student's logits q - p (times temperature).
 
@@ -51,7 +51,7 @@ def forward_kl(student_logits: torch.Tensor, teacher_logits: torch.Tensor, tempe
 
 
 def reverse_kl(student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Compute KL(student || teacher) per row: the student keeps to what the teacher finds likely.
+    """Compute reverse KL, KL(student || teacher), per row: the student keeps to what is likely for the teacher.
 
     sum q (log q - log p).
 

@@ -153,8 +153,8 @@ def ranking_loss(
 ) -> torch.Tensor:
     """Compute by how much pairs of sentences miss the teacher's order of similarity.
 
-    Two pairs are compared: the one that the teacher finds more similar should be so by `margin` in the student too.
-    The mean is over comparisons in which the teacher sees a difference; fewer than three sentences have none, their
+    Two pairs are compared: the one with the higher cosine in the teacher should be higher by `margin` in the student
+    too. The mean is over comparisons in which the teacher's cosines differ; fewer than three sentences have none, their
     loss is 0.
 
     Args:
