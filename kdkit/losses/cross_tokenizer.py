@@ -105,11 +105,11 @@ def xtoken_h_kl(
     temperature: float = 1.0,
     kept_uncommon: int = 8192,
 ) -> torch.Tensor:
-    """Compute sum_common p (log p - log q), plus L1 of the sorted probabilities of the other tokens.
+    """Compute sum_common p (log p - log q) - p + q, plus L1 of the sorted probabilities of the other tokens.
 
     p and q are averages of log-probabilities over the span, renormalised over the whole vocabulary. The
-    first sum alone may be negative, the whole is not: what common tokens of the student have too much its
-    other tokens have too little. That is why the mass that `kept_uncommon` cuts off is compared too.
+    mass that `kept_uncommon` cuts off is compared too. Without `- p + q` (as published) a student that says
+    what the teacher says would still be pushed towards the common tokens, whose sum alone may be negative.
 
     Args:
         student_ids: int64, `[common_tokens]`: common tokens, `Projection.partners`.
@@ -128,7 +128,8 @@ def xtoken_h_kl(
     check_pairs("xtoken_h_kl", student_ids, teacher_ids, student_logits.shape[1], teacher_logits.shape[1])
     student_logprobs = average_logprobs(student_logits, student_spans, num_spans, temperature)
     teacher_logprobs = average_logprobs(teacher_logits.detach(), teacher_spans, num_spans, temperature)
-    common = apply_measure(forward_kl_with_gradient, student_logprobs[:, student_ids], teacher_logprobs[:, teacher_ids])
+    matched = student_logprobs[:, student_ids], teacher_logprobs[:, teacher_ids]
+    common = apply_measure(forward_kl_with_gradient, *matched) + matched[0].exp().sum(-1) - matched[1].exp().sum(-1)
     uncommon = _sorted_l1(
         student_logprobs.exp().index_fill(1, student_ids, 0.0),
         teacher_logprobs.exp().index_fill(1, teacher_ids, 0.0),

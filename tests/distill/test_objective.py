@@ -16,7 +16,6 @@ from kdkit.data.windows import PAD, Windows
 from kdkit.distill.objective import Objective
 from kdkit.distill.span_objective import SpanLoss
 from kdkit.losses import cross_tokenizer as ct
-from kdkit.losses.chunked import engine as chunked
 from kdkit.losses.chunked.engine import Head, chunked_loss
 from kdkit.losses.chunked.signals import DenseSignals, EventPair, SparseSignals, TokenEvents
 from kdkit.losses.closed_forms import MEASURES
@@ -237,9 +236,7 @@ def test_kept_answers_about_everything_give_the_loss_of_the_whole_rows(pairs, lo
     firsts = batch.spans.teacher_starts[:-1]
     # added up by hand, so that a mistake of the whole rows is not kept with them
     events = slow_events(loss, pair.data)[0]
-    rows = [
-        gather(softmax(row, 1.0), events, made_at) for row in batch.teacher_logits()[firsts].double().tolist()
-    ]
+    rows = [gather(softmax(row, 1.0), events, made_at) for row in batch.teacher_logits()[firsts].double().tolist()]
     logprobs = torch.tensor(rows, dtype=torch.float64).log().float()
     ids = torch.arange(logprobs.shape[1]).expand(len(firsts), -1)
     # any order will do

@@ -122,8 +122,9 @@ def test_a_divergence_over_events_is_its_formula_of_summed_and_then_tempered_pro
     ):
         leaf = logits[0][:, :num_student].clone().requires_grad_()
         teacher = logits[1][:, :num_teacher]
-        q, p = event_probabilities(student_events, leaf, temperature), event_probabilities(
-            teacher_events, teacher, temperature
+        q, p = (
+            event_probabilities(student_events, leaf, temperature),
+            event_probabilities(teacher_events, teacher, temperature),
         )
         expected = temperature**2 * formula(DIVERGENCES[name])(p, q)
         values, gradient = compare(leaf.detach(), teacher, student_events, teacher_events, temperature, measure)
