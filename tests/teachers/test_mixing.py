@@ -132,18 +132,17 @@ def naive_comparison(
 
 
 def group(events: TokenEvents | PrefixEvents, logprobs: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Return the probabilities of events at a temperature; float64, k g."""
-    probabilities = (logprobs / temperature).softmax(dim=-1)
-    if isinstance(events, TokenEvents):
-        return probabilities
-    table = torch.nn.functional.one_hot(events.groups, events.size + 1)[:, : events.size].double()
-    sums = probabilities @ table
+    """Return the probabilities of events, added up and then tempered; float64, `[rows, num_events]`."""
+    sums = logprobs.softmax(dim=-1)
+    if isinstance(events, PrefixEvents):
+        sums = sums @ torch.nn.functional.one_hot(events.groups, events.size + 1)[:, : events.size].double()
     # an event without a token is given next to nothing by `PrefixEvents`, and next to nothing is what it has here
-    return (sums / sums.sum(dim=-1, keepdim=True)).clamp(min=1e-38)
+    tempered = torch.where(sums > 0, sums.clamp(min=1e-300) ** (1.0 / temperature), 1e-38)
+    return tempered / tempered.sum(dim=-1, keepdim=True)
 
 
 @pytest.mark.parametrize("chunk_bytes", [2**25, 2**13], ids=["one chunk", "many chunks"])
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 4.0])
 @pytest.mark.parametrize("direction", ["student_teacher", "teacher_student"])
 @pytest.mark.parametrize("name", ["same", "two"])
 def test_the_weights_of_a_mixture_get_the_gradient_of_full_rows(
