@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from kdkit.config.language import Config
+from kdkit.config.language import BUILD, Config
 from kdkit.config.losses import Auto, LossSettings
 from kdkit.config.training import OnPolicy
 from kdkit.data.prepare import PreparedData
@@ -87,10 +87,16 @@ def plan_training(session: Session[Config], data: PreparedData) -> TrainingPlan:
     """Decide what a run trains, and check that it can be trained.
 
     Raises:
-        UserError: see `choose_loss` and `plan_stages`.
+        UserError: a start from the teacher for a pretrained student; see also `choose_loss` and `plan_stages`.
     """
-    loss, reason = choose_loss(session.config, data)
-    return TrainingPlan(session, data, loss, reason, plan_stages(session.config, data, loss))
+    config = session.config
+    if config.distill.start_from_teacher and config.student.path != BUILD:
+        raise UserError(
+            f"distill.start_from_teacher: expected a student built here, got student.path={config.student.path!r}, "
+            "whose embeddings are trained already; set distill.start_from_teacher=false"
+        )
+    loss, reason = choose_loss(config, data)
+    return TrainingPlan(session, data, loss, reason, plan_stages(config, data, loss))
 
 
 def plan_stages(config: Config, data: PreparedData, loss: LossSettings) -> list[Stage]:

@@ -1,4 +1,4 @@
-"""The student: a small Llama from random weights, or a pretrained causal LM."""
+"""The student: a small Llama from random weights or from the teacher's embeddings, or a pretrained causal LM."""
 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, set_seed
 
@@ -6,8 +6,12 @@ from kdkit.alignment.tokenizers import end_token_id, start_token_id
 from kdkit.config.language import BUILD, Config
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import PAD
+from kdkit.distill.plan import TrainingPlan
 from kdkit.models.loading import check_fits, load_causal_lm
 from kdkit.models.scratch import initializer_range, spread_embeddings
+from kdkit.models.teacher_start import start_from_teacher
+from kdkit.teachers.cache import CachedSignals
+from kdkit.teachers.prepare import Teacher, prepare_teacher
 
 
 def make_student(config: Config, data: PreparedData) -> PreTrainedModel:
@@ -22,6 +26,19 @@ def make_student(config: Config, data: PreparedData) -> PreTrainedModel:
         # set on the model, not in TrainingArguments, whose names for it change between versions
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model
+
+
+def start_student(plan: TrainingPlan, student: PreTrainedModel, teacher: Teacher | CachedSignals) -> int:
+    """Start the embeddings and the head of a built student from the teacher's; a cache holds none, so it is loaded.
+
+    Returns:
+        How many of the student's tokens were started.
+    """
+    data = plan.data
+    model = teacher.model if isinstance(teacher, Teacher) else prepare_teacher(plan.session, data).model
+    tables = model.get_input_embeddings().weight.detach(), model.get_output_embeddings().weight.detach()
+    tokenizers = data.student_tokenizer, data.teacher_tokenizer
+    return start_from_teacher(student, *tables, *tokenizers, plan.session.config.seed)
 
 
 def _build(config: Config, data: PreparedData) -> PreTrainedModel:

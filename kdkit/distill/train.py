@@ -29,7 +29,7 @@ from kdkit.distill.objective import make_objective
 from kdkit.distill.on_policy import OnPolicyTrainer
 from kdkit.distill.plan import Stage, TrainingPlan, sequences_per_step, stretch
 from kdkit.distill.route_teacher import make_online_teacher
-from kdkit.distill.student import make_student
+from kdkit.distill.student import make_student, start_student
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.models.loading import no_bar
 from kdkit.teachers.cache import CachedSignals
@@ -119,6 +119,8 @@ def make_trainer(
     )
     parts = (parts or make_parts(config, student, teacher)) if stage.asks_teacher else None
     shared = {"objective": objective, "parts": parts, "rules": stage.rules, "order": order}
+    if not config.train.stages and config.distill.teacher_share < 1.0:
+        shared["taught_steps"] = math.ceil(config.distill.teacher_share * stage.steps)
     collator = WindowCollator(data.train, with_teacher=True, signals=teacher.read if cached else None)
     if cached:
         source = CachedTeacher(teacher.store.header.get("temperature", 1.0))
@@ -142,6 +144,9 @@ def _train_phase(
     if not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
     student = make_student(config, data)
+    if teacher is not None and config.distill.start_from_teacher:
+        started = start_student(plan, student, teacher)
+        print(f"{phase}: {started} of {len(data.student_tokenizer)} tokens start from the teacher's", flush=True)
     parts = make_parts(config, student, teacher)
     tables = _describe_parameters(student, parts, stages, config.train.weight_decay)
     progress = _make_progress(plan, phase, steps)
