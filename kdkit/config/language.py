@@ -17,7 +17,7 @@ from kdkit.config.reading import apply_overrides, check_values, read_values
 from kdkit.config.shared import BUILD, BuildConfig, ModelConfig, ReportConfig
 from kdkit.config.teacher import CacheConfig, RouterConfig
 from kdkit.config.training import TRAINING_ALIASES, OptimizationConfig, ParameterRule, StageSettings
-from kdkit.config.types import Count, OpenShare, Positive, PositiveShare, Section, Share, VocabularySize
+from kdkit.config.types import Count, OpenShare, Positive, Section, Share, VocabularySize
 from kdkit.config.values import flatten
 from kdkit.errors import UserError
 
@@ -150,9 +150,6 @@ class DistillConfig(Section):
     teacher cannot be asked (other tokenizer) keep their whole cross-entropy. Alias: `alpha_kd`."""
     temperature: Positive = 1.0
     """Softmax temperature of both models in the kd term, which is multiplied by its square."""
-    teacher_share: PositiveShare = 1.0
-    """Share of the steps, from the start, in which the teacher is queried; the rest is cross-entropy alone. Stages of
-    their own (`train.stages`) are not divided."""
     start_from_teacher: bool = False
     """Start the embeddings and the head of a student built here from the teacher's, mapped through both tokenizers."""
     weights: TermWeights = TermWeights()

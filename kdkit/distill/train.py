@@ -119,8 +119,6 @@ def make_trainer(
     )
     parts = (parts or make_parts(config, student, teacher)) if stage.asks_teacher else None
     shared = {"objective": objective, "parts": parts, "rules": stage.rules, "order": order}
-    if not config.train.stages and config.distill.teacher_share < 1.0:
-        shared["taught_steps"] = math.ceil(config.distill.teacher_share * stage.steps)
     collator = WindowCollator(data.train, with_teacher=True, signals=teacher.read if cached else None)
     if cached:
         source = CachedTeacher(teacher.store.header.get("temperature", 1.0))

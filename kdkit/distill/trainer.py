@@ -42,7 +42,6 @@ class DistillationTrainer(LanguageModelTrainer):
         parts: LayerParts | None = None,
         rules: list[ParameterRule] | None = None,
         order: list[int] | None = None,
-        taught_steps: int | None = None,
     ):
         """Prepare the training of one student.
 
@@ -53,21 +52,13 @@ class DistillationTrainer(LanguageModelTrainer):
                 are trained with the student.
             rules: see `LanguageModelTrainer`.
             order: see `LanguageModelTrainer`.
-            taught_steps: optimizer steps, from the first, in which the teacher is queried; None: all.
         """
         super().__init__(student, args, collator, objective.student_size, rules, order)
         self.teacher = teacher
         self.objective = objective
         self.parts = parts
-        self.taught_steps = taught_steps
         if parts is not None:
             parts.projections.to(args.device)
-
-    @property
-    def teaches(self) -> bool:
-        """Whether the teacher is queried in the current step."""
-        is_over = self.taught_steps is not None and self.state.global_step >= self.taught_steps
-        return self.objective.asks_teacher and not is_over
 
     def compute_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
@@ -84,13 +75,11 @@ class DistillationTrainer(LanguageModelTrainer):
         targets = shift_labels(inputs["labels"]).flatten().index_select(0, rows)
         hidden = self.hidden_rows(model, inputs, rows)
         student = StudentRows(hidden.detach(), self.head, targets, self.state.global_step)
-        signals = self.ask(inputs, targets.device, student) if self.teaches else None
+        signals = self.ask(inputs, targets.device, student) if self.objective.asks_teacher else None
         num_items = count_items(int((targets != IGNORE_INDEX).sum()), num_items_in_batch)
         tokens = shift_labels(inputs["input_ids"]).flatten().index_select(0, rows)
         chunk_loss, chunks = self.objective.loss_of(spans, targets, signals, num_items, tokens)
         loss, (_, ce, kd) = chunked_loss(hidden, self.head, chunk_loss, chunks)
-        if self.objective.asks_teacher and not self.teaches:
-            return loss, {"ce_loss": ce}
         terms = {"ce_loss": ce, "kd_loss": kd, "kd_weighted": kd * self.objective.kd_weight}
         if self.parts is not None and self.objective.asks_teacher:
             widths = inputs["input_ids"].shape[1], inputs["teacher_input_ids"].shape[1]

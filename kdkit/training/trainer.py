@@ -61,7 +61,7 @@ class LanguageModelTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         self._term_sums: dict[str, torch.Tensor] = {}
-        self._term_steps: dict[str, set[int]] = {}
+        self._terms_since_step = 0
 
     def compute_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
@@ -111,17 +111,19 @@ class LanguageModelTrainer(Trainer):
     ) -> torch.Tensor:
         """Compute the loss and remember its terms; Trainer's hook."""
         assert not return_outputs, "models are evaluated by kdkit.training.scoring"
+        if not self._term_sums:
+            self._terms_since_step = self.state.global_step
         loss, terms = self.compute_step(model, inputs, num_items_in_batch)
         for name, value in terms.items():
             self._term_sums[name] = self._term_sums.get(name, 0.0) + value.detach()
-            self._term_steps.setdefault(name, set()).add(self.state.global_step)
         # every process divides by the tokens of all of them, and DDP averages over the processes
         return loss * self.accelerator.num_processes
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the raw terms, averaged over the steps since the last line that have them, to what Trainer logs."""
-        if "loss" in logs:
+        """Add the raw terms, averaged over the steps since the last line, to what Trainer logs."""
+        steps = self.state.global_step - self._terms_since_step
+        if "loss" in logs and steps > 0:
             for name, total in self._term_sums.items():
-                logs[name] = self.accelerator.reduce(total, reduction="sum").item() / len(self._term_steps[name])
-            self._term_sums, self._term_steps = {}, {}
+                logs[name] = self.accelerator.reduce(total, reduction="sum").item() / steps
+            self._term_sums = {}
         super().log(logs, start_time)
