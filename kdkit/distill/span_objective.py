@@ -94,20 +94,21 @@ class SpanLoss:
             case CDM():
                 return lambda logits, at, which: self._warped(rows, logits, at, which, settings.top_k)
             case XTokenPKL():
-                assert self.projection is not None
-                ids, weights = (
-                    torch.from_numpy(table).to(rows.device) for table in (self.projection.ids, self.projection.weights)
-                )
+                matrix = self._matrix(rows.device)
                 return lambda logits, _, which: xtoken_p_kl(
                     logits,
                     rows.teacher_logits(which),
                     *rows.numbers(which),
-                    ids,
-                    weights,
+                    *matrix,
                     temperature,
                     settings.kept_teacher_ids,
                 )
         raise AssertionError(settings.name)
+
+    def _matrix(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the ids and the weights of X-Token's matrix."""
+        assert self.projection is not None
+        return tuple(torch.from_numpy(part).to(device) for part in (self.projection.ids, self.projection.weights))
 
     def _warped(self, rows: "_Rows", logits: torch.Tensor, at: slice, which: slice, top_k: int) -> torch.Tensor:
         """Return the value of each span of one sequence: the mean over its rows of the groups they fall into."""

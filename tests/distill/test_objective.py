@@ -13,8 +13,10 @@ from kdkit.config.losses import ALM, ForwardKL
 from kdkit.data.batches import find_spans
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import PAD, Windows
+from kdkit.distill.choose_loss import check_temperature_is_taken
 from kdkit.distill.objective import Objective
 from kdkit.distill.span_objective import SpanLoss
+from kdkit.errors import UserError
 from kdkit.losses import cross_tokenizer as ct
 from kdkit.losses.chunked.engine import Head, chunked_loss
 from kdkit.losses.chunked.signals import DenseSignals, EventPair, SparseSignals, TokenEvents
@@ -274,6 +276,19 @@ def test_the_ratio_weighs_cross_entropy_and_the_teacher_where_it_is_asked(pairs,
     expected = (1 - kd_ratio) * ce[asked].sum() + ce[~asked].sum() + kd_ratio * terms[2]
     assert terms[0].item() == pytest.approx(expected.item(), rel=1e-4)
     assert terms[1].item() == pytest.approx(ce.sum().item(), rel=1e-4)
+
+
+@every_loss
+def test_a_temperature_changes_a_loss_or_is_refused(pairs, loss):
+    pair = pair_for(pairs, loss)
+    batch = Batch(pair, [0, 1])
+    if loss == "alm":
+        with pytest.raises(UserError, match=r"temperature: expected 1 for 'alm'"):
+            check_temperature_is_taken(settings_of(loss), 0.5)
+        return
+    check_temperature_is_taken(settings_of(loss), 0.5)
+    values = [batch.compute(objective_for(loss, pair.data, temperature=t))[0][2].item() for t in (0.5, 1.0, 4.0)]
+    assert len({round(value, 4) for value in values}) == 3
 
 
 def test_without_a_ratio_the_teacher_is_not_asked(pairs, tmp_path):

@@ -114,12 +114,14 @@ def test_top_k_of_the_whole_vocabulary_leaves_nothing(place, exact):
     assert (expected.exp() * (expected - got["kept_logprobs"])).sum(dim=1).abs().max() < 1e-3
 
 
-def test_sampled_ids_follow_the_teachers_distribution(place, exact):
-    data, signals = place.data(config := place.mode("sampled")), place.open(place.mode("sampled"))
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_sampled_ids_follow_the_teachers_tempered_distribution(place, exact, temperature):
+    config = place.config(temperature=temperature, **MODES["sampled"])
+    data, signals = place.data(config), place.open(config)
     counts, expected, variance = np.zeros(VOCABULARY), np.zeros(VOCABULARY), np.zeros(VOCABULARY)
     score, score_variance = 0.0, 0.0
     for row in range(len(data.train)):
-        p = np.exp(event_logprobs(data, "forward_kl", exact(data, row)[:-1], 1.0))
+        p = np.exp(event_logprobs(data, "forward_kl", exact(data, row)[:-1], temperature))
         ids, shares = decode(signals.store.read(signals.keys[row]))
         assert (shares.sum(axis=1) == config.cache.num_samples).all()
         drawn = np.zeros_like(p)

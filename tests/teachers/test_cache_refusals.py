@@ -15,6 +15,7 @@ from kdkit.teachers import cache as cache_module
 from tests.caches import MODES, VOCABULARY, Place, refused, with_cache, with_distill, without_teacher
 from tests.tiny import (
     WORDS,
+    make_config,
     make_data,
     make_plan,
     make_run,
@@ -96,6 +97,56 @@ def test_numbers_of_another_meaning_are_refused(place, made, monkeypatch):
         refused(f"meaning: got {cache_module.MEANING - 1}, expected {cache_module.MEANING}"),
     ):
         place.open(made)
+
+
+def made_at(place: Place, temperature: float, tmp_path: Path, vocab_size: int = 290, **cache: object) -> Config:
+    """Return the configuration of a cache of projected answers at a temperature, which is made."""
+    config = place.config("projected_kl", own_tokenizer=True, vocab_size=vocab_size, temperature=temperature, **cache)
+    config = with_cache(config, file=str(tmp_path / "a.h5"))
+    place.open(config)
+    return config
+
+
+def test_tokens_tempered_before_they_were_summed_are_refused_with_the_reason(place, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "SUMMED", "nothing")  # an older build left no word about it
+        config = made_at(place, 4.0, tmp_path)
+    data = place.data(config)
+    for wanted in (4.0, 1.0):
+        with (
+            without_teacher(monkeypatch),
+            refused("a.h5", "tempered (at 4) before they were summed", "delete the file"),
+        ):
+            place.open(with_distill(config, temperature=wanted), data)
+
+
+@pytest.mark.parametrize(("temperature", "vocab_size"), [(1.0, 290), (4.0, 500)])
+def test_older_answers_that_mean_today_what_they_meant_then_are_served(
+    place, tmp_path, monkeypatch, temperature, vocab_size
+):
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "SUMMED", "nothing")
+        config = made_at(place, temperature, tmp_path, vocab_size)
+    with without_teacher(monkeypatch):
+        place.open(config)
+        place.open(with_distill(config, temperature=2.0))
+
+
+def test_drawn_answers_are_served_at_their_own_temperature_only(place, tmp_path, monkeypatch):
+    config = made_at(place, 2.0, tmp_path, mode="sampled", num_samples=50)
+    with without_teacher(monkeypatch):
+        place.open(config)
+        with refused("a.h5", "drawn at temperature 1", "drawn at 2", "distill.temperature=2"):
+            place.open(with_distill(config, temperature=1.0))
+    stages = [{"name": "warm", "max_steps": 2}, {"name": "cold", "max_steps": 2, "temperature": 1.0}]
+    staged = make_config(
+        place.folder,
+        distill={"loss": "projected_kl", "temperature": 2.0},
+        train={"stages": stages},
+        cache={"enabled": True, "mode": "sampled"},
+    )
+    with refused("distill.temperature, 2", "got 1 in stage 'cold'", "cache.mode=top_k"):
+        plan_stages(staged, make_data(staged, place.folder))
 
 
 def test_another_format_is_refused(place, made, tmp_path, monkeypatch):
