@@ -44,6 +44,7 @@ def probe_teacher(session: Session[Config], data: PreparedData, teacher: Teacher
         max_new_tokens=config.evaluate.max_new_tokens,
         temperature=config.evaluate.generation_temperature,
         seed=config.seed,
+        autocast_dtype=dtype,
     )
     probe = {
         "path": teacher.path,
