@@ -7,7 +7,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kdkit.config.language import Config, config_from_values
-from kdkit.data.batches import WindowCollator
+from kdkit.data.batches import WindowCollator, longest_sequence
 from kdkit.data.prepare import data_from_texts
 from kdkit.distill.choose_loss import choose_loss
 from kdkit.distill.objective import make_objective
@@ -15,7 +15,7 @@ from kdkit.distill.plan import plan_stages
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.errors import UserError
 from kdkit.machine.hardware import find_hardware
-from kdkit.models.loading import no_bar
+from kdkit.models.loading import check_context, context_length, no_bar
 from kdkit.teachers.online import OnlineTeacher
 from kdkit.training.arguments import make_training_arguments
 
@@ -67,6 +67,8 @@ def distill_models(
     _check_size("teacher", teacher, teacher_tokenizer)
     _check_size("student", student, student_tokenizer)
     data = data_from_texts(texts, student_tokenizer, teacher_tokenizer, max_length)
+    for side, model in (("teacher", teacher), ("student", student)):
+        check_context(context_length(model.config), longest_sequence(side, data.train), side, "max_length")
     hardware = find_hardware(config.train.device, config.train.precision)
     (stage,) = plan_stages(config, data, choose_loss(config, data)[0])
     with tempfile.TemporaryDirectory() as folder:

@@ -20,11 +20,13 @@ from kdkit.distill.choose_loss import (
     choose_loss,
     name_events,
 )
+from kdkit.distill.student import check_student_lengths
 from kdkit.errors import UserError
+from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
 from kdkit.runs.folder import fingerprint
 from kdkit.teachers.cache import describe_cache
-from kdkit.teachers.prepare import identify_teacher
+from kdkit.teachers.prepare import check_teacher_lengths, identify_teacher
 from kdkit.training.stages import TrainingStage
 
 
@@ -87,10 +89,15 @@ def plan_training(session: Session[Config], data: PreparedData) -> TrainingPlan:
     """Decide what a run trains, and check that it can be trained.
 
     Raises:
-        UserError: see `choose_loss` and `plan_stages`.
+        UserError: see `choose_loss`, `plan_stages`, `check_student_lengths` and `check_teacher_lengths`.
     """
     loss, reason = choose_loss(session.config, data)
-    return TrainingPlan(session, data, loss, reason, plan_stages(session.config, data, loss))
+    stages = plan_stages(session.config, data, loss)
+    check_student_lengths(session.config, data)
+    # a cache answers for a teacher that may not even be reachable; where one is built, `prepare_teacher` checks it
+    if not session.config.cache.enabled or is_local_path(session.config.teacher.path):
+        check_teacher_lengths(session.config, data)
+    return TrainingPlan(session, data, loss, reason, stages)
 
 
 def plan_stages(config: Config, data: PreparedData, loss: LossSettings) -> list[Stage]:

@@ -4,10 +4,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, set_see
 
 from kdkit.alignment.tokenizers import end_token_id, start_token_id
 from kdkit.config.language import BUILD, Config
+from kdkit.data.batches import longest_sequence
 from kdkit.data.prepare import PreparedData
-from kdkit.data.windows import PAD
-from kdkit.models.loading import check_fits, load_causal_lm
+from kdkit.models.loading import check_context, check_fits, context_length, load_causal_lm, read_model_config
 from kdkit.models.scratch import initializer_range, spread_embeddings
+from kdkit.teachers.prepare import check_own_text, own_text_lengths
 
 
 def make_student(config: Config, data: PreparedData) -> PreTrainedModel:
@@ -24,6 +25,24 @@ def make_student(config: Config, data: PreparedData) -> PreTrainedModel:
     return model
 
 
+def check_student_lengths(config: Config, data: PreparedData) -> None:
+    """Check a pretrained student's context against the text that it will read and write, by its configuration alone.
+
+    Raises:
+        UserError: a context shorter than a sequence, or than prompt and new tokens of an on-policy stage.
+    """
+    if config.student.path == BUILD:
+        return
+    student = config.student
+    model_config = read_model_config(
+        student.path, "student.path", revision=student.revision, trust_remote_code=student.trust_remote_code
+    )
+    context = context_length(model_config)
+    longest = longest_sequence("student", data.train, data.evaluation)
+    check_context(context, longest, "student.path", "data.max_length")
+    check_own_text(config, data, context, "student.path")
+
+
 def _build(config: Config, data: PreparedData) -> PreTrainedModel:
     """Make a small Llama from random weights."""
     return spread_embeddings(LlamaForCausalLM(_architecture(config, data)))
@@ -37,7 +56,7 @@ def _load(config: Config, data: PreparedData) -> PreTrainedModel:
         revision=config.student.revision,
         trust_remote_code=config.student.trust_remote_code,
     )
-    longest = int((data.train.student_ids != PAD).sum(axis=1).max())
+    longest = longest_sequence("student", data.train, data.evaluation)
     check_fits(model, len(data.student_tokenizer), longest, "student.path", "data.max_length")
     return model
 
@@ -45,6 +64,7 @@ def _load(config: Config, data: PreparedData) -> PreTrainedModel:
 def _architecture(config: Config, data: PreparedData) -> LlamaConfig:
     """Describe the built student to transformers."""
     build = config.student.build
+    written = [prompt + new for _, prompt, new in own_text_lengths(config, data)]
     return LlamaConfig(
         vocab_size=len(data.student_tokenizer),
         hidden_size=build.hidden_size,
@@ -52,7 +72,7 @@ def _architecture(config: Config, data: PreparedData) -> LlamaConfig:
         num_attention_heads=build.num_heads,
         num_key_value_heads=build.num_heads,
         intermediate_size=build.intermediate_size,
-        max_position_embeddings=max(config.data.max_length, 512),
+        max_position_embeddings=max(config.data.max_length, 512, *written),
         initializer_range=initializer_range(build.hidden_size),
         tie_word_embeddings=False,
         bos_token_id=start_token_id(data.student_tokenizer),

@@ -165,8 +165,8 @@ def check_context(context: int | None, longest: int, key: str, length_key: str) 
     """
     if context is not None and context < longest:
         raise UserError(
-            f"{length_key}: expected at most {context} tokens, the context of {key}, got {longest}; "
-            f"set {length_key}={context} (-p {length_key}={context}), or choose a model that reads more"
+            f"{length_key}: expected at most {context} tokens, the context of {key}, got {longest} in the longest "
+            f"window; set {length_key}={context}, or choose a model that reads more"
         )
 
 
