@@ -15,6 +15,7 @@ from kdkit.distill.plan import plan_stages
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.errors import UserError
 from kdkit.machine.hardware import find_hardware
+from kdkit.models.finite import check_finite
 from kdkit.models.loading import check_context, context_length, no_bar
 from kdkit.teachers.online import OnlineTeacher
 from kdkit.training.arguments import make_training_arguments
@@ -58,7 +59,8 @@ def distill_models(
         The student, in evaluation mode.
 
     Raises:
-        UserError: a loss that does not fit the tokenizers, an option out of range, a model that its tokenizer outgrows.
+        UserError: a loss that does not fit the tokenizers, an option out of range, a model that its tokenizer outgrows or that
+            cannot read `max_length` tokens, a teacher whose answers are not finite.
 
     Example:
         >>> student = distill_models(teacher, student, teacher_tokenizer, student_tokenizer, texts, max_steps=100)
@@ -76,6 +78,8 @@ def distill_models(
         objective = make_objective(
             stage.loss, data, kd_ratio=kd_ratio, temperature=temperature, device=arguments.device
         )
+        first = WindowCollator(data.train, "teacher")([0])["input_ids"]
+        check_finite(teacher.eval(), first, "teacher", "the first training sequence", hardware.autocast_dtype)
         source = OnlineTeacher(teacher.eval(), len(teacher_tokenizer), hardware.autocast_dtype)
         collator = WindowCollator(data.train, with_teacher=True)
         trainer = DistillationTrainer(student, source, arguments, collator, objective=objective)

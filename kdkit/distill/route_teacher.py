@@ -14,7 +14,7 @@ from kdkit.machine.session import Session
 from kdkit.models.experts import check_trainable
 from kdkit.models.loading import check_fits, load_causal_lm, num_experts
 from kdkit.teachers.online import OnlineTeacher
-from kdkit.teachers.prepare import Teacher
+from kdkit.teachers.prepare import Teacher, check_first_answer
 from kdkit.teachers.router.gates import check_sources
 from kdkit.teachers.router.teacher import TRAINED, RoutedTeacher
 from kdkit.teachers.sources import ExpertSources, MixedSources, Sources
@@ -92,4 +92,5 @@ def _load_other(session: Session[Config], path: str, data: PreparedData) -> Onli
     ).requires_grad_(False)
     longest = longest_sequence("teacher", data.train, data.evaluation)
     check_fits(model, len(data.teacher_tokenizer), longest, key, "teacher.max_length")
+    check_first_answer(session, data, model, key)
     return OnlineTeacher(model, data.overlap.teacher_size, session.hardware.autocast_dtype)

@@ -39,6 +39,7 @@ def continue_prompts(
         ids = [start_token_id(tokenizer), *tokenizer(prompt, add_special_tokens=False).input_ids]
         room = max_new_tokens if context is None else min(max_new_tokens, context - len(ids))
         if room < 1:
+            print(f"continuations: a prompt of {len(ids)} tokens fills the context of {context}, and is not continued")
             texts.append("")
             continue
         output = sample_text(

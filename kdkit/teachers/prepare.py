@@ -18,6 +18,7 @@ from kdkit.losses.cross_entropy import IGNORE_INDEX, cross_entropy, masked_mean,
 from kdkit.machine.hardware import Hardware
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
+from kdkit.models.finite import check_finite
 from kdkit.models.loading import (
     check_context,
     check_fits,
@@ -54,7 +55,7 @@ def prepare_teacher(session: Session[Config], data: PreparedData) -> Teacher:
     """Load the teacher, frozen; build it first if the configuration says so and the cache has none.
 
     Raises:
-        UserError: see `check_teacher_lengths`, `load_causal_lm` and `check_fits`.
+        UserError: see `check_teacher_lengths`, `load_causal_lm`, `check_fits` and `check_first_answer`.
     """
     config = session.config
     check_teacher_lengths(config, data)
@@ -72,7 +73,18 @@ def prepare_teacher(session: Session[Config], data: PreparedData) -> Teacher:
     ).requires_grad_(False)
     longest = longest_sequence("teacher", data.train, data.evaluation)
     check_fits(model, len(data.teacher_tokenizer), longest, "teacher.path", "teacher.max_length")
+    check_first_answer(session, data, model, "teacher.path")
     return Teacher(model, path, config.teacher.path == BUILD)
+
+
+def check_first_answer(session: Session[Config], data: PreparedData, model: PreTrainedModel, key: str) -> None:
+    """Ask a teacher about the first training sequence.
+
+    Raises:
+        UserError: NaN or inf in its answer; see `check_finite`.
+    """
+    first = WindowCollator(data.train, "teacher")([0])
+    check_finite(model, first["input_ids"], key, "the first training sequence", session.hardware.autocast_dtype)
 
 
 def check_teacher_lengths(config: Config, data: PreparedData) -> None:
