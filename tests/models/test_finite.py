@@ -32,7 +32,7 @@ def break_(model: torch.nn.Module, name: str) -> None:
 @pytest.mark.parametrize(
     ("parameter", "layer"),
     [
-        ("model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.q_proj"),
+        ("model.layers.0.self_attn.v_proj.weight", "model.layers.0.self_attn.v_proj"),
         ("model.layers.0.mlp.down_proj.weight", "model.layers.0.mlp.down_proj"),
         ("model.norm.weight", "model.norm"),
         ("lm_head.weight", "lm_head"),
