@@ -59,8 +59,8 @@ def distill_models(
         The student, in evaluation mode.
 
     Raises:
-        UserError: a loss that does not fit the tokenizers, an option out of range, a model that its tokenizer outgrows or that
-            cannot read `max_length` tokens, a teacher whose answers are not finite.
+        UserError: a loss that does not fit the tokenizers, an option out of range, a model that its tokenizer
+            outgrows or that cannot read `max_length` tokens, a teacher whose answers are not finite.
 
     Example:
         >>> student = distill_models(teacher, student, teacher_tokenizer, student_tokenizer, texts, max_steps=100)

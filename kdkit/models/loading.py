@@ -13,7 +13,6 @@ from transformers.utils import logging
 from kdkit.errors import UserError
 from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_path, resolve_model_path
 
-
 CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len")
 """Where configurations keep their context; transformers gives most of them the first name, MPT and custom code not."""
 

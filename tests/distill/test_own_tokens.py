@@ -1,4 +1,4 @@
-"""What the tokens of own text count: a first share of them, early ones more, or a constant advantage without a teacher."""
+"""What the tokens of own text count: a first share of them, early ones more, or a constant advantage."""
 
 import math
 
@@ -24,7 +24,7 @@ def test_the_first_share_of_a_texts_own_tokens_is_read(trainer_of, monkeypatch, 
     word = tokenizer("a").input_ids
     assert len(word) == 1
     writes(monkeypatch, trainer, word * 10)
-    (batch, *_), num_items, given = batches_of(trainer, 1)
+    (batch, *_), num_items, _ = batches_of(trainer, 1)
     own = [row[row != IGNORE_INDEX].tolist() for row in batch["labels"]]
     assert own == [word * kept] * len(own) and num_items == kept * len(own)
     assert batch["input_ids"].shape[1] == 1 + PROMPT + kept
@@ -111,7 +111,9 @@ def test_with_two_tokenizers_the_disagreement_is_that_about_the_text_of_a_span(t
     assert int((spans.student_lengths > 1).sum()) > 0
     expected = torch.empty_like(got)
     for a, b in zip(spans.sequence_starts.tolist(), spans.sequence_starts.tolist()[1:], strict=False):
-        bounds = [(slice(*spans.student_starts[n : n + 2]), slice(*spans.teacher_starts[n : n + 2])) for n in range(a, b)]
+        bounds = [
+            (slice(*spans.student_starts[n : n + 2]), slice(*spans.teacher_starts[n : n + 2])) for n in range(a, b)
+        ]
         gaps = [abs(float(teacher[t].sum() - student[s].sum())) * bool(counted[s].any()) for s, t in bounds]
         for (rows, _), weight in zip(bounds, reference_weights(gaps, 0.7), strict=True):
             expected[rows] = weight
@@ -161,7 +163,9 @@ def stage(**options):
 
 @pytest.mark.parametrize("option", ["repetition_penalty", "top_p", "min_p", "do_sample", "num_beams", "temperature"])
 def test_an_option_that_would_change_the_distribution_is_refused(option):
-    with pytest.raises(UserError, match=rf"expected on_policy with .*got '{option}'; leave it out.*generation_temperature"):
+    with pytest.raises(
+        UserError, match=rf"expected on_policy with .*got '{option}'; leave it out.*generation_temperature"
+    ):
         config_from_values(stage(**{option: 1.1}))
 
 

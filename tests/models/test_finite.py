@@ -43,7 +43,9 @@ def test_the_first_layer_that_is_not_finite_is_named(parameter, layer):
     ids = torch.tensor([[0, 3, 5]])
     check_finite(model, ids, "teacher.path", "a text")
     break_(model, parameter)
-    with pytest.raises(UserError, match=rf"LlamaForCausalLM in float32, first in layer {layer}, for a text; .*{REMEDY}"):
+    with pytest.raises(
+        UserError, match=rf"LlamaForCausalLM in float32, first in layer {layer}, for a text; .*{REMEDY}"
+    ):
         check_finite(model, ids, "teacher.path", "a text")
     assert not any(module._forward_hooks for module in model.modules())
 
@@ -56,7 +58,9 @@ def test_an_overflow_of_fp16_is_found_though_the_weights_are_finite():
     check_finite(model, ids, "teacher.path", "a text")
     check_finite(model.bfloat16(), ids, "teacher.path", "a text")
     assert model.model.layers[0].mlp.down_proj.weight.abs().max() < torch.inf
-    with pytest.raises(UserError, match=r"LlamaForCausalLM in float16, first in layer model\.layers\.0\.mlp\.down_proj"):
+    with pytest.raises(
+        UserError, match=r"LlamaForCausalLM in float16, first in layer model\.layers\.0\.mlp\.down_proj"
+    ):
         check_finite(model.half(), ids, "teacher.path", "a text")
 
 
@@ -67,7 +71,9 @@ def test_a_teacher_is_refused_where_it_is_loaded(prepared, tmp_path):
     model.save_pretrained(tmp_path)
     data.teacher_tokenizer.save_pretrained(tmp_path)
     config = make_config(tmp_path, teacher={"path": str(tmp_path)})
-    with pytest.raises(UserError, match=r"^teacher\.path: .* in layer model\.layers\.1\.self_attn\.v_proj, for the first") as e:
+    with pytest.raises(
+        UserError, match=r"^teacher\.path: .* in layer model\.layers\.1\.self_attn\.v_proj, for the first"
+    ) as e:
         prepare_teacher(make_session(config), data)
     assert "\n" not in str(e.value)
 
@@ -77,9 +83,7 @@ def test_the_probe_names_the_text_on_which_a_teacher_overflows(prepared, tmp_pat
     config, data = prepared
     used = set(data.train.teacher_ids[0].tolist())
     windows = data.evaluation
-    row, rare = next(
-        (row, id_) for row in range(1, len(windows)) for id_ in windows.teacher_ids[row].tolist() if id_ not in used
-    )
+    rare = next(id_ for row in range(1, len(windows)) for id_ in windows.teacher_ids[row].tolist() if id_ not in used)
     model = make_teacher(data).model
     with torch.no_grad():
         model.model.embed_tokens.weight[rare] = torch.inf
@@ -101,9 +105,8 @@ def test_two_models_in_memory_are_asked_first(prepared):
         distill_models(teacher, student, tokenizer, tokenizer, ["the quick brown fox " * 9], max_length=16, max_steps=1)
 
 
-def test_bf16_is_checked_as_it_is_run(prepared, monkeypatch):
+def test_bf16_is_checked_as_it_is_run():
     """Under autocast the numbers are those of the training."""
-    config, data = prepared
     model, seen = make_llama(40).eval(), []
     model.model.layers[0].mlp.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
     hardware = replace(CPU, precision="bf16")

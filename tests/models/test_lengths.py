@@ -60,7 +60,9 @@ def make_gpt2(data, side: str, folder, positions: int):
     """Save an untrained GPT-2, whose positions are a table, with the tokenizer of one side of the data."""
     tokenizer = data.teacher_tokenizer if side == "teacher" else data.student_tokenizer
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=positions, n_embd=16, n_layer=1, n_head=2))
+    model = GPT2LMHeadModel(
+        GPT2Config(vocab_size=len(tokenizer), n_positions=positions, n_embd=16, n_layer=1, n_head=2)
+    )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -94,13 +96,15 @@ def configure(pair, **changes):
 
 
 def test_a_teacher_with_a_short_table_of_positions_is_refused_before_it_is_loaded(pair, tmp_path, nothing_is_loaded):
-    folder, data = pair
+    _, data = pair
     # the longest one is held out: it is read too
     longest, in_training = (int((w.teacher_ids >= 0).sum(axis=1).max()) for w in (data.evaluation, data.train))
     assert longest > in_training
     path = make_gpt2(data, "teacher", tmp_path / "short", longest - 1)
     config = configure(pair, teacher={"path": str(path)})
-    message = rf"teacher\.max_length: expected at most {longest - 1} tokens, the context of teacher\.path, got {longest} "
+    message = (
+        rf"teacher\.max_length: expected at most {longest - 1} tokens, the context of teacher\.path, got {longest} "
+    )
     for stage in (prepare_teacher, plan_training):
         with pytest.raises(UserError, match=message + rf".*set teacher\.max_length={longest - 1}") as caught:
             stage(make_session(config), data)
@@ -108,7 +112,7 @@ def test_a_teacher_with_a_short_table_of_positions_is_refused_before_it_is_loade
 
 
 def test_the_remedy_of_a_short_teacher_works_in_every_stage_that_asks_it(pair, tmp_path):
-    folder, data = pair
+    _, data = pair
     path = make_gpt2(data, "teacher", tmp_path / "short", 16)
     config = configure(pair, teacher={"path": str(path), "max_length": 16}, evaluate={"max_new_tokens": 30})
     short = make_data(config, tmp_path)
@@ -118,7 +122,7 @@ def test_the_remedy_of_a_short_teacher_works_in_every_stage_that_asks_it(pair, t
 
 
 def test_one_of_several_teachers_with_a_short_context_is_refused(pair, tmp_path, nothing_is_loaded):
-    folder, data = pair
+    _, data = pair
     path = make_gpt2(data, "teacher", tmp_path / "short", 8)
     config = configure(pair, teacher={"others": [str(path)]}, router={"kind": "all_experts"})
     with pytest.raises(UserError, match=r"at most 8 tokens, the context of teacher\.others, got"):
@@ -128,10 +132,12 @@ def test_one_of_several_teachers_with_a_short_context_is_refused(pair, tmp_path,
 def test_a_student_with_a_short_table_of_positions_is_refused_before_anything_is_loaded(
     pair, tmp_path, nothing_is_loaded
 ):
-    folder, data = pair
+    _, data = pair
     path = make_gpt2(data, "student", tmp_path / "short", 20)
     config = configure(pair, student={"path": str(path)})
-    with pytest.raises(UserError, match=r"data\.max_length: expected at most 20 .* student\.path, got 24 .*max_length=20"):
+    with pytest.raises(
+        UserError, match=r"data\.max_length: expected at most 20 .* student\.path, got 24 .*max_length=20"
+    ):
         plan_training(make_session(config), data)
 
 
@@ -141,10 +147,11 @@ def own(new: int, prompt: int = 10):
 
 
 def test_what_a_student_is_to_write_must_fit_its_context(pair, nothing_is_loaded):
-    folder, data = pair
+    _, data = pair
     plan_training(make_session(configure(pair, train=own(13))), data)
     with pytest.raises(
-        UserError, match=r"at most 24 tokens, the context of student\.path, got 11 \+ 14 in stage 'own'.*max_new_tokens=13"
+        UserError,
+        match=r"at most 24 tokens, the context of student\.path, got 11 \+ 14 in stage 'own'.*max_new_tokens=13",
     ):
         plan_training(make_session(configure(pair, train=own(14))), data)
     with pytest.raises(UserError, match=r"got 24 \+ 1 in stage 'own'.*shorter prompt_length"):
@@ -170,9 +177,11 @@ def test_a_built_student_has_room_for_what_it_is_to_write(tmp_path):
 
 
 def test_distill_models_refuses_a_context_that_is_too_short(pair, tmp_path):
-    folder, data = pair
+    _, data = pair
     teacher, student = make_llama(len(data.teacher_tokenizer)), make_llama(len(data.student_tokenizer))
     teacher.config.max_position_embeddings = 12
     texts = ["the quick brown fox jumps over a lazy dog while seven wizards boxed " * 3]
     with pytest.raises(UserError, match=r"max_length: expected at most 12 tokens, the context of teacher, got"):
-        distill_models(teacher, student, data.teacher_tokenizer, data.student_tokenizer, texts, max_length=32, max_steps=1)
+        distill_models(
+            teacher, student, data.teacher_tokenizer, data.student_tokenizer, texts, max_length=32, max_steps=1
+        )
