@@ -4,7 +4,8 @@
 
 Teacher: stories260K on TinyStories. Students: a small Llama with its tokenizer, first trained on the text alone, then
 one more stage from the same weights: on the data (reverse KL), or on its own text: all tokens, their first 30 %
-(arXiv:2606.22600), early tokens weighed up (the same), and a constant advantage without a teacher (arXiv:2608.31046) at three learning rates.
+(arXiv:2606.22600), early tokens weighed up (the same), and a constant advantage without a teacher, at three learning
+rates (arXiv:2608.31046).
 A claim for on-policy distillation is what lies beyond that control and beyond the same divergence on the data.
 """
 

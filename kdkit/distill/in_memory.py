@@ -8,13 +8,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kdkit.config.language import Config, config_from_values
 from kdkit.data.batches import WindowCollator, longest_sequence
-from kdkit.data.prepare import data_from_texts
+from kdkit.data.prepare import PreparedData, data_from_texts
 from kdkit.distill.choose_loss import choose_loss
 from kdkit.distill.objective import make_objective
 from kdkit.distill.plan import plan_stages
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.errors import UserError
-from kdkit.machine.hardware import find_hardware
+from kdkit.machine.hardware import Hardware, find_hardware
 from kdkit.models.finite import check_finite
 from kdkit.models.loading import check_context, context_length, no_bar
 from kdkit.teachers.online import OnlineTeacher
@@ -69,17 +69,14 @@ def distill_models(
     _check_size("teacher", teacher, teacher_tokenizer)
     _check_size("student", student, student_tokenizer)
     data = data_from_texts(texts, student_tokenizer, teacher_tokenizer, max_length)
-    for side, model in (("teacher", teacher), ("student", student)):
-        check_context(context_length(model.config), longest_sequence(side, data.train), side, "max_length")
     hardware = find_hardware(config.train.device, config.train.precision)
+    _check_reading(teacher, student, data, hardware)
     (stage,) = plan_stages(config, data, choose_loss(config, data)[0])
     with tempfile.TemporaryDirectory() as folder:
         arguments = make_training_arguments(config.train, hardware, Path(folder), max_steps=max_steps, seed=seed)
         objective = make_objective(
             stage.loss, data, kd_ratio=kd_ratio, temperature=temperature, device=arguments.device
         )
-        first = WindowCollator(data.train, "teacher")([0])["input_ids"]
-        check_finite(teacher.eval(), first, "teacher", "the first training sequence", hardware.autocast_dtype)
         source = OnlineTeacher(teacher.eval(), len(teacher_tokenizer), hardware.autocast_dtype)
         collator = WindowCollator(data.train, with_teacher=True)
         trainer = DistillationTrainer(student, source, arguments, collator, objective=objective)
@@ -107,6 +104,14 @@ def _make_config(
     }
     distill = {"loss": loss, "kd_ratio": kd_ratio, "temperature": temperature}
     return config_from_values({"distill": distill, "train": train})
+
+
+def _check_reading(teacher: PreTrainedModel, student: PreTrainedModel, data: PreparedData, hardware: Hardware) -> None:
+    """Refuse a model with a context shorter than its sequences, and a teacher whose first answer is not finite."""
+    check_context(context_length(teacher.config), longest_sequence("teacher", data.train), "teacher", "max_length")
+    check_context(context_length(student.config), longest_sequence("student", data.train), "student", "max_length")
+    first = WindowCollator(data.train, "teacher")([0])["input_ids"]
+    check_finite(teacher.eval(), first, "teacher", "the first training sequence", hardware.autocast_dtype)
 
 
 def _check_size(side: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:

@@ -19,11 +19,11 @@ from kdkit.data.own_text import windows_of_ids
 from kdkit.data.prepare import PreparedData
 from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.objective import Objective
-from kdkit.distill.own_tokens import constant_advantages, importance_weights, student_logprobs, teacher_logprobs
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.losses.chunked.engine import chunked_loss, cross_entropy_chunk, even_chunks, rows_per_chunk
 from kdkit.losses.chunked.signals import Signals
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
+from kdkit.losses.own_tokens import constant_advantages, importance_weights, student_logprobs, teacher_logprobs
 from kdkit.models.loading import context_length
 from kdkit.models.sampling import sample_text
 from kdkit.teachers.online import OnlineTeacher, StudentRows

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from kdkit.config.language import config_from_values
-from kdkit.distill.own_tokens import constant_advantages, importance_weights
 from kdkit.errors import UserError
 from kdkit.losses.cross_entropy import IGNORE_INDEX
+from kdkit.losses.own_tokens import constant_advantages, importance_weights
 from tests.distill.own_text import PROMPT, batches_of, writes
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -25,15 +25,14 @@ def student_logprobs(hidden: torch.Tensor, head: Head, tokens: torch.Tensor) -> 
 def teacher_logprobs(signals: DenseSignals | tuple[DenseSignals, ...]) -> torch.Tensor:
     """Return the teacher's, `[teacher_rows]`; the mean of several passes."""
     passes = signals if isinstance(signals, tuple) else (signals,)
-    values = [
-        _logprobs(lambda rows, part=part: part.logits(torch.arange(rows.start, rows.stop)), part.targets, _width(part))
-        for part in passes
-    ]
-    return torch.stack(values).mean(dim=0)
+    return torch.stack([_of_pass(each) for each in passes]).mean(dim=0)
 
 
-def _width(signals: DenseSignals) -> int:
-    return signals.head.vocab_size
+def _of_pass(signals: DenseSignals) -> torch.Tensor:
+    def logits_of(rows: slice) -> torch.Tensor:
+        return signals.logits(torch.arange(rows.start, rows.stop))
+
+    return _logprobs(logits_of, signals.targets, signals.head.vocab_size)
 
 
 def _logprobs(logits_of: Callable[[slice], torch.Tensor], tokens: torch.Tensor, width: int) -> torch.Tensor:
