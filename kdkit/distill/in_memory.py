@@ -59,8 +59,8 @@ def distill_models(
         The student, in evaluation mode.
 
     Raises:
-        UserError: a loss that does not fit the tokenizers, an option out of range, a model that its tokenizer
-            outgrows or that cannot read `max_length` tokens, a teacher whose answers are not finite.
+        UserError: a loss that does not fit the tokenizers, an option out of range, a model that its tokenizer or
+            `max_length` outgrows, a teacher whose answers are not finite.
 
     Example:
         >>> student = distill_models(teacher, student, teacher_tokenizer, student_tokenizer, texts, max_steps=100)
@@ -69,14 +69,12 @@ def distill_models(
     _check_size("teacher", teacher, teacher_tokenizer)
     _check_size("student", student, student_tokenizer)
     data = data_from_texts(texts, student_tokenizer, teacher_tokenizer, max_length)
-    hardware = find_hardware(config.train.device, config.train.precision)
-    _check_reading(teacher, student, data, hardware)
+    _check_reading(teacher, student, data, hardware := find_hardware(config.train.device, config.train.precision))
     (stage,) = plan_stages(config, data, choose_loss(config, data)[0])
     with tempfile.TemporaryDirectory() as folder:
         arguments = make_training_arguments(config.train, hardware, Path(folder), max_steps=max_steps, seed=seed)
-        objective = make_objective(
-            stage.loss, data, kd_ratio=kd_ratio, temperature=temperature, device=arguments.device
-        )
+        options = {"kd_ratio": kd_ratio, "temperature": temperature, "device": arguments.device}
+        objective = make_objective(stage.loss, data, **options)
         source = OnlineTeacher(teacher.eval(), len(teacher_tokenizer), hardware.autocast_dtype)
         collator = WindowCollator(data.train, with_teacher=True)
         trainer = DistillationTrainer(student, source, arguments, collator, objective=objective)
