@@ -210,7 +210,7 @@ class EvaluateConfig(Section):
     max_new_tokens: Count = 48
     """Tokens of a continuation."""
     generation_temperature: Positive = 0.8
-    """Sampling temperature of continuations."""
+    """Sampling temperature of continuations, of the whole distribution."""
 
 
 class LanguageReportConfig(ReportConfig):

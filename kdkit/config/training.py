@@ -79,9 +79,38 @@ class OnPolicy(Section):
     max_new_tokens: Count = 48
     """Student tokens written after it."""
     generation_temperature: Positive = 1.0
-    """Sampling temperature of the student."""
+    """Sampling temperature of the student; its whole distribution is drawn from, whatever its folder says."""
     share: Annotated[Number, Field(gt=0.0, le=1.0)] = 1.0
     """Share of the micro-batches that the student writes; the others are read from the data."""
+    first_share: Annotated[Number, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of each text's own tokens, from the first on, that both models read; 0.3 is said to teach as much as
+    all (arXiv:2606.22600)."""
+    importance: NotNegative = 0.0
+    """How much more a text's first own tokens count: `1 + importance * share of the text's disagreement with the
+    teacher that is still to come` (IW-OPD, arXiv:2606.22600, with 0.5); 0: all count the same."""
+    advantage: Literal["teacher", "constant"] = "teacher"
+    """`constant`: a control in which the teacher has no part: the fifth of the own tokens that was least likely is
+    made less likely still, with advantage -0.5 (arXiv:2608.31046). What it reaches too is no teacher's merit."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _states_the_distribution(cls, values: Any) -> Any:
+        unknown = sorted(set(values) - set(cls.model_fields)) if isinstance(values, dict) else []
+        if unknown:
+            raise UserError(
+                f"train.stages: expected on_policy with {', '.join(cls.model_fields)}, got {unknown[0]!r}; leave it "
+                "out: the student is drawn from as it is, and only generation_temperature changes its distribution"
+            )
+        return values
+
+    @model_validator(mode="after")
+    def _one_weighting(self) -> "OnPolicy":
+        if self.advantage == "constant" and self.importance > 0.0:
+            raise UserError(
+                f"train.stages: expected importance=0 with advantage=constant, which asks no teacher, got "
+                f"{self.importance:g}; leave one of them out"
+            )
+        return self
 
 
 class StageSettings(Section):

@@ -60,6 +60,12 @@ def _trim(ids: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(np.where(is_token, ids[:, :longest], 0).astype(np.int64)), torch.from_numpy(is_token)
 
 
+def longest_sequence(side: Side, *parts: Windows) -> int:
+    """Return the tokens of the longest sequence in some windows, the start token included; 0 for none."""
+    ids = [part.student_ids if side == "student" else part.teacher_ids for part in parts]
+    return max(int((each != PAD).sum(axis=1).max(initial=0)) for each in ids)
+
+
 def find_spans(windows: Windows, rows: list[int], student_width: int, teacher_width: int) -> Spans:
     """Collect the spans of windows that stand in one batch.
 

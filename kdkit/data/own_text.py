@@ -16,6 +16,7 @@ def windows_of_ids(
     teacher_tokenizer: PreTrainedTokenizerFast,
     overlap: VocabularyOverlap,
     same_tokenizer: bool,
+    max_teacher_length: int | None = None,
 ) -> Windows:
     """Make a window of each row; a row of which nothing can be read by both models is left out.
 
@@ -25,6 +26,7 @@ def windows_of_ids(
     Args:
         rows: student ids, without the start token; end tokens separate documents.
         same_tokenizer: the teacher reads the very same ids.
+        max_teacher_length: tokens of the teacher's context; what would not fit is left out. None: no limit.
     """
     tables = _table(student_tokenizer), _table(teacher_tokenizer)
     end_ids = end_token_id(student_tokenizer), end_token_id(teacher_tokenizer)
@@ -47,10 +49,18 @@ def windows_of_ids(
             bounds.append((first, builder.num_groups))
     streams = builder.join()
     groups = streams.groups
+    if max_teacher_length is not None:
+        bounds = [(a, _fitting(groups, a, b, max_teacher_length - 1)) for a, b in bounds]
+        bounds = [(a, b) for a, b in bounds if b > a]
     lengths = [(groups[b - 1, 1] - groups[a, 0], groups[b - 1, 3] - groups[a, 2]) for a, b in bounds]
     widths = np.max(lengths or [(0, 0)], axis=0) + 1
     starts = start_token_id(student_tokenizer), start_token_id(teacher_tokenizer)
     return assemble_windows(streams, bounds, overlap, starts, (int(widths[0]), int(widths[1])))
+
+
+def _fitting(groups: np.ndarray, first: int, stop: int, room: int) -> int:
+    """Return how far the groups from `first` on go that a teacher has room for, at most to `stop`."""
+    return first + int(np.searchsorted(groups[first:stop, 3] - groups[first, 2], room, side="right"))
 
 
 @lru_cache(maxsize=4)

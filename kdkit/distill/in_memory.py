@@ -7,15 +7,16 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kdkit.config.language import Config, config_from_values
-from kdkit.data.batches import WindowCollator
-from kdkit.data.prepare import data_from_texts
+from kdkit.data.batches import WindowCollator, longest_sequence
+from kdkit.data.prepare import PreparedData, data_from_texts
 from kdkit.distill.choose_loss import choose_loss
 from kdkit.distill.objective import make_objective
 from kdkit.distill.plan import plan_stages
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.errors import UserError
-from kdkit.machine.hardware import find_hardware
-from kdkit.models.loading import no_bar
+from kdkit.machine.hardware import Hardware, find_hardware
+from kdkit.models.finite import check_finite
+from kdkit.models.loading import check_context, context_length, no_bar
 from kdkit.teachers.online import OnlineTeacher
 from kdkit.training.arguments import make_training_arguments
 
@@ -58,7 +59,8 @@ def distill_models(
         The student, in evaluation mode.
 
     Raises:
-        UserError: a loss that does not fit the tokenizers, an option out of range, a model that its tokenizer outgrows.
+        UserError: a loss that does not fit the tokenizers, an option out of range, a model that its tokenizer or
+            `max_length` outgrows, a teacher whose answers are not finite.
 
     Example:
         >>> student = distill_models(teacher, student, teacher_tokenizer, student_tokenizer, texts, max_steps=100)
@@ -67,13 +69,12 @@ def distill_models(
     _check_size("teacher", teacher, teacher_tokenizer)
     _check_size("student", student, student_tokenizer)
     data = data_from_texts(texts, student_tokenizer, teacher_tokenizer, max_length)
-    hardware = find_hardware(config.train.device, config.train.precision)
+    _check_reading(teacher, student, data, hardware := find_hardware(config.train.device, config.train.precision))
     (stage,) = plan_stages(config, data, choose_loss(config, data)[0])
     with tempfile.TemporaryDirectory() as folder:
         arguments = make_training_arguments(config.train, hardware, Path(folder), max_steps=max_steps, seed=seed)
-        objective = make_objective(
-            stage.loss, data, kd_ratio=kd_ratio, temperature=temperature, device=arguments.device
-        )
+        options = {"kd_ratio": kd_ratio, "temperature": temperature, "device": arguments.device}
+        objective = make_objective(stage.loss, data, **options)
         source = OnlineTeacher(teacher.eval(), len(teacher_tokenizer), hardware.autocast_dtype)
         collator = WindowCollator(data.train, with_teacher=True)
         trainer = DistillationTrainer(student, source, arguments, collator, objective=objective)
@@ -101,6 +102,14 @@ def _make_config(
     }
     distill = {"loss": loss, "kd_ratio": kd_ratio, "temperature": temperature}
     return config_from_values({"distill": distill, "train": train})
+
+
+def _check_reading(teacher: PreTrainedModel, student: PreTrainedModel, data: PreparedData, hardware: Hardware) -> None:
+    """Refuse a model with a context shorter than its sequences, and a teacher whose first answer is not finite."""
+    check_context(context_length(teacher.config), longest_sequence("teacher", data.train), "teacher", "max_length")
+    check_context(context_length(student.config), longest_sequence("student", data.train), "student", "max_length")
+    first = WindowCollator(data.train, "teacher")([0])["input_ids"]
+    check_finite(teacher.eval(), first, "teacher", "the first training sequence", hardware.autocast_dtype)
 
 
 def _check_size(side: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:

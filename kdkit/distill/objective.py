@@ -47,6 +47,8 @@ class Objective:
     """Weight of the teacher's predictions in its signal; see `TermWeights`. At 0 they are not computed."""
     ce_elsewhere: bool = True
     """Rows at which the teacher is not queried keep their cross-entropy; False: they are in no loss."""
+    row_weights: torch.Tensor | None = None
+    """fp32, `[student_rows]` of one batch: how much each row counts in the loss, not in the logged terms; None: 1."""
     tail: str = "ghost"
     """What a sparse teacher's unknown part is taken for; see `CacheConfig.tail`."""
 
@@ -95,8 +97,9 @@ class Objective:
         queried = self._asked_spans(spans, counted.cpu())
         rows = _rows_of(spans, queried) if self.span_loss else spans.student_starts[queried]
         rows = rows.to(raw.device)
-        weights = raw.clone() if self.ce_elsewhere else torch.zeros_like(raw)
-        weights[rows] = raw[rows] * (1.0 - self.kd_ratio)
+        share = raw if self.row_weights is None else raw * self.row_weights
+        weights = share.clone() if self.ce_elsewhere else torch.zeros_like(share)
+        weights[rows] = share[rows] * (1.0 - self.kd_ratio)
         if self.logits_weight == 0.0:
             return weighted_cross_entropy(targets, weights, raw), chunks
         if self.span_loss is None:
@@ -107,12 +110,17 @@ class Objective:
         raw_spans[queried] = spans.student_lengths[queried].float() / num_items
         raw_spans = raw_spans.to(raw.device)
         tokens = targets if tokens is None else tokens
-        shares = self.kd_weight * raw_spans, raw_spans
+        shares = self.kd_weight * self._weigh(raw_spans, spans.student_starts[:-1]), raw_spans
         teacher = [
             span_loss(self.span_loss.bind(spans, tokens, part), spans.student_starts, counted, *shares)
             for part in passes
         ]
         return blend(average(teacher), weighted_cross_entropy(targets, weights, raw)), chunks
+
+    def _weigh(self, values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """Multiply values by the weights of their rows."""
+        weights = self.row_weights
+        return values if weights is None else values * weights[rows.to(weights.device)].to(values.device)
 
     def _asked_spans(self, spans: Spans, counted: torch.Tensor) -> torch.Tensor:
         """Return the spans at which the teacher is queried, as indices.
@@ -141,10 +149,11 @@ class Objective:
         """
         assert self.events is not None and self.measure is not None
         device = passes[0].device
+        rows = spans.student_starts[queried_spans].to(device)
         queried = QueriedRows(
-            rows=spans.student_starts[queried_spans].to(device),
+            rows=rows,
             teacher_rows=spans.teacher_starts[queried_spans],
-            weights=torch.full((len(queried_spans),), self.kd_weight / num_items, device=device),
+            weights=self._weigh(torch.full((len(queried_spans),), self.kd_weight / num_items, device=device), rows),
             raw_weight=1.0 / num_items,
         )
         events, measure, temperature = self.events, self.measure, self.temperature

@@ -4,6 +4,7 @@ Generalised knowledge distillation (Agarwal et al. 2023, arXiv:2306.13649), for 
 text that the student wrote is cut into the teacher's tokens and aligned like any other text.
 """
 
+import math
 import random
 from dataclasses import replace
 from typing import Any
@@ -19,8 +20,13 @@ from kdkit.data.prepare import PreparedData
 from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.objective import Objective
 from kdkit.distill.trainer import DistillationTrainer
-from kdkit.losses.cross_entropy import IGNORE_INDEX
-from kdkit.teachers.online import OnlineTeacher
+from kdkit.losses.chunked.engine import chunked_loss, cross_entropy_chunk, even_chunks, rows_per_chunk
+from kdkit.losses.chunked.signals import Signals
+from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
+from kdkit.losses.own_tokens import constant_advantages, importance_weights, student_logprobs, teacher_logprobs
+from kdkit.models.loading import context_length
+from kdkit.models.sampling import sample_text
+from kdkit.teachers.online import OnlineTeacher, StudentRows
 
 
 class OnPolicyTrainer(DistillationTrainer):
@@ -48,6 +54,7 @@ class OnPolicyTrainer(DistillationTrainer):
         self.data, self.settings = data, settings
         self.from_data = objective
         self.own_text = replace(objective, kd_ratio=1.0, ce_elsewhere=False)
+        self.teacher_context = context_length(teacher.model.config)
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
@@ -65,10 +72,48 @@ class OnPolicyTrainer(DistillationTrainer):
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Compute the loss of a micro-batch: the teacher's term alone where the student wrote."""
-        self.objective = self.own_text if inputs.get("is_own_text") else self.from_data
-        return super().compute_step(model, inputs, num_items_in_batch)
+        is_own_text = inputs.get("is_own_text", False)
+        if is_own_text and self.settings.advantage == "constant":
+            return self._suppress(model, inputs, num_items_in_batch)
+        self.objective = self.own_text if is_own_text else self.from_data
+        loss, terms = super().compute_step(model, inputs, num_items_in_batch)
+        if self.objective.row_weights is not None:
+            others = sum(value for name, value in terms.items() if name.endswith("_weighted") and name != "kd_weighted")
+            terms["kd_weighted"] = loss.detach() - others
+        return loss, terms
 
-    @torch.no_grad()
+    def ask(self, inputs: dict[str, Any], device: torch.device, student: StudentRows) -> Signals | tuple[Signals, ...]:
+        """Return the teacher's signals, and weigh the rows of own text by them where the settings say so."""
+        signals = super().ask(inputs, device, student)
+        if self.objective is self.own_text and self.settings.importance > 0.0:
+            spans = inputs["spans"]
+            tokens = shift_labels(inputs["input_ids"]).flatten()[spans.student_rows.to(inputs["input_ids"].device)]
+            weights = importance_weights(
+                spans,
+                student_logprobs(student.hidden, student.head, tokens),
+                teacher_logprobs(signals),
+                student.targets != IGNORE_INDEX,
+                self.settings.importance,
+            )
+            self.objective = replace(self.own_text, row_weights=weights)
+        return signals
+
+    def _suppress(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Compute the loss of the control: `-advantage * log q` of the least likely own tokens; no teacher is asked."""
+        targets = shift_labels(inputs["labels"]).flatten()
+        rows = (targets != IGNORE_INDEX).nonzero().squeeze(1)
+        targets, num_items = targets[rows], count_items(len(rows), num_items_in_batch)
+        hidden = self.hidden_rows(model, inputs, rows)
+        logprobs = student_logprobs(hidden.detach(), self.head, targets)
+        # cross-entropy is -log q, so its weight is the advantage
+        weights = constant_advantages(logprobs, torch.ones_like(targets, dtype=torch.bool)) / num_items
+        chunks = even_chunks(len(rows), rows_per_chunk(self.head.vocab_size, targets.device))
+        loss, _ = chunked_loss(hidden, self.head, cross_entropy_chunk(targets, weights), chunks)
+        nothing = torch.zeros((), device=targets.device)
+        return loss, {"ce_loss": -logprobs.sum() / num_items, "kd_loss": nothing, "kd_weighted": nothing}
+
     def _write(self, batch: dict[str, Any], seed: int) -> dict[str, Any]:
         """Generate the student's text after the first tokens of each sequence; keep the batch where it is empty.
 
@@ -79,28 +124,28 @@ class OnPolicyTrainer(DistillationTrainer):
         if not len(prompts):
             return batch
         tokenizer = self.data.student_tokenizer
-        # a padded head has rows that no token belongs to
-        padding = range(self.objective.student_size, self.model.get_output_embeddings().weight.shape[0])
         self.model.eval()
         # a generator of its own is not taken by `generate`, so the global one is set and put back
         with torch.random.fork_rng(devices=[] if prompts.device.type == "cpu" else [prompts.device]):
             torch.manual_seed(seed + self.args.process_index)
-            written = self.model.generate(
+            written = sample_text(
+                self.model,
                 prompts,
-                attention_mask=torch.ones_like(prompts),
-                do_sample=True,
-                temperature=self.settings.generation_temperature,
-                top_k=0,
-                top_p=1.0,
                 max_new_tokens=self.settings.max_new_tokens,
-                eos_token_id=end_token_id(tokenizer),
-                pad_token_id=end_token_id(tokenizer),
-                suppress_tokens=list(padding) or None,
+                temperature=self.settings.generation_temperature,
+                vocab_size=self.objective.student_size,
+                end_id=end_token_id(tokenizer),
+                autocast_dtype=None if self.compute_dtype == torch.float32 else self.compute_dtype,
             )
         self.model.train()
-        rows = [self._until_end(row, prompts.shape[1]) for row in written[:, 1:].tolist()]
+        rows = [self._own_part(row, prompts.shape[1]) for row in written[:, 1:].tolist()]
         windows = windows_of_ids(
-            rows, tokenizer, self.data.teacher_tokenizer, self.data.overlap, self.data.same_tokenizer
+            rows,
+            tokenizer,
+            self.data.teacher_tokenizer,
+            self.data.overlap,
+            self.data.same_tokenizer,
+            max_teacher_length=self.teacher_context,
         )
         if not len(windows):
             return batch
@@ -108,11 +153,15 @@ class OnPolicyTrainer(DistillationTrainer):
         collated["labels"][:, : prompts.shape[1]] = IGNORE_INDEX
         return {name: _to(value, self.args.device) for name, value in collated.items()} | {"is_own_text": True}
 
-    def _until_end(self, row: list[int], num_prompt: int) -> list[int]:
-        """Cut what `generate` pads after the end of a text; the prompt may hold ends of its own."""
-        end = end_token_id(self.data.student_tokenizer)
-        ends = [i for i, token_id in enumerate(row) if token_id == end and i >= num_prompt - 1]
-        return row[: ends[0] + 1] if ends else row
+    def _own_part(self, row: list[int], num_prompt: int) -> list[int]:
+        """Cut what fills a row after the end of its text, and the own tokens beyond the first share.
+
+        The prompt may hold ends of its own; its start token is not in the row.
+        """
+        end, first = end_token_id(self.data.student_tokenizer), num_prompt - 1
+        ends = [i for i, token_id in enumerate(row) if token_id == end and i >= first]
+        row = row[: ends[0] + 1] if ends else row
+        return row[: first + math.ceil(self.settings.first_share * (len(row) - first))]
 
 
 def _to(value: Any, device: torch.device) -> Any:

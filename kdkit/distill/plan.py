@@ -20,11 +20,13 @@ from kdkit.distill.choose_loss import (
     choose_loss,
     name_events,
 )
+from kdkit.distill.student import check_student_lengths
 from kdkit.errors import UserError
+from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
 from kdkit.runs.folder import fingerprint
 from kdkit.teachers.cache import describe_cache
-from kdkit.teachers.prepare import identify_teacher
+from kdkit.teachers.prepare import check_teacher_lengths, identify_teacher
 from kdkit.training.stages import TrainingStage
 
 
@@ -87,7 +89,8 @@ def plan_training(session: Session[Config], data: PreparedData) -> TrainingPlan:
     """Decide what a run trains, and check that it can be trained.
 
     Raises:
-        UserError: a start from the teacher for a pretrained student; see also `choose_loss` and `plan_stages`.
+        UserError: a start from the teacher for a pretrained student; see also `choose_loss`, `plan_stages`,
+            `check_student_lengths` and `check_teacher_lengths`.
     """
     config = session.config
     if config.distill.start_from_teacher and config.student.path != BUILD:
@@ -96,7 +99,12 @@ def plan_training(session: Session[Config], data: PreparedData) -> TrainingPlan:
             "whose embeddings are trained already; set distill.start_from_teacher=false"
         )
     loss, reason = choose_loss(config, data)
-    return TrainingPlan(session, data, loss, reason, plan_stages(config, data, loss))
+    stages = plan_stages(config, data, loss)
+    check_student_lengths(config, data)
+    # a cache answers for a teacher that may not even be reachable; where one is built, `prepare_teacher` checks it
+    if not config.cache.enabled or is_local_path(config.teacher.path):
+        check_teacher_lengths(config, data)
+    return TrainingPlan(session, data, loss, reason, stages)
 
 
 def plan_stages(config: Config, data: PreparedData, loss: LossSettings) -> list[Stage]:

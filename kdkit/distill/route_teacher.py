@@ -5,6 +5,7 @@ import torch
 from kdkit.alignment.tokenizers import load_tokenizer, tokenizers_match
 from kdkit.config.language import Config
 from kdkit.config.losses import ForwardKL, ProjectedKL
+from kdkit.data.batches import longest_sequence
 from kdkit.data.prepare import PreparedData
 from kdkit.distill.choose_loss import compares_events, make_events
 from kdkit.distill.plan import Stage
@@ -13,7 +14,7 @@ from kdkit.machine.session import Session
 from kdkit.models.experts import check_trainable
 from kdkit.models.loading import check_fits, load_causal_lm, num_experts
 from kdkit.teachers.online import OnlineTeacher
-from kdkit.teachers.prepare import Teacher
+from kdkit.teachers.prepare import Teacher, check_first_answer
 from kdkit.teachers.router.gates import check_sources
 from kdkit.teachers.router.teacher import TRAINED, RoutedTeacher
 from kdkit.teachers.sources import ExpertSources, MixedSources, Sources
@@ -89,6 +90,7 @@ def _load_other(session: Session[Config], path: str, data: PreparedData) -> Onli
         device=session.hardware.teacher_device,
         trust_remote_code=trust,
     ).requires_grad_(False)
-    longest = data.train.teacher_ids.shape[1]
+    longest = longest_sequence("teacher", data.train, data.evaluation)
     check_fits(model, len(data.teacher_tokenizer), longest, key, "teacher.max_length")
+    check_first_answer(session, data, model, key)
     return OnlineTeacher(model, data.overlap.teacher_size, session.hardware.autocast_dtype)

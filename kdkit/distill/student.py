@@ -4,14 +4,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, set_see
 
 from kdkit.alignment.tokenizers import end_token_id, start_token_id
 from kdkit.config.language import BUILD, Config
+from kdkit.data.batches import longest_sequence
 from kdkit.data.prepare import PreparedData
-from kdkit.data.windows import PAD
-from kdkit.distill.plan import TrainingPlan
-from kdkit.models.loading import check_fits, load_causal_lm
+from kdkit.machine.session import Session
+from kdkit.models.loading import check_context, check_fits, context_length, load_causal_lm, read_model_config
 from kdkit.models.scratch import initializer_range, spread_embeddings
 from kdkit.models.teacher_start import start_from_teacher
 from kdkit.teachers.cache import CachedSignals
-from kdkit.teachers.prepare import Teacher, prepare_teacher
+from kdkit.teachers.prepare import Teacher, check_own_text, own_text_lengths, prepare_teacher
 
 
 def make_student(config: Config, data: PreparedData) -> PreTrainedModel:
@@ -28,17 +28,36 @@ def make_student(config: Config, data: PreparedData) -> PreTrainedModel:
     return model
 
 
-def start_student(plan: TrainingPlan, student: PreTrainedModel, teacher: Teacher | CachedSignals) -> int:
+def start_student(
+    session: Session[Config], data: PreparedData, student: PreTrainedModel, teacher: Teacher | CachedSignals
+) -> int:
     """Start the embeddings and the head of a built student from the teacher's; a cache holds none, so it is loaded.
 
     Returns:
         How many of the student's tokens were started.
     """
-    data = plan.data
-    model = teacher.model if isinstance(teacher, Teacher) else prepare_teacher(plan.session, data).model
+    model = teacher.model if isinstance(teacher, Teacher) else prepare_teacher(session, data).model
     tables = model.get_input_embeddings().weight.detach(), model.get_output_embeddings().weight.detach()
     tokenizers = data.student_tokenizer, data.teacher_tokenizer
-    return start_from_teacher(student, *tables, *tokenizers, plan.session.config.seed)
+    return start_from_teacher(student, *tables, *tokenizers, session.config.seed)
+
+
+def check_student_lengths(config: Config, data: PreparedData) -> None:
+    """Check a pretrained student's context against the text that it will read and write, by its configuration alone.
+
+    Raises:
+        UserError: a context shorter than a sequence, or than prompt and new tokens of an on-policy stage.
+    """
+    if config.student.path == BUILD:
+        return
+    student = config.student
+    model_config = read_model_config(
+        student.path, "student.path", revision=student.revision, trust_remote_code=student.trust_remote_code
+    )
+    context = context_length(model_config)
+    longest = longest_sequence("student", data.train, data.evaluation)
+    check_context(context, longest, "student.path", "data.max_length")
+    check_own_text(config, data, context, "student.path")
 
 
 def _build(config: Config, data: PreparedData) -> PreTrainedModel:
@@ -54,7 +73,7 @@ def _load(config: Config, data: PreparedData) -> PreTrainedModel:
         revision=config.student.revision,
         trust_remote_code=config.student.trust_remote_code,
     )
-    longest = int((data.train.student_ids != PAD).sum(axis=1).max())
+    longest = longest_sequence("student", data.train, data.evaluation)
     check_fits(model, len(data.student_tokenizer), longest, "student.path", "data.max_length")
     return model
 
@@ -62,6 +81,7 @@ def _load(config: Config, data: PreparedData) -> PreTrainedModel:
 def _architecture(config: Config, data: PreparedData) -> LlamaConfig:
     """Describe the built student to transformers."""
     build = config.student.build
+    written = [prompt + new for _, prompt, new in own_text_lengths(config, data)]
     return LlamaConfig(
         vocab_size=len(data.student_tokenizer),
         hidden_size=build.hidden_size,
@@ -69,7 +89,7 @@ def _architecture(config: Config, data: PreparedData) -> LlamaConfig:
         num_attention_heads=build.num_heads,
         num_key_value_heads=build.num_heads,
         intermediate_size=build.intermediate_size,
-        max_position_embeddings=max(config.data.max_length, 512),
+        max_position_embeddings=max(config.data.max_length, 512, *written),
         initializer_range=initializer_range(build.hidden_size),
         tie_word_embeddings=False,
         bos_token_id=start_token_id(data.student_tokenizer),

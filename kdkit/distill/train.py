@@ -143,7 +143,7 @@ def _train_phase(
         shutil.rmtree(checkpoints, ignore_errors=True)
     student = make_student(config, data)
     if teacher is not None and config.distill.start_from_teacher:
-        started = start_student(plan, student, teacher)
+        started = start_student(plan.session, data, student, teacher)
         print(f"{phase}: {started} of {len(data.student_tokenizer)} tokens start from the teacher's", flush=True)
     parts = make_parts(config, student, teacher)
     tables = _describe_parameters(student, parts, stages, config.train.weight_decay)

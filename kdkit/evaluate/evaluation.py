@@ -57,7 +57,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
         "gap_closed": gap_closed(*(scores[name].bits_per_byte for name in ("teacher", STUDENT, BASELINE))),
         "differences": _differences(scores, config.seed),
         "evaluated": {"windows": len(windows), "bytes": int(windows.num_bytes.sum()), "hardware": hardware.reason},
-        "continuations": _continuations(config, data, models),
+        "continuations": _continuations(session, data, models),
     }
     session.run.write_json("evaluation.json", evaluation)
     return evaluation
@@ -149,10 +149,10 @@ def _differences(scores: dict[str, Score], seed: int) -> dict[str, dict[str, Any
 
 
 def _continuations(
-    config: Config, data: PreparedData, models: dict[str, tuple[PreTrainedModel, Side]]
+    session: Session[Config], data: PreparedData, models: dict[str, tuple[PreTrainedModel, Side]]
 ) -> list[dict[str, str]]:
     """Generate every model's continuations of the same openings."""
-    settings = config.evaluate
+    config, settings = session.config, session.config.evaluate
     prompts = choose_prompts(data.manifest["openings"], settings.num_prompts, settings.prompt_length)
     tokenizers = {"teacher": data.teacher_tokenizer, "student": data.student_tokenizer}
     texts = {
@@ -163,6 +163,7 @@ def _continuations(
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.generation_temperature,
             seed=config.seed,
+            autocast_dtype=session.hardware.autocast_dtype,
         )
         for name, (model, side) in models.items()
     }

@@ -4,6 +4,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
 from kdkit.alignment.tokenizers import end_token_id, start_token_id
+from kdkit.models.loading import context_length
+from kdkit.models.sampling import sample_text
 
 
 def choose_prompts(openings: list[str], count: int, num_words: int) -> list[str]:
@@ -12,7 +14,6 @@ def choose_prompts(openings: list[str], count: int, num_words: int) -> list[str]
     return [" ".join(words[:num_words]) for words in longer[:count]]
 
 
-@torch.no_grad()
 def continue_prompts(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
@@ -21,27 +22,34 @@ def continue_prompts(
     max_new_tokens: int,
     temperature: float,
     seed: int,
+    autocast_dtype: torch.dtype | None = None,
 ) -> list[str]:
     """Sample a continuation of every prompt; equal seeds give equal text.
 
+    A continuation ends where the model's context does.
+
     Args:
         max_new_tokens: tokens to add at most.
-        temperature: sampling temperature, > 0.
+        temperature: sampling temperature, > 0, of the whole distribution; see `sample_text`.
+        autocast_dtype: dtype for autocast; None: none.
     """
     set_seed(seed)
-    texts = []
+    texts, context = [], context_length(model.config)
     for prompt in prompts:
         ids = [start_token_id(tokenizer), *tokenizer(prompt, add_special_tokens=False).input_ids]
-        input_ids = torch.tensor([ids], device=model.device)
-        output = model.generate(
-            input_ids,
-            attention_mask=torch.ones_like(input_ids),
-            max_new_tokens=max_new_tokens,
-            do_sample=True,
+        room = max_new_tokens if context is None else min(max_new_tokens, context - len(ids))
+        if room < 1:
+            print(f"continuations: a prompt of {len(ids)} tokens fills the context of {context}, and is not continued")
+            texts.append("")
+            continue
+        output = sample_text(
+            model,
+            torch.tensor([ids], device=model.device),
+            max_new_tokens=room,
             temperature=temperature,
-            top_k=50,
-            eos_token_id=end_token_id(tokenizer),
-            pad_token_id=end_token_id(tokenizer),
+            vocab_size=len(tokenizer),
+            end_id=end_token_id(tokenizer),
+            autocast_dtype=autocast_dtype,
         )
         texts.append(tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True))
     return texts

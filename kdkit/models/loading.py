@@ -3,14 +3,18 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from kdkit.errors import UserError
 from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_path, resolve_model_path
+
+CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len")
+"""Where configurations keep their context; transformers gives most of them the first name, MPT and custom code not."""
 
 
 def check_model_folder(path: str, key: str) -> str:
@@ -41,6 +45,27 @@ def check_model_folder(path: str, key: str) -> str:
     return name
 
 
+def read_model_config(
+    path: str, key: str, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedConfig:
+    """Read a model's config.json alone, which is enough to know its context.
+
+    Raises:
+        UserError: see `check_model_folder`; no network, or an architecture that transformers does not know.
+    """
+    name = check_model_folder(path, key)
+    try:
+        return AutoConfig.from_pretrained(name, **_options(name, revision, trust_remote_code))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise explain_load_error(error, name, key, "causal LM with safetensors weights") from None
+
+
+def _options(name: str, revision: str | None, trust_remote_code: bool) -> dict[str, Any]:
+    """Return what every call of transformers that reads from a folder or the hub is told."""
+    offline = is_local_path(name) or not hub_is_reachable()
+    return {"revision": revision, "trust_remote_code": trust_remote_code, "local_files_only": offline}
+
+
 def load_causal_lm(
     path: str,
     key: str,
@@ -62,13 +87,9 @@ def load_causal_lm(
         UserError: no network, no weights, or an architecture that transformers does not know.
     """
     name = check_model_folder(path, key)
-    shared = {
-        "revision": revision,
-        "trust_remote_code": trust_remote_code,
-        "local_files_only": is_local_path(name) or not hub_is_reachable(),
-    }
+    config = read_model_config(path, key, revision=revision, trust_remote_code=trust_remote_code)
+    shared = _options(name, revision, trust_remote_code)
     try:
-        config = AutoConfig.from_pretrained(name, **shared)
         experts = {"experts_implementation": experts_implementation(device)} if num_experts(config) else {}
         with no_bar() if is_local_path(name) else nullcontext():
             model, report = AutoModelForCausalLM.from_pretrained(
@@ -115,6 +136,39 @@ def experts_implementation(device: str) -> str:
     return "eager"
 
 
+def context_length(config: PreTrainedConfig) -> int | None:
+    """Return the most tokens that a model reads at once; None: it has no limit.
+
+    The names differ (`n_positions`, `max_seq_len`, all in a nested text configuration). Stretched rotary positions
+    (YaRN) reach `factor` times as far as those that were trained. A sliding window is no limit: it forgets, and
+    reads on.
+    """
+    text = config.get_text_config(decoder=True)
+    limit = next((value for name in CONTEXT_NAMES if isinstance(value := getattr(text, name, None), int)), 0)
+    rotary = getattr(text, "rope_parameters", None) or {}
+    stretched = (rotary.get("factor") or 1.0) * (rotary.get("original_max_position_embeddings") or 0)
+    return max(limit, int(stretched)) if limit > 0 else None  # XLNet says -1
+
+
+def check_context(context: int | None, longest: int, key: str, length_key: str) -> None:
+    """Check that a model can read the longest text that it will be given.
+
+    Args:
+        context: see `context_length`; None: no limit.
+        longest: in tokens of the model.
+        key: the setting that named the model, for messages.
+        length_key: the setting that decides how long the text is.
+
+    Raises:
+        UserError: the context is shorter.
+    """
+    if context is not None and context < longest:
+        raise UserError(
+            f"{length_key}: expected at most {context} tokens, the context of {key}, got {longest} in the longest "
+            f"window; set {length_key}={context}, or choose a model that reads more"
+        )
+
+
 def check_fits(model: PreTrainedModel, vocab_size: int, max_length: int, key: str, length_key: str) -> None:
     """Check a model against its tokenizer and the longest sequence it will read; print if its head is padded.
 
@@ -129,8 +183,4 @@ def check_fits(model: PreTrainedModel, vocab_size: int, max_length: int, key: st
         )
     if rows > vocab_size:
         print(f"{key}: {rows:,} vocabulary rows for {vocab_size:,} tokens; the rows beyond them are left out")
-    context = model.config.to_dict().get("max_position_embeddings")
-    if context is not None and context < max_length:
-        raise UserError(
-            f"{length_key}: expected at most {context} tokens, the context of {key}, got {max_length}; lower it"
-        )
+    check_context(context_length(model.config), max_length, key, length_key)

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from kdkit.losses.chunked.engine import Head
 from kdkit.losses.chunked.signals import DenseSignals, Signals, SparseSignals, TokenSignals
 from kdkit.losses.cross_entropy import shift_labels
+from kdkit.models.finite import describe_model
 from kdkit.models.heads import autocast, find_head, last_hidden_state
 
 
@@ -64,7 +65,8 @@ class OnlineTeacher:
         rows = spans.teacher_rows.to(hidden.device)
         windows = torch.tensor(inputs["windows"])[spans.teacher_rows // input_ids.shape[1]]
         targets = shift_labels(input_ids).flatten().index_select(0, rows.to(input_ids.device)).to(device)
-        return DenseSignals(hidden.index_select(0, rows), self.head, device, targets, windows)
+        name = describe_model(self.model)
+        return DenseSignals(hidden.index_select(0, rows), self.head, device, targets, windows, name=name)
 
 
 class CachedTeacher:

@@ -10,14 +10,24 @@ from transformers import PreTrainedModel, Qwen3MoeConfig, Qwen3MoeForCausalLM, s
 
 from kdkit.alignment.tokenizers import end_token_id, start_token_id
 from kdkit.config.language import BUILD, BuildTeacherConfig, Config, TrainConfig, config_from_values
-from kdkit.data.batches import WindowCollator
+from kdkit.data.batches import WindowCollator, longest_sequence
 from kdkit.data.prepare import PreparedData, build_data, identify_data, open_data, teacher_max_length
-from kdkit.data.windows import PAD, Windows
+from kdkit.data.windows import Windows
+from kdkit.errors import UserError
 from kdkit.losses.cross_entropy import IGNORE_INDEX, cross_entropy, masked_mean, shift_labels
 from kdkit.machine.hardware import Hardware
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
-from kdkit.models.loading import check_fits, check_model_folder, experts_implementation, load_causal_lm
+from kdkit.models.finite import check_finite
+from kdkit.models.loading import (
+    check_context,
+    check_fits,
+    check_model_folder,
+    context_length,
+    experts_implementation,
+    load_causal_lm,
+    read_model_config,
+)
 from kdkit.models.scratch import initializer_range, spread_embeddings
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
 from kdkit.training.arguments import make_training_arguments
@@ -45,9 +55,10 @@ def prepare_teacher(session: Session[Config], data: PreparedData) -> Teacher:
     """Load the teacher, frozen; build it first if the configuration says so and the cache has none.
 
     Raises:
-        UserError: see `load_causal_lm` and `check_fits`.
+        UserError: see `check_teacher_lengths`, `load_causal_lm`, `check_fits` and `check_first_answer`.
     """
     config = session.config
+    check_teacher_lengths(config, data)
     if config.teacher.path == BUILD:
         path = str(build_teacher(session, data))
     else:
@@ -60,9 +71,78 @@ def prepare_teacher(session: Session[Config], data: PreparedData) -> Teacher:
         revision=config.teacher.revision,
         trust_remote_code=config.teacher.trust_remote_code,
     ).requires_grad_(False)
-    longest = int((data.train.teacher_ids != PAD).sum(axis=1).max())
+    longest = longest_sequence("teacher", data.train, data.evaluation)
     check_fits(model, len(data.teacher_tokenizer), longest, "teacher.path", "teacher.max_length")
+    check_first_answer(session, data, model, "teacher.path")
     return Teacher(model, path, config.teacher.path == BUILD)
+
+
+def check_first_answer(session: Session[Config], data: PreparedData, model: PreTrainedModel, key: str) -> None:
+    """Ask a teacher about the first training sequence.
+
+    Raises:
+        UserError: NaN or inf in its answer; see `check_finite`.
+    """
+    first = WindowCollator(data.train, "teacher")([0])
+    check_finite(model, first["input_ids"], key, "the first training sequence", session.hardware.autocast_dtype)
+
+
+def check_teacher_lengths(config: Config, data: PreparedData) -> None:
+    """Check every teacher's context against the text that it will read, by the configurations of the models alone.
+
+    Raises:
+        UserError: a context shorter than a sequence, or than the student's own text where that has the same tokens.
+    """
+    longest = longest_sequence("teacher", data.train, data.evaluation)
+    for path in (config.teacher.path, *config.teacher.others):
+        key = "teacher.path" if path == config.teacher.path else "teacher.others"
+        if path == BUILD:
+            context = _positions(teacher_max_length(config))
+        else:
+            main = path == config.teacher.path
+            trust = config.teacher.trust_remote_code
+            model_config = read_model_config(
+                path, key, revision=config.teacher.revision if main else None, trust_remote_code=trust
+            )
+            context = context_length(model_config)
+        check_context(context, longest, key, "teacher.max_length")
+        if data.same_tokenizer:
+            check_own_text(config, data, context, key)
+
+
+def check_own_text(config: Config, data: PreparedData, context: int | None, key: str) -> None:
+    """Check that a model can read what the student writes in on-policy stages.
+
+    Args:
+        context: of the model; None: no limit.
+        key: the setting that named the model, for messages.
+
+    Raises:
+        UserError: prompt and new tokens are more.
+    """
+    for name, prompt, new in own_text_lengths(config, data):
+        if context is not None and prompt + new > context:
+            remedy = f"max_new_tokens={context - prompt}" if prompt < context else "a shorter prompt_length"
+            raise UserError(
+                f"train.stages: expected on-policy text of at most {context} tokens, the context of {key}, got "
+                f"{prompt} + {new} in stage {name!r} (start token and prompt + max_new_tokens); set its on_policy to "
+                f"{remedy}"
+            )
+
+
+def own_text_lengths(config: Config, data: PreparedData) -> list[tuple[str, int, int]]:
+    """Return each on-policy stage's name, the student tokens of its prompts, start token included, and new tokens."""
+    longest = longest_sequence("student", data.train)
+    return [
+        (stage.name, min(1 + stage.on_policy.prompt_length, longest), stage.on_policy.max_new_tokens)
+        for stage in config.train.stages
+        if stage.on_policy is not None
+    ]
+
+
+def _positions(max_length: int) -> int:
+    """Return the context that a built model gets."""
+    return max(max_length, 512)
 
 
 def identify_teacher(session: Session[Config], data: PreparedData) -> dict[str, str]:
@@ -173,7 +253,7 @@ def _architecture(build: BuildTeacherConfig, data: PreparedData, max_length: int
         moe_intermediate_size=build.moe_intermediate_size,
         intermediate_size=build.moe_intermediate_size * build.num_experts_per_tok,
         norm_topk_prob=True,
-        max_position_embeddings=max(max_length, 512),
+        max_position_embeddings=_positions(max_length),
         initializer_range=initializer_range(build.hidden_size),
         tie_word_embeddings=False,
         bos_token_id=start_token_id(data.teacher_tokenizer),

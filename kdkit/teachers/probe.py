@@ -6,9 +6,11 @@ Used by notebook 02.
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 
 from kdkit.config.language import Config
+from kdkit.data.batches import WindowCollator
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import Windows
 from kdkit.errors import UserError
@@ -17,10 +19,11 @@ from kdkit.machine.hardware import Hardware
 from kdkit.machine.session import Session
 from kdkit.models.continuations import choose_prompts, continue_prompts
 from kdkit.models.experts import Experts, all_experts, top_k_choice
+from kdkit.models.finite import REMEDY, check_finite, describe_model
 from kdkit.models.heads import autocast
 from kdkit.models.loading import num_experts
 from kdkit.teachers.prepare import Teacher
-from kdkit.training.scoring import iterate_batches, score_windows
+from kdkit.training.scoring import Score, iterate_batches, score_windows
 
 
 def probe_teacher(session: Session[Config], data: PreparedData, teacher: Teacher) -> dict[str, Any]:
@@ -34,6 +37,7 @@ def probe_teacher(session: Session[Config], data: PreparedData, teacher: Teacher
     config, dtype = session.config, session.hardware.autocast_dtype
     windows = data.evaluation.first(config.evaluate.max_sequences)
     score = score_windows(teacher.model, windows, "teacher", config.evaluate.batch_size, dtype)
+    check_scores(session, data, teacher, windows, score)
     curve_windows = data.evaluation.first(config.evaluate.curve_sequences)
     level = score_windows(teacher.model, curve_windows, "teacher", config.evaluate.batch_size, dtype)
     prompts = choose_prompts(data.manifest["openings"], config.evaluate.num_prompts, config.evaluate.prompt_length)
@@ -44,6 +48,7 @@ def probe_teacher(session: Session[Config], data: PreparedData, teacher: Teacher
         max_new_tokens=config.evaluate.max_new_tokens,
         temperature=config.evaluate.generation_temperature,
         seed=config.seed,
+        autocast_dtype=dtype,
     )
     probe = {
         "path": teacher.path,
@@ -58,6 +63,27 @@ def probe_teacher(session: Session[Config], data: PreparedData, teacher: Teacher
     }
     session.run.write_json("teacher/probe.json", probe)
     return probe
+
+
+def check_scores(
+    session: Session[Config], data: PreparedData, teacher: Teacher, windows: Windows, score: Score
+) -> None:
+    """Stop at a held-out text about which the teacher said NaN or inf.
+
+    Raises:
+        UserError: naming the model, the layer where it began, and the text.
+    """
+    bad = np.flatnonzero(~np.isfinite(score.window_nats))
+    if not len(bad):
+        return
+    input_ids = WindowCollator(windows, "teacher")([int(bad[0])])["input_ids"]
+    opening = data.teacher_tokenizer.decode(input_ids[0, :16], skip_special_tokens=True)
+    what = f"held-out sequence {bad[0]} ({opening!r}...), one of {len(bad)} in {len(windows)}"
+    check_finite(teacher.model, input_ids, "teacher.path", what, session.hardware.autocast_dtype)
+    raise UserError(
+        f"teacher.path: expected a finite loss, got NaN or inf from {describe_model(teacher.model)} for {what}, with "
+        f"finite logits; its batches overflow, run it in {REMEDY}"
+    )
 
 
 def measure_routings(

@@ -6,7 +6,7 @@ import torch
 
 from kdkit.alignment.tokenizers import end_token_id
 from kdkit.config.language import Config
-from kdkit.config.training import StageSettings
+from kdkit.config.training import OnPolicy, StageSettings
 from kdkit.distill.on_policy import OnPolicyTrainer
 from kdkit.losses.cross_entropy import IGNORE_INDEX
 
@@ -16,7 +16,7 @@ PROMPT, NEW = 6, 9
 def on_policy(config: Config, **changes: object) -> Config:
     """Return a configuration with a single stage, in which the student writes."""
     settings = {"prompt_length": PROMPT, "max_new_tokens": NEW}
-    settings |= {name: changes.pop(name) for name in ("share", "generation_temperature") if name in changes}
+    settings |= {name: changes.pop(name) for name in OnPolicy.model_fields if name in changes}
     seed = changes.pop("seed", config.seed)
     stage = StageSettings.model_validate({"name": "own", "max_steps": 4, "on_policy": settings} | changes)
     return config.model_copy(update={"seed": seed, "train": config.train.model_copy(update={"stages": [stage]})})

@@ -61,8 +61,9 @@ def test_the_student_writes_as_the_settings_say(trainer_of, monkeypatch):
     assert len(calls) == 2
     for call, batch in zip(calls, given, strict=True):
         assert torch.equal(call["prompts"], long_rows(batch)[:, : 1 + PROMPT])
-        assert (call["temperature"], call["max_new_tokens"], call["do_sample"]) == (0.7, NEW, True)
-        assert (call["top_k"], call["top_p"]) == (0, 1.0)  # the whole distribution
+        stated = call["generation_config"]
+        assert (stated.temperature, stated.max_new_tokens, stated.do_sample) == (0.7, NEW, True)
+        assert stated.top_k == 0  # the whole distribution; what else `generate` does is tested in test_sampling.py
         assert call["attention_mask"].eq(1).all()
 
 
@@ -224,7 +225,7 @@ def test_a_student_of_whose_text_nothing_can_be_read_is_trained_on(trainer_of, m
 
 def test_a_batch_of_which_nothing_is_left_is_taken_from_the_data(trainer_of, monkeypatch):
     trainer = trainer_of("two")
-    monkeypatch.setattr("kdkit.distill.on_policy.windows_of_ids", lambda *_: trainer.data.train.first(0))
+    monkeypatch.setattr("kdkit.distill.on_policy.windows_of_ids", lambda *_, **__: trainer.data.train.first(0))
     batches, num_items, given = batches_of(trainer)
     assert all(equal(a, b) for a, b in zip(batches, given, strict=True))
     assert num_items == sum((batch["labels"] != IGNORE_INDEX).sum() for batch in given)

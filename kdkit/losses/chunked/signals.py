@@ -12,7 +12,7 @@ A temperature divides the logits of events, not of tokens: tokens are summed at 
 sum, an event would grow with the number of its tokens, which is a fact of a vocabulary and no belief of a model.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -145,6 +145,8 @@ class DenseSignals:
     """int64, `[teacher_rows]`: the token that each teacher row predicts; on `device`."""
     windows: torch.Tensor
     """int64, `[teacher_rows]`: row number of the window that each teacher row belongs to; on the CPU."""
+    name: str = field(default="the teacher", kw_only=True)
+    """What answered, for messages."""
 
     def logits(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the logits of some teacher rows, fp32, `[chunk_rows, V]`.
@@ -183,8 +185,9 @@ class DenseSignals:
         if bool(bad.any()):
             window = int(self.windows[rows.cpu()[bad][0]])
             raise UserError(
-                f"teacher: expected finite logits, got NaN or inf for training sequence {window}; check the teacher's "
-                "weights, or run it in fp32 (train.precision=fp32)"
+                f"teacher: expected finite logits, got NaN or inf for training sequence {window}; check the weights "
+                f"of {self.name}, or run it in a dtype that holds its numbers (train.precision=fp32, or bf16 on a GPU "
+                "that has it)"
             )
 
 
