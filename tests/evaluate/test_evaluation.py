@@ -10,7 +10,7 @@ import torch
 from kdkit.data.windows import PAD
 from kdkit.distill import train as stage
 from kdkit.errors import UserError
-from kdkit.evaluate.compression import count_bytes, count_parameters, measure_peak_memory, measure_speed
+from kdkit.evaluate.compression import compare_speeds, count_bytes, count_parameters, measure_generation, measure_peak_memory, measure_speeds
 from kdkit.evaluate.evaluation import evaluate_run, load_students
 from kdkit.evaluate.language import gap_closed, paired_interval
 from kdkit.evaluate.retention import measure_retention
