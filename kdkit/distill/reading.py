@@ -8,6 +8,9 @@ from kdkit.distill.curriculum import curriculum_order
 from kdkit.distill.plan import Stage, TrainingPlan, sequences_per_step
 from kdkit.training.arguments import make_training_arguments
 
+READ_AHEAD = 4
+"""Micro-batches that a loader fetches at most before they are asked for: they are in the cache, too."""
+
 
 def cached_rows(plan: TrainingPlan) -> list[int]:
     """Return the row numbers of the sequences that a cache of this plan holds, increasing; see `cache.sequences`."""
@@ -17,13 +20,15 @@ def cached_rows(plan: TrainingPlan) -> list[int]:
 
 
 def rows_read(plan: TrainingPlan, stage: Stage) -> set[int]:
-    """Return the row numbers of the sequences that a stage reads."""
+    """Return the row numbers of the sequences that a stage reads, those fetched ahead among them."""
     config, num_rows = plan.session.config, len(plan.data.train)
     seed = config.seed + stage.first_step
     arguments = make_training_arguments(
         config.train, plan.session.hardware, plan.session.run.path / "checkpoints", max_steps=stage.steps, seed=seed
     )
     num_draws = stage.steps * sequences_per_step(config) * arguments.world_size
+    if config.train.curriculum == "none":
+        num_draws += READ_AHEAD * config.train.per_device_train_batch_size * arguments.world_size
     if num_draws >= num_rows:
         return set(range(num_rows))
     if config.train.curriculum != "none":

@@ -22,7 +22,7 @@ SIZE_DTYPE = torch.float32
 """In which the sizes of models are compared, whatever dtype they are loaded in."""
 SPEED_ROUNDS = 5
 """How often a speed is measured, which tells how far to trust it."""
-GENERATED_TOKENS = 32
+GENERATED_TOKENS = 16
 
 
 def count_parameters(model: PreTrainedModel) -> int:
@@ -108,9 +108,10 @@ def measure_generation(
     write()
     _synchronize(model)
     start = time.perf_counter()
-    peak = _peak_of(model, write)
+    write()
     _synchronize(model)
     speed = count / (time.perf_counter() - start)
+    peak = _peak_of(model, write)
     tokens = sum(_count_tokens([batch]) for batch in iterate_batches(windows, side, 8))
     bytes_per_token = float(windows.num_bytes.sum()) / max(tokens, 1)
     return {"tokens_per_second": speed, "bytes_per_second": speed * bytes_per_token, "peak_memory_bytes": peak}
