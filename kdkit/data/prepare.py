@@ -23,7 +23,7 @@ from kdkit.machine.session import Session
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
 from kdkit.runs.paths import resolve_input
 
-FORMAT = 3
+FORMAT = 4
 """Raise it when the meaning of the stored arrays changes: old caches are then left alone."""
 
 

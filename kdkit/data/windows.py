@@ -34,6 +34,14 @@ class Windows:
     """bool, `[num_windows, S]`: at such a position, whether both next tokens are the same one of the common tokens."""
     num_bytes: np.ndarray
     """int64, `[num_windows]`: UTF-8 bytes of text in each window."""
+    pieces: np.ndarray = None  # type: ignore[assignment]  # see __post_init__
+    """int32, `[num_windows, D, 4]`: pieces of documents that each window consists of, in order: number of the document,
+    first student position and first teacher position that predict it, UTF-8 bytes; rows of `PAD` after the last. D is
+    0 where nobody knows them."""
+
+    def __post_init__(self):
+        if self.pieces is None:
+            object.__setattr__(self, "pieces", np.zeros((len(self.num_bytes), 0, 4), np.int32))
 
     def __len__(self) -> int:
         return len(self.num_bytes)
@@ -47,7 +55,7 @@ class Windows:
     @classmethod
     def load(cls, folder: Path) -> "Windows":
         """Open the arrays that `save` wrote, without reading them into memory."""
-        return cls(*(np.load(folder / f"{name}.npy", mmap_mode="r") for name in cls.__dataclass_fields__))
+        return cls(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in cls.__dataclass_fields__})
 
     def first(self, count: int | None) -> "Windows":
         """Return the first windows; all for None."""
@@ -110,6 +118,8 @@ class Streams:
     """int64, `[num_groups, 4]`: indices into the streams; see `align_ends`."""
     group_bytes: np.ndarray
     """int64, `[num_groups]`: bytes of text in each group."""
+    document_starts: np.ndarray
+    """int64, `[num_documents]`: first group of each document."""
 
 
 class StreamBuilder:
@@ -121,6 +131,7 @@ class StreamBuilder:
         self._teachers: list[np.ndarray] = [np.zeros(0, np.int32)]
         self._groups: list[np.ndarray] = [np.zeros((0, 4), np.int64)]
         self._bytes: list[np.ndarray] = [np.zeros(0, np.int64)]
+        self._document_starts: list[int] = []
         self._offset = np.zeros(4, dtype=np.int64)
 
     def add_document(
@@ -145,6 +156,7 @@ class StreamBuilder:
             ending = [[len(student_ids), len(student_ids) + 1, len(teacher_ids), len(teacher_ids) + 1]]
             aligned, covered = np.concatenate([aligned, ending]), np.append(covered, 0)
             student_ids, teacher_ids = [*student_ids, end_ids[0]], [*teacher_ids, end_ids[1]]
+        self._document_starts.append(self.num_groups)
         self._groups.append(aligned + self._offset)
         self._bytes.append(covered)
         self._students.append(np.array(student_ids, dtype=np.int32))
@@ -154,7 +166,8 @@ class StreamBuilder:
 
     def join(self) -> Streams:
         """Return what was added."""
-        return Streams(*map(np.concatenate, (self._students, self._teachers, self._groups, self._bytes)))
+        arrays = map(np.concatenate, (self._students, self._teachers, self._groups, self._bytes))
+        return Streams(*arrays, np.array(self._document_starts, np.int64))
 
 
 def assemble_windows(
@@ -180,6 +193,7 @@ def assemble_windows(
         teacher_positions=np.full((len(bounds), widths[0]), PAD, dtype=np.int32),
         same_token=np.zeros((len(bounds), widths[0]), dtype=bool),
         num_bytes=np.array([streams.group_bytes[a:b].sum() for a, b in bounds], dtype=np.int64),
+        pieces=_find_pieces(streams, bounds),
     )
     for row, (a, b) in enumerate(bounds):
         s0, s1, t0, t1 = groups[a, 0], groups[b - 1, 1], groups[a, 2], groups[b - 1, 3]
@@ -193,6 +207,21 @@ def assemble_windows(
         same = single[teacher_id_of[student_ids[single[:, 0]]] == teacher_ids[single[:, 2]]]
         windows.same_token[row, same[:, 0] - s0] = True
     return windows
+
+
+def _find_pieces(streams: Streams, bounds: list[tuple[int, int]]) -> np.ndarray:
+    """List the documents of each window; see `Windows.pieces`."""
+    limits = np.array(bounds, np.int64).reshape(-1, 2)
+    first = np.searchsorted(streams.document_starts, limits[:, 0], side="right") - 1
+    counts = np.searchsorted(streams.document_starts, limits[:, 1], side="left") - first
+    pieces = np.full((len(bounds), counts.max(initial=0), 4), PAD, np.int32)
+    for row, (a, b) in enumerate(bounds):
+        documents = np.arange(first[row], first[row] + counts[row])
+        starts = np.maximum(streams.document_starts[documents], a)
+        places = streams.groups[starts][:, [0, 2]] - streams.groups[a, [0, 2]]
+        num_bytes = np.add.reduceat(streams.group_bytes[a:b], starts - a)
+        pieces[row, : counts[row]] = np.column_stack([documents, places, num_bytes])
+    return pieces
 
 
 def _cut(groups: np.ndarray, student_room: int, teacher_room: int) -> tuple[list[tuple[int, int]], list[int]]:

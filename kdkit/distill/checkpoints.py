@@ -16,6 +16,7 @@ from kdkit.distill.trainer import PARTS_FILE
 from kdkit.models.loading import no_bar
 from kdkit.runs.folder import Run
 from kdkit.training.arguments import last_checkpoint
+from kdkit.training.trainer import COUNTS_FILE
 
 PROJECTIONS_FILE = "student_projections.safetensors"
 """In the run, beside `student/`: what maps the student's hidden states to the teacher's width."""
@@ -30,9 +31,17 @@ class TrainingResult:
     seconds: float
     """Wall time of the steps, without the learning curve's evaluations."""
     tokens: int
-    """Student tokens read."""
+    """Student tokens read, counted."""
     skipped_steps: int
     """Steps skipped by GradScaler because of inf gradients (fp16 only)."""
+    teacher_seconds: float = 0.0
+    """Part of `seconds` in which a teacher in memory answered."""
+    teacher_tokens: int = 0
+    """The teacher's tokens that it read for that."""
+    router_seconds: float = 0.0
+    """Part of `seconds` that the router's own steps took."""
+    router_tokens: int = 0
+    """The teacher's tokens that these looked at."""
 
 
 def checkpoint_folder(run: Run, phase: str, stage: Stage) -> Path:
@@ -41,7 +50,7 @@ def checkpoint_folder(run: Run, phase: str, stage: Stage) -> Path:
     return folder / f"{stage.first_step:06d}-{stage.name}" if stage.name else folder
 
 
-def save_stage(folder: Path, student: PreTrainedModel, parts: LayerParts | None) -> None:
+def save_stage(folder: Path, student: PreTrainedModel, parts: LayerParts | None, counts: dict[str, float]) -> None:
     """Keep the weights at the end of a stage, whole or not at all; its checkpoints are no longer needed."""
     partial = folder / ".finished.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -49,28 +58,35 @@ def save_stage(folder: Path, student: PreTrainedModel, parts: LayerParts | None)
         student.save_pretrained(partial)
     if parts is not None:
         torch.save(parts.state(), partial / PARTS_FILE)
+    (partial / COUNTS_FILE).write_text(json.dumps(counts))
     partial.rename(folder / "finished")
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint, ignore_errors=True)
 
 
-def load_stage(folder: Path, student: PreTrainedModel, parts: LayerParts | None, stage: Stage) -> bool:
-    """Load the weights with which a stage ended into the student and the parts of its loss; False if it has not.
+def load_stage(
+    folder: Path, student: PreTrainedModel, parts: LayerParts | None, stage: Stage
+) -> dict[str, float] | None:
+    """Load the weights with which a stage ended into the student and the parts of its loss; None if it has not.
 
     A checkpoint of the last step is such an end: Trainer would take one more step from it.
+
+    Returns:
+        What the stage has counted; see `read_counts` of the trainers.
     """
     weights = folder / "finished"
     if not weights.is_dir():
         weights = folder / f"checkpoint-{stage.steps}"
         if last_checkpoint(folder) != str(weights):
-            return False
+            return None
     with no_bar():
         saved = AutoModelForCausalLM.from_pretrained(weights, dtype=student.dtype, local_files_only=True)
     student.load_state_dict(saved.state_dict())
     # a stage without the teacher keeps none
     if parts is not None and (weights / PARTS_FILE).is_file():
         parts.load_state(torch.load(weights / PARTS_FILE, map_location=student.device, weights_only=True))
-    return True
+    counts = weights / COUNTS_FILE
+    return json.loads(counts.read_text()) if counts.is_file() else {}
 
 
 def save_student(

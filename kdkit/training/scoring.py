@@ -1,17 +1,21 @@
-"""Bits per byte and perplexity of a causal LM on windows: for the probe (02), learning curves (03), evaluation (04)."""
+"""Bits per byte and perplexity of a causal LM on windows: for the probe (02), learning curves (03), evaluation (04).
+
+A scoring pass keeps no keys and values, and the logits of a batch never exist at once.
+"""
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
 from kdkit.data.batches import Side, WindowCollator
-from kdkit.data.windows import Windows
-from kdkit.losses.cross_entropy import IGNORE_INDEX, cross_entropy, shift_labels
-from kdkit.models.heads import autocast
+from kdkit.data.windows import PAD, Windows
+from kdkit.losses.chunked.engine import Head, even_chunks, rows_per_chunk
+from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
+from kdkit.models.heads import autocast, find_head, last_hidden_state
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,10 @@ class Score:
     window_bytes: np.ndarray
     """int64, `[num_windows]`: UTF-8 bytes."""
     num_tokens: int
+    document_nats: np.ndarray | None = None
+    """float64, `[num_documents]`: the same sum by document, in their order; None where the windows do not know them."""
+    document_bytes: np.ndarray | None = None
+    """int64, `[num_documents]`: UTF-8 bytes of each document in the windows."""
 
     @property
     def perplexity(self) -> float:
@@ -44,19 +52,71 @@ def score_windows(
         side: whose tokens the model reads.
         batch_size: windows at once.
         autocast_dtype: run the forward pass under autocast; None: as the weights are.
+
+    Raises:
+        UserError: see `find_head`.
     """
-    nats: list[torch.Tensor] = []
-    num_tokens = 0
     was_training = model.training
     model.eval()
+    head = _narrow(find_head(model, model.get_output_embeddings().weight.shape[0]), autocast_dtype)
+    window_nats, piece_nats = np.zeros(len(windows)), np.zeros(windows.pieces.shape[:2])
+    num_tokens = start = 0
     for batch in iterate_batches(windows, side, batch_size):
-        with torch.no_grad(), autocast(model, autocast_dtype):
-            targets = shift_labels(batch["labels"])
-            logits = model(input_ids=batch["input_ids"].to(model.device)).logits
-            nats.append(cross_entropy(logits, targets.to(logits.device)).double().sum(dim=1).cpu())
+        targets = shift_labels(batch["labels"])
+        nats = _token_nats(model, head, batch["input_ids"], targets, autocast_dtype)
+        rows = slice(start, start := start + len(targets))
+        window_nats[rows] = nats.sum(axis=1)
+        piece_nats[rows] = _sum_by_piece(nats, windows.pieces[rows, :, 1 if side == "student" else 2])
         num_tokens += int((targets != IGNORE_INDEX).sum())
     model.train(was_training)
-    return Score(torch.cat(nats).numpy(), np.asarray(windows.num_bytes), num_tokens)
+    score = Score(window_nats, np.asarray(windows.num_bytes), num_tokens)
+    return _with_documents(score, windows.pieces, piece_nats) if windows.pieces.shape[1] else score
+
+
+@torch.no_grad()
+def _token_nats(
+    model: PreTrainedModel,
+    head: Head,
+    input_ids: torch.Tensor,
+    targets: torch.Tensor,
+    autocast_dtype: torch.dtype | None,
+) -> np.ndarray:
+    """Return -log probability of every target, float64, `[B, S]`; 0 where nothing is predicted."""
+    with autocast(model, autocast_dtype):
+        hidden = last_hidden_state(model, input_ids.to(model.device)).flatten(0, 1)
+    flat = targets.flatten()
+    rows = (flat != IGNORE_INDEX).nonzero().squeeze(1)
+    nats = torch.zeros(len(flat), dtype=torch.float64)
+    for part in even_chunks(len(rows), rows_per_chunk(head.vocab_size, hidden.device)):
+        chosen = rows[part]
+        logits = head.logits(hidden.index_select(0, chosen.to(hidden.device)).to(head.weight.dtype))
+        wanted = logits.gather(1, flat[chosen, None].to(logits.device)).squeeze(1)
+        nats[chosen] = (logits.logsumexp(dim=-1) - wanted).double().cpu()
+    return nats.view(targets.shape).numpy()
+
+
+def _narrow(head: Head, autocast_dtype: torch.dtype | None) -> Head:
+    """Cast a head once to the dtype in which autocast would run its product, chunk by chunk."""
+    return head if autocast_dtype is None else replace(head, weight=head.weight.detach().to(autocast_dtype))
+
+
+def _sum_by_piece(nats: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Sum values of positions over the pieces that begin at `starts`: `[B, S]`, `[B, D]` -> `[B, D]`."""
+    ends = np.append(starts[:, 1:], np.full((len(starts), 1), PAD), axis=1)
+    ends = np.where(ends == PAD, nats.shape[1], ends)
+    sums = np.pad(nats.cumsum(axis=1), ((0, 0), (1, 0)))
+    total = np.take_along_axis(sums, np.clip(ends, 0, nats.shape[1]), axis=1)
+    before = np.take_along_axis(sums, np.clip(starts, 0, nats.shape[1]), axis=1)
+    return np.where(starts == PAD, 0.0, total - before)
+
+
+def _with_documents(score: Score, pieces: np.ndarray, piece_nats: np.ndarray) -> Score:
+    """Add the sums by document to a score."""
+    is_piece = pieces[:, :, 0] != PAD
+    _, places = np.unique(pieces[:, :, 0][is_piece], return_inverse=True)
+    sums = (np.bincount(places, values[is_piece]) for values in (piece_nats, pieces[:, :, 3]))
+    nats, num_bytes = sums
+    return replace(score, document_nats=nats, document_bytes=num_bytes.astype(np.int64))
 
 
 def iterate_batches(

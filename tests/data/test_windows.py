@@ -55,7 +55,7 @@ def packed(request):
 def rows(packed):
     """Yield each window as pieces of both sides, aligned positions and same-token marks."""
     _, student, teacher, _, windows, _ = packed
-    for student_row, teacher_row, positions, same_token, num_bytes in zip(*astuple(windows), strict=True):
+    for student_row, teacher_row, positions, same_token, num_bytes in zip(*astuple(windows)[:5], strict=True):
         yield student.pieces(student_row), teacher.pieces(teacher_row), positions, same_token, num_bytes
 
 
@@ -73,6 +73,25 @@ def test_windows_put_together_are_the_documents(packed):
 def test_the_bytes_of_windows_are_counted_without_end_tokens(packed):
     for student, _, _, _, num_bytes in rows(packed):
         assert num_bytes == len(b"".join(student).replace(END, b""))
+
+
+def test_pieces_tell_which_document_each_byte_is_of(packed):
+    documents, windows, spelled = packed[0], packed[-2], []
+    for (student, teacher, *_), pieces in zip(rows(packed), windows.pieces, strict=True):
+        pieces = pieces[pieces[:, 0] != PAD]
+        ends = np.append(pieces[1:, 1], len(student)), np.append(pieces[1:, 2], len(teacher))
+        for (number, s0, t0, num_bytes), s1, t1 in zip(pieces.tolist(), *ends, strict=True):
+            text = b"".join(student[s0:s1])
+            assert text == b"".join(teacher[t0:t1])
+            assert num_bytes == len(text.replace(END, b""))
+            spelled += [b""] * (number + 1 - len(spelled))
+            spelled[number] += text
+    assert spelled == [document.encode() + END for document in documents]
+    assert 1 < windows.pieces.shape[1] < len(documents)
+
+
+def test_windows_of_which_nobody_knows_the_documents_have_no_pieces():
+    assert Windows(*(np.zeros((3, 2), int) for _ in range(4)), np.ones(3)).first(2).pieces.shape == (2, 0, 4)
 
 
 def test_windows_are_within_both_limits_and_nearly_full(packed):
