@@ -1,5 +1,6 @@
 """Distillation loss of one batch: cross-entropy blended with the teacher's term at the rows where it is queried."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,7 @@ from kdkit.losses.chunked.sparse_blend import sparse_blend
 from kdkit.losses.closed_forms import Measure
 from kdkit.losses.cross_entropy import IGNORE_INDEX
 from kdkit.losses.measures import make_measure
+from kdkit.teachers.router.emphasis import Emphasis
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class Objective:
         signals: Signals | tuple[Signals, ...] | None,
         num_items: float,
         tokens: torch.Tensor | None = None,
+        emphasis: Emphasis | None = None,
     ) -> tuple[ChunkLoss, list[slice]]:
         """Make the loss of a batch: token by token, cross-entropy and the teacher's term are blended.
 
@@ -80,6 +83,7 @@ class Objective:
             num_items: tokens of the whole optimizer step.
             tokens: int64, `[student_rows]`: what the text goes on with, also at rows in no loss; None: `targets`
                 without them.
+            emphasis: where the teacher is asked, and how much each place counts; None: everywhere, all alike.
 
         Returns:
             The chunk loss, and the chunks of student rows that it is to be called with.
@@ -93,6 +97,8 @@ class Objective:
         if not passes:
             return weighted_cross_entropy(targets, raw, raw), chunks
         queried = self._asked_spans(spans, counted.cpu())
+        queried = queried if emphasis is None else queried[emphasis.asked[queried]]
+        gate = None if emphasis is None else emphasis.factors
         rows = _rows_of(spans, queried) if self.span_loss else spans.student_starts[queried]
         rows = rows.to(raw.device)
         weights = raw.clone() if self.ce_elsewhere else torch.zeros_like(raw)
@@ -100,7 +106,7 @@ class Objective:
         if self.logits_weight == 0.0:
             return weighted_cross_entropy(targets, weights, raw), chunks
         if self.span_loss is None:
-            return self._blend_divergence(spans, queried, passes, num_items, (targets, weights, raw)), chunks
+            return self._blend_divergence(spans, queried, passes, num_items, (targets, weights, raw), gate), chunks
         if self.span_loss.by_sequence:
             chunks = list(chunk_sequences(spans))
         raw_spans = torch.zeros(len(spans.student_starts) - 1)
@@ -109,7 +115,7 @@ class Objective:
         tokens = targets if tokens is None else tokens
         shares = self.kd_weight * raw_spans, raw_spans
         teacher = [
-            span_loss(self.span_loss.bind(spans, tokens, part), spans.student_starts, counted, *shares)
+            span_loss(self.span_loss.bind(spans, tokens, part), spans.student_starts, counted, *shares, gate)
             for part in passes
         ]
         return blend(average(teacher), weighted_cross_entropy(targets, weights, raw)), chunks
@@ -133,11 +139,13 @@ class Objective:
         passes: tuple[Signals, ...],
         num_items: float,
         ce: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        gate: Callable[[torch.Tensor], torch.Tensor] | None,
     ) -> ChunkLoss:
         """Blend the divergence at the first rows of the queried spans with cross-entropy.
 
         Args:
             ce: arguments of `weighted_cross_entropy`.
+            gate: see `QueriedRows.gate`.
         """
         assert self.events is not None and self.measure is not None
         device = passes[0].device
@@ -146,6 +154,7 @@ class Objective:
             teacher_rows=spans.teacher_starts[queried_spans],
             weights=torch.full((len(queried_spans),), self.kd_weight / num_items, device=device),
             raw_weight=1.0 / num_items,
+            gate=gate,
         )
         events, measure, temperature = self.events, self.measure, self.temperature
         teacher: list[TeacherLoss] = []
