@@ -68,17 +68,16 @@ class RouterConfig(Section):
     """Passes of knowledge augmentation; the loss is their mean."""
     augmentation_rate: Share = 0.05
     """Probability that a token's experts are drawn in a layer, and not its top ones (knowledge augmentation)."""
-    parts: list[RouterPart] = list(get_args(RouterPart))
+    parts: list[RouterPart] = Field(default_factory=lambda: list(get_args(RouterPart)))
     """What `student_aware` does beyond `student_aware_routing`; leave one out to see what it is good for. `capacity`:
-    the teacher is asked only where the student is unsure (`ask_share`); `gap`: positions count by the divergence
-    (`gap_power`); `importance`: scores of the experts read from the student's state; `annealing`: top-k grows,
+    places count by the student's own loss (`capacity_power`); `gap`: they count by the divergence (`gap_power`);
+    `importance`: scores of the experts read from the student's state; `annealing`: top-k grows,
     and the temperature falls."""
-    ask_share: Annotated[Number, Field(gt=0.0, le=1.0)] = 0.8
-    """Share of the positions at which the teacher is asked: those where the student's own prediction has the highest
-    entropy (part `capacity`); the others keep their whole cross-entropy."""
+    capacity_power: Annotated[Number, Field(ge=-1.0, le=1.0)] = -0.5
+    """A place's weight in the teacher's term is the student's own loss there over the mean, to this power (part
+    `capacity`); weights are 1 on average. Below 0: first what the student copes with."""
     gap_power: Annotated[Number, Field(ge=-1.0, le=1.0)] = 0.5
-    """A position's weight is its divergence over the mean, to this power, 1 on average (part `gap`); below 0: small
-    gaps first."""
+    """The same of the divergence that is trained (part `gap`). Below 0: small gaps first."""
     initial_top_k: Count = 1
     """Sources a token is routed to at the start (`annealing`)."""
     final_top_k: Count | None = None

@@ -1,6 +1,5 @@
 """Distillation loss of one batch: cross-entropy blended with the teacher's term at the rows where it is queried."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -83,7 +82,7 @@ class Objective:
             num_items: tokens of the whole optimizer step.
             tokens: int64, `[student_rows]`: what the text goes on with, also at rows in no loss; None: `targets`
                 without them.
-            emphasis: where the teacher is asked, and how much each place counts; None: everywhere, all alike.
+            emphasis: how much each place counts, of a batch that it has looked at; None: all alike.
 
         Returns:
             The chunk loss, and the chunks of student rows that it is to be called with.
@@ -97,8 +96,6 @@ class Objective:
         if not passes:
             return weighted_cross_entropy(targets, raw, raw), chunks
         queried = self._asked_spans(spans, counted.cpu())
-        queried = queried if emphasis is None else queried[emphasis.asked[queried]]
-        gate = None if emphasis is None else emphasis.factors
         rows = _rows_of(spans, queried) if self.span_loss else spans.student_starts[queried]
         rows = rows.to(raw.device)
         weights = raw.clone() if self.ce_elsewhere else torch.zeros_like(raw)
@@ -106,16 +103,18 @@ class Objective:
         if self.logits_weight == 0.0:
             return weighted_cross_entropy(targets, weights, raw), chunks
         if self.span_loss is None:
-            return self._blend_divergence(spans, queried, passes, num_items, (targets, weights, raw), gate), chunks
+            return self._blend_divergence(spans, queried, passes, num_items, (targets, weights, raw), emphasis), chunks
         if self.span_loss.by_sequence:
             chunks = list(chunk_sequences(spans))
         raw_spans = torch.zeros(len(spans.student_starts) - 1)
         raw_spans[queried] = spans.student_lengths[queried].float() / num_items
         raw_spans = raw_spans.to(raw.device)
         tokens = targets if tokens is None else tokens
-        shares = self.kd_weight * raw_spans, raw_spans
+        shares, gate = self.kd_weight * raw_spans, None
+        if emphasis is not None:
+            shares[queried], gate = emphasis.weigh(shares[queried], queried), emphasis.gate
         teacher = [
-            span_loss(self.span_loss.bind(spans, tokens, part), spans.student_starts, counted, *shares, gate)
+            span_loss(self.span_loss.bind(spans, tokens, part), spans.student_starts, counted, shares, raw_spans, gate)
             for part in passes
         ]
         return blend(average(teacher), weighted_cross_entropy(targets, weights, raw)), chunks
@@ -139,22 +138,23 @@ class Objective:
         passes: tuple[Signals, ...],
         num_items: float,
         ce: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-        gate: Callable[[torch.Tensor], torch.Tensor] | None,
+        emphasis: Emphasis | None,
     ) -> ChunkLoss:
         """Blend the divergence at the first rows of the queried spans with cross-entropy.
 
         Args:
             ce: arguments of `weighted_cross_entropy`.
-            gate: see `QueriedRows.gate`.
+            emphasis: see `loss_of`.
         """
         assert self.events is not None and self.measure is not None
         device = passes[0].device
+        weights = torch.full((len(queried_spans),), self.kd_weight / num_items, device=device)
         queried = QueriedRows(
             rows=spans.student_starts[queried_spans].to(device),
             teacher_rows=spans.teacher_starts[queried_spans],
-            weights=torch.full((len(queried_spans),), self.kd_weight / num_items, device=device),
+            weights=weights if emphasis is None else emphasis.weigh(weights, queried_spans),
             raw_weight=1.0 / num_items,
-            gate=gate,
+            gate=None if emphasis is None else emphasis.gate,
         )
         events, measure, temperature = self.events, self.measure, self.temperature
         teacher: list[TeacherLoss] = []

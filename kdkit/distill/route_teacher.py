@@ -40,8 +40,8 @@ def make_online_teacher(
         check_trainable(settings.training_top_k, sources.normalised, "router.training_top_k")
     if settings.uses("annealing") and (settings.final_top_k or sources.top_k) == 1 and sources.normalised:
         print(
-            f"router: annealing does nothing here: this teacher chooses one of its {sources.what} per token, whose weight "
-            "is 1 at every temperature (set router.final_top_k=2 if 02 shows that two predict better)",
+            f"router: annealing does nothing here: this teacher chooses one of its {sources.what} per token, whose "
+            "weight is 1 at every temperature (set router.final_top_k=2 if 02 shows that two predict better)",
             flush=True,
         )
     # a loss over whole spans has no distribution to compare; the router's own comparison needs one

@@ -81,8 +81,8 @@ class DistillationTrainer(LanguageModelTrainer):
         emphasis = self.teacher.emphasis if isinstance(self.teacher, RoutedTeacher) and signals is not None else None
         chunk_loss, chunks = self.objective.loss_of(spans, targets, signals, num_items, tokens, emphasis)
         loss, (_, ce, kd) = chunked_loss(hidden, self.head, chunk_loss, chunks)
-        kd_weight = self.objective.kd_weight * (1.0 if emphasis is None else emphasis.shift)
-        terms = {"ce_loss": ce, "kd_loss": kd, "kd_weighted": kd * kd_weight}
+        kd_weighted = kd * self.objective.kd_weight if emphasis is None else emphasis.term
+        terms = {"ce_loss": ce, "kd_loss": kd, "kd_weighted": kd_weighted}
         if self.parts is not None and self.objective.asks_teacher:
             widths = inputs["input_ids"].shape[1], inputs["teacher_input_ids"].shape[1]
             counted = targets != IGNORE_INDEX

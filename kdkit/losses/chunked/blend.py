@@ -19,6 +19,9 @@ TeacherLoss = Callable[[torch.Tensor, slice, bool], tuple[torch.Tensor, torch.Te
 """From a chunk's logits, its rows, and whether the logits may be overwritten, to terms, the rows of the chunk at
 which the teacher is queried (None: all) and the gradient by their logits."""
 
+Gate = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""From the values of the teacher's loss at some places and their weights to other weights, `[places]` each."""
+
 
 @dataclass(frozen=True)
 class QueriedRows:
@@ -32,13 +35,13 @@ class QueriedRows:
     """fp32, `[queried_rows]`: weight of each value in the loss."""
     raw_weight: float
     """Weight of each value in the logged term."""
-    gate: Callable[[torch.Tensor], torch.Tensor] | None = None
-    """From the values of some queried rows to factors of their weights, `[rows]` each; None: 1. Dense signals only."""
+    gate: Gate | None = None
+    """What the weights become once the values are known; None: they stay. Dense signals only."""
 
     def weigh(self, inside: slice, values: torch.Tensor) -> torch.Tensor:
         """Return the weights of some queried rows whose values are known, `[rows]`."""
         weights = self.weights[inside]
-        return weights if self.gate is None else weights * self.gate(values)
+        return weights if self.gate is None else self.gate(values, weights)
 
     def inside(self, rows: slice) -> slice:
         """Return which queried rows lie in a chunk."""
@@ -179,7 +182,7 @@ def span_loss(
     counted: torch.Tensor,
     weights: torch.Tensor,
     raw_weights: torch.Tensor,
-    gate: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    gate: Gate | None = None,
 ) -> TeacherLoss:
     """Make a loss over whole spans, differentiated by autograd inside the chunk.
 
@@ -202,7 +205,7 @@ def span_loss(
             weight = weights[spans]
             if gate is not None:
                 queried = weight.nonzero().squeeze(1)
-                weight = weight.index_copy(0, queried, weight[queried] * gate(values.detach()[queried]).to(weight))
+                weight = weight.index_copy(0, queried, gate(values.detach()[queried], weight[queried]))
             loss = (values * weight).sum()
             (gradient,) = torch.autograd.grad(loss, leaf)
         gradient.masked_fill_(~counted[rows, None], 0.0)

@@ -12,13 +12,15 @@ from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.losses.cross_entropy import shift_labels
 from kdkit.models.heads import last_hidden_state
 from kdkit.teachers.online import StudentRows
-from kdkit.teachers.router.emphasis import moved, student_entropy
+from kdkit.teachers.router.emphasis import moved
 from kdkit.teachers.router.teacher import Routed, RoutedTeacher
 from kdkit.teachers.router.training import counted_places, measure_rows, own_losses
 from kdkit.training.scoring import iterate_batches
 
 MAX_WINDOWS = 32
 """Held-out windows that are read."""
+MEASURED = ("capacity", "gap")
+"""Parts that weigh places; the others route."""
 
 
 @torch.no_grad()
@@ -33,11 +35,10 @@ def measure_effects(
         windows: held-out text, of which `MAX_WINDOWS` are read.
 
     Returns:
-        `bits_per_byte` of the routed teacher; `correlation`: of the student's entropy with its loss; `parts`, one row
-        each: `part`, `mixture_kl`, KL(with || without) of the teacher's predictions in nats, `tokens_rerouted`,
-        the share of tokens that go to other sources (mean over layers), `bits_per_byte_without`, `asked`, the share of
-        positions at which the teacher is asked, and `signal_moved`, the share of its signal that goes to other
-        positions.
+        `parts`, one row each: `part`; `mixture_kl`: KL(with || without) of the teacher's predictions, nats;
+        `tokens_rerouted`: share of tokens that go to other sources, the mean over layers; `bits_per_byte` of the
+        routed teacher, and the same `bits_per_byte_without` the part; `signal_moved`: share of the teacher's signal
+        that goes to other places.
     """
     windows = windows.first(MAX_WINDOWS)
     was_training = model.training
@@ -53,12 +54,10 @@ def measure_effects(
     num_bits = np.log(2) * windows.num_bytes.sum()
     rows = []
     for part in teacher.settings.parts:
-        values, gaps = whole[part], whole["all"]["gap"]
-        weights = torch.ones_like(gaps)
-        if part == "capacity":
-            weights = (whole["all"]["entropy"] > teacher.emphasis.threshold).float()
-        elif part == "gap":
-            weights = teacher.emphasis.factors_of(gaps)
+        values, share = whole[part], 0.0
+        if part in MEASURED:
+            seen = whole["all"][part]
+            share = moved(getattr(teacher.emphasis, part).of(seen), torch.ones_like(seen))
         rows.append(
             {
                 "part": part,
@@ -66,12 +65,10 @@ def measure_effects(
                 "tokens_rerouted": values["rerouted"].mean().item(),
                 "bits_per_byte": values["with"].sum().item() / num_bits,
                 "bits_per_byte_without": values["without"].sum().item() / num_bits,
-                "asked": (weights > 0.0).float().mean().item(),
-                "signal_moved": moved(weights),
+                "signal_moved": share,
             }
         )
-    pair = torch.stack([whole["all"]["entropy"], whole["all"]["loss"]])
-    return {"correlation": torch.corrcoef(pair)[0, 1].item(), "parts": rows}
+    return {"parts": rows}
 
 
 def _look(model: PreTrainedModel, head: Head, inputs: dict[str, Any]) -> StudentRows:
@@ -92,13 +89,7 @@ def _measure_batch(
     now = teacher.run(inputs, device, scores, end)
     measured = measure_rows(now.signals, student, inputs, teacher.comparison)
     places = counted_places(student, inputs["spans"])[0]
-    results = {
-        "all": {
-            "entropy": student_entropy(student, measured.student_rows).cpu(),
-            "loss": measured.student_loss.cpu(),
-            "gap": measured.gap.cpu(),
-        }
-    }
+    results = {"all": {"capacity": measured.student_loss.cpu(), "gap": measured.gap.cpu()}}
     for part in teacher.settings.parts:
         with_part, without, steps = now, now, (end, end)
         if part == "importance":

@@ -1,136 +1,148 @@
-"""Where the student is taught, and how strongly: its capacity and its gap to the teacher, measured, not predicted.
+"""How strongly a student is taught at each place: by its capacity and its gap to the teacher, measured, not predicted.
 
-Capacity is the loss that the student itself expects: the entropy of its prediction. Where it is low, the student copes,
-and the teacher is not asked (Tavor et al. 2026, "SE-KD", arXiv:2602.01395). The gap is the divergence that is being
-trained; the larger it is, the more its position counts. What is large is decided by the step before, so a position's
-weight does not depend on the batch that it stands in.
+Capacity is the student's own loss on the text: where it is low, the student copes. The gap is the divergence that is
+being trained. A place's weight is its capacity and its gap, each over the mean and to a power; both means are those of
+the step before, so the weight of a place does not depend on the batch that it stands in.
 """
 
 from typing import Any
 
 import torch
+from torch import distributed
 
 from kdkit.alignment.spans import Spans
 from kdkit.config.teacher import RouterConfig
 from kdkit.losses.chunked.engine import even_chunks, log_softmax_, rows_per_chunk
-from kdkit.losses.closed_forms import LOWEST
 from kdkit.losses.cross_entropy import IGNORE_INDEX
 from kdkit.teachers.online import StudentRows
 
 MAX_RATIO = 16.0
-"""A gap counts for at most this many times the mean, and for at least one such part of it."""
+"""A measured value counts for at most this many times the mean, and for at least one such part of it."""
 
 
-class Emphasis:
-    """Spans at which the teacher is asked, and factors of their weights that are 1 on average."""
+class Ratios:
+    """Values over their mean, to a power; over a step they are 1 on average, by the means of the step before."""
 
-    def __init__(self, settings: RouterConfig):
-        """Begin with a teacher that is asked everywhere, and everywhere alike: nothing is measured yet."""
-        self.ask_share = settings.ask_share if settings.uses("capacity") else 1.0
-        self.gap_power = settings.gap_power if settings.uses("gap") else 0.0
-        self.threshold = -torch.inf
-        """Entropy, nats, above which the teacher is asked: the quantile of the last step."""
-        self.mean_gap = 0.0
-        """Of the last step; 0: nothing measured."""
+    def __init__(self, power: float):
+        """Begin with ratios of 1: nothing is measured yet."""
+        self.power = power
+        self.mean = 0.0
+        """Of the values of the last step; 0: nothing measured."""
         self.mean_power = 1.0
-        """Mean of the last step's ratios to the mean gap, raised to the power."""
-        self.asked = torch.empty(0, dtype=torch.bool)
-        """bool, `[N]`: the spans of the last batch at which the teacher is asked; on the CPU."""
-        self._entropies: list[torch.Tensor] = []
-        self._gaps: list[torch.Tensor] = []
-        self._sums = torch.zeros(2)
+        """Mean of what the last step's values became."""
+        self.seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+        """Values of the step so far, and their weights, `[places]` each."""
 
-    def begin_step(self) -> dict[str, float]:
-        """Let the step that is over decide about the next one; return its figures, see `RoutedTeacher.describe`."""
-        figures = {}
-        if self._entropies and (entropies := torch.cat(self._entropies)).numel():
-            figures["asked"] = (entropies > self.threshold).float().mean().item()
-            figures["entropy"] = entropies.mean().item()
-            kept = min(len(entropies), max(1, round(self.ask_share * len(entropies))))
-            below = len(entropies) - kept
-            quantile = entropies.kthvalue(below).values if below else entropies.new_tensor(-torch.inf)
-            self.threshold = _mean_over_processes(quantile)
-        if self._gaps and (gaps := torch.cat(self._gaps)).numel():
-            figures["signal_moved"] = moved(self.factors_of(gaps))
-            self.mean_gap = _mean_over_processes(gaps.mean())
-            figures["loss_gap"] = self.mean_gap
-            self.mean_power = _mean_over_processes(self._powers(gaps).mean())
-        self._entropies, self._gaps = [], []
-        return figures
+    def of(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the ratios of some values, `[places]`."""
+        return self._raise(values) / self.mean_power if self.power and self.mean else torch.ones_like(values)
 
-    def ask(self, student: StudentRows, spans: Spans) -> None:
-        """Decide at which spans of a batch the teacher is asked."""
-        self._sums = torch.zeros(2)
-        starts = spans.student_starts[:-1]
-        self.asked = torch.ones(len(starts), dtype=torch.bool)
-        if self.ask_share == 1.0:
-            return
-        entropies = student_entropy(student, starts)
-        self._entropies.append(entropies[(student.targets != IGNORE_INDEX)[starts.to(student.targets.device)]])
-        self.asked = (entropies > self.threshold).cpu()
+    def take(self, values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Return the ratios, and remember the values for the next step."""
+        if self.power:
+            self.seen.append((values, weights))
+        return self.of(values)
 
-    def factors(self, gaps: torch.Tensor) -> torch.Tensor:
-        """Return what the weight of some positions is multiplied by, given their divergence, `[positions]`."""
-        gaps = gaps.detach()
-        factors = self.factors_of(gaps)
-        if self.gap_power != 0.0:
-            self._gaps.append(gaps)
-            self._sums = self._sums.to(gaps.device) + torch.stack([(factors * gaps).sum(), gaps.sum()])
-        return factors
-
-    def factors_of(self, gaps: torch.Tensor) -> torch.Tensor:
-        """Return the same and remember nothing."""
-        if self.mean_gap <= 0.0 or self.gap_power == 0.0:
-            return torch.ones_like(gaps)
-        return self._powers(gaps) / self.mean_power
-
-    @property
-    def shift(self) -> torch.Tensor:
-        """Weighted over unweighted sum of the last batch's divergences: what the factors made of the teacher's term."""
-        weighted, plain = self._sums
-        return torch.where(plain > 0.0, weighted / plain.clamp(min=1e-30), 1.0)
+    def begin_step(self) -> tuple[float, float] | None:
+        """Go over to the means of the step that ends; return its mean and `moved`, None where nothing was seen."""
+        if not self.seen:
+            return None
+        values, weights = (torch.cat(parts) for parts in zip(*self.seen, strict=True))
+        self.seen = []
+        if not len(values):
+            return None
+        share = moved(self.of(values), weights)
+        self.mean = _mean(values, weights)
+        self.mean_power = _mean(self._raise(values), weights)
+        return self.mean, share
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed training needs: the last step is not over until the next one begins."""
-        return {
-            "threshold": self.threshold,
-            "mean_gap": self.mean_gap,
-            "mean_power": self.mean_power,
-            "entropies": self._entropies,
-            "gaps": self._gaps,
-        }
+        return {"mean": self.mean, "mean_power": self.mean_power, "seen": self.seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
-        self.threshold, self.mean_gap = state["threshold"], state["mean_gap"]
-        self.mean_power = state["mean_power"]
-        self._entropies, self._gaps = list(state["entropies"]), list(state["gaps"])
+        self.mean, self.mean_power, self.seen = state["mean"], state["mean_power"], list(state["seen"])
 
-    def _powers(self, gaps: torch.Tensor) -> torch.Tensor:
-        return (gaps / self.mean_gap).clamp(1.0 / MAX_RATIO, MAX_RATIO) ** self.gap_power
+    def _raise(self, values: torch.Tensor) -> torch.Tensor:
+        return (values / max(self.mean, 1e-12)).clamp(1.0 / MAX_RATIO, MAX_RATIO) ** self.power
+
+
+class Emphasis:
+    """Weights of the places at which the teacher is asked."""
+
+    def __init__(self, settings: RouterConfig):
+        """Begin with places that count alike."""
+        self.capacity = Ratios(settings.capacity_power if settings.uses("capacity") else 0.0)
+        self.gap = Ratios(settings.gap_power if settings.uses("gap") else 0.0)
+        self.term = torch.zeros(())
+        """The teacher's term of the last batch as it stands in the loss."""
+        self._losses = torch.zeros(0)
+
+    def begin_step(self) -> dict[str, float]:
+        """Let the step that ends decide about the next one; return its figures, see `RoutedTeacher.describe`."""
+        figures = {}
+        for name, ratios in (("capacity", self.capacity), ("gap", self.gap)):
+            if (found := ratios.begin_step()) is not None:
+                figures[f"{name}_mean"], figures[f"{name}_moved"] = found
+        return figures
+
+    def look(self, student: StudentRows, spans: Spans) -> None:
+        """Measure the student's loss at the places of a batch."""
+        self.term = torch.zeros((), device=student.targets.device)
+        if self.capacity.power:
+            self._losses = student_loss(student, spans.student_starts[:-1].to(student.targets.device))
+
+    def weigh(self, weights: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:
+        """Return the weights of some spans with the student's capacity in them.
+
+        Args:
+            weights: fp32, `[queried_spans]`.
+            spans: int64, `[queried_spans]`: of the batch that was looked at.
+        """
+        if not self.capacity.power:
+            return weights
+        return weights * self.capacity.take(self._losses[spans.to(weights.device)], weights)
+
+    def gate(self, gaps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Return the weights of some places whose divergence is known, with the gap in them, `[places]`."""
+        gaps = gaps.detach()
+        gated = weights * self.gap.take(gaps, weights)
+        self.term = self.term + (gated * gaps).sum()
+        return gated
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of both."""
+        return {"capacity": self.capacity.state_dict(), "gap": self.gap.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.capacity.load_state_dict(state["capacity"])
+        self.gap.load_state_dict(state["gap"])
 
 
 @torch.no_grad()
-def student_entropy(student: StudentRows, rows: torch.Tensor) -> torch.Tensor:
-    """Return the entropy of the student's predictions at some of its rows, nats, fp32, `[rows]`."""
-    rows = rows.to(student.hidden.device)
+def student_loss(student: StudentRows, rows: torch.Tensor) -> torch.Tensor:
+    """Return the student's cross-entropy at some of its rows, nats, fp32, `[rows]`; 0 for rows in no loss."""
     parts = []
     for chunk in even_chunks(len(rows), rows_per_chunk(student.head.vocab_size, rows.device)):
-        logits = student.head.logits(student.hidden.index_select(0, rows[chunk]))
-        log_softmax_(logits)
-        parts.append(-(logits.exp() * logits.clamp(min=LOWEST)).sum(dim=-1))  # 0 * -inf is not 0
-    return torch.cat(parts) if parts else student.hidden.new_zeros(0, dtype=torch.float32)
+        logprobs = student.head.logits(student.hidden.index_select(0, rows[chunk]))
+        log_softmax_(logprobs)
+        targets = student.targets[rows[chunk], None]
+        losses = -logprobs.gather(1, targets.clamp(min=0))
+        parts.append(losses.masked_fill_(targets == IGNORE_INDEX, 0.0).squeeze(1))
+    return torch.cat(parts) if parts else torch.zeros(0, device=rows.device)
 
 
-def moved(factors: torch.Tensor) -> float:
-    """Return the share of the teacher's signal that factors move from some positions to others."""
-    return (factors / factors.mean() - 1.0).abs().mean().item() / 2.0
+def moved(ratios: torch.Tensor, weights: torch.Tensor) -> float:
+    """Return the share of the teacher's signal that ratios move from some places to others, 0 to 1."""
+    before, after = weights / weights.sum(), weights * ratios / (weights * ratios).sum()
+    return (after - before).abs().sum().item() / 2.0
 
 
-def _mean_over_processes(value: torch.Tensor) -> float:
-    """Average a scalar over all processes."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        value = value.clone()
-        torch.distributed.all_reduce(value)
-        value /= torch.distributed.get_world_size()
-    return value.item()
+def _mean(values: torch.Tensor, weights: torch.Tensor) -> float:
+    """Average values over a step, all processes included."""
+    sums = torch.stack([(values * weights).sum(), weights.sum()])
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.all_reduce(sums)
+    return (sums[0] / sums[1].clamp(min=1e-30)).item()

@@ -76,7 +76,6 @@ class RoutedTeacher(OnlineTeacher):
             self.optimizer = RouterOptimizer(self.router, settings.learning_rate, self.model.dtype)
         self.final_top_k = settings.final_top_k or sources.top_k
         self.emphasis = Emphasis(settings)
-        """Where the teacher is asked in the last batch, and how much each place counts."""
         self.figures: dict[str, Any] = {}
         """What the last batch showed; see `describe`."""
         self._step, self._seed = -1, seed
@@ -96,7 +95,7 @@ class RoutedTeacher(OnlineTeacher):
             if self.settings.kind == "student_aware":
                 self.figures |= self.emphasis.begin_step()
                 self.figures["top_k"], self.figures["temperature"] = self.schedule(student.step)
-        self.emphasis.ask(student, inputs["spans"])
+        self.emphasis.look(student, inputs["spans"])
         with torch.no_grad():
             scores = self.importance(inputs["spans"], student)
             count = self.settings.num_passes if self.settings.kind == "knowledge_augmentation" else 1
@@ -126,10 +125,10 @@ class RoutedTeacher(OnlineTeacher):
         """Return the figures of the last batch, a line of phase `router` in metrics.jsonl.
 
         `shares`: mean weight of every source, `[num_layers, num_sources]`; `top_k`, `temperature`. Of the step before:
-        `asked`, the share of positions at which the teacher was asked, `entropy` of the student's predictions,
-        `loss_gap`, their divergence, and `signal_moved`, the share of the teacher's signal that the gap moved to other
-        positions. Of the last update, where there is one: `kl`, `text`, `balance`, `anchor`, `kl_to_initial` per layer,
-        `teacher_loss`, `student_loss` and `gap`; and `skipped_updates`, left out for their overflow, of all.
+        `capacity_mean`, the student's loss, and `gap_mean`, its divergence, at the places where the teacher was asked,
+        `capacity_moved` and `gap_moved`, the share of the teacher's signal that each moved to other places. Of the last
+        update, where there is one: `kl`, `text`, `balance`, `anchor`, `kl_to_initial` per layer, `teacher_loss`,
+        `student_loss` and `gap`; and `skipped_updates`, left out for their overflow, of all.
         """
         return self.figures
 

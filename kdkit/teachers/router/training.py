@@ -116,9 +116,9 @@ class RouterOptimizer:
         self.skipped, self._good, self.scale = self.skipped + 1, 0, self.scale / BACK_OFF
         if self.scale < SMALLEST_SCALE:
             raise UserError(
-                f"router: expected a finite gradient of the gates, got NaN or inf at {self.skipped} updates, the "
-                f"last with the loss times {BACK_OFF * self.scale:.2g}; run the teacher in fp32 (-p train.precision=fp32), "
-                "or leave its routing to itself (-p router.kind=none)"
+                f"router: expected a finite gradient of the gates, got NaN or inf at {self.skipped} updates, the last "
+                f"with the loss times {BACK_OFF * self.scale:.2g}; run the teacher in fp32 (-p "
+                "train.precision=fp32), or leave its routing to itself (-p router.kind=none)"
             )
 
 
