@@ -52,13 +52,15 @@ class RouterConfig(Section):
     update_sequences: Count | None = 2
     """Sequences of a micro-batch that an update looks at; null: all."""
     training_top_k: Count | None = None
-    """Experts in the pass that trains the router; null: all, without which experts out of the top get no gradient."""
+    """Experts in the pass that trains the router; null: as many as in the lesson, that is all for
+    `student_aware_routing`, and for `student_aware` the top-k of the step, but at least two."""
     direction: Literal["student_teacher", "teacher_student"] = "student_teacher"
     """What the router lowers: KL(student || teacher), as published, or the other way, as in the paper's code."""
     balance_weight: NotNegative = 0.01
     """Weight of the squared coefficient of variation of the experts' importance."""
     anchor: Literal["kl", "l2"] = "kl"
-    """What holds the router to the initial one: KL between the routings, or the distance of the weights."""
+    """What holds the gates to the initial ones: KL between their routings, or the distance of the weights. What the
+    student's state adds (`importance`) is held by `text_weight` alone."""
     anchor_weight: NotNegative = 1.0
     """Weight of the anchor; without it the router goes where the student already agrees."""
     text_weight: NotNegative = 1.0
@@ -73,7 +75,7 @@ class RouterConfig(Section):
     places count by the student's own loss (`capacity_power`); `gap`: they count by the divergence (`gap_power`);
     `importance`: scores of the experts read from the student's state; `annealing`: top-k grows,
     and the temperature falls."""
-    capacity_power: Annotated[Number, Field(ge=-1.0, le=1.0)] = -0.5
+    capacity_power: Annotated[Number, Field(ge=-1.0, le=1.0)] = 0.5
     """A place's weight in the teacher's term is the student's own loss there over the mean, to this power (part
     `capacity`); weights are 1 on average. Below 0: first what the student copes with."""
     gap_power: Annotated[Number, Field(ge=-1.0, le=1.0)] = 0.5

@@ -37,6 +37,8 @@ class Routed:
     signals: DenseSignals
     logits: list[torch.Tensor]
     """Per layer, `[teacher_rows, num_sources]`: the router's."""
+    gates: list[torch.Tensor]
+    """The same without what the student's state adds; only in a pass that trains the router."""
     initial: list[torch.Tensor]
     """The same of the gates as they were at first."""
     shares: list[list[float]]
@@ -160,15 +162,21 @@ class RoutedTeacher(OnlineTeacher):
         return scores.index_select(0, _student_row(spans).to(device))
 
     def run(
-        self, inputs: dict[str, Any], device: torch.device, scores: torch.Tensor | None, step: int | None
+        self,
+        inputs: dict[str, Any],
+        device: torch.device,
+        scores: torch.Tensor | None,
+        step: int,
+        in_training: bool = False,
     ) -> Routed:
-        """Run the teacher, routed for the lesson at a step, or with all sources in (None), to train the router."""
+        """Run the teacher, routed for the lesson at a step, or to train the router."""
         places = self.sources.token_of_rows(inputs).to(self.model.device)
         everywhere = None
         if scores is not None:
             everywhere = scores.new_zeros(self.sources.num_tokens(inputs), *scores.shape[1:])
             everywhere = everywhere.index_copy(0, places, scores)
         now: list[torch.Tensor] = []
+        gates: list[torch.Tensor] = []
         initial: list[torch.Tensor] = []
         shares: list[list[float]] = []
 
@@ -176,18 +184,23 @@ class RoutedTeacher(OnlineTeacher):
             mine = logits.float() if self.router is None else self.router.logits(layer, hidden, everywhere)
             now.append(mine.index_select(0, places))
             initial.append(logits.float().index_select(0, places))
-            if step is None:
-                return self._choose_for_training(mine)
+            if in_training:
+                if self.router is not None:
+                    gates.append(self.router.logits(layer, hidden, None).index_select(0, places))
+                return self._choose_for_training(mine, step)
             choice = self.choose(mine, step)
             weights = spread(choice, mine.shape[-1]).index_select(0, places)
             shares.append((weights / weights.sum(dim=-1, keepdim=True)).mean(dim=0).tolist())
             return choice
 
         signals = self.sources.run(inputs, device, route)
-        return Routed(signals, now, initial, shares)
+        return Routed(signals, now, gates, initial, shares)
 
-    def _choose_for_training(self, logits: torch.Tensor) -> Choice:
+    def _choose_for_training(self, logits: torch.Tensor, step: int) -> Choice:
+        """Choose as in the lesson, but from two sources at least: the gate of one has no gradient."""
         top_k = self.settings.training_top_k
+        if top_k is None and self.settings.kind == "student_aware":
+            top_k = max(2, self.schedule(step)[0])
         return all_experts(logits) if top_k is None else top_k_choice(logits, top_k)
 
     @torch.enable_grad()
@@ -195,11 +208,12 @@ class RoutedTeacher(OnlineTeacher):
         """Take one step of the router: closer to the student, right about the text, balanced, near its beginning."""
         assert self.router is not None
         settings = self.settings
-        routed = self.run(inputs, self.model.device, self.importance(inputs["spans"], student), None)
+        scores = self.importance(inputs["spans"], student)
+        routed = self.run(inputs, self.model.device, scores, student.step, in_training=True)
         terms = {
             "kl": compare(routed.signals, student, inputs, self.comparison),
             "balance": balance(routed.logits),
-            "anchor": self.router.anchor(routed.logits, routed.initial, settings.anchor),
+            "anchor": self.router.anchor(routed.gates, routed.initial, settings.anchor),
         }
         # what the student wrote itself is nothing to be right about
         if settings.text_weight > 0.0 and not inputs.get("is_own_text", False):
