@@ -29,10 +29,10 @@ KINDS = {
     "all experts": {"kind": "all_experts"},
     "knowledge augmentation": {"kind": "knowledge_augmentation"},
     "student-aware routing": {"kind": "student_aware_routing"},
-    "student-aware": {"kind": "student_aware", "progressive": False, "final_top_k": 2},
+    "student-aware": {"kind": "student_aware", "parts": ["capacity", "gap", "importance"], "final_top_k": 2},
     "student-aware, never trained": {
         "kind": "student_aware",
-        "progressive": False,
+        "parts": ["capacity", "gap", "importance"],
         "final_top_k": 2,
         "update_every": NEVER,
     },

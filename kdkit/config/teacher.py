@@ -1,6 +1,6 @@
 """Settings of the teacher's cache and of its router."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -31,13 +31,17 @@ class CacheConfig(Section):
     """Sequences that are written, checked and repaired together."""
 
 
+RouterPart = Literal["capacity", "gap", "importance", "annealing"]
+"""What `student_aware` does beyond `student_aware_routing`."""
+
+
 class RouterConfig(Section):
     """How a mixture-of-experts teacher is routed while it teaches, or what is mixed of a dense one."""
 
     kind: Literal["none", "all_experts", "knowledge_augmentation", "student_aware_routing", "student_aware"] = "none"
     """`none`: the teacher's own routing; `all_experts`: all, weighed by its gates; `knowledge_augmentation`: several
     passes with experts drawn by the gates; `student_aware_routing`: gates trained towards the student;
-    `student_aware`: that, plus what the student's own state says about capacity, gap and each expert."""
+    `student_aware`: that, plus `parts`."""
     sources: Literal["auto", "experts", "layers", "teachers"] = "auto"
     """What is routed over: experts of a MoE teacher, last layers of a dense one (`num_layers`), or
     `teacher.path` and `teacher.others`; `auto`: teachers if there are several, else experts."""
@@ -50,13 +54,15 @@ class RouterConfig(Section):
     update_sequences: Count | None = 2
     """Sequences of a micro-batch that an update looks at; null: all."""
     training_top_k: Count | None = None
-    """Experts in the pass that trains the router; null: all, without which experts out of the top get no gradient."""
+    """Experts in the pass that trains the router; null: as many as in the lesson, that is all for
+    `student_aware_routing`, and for `student_aware` the top-k of the step, but at least two."""
     direction: Literal["student_teacher", "teacher_student"] = "student_teacher"
     """What the router lowers: KL(student || teacher), as published, or the other way, as in the paper's code."""
     balance_weight: NotNegative = 0.01
     """Weight of the squared coefficient of variation of the experts' importance."""
     anchor: Literal["kl", "l2"] = "kl"
-    """What holds the router to the initial one: KL between the routings, or the distance of the weights."""
+    """What holds the gates to the initial ones: KL between their routings, or the distance of the weights. What the
+    student's state adds (`importance`) is held by `text_weight` alone."""
     anchor_weight: NotNegative = 1.0
     """Weight of the anchor; without it the router goes where the student already agrees."""
     text_weight: NotNegative = 1.0
@@ -66,22 +72,35 @@ class RouterConfig(Section):
     """Passes of knowledge augmentation; the loss is their mean."""
     augmentation_rate: Share = 0.05
     """Probability that a token's experts are drawn in a layer, and not its top ones (knowledge augmentation)."""
-    progressive: bool = True
-    """Let `student_aware` grow from `initial_top_k` to `final_top_k`, and anneal; false: final values throughout."""
+    parts: list[RouterPart] = Field(default_factory=lambda: list(get_args(RouterPart)))
+    """What `student_aware` does beyond `student_aware_routing`; leave one out to see what it is good for. `capacity`:
+    places count by the student's own loss (`capacity_power`); `gap`: they count by the divergence (`gap_power`);
+    `importance`: scores of the experts read from the student's state; `annealing`: top-k grows,
+    and the temperature falls."""
+    capacity_power: Annotated[Number, Field(ge=-1.0, le=1.0)] = 0.5
+    """A place's weight in the teacher's term is the student's own loss there over the mean, to this power (part
+    `capacity`); weights are 1 on average. Below 0: first what the student copes with."""
+    gap_power: Annotated[Number, Field(ge=-1.0, le=1.0)] = 0.5
+    """The same of the divergence that is trained (part `gap`). Below 0: small gaps first."""
     initial_top_k: Count = 1
-    """Sources a token is routed to at the start (`student_aware`)."""
-    final_top_k: Count = 4
-    """Sources a token is routed to at the end (`student_aware`)."""
+    """Sources a token is routed to at the start (`annealing`)."""
+    final_top_k: Count | None = None
+    """Sources a token is routed to at the end (`student_aware`); null: as many as the teacher itself chooses."""
     initial_temperature: Positive = 2.0
-    """Temperature of the routing's softmax at the start (`student_aware`)."""
+    """Temperature of the routing's softmax at the start (`annealing`); it falls while there is something to weigh,
+    that is from the second source on."""
     final_temperature: Positive = 1.0
     """Temperature at the end (`student_aware`)."""
     schedule_share: Annotated[Number, Field(gt=0.0, le=1.0)] = 0.8
     """Share of the training after which both have their final values."""
 
+    def uses(self, part: RouterPart) -> bool:
+        """Return whether one of `parts` has a say."""
+        return self.kind == "student_aware" and part in self.parts
+
     @model_validator(mode="after")
     def _order(self) -> "RouterConfig":
-        if self.initial_top_k > self.final_top_k:
+        if self.final_top_k is not None and self.initial_top_k > self.final_top_k:
             raise UserError(
                 f"router.initial_top_k: expected at most router.final_top_k = {self.final_top_k}, "
                 f"got {self.initial_top_k}; the schedule grows, so swap the two"

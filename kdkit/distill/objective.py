@@ -26,6 +26,7 @@ from kdkit.losses.chunked.sparse_blend import sparse_blend
 from kdkit.losses.closed_forms import Measure
 from kdkit.losses.cross_entropy import IGNORE_INDEX
 from kdkit.losses.measures import make_measure
+from kdkit.teachers.router.emphasis import Emphasis
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Objective:
         signals: Signals | tuple[Signals, ...] | None,
         num_items: float,
         tokens: torch.Tensor | None = None,
+        emphasis: Emphasis | None = None,
     ) -> tuple[ChunkLoss, list[slice]]:
         """Make the loss of a batch: token by token, cross-entropy and the teacher's term are blended.
 
@@ -82,6 +84,7 @@ class Objective:
             num_items: tokens of the whole optimizer step.
             tokens: int64, `[student_rows]`: what the text goes on with, also at rows in no loss; None: `targets`
                 without them.
+            emphasis: how much each place counts, of a batch that it has looked at; None: all alike.
 
         Returns:
             The chunk loss, and the chunks of student rows that it is to be called with.
@@ -103,16 +106,18 @@ class Objective:
         if self.logits_weight == 0.0:
             return weighted_cross_entropy(targets, weights, raw), chunks
         if self.span_loss is None:
-            return self._blend_divergence(spans, queried, passes, num_items, (targets, weights, raw)), chunks
+            return self._blend_divergence(spans, queried, passes, num_items, (targets, weights, raw), emphasis), chunks
         if self.span_loss.by_sequence:
             chunks = list(chunk_sequences(spans))
         raw_spans = torch.zeros(len(spans.student_starts) - 1)
         raw_spans[queried] = spans.student_lengths[queried].float() / num_items
         raw_spans = raw_spans.to(raw.device)
         tokens = targets if tokens is None else tokens
-        shares = self.kd_weight * self._weigh(raw_spans, spans.student_starts[:-1]), raw_spans
+        shares, gate = self.kd_weight * self._weigh(raw_spans, spans.student_starts[:-1]), None
+        if emphasis is not None:
+            shares[queried], gate = emphasis.weigh(shares[queried], queried), emphasis.gate
         teacher = [
-            span_loss(self.span_loss.bind(spans, tokens, part), spans.student_starts, counted, *shares)
+            span_loss(self.span_loss.bind(spans, tokens, part), spans.student_starts, counted, shares, raw_spans, gate)
             for part in passes
         ]
         return blend(average(teacher), weighted_cross_entropy(targets, weights, raw)), chunks
@@ -141,20 +146,24 @@ class Objective:
         passes: tuple[Signals, ...],
         num_items: float,
         ce: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        emphasis: Emphasis | None,
     ) -> ChunkLoss:
         """Blend the divergence at the first rows of the queried spans with cross-entropy.
 
         Args:
             ce: arguments of `weighted_cross_entropy`.
+            emphasis: see `loss_of`.
         """
         assert self.events is not None and self.measure is not None
         device = passes[0].device
         rows = spans.student_starts[queried_spans].to(device)
+        weights = self._weigh(torch.full((len(queried_spans),), self.kd_weight / num_items, device=device), rows)
         queried = QueriedRows(
             rows=rows,
             teacher_rows=spans.teacher_starts[queried_spans],
-            weights=self._weigh(torch.full((len(queried_spans),), self.kd_weight / num_items, device=device), rows),
+            weights=weights if emphasis is None else emphasis.weigh(weights, queried_spans),
             raw_weight=1.0 / num_items,
+            gate=None if emphasis is None else emphasis.gate,
         )
         events, measure, temperature = self.events, self.measure, self.temperature
         teacher: list[TeacherLoss] = []

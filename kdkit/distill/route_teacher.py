@@ -36,9 +36,15 @@ def make_online_teacher(
     if settings.kind == "none":
         return online
     sources = open_sources(session, data, online)
-    check_sources(settings, sources.initial_gates.shape[1], sources.what)
+    check_sources(settings, sources.initial_gates.shape[1], sources.top_k, sources.what)
     if settings.kind in TRAINED and settings.training_top_k is not None:
         check_trainable(settings.training_top_k, sources.normalised, "router.training_top_k")
+    if settings.uses("annealing") and (settings.final_top_k or sources.top_k) == 1 and sources.normalised:
+        print(
+            f"router: annealing does nothing here: this teacher chooses one of its {sources.what} per token, whose "
+            "weight is 1 at every temperature (set router.final_top_k=2 if 02 shows that two predict better)",
+            flush=True,
+        )
     # a loss over whole spans has no distribution to compare; the router's own comparison needs one
     loss = stage.loss if compares_events(stage.loss) else ForwardKL() if data.same_tokenizer else ProjectedKL()
     return RoutedTeacher(

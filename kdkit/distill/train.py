@@ -176,7 +176,8 @@ def _train_phase(
         trainer = make_trainer(plan, stage, student, teacher, phase, parts)
         trainer.add_callback(progress)
         if isinstance(trainer, DistillationTrainer) and isinstance(trainer.teacher, RoutedTeacher):
-            trainer.add_callback(RouterLog(run, trainer.teacher, stage.first_step))
+            held_out = _curve_windows(plan)
+            trainer.add_callback(RouterLog(run, trainer.teacher, stage.first_step, trainer.head, held_out))
         with no_bar():
             trainer.train(resume_from_checkpoint=last_checkpoint(folder))
         counts = _read_counts(trainer)

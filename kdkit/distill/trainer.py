@@ -81,9 +81,11 @@ class DistillationTrainer(LanguageModelTrainer):
         signals = self.ask(inputs, targets.device, student) if self.objective.asks_teacher else None
         num_items = count_items(int((targets != IGNORE_INDEX).sum()), num_items_in_batch)
         tokens = shift_labels(inputs["input_ids"]).flatten().index_select(0, rows)
-        chunk_loss, chunks = self.objective.loss_of(spans, targets, signals, num_items, tokens)
+        emphasis = self.teacher.emphasis if isinstance(self.teacher, RoutedTeacher) and signals is not None else None
+        chunk_loss, chunks = self.objective.loss_of(spans, targets, signals, num_items, tokens, emphasis)
         loss, (_, ce, kd) = chunked_loss(hidden, self.head, chunk_loss, chunks)
-        terms = {"ce_loss": ce, "kd_loss": kd, "kd_weighted": kd * self.objective.kd_weight}
+        kd_weighted = kd * self.objective.kd_weight if emphasis is None else emphasis.term
+        terms = {"ce_loss": ce, "kd_loss": kd, "kd_weighted": kd_weighted}
         if self.parts is not None and self.objective.asks_teacher:
             widths = inputs["input_ids"].shape[1], inputs["teacher_input_ids"].shape[1]
             counted = targets != IGNORE_INDEX

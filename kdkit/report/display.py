@@ -12,8 +12,10 @@ def show_picture(path: Path | None, otherwise: str = "") -> Image | Markdown:
     return Image(filename=str(path), width=820) if path is not None else Markdown(otherwise)
 
 
-def show_table(table: Table) -> HTML:
-    """Show a table; long text keeps its line breaks and stays on the left."""
+def show_table(table: Table | None, otherwise: str = "") -> HTML | Markdown:
+    """Show a table; long text keeps its line breaks and stays on the left. Where there is none, the reason."""
+    if table is None:
+        return Markdown(otherwise)
     style = "<style>.kdkit td, .kdkit th {text-align: left; vertical-align: top; white-space: pre-wrap}</style>"
     return HTML(f"{style}<div class='kdkit'>{to_html(table)}</div>")
 

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdkit.report.figures import COLOURS, save, tidy
+from kdkit.report.tables import Table
 from kdkit.runs.folder import Run
 
 MAX_LAYERS = 6
@@ -16,12 +17,12 @@ MAX_LAYERS = 6
 PANELS: list[tuple[str, dict[str, tuple[str, str]]]] = [
     ("sources per token, temperature", {"top_k": ("top-k", "#1d4ed8"), "temperature": ("temperature", "#b45309")}),
     (
-        "capacity: the student's loss, nats",
-        {"student_loss": ("measured", COLOURS["student"]), "expected_loss": ("expected by the router", "#c2410c")},
+        "capacity (loss) and gap, nats",
+        {"student_loss": ("the student's loss", COLOURS["student"]), "gap": ("gap to the teacher", "#c2410c")},
     ),
     (
-        "gap to the teacher, nats",
-        {"gap": ("measured", COLOURS["student"]), "expected_gap": ("expected by the router", "#c2410c")},
+        "share of the teacher's signal moved",
+        {"capacity_moved": ("by capacity", COLOURS["student"]), "gap_moved": ("by the gap", "#c2410c")},
     ),
     ("KL to the initial routing, nats", {"kl_to_initial": ("mean over layers", "#7c3aed")}),
     ("loss of the routed teacher, nats", {"teacher_loss": ("teacher", COLOURS["teacher"])}),
@@ -53,6 +54,25 @@ def draw_router(run: Run) -> Path | None:
         axes = figure.add_subplot(rows, 3, place + 1)
         _plot_panel(axes, lines, title, keys)
     return save(figure, run, "router.png")
+
+
+def effects_table(run: Run) -> Table | None:
+    """Show what each part of a student-aware router does: what changes if it is removed (03); None without such."""
+    if not (run.path / "router_effects.json").exists():
+        return None
+    rows = [
+        [
+            row["part"],
+            f"{row['mixture_kl']:.4f}",
+            f"{row['tokens_rerouted']:.1%}",
+            f"{row['bits_per_byte']:.3f}",
+            f"{row['bits_per_byte_without']:.3f}",
+            f"{row['signal_moved']:.1%}",
+        ]
+        for row in run.read_json("router_effects.json")["parts"]
+    ]
+    headings = ["part", "KL of the mixture, nats", "tokens to other sources", "teacher's bits per byte"]
+    return [*headings, "without the part", "teacher's signal moved"], rows
 
 
 def _stack_shares(axes: Axes, lines: list[dict[str, Any]], layer: int) -> None:

@@ -29,6 +29,8 @@ class ExpertSources:
         self.experts = Experts(teacher.model)
         self.initial_gates = self.experts.gate_weights()
         """fp32, `[num_layers, num_sources, H_teacher]`."""
+        self.top_k = self.experts.top_k
+        """Sources per token without a router."""
         self.normalised = self.experts.normalised
         """Whether the weights of the chosen sources sum to 1."""
 
@@ -67,6 +69,8 @@ class MixedSources:
         width, count = main.config.get_text_config().hidden_size, num_layers or len(teachers)
         self.initial_gates = torch.zeros(1, count, width, device=main.device)
         """fp32, `[1, num_sources, H_teacher]`; zeros: all sources weigh the same at first."""
+        self.top_k = count
+        """Sources per token without a router: all."""
 
     def run(self, inputs: dict[str, Any], device: torch.device, route: Route) -> MixedSignals:
         """Run all sources without a graph, then weigh them row by row."""

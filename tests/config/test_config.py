@@ -190,7 +190,10 @@ def test_an_unknown_override_suggests_the_nearest_key(load):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"router": {"initial_top_k": 5}}, "router.initial_top_k: expected at most router.final_top_k = 4, got 5"),
+        (
+            {"router": {"initial_top_k": 5, "final_top_k": 4}},
+            "router.initial_top_k: expected at most router.final_top_k = 4, got 5",
+        ),
         ({"teacher": {"build": {"num_heads": 3}}}, "teacher.build.num_heads: expected hidden_size / num_heads"),
         ({"student": {"build": {"hidden_size": 12}}}, "student.build.num_heads: expected hidden_size / num_heads"),
         ({"teacher": {"build": {"num_experts": 1}}}, "teacher.build.num_experts_per_tok: expected at most"),

@@ -131,7 +131,7 @@ def test_a_k_above_the_number_of_sources_is_refused(scene, dense, others):
         scene.route("student_aware_routing", training_top_k=6)
     assert refusal(error)
     with pytest.raises(UserError, match=r"expected at most 2, the number of teachers, got 4"):
-        with_others(scene, others["same"]).route("student_aware")
+        with_others(scene, others["same"]).route("student_aware", final_top_k=4)
     with pytest.raises(UserError, match=r"router.num_layers: expected at most 2, the layers of the teacher, got 4"):
         dense.route("all_experts", sources="layers")
 
@@ -195,7 +195,10 @@ def test_more_teachers_need_a_router_and_experts_need_one_teacher():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (["router.kind=student_aware", "router.initial_top_k=5"], "router.initial_top_k: expected at most"),
+        (
+            ["router.kind=student_aware", "router.initial_top_k=5", "router.final_top_k=4"],
+            "router.initial_top_k: expected at most",
+        ),
         (["router.kind=student_aware", "cache.enabled=true"], "router.kind: expected none with cache.enabled"),
         (["router.kind=all_experts", "router.sources=teachers"], "router.sources: expected 'teachers'"),
     ],

@@ -8,7 +8,7 @@ from kdkit.report import experts as expert_explorer
 from kdkit.report.experts import explorer, picture_of, show_experts
 from kdkit.report.figures import draw_layer_map, draw_loss_parts
 from kdkit.report.page import write_report
-from kdkit.report.router import draw_router
+from kdkit.report.router import draw_router, effects_table
 from kdkit.runs.folder import Run
 from tests.report.test_page import EXPERTS, make_run
 
@@ -91,7 +91,7 @@ def append_routes(run, layers=2, **figures):
 
 
 def test_the_router_is_drawn_with_all_that_it_recorded(run, drawn):
-    pairs = {"expected_loss": (2.0, 3.0), "student_loss": (4.0, 3.5), "gap": (1.0, 0.9), "expected_gap": (0.5, 0.8)}
+    pairs = {"student_loss": (4.0, 3.5), "gap": (1.0, 0.9), "capacity_moved": (0.0, 0.2), "gap_moved": (0.0, 0.1)}
     drift = {"kl_to_initial": ([0.0, 0.2], [0.1, 0.5]), "teacher_loss": (2.0, 2.1)}
     append_routes(run, top_k=(1, 2), temperature=(2.0, 1.0), **pairs, **drift)
     draw_router(run)
@@ -100,11 +100,20 @@ def test_the_router_is_drawn_with_all_that_it_recorded(run, drawn):
     for layer, middles in enumerate(([0.125, 0.625], [0.25, 0.75])):
         shares = panels[f"share of each source, layer {layer} of 0-1"]
         assert texts(shares) == [" 0", " 1"] and [text.get_position()[1] for text in shares.texts] == middles
-    capacity = panels["capacity: the student's loss, nats"]
-    got = {line.get_label(): list(line.get_ydata()) for line in capacity.lines}
-    assert got == {"measured": [4.0, 3.5], "expected by the router": [2.0, 3.0]}
+    measured = panels["capacity (loss) and gap, nats"]
+    got = {line.get_label(): list(line.get_ydata()) for line in measured.lines}
+    assert got == {"the student's loss": [4.0, 3.5], "gap to the teacher": [1.0, 0.9]}
     kl = [list(line.get_ydata()) for line in panels["KL to the initial routing, nats"].lines]
     assert kl == [[0.0, 0.1], [0.2, 0.5], pytest.approx([0.1, 0.3])]
+
+
+def test_the_effect_of_each_part_is_a_row_of_a_table(run):
+    assert effects_table(run) is None
+    row = {"part": "gap", "mixture_kl": 0.01234, "tokens_rerouted": 0.5, "signal_moved": 0.071}
+    row |= {"bits_per_byte": 2.0624, "bits_per_byte_without": 2.0591}
+    run.write_json("router_effects.json", {"parts": [row]})
+    headings, rows = effects_table(run)
+    assert rows == [["gap", "0.0123", "50.0%", "2.062", "2.059", "7.1%"]] and len(headings) == 6
 
 
 def test_a_kind_of_routing_that_trains_nothing_shows_its_shares_only(run, drawn):

@@ -19,6 +19,9 @@ TeacherLoss = Callable[[torch.Tensor, slice, bool], tuple[torch.Tensor, torch.Te
 """From a chunk's logits, its rows, and whether the logits may be overwritten, to terms, the rows of the chunk at
 which the teacher is queried (None: all) and the gradient by their logits."""
 
+Gate = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""From the values of the teacher's loss at some places and their weights to other weights, `[places]` each."""
+
 
 @dataclass(frozen=True)
 class QueriedRows:
@@ -32,6 +35,13 @@ class QueriedRows:
     """fp32, `[queried_rows]`: weight of each value in the loss."""
     raw_weight: float
     """Weight of each value in the logged term."""
+    gate: Gate | None = None
+    """What the weights become once the values are known; None: they stay. Dense signals only."""
+
+    def weigh(self, inside: slice, values: torch.Tensor) -> torch.Tensor:
+        """Return the weights of some queried rows whose values are known, `[rows]`."""
+        weights = self.weights[inside]
+        return weights if self.gate is None else self.gate(values, weights)
 
     def inside(self, rows: slice) -> slice:
         """Return which queried rows lie in a chunk."""
@@ -154,11 +164,12 @@ def _divergence(
         gradient = student_events.push(chosen, temperature)
         events = gradient if isinstance(student_events, TokenEvents) else gradient.clone()
         values = divergence_(gradient, inside) * temperature**2
+        weights = queried.weigh(inside, values)
         # T^2 for the value, 1 / T from the chain rule
-        gradient.mul_((queried.weights[inside, None] * temperature).to(gradient.dtype))
+        gradient.mul_((weights[:, None] * temperature).to(gradient.dtype))
         gradient = student_events.pull(gradient, chosen, events, temperature)
         raw = (values * queried.raw_weight).sum()
-        terms = torch.stack([(values * queried.weights[inside]).sum(), torch.zeros_like(raw), raw])
+        terms = torch.stack([(values * weights).sum(), torch.zeros_like(raw), raw])
         return terms, None if everywhere else local, gradient
 
     return teacher_loss
@@ -170,6 +181,7 @@ def span_loss(
     counted: torch.Tensor,
     weights: torch.Tensor,
     raw_weights: torch.Tensor,
+    gate: Gate | None = None,
 ) -> TeacherLoss:
     """Make a loss over whole spans, differentiated by autograd inside the chunk.
 
@@ -179,6 +191,7 @@ def span_loss(
         counted: bool, `[student_rows]`: rows in the loss; the others get no gradient, whatever they are averaged with.
         weights: fp32, `[N]`: weight of each span in the loss.
         raw_weights: fp32, `[N]`: in the logged term.
+        gate: see `QueriedRows.gate`.
     """
     bounds = student_starts.cpu()
 
@@ -188,7 +201,11 @@ def span_loss(
         with torch.enable_grad():
             leaf = logits.detach().clone().requires_grad_()
             values = values_of(leaf, rows, spans)
-            loss = (values * weights[spans]).sum()
+            weight = weights[spans]
+            if gate is not None:
+                queried = weight.nonzero().squeeze(1)
+                weight = weight.index_copy(0, queried, gate(values.detach()[queried], weight[queried]))
+            loss = (values * weight).sum()
             (gradient,) = torch.autograd.grad(loss, leaf)
         gradient.masked_fill_(~counted[rows, None], 0.0)
         raw = (values.detach() * raw_weights[spans]).sum()

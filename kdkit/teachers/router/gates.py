@@ -3,12 +3,9 @@
 It routes to the experts of each MoE layer, or to whole teachers or layers (then `num_layers` is 1).
 
 Sources: Kim, Chu, Yang 2025 ("Every Expert Matters", student-aware router), arXiv:2502.12947, for trained gates with
-a balance term; capacity, gap, importance and the growing top-k are kdkit's reading of the idea of a router that sends
-a student what it can learn.
+a balance term; importance and the growing top-k are kdkit's reading of the idea of a router that sends a student what
+it can learn. Its other two parts, capacity and gap, stand in `kdkit.teachers.router.emphasis`.
 """
-
-import math
-from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
@@ -18,28 +15,13 @@ from kdkit.errors import UserError
 
 RANK = 32
 """Width of what is kept of the student's state."""
-MEMORY = 0.9
-"""Share of a running mean that the next measurement leaves of it."""
-
-
-@dataclass(frozen=True)
-class StudentForecast:
-    """Forecast of the student's loss, gap and source importance, from its hidden states alone."""
-
-    loss: torch.Tensor
-    """fp32, `[student_rows]`: capacity: expected cross-entropy of the next token, in multiples of its running mean;
-    low where the student copes."""
-    gap: torch.Tensor
-    """fp32, `[student_rows]`: expected divergence from the teacher, in multiples of its running mean."""
-    scores: torch.Tensor
-    """fp32, `[student_rows, num_layers, num_sources]`: importance of each source, added to the gates' logits."""
 
 
 class StudentReader(torch.nn.Module):
-    """Reads capacity, knowledge gap and the importance of every source from a student's hidden state."""
+    """Reads the importance of every source from a student's hidden state."""
 
     def __init__(self, width: int, num_layers: int, num_sources: int, generator: torch.Generator):
-        """Make the heads; importance starts at 0, so the router starts with the teacher's own gates.
+        """Make the head; importance starts at 0, so the router starts with the teacher's own gates.
 
         Args:
             width: H_student.
@@ -48,22 +30,19 @@ class StudentReader(torch.nn.Module):
         self.shape = num_layers, num_sources
         self.norm = torch.nn.LayerNorm(width, elementwise_affine=False)
         self.encode = torch.nn.Linear(width, RANK)
-        self.expect = torch.nn.Linear(RANK, 2)
-        self.importance = torch.nn.Linear(RANK + 2, num_layers * num_sources)
+        self.importance = torch.nn.Linear(RANK, num_layers * num_sources)
         torch.nn.init.normal_(self.encode.weight, std=width**-0.5, generator=generator)
-        torch.nn.init.zeros_(self.encode.bias)
-        for layer in (self.expect, self.importance):
-            torch.nn.init.zeros_(layer.weight)
-            torch.nn.init.zeros_(layer.bias)
+        for values in (self.encode.bias, self.importance.weight, self.importance.bias):
+            torch.nn.init.zeros_(values)
 
-    def forward(self, hidden: torch.Tensor) -> StudentForecast:
-        """Read some rows, `[student_rows, H_student]`."""
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return what is added to the gates' logits, fp32, `[student_rows, num_layers, num_sources]`.
+
+        Args:
+            hidden: `[student_rows, H_student]`.
+        """
         state = functional.gelu(self.encode(self.norm(hidden.float())))
-        # 1 at the start: the running mean
-        loss, gap = (functional.softplus(self.expect(state)) / math.log(2.0)).unbind(dim=-1)
-        # the expectations learn from their own target only, not from what the router makes of them
-        read = torch.cat([state, loss.detach()[:, None], gap.detach()[:, None]], dim=-1)
-        return StudentForecast(loss, gap, self.importance(read).unflatten(-1, self.shape))
+        return self.importance(state).unflatten(-1, self.shape)
 
 
 class Router(torch.nn.Module):
@@ -79,8 +58,6 @@ class Router(torch.nn.Module):
         super().__init__()
         self.gates = torch.nn.Parameter(initial_gates.detach().float().clone())
         self.register_buffer("initial_gates", initial_gates.detach().float().clone())
-        self.register_buffer("means", torch.zeros(2))
-        """Running means of the student's cross-entropy and of its gap to the teacher, nats; 0: nothing measured."""
         num_layers, num_sources, _ = initial_gates.shape
         generator = torch.Generator().manual_seed(seed)
         self.reader = (
@@ -97,11 +74,6 @@ class Router(torch.nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             logits = functional.linear(hidden.float(), self.gates[layer])
         return logits if scores is None else logits + scores[:, layer]
-
-    def remember(self, loss: torch.Tensor, gap: torch.Tensor) -> None:
-        """Move the running means towards what was measured, fp32, `[num_places]`; nats."""
-        new = torch.stack([loss.mean(), gap.mean()]).to(self.means.device)
-        self.means.copy_(new if not self.means.any() else MEMORY * self.means + (1.0 - MEMORY) * new)
 
     def anchor(self, logits: list[torch.Tensor], initial: list[torch.Tensor], kind: str) -> torch.Tensor:
         """Return the distance from the initial router: KL(initial || now) per token, or that of the weights.
@@ -135,26 +107,36 @@ def balance(logits: list[torch.Tensor]) -> torch.Tensor:
     return (importance.var(dim=-1, unbiased=False) / importance.mean(dim=-1).square()).mean()
 
 
-def scheduled(settings: RouterConfig, step: int, num_steps: int) -> tuple[int, float]:
+def scheduled(
+    settings: RouterConfig, step: int, num_steps: int, final_top_k: int, normalised: bool
+) -> tuple[int, float]:
     """Return the sources per token and the temperature at a step: linear in k, geometric in temperature.
+
+    The normalised weight of a single source is 1 at every temperature, so the temperature begins to fall with the
+    second source.
 
     Args:
         step: optimizer steps done.
         num_steps: of the whole stage.
+        final_top_k: sources per token in the end.
+        normalised: whether their weights sum to 1.
     """
-    if not settings.progressive:
-        return settings.final_top_k, settings.final_temperature
+    if not settings.uses("annealing"):
+        return final_top_k, settings.final_temperature
     done = min(1.0, step / max(1.0, settings.schedule_share * num_steps))
     # every k gets an equal share of the steps; floor would leave the last one to a single step
-    span = settings.final_top_k - settings.initial_top_k
+    span = final_top_k - settings.initial_top_k
     top_k = settings.initial_top_k + min(span, int(done * (span + 1)))
-    return top_k, settings.initial_temperature * (settings.final_temperature / settings.initial_temperature) ** done
+    idle = 1.0 / (span + 1) if normalised and settings.initial_top_k == 1 else 0.0
+    cooled = 1.0 if idle == 1.0 else max(0.0, done - idle) / (1.0 - idle)
+    return top_k, settings.initial_temperature * (settings.final_temperature / settings.initial_temperature) ** cooled
 
 
-def check_sources(settings: RouterConfig, num_sources: int, what: str) -> None:
+def check_sources(settings: RouterConfig, num_sources: int, own_top_k: int, what: str) -> None:
     """Refuse a router that has nothing to choose from, or routes to more sources than there are.
 
     Args:
+        own_top_k: sources per token without a router.
         what: name of the sources for the message: `experts`, `layers`, `teachers`.
 
     Raises:
@@ -167,9 +149,15 @@ def check_sources(settings: RouterConfig, num_sources: int, what: str) -> None:
         )
     wanted = {"training_top_k": settings.training_top_k}
     if settings.kind == "student_aware":
-        wanted |= {"initial_top_k": settings.initial_top_k, "final_top_k": settings.final_top_k}
+        wanted["final_top_k"] = settings.final_top_k
     for name, value in wanted.items():
-        if value is not None and value > num_sources and not (name == "initial_top_k" and not settings.progressive):
+        if value is not None and value > num_sources:
             raise UserError(
                 f"router.{name}: expected at most {num_sources}, the number of {what}, got {value}; lower it"
             )
+    last = settings.final_top_k or own_top_k
+    if settings.uses("annealing") and settings.initial_top_k > last:
+        raise UserError(
+            f"router.initial_top_k: expected at most {last}, the {what} per token in the end, got "
+            f"{settings.initial_top_k}; lower it, or set router.final_top_k"
+        )

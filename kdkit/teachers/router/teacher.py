@@ -15,10 +15,10 @@ from kdkit.losses.chunked.signals import DenseSignals, EventPair
 from kdkit.machine.stopwatch import Stopwatch
 from kdkit.models.experts import Choice, all_experts, augmented, top_k_choice
 from kdkit.teachers.online import OnlineTeacher, StudentRows
-from kdkit.teachers.router.gates import Router, StudentForecast, balance, routing_kl, scheduled
+from kdkit.teachers.router.emphasis import Emphasis
+from kdkit.teachers.router.gates import Router, balance, routing_kl, scheduled
 from kdkit.teachers.router.training import (
     Comparison,
-    Measured,
     RouterOptimizer,
     compare,
     first_sequences,
@@ -38,8 +38,12 @@ class Routed:
     signals: DenseSignals
     logits: list[torch.Tensor]
     """Per layer, `[teacher_rows, num_sources]`: the router's."""
+    gates: list[torch.Tensor]
+    """The same without what the student's state adds; only in a pass that trains the router."""
     initial: list[torch.Tensor]
     """The same of the gates as they were at first."""
+    shares: list[list[float]]
+    """Per layer, `[num_sources]`: mean weight of every source; empty in a pass that trains the router."""
 
 
 class RoutedTeacher(OnlineTeacher):
@@ -70,9 +74,11 @@ class RoutedTeacher(OnlineTeacher):
         self.comparison = Comparison(events, temperature, settings.direction)
         self.router: Router | None = None
         if settings.kind in TRAINED:
-            reads = student_width if settings.kind == "student_aware" else None
+            reads = student_width if settings.uses("importance") else None
             self.router = Router(sources.initial_gates, reads, seed).to(self.model.device)
             self.optimizer = RouterOptimizer(self.router, settings.learning_rate, self.model.dtype)
+        self.final_top_k = settings.final_top_k or sources.top_k
+        self.emphasis = Emphasis(settings)
         self.figures: dict[str, Any] = {}
         """What the last batch showed; see `describe`."""
         self.clock, self.tokens_compared = Stopwatch(torch.device(self.model.device)), 0
@@ -95,13 +101,19 @@ class RoutedTeacher(OnlineTeacher):
                     self._update(few, their_rows)
                 self.tokens_compared += len(few["spans"].teacher_rows)
             if self.settings.kind == "student_aware":
-                now = scheduled(self.settings, student.step, self.num_steps)
-                self.figures["top_k"], self.figures["temperature"] = now
+                self.figures |= self.emphasis.begin_step()
+                self.figures["top_k"], self.figures["temperature"] = self.schedule(student.step)
+        self.emphasis.look(student, inputs["spans"])
         with torch.no_grad():
-            scores = self._importance(inputs["spans"], student)
+            scores = self.importance(inputs["spans"], student)
             count = self.settings.num_passes if self.settings.kind == "knowledge_augmentation" else 1
-            passes = [self._run(inputs, device, scores, student.step) for _ in range(count)]
+            passes = [self.run(inputs, device, scores, student.step) for _ in range(count)]
+        self.figures["shares"] = passes[-1].shares
         return tuple(routed.signals for routed in passes)
+
+    def schedule(self, step: int) -> tuple[int, float]:
+        """Return the sources per token and the temperature at a step; see `scheduled`."""
+        return scheduled(self.settings, step, self.num_steps, self.final_top_k, self.sources.normalised)
 
     def choose(self, logits: torch.Tensor, step: int) -> Choice:
         """Choose the sources of every token for the student's lesson.
@@ -113,56 +125,64 @@ class RoutedTeacher(OnlineTeacher):
         if settings.kind == "knowledge_augmentation":
             return augmented(logits, max(1, logits.shape[-1] - 1), settings.augmentation_rate, self._draws)
         if settings.kind == "student_aware":
-            top_k, temperature = scheduled(settings, step, self.num_steps)
+            top_k, temperature = self.schedule(step)
             return top_k_choice(logits, top_k, temperature=temperature, normalised=self.sources.normalised)
         return all_experts(logits)
 
     def describe(self) -> dict[str, Any]:
         """Return the figures of the last batch, a line of phase `router` in metrics.jsonl.
 
-        `shares`: mean weight of every source, `[num_layers, num_sources]`; `top_k`, `temperature`. Of the last update,
-        where there is one: `kl`, `text`, `balance`, `anchor`, `kl_to_initial` per layer, `teacher_loss`, and what is
-        expected of the student beside what was measured: `expected_loss`, `student_loss`, `expected_gap`, `gap`;
-        `loss_error` is the mean distance between the first two, place by place.
+        `shares`: mean weight of every source, `[num_layers, num_sources]`; `top_k`, `temperature`. Of the step before:
+        `capacity_mean`, the student's loss, and `gap_mean`, its divergence, at the places where the teacher was asked,
+        `capacity_moved` and `gap_moved`, the share of the teacher's signal that each moved to other places. Of the last
+        update, where there is one: `kl`, `text`, `balance`, `anchor`, `kl_to_initial` per layer, `teacher_loss`,
+        `student_loss` and `gap`; and `skipped_updates`, left out for their overflow, of all.
         """
         return self.figures
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed training needs to go on as an uninterrupted one would."""
-        if self.router is None:
-            return {"figures": self.figures}
-        state = {"router": self.router.state_dict(), "optimizer": self.optimizer.state_dict()}
-        return state | {"figures": self.figures}
+        state = {"figures": self.figures, "emphasis": self.emphasis.state_dict()}
+        if self.router is not None:
+            state |= {"router": self.router.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from the state of a checkpoint."""
         self.figures = state["figures"]
+        self.emphasis.load_state_dict(state["emphasis"])
         if self.router is not None:
             self.router.load_state_dict(state["router"])
             self.optimizer.load_state_dict(state["optimizer"])
 
-    def _read(self, student: StudentRows) -> StudentForecast | None:
-        """Read the student's rows, if the router does."""
+    def importance(self, spans: Spans, student: StudentRows) -> torch.Tensor | None:
+        """Return what the student's state adds to the routing, `[teacher_rows, num_layers, num_sources]`.
+
+        None where the router does not read it.
+        """
         if self.router is None or self.router.reader is None:
             return None
-        with torch.autocast(self.model.device.type, enabled=False):
-            return self.router.reader(student.hidden.to(self.model.device).float())
+        device = self.model.device
+        with torch.autocast(device.type, enabled=False):
+            scores = self.router.reader(student.hidden.to(device).float())
+        return scores.index_select(0, _student_row(spans).to(device))
 
-    def _importance(self, spans: Spans, student: StudentRows) -> torch.Tensor | None:
-        """Return what the student's state adds to the routing, `[teacher_rows, num_layers, num_sources]`."""
-        forecast = self._read(student)
-        return None if forecast is None else forecast.scores.index_select(0, _student_row(spans).to(self.model.device))
-
-    def _run(
-        self, inputs: dict[str, Any], device: torch.device, scores: torch.Tensor | None, step: int | None
+    def run(
+        self,
+        inputs: dict[str, Any],
+        device: torch.device,
+        scores: torch.Tensor | None,
+        step: int,
+        in_training: bool = False,
     ) -> Routed:
-        """Run the teacher, routed for the lesson at a step, or with all sources in (None), to train the router."""
+        """Run the teacher, routed for the lesson at a step, or to train the router."""
         places = self.sources.token_of_rows(inputs).to(self.model.device)
         everywhere = None
         if scores is not None:
             everywhere = scores.new_zeros(self.sources.num_tokens(inputs), *scores.shape[1:])
             everywhere = everywhere.index_copy(0, places, scores)
         now: list[torch.Tensor] = []
+        gates: list[torch.Tensor] = []
         initial: list[torch.Tensor] = []
         shares: list[list[float]] = []
 
@@ -170,34 +190,36 @@ class RoutedTeacher(OnlineTeacher):
             mine = logits.float() if self.router is None else self.router.logits(layer, hidden, everywhere)
             now.append(mine.index_select(0, places))
             initial.append(logits.float().index_select(0, places))
-            if step is None:
-                return self._choose_for_training(mine)
+            if in_training:
+                if self.router is not None:
+                    gates.append(self.router.logits(layer, hidden, None).index_select(0, places))
+                return self._choose_for_training(mine, step)
             choice = self.choose(mine, step)
             weights = spread(choice, mine.shape[-1]).index_select(0, places)
             shares.append((weights / weights.sum(dim=-1, keepdim=True)).mean(dim=0).tolist())
             return choice
 
         signals = self.sources.run(inputs, device, route)
-        if step is not None:
-            self.figures["shares"] = shares
-        return Routed(signals, now, initial)
+        return Routed(signals, now, gates, initial, shares)
 
-    def _choose_for_training(self, logits: torch.Tensor) -> Choice:
+    def _choose_for_training(self, logits: torch.Tensor, step: int) -> Choice:
+        """Choose as in the lesson, but from two sources at least: the gate of one has no gradient."""
         top_k = self.settings.training_top_k
+        if top_k is None and self.settings.kind == "student_aware":
+            top_k = max(2, self.schedule(step)[0])
         return all_experts(logits) if top_k is None else top_k_choice(logits, top_k)
 
     @torch.enable_grad()
     def _update(self, inputs: dict[str, Any], student: StudentRows) -> None:
         """Take one step of the router: closer to the student, right about the text, balanced, near its beginning."""
         assert self.router is not None
-        settings, device, spans = self.settings, self.model.device, inputs["spans"]
-        forecast = self._read(student)
-        scores = None if forecast is None else forecast.scores.index_select(0, _student_row(spans).to(device))
-        routed = self._run(inputs, device, scores, None)
+        settings = self.settings
+        scores = self.importance(inputs["spans"], student)
+        routed = self.run(inputs, self.model.device, scores, student.step, in_training=True)
         terms = {
             "kl": compare(routed.signals, student, inputs, self.comparison),
             "balance": balance(routed.logits),
-            "anchor": self.router.anchor(routed.logits, routed.initial, settings.anchor),
+            "anchor": self.router.anchor(routed.gates, routed.initial, settings.anchor),
         }
         # what the student wrote itself is nothing to be right about
         if settings.text_weight > 0.0 and not inputs.get("is_own_text", False):
@@ -212,26 +234,12 @@ class RoutedTeacher(OnlineTeacher):
         if len(measured.gap):
             for name in ("teacher_loss", "student_loss", "gap"):
                 self.figures[name] = getattr(measured, name).mean().item()
-            self.router.remember(measured.student_loss, measured.gap)
-            if forecast is not None:
-                loss = loss + self._expectation_error(forecast, measured)
         self.optimizer.step(loss)
+        self.figures["skipped_updates"] = self.optimizer.skipped
         self.figures |= {name: value.item() for name, value in terms.items()}
         self.figures["kl_to_initial"] = [
             routing_kl(a, b).item() for a, b in zip(routed.initial, routed.logits, strict=True)
         ]
-
-    def _expectation_error(self, forecast: StudentForecast, measured: Measured) -> torch.Tensor:
-        """Compare what the router expected of the student with what was measured, in multiples of the means."""
-        assert self.router is not None
-        rows = measured.student_rows.to(forecast.loss.device)
-        expected = torch.stack([forecast.loss[rows], forecast.gap[rows]])
-        means = self.router.means[:, None].clamp(min=1e-6)
-        targets = torch.stack([measured.student_loss, measured.gap]) / means
-        nats = expected.detach() * means
-        self.figures["expected_loss"], self.figures["expected_gap"] = nats.mean(dim=1).tolist()
-        self.figures["loss_error"] = (nats[0] - measured.student_loss).abs().mean().item()
-        return torch.nn.functional.smooth_l1_loss(expected, targets)
 
 
 def _student_row(spans: Spans) -> torch.Tensor:

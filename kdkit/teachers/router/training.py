@@ -10,6 +10,7 @@ import torch
 from torch import distributed
 
 from kdkit.alignment.spans import Spans
+from kdkit.errors import UserError
 from kdkit.losses.chunked.blend import QueriedRows, alone, dense_divergence
 from kdkit.losses.chunked.engine import chunked_loss, cross_entropy_chunk, even_chunks, rows_per_chunk
 from kdkit.losses.chunked.signals import DenseSignals, EventPair
@@ -21,10 +22,16 @@ from kdkit.teachers.router.gates import Router
 
 NUM_PLACES = 256
 """Places at which the student and the teacher are measured; evenly spread over the batch."""
+BACK_OFF = 16.0
+"""What the scale is divided by at an overflow; updates are rare, so it must not take many to find one that works."""
+SMALLEST_SCALE = 2.0**-14
+"""Below it an overflow is not one of scale: some value is no number."""
+PATIENCE = 100
+"""Updates without an overflow after which the scale is doubled again."""
 READER_SPEED = 10.0
 """Learning rate of the student's reader, which starts from nothing, over that of the gates, which do not."""
 FP16_SCALE = 4096.0
-"""The loss of an fp16 teacher is multiplied by this: a token's gradient would be too small for fp16."""
+"""The loss of an fp16 teacher is multiplied by this at first: a token's gradient would be too small for fp16."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +71,19 @@ class RouterOptimizer:
         reader = [] if router.reader is None else list(router.reader.parameters())
         groups = [{"params": [router.gates]}, {"params": reader, "lr": READER_SPEED * learning_rate}]
         self.adamw = torch.optim.AdamW(groups if reader else groups[:1], lr=learning_rate, weight_decay=0.0)
-        self.scale = FP16_SCALE if dtype == torch.float16 else 1.0
+        self.largest_scale = FP16_SCALE if dtype == torch.float16 else 1.0
+        self.scale = self.largest_scale
+        """What the loss is multiplied by; divided by `BACK_OFF` at every overflow."""
+        self.skipped = 0
+        """Updates left out because their gradient overflowed."""
+        self._good = 0
 
     def step(self, loss: torch.Tensor) -> bool:
-        """Step down the gradient of a loss; False if the gradient overflowed and the step was left out."""
+        """Step down the gradient of a loss; False if the gradient overflowed and the step was left out.
+
+        Raises:
+            UserError: a gradient that is not finite at any scale.
+        """
         self.adamw.zero_grad()
         (loss * self.scale).backward()
         for parameter in self.parameters:
@@ -79,17 +95,31 @@ class RouterOptimizer:
                 parameter.grad /= distributed.get_world_size()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         if not bool(norm.isfinite()):
+            self._back_off()
             return False
         self.adamw.step()
+        self._good += 1
+        if self._good >= PATIENCE:
+            self.scale, self._good = min(self.largest_scale, 2.0 * self.scale), 0
         return True
 
     def state_dict(self) -> dict[str, Any]:
         """Return the optimizer's state."""
-        return self.adamw.state_dict()
+        return {"adamw": self.adamw.state_dict(), "scale": (self.scale, self.skipped, self._good)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a state."""
-        self.adamw.load_state_dict(state)
+        self.adamw.load_state_dict(state["adamw"])
+        self.scale, self.skipped, self._good = state["scale"]
+
+    def _back_off(self) -> None:
+        self.skipped, self._good, self.scale = self.skipped + 1, 0, self.scale / BACK_OFF
+        if self.scale < SMALLEST_SCALE:
+            raise UserError(
+                f"router: expected a finite gradient of the gates, got NaN or inf at {self.skipped} updates, the last "
+                f"with the loss times {BACK_OFF * self.scale:.2g}; run the teacher in fp32 (-p "
+                "train.precision=fp32), or leave its routing to itself (-p router.kind=none)"
+            )
 
 
 def first_sequences(
@@ -115,8 +145,8 @@ def compare(
     spans, events = inputs["spans"], comparison.events
     # with the teacher in the place of the one who learns, forward KL is KL(student || teacher)
     measure = forward_kl_with_gradient if comparison.direction == "student_teacher" else reverse_kl_with_gradient
-    rows, student_rows = _counted_places(student, spans)
-    fixed = _student_signals(student, inputs, signals.device)
+    rows, student_rows = counted_places(student, spans)
+    fixed = student_signals(student, inputs, signals.device)
     if isinstance(signals, MixedSignals):
         return _compare_mixture(signals, fixed, (rows, student_rows), comparison, measure)
     weight = 1.0 / max(1, len(rows))
@@ -167,15 +197,15 @@ def text_loss(signals: DenseSignals) -> torch.Tensor:
     weights = counted / counted.sum().clamp(min=1.0)
     if isinstance(signals, MixedSignals):
         every = torch.arange(len(targets))
-        losses = torch.stack([_losses(part, every) for part in signals.parts], dim=1)
+        losses = torch.stack([own_losses(part, every) for part in signals.parts], dim=1)
         return -((signals.log_weights - losses).logsumexp(dim=1) * weights).sum()
     chunks = even_chunks(len(targets), rows_per_chunk(signals.head.vocab_size, signals.device))
     return chunked_loss(signals.hidden, signals.head, cross_entropy_chunk(targets, weights), chunks)[0]
 
 
 @torch.no_grad()
-def _losses(signals: DenseSignals, rows: torch.Tensor) -> torch.Tensor:
-    """Return a model's cross-entropy at many rows, chunk by chunk."""
+def own_losses(signals: DenseSignals, rows: torch.Tensor) -> torch.Tensor:
+    """Return a model's cross-entropy on its own next tokens at many rows, chunk by chunk, `[rows]`."""
     chunks = even_chunks(len(rows), rows_per_chunk(signals.head.vocab_size, signals.device))
     return torch.cat([_own_loss(signals, rows[chunk]) for chunk in chunks])
 
@@ -186,11 +216,11 @@ def measure_rows(
 ) -> Measured:
     """Measure both models at some places of a batch."""
     spans: Spans = inputs["spans"]
-    rows, student_rows = _counted_places(student, spans)
+    rows, student_rows = counted_places(student, spans)
     if len(rows) > NUM_PLACES:
         places = torch.linspace(0, len(rows) - 1, NUM_PLACES).long()
         rows, student_rows = rows[places], student_rows[places]
-    fixed = _student_signals(student, inputs, signals.device)
+    fixed = student_signals(student, inputs, signals.device)
     events, temperature = comparison.events, comparison.temperature
     parts = []
     size = max(signals.head.vocab_size, student.head.vocab_size)
@@ -203,7 +233,7 @@ def measure_rows(
     return Measured(student_rows, student_loss, teacher_loss, gap)
 
 
-def _counted_places(student: StudentRows, spans: Spans) -> tuple[torch.Tensor, torch.Tensor]:
+def counted_places(student: StudentRows, spans: Spans) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the first teacher and student row of every span where the student's is in the loss, `[num_places]`."""
     student_rows = spans.student_starts[:-1]
     is_counted = (student.targets != IGNORE_INDEX).cpu()[student_rows]
@@ -216,7 +246,7 @@ def _own_loss(signals: DenseSignals, rows: torch.Tensor) -> torch.Tensor:
     return -signals.logits(rows).log_softmax(dim=-1).gather(1, targets[:, None]).squeeze(1)
 
 
-def _student_signals(student: StudentRows, inputs: dict[str, Any], device: torch.device) -> DenseSignals:
+def student_signals(student: StudentRows, inputs: dict[str, Any], device: torch.device) -> DenseSignals:
     """Return the student's rows in the form of a teacher's signals."""
     windows = torch.tensor(inputs["windows"])[inputs["spans"].student_rows // inputs["input_ids"].shape[1]]
     bias = None if student.head.bias is None else student.head.bias.detach()

@@ -80,7 +80,9 @@ def test_a_resumed_routed_training_equals_an_uninterrupted_one(scene, tmp_path, 
 
 DRAWN = {"shares"}
 UPDATED = DRAWN | {"kl", "text", "balance", "anchor", "kl_to_initial", "teacher_loss", "student_loss", "gap"}
-AWARE = UPDATED | {"top_k", "temperature", "expected_loss", "expected_gap", "loss_error"}
+UPDATED |= {"skipped_updates"}
+AWARE = UPDATED | {"top_k", "temperature"}
+OF_THE_STEP_BEFORE = {"capacity_mean", "capacity_moved", "gap_mean", "gap_moved"}
 
 
 @pytest.mark.parametrize(("kind", "keys"), list(zip(KINDS, [DRAWN, DRAWN, UPDATED, AWARE], strict=True)))
@@ -89,7 +91,8 @@ def test_lines_of_the_router_have_the_documented_keys(scene, tmp_path, kind, key
     lines = lines_of(run, "router")
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
     for line in lines:
-        assert set(line) == keys | {"phase", "step"}
+        measured = OF_THE_STEP_BEFORE if kind == "student_aware" and line["step"] > 1 else set()
+        assert set(line) == keys | measured | {"phase", "step"}
         assert [len(layer) for layer in line["shares"]] == [4, 4]
         assert [sum(layer) for layer in line["shares"]] == pytest.approx([1.0, 1.0], abs=1e-5)
         flat = [value for value in line.values() if isinstance(value, float)] + line.get("kl_to_initial", [])
@@ -98,7 +101,13 @@ def test_lines_of_the_router_have_the_documented_keys(scene, tmp_path, kind, key
         # a line tells of the step that it follows: 4.8 steps of 6 for k from 1 to 3
         assert [line["top_k"] for line in lines] == [1, 1, 2, 2, 3, 3]
         assert [lines[0]["temperature"], lines[-1]["temperature"]] == pytest.approx([2.0, 1.0])
-    for name in keys:
+        assert lines[1]["capacity_moved"] == lines[1]["gap_moved"] == 0.0, "nothing was measured before the first step"
+        assert all(line["capacity_moved"] > 0.0 and line["gap_moved"] > 0.0 for line in lines[2:])
+        effects = run.read_json("router_effects.json")["parts"]
+        assert [row["part"] for row in effects] == ["capacity", "gap", "importance", "annealing"]
+    else:
+        assert not (run.path / "router_effects.json").exists()
+    for name in keys | OF_THE_STEP_BEFORE:
         assert f"`{name}`" in RoutedTeacher.describe.__doc__, name
 
 
