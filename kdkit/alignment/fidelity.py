@@ -1,4 +1,4 @@
-"""What a tokenizer loses of a text: bytes that it reads as an unknown token, and bytes that it changed before reading."""
+"""What a tokenizer loses of a text: bytes read as an unknown token, and bytes changed before they are read."""
 
 import unicodedata
 
@@ -7,7 +7,6 @@ from rapidfuzz.distance import Levenshtein
 
 UNKNOWN, CHANGED = 0, 1
 """Kinds of loss: no entry for the text; a normaliser wrote another text (lower case, no accents, no spaces)."""
-NO_LOSSES = np.zeros((0, 3), np.int64)
 
 
 def find_losses(text: str, ids: list[int], ends: np.ndarray, table: list[bytes | None]) -> np.ndarray:
@@ -29,7 +28,7 @@ def find_losses(text: str, ids: list[int], ends: np.ndarray, table: list[bytes |
     pieces = [table[token_id] for token_id in ids]
     content = text.encode()
     if None not in pieces and b"".join(pieces) in (content, b" " + content):  # type: ignore[arg-type]
-        return NO_LOSSES
+        return np.zeros((0, 3), np.int64)
     losses: list[tuple[int, int, int]] = []
     start, written = 0, b""
     for i, (piece, stop) in enumerate(zip(pieces, ends.tolist(), strict=True)):

@@ -14,7 +14,7 @@ PROBES = (
     "The THE the QUICK iPhone McDonald don't WE'LL",
     " one  two   three\tfour\n\nfive \n  six ",
     "def f(x):\n    return  x != y  # \u2026 \u201cquoted\u201d \u2014 <tag/> a_b-c@d.org",
-    "\u4e2d\u6587\u3068\u65e5\u672c\u8a9e \ud55c\uad6d\uc5b4 \u0440\u0443\u0441\u0441\u043a\u0438\u0439 \u0627\u0644\u0639",
+    "\u4e2d\u6587\u3068\u65e5\u672c\u8a9e \ud55c\uad6d\uc5b4 \u0440\u0443\u0441\u0441\u043a \u0627\u0644\u0639",
     "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467 \ufb01ne \uff21\uff22 \u00bd \u2581 \u00a0x",
 )
 """Digits, accents, case, spaces, code, scripts, rare characters: where rules that cut or change text differ."""

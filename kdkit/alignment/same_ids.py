@@ -84,7 +84,7 @@ def _describe(
     ):
         own = [ask(student), ask(teacher)]
         if own[0] != own[1]:
-            names = [repr(tokenizer.convert_ids_to_tokens(i)) for tokenizer, i in zip((student, teacher), own, strict=True)]
-            read = [repr(pair[0].convert_ids_to_tokens(i)) for i in dict.fromkeys(used)]
-            notes.append(f"the {what} is {names[0]} for the student and {names[1]} for the teacher; {' and '.join(read)} is read")
+            names = student.convert_ids_to_tokens(own[0]), teacher.convert_ids_to_tokens(own[1])
+            read = " and ".join(repr(pair[0].convert_ids_to_tokens(i)) for i in dict.fromkeys(used))
+            notes.append(f"the {what} is {names[0]!r} for the student and {names[1]!r} for the teacher; {read} is read")
     return notes

@@ -13,7 +13,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.bytes import VocabularyOverlap, align_ends
-from kdkit.alignment.fidelity import NO_LOSSES, UNKNOWN, find_losses
+from kdkit.alignment.fidelity import UNKNOWN, find_losses
 from kdkit.alignment.tokenizers import encode_with_ends, end_token_id, start_token_id, token_bytes
 
 PAD = -1
@@ -157,7 +157,10 @@ class StreamBuilder:
         self._groups: list[np.ndarray] = [np.zeros((0, 4), np.int64)]
         self._bytes: list[np.ndarray] = [np.zeros(0, np.int64)]
         self._document_starts: list[int] = []
-        self._losses: tuple[list[np.ndarray], list[np.ndarray]] = [NO_LOSSES], [NO_LOSSES]
+        self._losses: tuple[list[np.ndarray], list[np.ndarray]] = (
+            [np.zeros((0, 3), np.int64)],
+            [np.zeros((0, 3), np.int64)],
+        )
         self._offset = np.zeros(4, dtype=np.int64)
 
     def add_document(
@@ -190,7 +193,7 @@ class StreamBuilder:
         self._students.append(np.array(student_ids, dtype=np.int32))
         self._teachers.append(np.array(teacher_ids, dtype=np.int32))
         for lost, found, offset in zip(self._losses, losses, self._offset[[0, 2]], strict=False):
-            lost.append(found + [offset, 0, 0])
+            lost.append(found + np.array([offset, 0, 0]))
         self._offset += np.repeat([len(student_ids), len(teacher_ids)], 2)
         self.num_groups += len(aligned)
 

@@ -74,7 +74,7 @@ def distill_models(
         objective = make_objective(
             stage.loss, data, kd_ratio=kd_ratio, temperature=temperature, device=arguments.device
         )
-        source = OnlineTeacher(teacher.eval(), len(teacher_tokenizer), hardware.autocast_dtype)
+        source = OnlineTeacher(teacher.eval(), data.overlap.teacher_size, hardware.autocast_dtype)
         collator = WindowCollator(data.train, with_teacher=True)
         trainer = DistillationTrainer(student, source, arguments, collator, objective=objective)
         with no_bar():

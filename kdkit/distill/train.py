@@ -163,7 +163,7 @@ def _train_phase(
 
         wandb.finish()  # the next phase is a run of its own
     student.requires_grad_(True)
-    save_student(run, phase, student, data.student_tokenizer, parts)
+    save_student(run, phase, student, data.own_student_tokenizer or data.student_tokenizer, parts)
     mean_tokens = data.train.describe()["student_tokens"] / len(data.train)
     tokens = round(steps * sequences_per_step(config) * mean_tokens)
     result = TrainingResult(phase, steps, round(progress.seconds, 2), tokens, progress.skipped_steps)

@@ -15,7 +15,7 @@ def comparison_table(evaluation: dict[str, Any]) -> Table:
     """Put every model side by side: quality, retention, cost."""
     headings = ["", *(LABELS[name] for name in evaluation["models"])]
     rows = [
-        ["bits per byte", *_format(evaluation, "bits_per_byte", "{:.3f}")],
+        ["bits per byte", *_format_bits(evaluation)],
         ["perplexity (own tokens)", *_format(evaluation, "perplexity", "{:.1f}")],
         ["KL to the teacher, nats", *_format_retention(evaluation, "kl_to_teacher", "{:.3f}")],
         [
@@ -114,6 +114,10 @@ def _markdown_cell(text: str) -> str:
 def _gap_sentence(evaluation: dict[str, Any]) -> str:
     """State which share of the gap was closed."""
     teacher = evaluation["models"]["teacher"]["bits_per_byte"]
+    reasons = {name: entry.get("not_comparable") for name, entry in evaluation["models"].items()}
+    if evaluation["gap_closed"] is None and any(reasons.values()):
+        reason = next(filter(None, reasons.values()))
+        return f"The teacher ({teacher:.3f}*) is not comparable, so no gap is measured. * {reason}."
     if evaluation["gap_closed"] is None:
         return f"The teacher ({teacher:.3f}) is no better than the baseline, so there is no gap to close."
     return (
@@ -144,6 +148,12 @@ def _top_k(evaluation: dict[str, Any]) -> int:
 def _format(evaluation: dict[str, Any], key: str, pattern: str, scale: float = 1) -> list[str]:
     values = [entry[key] for entry in evaluation["models"].values()]
     return [write_number(None if value is None else value * scale, pattern) for value in values]
+
+
+def _format_bits(evaluation: dict[str, Any]) -> list[str]:
+    """Write bits per byte, with a star where they are those of another text."""
+    entries = evaluation["models"].values()
+    return [f"{entry['bits_per_byte']:.3f}" + "*" * bool(entry.get("not_comparable")) for entry in entries]
 
 
 def _format_retention(evaluation: dict[str, Any], key: str, pattern: str) -> list[str]:

@@ -20,6 +20,7 @@ from kdkit.models.experts import Experts, all_experts, top_k_choice
 from kdkit.models.heads import autocast
 from kdkit.models.loading import num_experts
 from kdkit.teachers.prepare import Teacher
+from kdkit.training.ends import measure_ends, warn_of_ends
 from kdkit.training.scoring import iterate_batches, score_windows
 
 
@@ -27,7 +28,7 @@ def probe_teacher(session: Session[Config], data: PreparedData, teacher: Teacher
     """Measure the teacher on held-out text and write `teacher/probe.json`.
 
     Returns:
-        `perplexity`, `bits_per_byte`, `entropy` (nats a token), `top_k_mass` (mean probability of its
+        `perplexity`, `bits_per_byte`, `document_ends` (see `measure_ends`), `entropy` (nats a token), `top_k_mass` (mean probability of its
         `top_k` most likely tokens), `expert_load` (`[num_layers, E]`, shares that sum to 1 per layer; None for a
         dense model), `by_routing` (see `measure_routings`; None likewise), `continuations`.
     """
@@ -45,6 +46,11 @@ def probe_teacher(session: Session[Config], data: PreparedData, teacher: Teacher
         temperature=config.evaluate.generation_temperature,
         seed=config.seed,
     )
+    ends = measure_ends(
+        teacher.model, curve_windows, "teacher", data.teacher_tokenizer, config.evaluate.batch_size, dtype
+    )
+    if warning := warn_of_ends(ends, "teacher.document_end"):
+        print(warning)
     probe = {
         "path": teacher.path,
         "architecture": type(teacher.model).__name__,
@@ -52,6 +58,7 @@ def probe_teacher(session: Session[Config], data: PreparedData, teacher: Teacher
         "perplexity": score.perplexity,
         "bits_per_byte": score.bits_per_byte,
         "teacher_on_curve": level.bits_per_byte,
+        "document_ends": ends,
         **_measure_certainty(session, data, teacher, windows),
         "by_routing": measure_routings(teacher, curve_windows, config.evaluate.batch_size, session.hardware),
         "continuations": [{"prompt": p, "teacher": t} for p, t in zip(prompts, texts, strict=True)],

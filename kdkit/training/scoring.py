@@ -17,8 +17,7 @@ from kdkit.losses.chunked.engine import Head, even_chunks, rows_per_chunk
 from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
 from kdkit.models.heads import autocast, find_head, last_hidden_state
 
-
-UNKNOWN_NATS = math.log(256)
+UNKNOWN_BITS = 8.0
 """Charge for a byte that a model reads as part of an unknown token: it predicts that there is something, not what."""
 
 
@@ -27,7 +26,7 @@ class Score:
     """Scores of a model on a text: its nats, perplexity and bits per byte."""
 
     window_nats: np.ndarray
-    """float64, `[num_windows]`: -log probability of all its tokens, in nats, and `UNKNOWN_NATS` for each byte that an
+    """float64, `[num_windows]`: -log probability of all its tokens, in nats, and `UNKNOWN_BITS` for each byte that an
     unknown token stands for."""
     window_bytes: np.ndarray
     """int64, `[num_windows]`: UTF-8 bytes."""
@@ -74,7 +73,7 @@ def score_windows(
         nats = _token_nats(model, head, batch["input_ids"], targets, autocast_dtype)
         rows = slice(start, start := start + len(targets))
         num_nats += nats.sum()
-        nats += UNKNOWN_NATS * _unknown_bytes(windows, rows, side, nats.shape)
+        nats += UNKNOWN_BITS * math.log(2) * _unknown_bytes(windows, rows, side, nats.shape)
         window_nats[rows] = nats.sum(axis=1)
         piece_nats[rows] = _sum_by_piece(nats, windows.pieces[rows, :, 1 if side == "student" else 2])
         num_tokens += int((targets != IGNORE_INDEX).sum())
