@@ -86,5 +86,5 @@ def _describe(
         if own[0] != own[1]:
             names = student.convert_ids_to_tokens(own[0]), teacher.convert_ids_to_tokens(own[1])
             read = " and ".join(repr(pair[0].convert_ids_to_tokens(i)) for i in dict.fromkeys(used))
-            notes.append(f"the {what} is {names[0]!r} for the student and {names[1]!r} for the teacher; {read} is read")
+            notes.append(f"the {what} is {names[0]!r} for the student and {names[1]!r} for the teacher; used: {read}")
     return notes

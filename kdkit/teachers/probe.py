@@ -28,9 +28,9 @@ def probe_teacher(session: Session[Config], data: PreparedData, teacher: Teacher
     """Measure the teacher on held-out text and write `teacher/probe.json`.
 
     Returns:
-        `perplexity`, `bits_per_byte`, `document_ends` (see `measure_ends`), `entropy` (nats a token), `top_k_mass` (mean probability of its
-        `top_k` most likely tokens), `expert_load` (`[num_layers, E]`, shares that sum to 1 per layer; None for a
-        dense model), `by_routing` (see `measure_routings`; None likewise), `continuations`.
+        `perplexity`, `bits_per_byte`, `document_ends` (see `measure_ends`), `entropy` (nats a token), `top_k_mass`
+        (mean probability of its `top_k` most likely tokens), `expert_load` (`[num_layers, E]`, shares that sum to 1
+        per layer; None for a dense model), `by_routing` (see `measure_routings`; None likewise), `continuations`.
     """
     config, dtype = session.config, session.hardware.autocast_dtype
     windows = data.evaluation.first(config.evaluate.max_sequences)
