@@ -1,5 +1,6 @@
 """Tokenizers: training a byte-level BPE, loading one, and the bytes that each token stands for."""
 
+import json
 import unicodedata
 from functools import lru_cache
 from pathlib import Path
@@ -8,10 +9,13 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from kdkit.alignment.files import PROBES, obey_file
 from kdkit.errors import UserError
 from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_path, resolve_model_path
 
 END_OF_TEXT = "<|endoftext|>"
+DOCUMENT_END = "document_end"
+"""Name, in a tokenizer's own settings, of the token that separates documents where it is not EOS."""
 
 
 def train_tokenizer(documents: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -39,22 +43,20 @@ def train_tokenizer(documents: list[str], vocab_size: int) -> PreTrainedTokenize
 def load_tokenizer(
     path: str | Path, key: str = "teacher.path", revision: str | None = None, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerFast:
-    """Load a tokenizer by hub name or folder.
+    """Load a tokenizer by hub name or folder; where `tokenizer.json` and transformers disagree, the file is obeyed.
 
     Args:
         path: hub name or folder.
         key: the setting that named it, for messages.
 
     Raises:
-        UserError: no tokenizer there, no network, or one without a fast (Rust) implementation.
+        UserError: no tokenizer there, no network, or one without a fast (Rust) implementation; see also `obey_file`.
     """
     name = resolve_model_path(str(path), key)
+    is_offline = is_local_path(name) or not hub_is_reachable()
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            name,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
-            local_files_only=is_local_path(name) or not hub_is_reachable(),
+            name, revision=revision, trust_remote_code=trust_remote_code, local_files_only=is_offline
         )
     except Exception as error:  # tokenizers raises bare Exception for a file that it cannot read
         raise explain_load_error(error, name, key, "tokenizer") from None
@@ -63,6 +65,7 @@ def load_tokenizer(
             f"{key}: expected a fast tokenizer (tokenizer.json), got a slow one in {str(path)!r}; "
             "convert it with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
+    tokenizer = obey_file(tokenizer, name, key, revision, is_offline)
     if start_token_id(tokenizer) is None:
         raise UserError(f"{key}: expected a tokenizer with a BOS, EOS or CLS token, got none in {str(path)!r}; add one")
     return tokenizer
@@ -75,37 +78,77 @@ def start_token_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
 
 
 def end_token_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
-    """Return the id that ends a document: EOS, else SEP, else the start token."""
+    """Return the id that ends a document: what `set_document_end` chose, else EOS, else SEP, else the start token."""
+    chosen = tokenizer.init_kwargs.get(DOCUMENT_END)
+    if chosen is not None:
+        return tokenizer.convert_tokens_to_ids(chosen)
     candidates = (tokenizer.eos_token_id, tokenizer.sep_token_id, start_token_id(tokenizer))
     return next((token_id for token_id in candidates if token_id is not None), None)
+
+
+def set_document_end(tokenizer: PreTrainedTokenizerFast, choice: str, key: str) -> None:
+    """Decide which token separates documents; it is kept in the tokenizer's files.
+
+    Args:
+        tokenizer: changed in place.
+        choice: `eos`; `bos`; or `auto`: what the files say. A tokenizer that puts a start token before a text, and
+            nothing behind it, belongs to a model that was trained on documents that a start token divides.
+        key: the setting, for messages.
+
+    Raises:
+        UserError: `bos`, and there is no such token.
+    """
+    if choice == "bos" and tokenizer.bos_token is None:
+        raise UserError(f"{key}: expected a tokenizer with a BOS token for 'bos', got none; set {key}=eos")
+    if choice == "auto":
+        # the template that surrounds a text: its special tokens before and behind it
+        mask = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
+        ids = tokenizer("a").input_ids
+        starts_only = mask[0] == 1 and mask[-1] == 0 and ids[0] == tokenizer.bos_token_id
+        choice = "bos" if starts_only else "eos"
+    if choice == "bos":
+        tokenizer.init_kwargs[DOCUMENT_END] = tokenizer.bos_token
+    else:
+        tokenizer.init_kwargs.pop(DOCUMENT_END, None)
 
 
 def tokenizers_match(first: PreTrainedTokenizerFast, second: PreTrainedTokenizerFast) -> bool:
     """Return whether token ids mean the same: equal vocabularies, special tokens and cutting rules."""
     if first.get_vocab() != second.get_vocab() or start_token_id(first) != start_token_id(second):
         return False
-    sample = "Hello world, na\u00efve caf\u00e9 42 \U0001f600\n\tdef f(x):\n    return  x\n"
-    return first(sample).input_ids == second(sample).input_ids
+    # with the special tokens around the text
+    return all(first(text).input_ids == second(text).input_ids for text in PROBES)
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerFast) -> list[bytes | None]:
-    """Return the UTF-8 bytes that each id adds to a text; None for special and unused ids.
+    """Return the UTF-8 bytes that each id adds to a text; None for special and unused ids, and for the unknown one.
 
     Byte-level vocabularies spell bytes with printable characters (GPT-2's table), SentencePiece ones
     write a space as U+2581 and single bytes as <0x0A>; entries of other vocabularies are the text itself.
     """
     backend = tokenizer.backend_tokenizer
     byte_level = "ByteLevel" in backend.to_str()
+    unknown = unknown_id(tokenizer)
     table: list[bytes | None] = [None] * backend.get_vocab_size(with_added_tokens=True)
     added = tokenizer.added_tokens_decoder
     for piece, token_id in backend.get_vocab(with_added_tokens=True).items():
         if token_id >= len(table):
             table.extend([None] * (token_id + 1 - len(table)))
+        if token_id == unknown:
+            continue
         if token_id in added:
             table[token_id] = None if added[token_id].special else piece.encode()
         else:
             table[token_id] = _byte_level_bytes(piece) if byte_level else _piece_bytes(piece)
     return table
+
+
+def unknown_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
+    """Return the id that stands for text without an entry of its own, by the model's file; None for none."""
+    backend = tokenizer.backend_tokenizer
+    if isinstance(backend.model, models.Unigram):
+        return json.loads(backend.to_str())["model"].get("unk_id")
+    return None if backend.model.unk_token is None else backend.token_to_id(backend.model.unk_token)
 
 
 def encode_with_ends(

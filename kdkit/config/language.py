@@ -42,6 +42,9 @@ def _require_divides(path: str, hidden_size: int, num_heads: int) -> None:
         )
 
 
+DocumentEnd = Literal["auto", "eos", "bos"]
+
+
 class DataConfig(Section):
     """What the models read, and how it is cut into sequences."""
 
@@ -109,6 +112,9 @@ class TeacherConfig(ModelConfig):
     """More teachers with the same tokenizer, by hub name or folder, that the router weighs against `path`."""
     top_k: Count = 8
     """Tokens whose summed probability the probe reports as `mass covered by top-k`."""
+    document_end: DocumentEnd = "auto"
+    """Token that separates documents: `eos`, `bos`, or `auto`: BOS where the tokenizer's files put one before a text
+    and nothing behind it, else EOS. Notebook 02 warns where the teacher expects the other one."""
     build: BuildTeacherConfig = BuildTeacherConfig()
     """Read when `path` is `build`."""
 
@@ -134,6 +140,8 @@ class StudentConfig(ModelConfig):
 
     path: str = BUILD
     """Hub name or folder of a causal LM to start from, or `build` for a new one."""
+    document_end: DocumentEnd = "auto"
+    """Token that separates documents; `auto`: the teacher's if they share a tokenizer, else EOS."""
     build: BuildStudentConfig = BuildStudentConfig()
     """Read when `path` is `build`."""
 

@@ -14,7 +14,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.bytes import VocabularyOverlap, overlap_vocabularies
-from kdkit.alignment.tokenizers import end_token_id, load_tokenizer, token_bytes, tokenizers_match, train_tokenizer
+from kdkit.alignment.same_ids import share_tokenizer
+from kdkit.alignment.tokenizers import end_token_id, load_tokenizer, set_document_end, token_bytes, train_tokenizer
 from kdkit.config.language import BUILD, Config
 from kdkit.data.corpora import Corpus, load_corpus, split_documents
 from kdkit.data.windows import PAD, Windows, pack_windows
@@ -25,6 +26,10 @@ from kdkit.runs.paths import resolve_input
 
 FORMAT = 4
 """Raise it when the meaning of the stored arrays changes: old caches are then left alone."""
+SAMPLE_DOCUMENTS, SAMPLE_CHARACTERS = 64, 2_000
+"""Documents, and characters of each, that two tokenizers must cut alike to be one."""
+OWN = "own_student_tokenizer"
+"""Folder of the student's tokenizer where the pair reads with the teacher's."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,8 @@ class PreparedData:
     teacher_tokenizer: PreTrainedTokenizerFast
     overlap: VocabularyOverlap
     manifest: dict[str, Any]
+    own_student_tokenizer: PreTrainedTokenizerFast | None = None
+    """The student's, where the pair reads with the teacher's because it has fewer tokens; None: it is the above."""
 
     @property
     def same_tokenizer(self) -> bool:
@@ -78,6 +85,7 @@ def open_data(folder: Path) -> PreparedData:
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     student_tokenizer = load_tokenizer(folder / "student_tokenizer", "student.path")
     teacher_tokenizer = load_tokenizer(folder / "teacher_tokenizer", "teacher.path")
+    own = folder / OWN
     return PreparedData(
         train=Windows.load(folder / "train"),
         evaluation=Windows.load(folder / "evaluation"),
@@ -85,6 +93,7 @@ def open_data(folder: Path) -> PreparedData:
         teacher_tokenizer=teacher_tokenizer,
         overlap=_overlap(student_tokenizer, teacher_tokenizer),
         manifest=manifest,
+        own_student_tokenizer=load_tokenizer(own, "student.path") if own.is_dir() else None,
     )
 
 
@@ -115,6 +124,7 @@ def _relevant_settings(config: Config) -> list[Any]:
         [student.build.tokenizer, student.build.vocab_size]
         if student.path == BUILD
         else [_identify(student.path), student.revision],
+        [student.document_end, teacher.document_end],
     ]
 
 
@@ -149,12 +159,13 @@ def data_from_texts(
     """
     if isinstance(texts, str):
         raise UserError(f"texts: expected a list of documents, got one string of {len(texts)} characters; write [text]")
+    pair = _pair(student_tokenizer, teacher_tokenizer, ("auto", "auto"), texts)
+    student_tokenizer, teacher_tokenizer = pair.student, pair.teacher
     overlap = _overlap(student_tokenizer, teacher_tokenizer)
     train, _ = pack_windows(texts, student_tokenizer, teacher_tokenizer, overlap, max_length, 2 * max_length)
     if not len(train):
         raise UserError(f"texts: expected text of at least one token, got {len(texts)} texts without any; give more")
-    same = tokenizers_match(student_tokenizer, teacher_tokenizer)
-    manifest = {"key": "", "train": train.describe(), "same_tokenizer": same}
+    manifest = {"key": "", "train": train.describe(), **pair.facts}
     return PreparedData(train, train.first(0), student_tokenizer, teacher_tokenizer, overlap, manifest)
 
 
@@ -169,8 +180,10 @@ def _build(config: Config, corpus: Corpus, key: str, folder: Path) -> None:
         corpus.documents, config.data.evaluation_fraction, config.seed
     )
     teacher_tokenizer = _teacher_tokenizer(config, train_documents)
-    student_tokenizer = _student_tokenizer(config, train_documents, teacher_tokenizer)
-    same = tokenizers_match(student_tokenizer, teacher_tokenizer)
+    own = _student_tokenizer(config, train_documents, teacher_tokenizer)
+    choices = config.student.document_end, config.teacher.document_end
+    pair = _pair(own, teacher_tokenizer, choices, train_documents)
+    student_tokenizer, teacher_tokenizer = pair.student, pair.teacher
     overlap = _overlap(student_tokenizer, teacher_tokenizer)
     lengths = config.data.max_length, teacher_max_length(config)
     train, lost = pack_windows(train_documents, student_tokenizer, teacher_tokenizer, overlap, *lengths)
@@ -186,6 +199,8 @@ def _build(config: Config, corpus: Corpus, key: str, folder: Path) -> None:
     evaluation.save(folder / "evaluation")
     student_tokenizer.save_pretrained(folder / "student_tokenizer")
     teacher_tokenizer.save_pretrained(folder / "teacher_tokenizer")
+    if len(own) > len(student_tokenizer):
+        own.save_pretrained(folder / OWN)
     manifest = {
         "key": key,
         "corpus": {
@@ -198,7 +213,7 @@ def _build(config: Config, corpus: Corpus, key: str, folder: Path) -> None:
         },
         "train": train.describe() | {"bytes_left_out": lost},
         "evaluation": evaluation.describe(),
-        "same_tokenizer": same,
+        **pair.facts,
         "vocabulary": {
             "student": len(student_tokenizer),
             "teacher": len(teacher_tokenizer),
@@ -207,6 +222,47 @@ def _build(config: Config, corpus: Corpus, key: str, folder: Path) -> None:
         "openings": [text[:2_000] for text in evaluation_documents[:64]],
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The tokenizers with which the two models read."""
+
+    student: PreTrainedTokenizerFast
+    teacher: PreTrainedTokenizerFast
+    facts: dict[str, Any]
+    """Entries of the manifest: `same_tokenizer`, `tokenizer_notes` (see `SharedTokenizer`), `document_ends`."""
+
+
+def _pair(
+    student: PreTrainedTokenizerFast,
+    teacher: PreTrainedTokenizerFast,
+    choices: tuple[str, str],
+    documents: list[str],
+) -> _Pair:
+    """Make one tokenizer of two that mean the same, and decide what separates documents.
+
+    A student learns its separator here, so that is EOS unless it reads with the teacher's tokenizer; a teacher was
+    trained with one, which its files tell.
+
+    Args:
+        choices: `document_end` of the student and of the teacher.
+    """
+    shared = share_tokenizer(student, teacher, [text[:SAMPLE_CHARACTERS] for text in documents[:SAMPLE_DOCUMENTS]])
+    if shared is None:
+        set_document_end(student, "eos" if choices[0] == "auto" else choices[0], "student.document_end")
+        set_document_end(teacher, choices[1], "teacher.document_end")
+        pair, notes = (student, teacher), ()
+    else:
+        pair, notes = (shared.student, shared.teacher), shared.notes
+        choice = choices[1] if choices[0] == "auto" else choices[0]
+        for tokenizer in pair:
+            set_document_end(tokenizer, choice, "student.document_end, teacher.document_end")
+    for note in notes:
+        print(f"student and teacher share a tokenizer: {note}")
+    ends = [tokenizer.convert_ids_to_tokens(end_token_id(tokenizer)) for tokenizer in pair]
+    facts = {"same_tokenizer": shared is not None, "tokenizer_notes": list(notes), "document_ends": ends}
+    return _Pair(*pair, facts)
 
 
 def _teacher_tokenizer(config: Config, documents: list[str]) -> PreTrainedTokenizerFast:

@@ -5,7 +5,7 @@ bytes; each side begins with its own start token, so every byte is predicted. Do
 after each.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.bytes import VocabularyOverlap, align_ends
+from kdkit.alignment.fidelity import UNKNOWN, find_losses
 from kdkit.alignment.tokenizers import encode_with_ends, end_token_id, start_token_id, token_bytes
 
 PAD = -1
@@ -38,8 +39,18 @@ class Windows:
     """int32, `[num_windows, D, 4]`: pieces of documents that each window consists of, in order: number of the document,
     first student position and first teacher position that predict it, UTF-8 bytes; rows of `PAD` after the last. D is
     0 where nobody knows them."""
+    unknown: np.ndarray = None  # type: ignore[assignment]
+    """int32, `[num_windows, U, 3]`: unknown tokens of each window: side (0 student, 1 teacher), position that predicts
+    it, UTF-8 bytes that it covers; rows of `PAD` after the last. U is 0 where every token stands for its text."""
+    changed_bytes: np.ndarray = None  # type: ignore[assignment]
+    """int64, `[num_windows, 2]`: bytes that the student's and the teacher's tokenizer read as something else (lower
+    case, no accents, no spaces)."""
 
     def __post_init__(self):
+        if self.unknown is None:
+            object.__setattr__(self, "unknown", np.zeros((len(self.num_bytes), 0, 3), np.int32))
+        if self.changed_bytes is None:
+            object.__setattr__(self, "changed_bytes", np.zeros((len(self.num_bytes), 2), np.int64))
         if self.pieces is None:
             object.__setattr__(self, "pieces", np.zeros((len(self.num_bytes), 0, 4), np.int32))
 
@@ -62,8 +73,14 @@ class Windows:
         return Windows(*(array[:count] for array in vars(self).values()))
 
     def describe(self) -> dict[str, float]:
-        """Count windows, bytes and tokens, and the share of student tokens where the two can be compared."""
+        """Count windows, bytes and tokens, and the share of student tokens where the two can be compared.
+
+        Of the bytes, also the share that each tokenizer reads as an unknown token, and as something else.
+        """
         student_tokens = int((self.student_ids[:, 1:] != PAD).sum())
+        num_bytes = max(int(self.num_bytes.sum()), 1)
+        unknown = [int(self.unknown[:, :, 2][self.unknown[:, :, 0] == side].sum()) for side in (0, 1)]
+        changed = self.changed_bytes.sum(axis=0).tolist()
         return {
             "num_windows": len(self),
             "num_bytes": int(self.num_bytes.sum()),
@@ -71,6 +88,10 @@ class Windows:
             "teacher_tokens": int((self.teacher_ids[:, 1:] != PAD).sum()),
             "same_prefix_share": float((self.teacher_positions != PAD).sum() / max(student_tokens, 1)),
             "same_token_share": float(self.same_token.sum() / max(student_tokens, 1)),
+            "student_unknown_share": unknown[0] / num_bytes,
+            "teacher_unknown_share": unknown[1] / num_bytes,
+            "student_changed_share": changed[0] / num_bytes,
+            "teacher_changed_share": changed[1] / num_bytes,
         }
 
 
@@ -96,11 +117,13 @@ def pack_windows(
     tables = token_bytes(student_tokenizer), token_bytes(teacher_tokenizer)
     ends = end_token_id(student_tokenizer), end_token_id(teacher_tokenizer)
     builder = StreamBuilder()
+    is_one = student_tokenizer is teacher_tokenizer
     for document in documents:
         student = encode_with_ends(student_tokenizer, tables[0], document)
-        teacher = encode_with_ends(teacher_tokenizer, tables[1], document)
+        teacher = student if is_one else encode_with_ends(teacher_tokenizer, tables[1], document)
         if student[0]:
-            builder.add_document(*student, *teacher, ends)
+            losses = [find_losses(document, *sides) for sides in ((*student, tables[0]), (*teacher, tables[1]))]
+            builder.add_document(*student, *teacher, ends, losses)
     streams = builder.join()
     bounds, dropped = _cut(streams.groups, max_length - 1, teacher_max_length - 1)
     starts = start_token_id(student_tokenizer), start_token_id(teacher_tokenizer)
@@ -120,6 +143,8 @@ class Streams:
     """int64, `[num_groups]`: bytes of text in each group."""
     document_starts: np.ndarray
     """int64, `[num_documents]`: first group of each document."""
+    losses: tuple[np.ndarray, np.ndarray]
+    """int64, `[num_losses, 3]` each, of the student's and of the teacher's stream: see `find_losses`."""
 
 
 class StreamBuilder:
@@ -132,6 +157,10 @@ class StreamBuilder:
         self._groups: list[np.ndarray] = [np.zeros((0, 4), np.int64)]
         self._bytes: list[np.ndarray] = [np.zeros(0, np.int64)]
         self._document_starts: list[int] = []
+        self._losses: tuple[list[np.ndarray], list[np.ndarray]] = (
+            [np.zeros((0, 3), np.int64)],
+            [np.zeros((0, 3), np.int64)],
+        )
         self._offset = np.zeros(4, dtype=np.int64)
 
     def add_document(
@@ -141,12 +170,14 @@ class StreamBuilder:
         teacher_ids: list[int],
         teacher_ends: np.ndarray,
         end_ids: tuple[int, int] | None,
+        losses: Sequence[np.ndarray] = (),
     ) -> None:
         """Add the tokens of one text, aligned by the bytes at which they end.
 
         Args:
             student_ends: int64: see `encode_with_ends`.
             end_ids: tokens that follow the document in both streams; None: it goes on.
+            losses: of the student's tokens and of the teacher's: see `find_losses`; none if empty.
         """
         aligned = align_ends(student_ends, teacher_ends)
         covered = np.diff(student_ends[aligned[:, 1] - 1], prepend=0) if len(aligned) else np.zeros(0, np.int64)
@@ -161,13 +192,16 @@ class StreamBuilder:
         self._bytes.append(covered)
         self._students.append(np.array(student_ids, dtype=np.int32))
         self._teachers.append(np.array(teacher_ids, dtype=np.int32))
+        for lost, found, offset in zip(self._losses, losses, self._offset[[0, 2]], strict=False):
+            lost.append(found + np.array([offset, 0, 0]))
         self._offset += np.repeat([len(student_ids), len(teacher_ids)], 2)
         self.num_groups += len(aligned)
 
     def join(self) -> Streams:
         """Return what was added."""
         arrays = map(np.concatenate, (self._students, self._teachers, self._groups, self._bytes))
-        return Streams(*arrays, np.array(self._document_starts, np.int64))
+        losses = np.concatenate(self._losses[0]), np.concatenate(self._losses[1])
+        return Streams(*arrays, np.array(self._document_starts, np.int64), losses)
 
 
 def assemble_windows(
@@ -194,6 +228,7 @@ def assemble_windows(
         same_token=np.zeros((len(bounds), widths[0]), dtype=bool),
         num_bytes=np.array([streams.group_bytes[a:b].sum() for a, b in bounds], dtype=np.int64),
         pieces=_find_pieces(streams, bounds),
+        **_find_losses(streams, bounds),
     )
     for row, (a, b) in enumerate(bounds):
         s0, s1, t0, t1 = groups[a, 0], groups[b - 1, 1], groups[a, 2], groups[b - 1, 3]
@@ -222,6 +257,30 @@ def _find_pieces(streams: Streams, bounds: list[tuple[int, int]]) -> np.ndarray:
         num_bytes = np.add.reduceat(streams.group_bytes[a:b], starts - a)
         pieces[row, : counts[row]] = np.column_stack([documents, places, num_bytes])
     return pieces
+
+
+def _find_losses(streams: Streams, bounds: list[tuple[int, int]]) -> dict[str, np.ndarray]:
+    """List the unknown tokens of each window, and count its changed bytes; see `Windows`."""
+    limits = np.array(bounds, np.int64).reshape(-1, 2)
+    changed = np.zeros((len(limits), 2), np.int64)
+    unknown = []
+    for side, losses in enumerate(streams.losses if len(limits) else ()):
+        starts = streams.groups[limits[:, 0], 2 * side]
+        rows = np.searchsorted(starts, losses[:, 0], side="right") - 1
+        # what lies in a group that was left out is in no window
+        inside = (rows >= 0) & (losses[:, 0] < streams.groups[limits[:, 1] - 1, 2 * side + 1][rows])
+        rows, losses = rows[inside], losses[inside]
+        is_unknown = losses[:, 2] == UNKNOWN
+        np.add.at(changed[:, side], rows[~is_unknown], losses[~is_unknown, 1])
+        places = losses[is_unknown, 0] - starts[rows[is_unknown]]
+        sides = np.full(len(places), side)
+        unknown.append(np.column_stack([rows[is_unknown], sides, places, losses[is_unknown, 1]]))
+    found = np.concatenate([np.zeros((0, 4), np.int64), *unknown])
+    found = found[np.argsort(found[:, 0], kind="stable")]
+    counts = np.bincount(found[:, 0], minlength=len(limits))
+    listed = np.full((len(limits), counts.max(initial=0), 3), PAD, np.int32)
+    listed[np.arange(listed.shape[1]) < counts[:, None]] = found[:, 1:]
+    return {"unknown": listed, "changed_bytes": changed}
 
 
 def _cut(groups: np.ndarray, student_room: int, teacher_room: int) -> tuple[list[tuple[int, int]], list[int]]:

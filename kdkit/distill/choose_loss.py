@@ -16,6 +16,7 @@ from kdkit.config.losses import (
     XTokenPKL,
 )
 from kdkit.config.teacher import CacheConfig
+from kdkit.data.comparable import check_readable, describe_changed
 from kdkit.data.prepare import PreparedData
 from kdkit.errors import UserError
 from kdkit.losses.chunked.signals import CommonTokenEvents, EventPair, PrefixEvents, TokenEvents
@@ -29,17 +30,25 @@ def choose_loss(config: Config, data: PreparedData) -> tuple[LossSettings, str]:
     """Return the loss and the reason for it; `auto` decides by the tokenizers and what they share.
 
     Raises:
-        UserError: a loss that compares ids, and two tokenizers.
+        UserError: a loss that compares ids, and two tokenizers; see also `check_readable`.
     """
     settings = config.distill.loss
     if not isinstance(settings, Auto):
         check_tokenizers(settings, data)
-        return settings, "asked for by distill.loss"
+        changed = describe_changed(data.manifest["train"]) if compares_events(settings) else ""
+        return settings, "asked for by distill.loss" + (changed and f", though {changed}; alm does not mind")
     if config.cache.enabled and config.cache.mode == "true_token":
         return ALM(), "the cache holds the log-probabilities of the text's own tokens only"
-    if data.same_tokenizer:
-        return ForwardKL(), "teacher and student share a tokenizer"
     facts = data.manifest["train"]
+    check_readable(facts)
+    if data.same_tokenizer:
+        notes = "".join(f"; {note}" for note in data.manifest.get("tokenizer_notes", []))
+        return ForwardKL(), f"teacher and student share a tokenizer{notes}"
+    if changed := describe_changed(facts):
+        return (
+            ALM(),
+            f"{changed}, so tokens do not stand for the text, and only likelihoods of whole spans are compared",
+        )
     share = f"{facts['same_prefix_share']:.0%} of the student's tokens start where a teacher token starts"
     if facts["same_prefix_share"] < FEW_SHARED_PREFIXES:
         return XTokenPKL(), f"the tokenizers differ, and only {share}, so whole spans are compared"

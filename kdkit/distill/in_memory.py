@@ -75,7 +75,7 @@ def distill_models(
         arguments = make_training_arguments(config.train, hardware, Path(folder), max_steps=max_steps, seed=seed)
         options = {"kd_ratio": kd_ratio, "temperature": temperature, "device": arguments.device}
         objective = make_objective(stage.loss, data, **options)
-        source = OnlineTeacher(teacher.eval(), len(teacher_tokenizer), hardware.autocast_dtype)
+        source = OnlineTeacher(teacher.eval(), data.overlap.teacher_size, hardware.autocast_dtype)
         collator = WindowCollator(data.train, with_teacher=True)
         trainer = DistillationTrainer(student, source, arguments, collator, objective=objective)
         with no_bar():

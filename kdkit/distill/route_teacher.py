@@ -2,7 +2,8 @@
 
 import torch
 
-from kdkit.alignment.tokenizers import load_tokenizer, tokenizers_match
+from kdkit.alignment.same_ids import share_tokenizer
+from kdkit.alignment.tokenizers import load_tokenizer
 from kdkit.config.language import Config
 from kdkit.config.losses import ForwardKL, ProjectedKL
 from kdkit.data.batches import longest_sequence
@@ -84,7 +85,8 @@ def _load_other(session: Session[Config], path: str, data: PreparedData) -> Onli
     """Load one more teacher beside the main one."""
     key, trust = "teacher.others", session.config.teacher.trust_remote_code
     tokenizer = load_tokenizer(path, key, trust_remote_code=trust)
-    if not tokenizers_match(data.teacher_tokenizer, tokenizer):
+    shared = share_tokenizer(data.teacher_tokenizer, tokenizer)
+    if shared is None or len(shared.student) < data.overlap.teacher_size:
         raise UserError(
             f"{key}: expected the tokenizer of teacher.path ({len(data.teacher_tokenizer)} entries), got another in "
             f"{path!r} ({len(tokenizer)} entries); a mixture needs ids that mean the same, so leave it out"

@@ -189,7 +189,7 @@ def _train_phase(
 
         wandb.finish()  # the next phase is a run of its own
     student.requires_grad_(True)
-    save_student(run, phase, student, data.student_tokenizer, parts)
+    save_student(run, phase, student, data.own_student_tokenizer or data.student_tokenizer, parts)
     result = TrainingResult(
         phase,
         steps,

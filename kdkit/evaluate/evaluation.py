@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 
 from kdkit.config.language import Config
 from kdkit.data.batches import Side
+from kdkit.data.comparable import why_not_comparable
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import Windows
 from kdkit.distill.layer_terms import plan_layers
@@ -27,6 +28,7 @@ from kdkit.machine.session import Session
 from kdkit.models.continuations import choose_prompts, continue_prompts
 from kdkit.models.loading import load_causal_lm
 from kdkit.teachers.prepare import Teacher
+from kdkit.training.ends import measure_ends
 from kdkit.training.scoring import score_windows
 
 
@@ -34,10 +36,12 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
     """Measure every model of a run and write `evaluation.json`.
 
     Returns:
-        `models` (per model: language, cost), `retention` (per student: predictions and attention, see
+        `models` (per model: language, cost, `not_comparable`: why its bits per byte are of another text, or None,
+        and `document_ends`: see `measure_ends`), `retention` (per student: predictions and attention, see
         `measure_retention` and `measure_attention`), `compression` (teacher to student), `gap_closed` (None
-        without a gap) and `gap` (baseline - teacher), `differences` (baseline - student), all with their intervals
-        (`evaluated` says over what), `costs` (seconds and tokens by item, see `list_costs`) and `continuations`.
+        without a gap, or if a tokenizer changes the text) and `gap` (baseline - teacher), `differences` (baseline -
+        student), all with their intervals (`evaluated` says over what), `costs` (seconds and tokens by item, see
+        `list_costs`) and `continuations`.
 
     Raises:
         UserError: the run has no trained student or baseline.
@@ -54,10 +58,19 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
     levels = {name: score.bits_per_byte for name, score in scores.items()}
     resampled = resample_text(scores, config.seed)
     costs = _costs(session, models, windows)
+    reasons = {name: why_not_comparable(data.manifest["evaluation"], side) for name, (_, side) in models.items()}
+    # models of one tokenizer read the same easier text
+    is_comparable = data.same_tokenizer or not any(reasons.values())
+    tokenizers = {"teacher": data.teacher_tokenizer, "student": data.student_tokenizer}
+    options = config.evaluate.batch_size, hardware.autocast_dtype
+    ends = {
+        name: measure_ends(model, windows, side, tokenizers[side], *options) for name, (model, side) in models.items()
+    }
     training = session.run.read_json("training.json")
     entries = {
         name: {"perplexity": scores[name].perplexity, "bits_per_byte": levels[name]}
         | costs[name]
+        | {"not_comparable": reasons[name], "document_ends": ends[name]}
         | ({"training": training[name]} if name in training else {})
         for name in models
     }
@@ -65,8 +78,8 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
         "models": entries,
         "retention": _retention(session, data, teacher, students, windows),
         "compression": _compression(entries),
-        "gap_closed": gap_closed(*(levels[name] for name in ("teacher", STUDENT, BASELINE))),
-        "gap_closed_interval_95": resampled.gap_closed("teacher", STUDENT, BASELINE),
+        "gap_closed": gap_closed(*(levels[name] for name in ("teacher", STUDENT, BASELINE))) if is_comparable else None,
+        "gap_closed_interval_95": resampled.gap_closed("teacher", STUDENT, BASELINE) if is_comparable else None,
         "gap": {
             "bits_per_byte": levels[BASELINE] - levels["teacher"],
             "interval_95": resampled.difference(BASELINE, "teacher"),

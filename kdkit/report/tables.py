@@ -20,7 +20,7 @@ def comparison_table(evaluation: dict[str, Any]) -> Table:
     """Put every model side by side: quality, retention, cost."""
     headings = ["", *(LABELS[name] for name in evaluation["models"])]
     rows = [
-        ["bits per byte", *_format(evaluation, "bits_per_byte", "{:.3f}")],
+        ["bits per byte", *_format_bits(evaluation)],
         ["perplexity (own tokens)", *_format(evaluation, "perplexity", "{:.1f}")],
         ["KL to the teacher, nats", *_format_retention(evaluation, "kl_to_teacher", "{:.3f}")],
         [
@@ -169,6 +169,9 @@ def _markdown_cell(text: str) -> str:
 def _gap_sentence(evaluation: dict[str, Any]) -> str:
     """State which share of the gap was closed."""
     teacher, closed = evaluation["models"]["teacher"]["bits_per_byte"], evaluation["gap_closed"]
+    reasons = [reason for entry in evaluation["models"].values() if (reason := entry.get("not_comparable"))]
+    if closed is None and reasons:
+        return f"The teacher ({teacher:.3f}*) is not comparable, so no gap is measured. * {reasons[0]}."
     if closed is None:
         return f"The teacher ({teacher:.3f}) is no better than the baseline, so there is no gap to close."
     share = f"{closed:.2f} of the gap to the teacher ({teacher:.3f}) at equal steps"
@@ -232,6 +235,12 @@ def _top_k(evaluation: dict[str, Any]) -> int:
 def _format(evaluation: dict[str, Any], key: str, pattern: str, scale: float = 1) -> list[str]:
     values = [entry[key] for entry in evaluation["models"].values()]
     return [write_number(None if value is None else value * scale, pattern) for value in values]
+
+
+def _format_bits(evaluation: dict[str, Any]) -> list[str]:
+    """Write bits per byte, with a star where they are those of another text."""
+    entries = evaluation["models"].values()
+    return [f"{entry['bits_per_byte']:.3f}" + "*" * bool(entry.get("not_comparable")) for entry in entries]
 
 
 def _format_retention(evaluation: dict[str, Any], key: str, pattern: str) -> list[str]:

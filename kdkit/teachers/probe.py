@@ -24,6 +24,7 @@ from kdkit.models.finite import REMEDY, check_finite, describe_model
 from kdkit.models.heads import autocast, find_head
 from kdkit.models.loading import num_experts
 from kdkit.teachers.prepare import Teacher
+from kdkit.training.ends import measure_ends, warn_of_ends
 from kdkit.training.scoring import Score, iterate_batches, score_windows
 
 
@@ -31,9 +32,9 @@ def probe_teacher(session: Session[Config], data: PreparedData, teacher: Teacher
     """Measure the teacher on held-out text and write `teacher/probe.json`.
 
     Returns:
-        `perplexity`, `bits_per_byte`, `entropy` (nats a token), `top_k_mass` (mean probability of its
-        `top_k` most likely tokens), `expert_load` (`[num_layers, E]`, shares that sum to 1 per layer; None for a
-        dense model), `by_routing` (see `measure_routings`; None likewise), `continuations`.
+        `perplexity`, `bits_per_byte`, `document_ends` (see `measure_ends`), `entropy` (nats a token), `top_k_mass`
+        (mean probability of its `top_k` most likely tokens), `expert_load` (`[num_layers, E]`, shares that sum to 1
+        per layer; None for a dense model), `by_routing` (see `measure_routings`; None likewise), `continuations`.
     """
     config, dtype = session.config, session.hardware.autocast_dtype
     windows = data.evaluation.first(config.evaluate.max_sequences)
@@ -51,6 +52,11 @@ def probe_teacher(session: Session[Config], data: PreparedData, teacher: Teacher
         seed=config.seed,
         autocast_dtype=dtype,
     )
+    ends = measure_ends(
+        teacher.model, curve_windows, "teacher", data.teacher_tokenizer, config.evaluate.batch_size, dtype
+    )
+    if warning := warn_of_ends(ends, "teacher.document_end"):
+        print(warning)
     probe = {
         "path": teacher.path,
         "architecture": type(teacher.model).__name__,
@@ -58,6 +64,7 @@ def probe_teacher(session: Session[Config], data: PreparedData, teacher: Teacher
         "perplexity": score.perplexity,
         "bits_per_byte": score.bits_per_byte,
         "teacher_on_curve": level.bits_per_byte,
+        "document_ends": ends,
         **_measure_certainty(session, data, teacher, windows),
         "by_routing": measure_routings(teacher, curve_windows, config.evaluate.batch_size, session.hardware),
         "continuations": [{"prompt": p, "teacher": t} for p, t in zip(prompts, texts, strict=True)],

@@ -17,13 +17,17 @@ from kdkit.losses.chunked.engine import Head, even_chunks, rows_per_chunk
 from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
 from kdkit.models.heads import autocast, find_head, last_hidden_state
 
+UNKNOWN_BITS = 8.0
+"""Charge for a byte that a model reads as part of an unknown token: it predicts that there is something, not what."""
+
 
 @dataclass(frozen=True)
 class Score:
     """Scores of a model on a text: its nats, perplexity and bits per byte."""
 
     window_nats: np.ndarray
-    """float64, `[num_windows]`: -log probability of all its tokens, in nats."""
+    """float64, `[num_windows]`: -log probability of all its tokens, in nats, and `UNKNOWN_BITS` for each byte that an
+    unknown token stands for."""
     window_bytes: np.ndarray
     """int64, `[num_windows]`: UTF-8 bytes."""
     num_tokens: int
@@ -31,11 +35,14 @@ class Score:
     """float64, `[num_documents]`: the same sum by document, in their order; None where the windows do not know them."""
     document_bytes: np.ndarray | None = None
     """int64, `[num_documents]`: UTF-8 bytes of each document in the windows."""
+    token_nats: float | None = None
+    """-log probability of all tokens alone, without the charge for unknown text; None: as in `window_nats`."""
 
     @property
     def perplexity(self) -> float:
         """Exp of the mean nats per token; comparable between models of one tokenizer only."""
-        return math.exp(self.window_nats.sum() / self.num_tokens)
+        nats = self.window_nats.sum() if self.token_nats is None else self.token_nats
+        return math.exp(nats / self.num_tokens)
 
     @property
     def bits_per_byte(self) -> float:
@@ -60,16 +67,18 @@ def score_windows(
     model.eval()
     head = _narrow(find_head(model, model.get_output_embeddings().weight.shape[0]), autocast_dtype)
     window_nats, piece_nats = np.zeros(len(windows)), np.zeros(windows.pieces.shape[:2])
-    num_tokens = start = 0
+    num_tokens, num_nats, start = 0, 0.0, 0
     for batch in iterate_batches(windows, side, batch_size):
         targets = shift_labels(batch["labels"])
         nats = _token_nats(model, head, batch["input_ids"], targets, autocast_dtype)
         rows = slice(start, start := start + len(targets))
+        num_nats += nats.sum()
+        nats += UNKNOWN_BITS * math.log(2) * _unknown_bytes(windows, rows, side, nats.shape)
         window_nats[rows] = nats.sum(axis=1)
         piece_nats[rows] = _sum_by_piece(nats, windows.pieces[rows, :, 1 if side == "student" else 2])
         num_tokens += int((targets != IGNORE_INDEX).sum())
     model.train(was_training)
-    score = Score(window_nats, np.asarray(windows.num_bytes), num_tokens)
+    score = Score(window_nats, np.asarray(windows.num_bytes), num_tokens, token_nats=float(num_nats))
     return _with_documents(score, windows.pieces, piece_nats) if windows.pieces.shape[1] else score
 
 
@@ -93,6 +102,15 @@ def _token_nats(
         wanted = logits.gather(1, flat[chosen, None].to(logits.device)).squeeze(1)
         nats[chosen] = (logits.logsumexp(dim=-1) - wanted).double().cpu()
     return nats.view(targets.shape).numpy()
+
+
+def _unknown_bytes(windows: Windows, rows: slice, side: Side, shape: tuple[int, ...]) -> np.ndarray:
+    """Return how many bytes each position predicts by an unknown token, `[B, S]`."""
+    found = np.asarray(windows.unknown[rows], np.int64)
+    num_bytes = np.zeros(shape)
+    window, place = np.nonzero(found[:, :, 0] == ("student", "teacher").index(side))
+    num_bytes[window, found[window, place, 1]] = found[window, place, 2]
+    return num_bytes
 
 
 def _narrow(head: Head, autocast_dtype: torch.dtype | None) -> Head:

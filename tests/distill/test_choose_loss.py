@@ -48,6 +48,33 @@ def test_auto_is_alm_for_a_cache_of_true_tokens(pairs, pair, tmp_path):
     assert "the cache holds" in reason
 
 
+def with_facts(data, **facts):
+    """Return data whose training text was read as said."""
+    return replace(data, manifest=data.manifest | {"train": data.manifest["train"] | facts})
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+@pytest.mark.parametrize(("share", "expected"), [(0.2, "alm"), (0.0005, "projected_kl")])
+def test_auto_compares_likelihoods_of_spans_where_a_tokenizer_changes_the_text(pairs, side, share, expected, tmp_path):
+    data = with_facts(pairs["crossed"].data, same_prefix_share=0.54, **{f"{side}_changed_share": share})
+    settings, reason = choose_loss(make_config(tmp_path), data)
+    assert settings.name == expected
+    assert (f"the {side}'s tokenizer changes {share:.1%}" in reason) is (expected == "alm")
+    asked = choose_loss(make_config(tmp_path, distill={"loss": "overlap_kl"}), data)
+    assert asked[0].name == "overlap_kl" and ("tokenizer changes" in asked[1]) is (expected == "alm")
+
+
+@pytest.mark.parametrize("pair", ["same", "crossed"])
+def test_auto_refuses_a_teacher_that_cannot_read_the_text(pairs, pair, tmp_path):
+    data = with_facts(pairs[pair].data, teacher_unknown_share=0.61)
+    with pytest.raises(
+        UserError, match=r"teacher\.path: .* reads 61% of its bytes as unknown tokens; choose"
+    ) as caught:
+        choose_loss(make_config(tmp_path), data)
+    assert "\n" not in str(caught.value)
+    assert choose_loss(make_config(tmp_path, distill={"loss": "alm"}), data)[0].name == "alm"
+
+
 def test_a_loss_that_was_asked_for_is_taken_with_its_options(pairs, tmp_path):
     config = make_config(tmp_path, distill={"loss": {"name": "gold", "teacher_weight": 0.25}})
     settings, reason = choose_loss(config, pairs["crossed"].data)

@@ -282,3 +282,23 @@ def test_report_loads_no_torch():
     code = "import json, sys, kdkit.report.page, kdkit.report.display; print(json.dumps(sorted(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "datasets"} & set(json.loads(result.stdout))
+
+
+def test_scores_of_another_text_are_starred_and_no_gap_is_told():
+    from kdkit.report.tables import comparison_table, language_verdict
+
+    reason = "the teacher's tokenizer changes 22.4% of the text's bytes"
+    models = {
+        name: {"bits_per_byte": value, "not_comparable": why}
+        for name, value, why in (("teacher", 1.6, reason), ("student", 2.4, None), ("baseline", 2.5, None))
+    }
+    for entry in models.values():
+        entry |= dict.fromkeys(("perplexity", "parameters", "size_bytes", "tokens_per_second", "bytes_per_second")) | {
+            "peak_memory_bytes": None
+        }
+    retention = {"student": {"top_k": 5, "kl_to_teacher": 0.1, "top_k_overlap": 0.2, "attention_similarity": 0.3}}
+    differences = {"baseline": {"bits_per_byte": 0.1, "interval_95": [0.05, 0.15]}}
+    evaluation = {"models": models, "retention": retention, "differences": differences, "gap_closed": None}
+    assert comparison_table(evaluation)[1][0] == ["bits per byte", "1.600*", "2.400", "2.500"]
+    verdict = language_verdict(evaluation)
+    assert "(1.600*) is not comparable" in verdict and reason in verdict

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from kdkit.alignment.tokenizers import unknown_id
+from kdkit.data.prepare import data_from_texts
 from kdkit.data.windows import PAD, Windows
 from kdkit.losses.chunked import engine
 from kdkit.machine.memory import memory_in_use, read_peak, start_peak
 from kdkit.training.scoring import score_windows
 from tests.crossed import cross_data
+from tests.lossy import train_unigram
 from tests.tiny import make_config, make_data, make_llama
 
 
@@ -70,3 +73,21 @@ def test_scoring_a_large_vocabulary_takes_little_memory_beside_the_model():
     score_windows(model, windows, "student", 8)
     # whole logits would be 491 MB once, and several times that on the way
     assert read_peak(model.device) - before < 200e6
+
+
+def test_unknown_text_costs_eight_bits_a_byte_beside_its_token(documents):
+    latin = train_unigram(["the apple and a river stand beside quick zebras jumping over fox vows"] * 30)
+    texts = ["the apple " + "\u4e2d\u6587" * 9 + " and a river"] * 5 + ["a river and the apple"] * 5
+    data = data_from_texts(texts, latin, latin, max_length=32)
+    windows, model = data.train, make_llama(len(latin))
+    plain = Windows(**{**vars(windows), "unknown": None})
+    charged, free = (score_windows(model, w, "student", batch_size=4) for w in (windows, plain))
+    ids = windows.student_ids[windows.student_ids != PAD]
+    assert (ids == unknown_id(latin)).sum() == 5
+    extra = (charged.window_nats - free.window_nats).sum() / np.log(2) / 8
+    assert extra == pytest.approx(5 * 18 * 3, abs=5)  # a space may belong to the unknown token
+    assert charged.bits_per_byte >= 8 * 5 * 18 * 3 / windows.num_bytes.sum()
+    assert charged.document_nats.sum() == pytest.approx(charged.window_nats.sum())
+    assert charged.perplexity == pytest.approx(free.perplexity)
+    share = data.manifest["train"]["student_unknown_share"]
+    assert share == pytest.approx(extra / windows.num_bytes.sum())
