@@ -120,7 +120,7 @@ class XTokenPKL(Loss):
 
     name: Literal["xtoken_p_kl"] = "xtoken_p_kl"
     kept_teacher_ids: Count = 8192
-    """Teacher tokens compared: the most likely ones of the micro-batch."""
+    """Teacher tokens compared at a span: the most likely ones there."""
 
 
 class XTokenHKL(Loss):

@@ -19,14 +19,14 @@ from kdkit.machine.session import Session
 from kdkit.runs.folder import Run, fingerprint
 from kdkit.runs.paths import make_place_for, resolve_input
 from kdkit.runs.store import describe_store, find_damage, open_store
-from kdkit.teachers.cache import CachedSignals, window_keys
+from kdkit.teachers.cache import CachedSignals, check_temperature_of, window_keys
 from kdkit.teachers.cache_build import SignalMaker, build_signals, repair_signals
 from kdkit.teachers.online import OnlineTeacher
 from kdkit.teachers.prepare import Teacher, prepare_teacher
 
-NOT_COMPARED = ("config", "data", "temperature")
+NOT_COMPARED = ("config", "data", "temperature", "tempered")
 """Header values that a reader may differ in: samples are known by their content, wherever the corpus lies, and
-another temperature is converted (`kdkit.losses.sparse`)."""
+another temperature is converted (`kdkit.losses.sparse`) or refused (`check_temperature_of`)."""
 
 
 def open_teacher(plan: TrainingPlan) -> Teacher | CachedSignals:
@@ -78,10 +78,11 @@ def open_cache(plan: TrainingPlan) -> CachedSignals:
     keys = window_keys(plan.data.train)
     store.require(keys)
     made_at, wanted = store.header.get("temperature"), plan.session.config.distill.temperature
+    check_temperature_of(store, wanted)
     if expected["mode"] == "top_k" and made_at != wanted:
         print(
             f"cache {store.path}: made at temperature {made_at:g}, converted to {wanted:g}; that is exact for the kept "
-            "tokens among themselves and approximate for the rest",
+            "tokens among themselves, as finely as they are kept, and approximate for the rest",
             flush=True,
         )
     return CachedSignals(store, keys)

@@ -143,6 +143,11 @@ def _check(stage: Stage, config: Config, data: PreparedData, loss: LossSettings)
     if not config.cache.enabled:
         return
     check_cached_loss(stage.loss, config.cache)
+    if config.cache.mode == "sampled" and stage.temperature != config.distill.temperature:
+        raise UserError(
+            f"train.stages: expected distill.temperature, {config.distill.temperature:g}, at which the cached answers "
+            f"are drawn, got {stage.temperature:g} in stage {stage.name!r}; set cache.mode=top_k, or one temperature"
+        )
     if stage.on_policy is not None:
         raise UserError(
             f"train.stages: expected a teacher in memory for the on-policy stage {stage.name!r}, got a cache, which "

@@ -13,14 +13,11 @@ from kdkit.alignment.spans import Spans
 from kdkit.alignment.tokenizers import end_token_id, token_bytes
 from kdkit.config.losses import ALM, CDM, ULD, Gold, LossSettings, XTokenHKL, XTokenPKL
 from kdkit.data.prepare import PreparedData
-from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.losses.chunked.signals import Signals, TokenSignals
 from kdkit.losses.cross_tokenizer import (
     alm,
     gold,
-    most_likely_teacher_ids,
     uld,
-    update_teacher_peaks,
     xtoken_h_kl,
     xtoken_p_kl,
 )
@@ -97,7 +94,19 @@ class SpanLoss:
             case CDM():
                 return lambda logits, at, which: self._warped(rows, logits, at, which, settings.top_k)
             case XTokenPKL():
-                return self._bind_projection(rows, settings.kept_teacher_ids)
+                assert self.projection is not None
+                ids, weights = (
+                    torch.from_numpy(table).to(rows.device) for table in (self.projection.ids, self.projection.weights)
+                )
+                return lambda logits, _, which: xtoken_p_kl(
+                    logits,
+                    rows.teacher_logits(which),
+                    *rows.numbers(which),
+                    ids,
+                    weights,
+                    temperature,
+                    settings.kept_teacher_ids,
+                )
         raise AssertionError(settings.name)
 
     def _warped(self, rows: "_Rows", logits: torch.Tensor, at: slice, which: slice, top_k: int) -> torch.Tensor:
@@ -115,24 +124,6 @@ class SpanLoss:
         numbers, _ = rows.numbers(which)
         sums = values.new_zeros(which.stop - which.start).index_add(0, numbers, values[groups])
         return sums / torch.bincount(numbers).to(values.dtype)
-
-    def _bind_projection(self, rows: "_Rows", kept: int) -> ValuesOf:
-        """Choose the teacher tokens of this batch, then compare spans on them."""
-        assert self.projection is not None
-        device = rows.device
-        allowed = torch.from_numpy(self.projection.reachable()).to(device)
-        if int(allowed.sum()) <= kept:
-            chosen = allowed.nonzero().squeeze(1)
-        else:
-            peaks = None
-            for chunk in even_chunks(rows.num_teacher_rows, rows_per_chunk(len(allowed), device)):
-                peaks = update_teacher_peaks(rows.signals.logits(torch.arange(chunk.start, chunk.stop)), peaks)
-            chosen = most_likely_teacher_ids(peaks, kept, allowed)
-        ids = torch.from_numpy(self.projection.ids).to(device)
-        weights = torch.from_numpy(self.projection.weights).to(device)
-        return lambda logits, _, which: xtoken_p_kl(
-            logits, rows.teacher_logits(which), *rows.numbers(which), ids, weights, chosen, self.temperature
-        )
 
 
 def make_span_loss(settings: LossSettings, data: PreparedData, temperature: float, device: torch.device) -> SpanLoss:
@@ -156,7 +147,6 @@ class _Rows:
     def __init__(self, spans: Spans, targets: torch.Tensor, signals: Signals):
         self.device = targets.device
         self.signals = signals
-        self.num_teacher_rows = len(spans.teacher_rows)
         self.targets = targets
         self._starts = spans.student_starts, spans.teacher_starts
         self._spans = spans.span_of_student_rows(), spans.span_of_teacher_rows()

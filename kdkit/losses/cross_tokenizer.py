@@ -45,28 +45,30 @@ def xtoken_p_kl(
     teacher_spans: torch.Tensor,
     projection_ids: torch.Tensor,
     projection_weights: torch.Tensor,
-    teacher_ids_kept: torch.Tensor,
     temperature: float = 1.0,
+    kept_teacher_ids: int = 8192,
 ) -> torch.Tensor:
     """Compute KL(teacher || student projected onto the teacher's vocabulary) of the averages over a span.
 
     The student's average is that of its probabilities, projected: sum_s W[s, t] mean(q)[s]; the teacher's
-    that of its log-probabilities. Both are then renormalised over the kept tokens that some student
-    token projects to: the student gives the others no probability. With one tokenizer but spans of
-    several rows the two averages differ, so the value is 0 at spans of one row only.
+    that of its log-probabilities. Both are tempered after that, since a projection adds tokens up, and are
+    renormalised over the span's kept tokens: the teacher's likeliest of those that some student token
+    projects to, for the student gives the others no probability. With one tokenizer but spans of several
+    rows the two averages differ, so the value is 0 at spans of one row only.
 
     Args:
         projection_ids: int64, `[V_student, 4]`: `Projection.ids`.
         projection_weights: float, `[V_student, 4]`: `Projection.weights`.
-        teacher_ids_kept: int64, `[kept_teacher_tokens]`, distinct: those compared, see `most_likely_teacher_ids`.
+        kept_teacher_ids: teacher tokens compared at a span, at least 1; all if there are no more.
 
-    Source: Sreenivas et al. 2026 (X-Token), arXiv:2605.21699, P-KL.
+    Source: Sreenivas et al. 2026 (X-Token), arXiv:2605.21699, P-KL; there the kept tokens are those likely
+    anywhere in the micro-batch, so that a span's value depends on its neighbours, and logits are tempered.
 
     Example:
         >>> ids, spans = torch.arange(5), torch.arange(2)
         >>> pieces, weights = ids[:, None].expand(5, 4), torch.tensor([[1.0, 0.0, 0.0, 0.0]]).expand(5, 4)
         >>> logits = torch.zeros(2, 5)
-        >>> bool(xtoken_p_kl(logits, logits, spans, spans, pieces, weights, ids).abs().max() < 1e-6)
+        >>> bool(xtoken_p_kl(logits, logits, spans, spans, pieces, weights).abs().max() < 1e-6)
         True
     """
     num_spans = count_spans("xtoken_p_kl", student_logits, teacher_logits, student_spans, teacher_spans)
@@ -77,17 +79,20 @@ def xtoken_p_kl(
             f"{tuple(projection_ids.shape)} and {tuple(projection_weights.shape)}; build them for these tokenizers"
         )
     check_ids("xtoken_p_kl", "teacher", projection_ids, teacher_logits.shape[1])
-    check_ids("xtoken_p_kl", "teacher", teacher_ids_kept, teacher_logits.shape[1])
+    if kept_teacher_ids < 1:
+        raise UserError(f"xtoken_p_kl: expected at least 1 kept teacher token, got {kept_teacher_ids}; 8192 is usual")
     weights = at_least_fp32(projection_weights)
     mass = weights.new_zeros(teacher_logits.shape[1]).index_add(0, projection_ids.flatten(), weights.flatten())
-    kept = teacher_ids_kept[mass[teacher_ids_kept] > 0]
-    probabilities = torch.softmax(at_least_fp32(student_logits) / temperature, dim=-1)
-    means = average_spans(probabilities, student_spans, num_spans)
-    projected = _project(means, projection_ids, weights, kept, teacher_logits.shape[1])
-    projected = projected.clamp(min=torch.finfo(projected.dtype).tiny)
-    student_logprobs = projected.log() - projected.sum(dim=-1, keepdim=True).log()
-    teacher_logprobs = average_logprobs(teacher_logits.detach()[:, kept], teacher_spans, num_spans, temperature)
-    return temperature**2 * apply_measure(forward_kl_with_gradient, student_logprobs, teacher_logprobs)
+    reached = mass.nonzero().squeeze(1)
+    teacher = average_spans(at_least_fp32(teacher_logits.detach()[:, reached]), teacher_spans, num_spans)
+    means = average_spans(torch.softmax(at_least_fp32(student_logits), dim=-1), student_spans, num_spans)
+    student = _project(means, projection_ids, weights, reached, teacher_logits.shape[1])
+    if len(reached) > kept_teacher_ids:
+        kept = teacher.topk(kept_teacher_ids, dim=-1, sorted=False).indices
+        teacher, student = teacher.gather(1, kept), student.gather(1, kept)
+    student = student.clamp(min=torch.finfo(student.dtype).tiny).log()
+    logprobs = (torch.log_softmax(logits / temperature, dim=-1) for logits in (student, teacher))
+    return temperature**2 * apply_measure(forward_kl_with_gradient, *logprobs)
 
 
 def xtoken_h_kl(
@@ -259,43 +264,15 @@ def alm(
     return teacher.exp() * (teacher - student) - torch.expm1(teacher) * (other_teacher - other_student)
 
 
-def update_teacher_peaks(teacher_logits: torch.Tensor, peaks: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the highest probability that the rows seen so far give to each teacher token: fp32, `[V_teacher]`.
-
-    Args:
-        teacher_logits: float, `[teacher_rows, V_teacher]`: the next chunk of the micro-batch, at least one row.
-        peaks: what the chunks before gave; None for the first.
-    """
-    found = torch.softmax(at_least_fp32(teacher_logits.detach()), dim=-1).amax(dim=0)
-    return found if peaks is None else torch.maximum(peaks, found)
-
-
-def most_likely_teacher_ids(
-    peaks: torch.Tensor, count: int = 8192, allowed: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Return the teacher tokens that P-KL compares: those with the highest peaks, as sorted int64 ids.
-
-    Args:
-        peaks: fp32, `[V_teacher]`: `update_teacher_peaks` after the last chunk.
-        count: ids kept; all if there are no more.
-        allowed: bool, `[V_teacher]`: `Projection.reachable`; the others, which P-KL drops, take no place.
-    """
-    if allowed is not None:
-        peaks = peaks.masked_fill(~allowed, -1.0)
-    return peaks.topk(min(count, len(peaks))).indices.sort().values
-
-
 def _project(
-    probabilities: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, kept: torch.Tensor, teacher_size: int
+    probabilities: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor, reached: torch.Tensor, teacher_size: int
 ) -> torch.Tensor:
-    """Return the kept columns of probabilities W, `[N, kept_teacher_tokens]`."""
-    columns = kept.new_full((teacher_size,), -1)
-    columns[kept] = torch.arange(len(kept), device=kept.device)
-    targets = columns[ids]
-    used = (targets >= 0) & (weights > 0)
-    sources = used.nonzero()[:, 0]
-    parts = probabilities[:, sources] * weights[used]
-    return probabilities.new_zeros(len(probabilities), len(kept)).index_add(1, targets[used], parts)
+    """Return the columns of probabilities W that are not empty, `[N, reached_teacher_tokens]`."""
+    columns = reached.new_zeros(teacher_size)
+    columns[reached] = torch.arange(len(reached), device=reached.device)
+    used = weights > 0
+    parts = probabilities[:, used.nonzero()[:, 0]] * weights[used]
+    return probabilities.new_zeros(len(probabilities), len(reached)).index_add(1, columns[ids[used]], parts)
 
 
 def _merged_logprobs(

@@ -8,7 +8,8 @@ The container is `kdkit.runs.store`; `cache_build` fills it. The arrays of one w
 
 In the first two modes a row is a span, and ids mean events of the pair (`kdkit.losses.chunked.signals`). They are kept
 in increasing order as the gaps between them, which gzip can shorten and ids cannot. A level is a log-probability in
-sixteenths of a nat, rounded; the kept ones are scaled back to their exact sum on reading.
+sixteenths of a nat, rounded; the kept ones are scaled back to their exact sum on reading. Both modes hold events at
+the header's temperature, tempered after the teacher's tokens were summed.
 """
 
 import hashlib
@@ -24,11 +25,13 @@ from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import PAD, Windows
 from kdkit.runs.folder import fingerprint
 from kdkit.runs.records import Field
-from kdkit.runs.store import Store
+from kdkit.runs.store import Store, store_error
 
 MEANING = 3
 """Raise it when the meaning of the stored numbers or the store's format changes: older caches are refused."""
-
+SUMMED = "student tokens"
+"""Events that are sums of the teacher's tokens. Older builds tempered the tokens and summed then, which is the same at
+temperature 1; since then the header of such answers at another one says `tempered: events`."""
 
 LEVELS_PER_NAT = 16
 """Steps of a kept log-probability: it is at most 1/32 nat off, and 255 steps reach down to 1e-7."""
@@ -115,11 +118,37 @@ def describe_cache(config: Config, data: PreparedData, identity: dict[str, Any],
     }
     if mode != "true_token":
         header |= {"student_tokenizer": hash_tokenizer(data.student_tokenizer), "events": events}
-        header["temperature"] = config.distill.temperature if mode == "top_k" else 1.0
+        header["temperature"] = config.distill.temperature
+        if events == SUMMED and config.distill.temperature != 1.0:
+            header["tempered"] = "events"
         header["top_k" if mode == "top_k" else "num_samples"] = (
             config.cache.top_k if mode == "top_k" else config.cache.num_samples
         )
     return header
+
+
+def check_temperature_of(store: Store, wanted: float) -> None:
+    """Refuse answers of a temperature that cannot serve, or that meant something else when they were made.
+
+    Raises:
+        UserError: naming both.
+    """
+    header = store.header
+    made_at = header.get("temperature", wanted)
+    if header.get("events") == SUMMED and made_at != 1.0 and header.get("tempered") != "events":
+        raise store_error(
+            store.path,
+            "the teacher's tokens summed to events and tempered then",
+            f"answers of an older kdkit, whose tokens were tempered (at {made_at:g}) before they were summed",
+            "delete the file: the next run asks the teacher again; caches of temperature 1 are still good",
+        )
+    if header.get("mode") == "sampled" and made_at != wanted:
+        raise store_error(
+            store.path,
+            f"answers drawn at temperature {wanted:g}",
+            f"answers drawn at {made_at:g}, whose counts cannot be converted without bias",
+            f"set distill.temperature={made_at:g}, or leave cache.file empty: the next run draws anew",
+        )
 
 
 def window_keys(windows: Windows) -> list[str]:

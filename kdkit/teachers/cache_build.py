@@ -111,7 +111,7 @@ class SignalMaker:
                 rest = rest.fill_(LOWEST_FP16)
             record = encode_kept(ids.cpu().numpy(), values.cpu().numpy()) | {"rest": _half(rest)}
         else:
-            probabilities = signals.logprobs(rows, self.events, 1.0).exp_()
+            probabilities = signals.logprobs(rows, self.events, self.temperature).exp_()
             draws = torch.multinomial(probabilities, self.cache.num_samples, replacement=True, generator=generator)
             record = count_draws(draws.sort(dim=-1).values.cpu().numpy(), self.fields[0].width)
         return record | {"gaps": record["gaps"].astype(self.fields[0].dtype)}

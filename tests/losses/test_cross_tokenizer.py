@@ -26,7 +26,7 @@ class Chunk:
     teacher_targets: torch.Tensor
     projection_ids: torch.Tensor
     projection_weights: torch.Tensor
-    kept: torch.Tensor
+    num_kept: int
     student_ids: torch.Tensor
     teacher_ids: torch.Tensor
 
@@ -40,7 +40,7 @@ class Chunk:
             return ct.alm(*logprobs, self.student_spans, self.teacher_spans, 10.0 * temperature)
         rows = self.student_logits, self.teacher_logits, self.student_spans, self.teacher_spans
         if name == "xtoken_p_kl":
-            return ct.xtoken_p_kl(*rows, self.projection_ids, self.projection_weights, self.kept, temperature)
+            return ct.xtoken_p_kl(*rows, self.projection_ids, self.projection_weights, temperature, self.num_kept)
         if name == "xtoken_h_kl":
             return ct.xtoken_h_kl(*rows, self.student_ids, self.teacher_ids, temperature, kept_uncommon=3)
         if name == "gold":
@@ -79,7 +79,7 @@ def chunk() -> Chunk:
         torch.randint(0, V_TEACHER, (6,), generator=draw),
         torch.randint(0, 8, (V_STUDENT, 4), generator=draw),
         weights / weights.sum(1, keepdim=True).clamp(min=1e-9),
-        torch.tensor([0, 2, 3, 5, 7, 8]),
+        4,
         torch.tensor([4, 0, 1]),
         torch.tensor([2, 8, 3]),
     )
@@ -93,7 +93,7 @@ def identical(rows: int, spans: list[int]) -> Chunk:
     weights = torch.tensor([1.0, 0, 0, 0]).repeat(6, 1)
     pairs = torch.tensor([1, 4, 2])
     return Chunk(
-        logits, logits.clone(), spans, spans, targets, targets, ids, weights, torch.tensor([0, 1, 3, 5]), pairs, pairs
+        logits, logits.clone(), spans, spans, targets, targets, ids, weights, 4, pairs, pairs
     )
 
 
@@ -114,16 +114,23 @@ def geometric_mean(rows: list[list[float]]) -> list[float]:
     return [mean / sum(means) for mean in means]
 
 
-def reference_p_kl(c: Chunk, q: list[list[float]], p: list[list[float]], q_ids: list[int], p_ids: list[int]) -> float:
+def temper(values: list[float], temperature: float) -> list[float]:
+    powers = [value ** (1 / temperature) for value in values]
+    return [power / sum(powers) for power in powers]
+
+
+def reference_p_kl(one: Chunk, temperature: float) -> float:
+    """Average and project at temperature 1, temper what came out on the teacher's likeliest tokens of the span."""
+    q, p = ([softmax(z, 1.0) for z in side.tolist()] for side in (one.student_logits, one.teacher_logits))
     reached = [0.0] * V_TEACHER
     for s in range(V_STUDENT):
         mean = sum(row[s] for row in q) / len(q)
-        for t, w in zip(c.projection_ids[s].tolist(), c.projection_weights[s].tolist(), strict=True):
+        for t, w in zip(one.projection_ids[s].tolist(), one.projection_weights[s].tolist(), strict=True):
             reached[t] += w * mean
-    kept = [t for t in c.kept.tolist() if reached[t] > 0]
     mean_p = geometric_mean(p)
-    mass_p, mass_q = sum(mean_p[t] for t in kept), sum(reached[t] for t in kept)
-    return sum(mean_p[t] / mass_p * math.log(mean_p[t] / mass_p * mass_q / reached[t]) for t in kept)
+    kept = sorted((t for t in range(V_TEACHER) if reached[t] > 0), key=lambda t: -mean_p[t])[: one.num_kept]
+    student, teacher = (temper([side[t] for t in kept], temperature) for side in (reached, mean_p))
+    return sum(a * math.log(a / b) for a, b in zip(teacher, student, strict=True))
 
 
 def reference_h_kl(c: Chunk, q: list[list[float]], p: list[list[float]], q_ids: list[int], p_ids: list[int]) -> float:
@@ -173,9 +180,11 @@ def reference(chunk: Chunk, name: str, temperature: float) -> list[float]:
             cross = -teacher * math.log(student) - (1 - teacher) * math.log(1 - student)
             values.append(cross + teacher * math.log(teacher) + (1 - teacher) * math.log(1 - teacher))
             continue
+        if name == "xtoken_p_kl":
+            values.append(temperature**2 * reference_p_kl(one, temperature))
+            continue
         q, p = ([softmax(z, temperature) for z in side.tolist()] for side in (one.student_logits, one.teacher_logits))
         function = {
-            "xtoken_p_kl": reference_p_kl,
             "xtoken_h_kl": reference_h_kl,
             "gold": reference_gold,
             "uld": reference_uld,
@@ -253,7 +262,7 @@ def test_p_kl_compares_the_arithmetic_mean_of_the_student_with_the_geometric_mea
     student = torch.tensor([[0.5, 0.5], [0.25, 0.75]]).log()
     teacher = torch.tensor([[0.9, 0.1], [0.1, 0.9]]).log()
     spans = torch.tensor([0, 0])
-    value = ct.xtoken_p_kl(student, teacher, spans, spans, ids, weights, torch.tensor([0, 1]))
+    value = ct.xtoken_p_kl(student, teacher, spans, spans, ids, weights)
     # student (0.375, 0.625); teacher sqrt(0.09) twice, so (0.5, 0.5)
     assert value.item() == pytest.approx(0.5 * math.log(0.5 / 0.375) + 0.5 * math.log(0.5 / 0.625), rel=1e-5)
 
@@ -262,11 +271,13 @@ def test_p_kl_spreads_a_student_token_over_its_pieces():
     # student: "a" 0.5, "ab" 0.5; teacher: "a", "b" and a token that no student token becomes
     ids, weights = torch.tensor([[0, 0], [0, 1]]), torch.tensor([[1.0, 0], [0.9, 0.1]])
     student, teacher = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.76, 0.04, 0.2]]).log()
-    kept, spans = torch.tensor([0, 1, 2]), torch.tensor([0])
+    spans = torch.tensor([0])
     # 0.95 and 0.05 are the teacher's odds without the third token
-    assert ct.xtoken_p_kl(student, teacher, spans, spans, ids, weights, kept).item() == pytest.approx(0, abs=1e-6)
-    only = ct.xtoken_p_kl(student, teacher, spans, spans, ids, weights, torch.tensor([1, 2]))
-    assert only.item() == pytest.approx(0, abs=1e-6)
+    assert ct.xtoken_p_kl(student, teacher, spans, spans, ids, weights).item() == pytest.approx(0, abs=1e-6)
+    student[0] += torch.tensor([1.0, 0.0])
+    assert ct.xtoken_p_kl(student, teacher, spans, spans, ids, weights).item() > 0.005
+    # one token is certain among itself
+    assert ct.xtoken_p_kl(student, teacher, spans, spans, ids, weights, kept_teacher_ids=1).item() == 0
 
 
 def test_h_kl_is_never_negative_though_its_common_part_may_be():
@@ -324,18 +335,6 @@ def test_uld_takes_the_row_it_is_asked_for(chunk):
     last = ct.uld(chunk.student_logits, chunk.teacher_logits, *spans, row="last")
     assert first[1].item() == pytest.approx(sorted_l1(q[3], p[1]), rel=1e-9)
     assert last[1].item() == pytest.approx(sorted_l1(q[5], p[2]), rel=1e-9)
-
-
-def test_teacher_peaks_of_two_chunks_are_those_of_both_together(chunk):
-    peaks = ct.update_teacher_peaks(chunk.teacher_logits[2:], ct.update_teacher_peaks(chunk.teacher_logits[:2]))
-    assert torch.equal(peaks, torch.softmax(chunk.teacher_logits, -1).amax(0))
-
-
-def test_the_most_likely_teacher_ids_are_sorted_and_leave_out_what_is_not_allowed():
-    peaks = torch.tensor([0.3, 0.9, 0.1, 0.8])
-    assert ct.most_likely_teacher_ids(peaks, 2).tolist() == [1, 3]
-    assert ct.most_likely_teacher_ids(peaks, 2, torch.tensor([True, False, True, True])).tolist() == [0, 3]
-    assert ct.most_likely_teacher_ids(peaks).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("name", LOSSES)

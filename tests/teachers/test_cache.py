@@ -19,8 +19,8 @@ from tests.tiny import make_data, make_plan, write_corpus
 
 
 def event_logprobs(data: PreparedData, loss: str, logits: torch.Tensor, temperature: float) -> np.ndarray:
-    """Compute log-probabilities of what a loss compares, in float64."""
-    p = torch.softmax(logits / temperature, dim=-1).numpy()
+    """Compute log-probabilities of what a loss compares, in float64: added up at temperature 1, tempered then."""
+    p = torch.softmax(logits, dim=-1).numpy()
     if loss == "overlap_kl":
         p = p[:, data.overlap.teacher_ids]
     elif loss == "projected_kl" and student_is_finer(data):  # else the events are the teacher's tokens
@@ -29,6 +29,7 @@ def event_logprobs(data: PreparedData, loss: str, logits: torch.Tensor, temperat
         for token, event in enumerate(groups):
             q[:, event] += p[:, token]
         p = q[:, :size]
+    p = p ** (1.0 / temperature)
     with np.errstate(divide="ignore"):
         return np.log(p / p.sum(axis=1, keepdims=True))
 
@@ -55,9 +56,12 @@ def asked_rows(data: PreparedData, row: int) -> np.ndarray:
         ("forward_kl", 1.0, 320),
         ("forward_kl", 2.0, 320),
         ("overlap_kl", 1.0, 290),
-        ("projected_kl", 3.0, 290),
+        ("overlap_kl", 3.0, 290),
+        ("projected_kl", 0.5, 290),
+        ("projected_kl", 4.0, 290),
         ("overlap_kl", 1.0, 500),
         ("projected_kl", 1.0, 500),
+        ("projected_kl", 4.0, 500),
     ],
 )
 def test_top_k_holds_the_most_likely_events_as_the_teacher_says_them(place, exact, loss, temperature, vocab_size):

@@ -138,10 +138,10 @@ def _divergence(
     temperature: float,
     divergence_: Callable[[torch.Tensor, slice], torch.Tensor],
 ) -> TeacherLoss:
-    """Choose the queried rows, divide by the temperature, push to events, and pull the gradient back.
+    """Choose the queried rows, push them to events at the temperature, and pull the gradient back.
 
     Args:
-        divergence_: from the events' logits, which it replaces by its gradient, to values per row.
+        divergence_: from the events' tempered logits, which it replaces by its gradient, to values per row.
     """
 
     def teacher_loss(
@@ -151,13 +151,12 @@ def _divergence(
         local = queried.rows[inside] - rows.start
         everywhere = len(local) == len(logits)
         chosen = logits.index_select(0, local) if not everywhere else logits if may_overwrite else logits.clone()
-        chosen = chosen.div_(temperature) if temperature != 1.0 else chosen
-        gradient = student_events.push(chosen)
+        gradient = student_events.push(chosen, temperature)
         events = gradient if isinstance(student_events, TokenEvents) else gradient.clone()
         values = divergence_(gradient, inside) * temperature**2
         # T^2 for the value, 1 / T from the chain rule
         gradient.mul_((queried.weights[inside, None] * temperature).to(gradient.dtype))
-        gradient = student_events.pull(gradient, chosen, events)
+        gradient = student_events.pull(gradient, chosen, events, temperature)
         raw = (values * queried.raw_weight).sum()
         terms = torch.stack([(values * queried.weights[inside]).sum(), torch.zeros_like(raw), raw])
         return terms, None if everywhere else local, gradient

@@ -7,6 +7,9 @@ Outcomes are called events. With one tokenizer they are its tokens. With two, th
 (`CommonTokenEvents`), or the tokens of the finer one, which the coarser one's tokens begin with (`PrefixEvents`). An
 event's logit is the log-sum-exp of its tokens' logits, so a softmax over events is the distribution that the tokens'
 softmax implies, renormalised over those that belong to an event.
+
+A temperature divides the logits of events, not of tokens: tokens are summed at temperature 1. Tempered before the
+sum, an event would grow with the number of its tokens, which is a fact of a vocabulary and no belief of a model.
 """
 
 from dataclasses import dataclass
@@ -22,17 +25,28 @@ from kdkit.losses.chunked.engine import Head, blocks_of, log_softmax_
 class TokenEvents:
     """Every token is an event."""
 
-    def push(self, logits: torch.Tensor) -> torch.Tensor:
-        """Turn logits, `[chunk_rows, V]`, into the logits of the events, `[chunk_rows, num_events]`."""
-        return logits
-
-    def pull(self, gradient: torch.Tensor, logits: torch.Tensor, events: torch.Tensor) -> torch.Tensor:
-        """Turn a gradient by the events' logits into one by the logits.
+    def push(self, logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+        """Turn logits into the logits of the events, divided by a temperature.
 
         Args:
-            gradient: `[chunk_rows, num_events]`.
+            logits: `[chunk_rows, V]`; may be overwritten.
+            temperature: of the softmax over events.
+
+        Returns:
+            `[chunk_rows, num_events]`.
+        """
+        return logits.div_(temperature) if temperature != 1.0 else logits
+
+    def pull(
+        self, gradient: torch.Tensor, logits: torch.Tensor, events: torch.Tensor, temperature: float = 1.0
+    ) -> torch.Tensor:
+        """Turn a gradient by the events' logits, before they were divided by the temperature, into one by the logits.
+
+        Args:
+            gradient: `[chunk_rows, num_events]`: that by what `push` returned, divided by the temperature.
             logits: `[chunk_rows, V]`: what was pushed.
             events: `[chunk_rows, num_events]`: what `push` returned.
+            temperature: what was pushed with.
         """
         return gradient
 
@@ -44,11 +58,13 @@ class CommonTokenEvents:
     ids: torch.Tensor
     """int64, `[num_events]`: distinct tokens."""
 
-    def push(self, logits: torch.Tensor) -> torch.Tensor:
+    def push(self, logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
         """See `TokenEvents.push`."""
-        return logits.index_select(-1, self.ids)
+        return TokenEvents().push(logits.index_select(-1, self.ids), temperature)
 
-    def pull(self, gradient: torch.Tensor, logits: torch.Tensor, events: torch.Tensor) -> torch.Tensor:
+    def pull(
+        self, gradient: torch.Tensor, logits: torch.Tensor, events: torch.Tensor, temperature: float = 1.0
+    ) -> torch.Tensor:
         """See `TokenEvents.pull`; tokens that are no event get 0."""
         return torch.zeros_like(logits).index_copy_(-1, self.ids, gradient)
 
@@ -61,15 +77,19 @@ class PrefixEvents:
     """int64, `[V]`: the event of each token; `size` for none."""
     size: int
 
-    def push(self, logits: torch.Tensor) -> torch.Tensor:
-        """See `TokenEvents.push`; an event without a token gets the smallest probability that fp32 has."""
+    def push(self, logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+        """See `TokenEvents.push`; an event without a token gets the smallest probability that fp32 has, at any T."""
         firsts, is_empty, others, their_events = self._members
         largest = logits.amax(dim=-1, keepdim=True)
         scaled = (logits - largest).exp_()
         # most events have one token, which is copied: adding column by column is slow on a CPU
         sums = scaled.index_select(-1, firsts).masked_fill_(is_empty, 0.0)
         sums.index_add_(-1, their_events, scaled.index_select(-1, others))
-        return sums.clamp_(min=torch.finfo(logits.dtype).tiny).log_().add_(largest)
+        sums.clamp_(min=torch.finfo(logits.dtype).tiny).log_()
+        if temperature == 1.0:
+            return sums.add_(largest)
+        exponents = torch.full_like(is_empty, 1.0 / temperature, dtype=sums.dtype).masked_fill_(is_empty, 1.0)
+        return sums.mul_(exponents).add_(largest / temperature)
 
     @cached_property
     def _members(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -85,10 +105,14 @@ class PrefixEvents:
         is_empty[groups] = False
         return firsts, is_empty, tokens[~is_first], groups[~is_first]
 
-    def pull(self, gradient: torch.Tensor, logits: torch.Tensor, events: torch.Tensor) -> torch.Tensor:
-        """See `TokenEvents.pull`; d event / d logit is the token's share of its event."""
+    def pull(
+        self, gradient: torch.Tensor, logits: torch.Tensor, events: torch.Tensor, temperature: float = 1.0
+    ) -> torch.Tensor:
+        """See `TokenEvents.pull`; d event / d logit is the token's share of its event, at temperature 1."""
         padded = torch.nn.functional.pad(gradient, (0, 1))
         totals = torch.nn.functional.pad(events, (0, 1), value=torch.inf)
+        if temperature != 1.0:
+            totals.mul_(temperature)
         shares = (logits - totals.index_select(-1, self.groups)).exp_()
         return shares.mul_(padded.index_select(-1, self.groups))
 
@@ -142,8 +166,7 @@ class DenseSignals:
         Raises:
             UserError: NaN or inf in the teacher's logits.
         """
-        logits = self.unchecked_logits(rows)
-        logits = events.push(logits.div_(temperature) if temperature != 1.0 else logits)
+        logits = events.push(self.unchecked_logits(rows), temperature)
         normalisers = logits.new_empty(len(logits))
         for block in blocks_of(logits):
             normalisers[block] = log_softmax_(logits[block])

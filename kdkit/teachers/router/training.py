@@ -145,13 +145,13 @@ def _compare_mixture(
         chosen = rows[chunk].to(weights.device)
         mixed = signals.mixed_logprobs(rows[chunk], weights.index_select(0, chosen))
         # events work in place and bring their own gradient
-        logits = mixed.detach() / temperature
-        pushed = events.teacher.push(logits.clone()).requires_grad_()
+        logits = mixed.detach()
+        pushed = events.teacher.push(logits.clone(), temperature).requires_grad_()
         target = fixed.logprobs(student_rows[chunk], events.student, temperature)
         value = apply_measure(measure, pushed.log_softmax(dim=-1), target).sum()
         value = temperature**2 * value / max(1, len(rows))
         (gradient,) = torch.autograd.grad(value, pushed)
-        mixed.backward(events.teacher.pull(gradient, logits, pushed.detach()) / temperature)
+        mixed.backward(events.teacher.pull(gradient / temperature, logits, pushed.detach(), temperature))
         total = total + value.detach()
     if weights.grad is None:
         return total

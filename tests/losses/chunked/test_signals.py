@@ -11,7 +11,7 @@ from kdkit.losses.chunked.signals import CommonTokenEvents, DenseSignals, Events
 from kdkit.losses.closed_forms import Measure, forward_kl_with_gradient, reverse_kl_with_gradient
 from kdkit.losses.divergences import divergence
 from kdkit.losses.measures import make_measure
-from tests.references import DIVERGENCES, random_logits
+from tests.references import DIVERGENCES, formula, random_logits
 
 NUM_TOKENS = 11
 GROUPS = torch.tensor([0, 3, 1, 4, 2, 0, 3, 0, 4, 1, 0])
@@ -25,19 +25,16 @@ EVENTS = {
 }
 
 
-def slow_push(events: Events, logits: torch.Tensor) -> torch.Tensor:
-    """Add up the tokens of each event, one event after the other."""
+def event_probabilities(events: Events, logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Add up what the model believes of the tokens of each event, then temper the sums: (sum p)^(1/T) / Z."""
+    p = torch.softmax(logits, dim=-1)
     match events:
-        case TokenEvents():
-            return logits
         case CommonTokenEvents(ids):
-            return torch.stack([logits[:, token] for token in ids.tolist()], dim=1)
-    columns = [
-        torch.logsumexp(logits[:, events.groups == event], dim=1)
-        for event in range(events.size)
-        if bool((events.groups == event).any())
-    ]
-    return torch.stack(columns, dim=1)
+            p = torch.stack([p[:, token] for token in ids.tolist()], dim=1)
+        case PrefixEvents(groups, size):
+            p = torch.stack([p[:, groups == event].sum(dim=1) for event in range(size)], dim=1)
+    tempered = p ** (1.0 / temperature)
+    return tempered / tempered.sum(dim=1, keepdim=True)
 
 
 def compare(
@@ -92,37 +89,46 @@ def test_the_softmax_over_events_is_the_renormalised_sum_of_their_tokens(logits,
         assert row == pytest.approx([value / sum(sums) for value in sums], rel=1e-12)
 
 
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 @pytest.mark.parametrize("name", EVENTS)
-def test_pull_is_the_derivative_of_push(logits, name):
+def test_pull_is_the_derivative_of_push(logits, name, temperature):
     events, leaf = EVENTS[name], logits[0].clone().requires_grad_()
-    expected_events = slow_push(events, leaf)
-    got_events = events.push(logits[0].clone())
-    assert torch.allclose(got_events, expected_events, rtol=1e-12)
-    gradient = random_logits(*got_events.shape, seed=2)
-    expected = torch.autograd.grad(expected_events, leaf, gradient)[0]
-    assert torch.allclose(events.pull(gradient, logits[0], got_events), expected, rtol=1e-10, atol=1e-14)
+    expected = event_probabilities(events, leaf, temperature)
+    got = events.push(logits[0].clone(), temperature)
+    assert torch.allclose(torch.softmax(got, -1), expected, rtol=1e-10)
+    # logits of events have a common term to spare: a gradient that sums to nothing does not see it
+    gradient = random_logits(*got.shape, seed=2)
+    gradient -= gradient.mean(dim=1, keepdim=True)
+    wanted = torch.autograd.grad(expected.log(), leaf, gradient)[0]
+    assert torch.allclose(events.pull(gradient / temperature, logits[0], got, temperature), wanted, atol=1e-12)
 
 
-def test_an_event_that_no_token_begins_has_next_to_no_probability(logits):
+@pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
+def test_an_event_that_no_token_begins_has_next_to_no_probability(logits, temperature):
     events = PrefixEvents(torch.tensor([0, 2] * 5 + [2]), 4)
-    shares = torch.softmax(events.push(logits[0].float()), -1)
+    shares = torch.softmax(events.push(logits[0].float(), temperature), -1)
     assert (shares[:, [1, 3]] < 1e-30).all()
     assert torch.allclose(shares[:, [0, 2]].sum(dim=1), torch.ones(5))
 
 
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0, 4.0])
 @pytest.mark.parametrize("name", DIVERGENCES)
-def test_the_gradient_of_a_divergence_over_events_is_that_of_autograd(logits, name, temperature):
-    student, teacher = logits[0], logits[1][:, :7]
-    events = EVENTS["grouped"], CommonTokenEvents(torch.tensor([6, 0, 2, 5]))
+def test_a_divergence_over_events_is_its_formula_of_summed_and_then_tempered_probabilities(logits, name, temperature):
     measure = make_measure(DIVERGENCES[name])
-    leaf = student.clone().requires_grad_()
-    expected = temperature**2 * divergence(
-        slow_push(events[0], leaf / temperature), slow_push(events[1], teacher / temperature), measure
-    )
-    values, gradient = compare(student, teacher, *events, temperature, measure)
-    assert torch.allclose(values, expected, rtol=1e-9)
-    assert torch.allclose(gradient, torch.autograd.grad(expected.sum(), leaf)[0], rtol=1e-8, atol=1e-12)
+    for num_student, student_events, num_teacher, teacher_events in (
+        (11, EVENTS["grouped"], 7, CommonTokenEvents(torch.tensor([6, 0, 2, 5]))),
+        (4, TokenEvents(), 11, EVENTS["grouped"]),
+        (11, EVENTS["grouped"], 4, TokenEvents()),
+    ):
+        leaf = logits[0][:, :num_student].clone().requires_grad_()
+        teacher = logits[1][:, :num_teacher]
+        q, p = event_probabilities(student_events, leaf, temperature), event_probabilities(
+            teacher_events, teacher, temperature
+        )
+        expected = temperature**2 * formula(DIVERGENCES[name])(p, q)
+        values, gradient = compare(leaf.detach(), teacher, student_events, teacher_events, temperature, measure)
+        assert torch.allclose(values, expected, rtol=1e-9)
+        assert torch.allclose(gradient, torch.autograd.grad(expected.sum(), leaf)[0], rtol=1e-8, atol=1e-11)
 
 
 def test_the_overlap_of_everything_is_forward_kl(logits):
