@@ -121,7 +121,7 @@ def compare(
         return _compare_mixture(signals, fixed, (rows, student_rows), comparison, measure)
     weight = 1.0 / max(1, len(rows))
     queried = QueriedRows(
-        rows.to(signals.device), student_rows, torch.full((len(rows),), weight, device=signals.device), weight
+        rows, student_rows, torch.full((len(rows),), weight, device=signals.device), weight
     )
     loss = alone(dense_divergence(fixed, queried, events.teacher, events.student, measure, comparison.temperature))
     size = max(signals.head.vocab_size, student.head.vocab_size)
