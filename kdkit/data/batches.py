@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from kdkit.alignment.spans import SequenceSpans, Spans, join_spans
+from kdkit.alignment.spans import Spans
 from kdkit.data.windows import PAD, Windows
 from kdkit.losses.cross_entropy import IGNORE_INDEX
 
@@ -74,14 +74,26 @@ def find_spans(windows: Windows, rows: list[int], student_width: int, teacher_wi
         student_width: S of the batch, padding included.
         teacher_width: T of the batch.
     """
-    return join_spans([_of_window(windows, row) for row in rows], student_width, teacher_width)
-
-
-def _of_window(windows: Windows, row: int) -> SequenceSpans:
     # the last token predicts nothing
-    last = int((windows.student_ids[row] != PAD).sum()) - 1
-    teacher_last = int((windows.teacher_ids[row] != PAD).sum()) - 1
-    positions = np.asarray(windows.teacher_positions[row, :last])
-    starts = np.flatnonzero(positions != PAD)
-    same = np.asarray(windows.same_token[row, :last])[starts]
-    return SequenceSpans(last, teacher_last, starts, positions[starts], same)
+    num_student, num_teacher = (
+        (ids[rows] != PAD).sum(axis=1) - 1 for ids in (windows.student_ids, windows.teacher_ids)
+    )
+    positions = np.array(windows.teacher_positions[rows])
+    positions[np.arange(positions.shape[1]) >= num_student[:, None]] = PAD
+    places, starts = np.nonzero(positions != PAD)
+    student_ends, teacher_ends = num_student.cumsum(), num_teacher.cumsum()
+    student_starts = (student_ends - num_student)[places] + starts
+    teacher_starts = (teacher_ends - num_teacher)[places] + positions[places, starts]
+    return Spans(
+        student_rows=_rows_of(num_student, student_width),
+        teacher_rows=_rows_of(num_teacher, teacher_width),
+        student_starts=torch.from_numpy(np.append(student_starts, student_ends[-1])),
+        teacher_starts=torch.from_numpy(np.append(teacher_starts, teacher_ends[-1])),
+        same_token=torch.from_numpy(windows.same_token[rows][places, starts]),
+        sequence_starts=torch.from_numpy(np.append(0, np.bincount(places, minlength=len(rows)).cumsum())),
+    )
+
+
+def _rows_of(counts: np.ndarray, width: int) -> torch.Tensor:
+    """Return the first places of each row of a batch, counted through the flattened batch."""
+    return torch.from_numpy(np.flatnonzero(np.arange(width) < counts[:, None]))

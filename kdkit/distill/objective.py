@@ -20,7 +20,8 @@ from kdkit.losses.chunked.blend import (
     sparse_divergence,
     weighted_cross_entropy,
 )
-from kdkit.losses.chunked.engine import ChunkLoss, rows_per_chunk
+from kdkit.losses.chunked.dense_blend import dense_blend
+from kdkit.losses.chunked.engine import ChunkLoss, rows_per_chunk, to_device
 from kdkit.losses.chunked.signals import DenseSignals, EventPair, Signals, TokenEvents
 from kdkit.losses.chunked.sparse_blend import sparse_blend
 from kdkit.losses.closed_forms import Measure
@@ -68,7 +69,7 @@ class Objective:
         spans: Spans,
         targets: torch.Tensor,
         signals: Signals | tuple[Signals, ...] | None,
-        num_items: float,
+        num_items: torch.Tensor | float,
         tokens: torch.Tensor | None = None,
         emphasis: Emphasis | None = None,
     ) -> tuple[ChunkLoss, list[slice]]:
@@ -91,6 +92,7 @@ class Objective:
         """
         counted = targets != IGNORE_INDEX
         targets = targets.clamp(min=0)
+        num_items = torch.as_tensor(num_items, dtype=torch.float32, device=targets.device)
         raw = counted.float() / num_items
         passes = signals if isinstance(signals, tuple) else () if signals is None else (signals,)
         width = max([self.student_size, *(part.head.vocab_size for part in passes if isinstance(part, DenseSignals))])
@@ -99,7 +101,7 @@ class Objective:
             return weighted_cross_entropy(targets, raw, raw), chunks
         queried = self._asked_spans(spans, counted.cpu())
         rows = _rows_of(spans, queried) if self.span_loss else spans.student_starts[queried]
-        rows = rows.to(raw.device)
+        rows = to_device(rows, raw.device)
         share = raw if self.row_weights is None else raw * self.row_weights
         weights = share.clone() if self.ce_elsewhere else torch.zeros_like(share)
         weights[rows] = share[rows] * (1.0 - self.kd_ratio)
@@ -110,8 +112,8 @@ class Objective:
         if self.span_loss.by_sequence:
             chunks = list(chunk_sequences(spans))
         raw_spans = torch.zeros(len(spans.student_starts) - 1)
-        raw_spans[queried] = spans.student_lengths[queried].float() / num_items
-        raw_spans = raw_spans.to(raw.device)
+        raw_spans[queried] = spans.student_lengths[queried].float()
+        raw_spans = to_device(raw_spans, raw.device) / num_items
         tokens = targets if tokens is None else tokens
         shares, gate = self.kd_weight * self._weigh(raw_spans, spans.student_starts[:-1]), None
         if emphasis is not None:
@@ -144,7 +146,7 @@ class Objective:
         spans: Spans,
         queried_spans: torch.Tensor,
         passes: tuple[Signals, ...],
-        num_items: float,
+        num_items: torch.Tensor,
         ce: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
         emphasis: Emphasis | None,
     ) -> ChunkLoss:
@@ -156,16 +158,19 @@ class Objective:
         """
         assert self.events is not None and self.measure is not None
         device = passes[0].device
-        rows = spans.student_starts[queried_spans].to(device)
-        weights = self._weigh(torch.full((len(queried_spans),), self.kd_weight / num_items, device=device), rows)
+        rows = to_device(spans.student_starts[queried_spans], device)
+        weights = self._weigh((self.kd_weight / num_items).expand(len(queried_spans)), rows)
         queried = QueriedRows(
-            rows=rows,
-            teacher_rows=spans.teacher_starts[queried_spans],
+            rows=spans.student_starts[queried_spans],
+            teacher_rows=to_device(spans.teacher_starts[queried_spans], device),
             weights=weights if emphasis is None else emphasis.weigh(weights, queried_spans),
             raw_weight=1.0 / num_items,
             gate=None if emphasis is None else emphasis.gate,
         )
         events, measure, temperature = self.events, self.measure, self.temperature
+        same_softmax = temperature == 1.0 and isinstance(events.student, TokenEvents)
+        if same_softmax and emphasis is None and all(isinstance(signals, DenseSignals) for signals in passes):
+            return dense_blend(list(passes), queried, *ce, events.teacher, measure)
         teacher: list[TeacherLoss] = []
         for signals in passes:
             if isinstance(signals, DenseSignals):
@@ -173,7 +178,7 @@ class Objective:
                 teacher.append(dense_divergence(signals, queried, *pair, measure, temperature))
                 continue
             kept = signals.at(queried_spans)
-            if temperature == 1.0 and isinstance(events.student, TokenEvents):
+            if same_softmax:
                 return sparse_blend(kept, queried, *ce, measure, self.tail, events.size)
             options = {"num_events": events.size, "tail": self.tail}
             teacher.append(sparse_divergence(kept, queried, events.student, measure, temperature, **options))

@@ -15,7 +15,7 @@ from kdkit.data.batches import WindowCollator
 from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.objective import Objective
 from kdkit.losses.chunked.engine import chunked_loss
-from kdkit.losses.chunked.signals import Signals
+from kdkit.losses.chunked.signals import Signals, check_teacher
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.machine.stopwatch import Stopwatch
 from kdkit.teachers.online import CachedTeacher, OnlineTeacher, StudentRows
@@ -83,7 +83,9 @@ class DistillationTrainer(LanguageModelTrainer):
         tokens = shift_labels(inputs["input_ids"]).flatten().index_select(0, rows)
         emphasis = self.teacher.emphasis if isinstance(self.teacher, RoutedTeacher) and signals is not None else None
         chunk_loss, chunks = self.objective.loss_of(spans, targets, signals, num_items, tokens, emphasis)
-        loss, (_, ce, kd) = chunked_loss(hidden, self.head, chunk_loss, chunks)
+        loss, totals = chunked_loss(hidden, self.head, chunk_loss, chunks)
+        check_teacher(signals, totals)
+        _, ce, kd = totals
         kd_weighted = kd * self.objective.kd_weight if emphasis is None else emphasis.term
         terms = {"ce_loss": ce, "kd_loss": kd, "kd_weighted": kd_weighted}
         if self.parts is not None and self.objective.asks_teacher:

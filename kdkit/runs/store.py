@@ -79,8 +79,21 @@ class Store(contextlib.AbstractContextManager):
         Raises:
             UserError: there is no such sample, or its bytes are damaged.
         """
+        return {name: values.copy() for name, values in self._read(key).items()}
+
+    def read_all(self, keys: list[str]) -> Record:
+        """Read some samples, one after the other: the rows of each field, `[rows, width]` or `[rows]`.
+
+        Raises:
+            UserError: see `read`.
+        """
+        records = [self._read(key) for key in keys]
+        return {name: np.concatenate([record[name] for record in records]) for name in records[0]}
+
+    def _read(self, key: str) -> Record:
+        """Return one sample as it is kept, not to be changed."""
         self.require([key])
-        return {name: values.copy() for name, values in self._recent(*self._places[key]).items()}
+        return self._recent(*self._places[key])
 
     def _open(self) -> h5py.File:
         """Return the file as this process has opened it."""

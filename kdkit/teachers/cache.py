@@ -52,8 +52,7 @@ class CachedSignals:
             `kept_ids` (int32, `[N, K]`), `kept_logprobs` (fp32, `[N, K]`) and `kept_rest` (fp32, `[N, 1]`), whose
             probabilities sum to 1; or `token_logprobs` (fp32, `[teacher_rows]`).
         """
-        records = [self.store.read(self.keys[row]) for row in rows]
-        joined = {name: np.concatenate([record[name] for record in records]) for name in records[0]}
+        joined = self.store.read_all([self.keys[row] for row in rows])
         if "gaps" not in joined:
             return {"token_logprobs": torch.from_numpy(joined["logprobs"].astype(np.float32))}
         ids = joined["gaps"].cumsum(axis=1, dtype=np.int32)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from kdkit.errors import UserError
 from kdkit.losses.chunked.engine import log_softmax_
-from kdkit.losses.chunked.signals import DenseSignals
+from kdkit.losses.chunked.signals import DenseSignals, Events
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,10 @@ class MixedSignals(DenseSignals):
             total = logprobs if total is None else torch.logaddexp(total, logprobs, out=total)
         assert total is not None
         return total
+
+    def columns(self, rows: torch.Tensor, events: Events) -> torch.Tensor:
+        """See `DenseSignals.columns`."""
+        return events.pick(self.unchecked_logits(rows))
 
     def mixed_logprobs(self, rows: torch.Tensor, log_weights: torch.Tensor) -> torch.Tensor:
         """Return the mixture of some rows with a graph to other weights than its own, `[rows, V]`.

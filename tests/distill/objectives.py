@@ -12,6 +12,7 @@ from kdkit.data.batches import WindowCollator
 from kdkit.data.prepare import PreparedData
 from kdkit.distill.objective import Objective, make_objective
 from kdkit.losses.chunked.engine import Head, chunked_loss
+from kdkit.losses.chunked.signals import check_teacher
 from kdkit.losses.closed_forms import MEASURES
 from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
 from kdkit.teachers.online import OnlineTeacher
@@ -66,6 +67,7 @@ class Batch:
         """Return the terms, and the gradients of hidden states and head."""
         chunk_loss, chunks = objective.loss_of(self.spans, self.targets, self.signals, num_items)
         loss, terms = chunked_loss(self.hidden, self.head, chunk_loss, chunks)
+        check_teacher(self.signals, terms)
         assert loss.item() == pytest.approx(terms[0].item())
         return terms, list(torch.autograd.grad(loss, [self.hidden, self.head.weight]))
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from kdkit.losses.chunked.engine import ChunkLoss, blocks_of, cross_entropy_, log_softmax_
+from kdkit.losses.chunked.engine import ChunkLoss, blocks_of, cross_entropy_, softmax_, to_device
 from kdkit.losses.chunked.signals import DenseSignals, Events, SparseSignals, TokenEvents
-from kdkit.losses.closed_forms import Measure, forward_kl_with_gradient
+from kdkit.losses.closed_forms import Measure, forward_kl_with_gradient, value_and_derivative
 from kdkit.losses.sparse import at_temperature, renormalise, sparse_forward_kl_, sparse_with_rest_
 
 ChunkResult = tuple[torch.Tensor, torch.Tensor]
@@ -28,12 +28,12 @@ class QueriedRows:
     """The student rows at which the teacher is queried, in order, and how much each one counts."""
 
     rows: torch.Tensor
-    """int64, `[queried_rows]`: student rows, increasing."""
+    """int64, `[queried_rows]`: student rows, increasing; on the CPU, where chunks are cut."""
     teacher_rows: torch.Tensor
     """int64, `[queried_rows]`: the teacher row that has read the same text."""
     weights: torch.Tensor
     """fp32, `[queried_rows]`: weight of each value in the loss."""
-    raw_weight: float
+    raw_weight: torch.Tensor | float
     """Weight of each value in the logged term."""
     gate: Gate | None = None
     """What the weights become once the values are known; None: they stay. Dense signals only."""
@@ -45,8 +45,14 @@ class QueriedRows:
 
     def inside(self, rows: slice) -> slice:
         """Return which queried rows lie in a chunk."""
-        first, last = torch.searchsorted(self.rows, torch.tensor([rows.start, rows.stop], device=self.rows.device))
-        return slice(int(first), int(last))
+        return slice(*torch.searchsorted(self.rows, torch.tensor([rows.start, rows.stop])).tolist())
+
+    def local(self, rows: slice) -> tuple[slice, torch.Tensor | None]:
+        """Return which queried rows lie in a chunk, and where in it: None for everywhere."""
+        inside = self.inside(rows)
+        if inside.stop - inside.start == rows.stop - rows.start:
+            return inside, None
+        return inside, to_device(self.rows[inside] - rows.start, self.weights.device)
 
 
 def weighted_cross_entropy(targets: torch.Tensor, weights: torch.Tensor, raw_weights: torch.Tensor) -> ChunkLoss:
@@ -78,17 +84,37 @@ def dense_divergence(
     """Make a divergence from the teacher's whole rows, times temperature squared."""
 
     def divergence_(events: torch.Tensor, inside: slice) -> torch.Tensor:
-        teacher_logprobs = signals.logprobs(queried.teacher_rows[inside], teacher_events, temperature)
+        columns = signals.columns(queried.teacher_rows[inside], teacher_events)
         values = events.new_empty(len(events))
-        for block in blocks_of(events):
-            student_logprobs = events[block]
-            log_softmax_(student_logprobs)
-            values[block], derivative = measure(student_logprobs, teacher_logprobs[block])
-            total = derivative.sum(dim=-1, keepdim=True)
-            student_logprobs.exp_().mul_(-total).add_(derivative)
+        for block in blocks_of(columns):
+            student = events[block], softmax_(events[block])
+            values[block], derivative, total = compare(student, columns[block], teacher_events, measure, temperature)
+            torch.addcmul(derivative, student[1], total, value=-1.0, out=events[block])
         return values
 
     return _divergence(queried, student_events, temperature, divergence_)
+
+
+def compare(
+    student: tuple[torch.Tensor, torch.Tensor],
+    columns: torch.Tensor,
+    teacher_events: Events,
+    measure: Measure,
+    temperature: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Compare some rows of both models.
+
+    Args:
+        student: the events' log-probabilities and probabilities, `[rows, num_events]` each.
+        columns: the teacher's, see `DenseSignals.columns`; overwritten.
+
+    Returns:
+        Values, `[rows]`; the derivative by the student's log-probabilities, `[rows, num_events]`, and its sum,
+        `[rows, 1]`: by the logits it is the derivative less probability times sum.
+    """
+    logprobs, probabilities = teacher_events.softmax_(columns, temperature)
+    values, derivative = value_and_derivative(measure, student[0], logprobs, (student[1], probabilities))
+    return values, derivative, derivative.sum(dim=-1, keepdim=True)
 
 
 def sparse_divergence(
@@ -157,10 +183,8 @@ def _divergence(
     def teacher_loss(
         logits: torch.Tensor, rows: slice, may_overwrite: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        inside = queried.inside(rows)
-        local = queried.rows[inside] - rows.start
-        everywhere = len(local) == len(logits)
-        chosen = logits.index_select(0, local) if not everywhere else logits if may_overwrite else logits.clone()
+        inside, local = queried.local(rows)
+        chosen = logits.index_select(0, local) if local is not None else logits if may_overwrite else logits.clone()
         gradient = student_events.push(chosen, temperature)
         events = gradient if isinstance(student_events, TokenEvents) else gradient.clone()
         values = divergence_(gradient, inside) * temperature**2
@@ -170,7 +194,7 @@ def _divergence(
         gradient = student_events.pull(gradient, chosen, events, temperature)
         raw = (values * queried.raw_weight).sum()
         terms = torch.stack([(values * weights).sum(), torch.zeros_like(raw), raw])
-        return terms, None if everywhere else local, gradient
+        return terms, local, gradient
 
     return teacher_loss
 

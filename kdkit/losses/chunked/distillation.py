@@ -4,8 +4,9 @@ import torch
 
 from kdkit.errors import UserError
 from kdkit.losses.chunked.blend import QueriedRows, blend, dense_divergence, weighted_cross_entropy
+from kdkit.losses.chunked.dense_blend import dense_blend
 from kdkit.losses.chunked.engine import ChunkLoss, Head, chunked_loss, even_chunks, rows_per_chunk
-from kdkit.losses.chunked.signals import DenseSignals, TokenEvents
+from kdkit.losses.chunked.signals import DenseSignals, TokenEvents, check_teacher
 from kdkit.losses.closed_forms import MEASURES, Measure
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.losses.divergences import check_temperature
@@ -64,32 +65,26 @@ def chunked_distillation_loss(
         return student_hidden.sum() * 0.0
     hidden = student_hidden.flatten(0, 1).index_select(0, rows)
     taught = teacher_hidden.detach().flatten(0, 1).index_select(0, rows.to(teacher_hidden.device))
-    loss = _blend_rows(taught, heads[1], targets[rows], num_items, kd_ratio, temperature, measure)
+    signals = DenseSignals(taught, heads[1], hidden.device, targets[rows], torch.arange(len(rows)))
+    chunk_loss = _blend_rows(signals, num_items, kd_ratio, temperature, measure)
     chunks = even_chunks(len(rows), rows_per_chunk(heads[0].vocab_size, hidden.device))
-    return chunked_loss(hidden, heads[0], loss, chunks)[0]
+    loss, terms = chunked_loss(hidden, heads[0], chunk_loss, chunks)
+    check_teacher(signals, terms)
+    return loss
 
 
 def _blend_rows(
-    taught: torch.Tensor,
-    teacher_head: Head,
-    targets: torch.Tensor,
-    num_items: float,
-    kd_ratio: float,
-    temperature: float,
-    measure: Measure,
+    signals: DenseSignals, num_items: float, kd_ratio: float, temperature: float, measure: Measure
 ) -> ChunkLoss:
-    """Make the chunk loss of rows that all have a label: cross-entropy and the divergence from the teacher.
-
-    Args:
-        taught: float, `[rows, H_teacher]`.
-        targets: int64, `[rows]`: the token that each row predicts.
-    """
-    device, every = targets.device, torch.arange(len(targets), device=targets.device)
-    raw = torch.full((len(targets),), 1.0 / num_items, device=device)
-    signals = DenseSignals(taught, teacher_head, device, targets, every.cpu())
-    queried = QueriedRows(every, every, raw * kd_ratio, 1.0 / num_items)
+    """Make the chunk loss of rows that all have a label: cross-entropy and the divergence from the teacher."""
+    targets, every = signals.targets, torch.arange(len(signals.targets))
+    raw = torch.full((len(targets),), 1.0 / num_items, device=targets.device)
+    queried = QueriedRows(every, every.to(targets.device), raw * kd_ratio, 1.0 / num_items)
+    ce = targets, raw * (1.0 - kd_ratio), raw
+    if temperature == 1.0:
+        return dense_blend([signals], queried, *ce, TokenEvents(), measure)
     teacher = dense_divergence(signals, queried, TokenEvents(), TokenEvents(), measure, temperature)
-    return blend(teacher, weighted_cross_entropy(targets, raw * (1.0 - kd_ratio), raw))
+    return blend(teacher, weighted_cross_entropy(*ce))
 
 
 def _as_head(head: torch.nn.Linear | Head) -> Head:

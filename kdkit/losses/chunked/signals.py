@@ -12,18 +12,39 @@ A temperature divides the logits of events, not of tokens: tokens are summed at 
 sum, an event would grow with the number of its tokens, which is a fact of a vocabulary and no belief of a model.
 """
 
-from dataclasses import dataclass, field
+import math
+import weakref
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 
 from kdkit.errors import UserError
-from kdkit.losses.chunked.engine import Head, blocks_of, log_softmax_
+from kdkit.losses.chunked.engine import Head, blocks_of, even_chunks, rows_per_chunk, softmax_, to_device
 
 
 @dataclass(frozen=True)
 class TokenEvents:
     """Every token is an event."""
+
+    def arrange(self, head: Head) -> Head:
+        """Return a head that computes the columns which `softmax_` reads, and no others."""
+        return head
+
+    def pick(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return those columns of logits that are there already, `[chunk_rows, V]`."""
+        return logits
+
+    def softmax_(self, columns: torch.Tensor, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the log-probabilities and the probabilities of the events, `[rows, num_events]` each.
+
+        Args:
+            columns: `[rows, num_columns]`: logits of a head as `arrange` returns it; overwritten.
+            temperature: of the softmax over events.
+        """
+        if temperature != 1.0:
+            columns.div_(temperature)
+        return columns, softmax_(columns)
 
     def push(self, logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
         """Turn logits into the logits of the events, divided by a temperature.
@@ -58,9 +79,25 @@ class CommonTokenEvents:
     ids: torch.Tensor
     """int64, `[num_events]`: distinct tokens."""
 
+    def arrange(self, head: Head) -> Head:
+        """See `TokenEvents.arrange`."""
+        return _arrange(head, self.ids, self._arranged)
+
+    @cached_property
+    def _arranged(self) -> "list[_Arranged]":
+        return []
+
+    def pick(self, logits: torch.Tensor) -> torch.Tensor:
+        """See `TokenEvents.pick`."""
+        return logits.index_select(-1, self.ids)
+
+    def softmax_(self, columns: torch.Tensor, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `TokenEvents.softmax_`."""
+        return TokenEvents().softmax_(columns, temperature)
+
     def push(self, logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
         """See `TokenEvents.push`."""
-        return TokenEvents().push(logits.index_select(-1, self.ids), temperature)
+        return TokenEvents().push(self.pick(logits), temperature)
 
     def pull(
         self, gradient: torch.Tensor, logits: torch.Tensor, events: torch.Tensor, temperature: float = 1.0
@@ -71,29 +108,61 @@ class CommonTokenEvents:
 
 @dataclass(frozen=True)
 class PrefixEvents:
-    """Tokens that begin with the same piece of text are one event."""
+    """Tokens that begin with the same piece of text are one event.
+
+    Columns are arranged as one token of each event, in the order of the events, and then the others, event by event.
+    """
 
     groups: torch.Tensor
     """int64, `[V]`: the event of each token; `size` for none."""
     size: int
 
+    def arrange(self, head: Head) -> Head:
+        """See `TokenEvents.arrange`; tokens that belong to no event are left out."""
+        return _arrange(head, self._members.order, self._arranged)
+
+    @cached_property
+    def _arranged(self) -> "list[_Arranged]":
+        return []
+
+    def pick(self, logits: torch.Tensor) -> torch.Tensor:
+        """See `TokenEvents.pick`."""
+        return logits.index_select(-1, self._members.order)
+
+    def softmax_(self, columns: torch.Tensor, temperature: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `TokenEvents.softmax_`; an event without a token has next to no probability, as in `push`."""
+        members, tiny = self._members, torch.finfo(columns.dtype).tiny
+        columns[:, : self.size].index_fill_(-1, members.empty, -torch.inf)
+        shares = torch.softmax(columns, dim=-1)
+        largest = shares.amax(dim=-1, keepdim=True) if len(members.empty) else None
+        sums = shares[:, : self.size]
+        # most events have one token and are in place: adding column by column is slow on a CPU
+        sums.index_add_(-1, members.events, shares[:, self.size :])
+        logprobs = sums.clamp(min=tiny).log_().div_(temperature)
+        if largest is not None:
+            least = largest.log_().div_(temperature).add_(math.log(tiny))
+            logprobs.index_copy_(-1, members.empty, least.expand(-1, len(members.empty)))
+        if temperature == 1.0:
+            return logprobs, sums
+        return logprobs, softmax_(logprobs)
+
     def push(self, logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
         """See `TokenEvents.push`; an event without a token gets the smallest probability that fp32 has, at any T."""
-        firsts, is_empty, others, their_events = self._members
-        largest = logits.amax(dim=-1, keepdim=True)
-        scaled = (logits - largest).exp_()
-        # most events have one token, which is copied: adding column by column is slow on a CPU
-        sums = scaled.index_select(-1, firsts).masked_fill_(is_empty, 0.0)
-        sums.index_add_(-1, their_events, scaled.index_select(-1, others))
+        members, columns = self._members, self.pick(logits)
+        columns[:, : self.size].index_fill_(-1, members.empty, -torch.inf)
+        largest = columns.amax(dim=-1, keepdim=True)
+        scaled = columns.sub_(largest).exp_()
+        sums = scaled[:, : self.size].contiguous()
+        sums.index_add_(-1, members.events, scaled[:, self.size :])
         sums.clamp_(min=torch.finfo(logits.dtype).tiny).log_()
         if temperature == 1.0:
             return sums.add_(largest)
-        exponents = torch.full_like(is_empty, 1.0 / temperature, dtype=sums.dtype).masked_fill_(is_empty, 1.0)
+        exponents = sums.new_full((self.size,), 1.0 / temperature).index_fill_(0, members.empty, 1.0)
         return sums.mul_(exponents).add_(largest / temperature)
 
     @cached_property
-    def _members(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return one token of each event (any for none), which have none, the other tokens, and their events."""
+    def _members(self) -> "_Members":
+        """Sort the tokens by their events."""
         groups, tokens = self.groups.sort(stable=True)
         inside = groups < self.size
         groups, tokens = groups[inside], tokens[inside]
@@ -103,7 +172,8 @@ class PrefixEvents:
         firsts[groups[is_first]] = tokens[is_first]
         is_empty = torch.ones(self.size, dtype=torch.bool, device=groups.device)
         is_empty[groups] = False
-        return firsts, is_empty, tokens[~is_first], groups[~is_first]
+        order = torch.cat([firsts, tokens[~is_first]])
+        return _Members(order, is_empty.nonzero().squeeze(1), groups[~is_first])
 
     def pull(
         self, gradient: torch.Tensor, logits: torch.Tensor, events: torch.Tensor, temperature: float = 1.0
@@ -115,6 +185,32 @@ class PrefixEvents:
             totals.mul_(temperature)
         shares = (logits - totals.index_select(-1, self.groups)).exp_()
         return shares.mul_(padded.index_select(-1, self.groups))
+
+
+@dataclass(frozen=True)
+class _Members:
+    """The tokens of prefix events as columns."""
+
+    order: torch.Tensor
+    """int64, `[num_columns]`: one token of each event (any for none), then the others."""
+    empty: torch.Tensor
+    """int64: events without a token."""
+    events: torch.Tensor
+    """int64, `[num_columns - num_events]`: the events of the others."""
+
+
+_Arranged = tuple[weakref.ref[Head], Head]
+"""A head, and what has been made of it."""
+
+
+def _arrange(head: Head, order: torch.Tensor, made: list[_Arranged]) -> Head:
+    """Return a head that computes some columns of another one; made once for as long as it is the same head."""
+    if not made or made[0][0]() is not head:
+        order = order.to(head.weight.device)
+        bias = None if head.bias is None else head.bias.index_select(0, order)
+        arranged = replace(head, weight=head.weight.index_select(0, order), vocab_size=len(order), bias=bias)
+        made[:] = [(weakref.ref(head), arranged)]
+    return made[0][1]
 
 
 Events = TokenEvents | CommonTokenEvents | PrefixEvents
@@ -160,7 +256,19 @@ class DenseSignals:
 
     def unchecked_logits(self, rows: torch.Tensor) -> torch.Tensor:
         """Return the logits of some teacher rows, unchecked; the caller calls `check` with values made of them."""
-        return self.head.logits(self.hidden.index_select(0, rows.to(self.hidden.device))).to(self.device)
+        return self._product(self.head, rows)
+
+    @cached_property
+    def _here(self) -> torch.Tensor:
+        """Hidden states where the loss is computed: they are what crosses between devices, not logits."""
+        return self.hidden.to(self.device)
+
+    def columns(self, rows: torch.Tensor, events: Events) -> torch.Tensor:
+        """Return what `softmax_` of some events reads, `[chunk_rows, num_columns]`, unchecked."""
+        return self._product(events.arrange(self.head), rows)
+
+    def _product(self, head: Head, rows: torch.Tensor) -> torch.Tensor:
+        return head.on(self.device, self.hidden.dtype).logits(self._here.index_select(0, to_device(rows, self.device)))
 
     def logprobs(self, rows: torch.Tensor, events: Events, temperature: float) -> torch.Tensor:
         """Return log-probabilities of the events at some teacher rows, fp32, `[chunk_rows, num_events]`.
@@ -168,12 +276,19 @@ class DenseSignals:
         Raises:
             UserError: NaN or inf in the teacher's logits.
         """
-        logits = events.push(self.unchecked_logits(rows), temperature)
-        normalisers = logits.new_empty(len(logits))
-        for block in blocks_of(logits):
-            normalisers[block] = log_softmax_(logits[block])
-        self.check(rows, normalisers)
-        return logits
+        columns = self.columns(rows, events)
+        logprobs = torch.cat([events.softmax_(columns[block], temperature)[0] for block in blocks_of(columns)])
+        self.check(rows, logprobs.amax(dim=-1))
+        return logprobs
+
+    def check_all(self) -> None:
+        """Stop at the first row whose logits are not numbers, naming the sample.
+
+        Raises:
+            UserError: NaN or inf in a row.
+        """
+        for part in even_chunks(len(self.hidden), rows_per_chunk(self.head.vocab_size, self.device)):
+            self.logits(torch.arange(part.start, part.stop))
 
     def check(self, rows: torch.Tensor, values: torch.Tensor) -> None:
         """Stop at rows whose value is not a number, naming the sample.
@@ -225,3 +340,18 @@ class TokenSignals:
 
 
 Signals = DenseSignals | SparseSignals | TokenSignals
+
+
+def check_teacher(signals: Signals | tuple[Signals, ...] | None, terms: torch.Tensor) -> None:
+    """Stop if the terms of a loss are not numbers because those of a teacher in memory are not.
+
+    Once for all chunks: looking at a number makes the host wait for the device.
+
+    Raises:
+        UserError: naming the sample.
+    """
+    passes = signals if isinstance(signals, tuple) else (signals,)
+    dense = [part for part in passes if isinstance(part, DenseSignals)]
+    if dense and not bool(terms.isfinite().all()):
+        for part in dense:
+            part.check_all()

@@ -150,9 +150,7 @@ def compare(
     if isinstance(signals, MixedSignals):
         return _compare_mixture(signals, fixed, (rows, student_rows), comparison, measure)
     weight = 1.0 / max(1, len(rows))
-    queried = QueriedRows(
-        rows.to(signals.device), student_rows, torch.full((len(rows),), weight, device=signals.device), weight
-    )
+    queried = QueriedRows(rows, student_rows, torch.full((len(rows),), weight, device=signals.device), weight)
     loss = alone(dense_divergence(fixed, queried, events.teacher, events.student, measure, comparison.temperature))
     size = max(signals.head.vocab_size, student.head.vocab_size)
     chunks = even_chunks(len(signals.hidden), rows_per_chunk(size, signals.device))

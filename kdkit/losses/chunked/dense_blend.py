@@ -1,0 +1,68 @@
+"""Cross-entropy and a divergence from whole rows in one pass: at temperature 1 both need the same softmax.
+
+It computes what `dense_divergence` and `weighted_cross_entropy` do one after the other, with one softmax of the student
+and one of each teacher.
+"""
+
+import torch
+
+from kdkit.losses.chunked.blend import ChunkResult, QueriedRows, compare
+from kdkit.losses.chunked.engine import ChunkLoss, blocks_of, softmax_
+from kdkit.losses.chunked.signals import DenseSignals, Events
+from kdkit.losses.closed_forms import Measure
+
+
+def dense_blend(
+    passes: list[DenseSignals],
+    queried: QueriedRows,
+    targets: torch.Tensor,
+    weights: torch.Tensor,
+    raw_weights: torch.Tensor,
+    teacher_events: Events,
+    measure: Measure,
+) -> ChunkLoss:
+    """Make the chunk loss of a blend at temperature 1 whose events are the student's tokens.
+
+    Args:
+        passes: signals of one or more passes of a teacher, whose divergences are averaged.
+        targets: int64, `[student_rows]`: the token that each student row predicts.
+        weights: fp32, `[student_rows]`: weight of each student row's cross-entropy in the loss.
+        raw_weights: fp32, `[student_rows]`: in the logged term.
+        measure: the divergence.
+    """
+
+    def block_loss(logits: torch.Tensor, rows: slice, columns: list[torch.Tensor]) -> torch.Tensor:
+        inside, local = queried.local(rows)
+        chosen, weight = targets[rows, None], weights[rows].to(logits.dtype)
+        kd_weight = queried.weights[inside].to(logits.dtype) / len(passes)
+        q = softmax_(logits)
+        ce = -logits.gather(1, chosen).squeeze(1)
+        student = (logits, q) if local is None else (logits.index_select(0, local), q.index_select(0, local))
+        compared = [compare(student, part, teacher_events, measure, 1.0) for part in columns]
+        kd = sum(values for values, _, _ in compared) / len(passes)
+        # by the logits, D has the gradient dD/dlog q less q times its sum
+        total = sum(total for _, _, total in compared).squeeze(1) * kd_weight
+        weight_of_q = weight - total if local is None else weight.index_add(0, local, -total)
+        gradient = torch.mul(q, weight_of_q[:, None], out=logits)
+        for _, derivative, _ in compared:
+            if local is None:
+                gradient.addcmul_(derivative, kd_weight[:, None])
+            else:
+                gradient.index_add_(0, local, derivative.mul_(kd_weight[:, None]))
+        gradient.scatter_add_(1, chosen, -weight[:, None])
+        loss = (ce * weight).sum() + (kd * kd_weight).sum() * len(passes)
+        return torch.stack([loss, (ce * raw_weights[rows]).sum(), kd.sum() * queried.raw_weight])
+
+    def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
+        start = queried.inside(rows).start
+        teacher_rows = queried.teacher_rows[queried.inside(rows)]
+        columns = [signals.columns(teacher_rows, teacher_events).to(logits.dtype) for signals in passes]
+        terms = logits.new_zeros(3)
+        for block in blocks_of(logits):
+            here = slice(rows.start + block.start, rows.start + block.stop)
+            inside = queried.inside(here)
+            part = slice(inside.start - start, inside.stop - start)
+            terms += block_loss(logits[block], here, [column[part] for column in columns])
+        return terms, logits
+
+    return chunk_loss
