@@ -240,12 +240,13 @@ def run_with(scene: Scene, inputs: dict, gates: torch.Tensor) -> torch.Tensor:
 
 
 def event_probabilities(events: TokenEvents | PrefixEvents, logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Return the probabilities of events at a temperature; float64, k g."""
-    probabilities = (logits.double() / temperature).softmax(dim=-1)
-    if isinstance(events, TokenEvents):
-        return probabilities
-    sums = probabilities @ functional.one_hot(events.groups, events.size + 1)[:, : events.size].double()
-    return (sums / sums.sum(dim=-1, keepdim=True)).clamp(min=1e-38)
+    """Return the probabilities of events, added up and then tempered; float64, `[rows, num_events]`."""
+    sums = logits.double().softmax(dim=-1)
+    if isinstance(events, PrefixEvents):
+        sums = sums @ torch.nn.functional.one_hot(events.groups, events.size + 1)[:, : events.size].double()
+    # an event without a token is given next to nothing by `PrefixEvents`, and next to nothing is what it has here
+    tempered = torch.where(sums > 0, sums.clamp(min=1e-300) ** (1.0 / temperature), 1e-38)
+    return tempered / tempered.sum(dim=-1, keepdim=True)
 
 
 def naive_kl(
