@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from kdkit.distill.checkpoints import update_results
+from kdkit.distill.curriculum import cached_rows
 from kdkit.distill.open_teacher import cache_path
 from kdkit.distill.plan import TrainingPlan
-from kdkit.distill.reading import cached_rows
 from kdkit.losses.chunked.engine import Head, rows_per_chunk
 from kdkit.runs.costs import read_cost
 

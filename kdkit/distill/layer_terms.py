@@ -14,7 +14,6 @@ from kdkit.alignment.spans import Spans
 from kdkit.config.language import Config
 from kdkit.config.losses import TermWeights
 from kdkit.data.prepare import PreparedData
-from kdkit.distill.layer_map import map_layers
 from kdkit.distill.student import make_student
 from kdkit.errors import UserError
 from kdkit.losses.layers import (
@@ -30,6 +29,7 @@ from kdkit.losses.layers import (
     state_error,
 )
 from kdkit.machine.session import Session
+from kdkit.models.layer_map import map_layers
 from kdkit.models.taps import Taps, decoder_layers
 from kdkit.teachers.cache import CachedSignals
 from kdkit.teachers.prepare import Teacher

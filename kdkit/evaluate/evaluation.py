@@ -61,11 +61,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
     reasons = {name: why_not_comparable(data.manifest["evaluation"], side) for name, (_, side) in models.items()}
     # models of one tokenizer read the same easier text
     is_comparable = data.same_tokenizer or not any(reasons.values())
-    tokenizers = {"teacher": data.teacher_tokenizer, "student": data.student_tokenizer}
-    options = config.evaluate.batch_size, hardware.autocast_dtype
-    ends = {
-        name: measure_ends(model, windows, side, tokenizers[side], *options) for name, (model, side) in models.items()
-    }
+    ends = _document_ends(session, data, models, windows)
     training = session.run.read_json("training.json")
     entries = {
         name: {"perplexity": scores[name].perplexity, "bits_per_byte": levels[name]}
@@ -78,12 +74,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
         "models": entries,
         "retention": _retention(session, data, teacher, students, windows),
         "compression": _compression(entries),
-        "gap_closed": gap_closed(*(levels[name] for name in ("teacher", STUDENT, BASELINE))) if is_comparable else None,
-        "gap_closed_interval_95": resampled.gap_closed("teacher", STUDENT, BASELINE) if is_comparable else None,
-        "gap": {
-            "bits_per_byte": levels[BASELINE] - levels["teacher"],
-            "interval_95": resampled.difference(BASELINE, "teacher"),
-        },
+        **_gap(levels, resampled, is_comparable),
         "differences": _differences(levels, resampled),
         "costs": training.get("costs", []),
         "evaluated": {
@@ -98,6 +89,30 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
     }
     session.run.write_json("evaluation.json", evaluation)
     return evaluation
+
+
+def _gap(levels: dict[str, float], resampled: Resampled, is_comparable: bool) -> dict[str, Any]:
+    """Return the gap between baseline and teacher, and the share that the student closed, with their intervals."""
+    names = "teacher", STUDENT, BASELINE
+    gap = {
+        "bits_per_byte": levels[BASELINE] - levels["teacher"],
+        "interval_95": resampled.difference(BASELINE, "teacher"),
+    }
+    if not is_comparable:
+        return {"gap_closed": None, "gap_closed_interval_95": None, "gap": gap}
+    closed = gap_closed(*(levels[name] for name in names))
+    return {"gap_closed": closed, "gap_closed_interval_95": resampled.gap_closed(*names), "gap": gap}
+
+
+def _document_ends(
+    session: Session[Config], data: PreparedData, models: dict[str, tuple[PreTrainedModel, Side]], windows: Windows
+) -> dict[str, dict[str, float]]:
+    """Measure what every model pays at the ends of documents; see `measure_ends`."""
+    tokenizers = {"teacher": data.teacher_tokenizer, "student": data.student_tokenizer}
+    options = session.config.evaluate.batch_size, session.hardware.autocast_dtype
+    return {
+        name: measure_ends(model, windows, side, tokenizers[side], *options) for name, (model, side) in models.items()
+    }
 
 
 def load_students(session: Session[Config]) -> dict[str, PreTrainedModel]:

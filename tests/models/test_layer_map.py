@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from kdkit.distill.layer_map import map_layers
 from kdkit.errors import UserError
+from kdkit.models.layer_map import map_layers
 
 
 @pytest.mark.parametrize(
