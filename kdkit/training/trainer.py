@@ -17,6 +17,7 @@ from kdkit.losses.chunked.engine import chunked_loss, cross_entropy_chunk, even_
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.models.heads import find_head, hidden_of_wrapped
 from kdkit.training.parameters import format_table, group_parameters
+from kdkit.training.read_ahead import ReadAhead
 
 COUNTS_FILE = "counts.json"
 """In a checkpoint: what the training has counted so far."""
@@ -69,6 +70,7 @@ class LanguageModelTrainer(Trainer):
         self._counted_step = -1
         self._term_sums: dict[str, torch.Tensor] = {}
         self._terms_since_step = 0
+        self._ahead: ReadAhead[dict[str, Any]] | None = None
 
     def compute_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
@@ -92,6 +94,12 @@ class LanguageModelTrainer(Trainer):
     def group_parameters(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Return the optimizer's groups and the table of them; see `group_by_rules`."""
         return group_by_rules(self.model, self.rules, self.args.learning_rate, self.args.weight_decay)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list, Any]:
+        """Collect the micro-batches of a step out of those that a thread has made; Trainer's hook."""
+        if self._ahead is None or self._ahead.items is not epoch_iterator:
+            self._ahead = ReadAhead(epoch_iterator)
+        return super().get_batch_samples(self._ahead, num_batches, device)
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimizer with the learning rates of the rules; Trainer's hook."""
