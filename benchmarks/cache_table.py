@@ -29,7 +29,7 @@ from kdkit.data.windows import Windows
 from kdkit.distill.choose_loss import choose_loss, make_events
 from kdkit.distill.student import make_student
 from kdkit.losses.chunked.engine import even_chunks
-from kdkit.losses.chunked.signals import TokenEvents
+from kdkit.losses.chunked.events import TokenEvents
 from kdkit.losses.closed_forms import forward_kl_with_gradient
 from kdkit.losses.sparse import renormalise, sparse_forward_kl_, sparse_with_rest_
 from kdkit.machine.hardware import find_hardware

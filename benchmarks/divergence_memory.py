@@ -30,7 +30,8 @@ from kdkit.config.losses import (
 )
 from kdkit.losses.chunked.blend import QueriedRows, alone, dense_divergence, sparse_divergence
 from kdkit.losses.chunked.engine import Head, chunked_loss, even_chunks, rows_per_chunk
-from kdkit.losses.chunked.signals import DenseSignals, SparseSignals, TokenEvents
+from kdkit.losses.chunked.events import TokenEvents
+from kdkit.losses.chunked.signals import DenseSignals, SparseSignals
 from kdkit.losses.measures import make_measure
 
 DENSE = [

@@ -34,7 +34,7 @@ from kdkit.data.batches import WindowCollator
 from kdkit.data.windows import Windows
 from kdkit.distill.objective import Objective
 from kdkit.distill.trainer import DistillationTrainer
-from kdkit.losses.chunked.signals import EventPair, TokenEvents
+from kdkit.losses.chunked.events import EventPair, TokenEvents
 from kdkit.losses.measures import make_measure
 from kdkit.teachers.online import OnlineTeacher
 

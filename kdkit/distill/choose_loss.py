@@ -19,7 +19,7 @@ from kdkit.config.teacher import CacheConfig
 from kdkit.data.comparable import check_readable, describe_changed
 from kdkit.data.prepare import PreparedData
 from kdkit.errors import UserError
-from kdkit.losses.chunked.signals import CommonTokenEvents, EventPair, PrefixEvents, TokenEvents
+from kdkit.losses.chunked.events import CommonTokenEvents, EventPair, PrefixEvents, TokenEvents
 from kdkit.losses.measures import check_sparse
 
 FEW_SHARED_PREFIXES = 0.3

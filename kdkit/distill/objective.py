@@ -22,7 +22,8 @@ from kdkit.losses.chunked.blend import (
 )
 from kdkit.losses.chunked.dense_blend import dense_blend
 from kdkit.losses.chunked.engine import ChunkLoss, rows_per_chunk, to_device
-from kdkit.losses.chunked.signals import DenseSignals, EventPair, Signals, TokenEvents
+from kdkit.losses.chunked.events import EventPair, TokenEvents
+from kdkit.losses.chunked.signals import DenseSignals, Signals
 from kdkit.losses.chunked.sparse_blend import sparse_blend
 from kdkit.losses.closed_forms import Measure
 from kdkit.losses.cross_entropy import IGNORE_INDEX

@@ -13,7 +13,8 @@ from kdkit.data.batches import WindowCollator
 from kdkit.data.windows import Windows
 from kdkit.errors import UserError
 from kdkit.losses.chunked.engine import BLOCK_BYTES, even_chunks, rows_per_chunk
-from kdkit.losses.chunked.signals import DenseSignals, Events
+from kdkit.losses.chunked.events import Events
+from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.runs.costs import read_cost, write_cost
 from kdkit.runs.records import Record
 from kdkit.runs.store_build import build_store, repair_store

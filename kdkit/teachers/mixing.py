@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from kdkit.errors import UserError
 from kdkit.losses.chunked.engine import log_softmax_
-from kdkit.losses.chunked.signals import DenseSignals, Events
+from kdkit.losses.chunked.events import Events
+from kdkit.losses.chunked.signals import DenseSignals
 
 
 @dataclass(frozen=True, kw_only=True)

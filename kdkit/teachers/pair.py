@@ -15,7 +15,7 @@ from kdkit.data.batches import find_spans
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import Windows
 from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
-from kdkit.losses.chunked.signals import TokenEvents
+from kdkit.losses.chunked.events import TokenEvents
 from kdkit.machine.session import Session
 from kdkit.teachers.online import OnlineTeacher
 from kdkit.teachers.prepare import Teacher

@@ -15,14 +15,8 @@ from kdkit.distill.objective import Objective
 from kdkit.distill.span_objective import SpanLoss
 from kdkit.losses.chunked import engine
 from kdkit.losses.chunked.engine import Head, chunked_loss
-from kdkit.losses.chunked.signals import (
-    CommonTokenEvents,
-    DenseSignals,
-    EventPair,
-    PrefixEvents,
-    SparseSignals,
-    TokenEvents,
-)
+from kdkit.losses.chunked.events import CommonTokenEvents, EventPair, PrefixEvents, TokenEvents
+from kdkit.losses.chunked.signals import DenseSignals, SparseSignals
 from kdkit.losses.dynamic_mapping import TokenMatcher
 from kdkit.losses.measures import make_measure
 from tests.distill.objectives import CPU, LOSSES, settings_of

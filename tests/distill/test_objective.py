@@ -19,7 +19,8 @@ from kdkit.distill.span_objective import SpanLoss
 from kdkit.errors import UserError
 from kdkit.losses import cross_tokenizer as ct
 from kdkit.losses.chunked.engine import Head, chunked_loss
-from kdkit.losses.chunked.signals import DenseSignals, EventPair, SparseSignals, TokenEvents
+from kdkit.losses.chunked.events import EventPair, TokenEvents
+from kdkit.losses.chunked.signals import DenseSignals, SparseSignals
 from kdkit.losses.closed_forms import MEASURES
 from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
 from kdkit.losses.dynamic_mapping import cdm

@@ -10,7 +10,8 @@ from kdkit.losses import chunked_distillation_loss
 from kdkit.losses import cross_tokenizer as ct
 from kdkit.losses.chunked.blend import QueriedRows, alone, dense_divergence, sparse_divergence
 from kdkit.losses.chunked.engine import Head
-from kdkit.losses.chunked.signals import CommonTokenEvents, DenseSignals, PrefixEvents, SparseSignals, TokenEvents
+from kdkit.losses.chunked.events import CommonTokenEvents, PrefixEvents, TokenEvents
+from kdkit.losses.chunked.signals import DenseSignals, SparseSignals
 from kdkit.losses.closed_forms import LOWEST, MEASURES
 from kdkit.losses.dynamic_mapping import TokenMatcher, cdm
 from kdkit.losses.measures import make_measure

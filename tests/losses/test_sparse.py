@@ -17,7 +17,8 @@ from kdkit.losses.chunked.blend import (
     weighted_cross_entropy,
 )
 from kdkit.losses.chunked.engine import BLOCK_BYTES, Head
-from kdkit.losses.chunked.signals import DenseSignals, SparseSignals, TokenEvents
+from kdkit.losses.chunked.events import TokenEvents
+from kdkit.losses.chunked.signals import DenseSignals, SparseSignals
 from kdkit.losses.chunked.sparse_blend import sparse_blend
 from kdkit.losses.closed_forms import LOWEST, Measure, forward_kl_with_gradient
 from kdkit.losses.divergences import divergence

@@ -8,7 +8,7 @@ from kdkit.config.losses import ForwardKL, ProjectedKL
 from kdkit.distill.choose_loss import make_events
 from kdkit.errors import UserError
 from kdkit.losses.chunked import engine as chunked
-from kdkit.losses.chunked.signals import EventPair, PrefixEvents, TokenEvents
+from kdkit.losses.chunked.events import EventPair, PrefixEvents, TokenEvents
 from kdkit.models.experts import all_experts, given, top_k_choice
 from kdkit.teachers.mixing import MixedSignals, last_layers
 from kdkit.teachers.online import OnlineTeacher, StudentRows

@@ -1,4 +1,4 @@
-"""Batches that a thread makes ahead: the same items in the same order, one at most too early, errors where they belong."""
+"""Batches that a thread makes ahead: the same items in the same order, one too early at most, errors in place."""
 
 import threading
 

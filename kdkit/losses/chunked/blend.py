@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from kdkit.losses.chunked.engine import ChunkLoss, blocks_of, cross_entropy_, softmax_, to_device
-from kdkit.losses.chunked.signals import DenseSignals, Events, SparseSignals, TokenEvents
+from kdkit.losses.chunked.events import Events, TokenEvents
+from kdkit.losses.chunked.signals import DenseSignals, SparseSignals
 from kdkit.losses.closed_forms import Measure, forward_kl_with_gradient, value_and_derivative
 from kdkit.losses.sparse import at_temperature, renormalise, sparse_forward_kl_, sparse_with_rest_
 

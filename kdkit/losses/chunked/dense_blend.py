@@ -8,7 +8,8 @@ import torch
 
 from kdkit.losses.chunked.blend import ChunkResult, QueriedRows, compare
 from kdkit.losses.chunked.engine import ChunkLoss, blocks_of, softmax_
-from kdkit.losses.chunked.signals import DenseSignals, Events
+from kdkit.losses.chunked.events import Events
+from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.losses.closed_forms import Measure
 
 

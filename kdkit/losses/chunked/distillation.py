@@ -6,7 +6,8 @@ from kdkit.errors import UserError
 from kdkit.losses.chunked.blend import QueriedRows, blend, dense_divergence, weighted_cross_entropy
 from kdkit.losses.chunked.dense_blend import dense_blend
 from kdkit.losses.chunked.engine import ChunkLoss, Head, chunked_loss, even_chunks, rows_per_chunk
-from kdkit.losses.chunked.signals import DenseSignals, TokenEvents, check_teacher
+from kdkit.losses.chunked.events import TokenEvents
+from kdkit.losses.chunked.signals import DenseSignals, check_teacher
 from kdkit.losses.closed_forms import MEASURES, Measure
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.losses.divergences import check_temperature

@@ -11,7 +11,8 @@ import torch
 
 from kdkit.alignment.spans import Spans
 from kdkit.config.teacher import RouterConfig
-from kdkit.losses.chunked.signals import DenseSignals, EventPair
+from kdkit.losses.chunked.events import EventPair
+from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.machine.stopwatch import Stopwatch
 from kdkit.models.experts import Choice, all_experts, augmented, top_k_choice
 from kdkit.teachers.online import OnlineTeacher, StudentRows

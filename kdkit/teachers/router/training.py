@@ -13,7 +13,8 @@ from kdkit.alignment.spans import Spans
 from kdkit.errors import UserError
 from kdkit.losses.chunked.blend import QueriedRows, alone, dense_divergence
 from kdkit.losses.chunked.engine import chunked_loss, cross_entropy_chunk, even_chunks, rows_per_chunk
-from kdkit.losses.chunked.signals import DenseSignals, EventPair
+from kdkit.losses.chunked.events import EventPair
+from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.losses.closed_forms import apply_measure, forward_kl_with_gradient, reverse_kl_with_gradient
 from kdkit.losses.cross_entropy import IGNORE_INDEX
 from kdkit.teachers.mixing import MixedSignals

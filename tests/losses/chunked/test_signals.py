@@ -7,7 +7,8 @@ import torch
 
 from kdkit.losses.chunked.blend import QueriedRows, alone, dense_divergence
 from kdkit.losses.chunked.engine import Head
-from kdkit.losses.chunked.signals import CommonTokenEvents, DenseSignals, Events, PrefixEvents, TokenEvents
+from kdkit.losses.chunked.events import CommonTokenEvents, Events, PrefixEvents, TokenEvents
+from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.losses.closed_forms import Measure, forward_kl_with_gradient, reverse_kl_with_gradient
 from kdkit.losses.divergences import divergence
 from kdkit.losses.measures import make_measure

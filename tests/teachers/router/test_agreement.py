@@ -5,7 +5,8 @@ import torch
 
 from kdkit.alignment.spans import Spans
 from kdkit.losses.chunked.engine import Head
-from kdkit.losses.chunked.signals import DenseSignals, EventPair, PrefixEvents, TokenEvents
+from kdkit.losses.chunked.events import EventPair, PrefixEvents, TokenEvents
+from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.teachers.mixing import MixedSignals
 from kdkit.teachers.online import StudentRows
 from kdkit.teachers.router.training import Comparison, compare, measure_rows

@@ -11,7 +11,7 @@ from kdkit.config.teacher import RouterConfig
 from kdkit.distill.choose_loss import make_events
 from kdkit.errors import UserError
 from kdkit.losses.chunked import engine as chunked
-from kdkit.losses.chunked.signals import EventPair, PrefixEvents, TokenEvents
+from kdkit.losses.chunked.events import EventPair, PrefixEvents, TokenEvents
 from kdkit.losses.cross_entropy import IGNORE_INDEX
 from kdkit.models.experts import all_experts, top_k_choice
 from kdkit.teachers.router.gates import Router, StudentReader, balance, check_sources, routing_kl, scheduled
