@@ -12,8 +12,8 @@ import torch
 from kdkit.config.language import config_from_values
 from kdkit.data.prepare import build_data, open_data
 from kdkit.distill.choose_loss import compares_events, make_events
+from kdkit.distill.curriculum import cached_rows
 from kdkit.distill.plan import TrainingPlan, plan_training
-from kdkit.distill.reading import cached_rows
 from kdkit.errors import UserError
 from kdkit.machine.hardware import find_hardware
 from kdkit.machine.session import Session

@@ -116,8 +116,8 @@ def sinkhorn(
     return plan
 
 
-_noticed: set[tuple[float, int]] = set()
-"""Regularisations and iterations that were found too small."""
+_noticed: dict[tuple[float, int], float] = {}
+"""Regularisations and iterations that were found too small, and how far columns were off."""
 
 
 def _notice(plan: torch.Tensor, column_mass: torch.Tensor, regularisation: float, iterations: int) -> None:
@@ -127,7 +127,7 @@ def _notice(plan: torch.Tensor, column_mass: torch.Tensor, regularisation: float
     sums = plan.sum(dim=1)
     off = (sums - column_mass).abs().sum(dim=1)[sums.sum(dim=1) > 0]
     if len(off) and (worst := off.max().item()) > MOST_OFF:
-        _noticed.add((regularisation, iterations))
+        _noticed[regularisation, iterations] = worst
         print(
             f"sinkhorn: expected columns within {MOST_OFF:.0%} of their mass, got {worst:.0%} off after {iterations} "
             f"iterations at regularisation {regularisation:g}, which makes the cost of transport too low; set "
