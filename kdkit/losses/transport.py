@@ -116,30 +116,24 @@ def sinkhorn(
     return plan
 
 
+_noticed: dict[tuple[float, int], float] = {}
+"""Regularisations and iterations that were found too small, and how far columns were off."""
+
+
 def _notice(plan: torch.Tensor, column_mass: torch.Tensor, regularisation: float, iterations: int) -> None:
     """Print a line where the iterations did not suffice."""
-    if not plan.numel():
+    if (regularisation, iterations) in _noticed or not plan.numel():
         return
     sums = plan.sum(dim=1)
     off = (sums - column_mass).abs().sum(dim=1)[sums.sum(dim=1) > 0]
     if len(off) and (worst := off.max().item()) > MOST_OFF:
-        _print_once(f"{worst:.0%} off", regularisation, iterations)
-
-
-PRINTED: dict[tuple[float, int], str] = {}
-"""What was printed, by regularisation and iterations: one line for each pair of them."""
-
-
-def _print_once(seen: str, regularisation: float, iterations: int) -> None:
-    if (regularisation, iterations) in PRINTED:
-        return
-    PRINTED[regularisation, iterations] = seen
-    print(
-        f"sinkhorn: expected columns within {MOST_OFF:.0%} of their mass, got {seen} after {iterations} "
-        f"iterations at regularisation {regularisation:g}, which makes the cost of transport too low; set "
-        f"method.sinkhorn_iterations={4 * iterations} or method.sinkhorn_regularisation={2 * regularisation:g}",
-        flush=True,
-    )
+        _noticed[regularisation, iterations] = worst
+        print(
+            f"sinkhorn: expected columns within {MOST_OFF:.0%} of their mass, got {worst:.0%} off after {iterations} "
+            f"iterations at regularisation {regularisation:g}, which makes the cost of transport too low; set "
+            f"method.sinkhorn_iterations={4 * iterations} or method.sinkhorn_regularisation={2 * regularisation:g}",
+            flush=True,
+        )
 
 
 def _log(mass: torch.Tensor) -> torch.Tensor:

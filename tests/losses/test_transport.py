@@ -160,7 +160,7 @@ def slow_problem():
 
 
 def test_settings_that_do_not_converge_are_noticed_once(monkeypatch, capsys):
-    monkeypatch.setattr(transport, "PRINTED", {})
+    monkeypatch.setattr(transport, "_noticed", {})
     cost, rows, columns = slow_problem()
     few, many = (sinkhorn(cost, rows, columns, 0.01, iterations) for iterations in (50, 20_000))
     off = (few.sum(dim=1) - columns).abs().sum(dim=1).max().item()
@@ -172,7 +172,7 @@ def test_settings_that_do_not_converge_are_noticed_once(monkeypatch, capsys):
 
 
 def test_settings_that_converge_say_nothing(monkeypatch, capsys):
-    monkeypatch.setattr(transport, "PRINTED", {})
+    monkeypatch.setattr(transport, "_noticed", {})
     cost, rows, columns = slow_problem()
     sinkhorn(cost, rows, columns, 0.1, 50)
     sinkhorn(cost[:, :, :0], rows, columns[:, :0], 0.1, 1)
