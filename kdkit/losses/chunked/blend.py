@@ -20,6 +20,10 @@ TeacherLoss = Callable[[torch.Tensor, slice, bool], tuple[torch.Tensor, torch.Te
 which the teacher is queried (None: all) and the gradient by their logits."""
 
 
+BUFFERS = 4
+"""Rows of log-probabilities and probabilities of both models, which a divergence reads at once."""
+
+
 @dataclass(frozen=True)
 class QueriedRows:
     """The student rows at which the teacher is queried, in order, and how much each one counts."""
@@ -76,7 +80,7 @@ def dense_divergence(
     def divergence_(events: torch.Tensor, inside: slice) -> torch.Tensor:
         columns = signals.columns(queried.teacher_rows[inside], teacher_events)
         values = events.new_empty(len(events))
-        for block in blocks_of(columns):
+        for block in blocks_of(columns, BUFFERS):
             student = events[block], softmax_(events[block])
             values[block], derivative, total = compare(student, columns[block], teacher_events, measure, temperature)
             torch.addcmul(derivative, student[1], total, value=-1.0, out=events[block])
