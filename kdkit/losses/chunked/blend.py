@@ -24,6 +24,10 @@ Gate = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """From the values of the teacher's loss at some places and their weights to other weights, `[places]` each."""
 
 
+BUFFERS = 4
+"""Rows of log-probabilities and probabilities of both models, which a divergence reads at once."""
+
+
 @dataclass(frozen=True)
 class QueriedRows:
     """The student rows at which the teacher is queried, in order, and how much each one counts."""
@@ -87,7 +91,7 @@ def dense_divergence(
     def divergence_(events: torch.Tensor, inside: slice) -> torch.Tensor:
         columns = signals.columns(queried.teacher_rows[inside], teacher_events)
         values = events.new_empty(len(events))
-        for block in blocks_of(columns):
+        for block in blocks_of(columns, BUFFERS):
             student = events[block], softmax_(events[block])
             values[block], derivative, total = compare(student, columns[block], teacher_events, measure, temperature)
             torch.addcmul(derivative, student[1], total, value=-1.0, out=events[block])

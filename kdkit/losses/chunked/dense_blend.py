@@ -6,7 +6,7 @@ and one of each teacher.
 
 import torch
 
-from kdkit.losses.chunked.blend import ChunkResult, QueriedRows, compare
+from kdkit.losses.chunked.blend import BUFFERS, ChunkResult, QueriedRows, compare
 from kdkit.losses.chunked.engine import ChunkLoss, blocks_of, softmax_
 from kdkit.losses.chunked.events import Events
 from kdkit.losses.chunked.signals import DenseSignals
@@ -59,7 +59,7 @@ def dense_blend(
         teacher_rows = queried.teacher_rows[queried.inside(rows)]
         columns = [signals.columns(teacher_rows, teacher_events).to(logits.dtype) for signals in passes]
         terms = logits.new_zeros(3)
-        for block in blocks_of(logits):
+        for block in blocks_of(logits, BUFFERS):
             here = slice(rows.start + block.start, rows.start + block.stop)
             inside = queried.inside(here)
             part = slice(inside.start - start, inside.stop - start)

@@ -80,7 +80,7 @@ their weighted loss, `[num_terms]` (raw sums to log; the first one is the loss),
 
 CHUNK_BYTES = {"cpu": 2**25, "cuda": 2**27}
 """Bytes of one chunk of logits: small to save memory, large enough for an efficient product."""
-BLOCK_BYTES = {"cpu": 2**20, "cuda": 2**27}
+BLOCK_BYTES = {"cpu": 2**22, "cuda": 2**27}
 """Bytes of the blocks in which a chunk's rows are worked on: they stay in a CPU's cache from one operation
 to the next, which makes the elementwise part several times faster."""
 
@@ -90,9 +90,10 @@ def rows_per_chunk(vocab_size: int, device: torch.device) -> int:
     return max(1, CHUNK_BYTES.get(device.type, 2**25) // (4 * vocab_size))
 
 
-def blocks_of(logits: torch.Tensor) -> list[slice]:
-    """Cut the rows of a chunk into blocks."""
-    return even_chunks(len(logits), max(1, BLOCK_BYTES.get(logits.device.type, 2**21) // (4 * logits.shape[-1])))
+def blocks_of(logits: torch.Tensor, num_buffers: int = 1) -> list[slice]:
+    """Cut the rows of a chunk into blocks, smaller ones where several buffers of their size are worked on at once."""
+    row_bytes = 4 * num_buffers * logits.shape[-1]
+    return even_chunks(len(logits), max(1, BLOCK_BYTES.get(logits.device.type, 2**22) // row_bytes))
 
 
 def even_chunks(num_rows: int, size: int) -> list[slice]:

@@ -89,7 +89,7 @@ def _divergence_(
         p = kept.exp()
         return (p * (kept.clamp(min=LOWEST) - student)).sum(dim=-1), p.sum(dim=-1), p.mul_(-kd_weight[:, None])
     # D over kept tokens and the rest: see `sparse_with_rest_`; the rest is summed, as 1 less the kept is noise
-    q.view(-1).index_fill_(0, places, 0.0)
+    q.view(-1).scatter_(0, places, 0.0)
     rows = places[:: kept.shape[1]] // q.shape[1]
     others = q.sum(dim=-1)[rows, None].clamp(min=torch.finfo(q.dtype).tiny)
     values, derivative = measure(torch.cat([student, others.log()], dim=-1), torch.cat([kept, rest], dim=-1))
