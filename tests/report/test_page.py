@@ -308,6 +308,7 @@ def test_scores_of_another_text_are_starred_and_no_gap_is_told():
     retention = {"student": {"top_k": 5, "kl_to_teacher": 0.1, "top_k_overlap": 0.2, "attention_similarity": 0.3}}
     differences = {"baseline": {"bits_per_byte": 0.1, "interval_95": [0.05, 0.15]}}
     evaluation = {"models": models, "retention": retention, "differences": differences, "gap_closed": None}
+    evaluation["evaluated"] = {"windows": 9}
     assert comparison_table(evaluation)[1][0] == ["bits per byte", "1.600*", "2.400", "2.500"]
     verdict = language_verdict(evaluation)
     assert "(1.600*) is not comparable" in verdict and reason in verdict
