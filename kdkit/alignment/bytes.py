@@ -9,24 +9,35 @@ from dataclasses import dataclass
 import numpy as np
 
 
-def align_ends(first_ends: np.ndarray, second_ends: np.ndarray) -> np.ndarray:
+def align_ends(first_ends: np.ndarray, second_ends: np.ndarray, begins: np.ndarray | None = None) -> np.ndarray:
     """Group the tokens of two tokenizations by the byte positions where both end a token.
 
     Args:
         first_ends: int array, byte at which each token of the first tokenization ends, non-decreasing.
         second_ends: the same for the second.
+        begins: bytes at which texts begin, where several follow each other; tokens that end there, having covered
+            nothing, belong to what follows. None: one text, which begins at byte 0.
 
     Returns:
         int64 array, `[num_groups, 4]`: first_start, first_stop, second_start, second_stop, as token
         indices. The groups follow each other without gaps; bytes that only one side covers are in no group.
     """
-    common = np.intersect1d(first_ends, second_ends)
-    common = common[common > 0]
-    first_stops = np.searchsorted(first_ends, common, side="right")
-    second_stops = np.searchsorted(second_ends, common, side="right")
-    stops = np.stack([first_stops, second_stops], axis=1).reshape(-1, 2)
-    starts = np.concatenate([np.zeros((1, 2), dtype=np.int64), stops])[: len(stops)]
-    return np.stack([starts[:, 0], stops[:, 0], starts[:, 1], stops[:, 1]], axis=1).astype(np.int64)
+    places, stops = zip(*map(_last_at_each_byte, (first_ends, second_ends)), strict=True)
+    is_end = np.zeros((2, max((int(each[-1]) for each in places if len(each)), default=0) + 1), bool)
+    for side in range(2):
+        is_end[side, places[side]] = True
+    is_common = is_end[0] & is_end[1]
+    is_common[0 if begins is None else begins[begins < len(is_common)]] = False
+    ends = np.stack([stops[side][is_common[places[side]]] for side in range(2)], axis=1)
+    starts = np.concatenate([np.zeros((1, 2), dtype=np.int64), ends])[: len(ends)]
+    return np.stack([starts[:, 0], ends[:, 0], starts[:, 1], ends[:, 1]], axis=1)
+
+
+def _last_at_each_byte(ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the different bytes at which tokens end, and the index after the last token that ends at each."""
+    ends = np.asarray(ends, dtype=np.int64)
+    stops = np.flatnonzero(np.append(ends[1:] != ends[:-1], np.ones(min(len(ends), 1), bool))) + 1
+    return ends[stops - 1], stops
 
 
 @dataclass(frozen=True)

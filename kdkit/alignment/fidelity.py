@@ -1,12 +1,16 @@
 """What a tokenizer loses of a text: bytes read as an unknown token, and bytes changed before they are read."""
 
 import unicodedata
+from functools import lru_cache
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
 UNKNOWN, CHANGED = 0, 1
 """Kinds of loss: no entry for the text; a normaliser wrote another text (lower case, no accents, no spaces)."""
+
+NO_LOSSES = np.zeros((0, 3), np.int64)
+"""What `find_losses` returns for a text whose tokens spell it."""
 
 
 def find_losses(text: str, ids: list[int], ends: np.ndarray, table: list[bytes | None]) -> np.ndarray:
@@ -28,7 +32,7 @@ def find_losses(text: str, ids: list[int], ends: np.ndarray, table: list[bytes |
     pieces = [table[token_id] for token_id in ids]
     content = text.encode()
     if None not in pieces and b"".join(pieces) in (content, b" " + content):  # type: ignore[arg-type]
-        return np.zeros((0, 3), np.int64)
+        return NO_LOSSES
     losses: list[tuple[int, int, int]] = []
     start, written = 0, b""
     for i, (piece, stop) in enumerate(zip(pieces, ends.tolist(), strict=True)):
@@ -53,6 +57,7 @@ def _is_text(content: bytes) -> bool:
     return True
 
 
+@lru_cache(maxsize=50_000)  # most text repeats the same words
 def _edits(written: bytes, covered: bytes, is_first: bool) -> int:
     """Count the bytes that would have to be edited to make what was read what stands there."""
     first, second = (unicodedata.normalize("NFC", part.decode("utf-8", "replace")) for part in (written, covered))

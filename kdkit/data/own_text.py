@@ -7,7 +7,8 @@ from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.bytes import VocabularyOverlap
 from kdkit.alignment.tokenizers import encode_with_ends, end_token_id, start_token_id, token_bytes
-from kdkit.data.windows import StreamBuilder, Windows, assemble_windows
+from kdkit.data.streams import StreamBuilder
+from kdkit.data.windows import Windows, assemble_windows
 
 
 def windows_of_ids(

@@ -5,19 +5,28 @@ bytes; each side begins with its own start token, so every byte is predicted. Do
 after each.
 """
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from kdkit.alignment.bytes import VocabularyOverlap, align_ends
-from kdkit.alignment.fidelity import UNKNOWN, find_losses
-from kdkit.alignment.tokenizers import encode_with_ends, end_token_id, start_token_id, token_bytes
+from kdkit.alignment.bytes import VocabularyOverlap
+from kdkit.alignment.encoding import TextEncoder
+from kdkit.alignment.fidelity import UNKNOWN
+from kdkit.alignment.tokenizers import end_token_id, start_token_id
+from kdkit.data.arrays import GrowingArray
+from kdkit.data.streams import EMPTY, Streams, read_streams
 
 PAD = -1
 """Marks the unused end of a row; no tokenizer has this id."""
+
+LISTS = "pieces", "unknown"
+"""Arrays of windows that are as wide as the longest list of any of them."""
 
 
 @dataclass(frozen=True)
@@ -77,22 +86,93 @@ class Windows:
 
         Of the bytes, also the share that each tokenizer reads as an unknown token, and as something else.
         """
-        student_tokens = int((self.student_ids[:, 1:] != PAD).sum())
-        num_bytes = max(int(self.num_bytes.sum()), 1)
-        unknown = [int(self.unknown[:, :, 2][self.unknown[:, :, 0] == side].sum()) for side in (0, 1)]
-        changed = self.changed_bytes.sum(axis=0).tolist()
-        return {
-            "num_windows": len(self),
-            "num_bytes": int(self.num_bytes.sum()),
-            "student_tokens": student_tokens,
-            "teacher_tokens": int((self.teacher_ids[:, 1:] != PAD).sum()),
-            "same_prefix_share": float((self.teacher_positions != PAD).sum() / max(student_tokens, 1)),
-            "same_token_share": float(self.same_token.sum() / max(student_tokens, 1)),
-            "student_unknown_share": unknown[0] / num_bytes,
-            "teacher_unknown_share": unknown[1] / num_bytes,
-            "student_changed_share": changed[0] / num_bytes,
-            "teacher_changed_share": changed[1] / num_bytes,
-        }
+        return _describe(_count(self))
+
+
+def _count(windows: Windows) -> np.ndarray:
+    """Count windows, bytes, tokens of both, aligned and equal tokens, unknown and changed bytes of both, `[10]`."""
+    student, teacher = (int((ids[:, 1:] != PAD).sum()) for ids in (windows.student_ids, windows.teacher_ids))
+    aligned, same = int((windows.teacher_positions != PAD).sum()), int(windows.same_token.sum())
+    unknown = [int(windows.unknown[:, :, 2][windows.unknown[:, :, 0] == side].sum()) for side in (0, 1)]
+    changed = windows.changed_bytes.sum(axis=0)
+    return np.array([len(windows), windows.num_bytes.sum(), student, teacher, aligned, same, *unknown, *changed], int)
+
+
+def _describe(counts: np.ndarray) -> dict[str, float]:
+    """Say what `_count` counted; see `Windows.describe`."""
+    num_windows, num_bytes, student, teacher, aligned, same, *lost = counts.tolist()
+    names = "student_unknown_share", "teacher_unknown_share", "student_changed_share", "teacher_changed_share"
+    return {
+        "num_windows": num_windows,
+        "num_bytes": num_bytes,
+        "student_tokens": student,
+        "teacher_tokens": teacher,
+        "same_prefix_share": aligned / max(student, 1),
+        "same_token_share": same / max(student, 1),
+        **{name: count / max(num_bytes, 1) for name, count in zip(names, lost, strict=True)},
+    }
+
+
+@dataclass(frozen=True)
+class Packer:
+    """Cuts documents into windows for two tokenizers."""
+
+    student_tokenizer: PreTrainedTokenizerFast
+    teacher_tokenizer: PreTrainedTokenizerFast
+    overlap: VocabularyOverlap
+    """The common vocabulary, which decides what the same token is."""
+    max_length: int
+    """Student tokens of a window at most, the start token included."""
+    teacher_max_length: int
+    """Teacher tokens of a window at most, the start token included."""
+
+    def pack(self, documents: Iterable[str]) -> Iterator[tuple[Windows, int]]:
+        """Tokenize documents twice and yield windows, those of about a megabyte of text at once.
+
+        Args:
+            documents: valid texts, in the order in which they are read.
+
+        Yields:
+            Windows, and the bytes left out because one aligned group was longer than a window.
+        """
+        tokenizers = self.student_tokenizer, self.teacher_tokenizer
+        student = TextEncoder(self.student_tokenizer)
+        is_one = self.student_tokenizer is self.teacher_tokenizer
+        teacher = student if is_one else TextEncoder(self.teacher_tokenizer)
+        ends, starts = (tuple(map(find, tokenizers)) for find in (end_token_id, start_token_id))
+        widths = self.max_length, self.teacher_max_length
+        streams = EMPTY
+        for part in chain(read_streams(documents, (student, teacher), ends), [None]):
+            streams = streams if part is None else streams.then(part)
+            bounds, dropped, stop = _cut(streams.groups, widths[0] - 1, widths[1] - 1, is_last=part is None)
+            lost = int(streams.group_bytes[dropped].sum())
+            yield assemble_windows(streams, bounds, self.overlap, starts, widths), lost
+            streams = streams.rest(stop)
+
+    def write(self, documents: Iterable[str], folder: Path) -> dict[str, float]:
+        """Pack documents into a folder that `Windows.load` opens, without holding the windows in memory.
+
+        Returns:
+            What `Windows.describe` says, and `bytes_left_out`.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptions, lists, lost = [], [], 0
+        with ExitStack() as stack:
+            files: dict[str, GrowingArray] = {}
+            for windows, left_out in self.pack(documents):
+                lists.append([getattr(windows, name) for name in LISTS])
+                for name, array in vars(windows).items():
+                    if name in LISTS:
+                        continue
+                    if name not in files:
+                        file = GrowingArray(folder / f"{name}.npy", array.dtype, array.shape[1:])
+                        files[name] = stack.enter_context(file)
+                    files[name].append(array)
+                descriptions.append(_count(windows))
+                lost += left_out
+        for name, parts in zip(LISTS, zip(*lists, strict=True), strict=True):
+            np.save(folder / f"{name}.npy", _join_lists(parts))
+        return _describe(np.sum(descriptions, axis=0)) | {"bytes_left_out": lost}
 
 
 def pack_windows(
@@ -103,105 +183,14 @@ def pack_windows(
     max_length: int,
     teacher_max_length: int,
 ) -> tuple[Windows, int]:
-    """Tokenize documents twice and cut them into windows.
-
-    Args:
-        documents: valid texts, in the order in which they are read.
-        overlap: the common vocabulary, which decides what the same token is.
-        max_length: student tokens of a window at most, the start token included.
-        teacher_max_length: teacher tokens of a window at most, the start token included.
+    """Pack documents in memory: see `Packer`.
 
     Returns:
         The windows, and the bytes left out because one aligned group was longer than a window.
     """
-    tables = token_bytes(student_tokenizer), token_bytes(teacher_tokenizer)
-    ends = end_token_id(student_tokenizer), end_token_id(teacher_tokenizer)
-    builder = StreamBuilder()
-    is_one = student_tokenizer is teacher_tokenizer
-    for document in documents:
-        student = encode_with_ends(student_tokenizer, tables[0], document)
-        teacher = student if is_one else encode_with_ends(teacher_tokenizer, tables[1], document)
-        if student[0]:
-            losses = [find_losses(document, *sides) for sides in ((*student, tables[0]), (*teacher, tables[1]))]
-            builder.add_document(*student, *teacher, ends, losses)
-    streams = builder.join()
-    bounds, dropped = _cut(streams.groups, max_length - 1, teacher_max_length - 1)
-    starts = start_token_id(student_tokenizer), start_token_id(teacher_tokenizer)
-    windows = assemble_windows(streams, bounds, overlap, starts, (max_length, teacher_max_length))
-    return windows, sum(int(streams.group_bytes[g]) for g in dropped)
-
-
-@dataclass(frozen=True)
-class Streams:
-    """Two token streams of the same text, and the groups of tokens that cover the same bytes."""
-
-    student_ids: np.ndarray
-    teacher_ids: np.ndarray
-    groups: np.ndarray
-    """int64, `[num_groups, 4]`: indices into the streams; see `align_ends`."""
-    group_bytes: np.ndarray
-    """int64, `[num_groups]`: bytes of text in each group."""
-    document_starts: np.ndarray
-    """int64, `[num_documents]`: first group of each document."""
-    losses: tuple[np.ndarray, np.ndarray]
-    """int64, `[num_losses, 3]` each, of the student's and of the teacher's stream: see `find_losses`."""
-
-
-class StreamBuilder:
-    """Two token streams in the making, document after document."""
-
-    def __init__(self):
-        self.num_groups = 0
-        self._students: list[np.ndarray] = [np.zeros(0, np.int32)]
-        self._teachers: list[np.ndarray] = [np.zeros(0, np.int32)]
-        self._groups: list[np.ndarray] = [np.zeros((0, 4), np.int64)]
-        self._bytes: list[np.ndarray] = [np.zeros(0, np.int64)]
-        self._document_starts: list[int] = []
-        self._losses: tuple[list[np.ndarray], list[np.ndarray]] = (
-            [np.zeros((0, 3), np.int64)],
-            [np.zeros((0, 3), np.int64)],
-        )
-        self._offset = np.zeros(4, dtype=np.int64)
-
-    def add_document(
-        self,
-        student_ids: list[int],
-        student_ends: np.ndarray,
-        teacher_ids: list[int],
-        teacher_ends: np.ndarray,
-        end_ids: tuple[int, int] | None,
-        losses: Sequence[np.ndarray] = (),
-    ) -> None:
-        """Add the tokens of one text, aligned by the bytes at which they end.
-
-        Args:
-            student_ends: int64: see `encode_with_ends`.
-            end_ids: tokens that follow the document in both streams; None: it goes on.
-            losses: of the student's tokens and of the teacher's: see `find_losses`; none if empty.
-        """
-        aligned = align_ends(student_ends, teacher_ends)
-        covered = np.diff(student_ends[aligned[:, 1] - 1], prepend=0) if len(aligned) else np.zeros(0, np.int64)
-        if not len(aligned) and (student_ids or end_ids is None):
-            return
-        if end_ids is not None:
-            ending = [[len(student_ids), len(student_ids) + 1, len(teacher_ids), len(teacher_ids) + 1]]
-            aligned, covered = np.concatenate([aligned, ending]), np.append(covered, 0)
-            student_ids, teacher_ids = [*student_ids, end_ids[0]], [*teacher_ids, end_ids[1]]
-        self._document_starts.append(self.num_groups)
-        self._groups.append(aligned + self._offset)
-        self._bytes.append(covered)
-        self._students.append(np.array(student_ids, dtype=np.int32))
-        self._teachers.append(np.array(teacher_ids, dtype=np.int32))
-        for lost, found, offset in zip(self._losses, losses, self._offset[[0, 2]], strict=False):
-            lost.append(found + np.array([offset, 0, 0]))
-        self._offset += np.repeat([len(student_ids), len(teacher_ids)], 2)
-        self.num_groups += len(aligned)
-
-    def join(self) -> Streams:
-        """Return what was added."""
-        arrays = map(np.concatenate, (self._students, self._teachers, self._groups, self._bytes))
-        losses = np.concatenate(self._losses[0]), np.concatenate(self._losses[1])
-        return Streams(*arrays, np.array(self._document_starts, np.int64), losses)
+    packer = Packer(student_tokenizer, teacher_tokenizer, overlap, max_length, teacher_max_length)
+    parts, lost = zip(*packer.pack(documents), strict=True)
+    return _join(parts), sum(lost)
 
 
 def assemble_windows(
@@ -221,50 +210,72 @@ def assemble_windows(
     student_ids, teacher_ids, groups = streams.student_ids, streams.teacher_ids, streams.groups
     teacher_id_of = np.full(overlap.student_size, PAD, dtype=np.int64)
     teacher_id_of[overlap.student_ids] = overlap.teacher_ids
+    limits = np.array(bounds, np.int64).reshape(-1, 2)
+    rows, items = _flatten(limits[:, 0], limits[:, 1])
+    first = groups[limits[:, 0]][:, [0, 2]]
+    stops = groups[limits[:, 1] - 1][:, [1, 3]]
     windows = Windows(
-        student_ids=np.full((len(bounds), widths[0]), PAD, dtype=np.int32),
-        teacher_ids=np.full((len(bounds), widths[1]), PAD, dtype=np.int32),
+        student_ids=_fill(student_ids, first[:, 0], stops[:, 0], starts[0], widths[0]),
+        teacher_ids=_fill(teacher_ids, first[:, 1], stops[:, 1], starts[1], widths[1]),
         teacher_positions=np.full((len(bounds), widths[0]), PAD, dtype=np.int32),
         same_token=np.zeros((len(bounds), widths[0]), dtype=bool),
-        num_bytes=np.array([streams.group_bytes[a:b].sum() for a, b in bounds], dtype=np.int64),
-        pieces=_find_pieces(streams, bounds),
-        **_find_losses(streams, bounds),
+        num_bytes=np.bincount(rows, streams.group_bytes[items], len(bounds)).astype(np.int64),
+        pieces=_find_pieces(streams, limits, rows, items),
+        **_find_losses(streams, limits),
     )
-    for row, (a, b) in enumerate(bounds):
-        s0, s1, t0, t1 = groups[a, 0], groups[b - 1, 1], groups[a, 2], groups[b - 1, 3]
-        windows.student_ids[row, 0], windows.teacher_ids[row, 0] = starts
-        windows.student_ids[row, 1 : 1 + s1 - s0] = student_ids[s0:s1]
-        windows.teacher_ids[row, 1 : 1 + t1 - t0] = teacher_ids[t0:t1]
-        inside = groups[a:b]
-        # the start token moves every token one place right, so its predictor stands at its old index
-        windows.teacher_positions[row, inside[:, 0] - s0] = inside[:, 2] - t0
-        single = inside[(inside[:, 1] - inside[:, 0] == 1) & (inside[:, 3] - inside[:, 2] == 1)]
-        same = single[teacher_id_of[student_ids[single[:, 0]]] == teacher_ids[single[:, 2]]]
-        windows.same_token[row, same[:, 0] - s0] = True
+    inside = groups[items]
+    # the start token moves every token one place right, so its predictor stands at its old index
+    places = inside[:, 0] - first[rows, 0]
+    windows.teacher_positions[rows, places] = inside[:, 2] - first[rows, 1]
+    single = (inside[:, 1] - inside[:, 0] == 1) & (inside[:, 3] - inside[:, 2] == 1)
+    single[single] = teacher_id_of[student_ids[inside[single, 0]]] == teacher_ids[inside[single, 2]]
+    windows.same_token[rows[single], places[single]] = True
     return windows
 
 
-def _find_pieces(streams: Streams, bounds: list[tuple[int, int]]) -> np.ndarray:
-    """List the documents of each window; see `Windows.pieces`."""
-    limits = np.array(bounds, np.int64).reshape(-1, 2)
-    first = np.searchsorted(streams.document_starts, limits[:, 0], side="right") - 1
-    counts = np.searchsorted(streams.document_starts, limits[:, 1], side="left") - first
-    pieces = np.full((len(bounds), counts.max(initial=0), 4), PAD, np.int32)
-    for row, (a, b) in enumerate(bounds):
-        documents = np.arange(first[row], first[row] + counts[row])
-        starts = np.maximum(streams.document_starts[documents], a)
-        places = streams.groups[starts][:, [0, 2]] - streams.groups[a, [0, 2]]
-        num_bytes = np.add.reduceat(streams.group_bytes[a:b], starts - a)
-        pieces[row, : counts[row]] = np.column_stack([documents, places, num_bytes])
+def _flatten(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the numbers from each start to its stop, one after the other, and which of the stretches each is in."""
+    lengths = stops - starts
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    return rows, np.arange(len(rows)) + (starts - np.cumsum(lengths) + lengths)[rows]
+
+
+def _fill(ids: np.ndarray, starts: np.ndarray, stops: np.ndarray, start_id: int, width: int) -> np.ndarray:
+    """Copy stretches of a stream into rows, a start token before each."""
+    filled = np.full((len(starts), width), PAD, dtype=np.int32)
+    filled[:, 0] = start_id
+    rows, items = _flatten(starts, stops)
+    filled[rows, items - starts[rows] + 1] = ids[items]
+    return filled
+
+
+def _find_pieces(streams: Streams, limits: np.ndarray, rows: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """List the documents of each window; see `Windows.pieces`.
+
+    Args:
+        limits: first group of each window, and the one after its last.
+        rows: the window of each group in them.
+        items: the groups.
+    """
+    documents = streams.documents[items]
+    is_first = np.append(True, (documents[1:] != documents[:-1]) | (rows[1:] != rows[:-1]))[: len(items)]
+    begins = np.flatnonzero(is_first)
+    row = rows[begins]
+    counts = np.bincount(row, minlength=len(limits))
+    pieces = np.full((len(limits), counts.max(initial=0), 4), PAD, np.int32)
+    if len(begins):
+        places = (streams.groups[items[begins]] - streams.groups[limits[row, 0]])[:, [0, 2]]
+        num_bytes = np.add.reduceat(streams.group_bytes[items], begins)
+        column = np.arange(len(row)) - (np.cumsum(counts) - counts)[row]
+        pieces[row, column] = np.column_stack([documents[begins], places, num_bytes])
     return pieces
 
 
-def _find_losses(streams: Streams, bounds: list[tuple[int, int]]) -> dict[str, np.ndarray]:
+def _find_losses(streams: Streams, limits: np.ndarray) -> dict[str, np.ndarray]:
     """List the unknown tokens of each window, and count its changed bytes; see `Windows`."""
-    limits = np.array(bounds, np.int64).reshape(-1, 2)
     changed = np.zeros((len(limits), 2), np.int64)
     unknown = []
-    for side, losses in enumerate(streams.losses if len(limits) else ()):
+    for side, losses in enumerate((streams.student_losses, streams.teacher_losses) if len(limits) else ()):
         starts = streams.groups[limits[:, 0], 2 * side]
         rows = np.searchsorted(starts, losses[:, 0], side="right") - 1
         # what lies in a group that was left out is in no window
@@ -283,19 +294,47 @@ def _find_losses(streams: Streams, bounds: list[tuple[int, int]]) -> dict[str, n
     return {"unknown": listed, "changed_bytes": changed}
 
 
-def _cut(groups: np.ndarray, student_room: int, teacher_room: int) -> tuple[list[tuple[int, int]], list[int]]:
-    """Fill windows greedily with whole groups; return their bounds and the groups that fit in none."""
+def _join(parts: Sequence[Windows]) -> Windows:
+    """Put windows of equal widths after each other."""
+    arrays = {name: [getattr(part, name) for part in parts] for name in Windows.__dataclass_fields__}
+    return Windows(**{n: _join_lists(a) if n in LISTS else np.concatenate(a) for n, a in arrays.items()})
+
+
+def _join_lists(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Put lists of windows after each other, all as long as the longest."""
+    longest = max(part.shape[1] for part in parts)
+    room = [((0, 0), (0, longest - part.shape[1]), (0, 0)) for part in parts]
+    return np.concatenate([np.pad(part, each, constant_values=PAD) for part, each in zip(parts, room, strict=True)])
+
+
+def _cut(
+    groups: np.ndarray, student_room: int, teacher_room: int, is_last: bool
+) -> tuple[list[tuple[int, int]], list[int], int]:
+    """Fill windows greedily with whole groups.
+
+    Args:
+        is_last: nothing follows; else the last window may have to wait for more.
+
+    Returns:
+        First group of each window and the one after its last; the groups that fit in none; the first group left.
+    """
     bounds: list[tuple[int, int]] = []
     dropped: list[int] = []
+    places = [memoryview(groups[:, column].copy()) for column in range(4)]  # far faster to read one by one
+    sides = (places[0], places[1], student_room), (places[2], places[3], teacher_room)
     start = 0
     while start < len(groups):
-        student_limit = np.searchsorted(groups[:, 1], groups[start, 0] + student_room, side="right")
-        teacher_limit = np.searchsorted(groups[:, 3], groups[start, 2] + teacher_room, side="right")
-        stop = int(min(student_limit, teacher_limit))
+        limits = [
+            bisect_right(ends, begins[start] + room, start, min(len(groups), start + room + 1))
+            for begins, ends, room in sides
+        ]
+        stop = min(limits)
+        if stop == len(groups) and not is_last:
+            break
         if stop > start:
             bounds.append((start, stop))
         else:
             dropped.append(start)
             stop = start + 1
         start = stop
-    return bounds, dropped
+    return bounds, dropped, start
