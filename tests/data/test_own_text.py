@@ -85,7 +85,7 @@ def test_every_short_document_is_aligned_as_if_it_had_been_packed(pair, document
         for name, expected in vars(windows).items():
             got = getattr(written, name)[row]
             if name == "pieces":  # all but the document's number, which counts on
-                got, expected = got[0, 1:], expected[:, 0, 1:]  # noqa: PLW2901
+                got, expected = got[0, 1:], expected[:, 0, 1:]
             assert np.array_equal(got, expected[0, : len(got)] if expected.ndim == 2 else expected[0]), name
 
 
