@@ -17,7 +17,7 @@ from kdkit.config.reading import apply_overrides, check_values, read_values
 from kdkit.config.shared import BUILD, BuildConfig, ModelConfig, ReportConfig
 from kdkit.config.teacher import CacheConfig, RouterConfig
 from kdkit.config.training import TRAINING_ALIASES, OptimizationConfig, ParameterRule, StageSettings
-from kdkit.config.types import Count, OpenShare, Positive, Section, Share, VocabularySize
+from kdkit.config.types import Count, OpenShare, Positive, Section, Separator, Share, VocabularySize
 from kdkit.config.values import flatten
 from kdkit.errors import UserError
 
@@ -56,10 +56,13 @@ class DataConfig(Section):
     """Split of a hub data set to read; evaluation documents are held out of it."""
     text_column: str = "text"
     """Column that holds the text in .jsonl, .csv, .parquet and hub data."""
-    document_separator: Annotated[str, Field(min_length=1)] | None = None
-    """Text between documents of a .txt file; null: `<|endoftext|>` where it occurs, else paragraphs."""
+    document_separator: Separator | None = None
+    """Text between documents of a .txt file, in which `\\n` may stand for a line end; null: `<|endoftext|>` where it
+    occurs, else paragraphs."""
     subset_size: Count | None = None
-    """Documents to read at most; null: all. Hub data sets are streamed when it is set."""
+    """Documents to read, drawn at random (the same for every seed); null: all. Most hub data sets are then streamed."""
+    near_duplicates: Literal["remove", "keep"] = "remove"
+    """Training documents that nearly repeat a held-out one: leave them out, or train on them and only count them."""
     evaluation_fraction: OpenShare = 0.05
     """Share of the documents that is held out for evaluation."""
     max_length: Annotated[int, Field(ge=8)] = 512

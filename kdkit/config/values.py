@@ -32,6 +32,8 @@ def apply_override(values: dict[str, Any], override: str, aliases: dict[str, str
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
+    if "\n" in text and not isinstance(value, dict | list) and text.lstrip()[:1] not in ("'", '"'):
+        value = text  # YAML would fold line ends, or drop them
     *sections, last = aliases.get(key.strip(), key.strip()).split(".")
     for section in sections:
         values = values.setdefault(section, {})

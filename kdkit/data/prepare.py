@@ -5,6 +5,7 @@ hash of both, and linked into the run's `data/`.
 """
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -16,20 +17,24 @@ from transformers import PreTrainedTokenizerFast
 from kdkit.alignment.bytes import VocabularyOverlap, overlap_vocabularies
 from kdkit.alignment.same_ids import share_tokenizer
 from kdkit.alignment.tokenizers import end_token_id, load_tokenizer, set_document_end, token_bytes, train_tokenizer
-from kdkit.config.language import BUILD, Config
+from kdkit.config.language import BUILD, Config, DataConfig
 from kdkit.data.corpora import Corpus, load_corpus, split_documents
-from kdkit.data.windows import PAD, Windows, pack_windows
+from kdkit.data.documents import Documents
+from kdkit.data.duplicates import find_near_copies
+from kdkit.data.windows import PAD, Packer, Windows, pack_windows
 from kdkit.errors import UserError
 from kdkit.machine.session import Session
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
 from kdkit.runs.paths import resolve_input
 
-FORMAT = 4
+FORMAT = 5
 """Raise it when the meaning of the stored arrays changes: old caches are then left alone."""
 SAMPLE_DOCUMENTS, SAMPLE_CHARACTERS = 64, 2_000
 """Documents, and characters of each, that two tokenizers must cut alike to be one."""
 OWN = "own_student_tokenizer"
 """Folder of the student's tokenizer where the pair reads with the teacher's."""
+TOKENIZER_CHARACTERS = 20_000_000
+"""Text from which tokenizers are trained at most: more of it costs time and changes next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,7 @@ def _relevant_settings(config: Config) -> list[Any]:
     student, teacher = config.student, config.teacher
     return [
         config.data.evaluation_fraction,
+        config.data.near_duplicates,
         config.data.max_length,
         teacher_max_length(config),
         [teacher.build.vocab_size] if teacher.path == BUILD else [_identify(teacher.path), teacher.revision],
@@ -179,24 +185,29 @@ def _build(config: Config, corpus: Corpus, key: str, folder: Path) -> None:
     train_documents, evaluation_documents = split_documents(
         corpus.documents, config.data.evaluation_fraction, config.seed
     )
-    teacher_tokenizer = _teacher_tokenizer(config, train_documents)
-    own = _student_tokenizer(config, train_documents, teacher_tokenizer)
+    train_documents, num_near = _remove_near_copies(config.data, train_documents, evaluation_documents)
+    sample = _tokenizer_sample(train_documents)
+    print(f"data: tokenizers, from {sum(map(len, sample)) / 1e6:.1f} million characters of training text", flush=True)
+    teacher_tokenizer = _teacher_tokenizer(config, sample)
+    own = _student_tokenizer(config, sample, teacher_tokenizer)
     choices = config.student.document_end, config.teacher.document_end
-    pair = _pair(own, teacher_tokenizer, choices, train_documents)
+    pair = _pair(own, teacher_tokenizer, choices, sample)
     student_tokenizer, teacher_tokenizer = pair.student, pair.teacher
     overlap = _overlap(student_tokenizer, teacher_tokenizer)
     lengths = config.data.max_length, teacher_max_length(config)
-    train, lost = pack_windows(train_documents, student_tokenizer, teacher_tokenizer, overlap, *lengths)
-    evaluation, _ = pack_windows(evaluation_documents, student_tokenizer, teacher_tokenizer, overlap, *lengths)
-    for name, windows in (("training", train), ("evaluation", evaluation)):
-        tokens = int(windows.describe()["student_tokens"])
+    packer = Packer(student_tokenizer, teacher_tokenizer, overlap, *lengths)
+    described = {}
+    for name, documents in (("training", train_documents), ("evaluation", evaluation_documents)):
+        where = folder / {"training": "train"}.get(name, name)
+        size = documents.num_characters.sum() / 1e6
+        print(f"data: cutting {size:.1f} million characters of {name} text into sequences", flush=True)
+        described[name] = packer.write(documents, where)
+        tokens = described[name]["student_tokens"]
         if tokens < config.data.max_length - 1:
             raise UserError(
                 f"data.path: expected at least one sequence of {config.data.max_length} tokens of {name} text, "
                 f"got {tokens} tokens from {corpus.source!r}; give more text or lower data.max_length"
             )
-    train.save(folder / "train")
-    evaluation.save(folder / "evaluation")
     student_tokenizer.save_pretrained(folder / "student_tokenizer")
     teacher_tokenizer.save_pretrained(folder / "teacher_tokenizer")
     if len(own) > len(student_tokenizer):
@@ -208,11 +219,13 @@ def _build(config: Config, corpus: Corpus, key: str, folder: Path) -> None:
             "fingerprint": corpus.fingerprint,
             "num_documents": len(corpus.documents),
             "num_duplicates": corpus.num_duplicates,
+            "files_left_out": corpus.files_left_out,
+            "near_duplicates": num_near,
             "train_documents": len(train_documents),
             "evaluation_documents": len(evaluation_documents),
         },
-        "train": train.describe() | {"bytes_left_out": lost},
-        "evaluation": evaluation.describe(),
+        "train": described["training"],
+        "evaluation": {name: value for name, value in described["evaluation"].items() if name != "bytes_left_out"},
         **pair.facts,
         "vocabulary": {
             "student": len(student_tokenizer),
@@ -263,6 +276,30 @@ def _pair(
     ends = [tokenizer.convert_ids_to_tokens(end_token_id(tokenizer)) for tokenizer in pair]
     facts = {"same_tokenizer": shared is not None, "tokenizer_notes": list(notes), "document_ends": ends}
     return _Pair(*pair, facts)
+
+
+def _remove_near_copies(data: DataConfig, train: Documents, evaluation: Documents) -> tuple[Documents, int]:
+    """Count the training documents that are near-copies of held-out ones, and leave them out unless asked not to."""
+    print(f"data: comparing {len(train):,} training documents with {len(evaluation):,} held-out ones", flush=True)
+    is_copy = find_near_copies(evaluation, train)
+    count = int(is_copy.sum())
+    if count:
+        what = "left out" if data.near_duplicates == "remove" else "kept (data.near_duplicates=keep)"
+        print(f"data: {count} training document(s) nearly repeat a held-out one: {what}", flush=True)
+    if data.near_duplicates == "keep":
+        return train, count
+    if count == len(train):
+        raise UserError(
+            f"data.path: expected training text that held-out text does not repeat, got {count} documents which all "
+            "nearly do; give other text, or set data.near_duplicates=keep"
+        )
+    return train.select(~is_copy), count
+
+
+def _tokenizer_sample(documents: Documents) -> list[str]:
+    """Choose documents to train tokenizers on, at even distances, of at most `TOKENIZER_CHARACTERS`."""
+    step = max(1, math.ceil(documents.num_characters.sum() / TOKENIZER_CHARACTERS))
+    return [document[:TOKENIZER_CHARACTERS] for document in documents[::step]]
 
 
 def _teacher_tokenizer(config: Config, documents: list[str]) -> PreTrainedTokenizerFast:

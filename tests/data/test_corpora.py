@@ -49,8 +49,11 @@ def test_the_embedded_corpus_has_no_duplicates(python_docs):
 
 def test_the_embedded_corpus_is_read_in_the_same_order_every_time(python_docs, tmp_path):
     again = load_corpus(DataConfig(subset_size=20), tmp_path)
-    assert again.documents == python_docs.documents[:20]
+    places = [python_docs.documents.index(document) for document in again.documents]
+    assert places == sorted(places)
+    assert places != list(range(20))
     assert again.fingerprint != python_docs.fingerprint
+    assert again.documents == load_corpus(DataConfig(subset_size=20), tmp_path / "elsewhere").documents
 
 
 @pytest.mark.parametrize(
@@ -148,8 +151,23 @@ def test_exact_duplicates_are_dropped_and_counted(read):
     assert (corpus.documents, corpus.num_duplicates) == (["a", "b", "c", "A"], 2)
 
 
-def test_a_subset_takes_the_first_documents(read):
-    assert read("a.txt", "a<|endoftext|>b<|endoftext|>c", subset_size=2).documents == ["a", "b"]
+@pytest.mark.parametrize(("count", "size"), [(30, 1), (30, 7), (30, 29), (30, 30), (5, 9)])
+def test_a_subset_is_a_sample_in_the_order_of_the_file(read, count, size):
+    names = [f"{number:03d}" for number in range(count)]
+    chosen = list(read("a.txt", "<|endoftext|>".join(names), subset_size=size).documents)
+    assert len(set(chosen)) == min(count, size)
+    assert chosen == sorted(chosen)
+    assert set(chosen) <= set(names)
+
+
+def test_every_document_is_as_likely_in_a_sample_as_any_other(monkeypatch):
+    hits = [0] * 20
+    for seed in range(3000):
+        monkeypatch.setattr(corpora, "SAMPLE_SEED", seed)
+        for number in corpora._sample(map(str, range(20)), 5):
+            hits[int(number)] += 1
+    deviation = (3000 * 0.25 * 0.75) ** 0.5
+    assert all(abs(count - 750) < 4 * deviation for count in hits)
 
 
 def test_the_text_decides_the_fingerprint(read, tmp_path):
@@ -306,7 +324,9 @@ def test_the_hub_is_asked_for_the_named_data_set(hub, tmp_path, settings, asked)
 @pytest.mark.parametrize("count", [None, 2])
 def test_hub_rows_become_documents(hub, tmp_path, count):
     corpus = load_corpus(DataConfig(path="some/data", subset_size=count), tmp_path)
-    assert corpus.documents == [row["text"] for row in hub.rows][:count]
+    rows = [row["text"] for row in hub.rows]
+    assert len(set(corpus.documents)) == (count or len(rows))
+    assert set(corpus.documents) <= set(rows)
     assert corpus.source == "some/data"
 
 
@@ -314,7 +334,8 @@ def test_hub_rows_become_documents(hub, tmp_path, count):
 def test_wikitext_lines_are_joined_to_articles(hub, tmp_path, count):
     hub.rows = [{"text": line} for line in ("", " = One = \n", " = = Part = = \n", " more\n", " = Two = \n", " two\n")]
     corpus = load_corpus(DataConfig(path="wikitext", subset_size=count), tmp_path)
-    assert corpus.documents == ["= One = \n = = Part = = \n more", "= Two = \n two"][:count]
+    articles = ["= One = \n = = Part = = \n more", "= Two = \n two"]
+    assert corpus.documents == articles if count != 1 else corpus.documents[0] in articles
 
 
 def test_a_hub_data_set_without_the_column_lists_its_columns(hub, tmp_path):

@@ -1,5 +1,7 @@
 import ast
 import json
+import random
+import re
 from dataclasses import astuple
 
 import numpy as np
@@ -10,7 +12,7 @@ from kdkit.data import prepare
 from kdkit.data.prepare import alignment_examples, build_data, open_data, prepare_data
 from kdkit.data.windows import PAD
 from kdkit.errors import UserError
-from tests.tiny import make_config, make_run, make_session, write_corpus
+from tests.tiny import WORDS, make_config, make_run, make_session, write_corpus
 
 
 @pytest.fixture(scope="module")
@@ -204,3 +206,40 @@ def test_examples_show_evaluation_tokens_beside_each_other(prepared):
 def test_more_examples_than_there_are_tokens_are_all_tokens(prepared):
     _, _, data = prepared
     assert len(alignment_examples(data, 10**6)) == data.manifest["evaluation"]["student_tokens"]
+
+
+@pytest.fixture
+def with_older_copy(tmp_path):
+    """A folder with stories and an older copy of them, in which every tenth word was another one."""
+    generator = random.Random(0)
+    stories = [[f"{generator.choice(WORDS)}{generator.randrange(40)}" for _ in range(120)] for _ in range(40)]
+    older = [[word if number % 10 else "older" for number, word in enumerate(story)] for story in stories]
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name, texts in (("corpus.txt", stories), ("draft.txt", older)):
+        (folder / name).write_text("<|endoftext|>".join(map(" ".join, texts)))
+    return folder
+
+
+@pytest.mark.parametrize("what", ["remove", "keep"])
+def test_near_copies_of_held_out_text_are_counted_and_left_out(tmp_path, with_older_copy, what, capsys):
+    data = {"path": str(with_older_copy), "evaluation_fraction": 0.2, "near_duplicates": what}
+    opened = open_data(build_data(make_config(tmp_path, data=data), tmp_path / "cache"))
+    facts = opened.manifest["corpus"]
+    train, evaluation = (text_of(windows, opened.student_tokenizer) for windows in (opened.train, opened.evaluation))
+    held_out = re.findall(r"\w+ \w+ \w+ \w+ \w+", evaluation)
+    shared = sum(words in train for words in held_out) / len(held_out)
+    assert facts["near_duplicates"] > 5
+    assert facts["train_documents"] + facts["evaluation_documents"] == 80 - facts["near_duplicates"] * (
+        what == "remove"
+    )
+    assert shared < 0.01 if what == "remove" else shared > 0.2
+    assert f"{facts['near_duplicates']} training document(s) nearly repeat a held-out one" in capsys.readouterr().out
+
+
+def test_a_corpus_of_nothing_but_near_copies_is_refused(tmp_path):
+    form = " ".join(f"{word}{turn}" for turn in range(3) for word in WORDS)
+    (tmp_path / "forms.txt").write_text("<|endoftext|>".join(f"{form} {number}" for number in range(20)))
+    config = make_config(tmp_path, data={"path": str(tmp_path / "forms.txt")})
+    with pytest.raises(UserError, match=r"got 1\d documents which all nearly do; .* data.near_duplicates=keep"):
+        build_data(config, tmp_path / "cache")

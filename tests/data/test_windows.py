@@ -5,7 +5,7 @@ import pytest
 
 from kdkit.alignment.bytes import overlap_vocabularies
 from kdkit.alignment.tokenizers import end_token_id, start_token_id, token_bytes, train_tokenizer
-from kdkit.data.windows import PAD, Windows, pack_windows
+from kdkit.data.windows import PAD, Packer, Windows, pack_windows
 
 END = b"\xff"
 """Stands for the end token below; no UTF-8 text holds this byte."""
@@ -212,3 +212,16 @@ def test_documents_without_text_give_no_windows(small_pair, texts):
     assert (len(windows), lost) == (0, 0)
     assert windows.student_ids.shape == (0, 16) and windows.teacher_ids.shape == (0, 32)
     assert windows.describe()["same_token_share"] == 0.0
+
+
+def test_windows_on_disk_are_those_in_memory_however_the_text_comes_in(packed, tmp_path, monkeypatch):
+    documents, student, teacher, lengths, windows, lost = packed
+    overlap = overlap_vocabularies(student.table, teacher.table, (student.end, teacher.end))
+    packer = Packer(student.tokenizer, teacher.tokenizer, overlap, *lengths)
+    for size in (1, 50, 700):  # a window then holds text of many batches, and a batch a part of a document
+        monkeypatch.setattr("kdkit.data.streams.BATCH_CHARACTERS", size)
+        described = packer.write(documents, tmp_path / str(size))
+        written = Windows.load(tmp_path / str(size))
+        for name, expected in vars(windows).items():
+            np.testing.assert_array_equal(getattr(written, name), expected, err_msg=name)
+        assert described == windows.describe() | {"bytes_left_out": lost}
