@@ -45,7 +45,22 @@ MAX_TEST_LINES = 400
 MAX_FUNCTION_LINES = 60
 
 DECLARATIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
-CONSTANT_MAKERS = {"compile", "Path", "Typer", "Option", "Argument", "Field", "BeforeValidator", "TypeVar"}
+CONSTANT_MAKERS = {
+    "compile",
+    "Path",
+    "Typer",
+    "Option",
+    "Argument",
+    "Field",
+    "BeforeValidator",
+    "AfterValidator",
+    "TypeVar",
+} | {
+    "array",
+    "join",
+    "range",
+    "zeros",
+}
 DECLARING_CALLS = ("app.add_typer",)
 """Calls that make a constant and touch nothing outside: re.compile, pathlib, typer and pydantic declarations."""
 

@@ -1,6 +1,6 @@
 """Settings of the teacher's cache and of its router."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -93,6 +93,16 @@ class RouterConfig(Section):
     """Temperature at the end (`student_aware`)."""
     schedule_share: Annotated[Number, Field(gt=0.0, le=1.0)] = 0.8
     """Share of the training after which both have their final values."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_progressive(cls, values: Any) -> Any:
+        """Read `progressive` of older configurations, which the part `annealing` has replaced."""
+        if not isinstance(values, dict) or "progressive" not in values:
+            return values
+        kept = {name: value for name, value in values.items() if name != "progressive"}
+        parts = [part for part in get_args(RouterPart) if part != "annealing"]
+        return kept if values["progressive"] else {"parts": parts} | kept
 
     def uses(self, part: RouterPart) -> bool:
         """Return whether one of `parts` has a say."""

@@ -38,6 +38,7 @@ FORMAT = 1
 TRAINING = (
     "kdkit.data.prepare",
     "kdkit.distill.open_teacher",
+    "kdkit.distill.plan",
     "kdkit.distill.train",
     "kdkit.models.loading",
     "kdkit.teachers.prepare",
