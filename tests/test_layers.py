@@ -45,22 +45,8 @@ MAX_TEST_LINES = 400
 MAX_FUNCTION_LINES = 60
 
 DECLARATIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
-CONSTANT_MAKERS = {
-    "compile",
-    "Path",
-    "Typer",
-    "Option",
-    "Argument",
-    "Field",
-    "BeforeValidator",
-    "AfterValidator",
-    "TypeVar",
-} | {
-    "array",
-    "join",
-    "range",
-    "zeros",
-}
+DECLARED = {"Typer", "Option", "Argument", "Field", "BeforeValidator", "AfterValidator", "TypeVar"}
+CONSTANT_MAKERS = DECLARED | {"compile", "Path", "array", "join", "range", "zeros", "Streams"}
 DECLARING_CALLS = ("app.add_typer",)
 """Calls that make a constant and touch nothing outside: re.compile, pathlib, typer and pydantic declarations."""
 

@@ -175,7 +175,7 @@ def test_a_share_of_moved_signal_is_half_the_distance_between_the_weights():
     assert moved(torch.tensor([1.0, 4.0]), torch.tensor([3.0, 1.0])) == pytest.approx(3 / 4 - 3 / 7)
 
 
-BAD = [{"capacity_power": 1.5}, {"gap_power": -2}, {"parts": ["gaps"]}, {"progressive": True}]
+BAD = [{"capacity_power": 1.5}, {"gap_power": -2}, {"parts": ["gaps"]}]
 
 
 @pytest.mark.parametrize("values", BAD, ids=str)
