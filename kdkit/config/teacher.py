@@ -97,10 +97,12 @@ class RouterConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _read_progressive(cls, values: Any) -> Any:
-        """Read `progressive` of older configurations, which the part `annealing` has replaced."""
+        """Read older configurations: `annealing` has replaced `progressive`; 4 was the default of `final_top_k`."""
         if not isinstance(values, dict) or "progressive" not in values:
             return values
         kept = {name: value for name, value in values.items() if name != "progressive"}
+        if kept.get("kind", "none") == "none":
+            kept.pop("final_top_k", None)
         parts = [part for part in get_args(RouterPart) if part != "annealing"]
         return kept if values["progressive"] else {"parts": parts} | kept
 
