@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from kdkit.alignment.fidelity import no_losses, find_losses
+from kdkit.alignment.fidelity import find_losses, no_losses
 from kdkit.alignment.tokenizers import encode_with_ends, token_bytes
 
 MAX_PIECES = 400_000
