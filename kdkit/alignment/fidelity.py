@@ -9,8 +9,10 @@ from rapidfuzz.distance import Levenshtein
 UNKNOWN, CHANGED = 0, 1
 """Kinds of loss: no entry for the text; a normaliser wrote another text (lower case, no accents, no spaces)."""
 
-NO_LOSSES = np.zeros((0, 3), np.int64)
-"""What `find_losses` returns for a text whose tokens spell it."""
+
+def no_losses() -> np.ndarray:
+    """Return what `find_losses` does for a text whose tokens spell it."""
+    return np.zeros((0, 3), np.int64)
 
 
 def find_losses(text: str, ids: list[int], ends: np.ndarray, table: list[bytes | None]) -> np.ndarray:
@@ -32,7 +34,7 @@ def find_losses(text: str, ids: list[int], ends: np.ndarray, table: list[bytes |
     pieces = [table[token_id] for token_id in ids]
     content = text.encode()
     if None not in pieces and b"".join(pieces) in (content, b" " + content):  # type: ignore[arg-type]
-        return NO_LOSSES
+        return no_losses()
     losses: list[tuple[int, int, int]] = []
     start, written = 0, b""
     for i, (piece, stop) in enumerate(zip(pieces, ends.tolist(), strict=True)):

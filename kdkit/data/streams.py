@@ -7,7 +7,7 @@ import numpy as np
 
 from kdkit.alignment.bytes import align_ends
 from kdkit.alignment.encoding import Encoded, TextEncoder
-from kdkit.alignment.fidelity import NO_LOSSES
+from kdkit.alignment.fidelity import no_losses
 
 BATCH_CHARACTERS = 1_000_000
 """Text that is tokenized at once; a longer document is cut where neither tokenizer can tell."""
@@ -46,7 +46,7 @@ class Streams:
     def rest(self, group: int) -> "Streams":
         """Return what is left from a group on."""
         if group >= len(self.groups):
-            return EMPTY
+            return empty_streams()
         student, teacher = self.groups[group, [0, 2]]
         per_group = (array[group:] for array in (self.groups, self.group_bytes, self.documents))
         losses = self.student_losses, self.teacher_losses
@@ -65,8 +65,10 @@ class Streams:
         )
 
 
-_NO_IDS, _NO_NUMBERS = np.zeros(0, np.int32), np.zeros(0, np.int64)
-EMPTY = Streams(_NO_IDS, _NO_IDS, np.zeros((0, 4), np.int64), _NO_NUMBERS, _NO_NUMBERS, NO_LOSSES, NO_LOSSES)
+def empty_streams() -> Streams:
+    """Return streams of no text."""
+    ids, numbers, groups = np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0, 4), np.int64)
+    return Streams(ids, ids, groups, numbers, numbers, no_losses(), no_losses())
 
 
 def read_streams(
@@ -203,9 +205,9 @@ class StreamBuilder:
             student_ids, teacher_ids = [*student_ids, end_ids[0]], [*teacher_ids, end_ids[1]]
         number = np.full(len(aligned), len(self._parts))
         ids = np.array(student_ids, np.int32), np.array(teacher_ids, np.int32)
-        self._parts.append(Streams(*ids, aligned, covered, number, NO_LOSSES, NO_LOSSES))
+        self._parts.append(Streams(*ids, aligned, covered, number, no_losses(), no_losses()))
         self.num_groups += len(aligned)
 
     def join(self) -> Streams:
         """Return what was added."""
-        return EMPTY.then(*self._parts)
+        return empty_streams().then(*self._parts)

@@ -20,7 +20,7 @@ from kdkit.alignment.encoding import TextEncoder
 from kdkit.alignment.fidelity import UNKNOWN
 from kdkit.alignment.tokenizers import end_token_id, start_token_id
 from kdkit.data.arrays import GrowingArray
-from kdkit.data.streams import EMPTY, Streams, read_streams
+from kdkit.data.streams import Streams, empty_streams, read_streams
 
 PAD = -1
 """Marks the unused end of a row; no tokenizer has this id."""
@@ -141,7 +141,7 @@ class Packer:
         teacher = student if is_one else TextEncoder(self.teacher_tokenizer)
         ends, starts = (tuple(map(find, tokenizers)) for find in (end_token_id, start_token_id))
         widths = self.max_length, self.teacher_max_length
-        streams = EMPTY
+        streams = empty_streams()
         for part in chain(read_streams(documents, (student, teacher), ends), [None]):
             streams = streams if part is None else streams.then(part)
             bounds, dropped, stop = _cut(streams.groups, widths[0] - 1, widths[1] - 1, is_last=part is None)

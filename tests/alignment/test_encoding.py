@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kdkit.alignment.encoding import MAX_PIECES, TextEncoder
 from kdkit.alignment.fidelity import find_losses
-from kdkit.alignment.tokenizers import encode_with_ends, token_bytes
+from kdkit.alignment.tokenizers import encode_with_ends
 
 REAL = ["gpt2", "smollm2", "qwen1.5", "bert-base-uncased"]
 
@@ -28,7 +28,7 @@ def encoder(request):
 
 def expect(encoder, some):
     """Tokenize text by text with the tokenizer itself."""
-    table = token_bytes(encoder.tokenizer)
+    table = encoder.table
     pairs = [encode_with_ends(encoder.tokenizer, table, text) for text in some]
     ids = [token_id for row, _ in pairs for token_id in row]
     widths = [width for _, ends in pairs for width in np.diff(ends, prepend=0)]
