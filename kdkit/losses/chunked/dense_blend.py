@@ -40,9 +40,9 @@ def dense_blend(
         ce = -logits.gather(1, chosen).squeeze(1)
         student = (logits, q) if local is None else (logits.index_select(0, local), q.index_select(0, local))
         compared = [compare(student, part, teacher_events, measure, 1.0) for part in columns]
-        kd = sum(values for values, _, _ in compared) / len(passes)
+        kd = torch.stack([values for values, _, _ in compared]).sum(dim=0) / len(passes)
         # by the logits, D has the gradient dD/dlog q less q times its sum
-        total = sum(total for _, _, total in compared).squeeze(1) * kd_weight
+        total = torch.stack([total for _, _, total in compared]).sum(dim=0).squeeze(1) * kd_weight
         weight_of_q = weight - total if local is None else weight.index_add(0, local, -total)
         gradient = torch.mul(q, weight_of_q[:, None], out=logits)
         for _, derivative, _ in compared:
