@@ -99,11 +99,11 @@ def split_documents(
             size += sizes[index]
     if not is_held_out.any():
         is_held_out[min(order, key=lambda index: sizes[index])] = True
+    # in the drawn order: neighbours in a file are alike
+    sides = [[index for index in order if is_held_out[index] == side] for side in (False, True)]
     if on_disk:
-        chosen = [index for index in order if is_held_out[index]]
-        return documents.select(~is_held_out), documents.select(chosen)
-    train = [document for document, held_out in zip(documents, is_held_out, strict=True) if not held_out]
-    return train, [documents[index] for index in order if is_held_out[index]]
+        return documents.select(sides[0]), documents.select(sides[1])
+    return [documents[index] for index in sides[0]], [documents[index] for index in sides[1]]
 
 
 def _identify(config: DataConfig) -> tuple[str | Path, str]:
