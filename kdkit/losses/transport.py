@@ -17,6 +17,8 @@ MOST_OFF = 0.02
 """Share of a sentence's mass that the columns of a plan may lack or have too much without a word."""
 NEVER = -1e30
 """Logarithm of no mass; finite, as -inf - -inf would be NaN in a sentence of padding."""
+CHECKED = 8
+"""Plans of one setting that are checked for convergence."""
 
 
 @full_precision
@@ -116,18 +118,20 @@ def sinkhorn(
     return plan
 
 
-_noticed: dict[tuple[float, int], float] = {}
-"""Regularisations and iterations that were found too small, and how far columns were off."""
+_noticed: dict[tuple[float, int], int] = {}
+"""Plans checked so far, by regularisation and iterations; `CHECKED` once their columns were found off."""
 
 
 def _notice(plan: torch.Tensor, column_mass: torch.Tensor, regularisation: float, iterations: int) -> None:
-    """Print a line where the iterations did not suffice."""
-    if (regularisation, iterations) in _noticed or not plan.numel():
+    """Print a line where the iterations did not suffice; the first plans only, since a look waits for a GPU."""
+    seen = _noticed.get((regularisation, iterations), 0)
+    if seen >= CHECKED or plan.is_meta or not plan.numel():
         return
+    _noticed[regularisation, iterations] = seen + 1
     sums = plan.sum(dim=1)
     off = (sums - column_mass).abs().sum(dim=1)[sums.sum(dim=1) > 0]
     if len(off) and (worst := off.max().item()) > MOST_OFF:
-        _noticed[regularisation, iterations] = worst
+        _noticed[regularisation, iterations] = CHECKED
         print(
             f"sinkhorn: expected columns within {MOST_OFF:.0%} of their mass, got {worst:.0%} off after {iterations} "
             f"iterations at regularisation {regularisation:g}, which makes the cost of transport too low; set "
