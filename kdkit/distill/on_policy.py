@@ -101,7 +101,7 @@ class OnPolicyTrainer(DistillationTrainer):
     def _suppress(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Compute the loss of the control: `-advantage * log q` of the least likely own tokens; no teacher is asked."""
+        """Compute the loss of the control: `-advantage * log q` of the least likely own tokens; without a teacher."""
         targets = shift_labels(inputs["labels"]).flatten()
         rows = (targets != IGNORE_INDEX).nonzero().squeeze(1)
         targets, num_items = targets[rows], count_items(len(rows), num_items_in_batch)

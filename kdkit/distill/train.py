@@ -15,21 +15,23 @@ from transformers import PreTrainedModel
 from kdkit.data.batches import WindowCollator
 from kdkit.data.windows import Windows
 from kdkit.distill.checkpoints import (
+    TrainingResult,
+    checkpoint_folder,
+    load_stage,
+    read_result,
+    save_stage,
+    save_student,
+    update_results,
+)
+from kdkit.distill.costs import (
     ANSWERS_REUSED,
     BASELINE,
     EQUAL_TIME,
     STUDENT,
-    TrainingResult,
-    checkpoint_folder,
     equal_time,
-    load_stage,
     measure_head,
     note_costs,
-    read_result,
-    save_stage,
-    save_student,
     steps_in,
-    update_results,
 )
 from kdkit.distill.curriculum import sequence_order
 from kdkit.distill.layer_terms import LayerParts, make_parts

@@ -109,7 +109,7 @@ def xtoken_h_kl(
 
     p and q are averages of log-probabilities over the span, renormalised over the whole vocabulary. The
     mass that `kept_uncommon` cuts off is compared too. Without `- p + q` (as published) a student that says
-    what the teacher says would still be pushed towards the common tokens, whose sum alone may be negative.
+    what the teacher predicts would still be pushed towards the common tokens, whose sum alone may be negative.
 
     Args:
         student_ids: int64, `[common_tokens]`: common tokens, `Projection.partners`.

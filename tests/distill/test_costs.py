@@ -8,7 +8,7 @@ import torch
 from kdkit.data.windows import PAD
 from kdkit.distill import open_teacher as source
 from kdkit.distill import train
-from kdkit.distill.checkpoints import equal_time, list_costs, steps_in
+from kdkit.distill.costs import equal_time, list_costs, steps_in
 from kdkit.distill.curriculum import READ_AHEAD, cached_rows, rows_read
 from kdkit.distill.student import make_student
 from kdkit.losses.chunked.engine import Head

@@ -260,27 +260,29 @@ def test_a_training_stopped_anywhere_resumes_to_the_same_bits(parts, finished, t
     assert not list((run.path / "checkpoints").glob("*"))
 
 
-def test_a_finished_stage_is_not_trained_again(parts, tmp_path, monkeypatch, trainers):
+def stopped_at_step_5(parts, tmp_path, monkeypatch):
+    """Return the plan of a training that was stopped in its second stage, and its teacher."""
     config, data, teacher = parts
-    run = make_run(tmp_path)
+    plan = make_plan(config, make_run(tmp_path), data)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_at_step(5)(patch)
-        train.distill(make_plan(config, run, data), teacher)
+        train.distill(plan, teacher)
+    return plan, teacher
+
+
+def test_a_finished_stage_is_not_trained_again(parts, tmp_path, monkeypatch, trainers):
+    plan, teacher = stopped_at_step_5(parts, tmp_path, monkeypatch)
     trainers.clear()
-    train.distill(make_plan(config, run, data), teacher, resume=True)
+    train.distill(plan, teacher, resume=True)
     assert [trainer.args.max_steps for trainer in trainers] == [4]
 
 
 def test_without_resume_everything_is_trained_anew(parts, finished, tmp_path, monkeypatch, trainers):
-    config, data, teacher = parts
-    run = make_run(tmp_path)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_at_step(5)(patch)
-        train.distill(make_plan(config, run, data), teacher)
+    plan, teacher = stopped_at_step_5(parts, tmp_path, monkeypatch)
     trainers.clear()
-    train.distill(make_plan(config, run, data), teacher)
+    train.distill(plan, teacher)
     assert [trainer.args.max_steps for trainer in trainers] == [3, 4]
-    assert metrics(run) == metrics(finished)
+    assert metrics(plan.session.run) == metrics(finished)
 
 
 def test_the_teacher_is_the_same_after_all_stages(parts, tmp_path):

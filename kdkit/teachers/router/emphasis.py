@@ -69,7 +69,7 @@ class Ratios:
 
 
 class Emphasis:
-    """Weights of the places at which the teacher is asked."""
+    """Weights of the places at which the teacher is queried."""
 
     def __init__(self, settings: RouterConfig):
         """Begin with places that count alike."""

@@ -1,0 +1,107 @@
+"""What a run cost, item by item, and how many steps without a teacher the same time would have paid for."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from kdkit.distill.checkpoints import update_results
+from kdkit.distill.curriculum import cached_rows
+from kdkit.distill.open_teacher import cache_path
+from kdkit.distill.plan import TrainingPlan
+from kdkit.losses.chunked.engine import Head, rows_per_chunk
+from kdkit.runs.costs import read_cost
+
+STUDENT, BASELINE, EQUAL_TIME, ANSWERS_REUSED = "student", "baseline", "baseline_equal_time", "baseline_answers_reused"
+"""Phases of training, which are also the folders of the trained models in the run."""
+
+
+@dataclass(frozen=True)
+class EqualTime:
+    """Wall time that a baseline is given, in seconds."""
+
+    counted: float
+    """The student's steps and the teacher's answers."""
+    reused: float | None
+    """The student's steps alone; None where its teacher's answers serve no other training."""
+
+
+def measure_head(head: Head) -> float:
+    """Return the seconds that a head takes for one row, by a few chunks of nothing."""
+    weight = head.weight
+    rows = rows_per_chunk(head.vocab_size, weight.device)
+    hidden = torch.zeros(rows, weight.shape[1], dtype=weight.dtype, device=weight.device)
+    times = []
+    with torch.no_grad():
+        for _ in range(4):
+            start = time.perf_counter()
+            head.logits(hidden)[0, 0].item()  # waits for a GPU
+            times.append(time.perf_counter() - start)
+    return min(times[1:]) / rows
+
+
+def equal_time(plan: TrainingPlan) -> EqualTime:
+    """Split the student's time into its own and its teacher's.
+
+    A teacher in memory answers during the steps. A cache was filled before them: its time counts by the share of its
+    sequences that this plan reads.
+    """
+    student, config = plan.session.run.read_json("training.json")[STUDENT], plan.session.config
+    seconds = student["seconds"]
+    if config.cache.enabled:
+        path = cache_path(plan)
+        cost = read_cost(path)
+        if cost is None:
+            print(f"cache {path}: nobody noted how long it took, so equal time counts the student's steps alone")
+            return EqualTime(seconds, None)
+        share = min(1.0, len(cached_rows(plan)) / max(cost.get("sequences", 0), 1))
+        return EqualTime(seconds + cost["seconds"] * share, seconds)
+    # a router's answers follow one student, and so do judgements of what it wrote
+    follows = config.router.kind != "none" or any(stage.on_policy is not None for stage in plan.stages)
+    answers = student.get("teacher_seconds", 0.0)
+    return EqualTime(seconds, seconds - answers if answers and not follows else None)
+
+
+def steps_in(plan: TrainingPlan, seconds: float) -> int:
+    """Return how many steps of this run's baseline fit into a time, at least 1."""
+    baseline = plan.session.run.read_json("training.json")[BASELINE]
+    return max(1, math.ceil(seconds / (baseline["seconds"] / baseline["steps"])))
+
+
+def list_costs(plan: TrainingPlan) -> list[dict[str, Any]]:
+    """List what the run cost so far: `item`, `seconds` and `tokens` (each model's own), `part_of` another item.
+
+    Seconds are None where an older build made something without a note of it.
+    """
+    run, config = plan.session.run, plan.session.config
+    rows = []
+    if (folder := run.path / "teacher" / "model").is_dir():
+        rows.append(_row("teacher, trained here", read_cost(folder)))
+    if config.cache.enabled and (path := cache_path(plan)).is_file():
+        rows.append(_row("teacher's answers, kept", read_cost(path)))
+    trained = run.read_json("training.json")
+    for phase in (STUDENT, BASELINE, EQUAL_TIME, ANSWERS_REUSED):
+        if phase in trained:
+            rows += _rows_of(phase, trained[phase])
+    return rows
+
+
+def note_costs(plan: TrainingPlan) -> None:
+    """Write the list of costs to `training.json`."""
+    update_results(plan.session.run, {"costs": list_costs(plan)})
+
+
+def _row(item: str, cost: dict[str, Any] | None, part_of: str = "") -> dict[str, Any]:
+    figures = {key: (cost or {}).get(key) for key in ("seconds", "tokens")}
+    return {"item": item, **figures, "part_of": part_of}
+
+
+def _rows_of(phase: str, result: dict[str, Any]) -> list[dict[str, Any]]:
+    """List a training, and what of its time was not the student's."""
+    rows = [_row(phase, result)]
+    for item, name in (("teacher's answers", "teacher"), ("router's steps", "router")):
+        if result.get(f"{name}_tokens"):
+            rows.append(_row(item, {key: result[f"{name}_{key}"] for key in ("seconds", "tokens")}, phase))
+    return rows
