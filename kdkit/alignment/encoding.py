@@ -5,7 +5,7 @@ of a text are those of its words, one after the other, and a table of the words 
 """
 
 import re
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from kdkit.alignment.tokenizers import encode_with_ends, token_bytes
 
 MAX_PIECES = 400_000
-"""Pieces that an encoder remembers before it starts anew: about 100 MB."""
+"""Pieces that are remembered before all are forgotten: about 100 MB with two tokenizers."""
 
 Encoded = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Ids of all texts, int32; UTF-8 bytes that each token covers, int64; tokens of each text, int64, `[num_texts]`."""
@@ -31,17 +31,36 @@ _ACROSS = {
 }
 """What a vocabulary must not hold: an entry across the place of a cut."""
 
-_SAMPLES = [
-    "Hello world, it's a test (of words) and I'LL do 12,345.67% of 1999 again.\nThe end.\nthe the END",
-    "na\u00efve caf\u00e9 \U0001f600 \u4e2d\u6587 \u3042 x\u00a0y \u3000z e\u0301 \u0301 a",
-    "\tdef f(x):\n    return  x\n\n\nEnd.\n\nNext ...\n -- don't C++\r\nline   \n x\r\n\r\n<tag> [x] {y: z}\n",
-    " one\n two  three   four \n\nfive ",
-    *(
-        "".join(gap + " " * count + next for count in range(1, 20) for gap in ("", "\n"))
-        for next in ("x", "1", "(", "\n")
-    ),
-]
-"""Cases in which cutting rules look around: runs of spaces, line ends, digits, marks, contractions."""
+MAX_NEW = 20_000
+"""Pieces that go through a tokenizer in one call."""
+
+
+class Pieces:
+    """Numbers for the pieces of texts; encoders that cut alike share one, so that texts are cut and looked up once."""
+
+    def __init__(self, pattern: re.Pattern[str]):
+        self.pattern = pattern
+        self.codes: dict[str, int] = {}
+        self.generation = 0
+        """How often the numbers began anew."""
+        self._texts: list[str] = []
+        self._cut = np.zeros(0, np.int64), np.zeros(0, np.int64)
+
+    def cut(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the numbers of the pieces of all texts, and how many each text has, both int64."""
+        if self._texts is not texts:
+            if len(self.codes) > MAX_PIECES:
+                self.codes, self.generation = {}, self.generation + 1
+            split = [self.pattern.findall(text) for text in texts]
+            pieces = [piece for found in split for piece in found]
+            numbers = list(map(self.codes.get, pieces))
+            if None in numbers:
+                new = dict.fromkeys(piece for piece, number in zip(pieces, numbers, strict=True) if number is None)
+                self.codes.update(zip(new, range(len(self.codes), len(self.codes) + len(new)), strict=True))
+                numbers = list(map(self.codes.get, pieces))
+            counts = np.fromiter(map(len, split), np.int64, len(split))
+            self._texts, self._cut = texts, (np.array(numbers, np.int64), counts)
+        return self._cut
 
 
 class TextEncoder:
@@ -50,27 +69,28 @@ class TextEncoder:
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
         self.tokenizer = tokenizer
         self.table = token_bytes(tokenizer)
-        self._forget()
-        self._pattern: re.Pattern[str] | None = None
         self._adds_space = False
+        self.pieces: Pieces | None = None
+        """How texts are cut; None: not at all, every text goes through the tokenizer whole."""
         spellings = [piece.decode(errors="replace") for piece in self.table if piece]
         if any(t.lstrip or t.rstrip or t.single_word for t in tokenizer.added_tokens_decoder.values() if not t.special):
             return
         for pattern, adds_space in ((_LOOSE, False), (_STRICT, False), (_SPACED, False), (_SPACED, True)):
             if not any(map(_ACROSS[pattern].search, spellings)) and self._is_exact(pattern, adds_space):
                 return
-        self._pattern = None
+        self.pieces = None
+
+    def share_pieces(self, other: "TextEncoder") -> None:
+        """Use the numbers of another encoder, if it cuts alike."""
+        if self.pieces is not None and other.pieces is not None and self.pieces.pattern is other.pieces.pattern:
+            self.pieces = other.pieces
+            self._forget()
 
     def check(self, text: str) -> None:
         """Tokenize a text in both ways; where they differ, every text goes through the tokenizer whole from now on."""
         pairs = zip(self.encode([text]), self._encode_whole([text]), strict=True)
         if not all(np.array_equal(first, second) for first, second in pairs):
-            self._pattern = None
-
-    @property
-    def is_fast(self) -> bool:
-        """Whether this tokenizer never looks beyond a piece; else every text goes through it whole."""
-        return self._pattern is not None
+            self.pieces = None
 
     def encode(self, texts: list[str]) -> Encoded:
         """Tokenize texts; see `encode_with_ends` for the bytes that a token covers.
@@ -78,13 +98,12 @@ class TextEncoder:
         Args:
             texts: valid texts (see `clean_text`), not empty.
         """
-        if self._pattern is None or not texts:
+        if self.pieces is None or not texts:
             return self._encode_whole(texts)
-        split = [self._pattern.findall(text) for text in texts]
-        num_pieces = np.fromiter(map(len, split), np.int64, len(split))
+        codes, num_pieces = self.pieces.cut(texts)
         if not num_pieces.all():  # nothing but spaces
             return self._encode_in_runs(texts, num_pieces > 0)
-        codes = self._look_up([piece for found in split for piece in found])
+        self._remember(self.pieces)
         first = np.cumsum(num_pieces) - num_pieces
         is_spelled = np.logical_and.reduceat(self._is_spelled[codes], first)
         if self._adds_space:  # the tokenizer adds another one to a text that begins with a space
@@ -114,53 +133,69 @@ class TextEncoder:
             widths.append(np.diff(ends, prepend=0))
         return np.concatenate(ids), np.concatenate(widths), np.array([len(each) for each in ids[1:]], np.int64)
 
-    def _look_up(self, pieces: list[str]) -> np.ndarray:
-        """Return the number of each piece; new ones are tokenized and remembered."""
-        if len(self._codes) > MAX_PIECES:
-            self._forget()
-        codes = list(map(self._codes.get, pieces))
-        if None in codes:
-            self._remember(list({piece: None for piece, code in zip(pieces, codes, strict=True) if code is None}))
-            codes = list(map(self._codes.get, pieces))
-        return np.array(codes, np.int64)
-
     def _forget(self) -> None:
-        """Start with an empty table."""
-        self._codes: dict[str, int] = {}
-        self._starts = self._lengths = self._widths = np.zeros(0, np.int64)
-        self._ids, self._is_spelled = np.zeros(0, np.int32), np.zeros(0, bool)
+        """Start with empty arrays: no piece has been tokenized."""
+        self._generation = 0 if self.pieces is None else self.pieces.generation
+        self._starts = self._lengths = np.zeros(0, np.int64)
+        self._ids, self._widths = np.zeros(0, np.int32), np.zeros(0, np.int32)
+        self._is_spelled = np.zeros(0, bool)
 
-    def _remember(self, pieces: list[str]) -> None:
-        """Tokenize pieces and add them to the table; note which of them their tokens spell."""
+    def _remember(self, pieces: Pieces) -> None:
+        """Tokenize the pieces that are new, and note which of all are spelled by their tokens."""
+        if self._generation != pieces.generation:
+            self._forget()
+        new = list(islice(pieces.codes, len(self._lengths), None))
+        arrays = [(self._starts, self._lengths, self._ids, self._widths, self._is_spelled)]
+        place = len(self._ids)
+        for start in range(0, len(new), MAX_NEW):
+            lengths, ids, widths, is_spelled = self._tokenize(new[start : start + MAX_NEW])
+            arrays.append((place + np.cumsum(lengths) - lengths, lengths, ids, widths, is_spelled))
+            place += len(ids)
+        self._starts, self._lengths, self._ids, self._widths, self._is_spelled = map(
+            np.concatenate, zip(*arrays, strict=True)
+        )
+
+    def _tokenize(self, pieces: list[str]) -> tuple[np.ndarray, ...]:
+        """Return the tokens of each piece, all ids, their bytes, and whether they spell the piece."""
         backend = self.tokenizer.backend_tokenizer
         backend.encode_special_tokens = True  # every call of the tokenizer itself resets this
         texts = [piece.removeprefix(" ") for piece in pieces] if self._adds_space else pieces
         encoding = backend.encode(texts, is_pretokenized=True, add_special_tokens=False)
-        ids = np.array(encoding.ids, np.int32)
         lengths = np.bincount(np.array(encoding.word_ids, np.int64), minlength=len(pieces))
         starts = np.cumsum(lengths) - lengths
         spelled = [self.table[token_id] or b"" for token_id in encoding.ids]
-        widths = np.fromiter(map(len, spelled), np.int64, len(spelled))
-        is_spelled = np.array(
-            [
-                b"".join(spelled[start : start + length]) == (f" {text}" if self._adds_space else text).encode()
-                for text, start, length in zip(texts, starts.tolist(), lengths.tolist(), strict=True)
-            ]
-        )
+        widths = np.fromiter(map(len, spelled), np.int32, len(spelled))
+        is_spelled = [
+            b"".join(spelled[start : start + length]) == (f" {text}" if self._adds_space else text).encode()
+            for text, start, length in zip(texts, starts.tolist(), lengths.tolist(), strict=True)
+        ]
         if self._adds_space:  # the first word of a text has no space
             widths[starts[[not piece.startswith(" ") for piece in pieces] & (lengths > 0)]] -= 1
-        self._codes.update(zip(pieces, range(len(self._codes), len(self._codes) + len(pieces)), strict=True))
-        self._starts = np.append(self._starts, len(self._ids) + starts)
-        self._lengths = np.append(self._lengths, lengths)
-        self._ids, self._widths = np.append(self._ids, ids), np.append(self._widths, widths)
-        self._is_spelled = np.append(self._is_spelled, is_spelled)
+        return lengths, np.array(encoding.ids, np.int32), widths, np.array(is_spelled, bool)
 
     def _is_exact(self, pattern: re.Pattern[str], adds_space: bool) -> bool:
         """Cut by a pattern from now on; return whether the samples have the tokens that they have whole."""
-        self._pattern, self._adds_space = pattern, adds_space
+        self.pieces, self._adds_space = Pieces(pattern), adds_space
         self._forget()
-        codes = self._look_up(pattern.findall(_SAMPLES[0]))
+        samples = _samples()
+        codes, _ = self.pieces.cut(samples[:1])
+        self._remember(self.pieces)
         if not self._is_spelled[codes].all():
             return False
-        found, expected = self.encode(_SAMPLES), self._encode_whole(_SAMPLES)
+        found, expected = self.encode(samples), self._encode_whole(samples)
         return all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def _samples() -> list[str]:
+    """Return cases in which cutting rules look around: runs of spaces, line ends, digits, marks, contractions."""
+    runs = [
+        "".join(gap + " " * count + after for count in range(1, 20) for gap in ("", "\n"))
+        for after in ("x", "1", "(", "\n")
+    ]
+    return [
+        "Hello world, it's a test (of words) and I'LL do 12,345.67% of 1999 again.\nThe end.\nthe the END",
+        "na\u00efve caf\u00e9 \U0001f600 \u4e2d\u6587 \u3042 x\u00a0y \u3000z e\u0301 \u0301 a",
+        "\tdef f(x):\n    return  x\n\n\nEnd.\n\nNext ...\n -- don't C++\r\nline   \n x\r\n\r\n<tag> [x] {y: z}\n",
+        " one\n two  three   four \n\nfive ",
+        *runs,
+    ]

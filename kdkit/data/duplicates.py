@@ -17,7 +17,8 @@ MAX_OWNERS = 16
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 UNIT = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
 """A word, or a single character of a script that is written without spaces (Thai, Lao, Burmese, Khmer, Han, kana)."""
-_POWERS = np.array([0x9E3779B97F4A7C15**power % 2**64 for power in range(WORDS)], np.uint64)
+_FACTOR = 0x9E3779B97F4A7C15
+"""Odd, and without a pattern: 2**64 divided by the golden ratio."""
 
 
 def find_near_copies(held_out: Iterable[str], others: Iterable[str]) -> np.ndarray:
@@ -61,8 +62,8 @@ def shingles(text: str) -> np.ndarray:
     count = len(codes) - WORDS + 1
     mixed = np.zeros(count, np.uint64)
     for place in range(WORDS):
-        mixed += (codes[place : place + count] ^ (codes[place : place + count] >> np.uint64(29))) * _POWERS[place]
-    mixed = (mixed ^ (mixed >> np.uint64(32))) * _POWERS[1]
+        mixed = (mixed ^ (mixed >> np.uint64(29)) ^ codes[place : place + count]) * np.uint64(_FACTOR)
+    mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(_FACTOR)
     return np.unique(mixed)
 
 

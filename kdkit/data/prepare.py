@@ -20,6 +20,7 @@ from kdkit.config.language import BUILD, Config, DataConfig
 from kdkit.data.corpora import Corpus, load_corpus, split_documents
 from kdkit.data.documents import Documents
 from kdkit.data.duplicates import find_near_copies
+from kdkit.data.streams import BATCH_CHARACTERS, cut_long
 from kdkit.data.windows import PAD, Packer, Windows, pack_windows
 from kdkit.errors import UserError
 from kdkit.machine.session import Session
@@ -243,7 +244,8 @@ def _remove_near_copies(data: DataConfig, train: Documents, evaluation: Document
 def _tokenizer_sample(documents: Documents) -> list[str]:
     """Choose documents to train tokenizers on, at even distances, of at most `TOKENIZER_CHARACTERS`."""
     step = max(1, math.ceil(documents.num_characters.sum() / TOKENIZER_CHARACTERS))
-    return [document[:TOKENIZER_CHARACTERS] for document in documents[::step]]
+    pieces = (piece for document in documents[::step] for piece, _ in cut_long(document, BATCH_CHARACTERS))
+    return list(pieces)
 
 
 def _teacher_tokenizer(config: Config, documents: list[str]) -> PreTrainedTokenizerFast:

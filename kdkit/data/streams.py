@@ -8,7 +8,7 @@ import numpy as np
 from kdkit.alignment.bytes import align_ends
 from kdkit.alignment.encoding import TextEncoder
 
-BATCH_CHARACTERS = 1_000_000
+BATCH_CHARACTERS = 500_000
 """Text that is tokenized at once; a longer document is cut where neither tokenizer can tell."""
 
 CHECKED_CHARACTERS = 10_000
@@ -41,16 +41,17 @@ class Streams:
     def rest(self, group: int) -> "Streams":
         """Return what is left from a group on."""
         if group >= len(self.groups):
-            return EMPTY
+            return no_streams()
         student, teacher = self.groups[group, [0, 2]]
         groups = self.groups[group:] - np.repeat([student, teacher], 2)
         parts = self.student_ids[student:], self.teacher_ids[teacher:], groups
         return Streams(*parts, self.group_bytes[group:], self.documents[group:])
 
 
-EMPTY = Streams(
-    *(np.zeros(shape, kind) for shape, kind in ((0, "i4"), (0, "i4"), ((0, 4), "i8"), (0, "i8"), (0, "i8")))
-)
+def no_streams() -> Streams:
+    """Return streams without a token."""
+    ids, numbers = np.zeros(0, np.int32), np.zeros(0, np.int64)
+    return Streams(ids, ids, np.zeros((0, 4), np.int64), numbers, numbers)
 
 
 def read_streams(
@@ -66,7 +67,7 @@ def read_streams(
         end_ids: tokens of both that follow a document.
     """
     number = 0
-    for texts, ends_here in _batches(documents, all(encoder.is_fast for encoder in encoders)):
+    for texts, ends_here in _batches(documents, all(encoder.pieces is not None for encoder in encoders)):
         if not number:
             for encoder in encoders:
                 encoder.check(texts[0][:CHECKED_CHARACTERS])
@@ -88,7 +89,7 @@ def _batches(documents: Iterable[str], may_cut: bool) -> Iterator[tuple[list[str
     ends: list[bool] = []
     size = 0
     for document in documents:
-        for text, is_end in _cut_long(document) if may_cut else [(document, True)]:
+        for text, is_end in cut_long(document, BATCH_CHARACTERS) if may_cut else [(document, True)]:
             if text:
                 texts.append(text)
                 ends.append(is_end)
@@ -100,11 +101,11 @@ def _batches(documents: Iterable[str], may_cut: bool) -> Iterator[tuple[list[str
         yield texts, ends
 
 
-def _cut_long(document: str) -> Iterator[tuple[str, bool]]:
-    """Yield the pieces of a document, cut between two words, with whether it ends there; see `TextEncoder`."""
+def cut_long(document: str, size: int) -> Iterator[tuple[str, bool]]:
+    """Yield pieces of a document of about a size, cut between two words, with whether it ends there."""
     start = 0
-    while len(document) - start > BATCH_CHARACTERS:
-        stop = document.find(" ", start + BATCH_CHARACTERS)
+    while len(document) - start > size:
+        stop = document.find(" ", start + size)
         while stop > 0 and (document[stop - 1].isspace() or document[stop + 1 : stop + 2].isspace()):
             stop = document.find(" ", stop + 1)
         if stop < 0 or stop + 1 == len(document):
@@ -155,7 +156,7 @@ class StreamBuilder:
 
     def __init__(self):
         self.num_groups = 0
-        self._parts = [EMPTY]
+        self._parts = [no_streams()]
 
     def add_document(
         self,
@@ -190,4 +191,4 @@ class StreamBuilder:
         shifts = np.repeat(shifts, 2, axis=1)
         groups = [part.groups + shift for part, shift in zip(self._parts[1:], shifts[:-1], strict=True)]
         students, teachers, _, num_bytes, documents = map(np.concatenate, zip(*map(astuple, self._parts), strict=True))
-        return Streams(students, teachers, np.concatenate([EMPTY.groups, *groups]), num_bytes, documents)
+        return Streams(students, teachers, np.concatenate([self._parts[0].groups, *groups]), num_bytes, documents)

@@ -19,7 +19,7 @@ from kdkit.alignment.bytes import VocabularyOverlap
 from kdkit.alignment.encoding import TextEncoder
 from kdkit.alignment.tokenizers import end_token_id, start_token_id
 from kdkit.data.arrays import GrowingArray
-from kdkit.data.streams import EMPTY, Streams, read_streams
+from kdkit.data.streams import Streams, no_streams, read_streams
 
 PAD = -1
 """Marks the unused end of a row; no tokenizer has this id."""
@@ -116,9 +116,10 @@ class Packer:
         """
         tokenizers = self.student_tokenizer, self.teacher_tokenizer
         student, teacher = map(TextEncoder, tokenizers)
+        teacher.share_pieces(student)
         ends, starts = (tuple(map(find, tokenizers)) for find in (end_token_id, start_token_id))
         widths = self.max_length, self.teacher_max_length
-        streams = EMPTY
+        streams = no_streams()
         for part in chain(read_streams(documents, (student, teacher), ends), [None]):
             streams = streams if part is None else streams.then(part)
             bounds, dropped, stop = _cut(streams.groups, widths[0] - 1, widths[1] - 1, is_last=part is None)

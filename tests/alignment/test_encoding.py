@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdkit.alignment.encoding import MAX_PIECES, TextEncoder
+from kdkit.alignment.encoding import TextEncoder
 from kdkit.alignment.tokenizers import encode_with_ends, token_bytes
 
 REAL = ["gpt2", "smollm2", "qwen1.5", "bert-base-uncased"]
@@ -52,7 +52,7 @@ def test_real_text_has_the_tokens_that_the_tokenizer_gives(encoder, documents):
 
 @pytest.mark.parametrize(("name", "is_fast"), [("gpt2", True), ("smollm2", True), ("qwen1.5", True), (REAL[3], False)])
 def test_byte_level_tokenizers_are_fast(real_tokenizer, name, is_fast):
-    assert TextEncoder(real_tokenizer(name)).is_fast == is_fast
+    assert (TextEncoder(real_tokenizer(name)).pieces is not None) == is_fast
 
 
 def test_a_tokenizer_with_an_entry_across_words_reads_every_text_whole(small_pair):
@@ -60,7 +60,7 @@ def test_a_tokenizer_with_an_entry_across_words_reads_every_text_whole(small_pai
     tokenizer = copy.deepcopy(small_pair[0])
     tokenizer.add_tokens(["of the"])
     encoder = TextEncoder(tokenizer)
-    assert not encoder.is_fast
+    assert encoder.pieces is None
     check(encoder, ["one of the best", "of the"])
 
 
@@ -69,7 +69,7 @@ def test_a_full_memory_is_emptied(small_pair, monkeypatch):
     encoder = TextEncoder(small_pair[0])
     for number in range(5):
         check(encoder, [f"text {number} of words {number} and more, all {number} of them new{number}"])
-        assert len(encoder._codes) < MAX_PIECES
+        assert len(encoder.pieces.codes) < 40
 
 
 def test_a_difference_at_the_start_of_the_text_ends_the_short_cut(small_pair):
@@ -77,5 +77,14 @@ def test_a_difference_at_the_start_of_the_text_ends_the_short_cut(small_pair):
     encoder.encode(["a text"])
     encoder._ids[:] = 0
     encoder.check("a text")
-    assert not encoder.is_fast
+    assert encoder.pieces is None
     check(encoder, ["a text"])
+
+
+def test_two_encoders_that_cut_alike_share_their_pieces(small_pair, documents):
+    first, second = map(TextEncoder, small_pair)
+    second.share_pieces(first)
+    for some in (documents[:20], documents[10:40]):
+        for encoder in (first, second, first):
+            check(encoder, some)
+    assert second.pieces is first.pieces
