@@ -49,12 +49,17 @@ def find_near_copies(held_out: Iterable[str], others: Iterable[str]) -> np.ndarr
     shift = np.uint64(64 - num_bits)
     is_there = np.zeros(2**num_bits, bool)
     is_there[hashes >> shift] = True
-    found = (_is_near_copy(shingles(text), hashes, owners, sizes, is_there, shift) for text in others)
+    found = (_is_near_copy(_hash_shingles(text), hashes, owners, sizes, is_there, shift) for text in others)
     return np.fromiter(found, bool)
 
 
 def shingles(text: str) -> np.ndarray:
     """Return the different shingles of a text as hashes, uint64; of a shorter text the only one it has."""
+    return np.unique(_hash_shingles(text))
+
+
+def _hash_shingles(text: str) -> np.ndarray:
+    """Return the shingles of a text in their order."""
     words = UNIT.findall(text.lower())
     if len(words) < WORDS:
         words += [""] * (WORDS - len(words))
@@ -63,8 +68,7 @@ def shingles(text: str) -> np.ndarray:
     mixed = np.zeros(count, np.uint64)
     for place in range(WORDS):
         mixed = (mixed ^ (mixed >> np.uint64(29)) ^ codes[place : place + count]) * np.uint64(_FACTOR)
-    mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(_FACTOR)
-    return np.unique(mixed)
+    return (mixed ^ (mixed >> np.uint64(32))) * np.uint64(_FACTOR)
 
 
 def _is_near_copy(
@@ -78,17 +82,19 @@ def _is_near_copy(
     """Compare the shingles of one text with those of all held-out texts.
 
     Args:
+        found: shingles of the text.
         hashes: shingles of the held-out texts, sorted; one that several have stands there several times.
         owners: the text of each.
         sizes: number of shingles of each text.
         is_there: by the first bits of a hash: whether it may be among them.
         shift: leaves these bits.
     """
-    likely = found[is_there[found >> shift]]
+    likely = np.unique(found[is_there[found >> shift]])
     first = np.searchsorted(hashes, likely, side="left")
     counts = np.minimum(np.searchsorted(hashes, likely, side="right") - first, MAX_OWNERS)
     if not counts.any():
         return False
+    found = np.unique(found)
     index = np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
     texts, common = np.unique(owners[index], return_counts=True)
     shorter, longer = np.minimum(sizes[texts], len(found)), np.maximum(sizes[texts], len(found))

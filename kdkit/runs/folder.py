@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.errors import UserError
+from kdkit.runs.disk import taking_turns, writing
+from kdkit.runs.lines import append_line, read_lines
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,99}")
 PACKAGES = ("kdkit", "torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy", "papermill")
@@ -56,7 +58,8 @@ class Run:
 
     def write_json(self, name: str, values: dict[str, Any]) -> Path:
         """Write a JSON file of the run, whole or not at all."""
-        return write_text(self.path / name, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+        with writing(self.path, "--runs-dir"):
+            return write_text(self.path / name, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
     def status(self) -> dict[str, Any]:
         """Read `status.json`; empty where no stage has started."""
@@ -68,18 +71,18 @@ class Run:
 
     def append_metrics(self, values: dict[str, Any]) -> None:
         """Append one JSON object to `metrics.jsonl`."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
+        with writing(self.path, "--runs-dir"):
+            append_line(self.path / "metrics.jsonl", values)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Read `metrics.jsonl`; empty where nothing was trained."""
-        path = self.path / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        """Read `metrics.jsonl`; empty where nothing was trained. A torn line is left out, and said."""
+        return read_lines(self.path / "metrics.jsonl")
 
     def drop_metrics(self, phase: str, after_step: int = -1) -> None:
         """Remove a phase's lines past a step: a phase that is trained again writes them anew."""
         kept = [m for m in self.read_metrics() if m.get("phase") != phase or m.get("step", 0) <= after_step]
-        write_text(self.path / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in kept))
+        with writing(self.path, "--runs-dir"):
+            write_text(self.path / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in kept))
 
 
 def check_run_name(name: str) -> str:
@@ -165,28 +168,43 @@ def fingerprint_files(path: Path) -> str:
 def cached_folder(parent: Path, key: str, build: Callable[[Path], None]) -> Path:
     """Return the folder `parent/key`, built once; a build that fails or is killed leaves nothing there.
 
+    Of several processes that need it one builds it, and the others wait.
+
     Args:
         parent: folder of results of one kind.
         key: fingerprint of everything that makes the result.
         build: fills the empty folder that it is given; a file named as the key is added to it.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written.
     """
     target = parent / key
     if target.is_dir():
         return target
-    parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=parent))
-    try:
-        build(partial)
-        (partial / key).touch()
-        partial.chmod(0o755)
+    with writing(parent, "cache_dir"), taking_turns(parent / f".{key}.lock", f"{parent.name}/{key}"):
+        if target.is_dir():  # by the process that was waited for
+            return target
+        _remove_leftovers(parent, key)
+        partial = Path(tempfile.mkdtemp(prefix=f".{key}.", dir=parent))
         try:
-            partial.rename(target)
-        except OSError:
-            if not target.is_dir():  # else another process finished the same build first
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            build(partial)
+            (partial / key).touch()
+            partial.chmod(0o755)
+            try:
+                partial.rename(target)
+            except OSError:
+                if not target.is_dir():  # else another process finished first, on a disk that knows no locks
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return target
+
+
+def _remove_leftovers(parent: Path, key: str) -> None:
+    """Remove what killed builds of the same result left; nobody builds it now."""
+    for path in parent.glob(f".{key}.*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def link_folder(source: Path, target: Path) -> None:
@@ -203,12 +221,13 @@ def link_folder(source: Path, target: Path) -> None:
 
     if (target / source.name).is_file():
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        shutil.copytree(source, partial, copy_function=link_or_copy, dirs_exist_ok=True)
-        partial.chmod(0o755)
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with writing(target.parent, "--runs-dir"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        try:
+            shutil.copytree(source, partial, copy_function=link_or_copy, dirs_exist_ok=True)
+            partial.chmod(0o755)
+            shutil.rmtree(target, ignore_errors=True)
+            partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)

@@ -9,6 +9,7 @@ from kdkit.config.embeddings import EmbeddingConfig, embedding_config_from_value
 from kdkit.config.language import Config, config_from_values, describe_difference, dump_config, load_config
 from kdkit.config.reading import read_values
 from kdkit.errors import UserError
+from kdkit.runs.disk import writing
 from kdkit.runs.folder import Run, check_run_name, default_run_name, describe_environment, write_text
 from kdkit.runs.paths import find_root, resolve_input, resolve_output
 
@@ -53,8 +54,9 @@ def open_embedding_run(
 
 def _open(config: Config | EmbeddingConfig, run: Run) -> None:
     """Make a run's folder."""
-    run.path.mkdir(parents=True, exist_ok=True)
-    write_text(run.path / "config.yaml", dump_config(config))
+    with writing(run.path, "--runs-dir"):
+        run.path.mkdir(parents=True, exist_ok=True)
+        write_text(run.path / "config.yaml", dump_config(config))
     if not (run.path / "env.json").is_file():
         run.write_json("env.json", describe_environment())
 

@@ -4,7 +4,6 @@ During a build each chunk is a file in `FILE.parts/`, where a killed build goes 
 """
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import io
@@ -20,6 +19,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from kdkit.runs.disk import taking_turns
 from kdkit.runs.folder import describe_environment
 from kdkit.runs.records import Field, Record, count_rows, digest, pack
 from kdkit.runs.store import (
@@ -65,8 +65,8 @@ def build_store(
         compression: gzip level, 0 to 9.
 
     Raises:
-        UserError: a store or parts made otherwise lie there, another process builds it, a key is repeated, a record
-            has not the declared arrays, or the disk is full.
+        UserError: a store or parts made otherwise lie there, this process builds it already, a key is repeated, a
+            record has not the declared arrays, or the disk is full.
     """
     building = _build(Path(path), header, fields, chunks, on_chunk, compression)
     with contextlib.closing(building):
@@ -122,7 +122,9 @@ def _build(
         check_same(path, open_store(path, verify=False).document, document, exact=True)
     if not path.is_file() or Path(f"{path}.parts").is_dir():
         with _locked(path):
-            if not path.is_file():
+            if path.is_file():  # by the process that was waited for
+                check_same(path, open_store(path, verify=False).document, document, exact=True)
+            else:
                 yield from _write_chunks(path, document, list(range(len(chunks))), on_chunk)
 
 
@@ -234,16 +236,16 @@ def _join(path: Path, document: Document, sources: list[Path]) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the folder of a store's parts for this process alone; remove it when all is done."""
+    """Hold the folder of a store's parts for this process alone, after any other; remove it when all is done."""
     folder = Path(f"{path}.parts")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / "lock").open("w")
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        got = "another process at work here" if isinstance(error, BlockingIOError) else str(error)
-        raise store_error(folder, "to write here alone", got, "wait for the other, or choose another file") from None
-    with file:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(taking_turns(folder / "lock", str(path)))
+        except OSError as error:
+            got = "another process at work here" if isinstance(error, BlockingIOError) else str(error)
+            raise store_error(
+                folder, "to write here alone", got, "wait for the other, or choose another file"
+            ) from None
         yield
         shutil.rmtree(folder, ignore_errors=True)
 
