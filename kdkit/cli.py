@@ -220,6 +220,14 @@ def main(arguments: list[str] | None = None) -> None:
         _stop(UserError(error.format_message()), 2, arguments)
     except UserError as error:
         _stop(error, 2, arguments)
+    except OSError as error:
+        if isinstance(error, ConnectionError | TimeoutError):
+            raise
+        where = f"{error.filename!r}: " if error.filename else ""
+        remedy = "make room or rights there, or name other folders: --runs-dir FOLDER, -p cache_dir=FOLDER"
+        _stop(
+            UserError(f"disk: expected to read and write, got {where}{error.strerror or error}; {remedy}"), 2, arguments
+        )
     except RuntimeError as error:
         _stop(error, 1, arguments)
     except KeyboardInterrupt as error:

@@ -248,3 +248,23 @@ def test_a_mistyped_command_is_exit_code_2_and_one_line(arguments, capsys):
     answer = capsys.readouterr().err
     assert stop.value.code == 2
     assert answer.startswith("kdkit: ") and answer.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [(["--runs-dir", "file/runs"], "--runs-dir FOLDER"), (["-p", "cache_dir={}/file/cache"], "-p cache_dir=FOLDER")],
+)
+def test_a_folder_that_cannot_be_written_is_one_line_with_the_setting(tmp_path, capsys, option, words):
+    (tmp_path / "file").touch()
+    (tmp_path / "corpus.txt").write_text("\n\n".join(f"Sentence {i} of text {i * 7}." * 30 for i in range(300)))
+    option = [part.format(tmp_path) if "{}" in part else part.replace("file/", f"{tmp_path}/file/") for part in option]
+    cache = [] if "cache_dir" in option[1] else ["-p", f"cache_dir={tmp_path / 'cache'}"]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(
+            ["run", str(ROOT / "configs" / "smoke.yaml"), "-p", f"data.path={tmp_path / 'corpus.txt'}", *cache, *option]
+        )
+    lines = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert "Not a directory" in lines[0]

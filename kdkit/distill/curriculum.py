@@ -7,20 +7,25 @@ import numpy as np
 from kdkit.distill.plan import Stage, TrainingPlan, sequences_per_step
 from kdkit.teachers.difficulty import teacher_entropy, teacher_loss
 from kdkit.teachers.prepare import prepare_teacher
+from kdkit.training.order import shuffled_order
 
 
 def sequence_order(plan: TrainingPlan, stage: Stage) -> list[int] | None:
-    """Return the row numbers of a stage's training sequences in the order of reading; None for a shuffled one.
+    """Return the row numbers of a stage's training sequences in the order of reading.
 
-    The difficulties are computed once, by the teacher, and kept in the cache.
+    None where they are shuffled by Trainer: in a stage whose steps are given, so that a step never reads beyond the end
+    of a pass. The difficulties are computed once, by the teacher, and kept in the cache.
     """
+    config = plan.session.config
+    num_draws, seed = stage.steps * sequences_per_step(config), config.seed + stage.first_step
+    if stage.num_sequences is not None:
+        num_draws = min(num_draws, stage.num_sequences)
     if not plan.curriculum_key:
-        return None
+        return None if stage.num_sequences is None else shuffled_order(len(plan.data.train), num_draws, seed)
     path = plan.session.run.cache_path / "difficulty" / f"{plan.curriculum_key}.npy"
     if not path.is_file():
         _build_difficulty(plan, path)
-    config = plan.session.config
-    return curriculum_order(np.load(path), stage.steps * sequences_per_step(config), config.seed + stage.first_step)
+    return curriculum_order(np.load(path), num_draws, seed)
 
 
 def curriculum_order(difficulty: np.ndarray, num_draws: int, seed: int) -> list[int]:

@@ -4,12 +4,23 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
 from kdkit.alignment.tokenizers import end_token_id, start_token_id
+from kdkit.data.duplicates import UNIT
 
 
 def choose_prompts(openings: list[str], count: int, num_words: int) -> list[str]:
-    """Take the first words of the first texts that are longer than that."""
+    """Take the beginnings of the first texts that are longer, `num_words` words each.
+
+    In a script that is written without spaces every character counts as a word. Where no text is longer, its first half
+    is taken.
+    """
     longer = [text.split(" ") for text in openings if len(text.split(" ")) > num_words]
-    return [" ".join(words[:num_words]) for words in longer[:count]]
+    prompts = [" ".join(words[:num_words]) for words in longer[:count]]
+    if prompts:
+        return prompts
+    pieces = [(text, list(UNIT.finditer(text))) for text in openings]
+    prompts = [text[: units[num_words - 1].end()] for text, units in pieces if len(units) > num_words]
+    halves = [text[: min(len(text) // 2, 8 * num_words)] for text in openings if len(text) > 1]
+    return (prompts or halves)[:count]
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """Loading a causal LM: safetensors only, checked against its tokenizer and the length it must read."""
 
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -38,7 +39,41 @@ def check_model_folder(path: str, key: str) -> str:
             f"{key}: expected *.safetensors weights in {path!r}, got {got}; "
             "save the model with save_pretrained (pickled weights are not loaded)"
         )
+    _check_shards(folder, path, key)
     return name
+
+
+def _check_shards(folder: Path, path: str, key: str) -> None:
+    """Find a missing or torn file of weights before anything is loaded: hours may lie between."""
+    index = folder / "model.safetensors.index.json"
+    names = {file.name for file in folder.glob("*.safetensors")}
+    if index.is_file():
+        try:
+            wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise UserError(
+                f"{key}: expected an index of weights in {str(index)!r}, got {error}; copy it again"
+            ) from None
+        if missing := sorted(wanted - names):
+            raise UserError(
+                f"{key}: expected {len(wanted)} files of weights in {path!r}, as {index.name} says, got "
+                f"{len(wanted) - len(missing)}, without {missing[0]}; copy the missing ones"
+            )
+        names = wanted
+    for name in sorted(names):
+        size = (folder / name).stat().st_size
+        with (folder / name).open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+            ends = [0]
+            if header <= size - 8:
+                with suppress(ValueError, AttributeError, KeyError, TypeError):
+                    tensors = json.loads(file.read(header))
+                    ends += [t["data_offsets"][1] for label, t in tensors.items() if label != "__metadata__"]
+        if header > size - 8 or 8 + header + max(ends) > size:
+            raise UserError(
+                f"{key}: expected whole files of weights in {path!r}, got {name}, cut short at {size:,} bytes; "
+                "copy it again"
+            )
 
 
 def load_causal_lm(

@@ -41,6 +41,19 @@ def writing(folder: Path, key: str) -> Iterator[None]:
         raise disk_error(error, folder, key) from error
 
 
+def check_writable(folder: Path, key: str) -> None:
+    """Find out that nothing can be written to a folder, made or not yet made, before hours of work are.
+
+    Raises:
+        UserError: its nearest folder that exists refuses, or is none.
+    """
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir():
+        raise disk_error(NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)), folder, key)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise disk_error(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), folder, key)
+
+
 def disk_error(error: Exception, folder: Path, key: str) -> UserError:
     """Return what to read and do where a folder does not take what is written to it."""
     existing = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))

@@ -18,6 +18,7 @@ from kdkit.config.language import BUILD, Config, dump_config
 from kdkit.errors import UserError
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
+from kdkit.runs.disk import check_writable, disk_error, is_full, writing
 from kdkit.runs.folder import Run, fingerprint, fingerprint_files
 from kdkit.runs.open_run import open_embedding_run, open_run, plan_run
 from kdkit.runs.paths import find_root, resolve_input
@@ -51,7 +52,12 @@ def run_notebooks(request: RunRequest) -> Run:
     is_embedding = isinstance(config, EmbeddingConfig)
     stages = find_stages(find_root(), is_embedding)
     forced = choose_stages(stages, request.first, request.only)
+    check_writable(run.path, "--runs-dir")
+    check_writable(run.cache_path, "cache_dir")
+    started = time.monotonic()
+    print("checking the configuration, the models and the text", flush=True)
     source = check_embedding_inputs(config, run) if is_embedding else check_inputs(config, run)
+    print(f"checked in {time.monotonic() - started:.1f} s", flush=True)
     config, run = open_embedding_run(*arguments) if is_embedding else open_run(*arguments)
     print(f"run {run.name}: {run.path}", flush=True)
     base = [dump_config(config), source, fingerprint_files(Path(__file__).parents[1])]
@@ -163,7 +169,8 @@ def run_notebook(notebook: Path, output: Path, parameters: dict[str, object]) ->
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "use one of these"
             raise UserError(f"{notebook.name}: expected a parameter among {', '.join(known)}, got {name!r}; {hint}")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    with writing(output.parent, "--runs-dir"):
+        output.parent.mkdir(parents=True, exist_ok=True)
     try:
         papermill.execute_notebook(
             str(notebook),
@@ -180,6 +187,8 @@ def run_notebook(notebook: Path, output: Path, parameters: dict[str, object]) ->
     except papermill.PapermillExecutionError as error:
         if error.ename == UserError.__name__:
             raise UserError(error.evalue) from None
+        if is_full(error):  # by what was written without our help: checkpoints, pictures
+            raise disk_error(error, output.parent.parent, "--runs-dir") from error
         raise RuntimeError(f"{notebook.name} failed: {error.ename}: {error.evalue}; see {output}") from error
     except DeadKernelError as error:
         raise RuntimeError(
