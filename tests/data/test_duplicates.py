@@ -24,7 +24,7 @@ def expected(held_out: list[str], other: str) -> bool:
     for text in held_out:
         first, second = grams(text), grams(other)
         shorter, longer = sorted((len(first), len(second)))
-        if len(first & second) >= (longer if shorter < MIN_SHINGLES else 0.5 * shorter):
+        if len(first & second) >= (longer if shorter < MIN_SHINGLES else 0.3 * shorter):
             return True
     return False
 
