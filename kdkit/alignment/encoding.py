@@ -59,13 +59,18 @@ class Pieces:
 
     def __init__(self, rule: Rule):
         self.rule = rule
-        self.generation = 0
-        """How often the numbers began anew."""
+        self.generations = 0, 0
+        """How often the numbers of pieces, and of parts, began anew."""
+        self.parts: dict[str, int] = {}
         self._forget()
 
     def _forget(self) -> None:
+        """Begin the numbers of pieces anew, and those of parts where they are too many as well."""
+        pieces, parts = self.generations
+        if len(self.parts) > MAX_PIECES:
+            self.parts, parts = {}, parts + 1
+        self.generations = pieces + 1, parts
         self.codes: dict[str, int] = {}
-        self.parts: dict[str, int] = {}
         self.part_codes = self.num_parts = np.zeros(0, np.int64)
         self._texts: list[str] = []
         self._cut = self.part_codes, self.num_parts
@@ -76,7 +81,6 @@ class Pieces:
             return self._cut
         if len(self.codes) > MAX_PIECES:
             self._forget()
-            self.generation += 1
         split = [self.rule.pieces.findall(text) for text in texts]
         pieces = [piece for found in split for piece in found]
         numbers = list(map(self.codes.get, pieces))
@@ -186,13 +190,15 @@ class TextEncoder:
 
     def _forget(self) -> None:
         """Know no piece's tokens."""
-        self._generation = 0 if self.pieces is None else self.pieces.generation
+        self._generations = (0, 0) if self.pieces is None else self.pieces.generations
         self._known, self._parts = _Tokens(), _Tokens()
 
     def _remember(self, pieces: Pieces) -> None:
         """Tokenize the parts that are new, and put the new pieces together."""
-        if self._generation != pieces.generation:
+        if self._generations != pieces.generations:
+            kept = self._parts if self._generations[1] == pieces.generations[1] else _Tokens()
             self._forget()
+            self._parts = kept
         parts = list(islice(pieces.parts, len(self._parts.lengths), None))
         for start in range(0, len(parts), MAX_NEW):
             self._parts.add(*self._tokenize(parts[start : start + MAX_NEW], pieces.rule.adds_space))

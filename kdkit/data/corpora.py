@@ -99,11 +99,12 @@ def split_documents(
             size += sizes[index]
     if not is_held_out.any():
         is_held_out[min(order, key=lambda index: sizes[index])] = True
+    split = [[index for index in order if is_held_out[index] == held_out] for held_out in (False, True)]
     if on_disk:
-        chosen = [index for index in order if is_held_out[index]]
-        return documents.select(~is_held_out), documents.select(chosen)
-    train = [document for document, held_out in zip(documents, is_held_out, strict=True) if not held_out]
-    return train, [documents[index] for index in order if is_held_out[index]]
+        train, evaluation = map(documents.select, split)
+    else:
+        train, evaluation = ([documents[index] for index in part] for part in split)
+    return train, evaluation
 
 
 def _identify(config: DataConfig) -> tuple[str | Path, str]:

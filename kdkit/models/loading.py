@@ -71,7 +71,7 @@ def _check_shards(folder: Path, path: str, key: str) -> None:
                     ends += [t["data_offsets"][1] for label, t in tensors.items() if label != "__metadata__"]
         if header > size - 8 or 8 + header + max(ends) > size:
             raise UserError(
-                f"{key}: expected whole files of weights in {path!r}, got {name}, cut short at {size:,} bytes; "
+                f"{key}: expected a causal LM with whole weights in {path!r}, got {name}, cut short at {size:,} bytes; "
                 "copy it again"
             )
 

@@ -14,10 +14,15 @@ def num_processes() -> int:
 
 
 def shuffled_order(num_sequences: int, num_draws: int, seed: int) -> list[int]:
-    """Return row numbers for a training: passes over all sequences, each shuffled anew, the last one cut short."""
-    generator = np.random.default_rng(seed)
-    passes = [generator.permutation(num_sequences) for _ in range(math.ceil(num_draws / num_sequences))]
-    return np.concatenate([np.zeros(0, np.int64), *passes])[:num_draws].tolist()
+    """Return row numbers for a training: passes over all sequences, the last one cut short.
+
+    Every pass is shuffled as accelerate's SeedableRandomSampler does it, so that a training reads in the order that it
+    would have without this one.
+    """
+    order: list[int] = []
+    for number in range(math.ceil(num_draws / num_sequences)):
+        order += torch.randperm(num_sequences, generator=torch.Generator().manual_seed(seed + number)).tolist()
+    return order[:num_draws]
 
 
 class EvenBatches(torch.utils.data.BatchSampler):

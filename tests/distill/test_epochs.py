@@ -72,3 +72,13 @@ def test_tokens_of_all_stages_are_counted_also_when_it_was_stopped(tmp_path, mon
         train, "train_baseline", lambda plan: train._train_phase(plan, None, "baseline", plan.stages, True)
     )
     assert train_on_seventeen(tmp_path / "again", *stages)[2].tokens == whole
+
+
+def test_passes_are_shuffled_as_trainer_shuffles_them(tmp_path):
+    """With a whole number of steps in a pass, given steps and epochs read the same sequences in the same order."""
+    settings = {"batch_size": 4, "gradient_accumulation_steps": 1}
+    rows = []
+    for number, length in enumerate(({"max_steps": 10, "num_train_epochs": 1.0}, {"num_train_epochs": 2.0})):
+        _, read, _ = train_on_seventeen(tmp_path / str(number), **settings, **length)
+        rows.append(read)
+    assert rows[0] == rows[1][: len(rows[0])] and len(rows[1]) == 34 == len(rows[0])
