@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -12,6 +12,10 @@ from transformers.utils import logging
 
 from kdkit.errors import UserError
 from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_path, resolve_model_path
+
+
+MAX_HEADER = 100_000_000
+"""Bytes of the header of a safetensors file at most, by its definition."""
 
 
 def check_model_folder(path: str, key: str) -> str:
@@ -62,18 +66,27 @@ def _check_shards(folder: Path, path: str, key: str) -> None:
         names = wanted
     for name in sorted(names):
         size = (folder / name).stat().st_size
-        with (folder / name).open("rb") as file:
-            header = int.from_bytes(file.read(8), "little")
-            ends = [0]
-            if header <= size - 8:
-                with suppress(ValueError, AttributeError, KeyError, TypeError):
-                    tensors = json.loads(file.read(header))
-                    ends += [t["data_offsets"][1] for label, t in tensors.items() if label != "__metadata__"]
-        if header > size - 8 or 8 + header + max(ends) > size:
+        if size < _safetensors_size(folder / name):
             raise UserError(
-                f"{key}: expected a causal LM with whole weights in {path!r}, got {name}, cut short at {size:,} bytes; "
+                f"{key}: expected a model with whole weights in {path!r}, got {name}, cut short at {size:,} bytes; "
                 "copy it again"
             )
+
+
+def _safetensors_size(file: Path) -> int:
+    """Return the bytes that a file of weights has when it is whole; 0 where it is something else."""
+    with file.open("rb") as stream:
+        length = int.from_bytes(stream.read(8).ljust(8, b"\0"), "little")
+        if not 0 < length <= MAX_HEADER:
+            return 8 * (length == 0)
+        header = stream.read(length)
+    try:
+        tensors = json.loads(header)
+        return (
+            8 + length + max((t["data_offsets"][1] for name, t in tensors.items() if name != "__metadata__"), default=0)
+        )
+    except (ValueError, AttributeError, KeyError, TypeError):
+        return 8 + length
 
 
 def load_causal_lm(
