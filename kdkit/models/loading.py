@@ -13,7 +13,6 @@ from transformers.utils import logging
 from kdkit.errors import UserError
 from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_path, resolve_model_path
 
-
 MAX_HEADER = 100_000_000
 """Bytes of the header of a safetensors file at most, by its definition."""
 
