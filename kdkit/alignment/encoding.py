@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.tokenizers import encode_with_ends, token_bytes
 
-MAX_PIECES = 400_000
-"""Pieces that are remembered before all are forgotten: about 100 MB with two tokenizers."""
+MAX_PIECES = 200_000
+"""Pieces that are remembered before all are forgotten: about 50 MB with two tokenizers."""
 
 Encoded = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Ids of all texts, int32; UTF-8 bytes that each token covers, int64; tokens of each text, int64, `[num_texts]`."""

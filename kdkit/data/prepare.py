@@ -176,10 +176,7 @@ def _build(config: Config, corpus: Corpus, key: str, folder: Path) -> None:
         corpus.documents, config.data.evaluation_fraction, config.seed
     )
     train_documents, num_near = _remove_near_copies(config.data, train_documents, evaluation_documents)
-    sample = _tokenizer_sample(train_documents)
-    print(f"data: tokenizers, from {sum(map(len, sample)) / 1e6:.1f} million characters of training text", flush=True)
-    teacher_tokenizer = _teacher_tokenizer(config, sample)
-    student_tokenizer = _student_tokenizer(config, sample, teacher_tokenizer)
+    student_tokenizer, teacher_tokenizer = _make_tokenizers(config, train_documents)
     same = tokenizers_match(student_tokenizer, teacher_tokenizer)
     overlap = _overlap(student_tokenizer, teacher_tokenizer)
     lengths = config.data.max_length, teacher_max_length(config)
@@ -239,6 +236,16 @@ def _remove_near_copies(data: DataConfig, train: Documents, evaluation: Document
             "nearly do; give other text, or set data.near_duplicates=keep"
         )
     return train.select(~is_copy), count
+
+
+def _make_tokenizers(config: Config, documents: Documents) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
+    """Train or load the tokenizers of the student and of the teacher."""
+    sample = _tokenizer_sample(documents) if BUILD in (config.teacher.path, config.student.path) else []
+    if sample:
+        size = sum(map(len, sample)) / 1e6
+        print(f"data: training tokenizers on {size:.1f} million characters of training text", flush=True)
+    teacher = _teacher_tokenizer(config, sample)
+    return _student_tokenizer(config, sample, teacher), teacher
 
 
 def _tokenizer_sample(documents: Documents) -> list[str]:
