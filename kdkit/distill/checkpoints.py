@@ -14,11 +14,8 @@ from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.plan import Stage
 from kdkit.distill.trainer import PARTS_FILE
 from kdkit.models.loading import no_bar
-from kdkit.runs.folder import Run, write_text
+from kdkit.runs.folder import Run
 from kdkit.training.arguments import last_checkpoint
-
-TRAINER_STATE = "trainer_state.json"
-"""In a checkpoint, by Trainer: among other things, the tokens read."""
 
 PROJECTIONS_FILE = "student_projections.safetensors"
 """In the run, beside `student/`: what maps the student's hidden states to the teacher's width."""
@@ -44,19 +41,14 @@ def checkpoint_folder(run: Run, phase: str, stage: Stage) -> Path:
     return folder / f"{stage.first_step:06d}-{stage.name}" if stage.name else folder
 
 
-def save_stage(folder: Path, student: PreTrainedModel, parts: LayerParts | None, num_tokens: int = 0) -> None:
-    """Keep the weights at the end of a stage, whole or not at all; its checkpoints are no longer needed.
-
-    Args:
-        num_tokens: that the stage has read.
-    """
+def save_stage(folder: Path, student: PreTrainedModel, parts: LayerParts | None) -> None:
+    """Keep the weights at the end of a stage, whole or not at all; its checkpoints are no longer needed."""
     partial = folder / ".finished.partial"
     shutil.rmtree(partial, ignore_errors=True)
     with no_bar():
         student.save_pretrained(partial)
     if parts is not None:
         torch.save(parts.state(), partial / PARTS_FILE)
-    write_text(partial / TRAINER_STATE, json.dumps({"num_input_tokens_seen": num_tokens}))
     partial.rename(folder / "finished")
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint, ignore_errors=True)
@@ -79,13 +71,6 @@ def load_stage(folder: Path, student: PreTrainedModel, parts: LayerParts | None,
     if parts is not None and (weights / PARTS_FILE).is_file():
         parts.load_state(torch.load(weights / PARTS_FILE, map_location=student.device, weights_only=True))
     return True
-
-
-def read_stage_tokens(folder: Path) -> int:
-    """Return the tokens that a stage has read whose end `load_stage` has loaded."""
-    end = folder / "finished" if (folder / "finished").is_dir() else Path(last_checkpoint(folder) or folder)
-    state = end / TRAINER_STATE
-    return json.loads(state.read_text()).get("num_input_tokens_seen", 0) if state.is_file() else 0
 
 
 def save_student(

@@ -19,7 +19,6 @@ from kdkit.distill.checkpoints import (
     checkpoint_folder,
     load_stage,
     read_result,
-    read_stage_tokens,
     save_stage,
     save_student,
     update_results,
@@ -28,7 +27,7 @@ from kdkit.distill.curriculum import sequence_order
 from kdkit.distill.layer_terms import LayerParts, make_parts
 from kdkit.distill.objective import make_objective
 from kdkit.distill.on_policy import OnPolicyTrainer
-from kdkit.distill.plan import Stage, TrainingPlan, stretch
+from kdkit.distill.plan import Stage, TrainingPlan, sequences_per_step, stretch
 from kdkit.distill.route_teacher import make_online_teacher
 from kdkit.distill.student import make_student
 from kdkit.distill.trainer import DistillationTrainer
@@ -145,11 +144,10 @@ def _train_phase(
     student = make_student(config, data)
     parts = make_parts(config, student, teacher)
     tables = _describe_parameters(student, parts, stages, config.train.weight_decay)
-    progress, tokens = _make_progress(plan, phase, steps), 0
+    progress = _make_progress(plan, phase, steps)
     for stage in stages:
         folder = checkpoint_folder(run, phase, stage)
         if load_stage(folder, student, parts, stage):
-            tokens += read_stage_tokens(folder)
             continue
         progress.first_step = stage.first_step
         trainer = make_trainer(plan, stage, student, teacher, phase, parts)
@@ -158,15 +156,16 @@ def _train_phase(
             trainer.add_callback(RouterLog(run, trainer.teacher, stage.first_step))
         with no_bar():
             trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-        tokens += trainer.count_tokens()
         if stage is not stages[-1]:
-            save_stage(folder, student, parts, trainer.count_tokens())
+            save_stage(folder, student, parts)
     if config.train.wandb != "disabled":
         import wandb
 
         wandb.finish()  # the next phase is a run of its own
     student.requires_grad_(True)
     save_student(run, phase, student, data.student_tokenizer, parts)
+    mean_tokens = data.train.describe()["student_tokens"] / len(data.train)
+    tokens = round(steps * sequences_per_step(config) * mean_tokens)
     result = TrainingResult(phase, steps, round(progress.seconds, 2), tokens, progress.skipped_steps)
     update_results(run, {phase: asdict(result), f"{phase}_parameters": tables})
     shutil.rmtree(checkpoints, ignore_errors=True)

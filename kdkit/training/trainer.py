@@ -63,7 +63,6 @@ class LanguageModelTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self._term_sums: dict[str, torch.Tensor] = {}
         self._terms_since_step = 0
-        self._new_tokens = torch.zeros((), dtype=torch.int64, device=args.device)
 
     def compute_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
@@ -128,23 +127,11 @@ class LanguageModelTrainer(Trainer):
         assert not return_outputs, "models are evaluated by kdkit.training.scoring"
         if not self._term_sums:
             self._terms_since_step = self.state.global_step
-        self._new_tokens += (inputs["labels"][:, 1:] != IGNORE_INDEX).sum()
         loss, terms = self.compute_step(model, inputs, num_items_in_batch)
         for name, value in terms.items():
             self._term_sums[name] = self._term_sums.get(name, 0.0) + value.detach()
         # every process divides by the tokens of all of them, and DDP averages over the processes
         return loss * self.accelerator.num_processes
-
-    def count_tokens(self) -> int:
-        """Return the tokens that all processes have read in this training, also before it was resumed."""
-        self.state.num_input_tokens_seen += int(self.accelerator.reduce(self._new_tokens, reduction="sum"))
-        self._new_tokens = torch.zeros_like(self._new_tokens)
-        return self.state.num_input_tokens_seen
-
-    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Save the count of the tokens, too; Trainer's hook."""
-        self.count_tokens()
-        super()._save_checkpoint(model, trial)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the raw terms, averaged over the steps since the last line, to what Trainer logs."""
