@@ -51,7 +51,7 @@ class Place:
             teacher={"path": str(self.teacher)},
             student={"build": STUDENT | {"vocab_size": vocab_size, "tokenizer": "own" if own_tokenizer else "teacher"}},
             distill={"loss": loss, "temperature": temperature},
-            cache={"enabled": True, "samples_per_chunk": 8, "top_k": 8} | cache,
+            cache={"enabled": True, "samples_per_chunk": 8, "top_k": 8, "sequences": "all"} | cache,
         )
 
     def data(self, config: Config) -> PreparedData:

@@ -25,6 +25,8 @@ class CacheConfig(Section):
     tail: Literal["ghost", "keep_mass", "renormalise"] = "ghost"
     """What is done about the tokens that are not kept (mode `top_k`): one more outcome with their mass;
     only the kept terms of the sum; or the kept ones taken for all."""
+    sequences: Literal["read", "all"] = "read"
+    """Which training sequences are answered: those that the planned training reads, or all."""
     samples_per_chunk: Count = 64
     """Sequences that are written, checked and repaired together."""
 

@@ -1,4 +1,7 @@
-"""Order of the training sequences: shuffled, or a curriculum from easy to hard by the teacher's loss or entropy."""
+"""Order of the training sequences: shuffled, or a curriculum from easy to hard by the teacher's loss or entropy.
+
+And which of them are read at all, since a cache of the teacher's answers holds no others.
+"""
 
 from pathlib import Path
 
@@ -7,7 +10,10 @@ import numpy as np
 from kdkit.distill.plan import Stage, TrainingPlan, sequences_per_step
 from kdkit.teachers.difficulty import teacher_entropy, teacher_loss
 from kdkit.teachers.prepare import prepare_teacher
-from kdkit.training.order import shuffled_order
+from kdkit.training.order import num_processes, shuffled_order
+
+READ_AHEAD = 4
+"""Micro-batches that a loader fetches at most before they are asked for: they are in the cache, too."""
 
 
 def sequence_order(plan: TrainingPlan, stage: Stage) -> list[int] | None:
@@ -16,10 +22,7 @@ def sequence_order(plan: TrainingPlan, stage: Stage) -> list[int] | None:
     None where they are shuffled by Trainer: in a stage whose steps are given, so that a step never reads beyond the end
     of a pass. The difficulties are computed once, by the teacher, and kept in the cache.
     """
-    config = plan.session.config
-    num_draws, seed = stage.steps * sequences_per_step(config), config.seed + stage.first_step
-    if stage.num_sequences is not None:
-        num_draws = min(num_draws, stage.num_sequences)
+    num_draws, seed = _draws(plan, stage), plan.session.config.seed + stage.first_step
     if not plan.curriculum_key:
         return None if stage.num_sequences is None else shuffled_order(len(plan.data.train), num_draws, seed)
     path = plan.session.run.cache_path / "difficulty" / f"{plan.curriculum_key}.npy"
@@ -46,6 +49,32 @@ def curriculum_order(difficulty: np.ndarray, num_draws: int, seed: int) -> list[
         drawn = generator.permutation(len(difficulty))[: num_draws - len(order)]
         order += drawn[np.argsort(difficulty[drawn], kind="stable")].tolist()
     return order
+
+
+def cached_rows(plan: TrainingPlan) -> list[int]:
+    """Return the row numbers of the sequences that a cache of this plan holds, increasing; see `cache.sequences`."""
+    if plan.session.config.cache.sequences == "all":
+        return list(range(len(plan.data.train)))
+    return sorted({row for stage in plan.stages if stage.asks_teacher for row in rows_read(plan, stage)})
+
+
+def rows_read(plan: TrainingPlan, stage: Stage) -> set[int]:
+    """Return the row numbers of the sequences that a stage reads, those fetched ahead among them."""
+    config, num_rows = plan.session.config, len(plan.data.train)
+    num_draws, seed = _draws(plan, stage), config.seed + stage.first_step
+    if config.train.curriculum != "none":
+        # how hard they are decides their order alone, not which they are
+        return set(curriculum_order(np.zeros(num_rows), num_draws, seed))
+    if stage.num_sequences is None:
+        num_draws += READ_AHEAD * config.train.per_device_train_batch_size * num_processes()
+    # Trainer shuffles in the same way, and nothing is read a second time that has not been read before
+    return set(shuffled_order(num_rows, min(num_draws, num_rows), seed))
+
+
+def _draws(plan: TrainingPlan, stage: Stage) -> int:
+    """Return how many sequences a stage reads, those of several passes each time."""
+    num_draws = stage.steps * sequences_per_step(plan.session.config)
+    return num_draws if stage.num_sequences is None else min(num_draws, stage.num_sequences)
 
 
 def _build_difficulty(plan: TrainingPlan, path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from kdkit.config.language import config_from_values
 from kdkit.data.prepare import build_data, open_data
 from kdkit.distill.choose_loss import compares_events, make_events
+from kdkit.distill.curriculum import cached_rows
 from kdkit.distill.plan import TrainingPlan, plan_training
 from kdkit.errors import UserError
 from kdkit.machine.hardware import find_hardware
@@ -45,7 +46,7 @@ def open_teacher(plan: TrainingPlan) -> Teacher | CachedSignals:
 
 
 def build_cache(plan: TrainingPlan) -> Path:
-    """Load the teacher, compute its predictions for every training sequence, and keep them.
+    """Load the teacher, compute its predictions for the training sequences, and keep them; see `cached_rows`.
 
     A file that is there is checked and left as it is.
 
@@ -60,7 +61,7 @@ def build_cache(plan: TrainingPlan) -> Path:
         return path
     make_place_for(path, "cache.file")
     teacher = prepare_teacher(plan.session, plan.data)
-    build_signals(path, header, _signal_maker(plan, teacher))
+    build_signals(path, header, _signal_maker(plan, teacher, cached_rows(plan)))
     del teacher
     gc.collect()
     torch.cuda.empty_cache()
@@ -68,7 +69,7 @@ def build_cache(plan: TrainingPlan) -> Path:
 
 
 def open_cache(plan: TrainingPlan) -> CachedSignals:
-    """Open the cache of a run and check that it is of this teacher and holds every training sequence.
+    """Open the cache of a run and check that it is of this teacher and holds every sequence that is read with it.
 
     Raises:
         UserError: see `open_store`; another teacher, tokenizer, loss, mode or k; sequences without signals.
@@ -76,7 +77,7 @@ def open_cache(plan: TrainingPlan) -> CachedSignals:
     expected = {name: value for name, value in plan.cache_header.items() if name not in NOT_COMPARED}
     store = open_store(cache_path(plan), expected)
     keys = window_keys(plan.data.train)
-    store.require(keys)
+    store.require([keys[row] for row in cached_rows(plan)])
     made_at, wanted = store.header.get("temperature"), plan.session.config.distill.temperature
     if expected["mode"] == "top_k" and made_at != wanted:
         print(
@@ -120,7 +121,7 @@ def repair_cache(path: Path, run: Run) -> list[int]:
         )
     run.path.mkdir(parents=True, exist_ok=True)
     teacher = prepare_teacher(plan.session, data)
-    return repair_signals(path, keys_of, _signal_maker(plan, teacher))
+    return repair_signals(path, keys_of, _signal_maker(plan, teacher, None))
 
 
 def verify_cache(path: Path) -> dict[str, Any]:
@@ -139,14 +140,16 @@ def cache_path(plan: TrainingPlan) -> Path:
     if file:
         return resolve_input(file)
     header = {name: value for name, value in plan.cache_header.items() if name not in ("config", "data")}
-    return run.cache_path / "answers" / f"{fingerprint(header, sorted(window_keys(plan.data.train)))}.h5"
+    keys = window_keys(plan.data.train)
+    key = fingerprint(header, sorted(keys[row] for row in cached_rows(plan)))
+    return run.cache_path / "answers" / f"{key}.h5"
 
 
-def _signal_maker(plan: TrainingPlan, teacher: Teacher) -> SignalMaker:
+def _signal_maker(plan: TrainingPlan, teacher: Teacher, rows: list[int] | None) -> SignalMaker:
     """Prepare what computes the records of a run's cache."""
     session, data = plan.session, plan.data
     online = OnlineTeacher(teacher.model, len(data.teacher_tokenizer), session.hardware.autocast_dtype)
     if not compares_events(plan.loss):
-        return SignalMaker(session.config, data.train, online, None, 1)
+        return SignalMaker(session.config, data.train, online, None, 1, rows)
     events = make_events(plan.loss, data, teacher.model.device)
-    return SignalMaker(session.config, data.train, online, events.teacher, events.size)
+    return SignalMaker(session.config, data.train, online, events.teacher, events.size, rows)

@@ -1,12 +1,12 @@
 """The distillation stage: the student, and the same student without a teacher (notebook 03).
 
 The baseline starts from the same weights and sees the same data in the same order for the same number
-of steps, with the same stages. The equal-time baseline takes as many steps as fit into the student's
-wall time.
+of steps, with the same stages. Two more take as many steps as fit into the student's wall time: with its
+teacher's answers counted, and without, as where answers are used again.
 """
 
-import math
 import shutil
+from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
@@ -15,19 +15,27 @@ from transformers import PreTrainedModel
 from kdkit.data.batches import WindowCollator
 from kdkit.data.windows import Windows
 from kdkit.distill.checkpoints import (
+    ANSWERS_REUSED,
+    BASELINE,
+    EQUAL_TIME,
+    STUDENT,
     TrainingResult,
     checkpoint_folder,
+    equal_time,
     load_stage,
+    measure_head,
+    note_costs,
     read_result,
     save_stage,
     save_student,
+    steps_in,
     update_results,
 )
 from kdkit.distill.curriculum import sequence_order
 from kdkit.distill.layer_terms import LayerParts, make_parts
 from kdkit.distill.objective import make_objective
 from kdkit.distill.on_policy import OnPolicyTrainer
-from kdkit.distill.plan import Stage, TrainingPlan, sequences_per_step, stretch
+from kdkit.distill.plan import Stage, TrainingPlan, stretch
 from kdkit.distill.route_teacher import make_online_teacher
 from kdkit.distill.student import make_student
 from kdkit.distill.trainer import DistillationTrainer
@@ -41,9 +49,6 @@ from kdkit.training.arguments import last_checkpoint, make_training_arguments
 from kdkit.training.progress import Curve, Progress
 from kdkit.training.scoring import score_windows
 from kdkit.training.trainer import LanguageModelTrainer, group_by_rules
-
-STUDENT, BASELINE, EQUAL_TIME = "student", "baseline", "baseline_equal_time"
-"""Phases of training, which are also the folders of the trained models in the run."""
 
 
 def distill(plan: TrainingPlan, teacher: Teacher | CachedSignals, resume: bool = False) -> TrainingResult:
@@ -66,14 +71,24 @@ def train_baseline(plan: TrainingPlan, resume: bool = False) -> TrainingResult:
 
 
 def train_equal_time_baseline(plan: TrainingPlan, resume: bool = False) -> TrainingResult:
-    """Train on cross-entropy alone for as long as the student took; saved to `baseline_equal_time/`.
+    """Train on cross-entropy alone for as long as student and teacher took; saved to `baseline_equal_time/`.
 
     The steps follow from the seconds a step that `distill` and `train_baseline` needed in this run.
     """
-    results = plan.session.run.read_json("training.json")
-    student, baseline = results[STUDENT], results[BASELINE]
-    steps = max(1, math.ceil(student["seconds"] / (baseline["seconds"] / baseline["steps"])))
+    steps = steps_in(plan, equal_time(plan).counted)
     return _train_phase(plan, None, EQUAL_TIME, stretch(plan.stages, steps), resume)
+
+
+def train_reused_baseline(plan: TrainingPlan, resume: bool = False) -> TrainingResult | None:
+    """Train on cross-entropy alone for the student's time without its teacher's; saved to `baseline_answers_reused/`.
+
+    None where the answers serve no other training, as a router's, or where nobody knows what they took.
+    """
+    seconds = equal_time(plan).reused
+    if seconds is None:
+        shutil.rmtree(plan.session.run.path / ANSWERS_REUSED, ignore_errors=True)
+        return None
+    return _train_phase(plan, None, ANSWERS_REUSED, stretch(plan.stages, steps_in(plan, seconds)), resume)
 
 
 def make_trainer(
@@ -119,7 +134,8 @@ def make_trainer(
     )
     parts = (parts or make_parts(config, student, teacher)) if stage.asks_teacher else None
     shared = {"objective": objective, "parts": parts, "rules": stage.rules, "order": order}
-    collator = WindowCollator(data.train, with_teacher=True, signals=teacher.read if cached else None)
+    reads_cache = cached and stage.asks_teacher
+    collator = WindowCollator(data.train, with_teacher=True, signals=teacher.read if reads_cache else None)
     if cached:
         source = CachedTeacher(teacher.store.header.get("temperature", 1.0))
         return DistillationTrainer(student, source, arguments, collator, **shared)
@@ -145,9 +161,11 @@ def _train_phase(
     parts = make_parts(config, student, teacher)
     tables = _describe_parameters(student, parts, stages, config.train.weight_decay)
     progress = _make_progress(plan, phase, steps)
+    totals: Counter[str] = Counter()
     for stage in stages:
         folder = checkpoint_folder(run, phase, stage)
-        if load_stage(folder, student, parts, stage):
+        if (counts := load_stage(folder, student, parts, stage)) is not None:
+            totals.update(counts)
             continue
         progress.first_step = stage.first_step
         trainer = make_trainer(plan, stage, student, teacher, phase, parts)
@@ -156,20 +174,39 @@ def _train_phase(
             trainer.add_callback(RouterLog(run, trainer.teacher, stage.first_step))
         with no_bar():
             trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+        counts = _read_counts(trainer)
+        totals.update(counts)
         if stage is not stages[-1]:
-            save_stage(folder, student, parts)
+            save_stage(folder, student, parts, counts)
     if config.train.wandb != "disabled":
         import wandb
 
         wandb.finish()  # the next phase is a run of its own
     student.requires_grad_(True)
     save_student(run, phase, student, data.student_tokenizer, parts)
-    mean_tokens = data.train.describe()["student_tokens"] / len(data.train)
-    tokens = round(steps * sequences_per_step(config) * mean_tokens)
-    result = TrainingResult(phase, steps, round(progress.seconds, 2), tokens, progress.skipped_steps)
+    result = TrainingResult(
+        phase,
+        steps,
+        seconds := round(progress.seconds, 2),
+        round(totals["tokens"]),
+        progress.skipped_steps,
+        teacher_seconds=min(seconds, round(totals["teacher_seconds"], 2)),
+        teacher_tokens=round(totals["teacher_tokens"]),
+        router_seconds=round(totals["router_seconds"], 2),
+        router_tokens=round(totals["router_tokens"]),
+    )
     update_results(run, {phase: asdict(result), f"{phase}_parameters": tables})
+    note_costs(plan)
     shutil.rmtree(checkpoints, ignore_errors=True)
     return result
+
+
+def _read_counts(trainer: LanguageModelTrainer) -> dict[str, float]:
+    """Return what a stage counted, the teacher's head included: its logits are made in the loss, chunk by chunk."""
+    counts = trainer.read_counts()
+    if rows := counts.get("teacher_rows"):
+        counts["teacher_seconds"] += rows * measure_head(trainer.teacher.head)
+    return counts
 
 
 def _make_progress(plan: TrainingPlan, phase: str, steps: int) -> Progress:

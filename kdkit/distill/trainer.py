@@ -17,6 +17,7 @@ from kdkit.distill.objective import Objective
 from kdkit.losses.chunked.engine import chunked_loss
 from kdkit.losses.chunked.signals import Signals
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
+from kdkit.machine.stopwatch import Stopwatch
 from kdkit.teachers.online import CachedTeacher, OnlineTeacher, StudentRows
 from kdkit.teachers.router.teacher import RoutedTeacher
 from kdkit.training.trainer import LanguageModelTrainer
@@ -57,6 +58,8 @@ class DistillationTrainer(LanguageModelTrainer):
         self.teacher = teacher
         self.objective = objective
         self.parts = parts
+        self.clock = Stopwatch(torch.device(teacher.model.device if isinstance(teacher, OnlineTeacher) else "cpu"))
+        """Time of the teacher's forward passes."""
         if parts is not None:
             parts.projections.to(args.device)
 
@@ -92,8 +95,27 @@ class DistillationTrainer(LanguageModelTrainer):
 
     def ask(self, inputs: dict[str, Any], device: torch.device, student: StudentRows) -> Signals | tuple[Signals, ...]:
         """Return the teacher's signals for a batch, with taps on the layers that are compared."""
-        with nullcontext() if self.parts is None else self.parts.teacher_taps:
-            return self.teacher.answer(inputs, device, student)
+        with self.clock.running(), nullcontext() if self.parts is None else self.parts.teacher_taps:
+            signals = self.teacher.answer(inputs, device, student)
+        if isinstance(self.teacher, OnlineTeacher):
+            passes = len(signals) if isinstance(signals, tuple) else 1
+            # every process reads about as much as this one
+            times = passes * self.accelerator.num_processes
+            self.count("teacher_tokens", times * len(inputs["spans"].teacher_rows))
+            self.count("teacher_rows", passes * len(inputs["spans"].same_token))
+        return signals
+
+    def read_counts(self) -> dict[str, float]:
+        """Return also what the teacher cost: `teacher_tokens` and `teacher_rows`, `teacher_seconds` of its passes.
+
+        Of a router `router_tokens` and `router_seconds`, which the teacher's do not hold.
+        """
+        counts = super().read_counts()
+        seconds = {"teacher_seconds": self.clock.seconds()} if isinstance(self.teacher, OnlineTeacher) else {}
+        if isinstance(self.teacher, RoutedTeacher):
+            seconds |= {"router_seconds": self.teacher.clock.seconds(), "router_tokens": self.teacher.tokens_compared}
+            seconds["teacher_seconds"] -= seconds["router_seconds"]
+        return counts | {name: counts.get(name, 0.0) + value for name, value in seconds.items()}
 
     def training_step(
         self,

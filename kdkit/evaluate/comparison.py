@@ -27,6 +27,9 @@ class Trial:
     window_nats: list[float]
     """Of the student, one per window."""
     window_bytes: list[int]
+    document_nats: list[float] | None = None
+    """Of the student, one per document; None where nobody knows them."""
+    document_bytes: list[int] | None = None
 
     @property
     def gap_closed(self) -> float | None:
@@ -79,6 +82,7 @@ def _summarise(name: str, trials: list[Trial | None]) -> dict[str, Any]:
         "mean": _mean(levels),
         "spread": standard_deviation(levels) if len(levels) > 1 else None,
         "mean_gap_closed": _mean(gaps),
+        "gap_closed_interval_95": paired_t_test(gaps).interval if gaps else None,
         "mean_seconds": _mean([trial.seconds for trial in finished]),
     }
 
@@ -107,7 +111,7 @@ def _difference(pairs: list[tuple[Trial | None, Trial | None]]) -> dict[str, Any
 
 
 def _interval_over_text(pairs: list[tuple[Trial, Trial]]) -> tuple[float, float] | None:
-    """Bootstrap the difference over the held-out windows of all seeds; None if two variants read other windows."""
+    """Bootstrap the difference over the held-out documents of all seeds; None if two variants read other windows."""
     if any(first.window_bytes != second.window_bytes for first, second in pairs):
         return None
     first, second = (_pool([pair[side] for pair in pairs]) for side in (0, 1))
@@ -115,9 +119,13 @@ def _interval_over_text(pairs: list[tuple[Trial, Trial]]) -> tuple[float, float]
 
 
 def _pool(trials: list[Trial]) -> Score:
-    """Join the windows of several trials."""
-    nats = np.concatenate([np.array(trial.window_nats) for trial in trials])
-    return Score(nats, np.concatenate([np.array(trial.window_bytes) for trial in trials]), 0)
+    """Join the windows and documents of several trials."""
+
+    def join(name: str) -> np.ndarray | None:
+        parts = [getattr(trial, name) for trial in trials]
+        return None if None in parts else np.concatenate([np.array(part) for part in parts])
+
+    return Score(join("window_nats"), join("window_bytes"), 0, join("document_nats"), join("document_bytes"))
 
 
 def _mean(values: list[float]) -> float | None:

@@ -1,17 +1,28 @@
 """What a model costs: parameters, bytes, speed and memory."""
 
+import math
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from kdkit.data.batches import Side
 from kdkit.data.windows import Windows
+from kdkit.evaluate.language import Interval
+from kdkit.evaluate.significance import paired_t_test
 from kdkit.losses.cross_entropy import IGNORE_INDEX
 from kdkit.machine.memory import memory_in_use, read_peak, start_peak
 from kdkit.models.heads import autocast
 from kdkit.training.scoring import iterate_batches
+
+SIZE_DTYPE = torch.float32
+"""In which the sizes of models are compared, whatever dtype they are loaded in."""
+SPEED_ROUNDS = 5
+"""How often a speed is measured, which tells how far to trust it."""
+GENERATED_TOKENS = 16
 
 
 def count_parameters(model: PreTrainedModel) -> int:
@@ -19,31 +30,91 @@ def count_parameters(model: PreTrainedModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_bytes(model: PreTrainedModel) -> int:
-    """Sum the bytes of parameters and buffers as they lie in memory."""
+def count_bytes(model: PreTrainedModel, dtype: torch.dtype | None = None) -> int:
+    """Sum the bytes of parameters and buffers, as they lie in memory, or with all floating point numbers in `dtype`."""
     tensors = [*model.parameters(), *model.buffers()]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    sizes = [
+        dtype.itemsize if dtype is not None and tensor.is_floating_point() else tensor.element_size()
+        for tensor in tensors
+    ]
+    return sum(tensor.numel() * size for tensor, size in zip(tensors, sizes, strict=True))
 
 
-def measure_speed(
-    model: PreTrainedModel, windows: Windows, side: Side, batch_size: int, autocast_dtype: torch.dtype | None = None
-) -> dict[str, float]:
-    """Time forward passes over windows, after one pass to warm up.
+def measure_speeds(
+    models: Mapping[str, tuple[PreTrainedModel, Side]],
+    windows: Windows,
+    batch_size: int,
+    autocast_dtype: torch.dtype | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Time forward passes over windows without keys and values, in rounds that take the models in turn.
+
+    Args:
+        models: with whose tokens each one reads.
 
     Returns:
-        `tokens_per_second` in the model's own tokens, and `bytes_per_second` of text, which compares
-        models whose tokenizers differ.
+        Per model `tokens_per_second` in its own tokens, `bytes_per_second` of text, which compares models whose
+        tokenizers differ, and the latter for each round: `bytes_per_second_by_round`.
     """
-    batches = list(iterate_batches(windows, side, batch_size))
-    forward(model, batches[0]["input_ids"], autocast_dtype)
+    batches = {name: list(iterate_batches(windows, side, batch_size)) for name, (_, side) in models.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    for name, (model, _) in models.items():  # the first pass pays for what the others share
+        forward(model, batches[name][0]["input_ids"], autocast_dtype)
+    for _ in range(SPEED_ROUNDS):
+        for name, (model, _) in models.items():
+            _synchronize(model)
+            start = time.perf_counter()
+            for batch in batches[name]:
+                forward(model, batch["input_ids"], autocast_dtype)
+            _synchronize(model)
+            seconds[name].append(time.perf_counter() - start)
+    num_bytes = float(windows.num_bytes.sum())
+    return {
+        name: {
+            "tokens_per_second": SPEED_ROUNDS * _count_tokens(batches[name]) / sum(times),
+            "bytes_per_second": SPEED_ROUNDS * num_bytes / sum(times),
+            "bytes_per_second_by_round": [num_bytes / each for each in times],
+        }
+        for name, times in seconds.items()
+    }
+
+
+def compare_speeds(faster: Sequence[float], slower: Sequence[float]) -> Interval | None:
+    """Return the 95 % interval of a ratio of speeds that were measured in the same rounds; None for one round."""
+    ratios = [math.log(one / other) for one, other in zip(faster, slower, strict=True)]
+    interval = paired_t_test(ratios).interval
+    return None if interval is None else (math.exp(interval[0]), math.exp(interval[1]))
+
+
+@torch.no_grad()
+def measure_generation(
+    model: PreTrainedModel, windows: Windows, side: Side, autocast_dtype: torch.dtype | None = None
+) -> dict[str, float | None]:
+    """Time how a model goes on with the first half of one window, with keys and values, after one go to warm up.
+
+    Returns:
+        `tokens_per_second`, `bytes_per_second` (as many bytes a token as the held-out text has) and
+        `peak_memory_bytes`, weights included; see `measure_peak_memory`.
+    """
+    ids = next(iter(iterate_batches(windows, side, 1)))["input_ids"].to(model.device)
+    prompt = ids[:, : max(1, ids.shape[1] // 2)]
+    # a prompt and its continuation are no longer than a window, so they fit every model
+    count = max(1, min(GENERATED_TOKENS, ids.shape[1] - prompt.shape[1]))
+    options = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": False, "use_cache": True}
+
+    def write() -> None:
+        with autocast(model, autocast_dtype):
+            model.generate(prompt, attention_mask=torch.ones_like(prompt), pad_token_id=0, **options)
+
+    write()
     _synchronize(model)
     start = time.perf_counter()
-    for batch in batches:
-        forward(model, batch["input_ids"], autocast_dtype)
+    write()
     _synchronize(model)
-    seconds = time.perf_counter() - start
-    tokens = sum(int((batch["labels"] != IGNORE_INDEX).sum()) for batch in batches)
-    return {"tokens_per_second": tokens / seconds, "bytes_per_second": float(windows.num_bytes.sum()) / seconds}
+    speed = count / (time.perf_counter() - start)
+    peak = _peak_of(model, write)
+    tokens = sum(_count_tokens([batch]) for batch in iterate_batches(windows, side, 8))
+    bytes_per_token = float(windows.num_bytes.sum()) / max(tokens, 1)
+    return {"tokens_per_second": speed, "bytes_per_second": speed * bytes_per_token, "peak_memory_bytes": peak}
 
 
 def measure_peak_memory(
@@ -55,19 +126,29 @@ def measure_peak_memory(
     during the pass, plus the weights; None on other systems.
     """
     batch = next(iter(iterate_batches(windows, side, batch_size)))
+    return _peak_of(model, lambda: forward(model, batch["input_ids"], autocast_dtype))
+
+
+def _peak_of(model: PreTrainedModel, run: Callable[[], None]) -> int | None:
+    """Return the bytes that the weights and a call occupy at their peak; see `measure_peak_memory`."""
     if model.device.type != "cuda" and not sys.platform.startswith("linux"):
+        run()
         return None
     start_peak(model.device)
     before = memory_in_use(model.device)
-    forward(model, batch["input_ids"], autocast_dtype)
+    run()
     return max(0, read_peak(model.device) - before) + count_bytes(model)
 
 
 @torch.no_grad()
 def forward(model: PreTrainedModel, input_ids: torch.Tensor, autocast_dtype: torch.dtype | None) -> None:
-    """Run one forward pass and drop its result."""
+    """Run one forward pass, which keeps no keys and values, and drop its result."""
     with autocast(model, autocast_dtype):
-        model(input_ids=input_ids.to(model.device))
+        model(input_ids=input_ids.to(model.device), use_cache=False)
+
+
+def _count_tokens(batches: list[dict[str, torch.Tensor]]) -> int:
+    return sum(int((batch["labels"] != IGNORE_INDEX).sum()) for batch in batches)
 
 
 def _synchronize(model: PreTrainedModel) -> None:

@@ -9,17 +9,25 @@ from kdkit.data.batches import Side
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import Windows
 from kdkit.distill.layer_terms import plan_layers
-from kdkit.distill.train import BASELINE, EQUAL_TIME, STUDENT
+from kdkit.distill.train import ANSWERS_REUSED, BASELINE, EQUAL_TIME, STUDENT
 from kdkit.errors import UserError
 from kdkit.evaluate.attention import ATTENTION_WINDOWS, measure_attention
-from kdkit.evaluate.compression import count_bytes, count_parameters, measure_peak_memory, measure_speed
-from kdkit.evaluate.language import gap_closed, paired_interval
+from kdkit.evaluate.compression import (
+    SIZE_DTYPE,
+    compare_speeds,
+    count_bytes,
+    count_parameters,
+    measure_generation,
+    measure_peak_memory,
+    measure_speeds,
+)
+from kdkit.evaluate.language import BOOTSTRAP_SAMPLES, Resampled, gap_closed, resample_text
 from kdkit.evaluate.retention import measure_retention
 from kdkit.machine.session import Session
 from kdkit.models.continuations import choose_prompts, continue_prompts
 from kdkit.models.loading import load_causal_lm
 from kdkit.teachers.prepare import Teacher
-from kdkit.training.scoring import Score, score_windows
+from kdkit.training.scoring import score_windows
 
 
 def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher) -> dict[str, Any]:
@@ -28,7 +36,8 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
     Returns:
         `models` (per model: language, cost), `retention` (per student: predictions and attention, see
         `measure_retention` and `measure_attention`), `compression` (teacher to student), `gap_closed` (None
-        without a gap), `differences` (baseline - student with its interval) and `continuations`.
+        without a gap) and `gap` (baseline - teacher), `differences` (baseline - student), all with their intervals
+        (`evaluated` says over what), `costs` (seconds and tokens by item, see `list_costs`) and `continuations`.
 
     Raises:
         UserError: the run has no trained student or baseline.
@@ -42,10 +51,12 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
         name: score_windows(model, windows, side, config.evaluate.batch_size, hardware.autocast_dtype)
         for name, (model, side) in models.items()
     }
-    costs = {name: _cost(session, model, windows, side) for name, (model, side) in models.items()}
+    levels = {name: score.bits_per_byte for name, score in scores.items()}
+    resampled = resample_text(scores, config.seed)
+    costs = _costs(session, models, windows)
     training = session.run.read_json("training.json")
     entries = {
-        name: {"perplexity": scores[name].perplexity, "bits_per_byte": scores[name].bits_per_byte}
+        name: {"perplexity": scores[name].perplexity, "bits_per_byte": levels[name]}
         | costs[name]
         | ({"training": training[name]} if name in training else {})
         for name in models
@@ -54,9 +65,22 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
         "models": entries,
         "retention": _retention(session, data, teacher, students, windows),
         "compression": _compression(entries),
-        "gap_closed": gap_closed(*(scores[name].bits_per_byte for name in ("teacher", STUDENT, BASELINE))),
-        "differences": _differences(scores, config.seed),
-        "evaluated": {"windows": len(windows), "bytes": int(windows.num_bytes.sum()), "hardware": hardware.reason},
+        "gap_closed": gap_closed(*(levels[name] for name in ("teacher", STUDENT, BASELINE))),
+        "gap_closed_interval_95": resampled.gap_closed("teacher", STUDENT, BASELINE),
+        "gap": {
+            "bits_per_byte": levels[BASELINE] - levels["teacher"],
+            "interval_95": resampled.difference(BASELINE, "teacher"),
+        },
+        "differences": _differences(levels, resampled),
+        "costs": training.get("costs", []),
+        "evaluated": {
+            "windows": len(windows),
+            "bytes": int(windows.num_bytes.sum()),
+            "hardware": hardware.reason,
+            "intervals_over": resampled.over,
+            "interval_units": resampled.num_units,
+            "bootstrap_samples": BOOTSTRAP_SAMPLES,
+        },
         "continuations": _continuations(config, data, models),
     }
     session.run.write_json("evaluation.json", evaluation)
@@ -70,7 +94,10 @@ def load_students(session: Session[Config]) -> dict[str, PreTrainedModel]:
         UserError: notebook 03 has not finished.
     """
     run = session.run
-    names = [STUDENT, BASELINE] + [EQUAL_TIME] * session.config.distill.equal_time_baseline
+    wants_equal_time = session.config.distill.equal_time_baseline
+    names = [STUDENT, BASELINE] + [EQUAL_TIME] * wants_equal_time
+    # not every teacher's answers can be used again
+    names += [ANSWERS_REUSED] * (wants_equal_time and (run.path / ANSWERS_REUSED).is_dir())
     for name in names:
         if not (run.path / name).is_dir():
             raise UserError(
@@ -114,36 +141,56 @@ def _retention(
     }
 
 
-def _cost(session: Session[Config], model: PreTrainedModel, windows: Windows, side: Side) -> dict[str, Any]:
-    """Measure what a model costs to keep and to run."""
-    few = windows.first(4 * session.config.evaluate.batch_size)
-    options = (few, side, session.config.evaluate.batch_size, session.hardware.autocast_dtype)
+def _costs(
+    session: Session[Config], models: dict[str, tuple[PreTrainedModel, Side]], windows: Windows
+) -> dict[str, dict[str, Any]]:
+    """Measure what every model costs to keep and to run."""
+    batch_size, dtype = session.config.evaluate.batch_size, session.hardware.autocast_dtype
+    few = windows.first(4 * batch_size)
+    speeds = measure_speeds(models, few, batch_size, dtype)
     return {
-        "parameters": count_parameters(model),
-        "size_bytes": count_bytes(model),
-        **measure_speed(model, *options),
-        "peak_memory_bytes": measure_peak_memory(model, *options),
+        name: {
+            "parameters": count_parameters(model),
+            "size_bytes": count_bytes(model, SIZE_DTYPE),
+            "size_dtype": str(SIZE_DTYPE).removeprefix("torch."),
+            "loaded_bytes": count_bytes(model),
+            "loaded_dtype": str(model.dtype).removeprefix("torch."),
+            **speeds[name],
+            "peak_memory_bytes": measure_peak_memory(model, few, side, batch_size, dtype),
+            "generation": measure_generation(model, few, side, dtype),
+        }
+        for name, (model, side) in models.items()
     }
 
 
-def _compression(entries: dict[str, dict[str, Any]]) -> dict[str, float]:
+def _compression(entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Compare the student's cost with the teacher's: how many times smaller, faster."""
     teacher, student = entries["teacher"], entries[STUDENT]
+    by_round = (entry["bytes_per_second_by_round"] for entry in (student, teacher))
     return {
         "parameters": teacher["parameters"] / student["parameters"],
         "size": teacher["size_bytes"] / student["size_bytes"],
+        "size_dtype": student["size_dtype"],
         "speed": student["bytes_per_second"] / teacher["bytes_per_second"],
+        "speed_interval_95": compare_speeds(*by_round),
     }
 
 
-def _differences(scores: dict[str, Score], seed: int) -> dict[str, dict[str, Any]]:
-    """Compare every baseline with the student: baseline - student in bits per byte, above 0 = student better."""
+def _differences(levels: dict[str, float], resampled: Resampled) -> dict[str, dict[str, Any]]:
+    """Compare every baseline with the student: baseline - student in bits per byte, above 0 = student better.
+
+    `saving` is the share of the baseline's bits that the student saves; `gap_closed` that of the gap to the teacher.
+    """
     return {
         name: {
-            "bits_per_byte": score.bits_per_byte - scores[STUDENT].bits_per_byte,
-            "interval_95": paired_interval(score, scores[STUDENT], seed),
+            "bits_per_byte": level - levels[STUDENT],
+            "interval_95": resampled.difference(name, STUDENT),
+            "saving": 1 - levels[STUDENT] / level,
+            "saving_interval_95": resampled.saving(name, STUDENT),
+            "gap_closed": gap_closed(levels["teacher"], levels[STUDENT], level),
+            "gap_closed_interval_95": resampled.gap_closed("teacher", STUDENT, name),
         }
-        for name, score in scores.items()
+        for name, level in levels.items()
         if name not in ("teacher", STUDENT)
     }
 

@@ -13,6 +13,8 @@ from kdkit.losses.tokens import group_weights
 
 SMALLEST_MASS = 1e-4
 """Mass of a student token before all are divided by their sum, so that none is left to itself."""
+MOST_OFF = 0.02
+"""Share of a sentence's mass that the columns of a plan may lack or have too much without a word."""
 NEVER = -1e30
 """Logarithm of no mass; finite, as -inf - -inf would be NaN in a sentence of padding."""
 
@@ -85,7 +87,8 @@ def sinkhorn(
     """Find the entropic transport plan (Sinkhorn): the least cost less `regularisation` times its entropy.
 
     In the log domain, so that a small regularisation does not underflow. Row sums are exact, column sums as good as
-    the iterations allow. There is no test for an early end: it would make a GPU wait in every iteration.
+    the iterations allow: where they are off by more than 2 %, which makes the cost too low, a line is printed, once for
+    each pair of settings. There is no test for an early end: it would make a GPU wait in every iteration.
 
     Args:
         cost: `[B, S, T]`.
@@ -108,7 +111,29 @@ def sinkhorn(
         columns = log_columns - (scaled + rows).logsumexp(dim=1, keepdim=True)
         rows = log_rows - (scaled + columns).logsumexp(dim=2, keepdim=True)
     has_mass = (log_rows > NEVER) & (log_columns > NEVER)
-    return torch.where(has_mass, (scaled + rows + columns).exp(), 0.0)
+    plan = torch.where(has_mass, (scaled + rows + columns).exp(), 0.0)
+    _notice(plan, column_mass, regularisation, iterations)
+    return plan
+
+
+_noticed: dict[tuple[float, int], float] = {}
+"""Regularisations and iterations that were found too small, and how far columns were off."""
+
+
+def _notice(plan: torch.Tensor, column_mass: torch.Tensor, regularisation: float, iterations: int) -> None:
+    """Print a line where the iterations did not suffice."""
+    if (regularisation, iterations) in _noticed or not plan.numel():
+        return
+    sums = plan.sum(dim=1)
+    off = (sums - column_mass).abs().sum(dim=1)[sums.sum(dim=1) > 0]
+    if len(off) and (worst := off.max().item()) > MOST_OFF:
+        _noticed[regularisation, iterations] = worst
+        print(
+            f"sinkhorn: expected columns within {MOST_OFF:.0%} of their mass, got {worst:.0%} off after {iterations} "
+            f"iterations at regularisation {regularisation:g}, which makes the cost of transport too low; set "
+            f"method.sinkhorn_iterations={4 * iterations} or method.sinkhorn_regularisation={2 * regularisation:g}",
+            flush=True,
+        )
 
 
 def _log(mass: torch.Tensor) -> torch.Tensor:

@@ -13,12 +13,14 @@ COLOURS = {
     "student": "#0f766e",
     "baseline": "#c2410c",
     "baseline_equal_time": "#d97706",
+    "baseline_answers_reused": "#a16207",
 }
 LABELS = {
     "teacher": "teacher",
     "student": "student (distilled)",
     "baseline": "baseline, equal steps",
     "baseline_equal_time": "baseline, equal time",
+    "baseline_answers_reused": "baseline, equal time, answers reused",
 }
 
 PARTS = {
@@ -103,7 +105,7 @@ def draw_learning_curves(run: Run) -> Path:
     figure = Figure(figsize=(9.2, 3.4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, key, label in zip(panels, ("step", "seconds"), ("optimizer step", "training seconds"), strict=True):
-        for phase in ("student", "baseline", "baseline_equal_time"):
+        for phase in ("student", "baseline", "baseline_equal_time", "baseline_answers_reused"):
             points = [m for m in metrics if m["phase"] == phase and "evaluation_bits_per_byte" in m and m["step"] > 0]
             if points:
                 x, y = [m[key] for m in points], [m["evaluation_bits_per_byte"] for m in points]
@@ -159,7 +161,7 @@ def draw_quality_against_size(run: Run) -> Path:
     panels = {
         "bits_per_byte": ("bits per byte (lower is better)", "{:.3f}"),
         "bytes_per_second": ("text read, kB per second", "{:,.0f}"),
-        "size_bytes": ("weights, MB", "{:.3g}"),
+        "size_bytes": ("weights, MB (all in one precision)", "{:.3g}"),
     }
     scale = {"bits_per_byte": 1, "bytes_per_second": 1e3, "size_bytes": 1e6}
     for axes, (key, (title, pattern)) in zip(figure.subplots(1, 3, sharey=True), panels.items(), strict=True):

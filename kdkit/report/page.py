@@ -15,7 +15,14 @@ from kdkit.report.figures import (
 )
 from kdkit.report.render import render_files, run_facts
 from kdkit.report.router import draw_router
-from kdkit.report.tables import comparison_table, continuations_table, language_verdict
+from kdkit.report.tables import (
+    comparison_table,
+    compression_table,
+    continuations_table,
+    cost_table,
+    equal_time_table,
+    language_verdict,
+)
 from kdkit.runs.folder import Run
 
 
@@ -51,5 +58,8 @@ def _facts(run: Run) -> dict[str, Any]:
     return facts | {
         "verdict": language_verdict(evaluation),
         "comparison": comparison_table(evaluation),
+        "compression": compression_table(evaluation),
+        "equal_time": equal_time_table(evaluation),
+        "costs": cost_table(evaluation),
         "continuations": continuations_table(evaluation, facts["config"]["report"]["num_examples"]),
     }

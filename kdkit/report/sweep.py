@@ -101,14 +101,16 @@ def verdict_table(sweep: dict[str, Any]) -> Table:
 
 def level_table(sweep: dict[str, Any]) -> Table:
     """List bits per byte by seed, with what a variant costs; teacher and baseline beside the students."""
-    headings = ["bits per byte (lower is better)", *_seed_headings(sweep), "mean", "spread", "gap closed", "seconds"]
+    headings = ["bits per byte (lower is better)", *_seed_headings(sweep), "mean", "spread", "gap closed"]
+    headings += ["95 % interval over seeds", "seconds"]
     rows = []
     for entry in sweep["variants"]:
-        cost = [write_number(entry["mean_gap_closed"], "{:.2f}"), write_number(entry["mean_seconds"], "{:.0f}")]
-        rows.append([entry["name"], *_level_cells(entry["bits_per_byte"]), *cost])
+        gap = [write_number(entry["mean_gap_closed"], "{:.2f}"), write_interval(entry.get("gap_closed_interval_95"), 2)]
+        seconds = write_number(entry["mean_seconds"], "{:.0f}")
+        rows.append([entry["name"], *_level_cells(entry["bits_per_byte"]), *gap, seconds])
     reference = _entry(sweep, sweep["reference"])
     for name, label in (("baseline", "baseline: no teacher, equal steps"), ("teacher", "teacher, as it routes itself")):
-        rows.append([label, *_level_cells(reference[name]), MISSING, MISSING])
+        rows.append([label, *_level_cells(reference[name]), MISSING, MISSING, MISSING])
     return headings, rows
 
 

@@ -9,6 +9,11 @@ Table = tuple[list[str], list[list[str]]]
 """Column headings, and rows of the same length."""
 MISSING = "-"
 """Stands in a table where there is no number."""
+EQUAL_TIMES = {
+    "baseline_equal_time": "the teacher's answers counted",
+    "baseline_answers_reused": "answers used again, as in a sweep",
+}
+"""Baselines that were given the student's wall time."""
 
 
 def comparison_table(evaluation: dict[str, Any]) -> Table:
@@ -24,14 +29,62 @@ def comparison_table(evaluation: dict[str, Any]) -> Table:
         ],
         ["attention like the teacher's", *_format_retention(evaluation, "attention_similarity", "{:.3f}")],
         ["parameters", *_format(evaluation, "parameters", "{:,}")],
-        ["weights, MB", *_format(evaluation, "size_bytes", "{:.2f}", 1e-6)],
+        [_size_label(evaluation), *_format(evaluation, "size_bytes", "{:.2f}", 1e-6)],
         ["tokens per second", *_format(evaluation, "tokens_per_second", "{:,.0f}")],
         ["text read, kB per second", *_format(evaluation, "bytes_per_second", "{:,.0f}", 1e-3)],
         ["peak memory, MB", *_format(evaluation, "peak_memory_bytes", "{:.1f}", 1e-6)],
+        ["text written, tokens per second", *_format_generation(evaluation, "tokens_per_second", "{:,.0f}")],
+        ["peak memory while writing, MB", *_format_generation(evaluation, "peak_memory_bytes", "{:.1f}", 1e-6)],
         ["training steps", *_format_training(evaluation, "steps", "{:,}")],
         ["training seconds", *_format_training(evaluation, "seconds", "{:.1f}")],
     ]
     return headings, rows
+
+
+def compression_table(evaluation: dict[str, Any]) -> Table:
+    """Say how many times smaller and faster than the teacher the student is."""
+    compression = evaluation["compression"]
+    interval = compression.get("speed_interval_95")
+    over_rounds = MISSING if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"
+    rows = [
+        ["parameters, times fewer", f"{compression['parameters']:.1f}", "exact"],
+        [f"{_size_label(evaluation)}, times smaller", f"{compression['size']:.1f}", "exact"],
+        ["text read per second, times more", f"{compression['speed']:.1f}", over_rounds],
+    ]
+    return ["student against teacher", "ratio", "95 % interval over rounds"], rows
+
+
+def cost_table(evaluation: dict[str, Any]) -> Table:
+    """List seconds and tokens by item; no rows for a run of an older build."""
+    rows = []
+    for cost in evaluation.get("costs", []):
+        name = LABELS.get(cost["item"], cost["item"])
+        label = f"in it: {name}" if cost["part_of"] else name
+        rows.append([label, write_number(cost["seconds"], "{:,.1f}"), write_number(cost["tokens"], "{:,}")])
+    return ["item", "seconds", "tokens read"], rows
+
+
+def equal_time_table(evaluation: dict[str, Any]) -> Table:
+    """Compare the student with the baselines that were given its wall time, its teacher's answers counted or not."""
+    rows = []
+    for name, label in EQUAL_TIMES.items():
+        if (difference := evaluation["differences"].get(name)) is not None:
+            entry = evaluation["models"][name]
+            shares = difference.get("gap_closed"), difference.get("gap_closed_interval_95")
+            rows.append(
+                [
+                    label,
+                    f"{entry['training']['steps']:,}",
+                    write_number(entry["training"].get("seconds"), "{:.1f}"),
+                    f"{entry['bits_per_byte']:.3f}",
+                    f"{difference['bits_per_byte']:+.3f}",
+                    write_interval(difference["interval_95"], 3),
+                    write_number(shares[0], "{:.2f}"),
+                    write_interval(shares[1], 2),
+                ]
+            )
+    headings = ["equal wall time", "steps", "seconds", "bits per byte", "student better by", "95 % interval"]
+    return [*headings, "gap closed", "95 % interval of it"], rows
 
 
 def continuations_table(evaluation: dict[str, Any], count: int) -> Table:
@@ -58,10 +111,12 @@ def language_verdict(evaluation: dict[str, Any]) -> str:
     gain = difference["bits_per_byte"]
     numbers = (
         f"{student:.3f} against {baseline:.3f} bits per byte, a difference of {gain:+.3f} "
-        f"(95 % interval over evaluation windows {low:+.3f} to {high:+.3f}; above 0 favours the student)"
+        f"(95 % interval over {_what_was_resampled(evaluation)} {low:+.3f} to {high:+.3f}; above 0 favours the student)"
     )
     if low > 0:
-        result = f"Distillation beat the baseline: {numbers}, {gain / baseline:.1%} fewer bits."
+        saving = difference.get("saving_interval_95")
+        between = "" if saving is None else f" ({saving[0]:.1%} to {saving[1]:.1%})"
+        result = f"Distillation beat the baseline: {numbers}, {gain / baseline:.1%}{between} fewer bits."
     elif high < 0:
         result = f"Distillation did not beat the baseline, it lost to it: {numbers}."
     else:
@@ -113,28 +168,61 @@ def _markdown_cell(text: str) -> str:
 
 def _gap_sentence(evaluation: dict[str, Any]) -> str:
     """State which share of the gap was closed."""
-    teacher = evaluation["models"]["teacher"]["bits_per_byte"]
-    if evaluation["gap_closed"] is None:
+    teacher, closed = evaluation["models"]["teacher"]["bits_per_byte"], evaluation["gap_closed"]
+    if closed is None:
         return f"The teacher ({teacher:.3f}) is no better than the baseline, so there is no gap to close."
-    return (
-        f"It closed {evaluation['gap_closed']:.2f} of the gap to the teacher ({teacher:.3f}) at equal steps; "
-        "1 is the teacher, 0 the baseline."
-    )
+    share = f"{closed:.2f} of the gap to the teacher ({teacher:.3f}) at equal steps"
+    scale = "1 is the teacher, 0 the baseline."
+    if "gap_closed_interval_95" not in evaluation:  # of an older build
+        return f"It closed {share}; {scale}"
+    if (interval := evaluation["gap_closed_interval_95"]) is None:
+        return (
+            f"It closed {share}, but on other texts the teacher may be no better than the baseline, so the share "
+            f"has no interval; {scale}"
+        )
+    low, high = interval
+    between = f"95 % interval {low:.2f} to {high:.2f}; {scale}"
+    if low <= 0 <= high:
+        return f"That it closed any of the gap is not shown: {share}, {between}"
+    return f"It closed {share}, {between}" if low > 0 else f"It closed none of the gap: {share}, {between}"
+
+
+def _what_was_resampled(evaluation: dict[str, Any]) -> str:
+    """Name what the intervals were drawn over; whole documents, where there are enough of them."""
+    facts = evaluation["evaluated"]
+    over = facts.get("intervals_over", "evaluation windows")
+    if over == "documents":
+        return f"{facts['interval_units']} documents"
+    return over if "intervals_over" not in facts else f"{over}, as documents are too few or unknown,"
 
 
 def _equal_time_sentence(evaluation: dict[str, Any]) -> str:
-    """Compare with the baseline that was given the student's wall time."""
-    difference = evaluation["differences"].get("baseline_equal_time")
-    if difference is None:
-        return ""
-    entry = evaluation["models"]["baseline_equal_time"]
-    low, high = difference["interval_95"]
-    result = "still better than" if low > 0 else "worse than" if high < 0 else "no different from"
-    return (
-        f" At equal wall time the baseline takes {entry['training']['steps']:,} steps and reaches "
-        f"{entry['bits_per_byte']:.3f}: the student is {result} it ({difference['bits_per_byte']:+.3f}, "
-        f"95 % interval {low:+.3f} to {high:+.3f})."
-    )
+    """Compare with the baselines that were given the student's wall time."""
+    sentences = ""
+    for name, start in {
+        "baseline_equal_time": "At equal wall time (answers of the teacher counted) the baseline takes",
+        "baseline_answers_reused": "Where answers are used again, as in a sweep, it takes",
+    }.items():
+        if (difference := evaluation["differences"].get(name)) is None:
+            continue
+        entry, (low, high) = evaluation["models"][name], difference["interval_95"]
+        result = "still better than" if low > 0 else "worse than" if high < 0 else "no different from"
+        sentences += (
+            f" {start} {entry['training']['steps']:,} steps and reaches {entry['bits_per_byte']:.3f}: the student is "
+            f"{result} it ({difference['bits_per_byte']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f})."
+        )
+    return sentences
+
+
+def _size_label(evaluation: dict[str, Any]) -> str:
+    """Name the dtype in which sizes are compared, whatever the models were loaded in."""
+    dtype = evaluation["models"]["student"].get("size_dtype")
+    return f"weights in {dtype}, MB" if dtype else "weights, MB"
+
+
+def _format_generation(evaluation: dict[str, Any], key: str, pattern: str, scale: float = 1) -> list[str]:
+    values = [entry.get("generation", {}).get(key) for entry in evaluation["models"].values()]
+    return [write_number(None if value is None else value * scale, pattern) for value in values]
 
 
 def _top_k(evaluation: dict[str, Any]) -> int:

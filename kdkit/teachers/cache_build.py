@@ -1,4 +1,4 @@
-"""Filling a cache: the teacher reads every training sequence once, and its signals are kept."""
+"""Filling a cache: the teacher reads training sequences once, and its signals are kept."""
 
 import time
 from collections.abc import Iterable
@@ -14,6 +14,7 @@ from kdkit.data.windows import Windows
 from kdkit.errors import UserError
 from kdkit.losses.chunked.engine import BLOCK_BYTES, even_chunks, rows_per_chunk
 from kdkit.losses.chunked.signals import DenseSignals, Events
+from kdkit.runs.costs import read_cost, write_cost
 from kdkit.runs.records import Record
 from kdkit.runs.store_build import build_store, repair_store
 from kdkit.teachers.cache import cache_fields, encode_kept, window_keys
@@ -35,6 +36,7 @@ class SignalMaker:
         teacher: OnlineTeacher,
         events: Events | None,
         num_events: int,
+        rows: list[int] | None = None,
     ):
         """Prepare the build.
 
@@ -42,6 +44,7 @@ class SignalMaker:
             windows: the training sequences; equal ones are computed once.
             events: what the ids of the cache mean, from the teacher's side; None for true tokens.
             num_events: how many there are.
+            rows: row numbers of the sequences that are answered; None: all.
 
         Raises:
             UserError: more kept events than there are.
@@ -54,7 +57,10 @@ class SignalMaker:
         self.cache, self.temperature, self.seed = config.cache, config.distill.temperature, config.seed
         self.windows, self.teacher, self.events, self.num_events = windows, teacher, events, num_events
         self.batch_size = config.evaluate.batch_size
-        self.row_of = {key: row for row, key in reversed(list(enumerate(window_keys(windows))))}
+        keys = window_keys(windows)
+        self.row_of = {keys[row]: row for row in reversed(range(len(keys)) if rows is None else rows)}
+        self.tokens_read = 0
+        """The teacher's tokens, so far."""
         self.fields = cache_fields(config, num_events)
         self.collate = WindowCollator(windows, with_teacher=True)
 
@@ -74,6 +80,7 @@ class SignalMaker:
         """Run the teacher over one batch; return a record per sequence."""
         inputs = self.collate(rows)
         spans, device = inputs["spans"], self.teacher.model.device
+        self.tokens_read += len(spans.teacher_rows)
         signals = self.teacher.answer(inputs, device)
         if self.cache.mode == "true_token":
             queried, starts = torch.arange(len(spans.teacher_rows)), spans.teacher_starts[spans.sequence_starts]
@@ -161,10 +168,18 @@ def build_signals(path: Path, header: dict[str, Any], maker: SignalMaker) -> Pat
     Raises:
         UserError: see `build_store`; NaN or inf in the teacher's logits.
     """
-    chunks = maker.chunks()
-    _announce(path, maker, chunks)
-    clock = _Clock(len(chunks))
-    return build_store(path, header, maker.fields, chunks, lambda number: maker.make(chunks[number]), clock.tick)
+    chunks, start, parts = maker.chunks(), time.perf_counter(), Path(f"{path}.parts")
+    before = read_cost(parts) or {"seconds": 0.0, "tokens": 0}
+    try:
+        _announce(path, maker, chunks)
+        clock = _Clock(len(chunks))
+        build_store(path, header, maker.fields, chunks, lambda number: maker.make(chunks[number]), clock.tick)
+    finally:
+        cost = before["seconds"] + time.perf_counter() - start, before["tokens"] + maker.tokens_read
+        if parts.is_dir():  # a build that was stopped has cost something, too
+            write_cost(parts, *cost)
+    write_cost(path, *cost, sequences=sum(map(len, chunks)))
+    return path
 
 
 def repair_signals(path: Path, keys_of: list[list[str]], maker: SignalMaker) -> list[int]:
@@ -187,7 +202,8 @@ def _announce(path: Path, maker: SignalMaker, chunks: list[list[str]]) -> None:
     total_rows = num_rows / len(sample) * len(keys)
     num_bytes = total_rows * sum(max(field.width, 1) * np.dtype(field.dtype).itemsize for field in maker.fields)
     print(
-        f"cache {path}: {len(keys):,} sequences, about {total_rows:,.0f} positions, at most {num_bytes / 1e6:,.1f} MB "
+        f"cache {path}: {len(keys):,} of {len(maker.windows):,} sequences, about {total_rows:,.0f} positions, "
+        f"at most {num_bytes / 1e6:,.1f} MB "
         f"(less when compressed; twice that while it is joined), about {seconds * len(keys) / len(sample):,.0f} s",
         flush=True,
     )

@@ -19,6 +19,7 @@ from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
 from kdkit.models.loading import check_fits, check_model_folder, experts_implementation, load_causal_lm
 from kdkit.models.scratch import initializer_range, spread_embeddings
+from kdkit.runs.costs import write_cost
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
 from kdkit.training.arguments import make_training_arguments
 from kdkit.training.progress import Curve, Progress
@@ -139,8 +140,9 @@ def _build(session: Session[Config], folder: Path) -> None:
     held_out: Windows = data.evaluation.first(config.evaluate.curve_sequences)
     every = max(1, build.max_steps // 4)
     curve = Curve(held_out, "teacher", config.evaluate.batch_size, every, hardware.autocast_dtype)
-    trainer.add_callback(Progress(session.run, "teacher", curve))
+    trainer.add_callback(progress := Progress(session.run, "teacher", curve))
     trainer.train()
+    write_cost(folder, progress.seconds, round(trainer.read_counts()["tokens"]))
     model.save_pretrained(folder)
     data.teacher_tokenizer.save_pretrained(folder)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -153,7 +155,7 @@ class MixtureTrainer(LanguageModelTrainer):
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Add the balance of the experts to cross-entropy (Fedus et al. 2021, arXiv:2101.03961, eq. 4)."""
-        outputs = model(input_ids=inputs["input_ids"], output_router_logits=True)
+        outputs = model(input_ids=inputs["input_ids"], output_router_logits=True, use_cache=False)
         targets = shift_labels(inputs["labels"])
         ce = masked_mean(cross_entropy(outputs.logits, targets), targets != IGNORE_INDEX, num_items_in_batch)
         return ce + BALANCE_WEIGHT * outputs.aux_loss, {"ce_loss": ce, "balance_loss": outputs.aux_loss}

@@ -12,12 +12,13 @@ from kdkit.config.language import Config
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import Windows
 from kdkit.errors import UserError
+from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
 from kdkit.machine.hardware import Hardware
 from kdkit.machine.session import Session
 from kdkit.models.continuations import choose_prompts, continue_prompts
 from kdkit.models.experts import Experts, all_experts, top_k_choice
-from kdkit.models.heads import autocast
+from kdkit.models.heads import autocast, find_head
 from kdkit.models.loading import num_experts
 from kdkit.teachers.prepare import Teacher
 from kdkit.training.scoring import iterate_batches, score_windows
@@ -102,14 +103,18 @@ def _measure_certainty(
     entropy = mass = 0.0
     tokens = 0
     load: torch.Tensor | float = 0.0
+    head = find_head(teacher.model, len(data.teacher_tokenizer))
     for batch in iterate_batches(windows, "teacher", session.config.evaluate.batch_size):
         options = {"output_router_logits": True} if is_moe else {}
+        input_ids = batch["input_ids"].to(teacher.model.device)
         with autocast(teacher.model, session.hardware.autocast_dtype):
-            outputs = teacher.model(input_ids=batch["input_ids"].to(teacher.model.device), **options)
+            outputs = teacher.model.base_model(input_ids=input_ids, use_cache=False, **options)
         is_token = (shift_labels(batch["labels"]) != IGNORE_INDEX).to(teacher.model.device)
-        logprobs = torch.log_softmax(outputs.logits[is_token][:, : len(data.teacher_tokenizer)].float(), dim=-1)
-        entropy -= (logprobs.exp() * logprobs).sum().item()
-        mass += logprobs.topk(top_k).values.exp().sum().item()
+        hidden = outputs.last_hidden_state[is_token]
+        for part in even_chunks(len(hidden), rows_per_chunk(head.vocab_size, hidden.device)):
+            logprobs = torch.log_softmax(head.logits(hidden[part]), dim=-1)
+            entropy -= (logprobs.exp() * logprobs).sum().item()
+            mass += logprobs.topk(top_k).values.exp().sum().item()
         tokens += int(is_token.sum())
         if is_moe:
             load = load + _count_experts(outputs.router_logits, is_token, teacher.model.config.num_experts_per_tok)

@@ -4,6 +4,8 @@ Conventions that every loss keeps: logits at position i predict token i + 1, shi
 fp32 inside; values per token (`[B, S]`, nats), reduced once by the tokens of the whole optimizer step.
 """
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +18,9 @@ from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.models.heads import find_head, hidden_of_wrapped
 from kdkit.training.order import EvenBatches
 from kdkit.training.parameters import format_table, group_parameters
+
+COUNTS_FILE = "counts.json"
+"""In a checkpoint: what the training has counted so far."""
 
 
 def group_by_rules(
@@ -61,6 +66,8 @@ class LanguageModelTrainer(Trainer):
         # compute_loss divides by the tokens of the whole step itself; with both names Trainer does not divide again
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
+        self._counts: dict[str, Any] = {}
+        self._counted_step = -1
         self._term_sums: dict[str, torch.Tensor] = {}
         self._terms_since_step = 0
 
@@ -127,11 +134,36 @@ class LanguageModelTrainer(Trainer):
         assert not return_outputs, "models are evaluated by kdkit.training.scoring"
         if not self._term_sums:
             self._terms_since_step = self.state.global_step
+        if self._counted_step != self.state.global_step:  # the first micro-batch stands for all of its step
+            self._counted_step = self.state.global_step
+            own = (inputs["labels"][:, 1:] != IGNORE_INDEX).sum()
+            self.count("tokens", own if num_items_in_batch is None else num_items_in_batch)
         loss, terms = self.compute_step(model, inputs, num_items_in_batch)
         for name, value in terms.items():
             self._term_sums[name] = self._term_sums.get(name, 0.0) + value.detach()
         # every process divides by the tokens of all of them, and DDP averages over the processes
         return loss * self.accelerator.num_processes
+
+    def count(self, name: str, value: torch.Tensor | float) -> None:
+        """Add to something that is counted; a tensor stays on its device until somebody reads it."""
+        self._counts[name] = self._counts.get(name, 0) + value
+
+    def read_counts(self) -> dict[str, float]:
+        """Return all that was counted, by its name: `tokens` read, over all processes."""
+        self._counts = {name: float(value) for name, value in self._counts.items()}
+        return dict(self._counts)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Save the counts beside the optimizer; Trainer's hook, called before the checkpoint counts as complete."""
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save:
+            (Path(output_dir) / COUNTS_FILE).write_text(json.dumps(self.read_counts()))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load the counts beside the optimizer; Trainer's hook."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and (Path(checkpoint) / COUNTS_FILE).is_file():
+            self._counts = json.loads((Path(checkpoint) / COUNTS_FILE).read_text())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the raw terms, averaged over the steps since the last line, to what Trainer logs."""

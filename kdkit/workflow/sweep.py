@@ -215,6 +215,8 @@ def train_one(plan: PlannedRun, folder: Run) -> Trial:
         steps=result.steps,
         window_nats=student.window_nats.tolist(),
         window_bytes=student.window_bytes.tolist(),
+        document_nats=None if student.document_nats is None else student.document_nats.tolist(),
+        document_bytes=None if student.document_bytes is None else student.document_bytes.tolist(),
     )
     run.write_json("trial.json", {"inputs": plan.inputs, "trial": asdict(trial)})
     run.set_status("sweep", state="done", inputs=plan.inputs)

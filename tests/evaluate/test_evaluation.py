@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,14 @@ import torch
 from kdkit.data.windows import PAD
 from kdkit.distill import train as stage
 from kdkit.errors import UserError
-from kdkit.evaluate.compression import count_bytes, count_parameters, measure_peak_memory, measure_speed
+from kdkit.evaluate.compression import (
+    compare_speeds,
+    count_bytes,
+    count_parameters,
+    measure_generation,
+    measure_peak_memory,
+    measure_speeds,
+)
 from kdkit.evaluate.evaluation import evaluate_run, load_students
 from kdkit.evaluate.language import gap_closed, paired_interval
 from kdkit.evaluate.retention import measure_retention
@@ -58,7 +66,9 @@ def test_the_interval_of_a_difference_that_changes_its_sign_holds_zero():
 def test_the_interval_has_the_width_of_the_normal_approximation():
     rng = np.random.default_rng(1)
     difference = rng.normal(1.0, 2.0, 400)
-    low, high = paired_interval(score((30 + difference).tolist()), score([30.0] * 400), seed=0)
+    documents = [score((30 + difference).tolist()), score([30.0] * 400)]  # of one window each
+    documents = [replace(s, document_nats=s.window_nats, document_bytes=s.window_bytes) for s in documents]
+    low, high = paired_interval(*documents, seed=0)
     expected = 2 * 1.96 * difference.std() / math.sqrt(400) / 10
     assert high - low == pytest.approx(expected, rel=0.1)
 
@@ -122,9 +132,47 @@ def test_parameters_and_bytes_count_tied_weights_once():
 
 def test_speed_counts_tokens_and_bytes_of_the_same_time(trained):
     _, data, _, _ = trained
-    speed = measure_speed(make_llama(len(data.student_tokenizer)), data.evaluation, "student", 4)
-    ratio = data.evaluation.num_bytes.sum() / data.evaluation.describe()["student_tokens"]
-    assert speed["bytes_per_second"] / speed["tokens_per_second"] == pytest.approx(ratio)
+    models = {"a": (make_llama(len(data.student_tokenizer)), "student"), "b": (trained[3].model, "teacher")}
+    speeds = measure_speeds(models, data.evaluation, 4)
+    for name, tokens in (("a", "student_tokens"), ("b", "teacher_tokens")):
+        ratio = data.evaluation.num_bytes.sum() / data.evaluation.describe()[tokens]
+        assert speeds[name]["bytes_per_second"] / speeds[name]["tokens_per_second"] == pytest.approx(ratio)
+        by_round = speeds[name]["bytes_per_second_by_round"]
+        assert speeds[name]["bytes_per_second"] == pytest.approx(len(by_round) / sum(1 / speed for speed in by_round))
+
+
+def test_a_ratio_of_speeds_has_the_interval_of_its_rounds():
+    low, high = compare_speeds([20.0, 22.0, 18.0], [10.0, 10.0, 10.0])
+    logs = np.log([2.0, 2.2, 1.8])
+    half = 4.303 * logs.std(ddof=1) / math.sqrt(3)  # Student's t for two degrees of freedom, from a table
+    assert (math.log(low), math.log(high)) == pytest.approx((logs.mean() - half, logs.mean() + half), rel=1e-3)
+    assert compare_speeds([20.0], [10.0]) is None
+
+
+def test_speed_and_memory_are_measured_without_keys_and_values_and_writing_with_them(trained, monkeypatch):
+    _, data, _, _ = trained
+    model = make_llama(len(data.student_tokenizer))
+    used, forward = [], type(model).forward
+
+    def watched(self, *args, **options):
+        output = forward(self, *args, **options)
+        used.append(output.past_key_values is not None)
+        return output
+
+    monkeypatch.setattr(type(model), "forward", watched)
+    measure_speeds({"it": (model, "student")}, data.evaluation, 4)
+    measure_peak_memory(model, data.evaluation, "student", 4)
+    assert used and not any(used)
+    used.clear()
+    figures = measure_generation(model, data.evaluation, "student")
+    assert all(used) and len(used) >= 2
+    assert figures["tokens_per_second"] > 0 and figures["peak_memory_bytes"] >= count_bytes(model)
+
+
+def test_sizes_are_compared_in_one_dtype_whatever_the_models_are_loaded_in():
+    full, half = make_llama(32), make_llama(32).half()
+    assert count_bytes(full, torch.float32) == count_bytes(half, torch.float32) == count_bytes(full)
+    assert count_bytes(half) < 0.6 * count_bytes(full)
 
 
 def test_peak_memory_grows_with_the_batch(trained):
@@ -149,6 +197,12 @@ def test_evaluation_file_has_every_model_and_measure(trained):
     bits = {name: entry["bits_per_byte"] for name, entry in saved["models"].items()}
     assert saved["differences"]["baseline"]["bits_per_byte"] == pytest.approx(bits["baseline"] - bits["student"])
     assert saved["gap_closed"] == gap_closed(bits["teacher"], bits["student"], bits["baseline"])
+    low, high = saved["differences"]["baseline"]["interval_95"]
+    assert low <= saved["differences"]["baseline"]["bits_per_byte"] <= high
+    assert saved["evaluated"]["intervals_over"] == "documents"
+    assert saved["evaluated"]["interval_units"] == data.manifest["corpus"]["evaluation_documents"]
+    assert saved["compression"]["size_dtype"] == "float32" and len(saved["compression"]["speed_interval_95"]) == 2
+    assert [cost["item"] for cost in saved["costs"]] == ["student", "teacher's answers", "baseline"]
     assert len(saved["continuations"]) == 2 and saved["continuations"][0].keys() >= {"prompt", "teacher", "student"}
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from kdkit.losses import transport
 from kdkit.losses.sentences import unit
 from kdkit.losses.tokens import group_weights
 from kdkit.losses.transport import carry_masses, sinkhorn, token_costs, transport_cost
@@ -147,3 +148,33 @@ def test_published_masses_are_a_softmax_in_which_the_unmapped_have_the_least():
 def test_padding_carries_no_mass(how):
     carried = carry_masses(MASSES * 0, group_weights(STUDENT_GROUP * 0 - 1, 4), TEACHER_GROUP, STUDENT_MASK * 0, how)
     assert carried.tolist() == [[0.0] * 6]
+
+
+def slow_problem():
+    """Two sides whose tokens are far apart but for one pair: at a small regularisation the scaling is slow."""
+    generator = torch.Generator().manual_seed(0)
+    states = [torch.randn(8, 1, 8, generator=generator).expand(8, size, 8) for size in (12, 10)]
+    states = [side + torch.randn(side.shape, generator=generator) for side in states]
+    masses = [torch.rand(8, size, generator=generator).square() for size in (12, 10)]
+    return token_costs(*states, torch.ones(8, 10), "cosine"), *(m / m.sum(dim=1, keepdim=True) for m in masses)
+
+
+def test_settings_that_do_not_converge_are_noticed_once(monkeypatch, capsys):
+    monkeypatch.setattr(transport, "_noticed", {})
+    cost, rows, columns = slow_problem()
+    few, many = (sinkhorn(cost, rows, columns, 0.01, iterations) for iterations in (50, 20_000))
+    off = (few.sum(dim=1) - columns).abs().sum(dim=1).max().item()
+    sinkhorn(cost, rows, columns, 0.01, 50)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert off > 0.02 and f"got {off:.0%} off after 50 iterations at regularisation 0.01" in line
+    assert ": expected " in line and "method.sinkhorn_iterations=200" in line
+    assert transport_cost(cost, few).mean() < transport_cost(cost, many).mean()
+
+
+def test_settings_that_converge_say_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(transport, "_noticed", {})
+    cost, rows, columns = slow_problem()
+    sinkhorn(cost, rows, columns, 0.1, 50)
+    sinkhorn(cost[:, :, :0], rows, columns[:, :0], 0.1, 1)
+    sinkhorn(cost, rows * 0, columns, 0.01, 1)
+    assert capsys.readouterr().out == ""

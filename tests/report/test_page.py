@@ -17,7 +17,16 @@ from kdkit.errors import UserError
 from kdkit.report.display import show_facts, show_picture
 from kdkit.report.figures import draw_expert_load
 from kdkit.report.page import write_report
-from kdkit.report.tables import comparison_table, continuations_table, language_verdict, routing_table, to_markdown
+from kdkit.report.tables import (
+    comparison_table,
+    compression_table,
+    continuations_table,
+    cost_table,
+    equal_time_table,
+    language_verdict,
+    routing_table,
+    to_markdown,
+)
 from kdkit.runs.folder import Run, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -282,3 +291,69 @@ def test_report_loads_no_torch():
     code = "import json, sys, kdkit.report.page, kdkit.report.display; print(json.dumps(sorted(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"torch", "transformers", "datasets"} & set(json.loads(result.stdout))
+
+
+def with_intervals(evaluation, gap_interval, over="documents"):
+    """Add what an evaluation of today holds beside the figures of an old one."""
+    evaluation["gap_closed_interval_95"] = gap_interval
+    evaluation["evaluated"] |= {"intervals_over": over, "interval_units": 11}
+    evaluation["differences"]["baseline"] |= {"saving_interval_95": [0.2, 0.3]}
+    return evaluation
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [
+        (
+            [0.4, 0.6],
+            r"It closed 0\.50 of the gap to the teacher \(1\.000\) at equal steps, 95 % interval 0\.40 to 0\.60",
+        ),
+        ([-0.1, 0.6], r"That it closed any of the gap is not shown: 0\.50 .* 95 % interval -0\.10 to 0\.60"),
+        ([-0.6, -0.4], r"It closed none of the gap: 0\.50 .* 95 % interval -0\.60 to -0\.40"),
+        (None, r"the teacher may be no better than the baseline, so the share has no interval"),
+    ],
+)
+def test_the_words_about_the_gap_follow_its_interval(interval, words):
+    verdict = language_verdict(with_intervals(make_evaluation(), interval))
+    assert re.search(words, verdict)
+    assert "over 11 documents" in verdict and "25.0% (20.0% to 30.0%) fewer bits" in verdict
+
+
+def test_a_verdict_says_when_documents_were_not_what_was_drawn():
+    verdict = language_verdict(with_intervals(make_evaluation(), [0.4, 0.6], "blocks of 3 windows"))
+    assert "over blocks of 3 windows, as documents are too few or unknown" in verdict
+
+
+def test_equal_time_is_told_in_two_rows():
+    evaluation = make_evaluation(equal_time=1.4)
+    assert [row[0] for row in equal_time_table(evaluation)[1]] == ["the teacher's answers counted"]
+    evaluation["models"]["baseline_answers_reused"] = model_entry(1.6, steps=999)
+    shares = {"gap_closed": 0.17, "gap_closed_interval_95": [0.1, 0.2]}
+    evaluation["differences"]["baseline_answers_reused"] = difference(1.6, 1.5) | shares
+    row = equal_time_table(evaluation)[1][1]
+    assert row[1:] == ["999", "2.5", "1.600", "+0.100", "+0.090 to +0.110", "0.17", "+0.10 to +0.20"]
+    sentence = language_verdict(evaluation).partition("answers are used again")[2]
+    assert "999 steps" in sentence and "the student is still better than it" in sentence
+
+
+def test_costs_are_listed_by_item_with_a_dash_where_nobody_noted_them():
+    costs = [
+        {"item": "teacher, trained here", "seconds": None, "tokens": None, "part_of": ""},
+        {"item": "student", "seconds": 2.25, "tokens": 1234, "part_of": ""},
+        {"item": "router's steps", "seconds": 1.0, "tokens": 99, "part_of": "student"},
+    ]
+    assert cost_table({"costs": costs})[1] == [
+        ["teacher, trained here", "-", "-"],
+        ["student (distilled)", "2.2", "1,234"],
+        ["in it: router's steps", "1.0", "99"],
+    ]
+    assert cost_table({})[1] == []
+
+
+def test_compression_is_told_with_its_dtype_and_interval():
+    evaluation = make_evaluation()
+    evaluation["models"]["student"]["size_dtype"] = "float32"
+    evaluation["compression"]["speed_interval_95"] = [1.8, 2.2]
+    rows = compression_table(evaluation)[1]
+    assert rows[1] == ["weights in float32, MB, times smaller", "8.0", "exact"]
+    assert rows[2][1:] == ["2.0", "1.8 to 2.2"]

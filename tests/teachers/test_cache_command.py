@@ -116,12 +116,12 @@ def test_build_says_size_and_time_first_then_how_far_it_is_and_where_the_file_is
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("hardware: CPU")
     said = lines[1]
-    assert said.startswith(f"cache {tmp_path}/a.h5: 86 sequences, about ")
+    assert said.startswith(f"cache {tmp_path}/a.h5: 86 of 98 sequences, about ")
     assert "positions, at most " in said and " MB" in said and said.endswith(" s")
     assert [line.split()[:2] for line in lines[2:-1]] == [["cache", f"{i}/5"] for i in range(1, 6)]
     assert all("s left" in line for line in lines[2:-1])
     assert lines[-1] == f"cache: {tmp_path}/a.h5"
-    assert list(tmp_path.iterdir()) == [tmp_path / "a.h5"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.h5", "a.h5.cost.json"]
     assert (tmp_path / "a.h5").read_bytes() == built.read_bytes()
 
 
@@ -182,7 +182,7 @@ def test_ctrl_c_is_exit_code_130_with_the_hint_that_the_same_command_goes_on(
     monkeypatch.setattr(SignalMaker, "make", lambda self, keys: make(self, calls.append(1) or keys))
     assert command.build("--output", tmp_path / "a.h5") == 0
     assert len(calls) == 2 + 3
-    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5", "a.h5.cost.json"]
     assert (tmp_path / "a.h5").read_bytes() == built.read_bytes()
 
 

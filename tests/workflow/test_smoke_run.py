@@ -15,7 +15,7 @@ from kdkit.config.language import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["01_data", "02_teacher_probe", "03_distill", "04_evaluate", "05_report"]
-MODELS = ["teacher", "student", "baseline", "baseline_equal_time"]
+MODELS = ["teacher", "student", "baseline", "baseline_equal_time", "baseline_answers_reused"]
 MEASURED = ["perplexity", "bits_per_byte", "parameters", "size_bytes", "tokens_per_second", "peak_memory_bytes"]
 
 
@@ -94,7 +94,7 @@ def test_every_model_is_measured(evaluation, model):
 
 
 def test_retention_and_compression_are_measured(evaluation):
-    assert set(evaluation["retention"]) == {"student", "baseline", "baseline_equal_time"}
+    assert set(evaluation["retention"]) == set(MODELS) - {"teacher"}
     assert set(evaluation["retention"]["student"]) >= {"kl_to_teacher", "top_k_overlap"}
     teacher, student = evaluation["models"]["teacher"], evaluation["models"]["student"]
     assert evaluation["compression"]["parameters"] == teacher["parameters"] / student["parameters"]

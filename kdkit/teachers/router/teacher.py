@@ -12,6 +12,7 @@ import torch
 from kdkit.alignment.spans import Spans
 from kdkit.config.teacher import RouterConfig
 from kdkit.losses.chunked.signals import DenseSignals, EventPair
+from kdkit.machine.stopwatch import Stopwatch
 from kdkit.models.experts import Choice, all_experts, augmented, top_k_choice
 from kdkit.teachers.online import OnlineTeacher, StudentRows
 from kdkit.teachers.router.gates import Router, StudentForecast, balance, routing_kl, scheduled
@@ -74,6 +75,8 @@ class RoutedTeacher(OnlineTeacher):
             self.optimizer = RouterOptimizer(self.router, settings.learning_rate, self.model.dtype)
         self.figures: dict[str, Any] = {}
         """What the last batch showed; see `describe`."""
+        self.clock, self.tokens_compared = Stopwatch(torch.device(self.model.device)), 0
+        """Time of the router's own steps, and the teacher's tokens that they looked at."""
         self._step, self._seed = -1, seed
         self._draws = torch.Generator(self.model.device)
 
@@ -87,7 +90,10 @@ class RoutedTeacher(OnlineTeacher):
             # seeded by the step, so that a resumed training draws what an uninterrupted one would, on any device
             self._draws.manual_seed(self._seed * 1_000_003 + student.step)
             if self.router is not None and student.step % self.settings.update_every == 0:
-                self._update(*first_sequences(inputs, student, self.settings.update_sequences))
+                few, their_rows = first_sequences(inputs, student, self.settings.update_sequences)
+                with self.clock.running():
+                    self._update(few, their_rows)
+                self.tokens_compared += len(few["spans"].teacher_rows)
             if self.settings.kind == "student_aware":
                 now = scheduled(self.settings, student.step, self.num_steps)
                 self.figures["top_k"], self.figures["temperature"] = now
