@@ -55,25 +55,6 @@ def test_tokens_of_given_steps_are_those_read(tmp_path):
     assert result.tokens == 3 * lengths.sum() == lengths[read].sum()
 
 
-def test_tokens_of_all_stages_are_counted_also_when_it_was_stopped(tmp_path, monkeypatch):
-    stages = {"name": "a", "num_train_epochs": 2.0}, {"name": "b", "num_train_epochs": 1.0}
-    whole = train_on_seventeen(tmp_path / "whole", *stages)[2].tokens
-    save = train.save_stage
-
-    def stop(*arguments):
-        save(*arguments)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(train, "save_stage", stop)
-    with pytest.raises(KeyboardInterrupt):
-        train_on_seventeen(tmp_path / "again", *stages)
-    monkeypatch.setattr(train, "save_stage", save)
-    monkeypatch.setattr(
-        train, "train_baseline", lambda plan: train._train_phase(plan, None, "baseline", plan.stages, True)
-    )
-    assert train_on_seventeen(tmp_path / "again", *stages)[2].tokens == whole
-
-
 def test_passes_are_shuffled_as_trainer_shuffles_them(tmp_path):
     """With a whole number of steps in a pass, given steps and epochs read the same sequences in the same order."""
     settings = {"batch_size": 4, "gradient_accumulation_steps": 1}
