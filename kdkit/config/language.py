@@ -6,18 +6,19 @@ Used by every notebook and command through `load_config`.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from kdkit.config.losses import Auto, LossSettings, TermWeights
 from kdkit.config.reading import apply_overrides, check_values, read_values
 from kdkit.config.shared import BUILD, BuildConfig, ModelConfig, ReportConfig
 from kdkit.config.teacher import CacheConfig, RouterConfig
 from kdkit.config.training import TRAINING_ALIASES, OptimizationConfig, ParameterRule, StageSettings
-from kdkit.config.types import Count, OpenShare, Positive, Section, Separator, Share, VocabularySize
+from kdkit.config.types import Count, OpenShare, Positive, Section, Share, VocabularySize
 from kdkit.config.values import flatten
 from kdkit.errors import UserError
 
@@ -56,7 +57,7 @@ class DataConfig(Section):
     """Split of a hub data set to read; evaluation documents are held out of it."""
     text_column: str = "text"
     """Column that holds the text in .jsonl, .csv, .parquet and hub data."""
-    document_separator: Separator | None = None
+    document_separator: Annotated[str, Field(min_length=1)] | None = None
     """Text between documents of a .txt file, in which `\\n` may stand for a line end; null: `<|endoftext|>` where it
     occurs, else paragraphs."""
     subset_size: Count | None = None
@@ -67,6 +68,13 @@ class DataConfig(Section):
     """Share of the documents that is held out for evaluation."""
     max_length: Annotated[int, Field(ge=8)] = 512
     """Tokens of a student sequence, the start token included."""
+
+    @field_validator("document_separator")
+    @classmethod
+    def _line_ends(cls, text: str | None) -> str | None:
+        r"""Read `\n`, `\r` and `\t`, which a shell, YAML without quotes and a notebook pass on as two characters."""
+        escapes = {"\\n": "\n", "\\r": "\r", "\\t": "\t"}
+        return text and re.sub(r"\\[nrt]", lambda match: escapes[match[0]], text)
 
 
 class BuildTeacherConfig(Section):

@@ -1,9 +1,8 @@
 """Types that the settings are made of: checked numbers, and a section of a configuration."""
 
-import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 def _number(value: object) -> object:
@@ -16,19 +15,12 @@ def _number(value: object) -> object:
     return value
 
 
-def _read_escapes(text: str) -> str:
-    r"""Read `\n`, `\r` and `\t`, which a shell, YAML without quotes and a notebook pass on as two characters."""
-    return re.sub(r"\\([nrt])", lambda match: {"n": "\n", "r": "\r", "t": "\t"}[match[1]], text)
-
-
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Number, Field(gt=0.0)]
 NotNegative = Annotated[Number, Field(ge=0.0)]
 Share = Annotated[Number, Field(ge=0.0, le=1.0)]
 OpenShare = Annotated[Number, Field(gt=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
-Separator = Annotated[str, Field(min_length=1), AfterValidator(_read_escapes)]
-"""Text that stands between others; its line ends may be written as `\\n`."""
 VocabularySize = Annotated[int, Field(ge=260)]
 """Entries of a tokenizer that is trained here: the 256 bytes and the special tokens are among them."""
 

@@ -6,30 +6,29 @@ And which of them are read at all, since a cache of the teacher's answers holds 
 from pathlib import Path
 
 import numpy as np
-import torch
-from transformers import Trainer
 
 from kdkit.distill.plan import Stage, TrainingPlan, sequences_per_step
 from kdkit.teachers.difficulty import teacher_entropy, teacher_loss
 from kdkit.teachers.prepare import prepare_teacher
-from kdkit.training.arguments import make_training_arguments
+from kdkit.training.order import num_processes, shuffled_order
 
 READ_AHEAD = 4
 """Micro-batches that a loader fetches at most before they are asked for: they are in the cache, too."""
 
 
 def sequence_order(plan: TrainingPlan, stage: Stage) -> list[int] | None:
-    """Return the row numbers of a stage's training sequences in the order of reading; None for a shuffled one.
+    """Return the row numbers of a stage's training sequences in the order of reading.
 
-    The difficulties are computed once, by the teacher, and kept in the cache.
+    None where they are shuffled by Trainer: in a stage whose steps are given, so that a step never reads beyond the end
+    of a pass. The difficulties are computed once, by the teacher, and kept in the cache.
     """
+    num_draws, seed = _draws(plan, stage), plan.session.config.seed + stage.first_step
     if not plan.curriculum_key:
-        return None
+        return None if stage.num_sequences is None else shuffled_order(len(plan.data.train), num_draws, seed)
     path = plan.session.run.cache_path / "difficulty" / f"{plan.curriculum_key}.npy"
     if not path.is_file():
         _build_difficulty(plan, path)
-    config = plan.session.config
-    return curriculum_order(np.load(path), stage.steps * sequences_per_step(config), config.seed + stage.first_step)
+    return curriculum_order(np.load(path), num_draws, seed)
 
 
 def curriculum_order(difficulty: np.ndarray, num_draws: int, seed: int) -> list[int]:
@@ -62,23 +61,20 @@ def cached_rows(plan: TrainingPlan) -> list[int]:
 def rows_read(plan: TrainingPlan, stage: Stage) -> set[int]:
     """Return the row numbers of the sequences that a stage reads, those fetched ahead among them."""
     config, num_rows = plan.session.config, len(plan.data.train)
-    seed = config.seed + stage.first_step
-    arguments = make_training_arguments(
-        config.train, plan.session.hardware, plan.session.run.path / "checkpoints", max_steps=stage.steps, seed=seed
-    )
-    num_draws = stage.steps * sequences_per_step(config) * arguments.world_size
-    if config.train.curriculum == "none":
-        num_draws += READ_AHEAD * config.train.per_device_train_batch_size * arguments.world_size
-    if num_draws >= num_rows:
-        return set(range(num_rows))
+    num_draws, seed = _draws(plan, stage), config.seed + stage.first_step
     if config.train.curriculum != "none":
         # how hard they are decides their order alone, not which they are
         return set(curriculum_order(np.zeros(num_rows), num_draws, seed))
-    # Trainer itself shuffles, for a model that is none: nothing is trained
-    reader = Trainer(torch.nn.Linear(1, 1), arguments, train_dataset=range(num_rows), data_collator=list)
-    sampler = reader.get_train_dataloader().batch_sampler
-    batches = getattr(sampler, "batch_sampler", sampler)  # under several processes each has a shard of it
-    return set([row for batch in batches for row in batch][:num_draws])
+    if stage.num_sequences is None:
+        num_draws += READ_AHEAD * config.train.per_device_train_batch_size * num_processes()
+    # Trainer shuffles in the same way, and nothing is read a second time that has not been read before
+    return set(shuffled_order(num_rows, min(num_draws, num_rows), seed))
+
+
+def _draws(plan: TrainingPlan, stage: Stage) -> int:
+    """Return how many sequences a stage reads, those of several passes each time."""
+    num_draws = stage.steps * sequences_per_step(plan.session.config)
+    return num_draws if stage.num_sequences is None else min(num_draws, stage.num_sequences)
 
 
 def _build_difficulty(plan: TrainingPlan, path: Path) -> None:

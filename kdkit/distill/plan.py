@@ -5,6 +5,7 @@ own optimizer and scheduler; the model walks through them all.
 """
 
 import math
+import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -27,6 +28,7 @@ from kdkit.machine.session import Session
 from kdkit.runs.folder import fingerprint
 from kdkit.teachers.cache import describe_cache
 from kdkit.teachers.prepare import check_teacher_lengths, identify_teacher
+from kdkit.training.order import num_processes
 from kdkit.training.stages import TrainingStage
 
 
@@ -38,6 +40,8 @@ class Stage(TrainingStage):
     kd_ratio: float
     temperature: float
     on_policy: OnPolicy | None = None
+    num_sequences: int | None = None
+    """Training sequences that it reads, where whole passes were asked for; None: as many as the steps take."""
 
     @property
     def asks_teacher(self) -> bool:
@@ -122,6 +126,7 @@ def plan_stages(config: Config, data: PreparedData, loss: LossSettings) -> list[
         name="",
         steps=train.max_steps or steps_of_epochs(config, data, train.num_train_epochs),
         first_step=0,
+        num_sequences=None if train.max_steps else sequences_of_epochs(data, train.num_train_epochs),
         learning_rate=train.learning_rate,
         rules=train.parameter_lr_multipliers,
         loss=loss,
@@ -136,6 +141,7 @@ def plan_stages(config: Config, data: PreparedData, loss: LossSettings) -> list[
                 name=settings.name,
                 steps=settings.max_steps or steps_of_epochs(config, data, settings.num_train_epochs),
                 first_step=sum(stage.steps for stage in stages),
+                num_sequences=None if settings.max_steps else sequences_of_epochs(data, settings.num_train_epochs),
                 learning_rate=settings.learning_rate or whole.learning_rate,
                 rules=whole.rules if rules is None else rules,
                 loss=loss if settings.loss is None or isinstance(settings.loss, Auto) else settings.loss,
@@ -180,15 +186,24 @@ def stretch(stages: list[Stage], total_steps: int) -> list[Stage]:
     before = sum(stage.steps for stage in stages)
     ends = [round((stage.first_step + stage.steps) * total_steps / before) for stage in stages]
     starts = [0, *ends[:-1]]
-    stretched = [replace(s, first_step=a, steps=b - a) for s, a, b in zip(stages, starts, ends, strict=True)]
+    stretched = [
+        # where passes were whole, every step that was added reads as much as it can
+        replace(s, first_step=a, steps=b - a, num_sequences=s.num_sequences and sys.maxsize)
+        for s, a, b in zip(stages, starts, ends, strict=True)
+    ]
     return [stage for stage in stretched if stage.steps]
 
 
 def steps_of_epochs(config: Config, data: PreparedData, epochs: float) -> int:
-    """Return the optimizer steps of some passes over the training sequences."""
-    return max(1, math.ceil(epochs * len(data.train) / sequences_per_step(config)))
+    """Return the optimizer steps of some passes over the training sequences, the last step perhaps a small one."""
+    return math.ceil(sequences_of_epochs(data, epochs) / sequences_per_step(config))
+
+
+def sequences_of_epochs(data: PreparedData, epochs: float) -> int:
+    """Return the training sequences that some passes read."""
+    return max(1, round(epochs * len(data.train)))
 
 
 def sequences_per_step(config: Config) -> int:
-    """Return the training sequences of one optimizer step."""
-    return config.train.per_device_train_batch_size * config.train.gradient_accumulation_steps
+    """Return the training sequences of one optimizer step, of all processes."""
+    return config.train.per_device_train_batch_size * config.train.gradient_accumulation_steps * num_processes()

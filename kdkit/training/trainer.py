@@ -16,6 +16,7 @@ from kdkit.data.batches import WindowCollator
 from kdkit.losses.chunked.engine import chunked_loss, cross_entropy_chunk, even_chunks, rows_per_chunk
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.models.heads import find_head, hidden_of_wrapped
+from kdkit.training.order import EvenBatches
 from kdkit.training.parameters import format_table, group_parameters
 from kdkit.training.read_ahead import ReadAhead
 
@@ -110,6 +111,19 @@ class LanguageModelTrainer(Trainer):
                 print(format_table(self.parameter_table), flush=True)
             self.optimizer = optimizer_class(groups, **options)
         return self.optimizer
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """Give several processes batches of which no sequence stands in two; Trainer's hook."""
+        if self.accelerator.num_processes == 1:
+            return super().get_train_dataloader()
+        sampler = self._get_train_sampler(self.train_dataset)
+        batches = EvenBatches(sampler, self.args.per_device_train_batch_size, self.accelerator.num_processes)
+        pin = self.args.dataloader_pin_memory
+        loader = torch.utils.data.DataLoader(
+            self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator, pin_memory=pin
+        )
+        self.accelerator.dataloader_config.even_batches = False
+        return self.accelerator.prepare(loader)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler:
         """Read in the given order, if there is one; Trainer's hook."""

@@ -238,8 +238,8 @@ def test_near_copies_of_held_out_text_are_counted_and_left_out(tmp_path, with_ol
 
 
 def test_a_corpus_of_nothing_but_near_copies_is_refused(tmp_path):
-    form = " ".join(f"{word}{turn}" for turn in range(3) for word in WORDS)
-    (tmp_path / "forms.txt").write_text("<|endoftext|>".join(f"{form} {number}" for number in range(20)))
-    config = make_config(tmp_path, data={"path": str(tmp_path / "forms.txt")})
-    with pytest.raises(UserError, match=r"got 1\d documents which all nearly do; .* data.near_duplicates=keep"):
+    text = " ".join(f"{word}{turn}" for turn in range(4) for word in WORDS)
+    (tmp_path / "forms.txt").write_text(f"{text}<|endoftext|>{text} more<|endoftext|>{text} less")
+    config = make_config(tmp_path, data={"path": str(tmp_path / "forms.txt"), "evaluation_fraction": 0.4})
+    with pytest.raises(UserError, match=r"got 2 documents which all nearly do; .* data.near_duplicates=keep"):
         build_data(config, tmp_path / "cache")
