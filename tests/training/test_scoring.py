@@ -8,10 +8,10 @@ from kdkit.alignment.tokenizers import unknown_id
 from kdkit.data.prepare import data_from_texts
 from kdkit.data.windows import PAD, Windows
 from kdkit.losses.chunked import engine
-from kdkit.machine.memory import memory_in_use, read_peak, start_peak
 from kdkit.training.scoring import score_windows
 from tests.crossed import cross_data
 from tests.lossy import train_unigram
+from tests.memory import Allocations
 from tests.tiny import make_config, make_data, make_llama
 
 
@@ -67,12 +67,10 @@ def test_scoring_a_large_vocabulary_takes_little_memory_beside_the_model():
     model, vocab_size, length = make_llama(60_000), 60_000, 256
     ids = torch.randint(vocab_size, (8, length), generator=torch.Generator().manual_seed(0)).numpy().astype("int32")
     windows = Windows(ids, ids, ids * 0, ids > 0, np.full(8, length))
-    score_windows(model, windows.first(1), "student", 1)
-    start_peak(model.device)
-    before = memory_in_use(model.device)
-    score_windows(model, windows, "student", 8)
+    with Allocations(*model.parameters()) as seen:
+        score_windows(model, windows, "student", 8)
     # whole logits would be 491 MB once, and several times that on the way
-    assert read_peak(model.device) - before < 200e6
+    assert seen.peak_bytes < 150e6
 
 
 def test_unknown_text_costs_eight_bits_a_byte_beside_its_token(documents):
