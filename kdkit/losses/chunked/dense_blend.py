@@ -7,7 +7,7 @@ and one of each teacher.
 import torch
 
 from kdkit.losses.chunked.blend import BUFFERS, ChunkResult, QueriedRows, compare
-from kdkit.losses.chunked.engine import ChunkLoss, blocks_of, softmax_
+from kdkit.losses.chunked.engine import ChunkLoss, Room, blocks_of, softmax_
 from kdkit.losses.chunked.events import Events
 from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.losses.closed_forms import Measure
@@ -31,6 +31,8 @@ def dense_blend(
         raw_weights: fp32, `[student_rows]`: in the logged term.
         measure: the divergence.
     """
+
+    rooms = [Room() for _ in passes]
 
     def block_loss(logits: torch.Tensor, rows: slice, columns: list[torch.Tensor]) -> torch.Tensor:
         inside, local = queried.local(rows)
@@ -57,7 +59,10 @@ def dense_blend(
     def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
         start = queried.inside(rows).start
         teacher_rows = queried.teacher_rows[queried.inside(rows)]
-        columns = [signals.columns(teacher_rows, teacher_events).to(logits.dtype) for signals in passes]
+        columns = [
+            signals.columns(teacher_rows, teacher_events, room).to(logits.dtype)
+            for signals, room in zip(passes, rooms, strict=True)
+        ]
         terms = logits.new_zeros(3)
         for block in blocks_of(logits, BUFFERS):
             here = slice(rows.start + block.start, rows.start + block.stop)
