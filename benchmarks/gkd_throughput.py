@@ -104,13 +104,17 @@ def main() -> None:
     ours = [[sys.executable, "-m", "benchmarks.gkd_throughput", "--one", precision] for precision in ("fp32", "bf16")]
     commands = [[arguments.trl, "-m", "benchmarks.peers.trl_gkd"]] if arguments.trl else []
     rounds = [[call(command) for command in [*commands, *ours]] for _ in range(arguments.rounds)]
-    write_results(RESULTS, [summarise(list(runs), [found[0] for found in rounds]) for runs in zip(*rounds, strict=True)])
+    write_results(
+        RESULTS, [summarise(list(runs), [found[0] for found in rounds]) for runs in zip(*rounds, strict=True)]
+    )
 
 
 def summarise(runs: list[dict[str, Any]], base: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the run of the median speed, with the median and the range of ratios to the base's runs."""
     middle = sorted(runs, key=lambda values: values["cpu_seconds_per_step"])[len(runs) // 2]
-    speeds = [mine["tokens_per_cpu_second"] / its["tokens_per_cpu_second"] for mine, its in zip(runs, base, strict=True)]
+    speeds = [
+        mine["tokens_per_cpu_second"] / its["tokens_per_cpu_second"] for mine, its in zip(runs, base, strict=True)
+    ]
     memory = [mine["peak_mb"] / its["peak_mb"] for mine, its in zip(runs, base, strict=True)]
     return middle | {
         f"speed / {base[0]['name']}": statistics.median(speeds),

@@ -2,7 +2,14 @@ import pytest
 import torch
 
 from kdkit.errors import UserError
-from kdkit.machine.hardware import DTYPES, CudaFacts, architecture_is_supported, choose_hardware, find_hardware, tiny_backward
+from kdkit.machine.hardware import (
+    DTYPES,
+    CudaFacts,
+    architecture_is_supported,
+    choose_hardware,
+    find_hardware,
+    tiny_backward,
+)
 
 KAGGLE_ARCHS = ("sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
 GB = 2**30

@@ -87,7 +87,6 @@ def dense_divergence(
     temperature: float,
 ) -> TeacherLoss:
     """Make a divergence from the teacher's whole rows, times temperature squared."""
-
     room = Room()
 
     def divergence_(events: torch.Tensor, inside: slice) -> torch.Tensor:

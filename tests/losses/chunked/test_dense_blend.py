@@ -16,7 +16,7 @@ from tests.references import DIVERGENCES, formula, random_logits
 ROWS, TOKENS, WIDER = 9, 7, 12
 GROUPS = torch.tensor([0, 3, 1, 6, 2, 0, 3, 7, 4, 5, 0, 7])
 """Twelve teacher tokens over seven student tokens; 7 stands for none."""
-ASKED = {"every row": list(range(ROWS)), "some rows": [1, 2, 5, 8], "no row": []}
+ASKED = {"every row": list(range(ROWS)), "some rows": [1, 2, 5, 8], "most rows": [0, 1, 3, 4, 5, 6, 8], "no row": []}
 
 
 def teacher_probabilities(logits: torch.Tensor, events: Events) -> torch.Tensor:
