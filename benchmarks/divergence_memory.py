@@ -147,7 +147,7 @@ def run_round(dense: list[str], commands: list[list[str]]) -> list[dict[str, Any
         found = [call(command) for command in pair]
         after = call(dense)
         for values in found:
-            values["time / dense"] = values["seconds"] / ((before["seconds"] + after["seconds"]) / 2)
+            values["time / dense"] = values["cpu_seconds"] / ((before["cpu_seconds"] + after["cpu_seconds"]) / 2)
             values["dense / memory"] = before["peak_mb"] / values["peak_mb"]
             print_row(values)
         rows += found
@@ -164,9 +164,11 @@ def call(command: list[str]) -> dict[str, Any]:
 
 def _median(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the run whose ratio (of the dense row: whose time) is the median."""
-    column = "time / dense" if runs[0]["time / dense"] != 1.0 else "seconds"
+    column = "time / dense" if runs[0]["time / dense"] != 1.0 else "cpu_seconds"
     middle = statistics.median_low(values[column] for values in runs)
-    return next(values for values in runs if values[column] == middle)
+    ratios = [values["time / dense"] for values in runs]
+    spread = {"times": f"{min(ratios):.2f} to {max(ratios):.2f}"}
+    return next(values for values in runs if values[column] == middle) | spread
 
 
 if __name__ == "__main__":

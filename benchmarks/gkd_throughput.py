@@ -1,9 +1,10 @@
 """Training throughput and memory against TRL's GKDTrainer: same models, same sequences, same loss.
 
-    python -m benchmarks.gkd_throughput --trl PYTHON        (needs KDKIT_TEST_DATA)
+    python -m benchmarks.gkd_throughput --trl PYTHON [--rounds 3]       (needs KDKIT_TEST_DATA)
 
-Random Llama student (192 x 4) and teacher (384 x 6), vocabulary 49,152, batch 4, length 256, forward KL, fp32. Each
-side is a process of its own; kdkit runs before and after TRL, and the slower of its two runs counts.
+Random Llama student (192 x 4) and teacher (384 x 6), vocabulary 49,152, batch 4, length 256, forward KL, fp32; kdkit
+also with the teacher in bf16. Each side is a process of its own, the sides take turns, and a ratio is the median over
+the rounds of ratios within a round. Time is processor time, which a busy machine changes little.
 """
 
 import argparse
@@ -36,14 +37,16 @@ from kdkit.distill.objective import Objective
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.losses.chunked.events import EventPair, TokenEvents
 from kdkit.losses.measures import make_measure
+from kdkit.machine.hardware import DTYPES
 from kdkit.teachers.online import OnlineTeacher
 
 RESULTS = Path(__file__).parent / "results" / "gkd_throughput.json"
 
 
-def kdkit_row() -> dict[str, Any]:
-    """Train for a few steps with kdkit."""
+def kdkit_row(precision: str) -> dict[str, Any]:
+    """Train for a few steps with kdkit, the teacher in a precision."""
     student, teacher = make_models()
+    teacher.to(DTYPES[precision])
     ids = make_sequences().astype(np.int32)
     positions = np.tile(np.arange(LENGTH, dtype=np.int32), (len(ids), 1))
     windows = Windows(ids, ids, positions, np.ones(ids.shape, dtype=bool), np.full(len(ids), LENGTH))
@@ -76,13 +79,13 @@ def kdkit_row() -> dict[str, Any]:
         with measure() as found:
             trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    step = statistics.median(times.seconds()[DROPPED_STEPS - 1 :])
+    steps = times.processor_seconds()[DROPPED_STEPS - 1 :]
     return row(
-        "kdkit",
+        f"kdkit, teacher in {precision}",
         found,
-        seconds_per_step=round(step, 3),
-        tokens_per_second=round(BATCH * LENGTH / step, 1),
-        timed_steps=len(times.seconds()[DROPPED_STEPS - 1 :]),
+        cpu_seconds_per_step=round(statistics.median(steps), 3),
+        tokens_per_cpu_second=round(BATCH * LENGTH / statistics.median(steps), 1),
+        timed_steps=len(steps),
         first_loss=losses[0],
         last_loss=losses[-1],
     )
@@ -92,21 +95,33 @@ def main() -> None:
     """Run both sides and print their ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trl", default="", help="a Python that has trl==1.16.0")
-    parser.add_argument("--one", action="store_true", help="run kdkit's side only and print its row")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one", default="", help="run kdkit's side only, its teacher in this precision")
     arguments = parser.parse_args()
     if arguments.one:
-        print_row(kdkit_row())
+        print_row(kdkit_row(arguments.one))
         return
-    ours = [sys.executable, "-m", "benchmarks.gkd_throughput", "--one"]
-    rows = [call(ours)]
-    if arguments.trl:
-        rows += [call([arguments.trl, "-m", "benchmarks.peers.trl_gkd"]), call(ours)]
-        slower = max(rows[0], rows[2], key=lambda values: values["seconds_per_step"])
-        for values in rows:
-            values["tokens/s of TRL"] = values["tokens_per_second"] / rows[1]["tokens_per_second"]
-            values["memory of TRL"] = values["peak_mb"] / rows[1]["peak_mb"]
-        print(f"kdkit / TRL: tokens per second {slower['tokens/s of TRL']:.2f}, memory {slower['memory of TRL']:.2f}")
-    write_results(RESULTS, rows)
+    ours = [[sys.executable, "-m", "benchmarks.gkd_throughput", "--one", precision] for precision in ("fp32", "bf16")]
+    commands = [[arguments.trl, "-m", "benchmarks.peers.trl_gkd"]] if arguments.trl else []
+    rounds = [[call(command) for command in [*commands, *ours]] for _ in range(arguments.rounds)]
+    write_results(
+        RESULTS, [summarise(list(runs), [found[0] for found in rounds]) for runs in zip(*rounds, strict=True)]
+    )
+
+
+def summarise(runs: list[dict[str, Any]], base: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the run of the median speed, with the median and the range of ratios to the base's runs."""
+    middle = sorted(runs, key=lambda values: values["cpu_seconds_per_step"])[len(runs) // 2]
+    speeds = [
+        mine["tokens_per_cpu_second"] / its["tokens_per_cpu_second"] for mine, its in zip(runs, base, strict=True)
+    ]
+    memory = [mine["peak_mb"] / its["peak_mb"] for mine, its in zip(runs, base, strict=True)]
+    return middle | {
+        f"speed / {base[0]['name']}": statistics.median(speeds),
+        "speeds": f"{min(speeds):.2f} to {max(speeds):.2f}",
+        f"memory / {base[0]['name']}": statistics.median(memory),
+        "memories": f"{min(memory):.2f} to {max(memory):.2f}",
+    }
 
 
 if __name__ == "__main__":

@@ -71,11 +71,16 @@ class Place:
         """Copy a cache, flip a bit in some of its chunks, and return the configuration that names the copy."""
         shutil.copy(self.open(config).store.path, path)
         for number in numbers:
-            with h5py.File(path) as file:
-                group = file[f"chunks/{number:05d}"]
-                offset = group[next(name for name in group if name != "lengths")].id.get_chunk_info(0).byte_offset
-            flip(path, offset + 7)
+            flip_chunk(path, number)
         return with_cache(config, file=str(path))
+
+
+def flip_chunk(path: Path, number: int) -> None:
+    """Flip a bit in one of a cache's chunks."""
+    with h5py.File(path) as file:
+        group = file[f"chunks/{number:05d}"]
+        offset = group[next(name for name in group if name != "lengths")].id.get_chunk_info(0).byte_offset
+    flip(path, offset + 7)
 
 
 def with_cache(config: Config, **changes: object) -> Config:

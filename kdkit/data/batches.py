@@ -13,7 +13,7 @@ import torch
 
 from kdkit.alignment.spans import Spans
 from kdkit.data.windows import PAD, Windows
-from kdkit.losses.cross_entropy import IGNORE_INDEX
+from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
 
 Side = Literal["student", "teacher"]
 
@@ -36,7 +36,8 @@ class WindowCollator:
         Returns:
             `input_ids` and `labels`, int64, `[B, S]`, not shifted; position 0 is a start token that nothing
             predicts, so its label is ignored. With `with_teacher` also `teacher_input_ids`, `[B, T]`,
-            `spans` (see `Spans`) and `windows`, the row numbers; with `signals` what it returns.
+            `spans` (see `Spans`), `counted` (see `counted_rows`) and `windows`, the row numbers; with `signals` what
+            it returns.
         """
         ids = self.windows.student_ids if self.side == "student" else self.windows.teacher_ids
         input_ids, is_token = _trim(ids[rows])
@@ -46,10 +47,23 @@ class WindowCollator:
         if self.with_teacher:
             batch["teacher_input_ids"], _ = _trim(self.windows.teacher_ids[rows])
             widths = input_ids.shape[1], batch["teacher_input_ids"].shape[1]
-            batch |= {"spans": find_spans(self.windows, rows, *widths), "windows": list(rows)}
+            spans = find_spans(self.windows, rows, *widths)
+            batch |= {"spans": spans, "counted": counted_rows(labels, spans), "windows": list(rows)}
         if self.signals is not None:
             batch |= self.signals(rows)
         return batch
+
+
+def counted_rows(labels: torch.Tensor, spans: Spans) -> np.ndarray:
+    """Return which student rows are in the loss, bool, `[student_rows]`.
+
+    An array, since Trainer moves tensors to the student's device, and where a loss is cut into chunks the host would
+    have to wait for them.
+
+    Args:
+        labels: int64, `[B, S]`, on the CPU.
+    """
+    return (shift_labels(labels).flatten()[spans.student_rows] != IGNORE_INDEX).numpy()
 
 
 def _trim(ids: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

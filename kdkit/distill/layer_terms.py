@@ -28,6 +28,7 @@ from kdkit.losses.layers import (
     span_weights,
     state_error,
 )
+from kdkit.losses.precision import at_least_fp32
 from kdkit.machine.session import Session
 from kdkit.models.layer_map import map_layers
 from kdkit.models.taps import Taps, decoder_layers
@@ -176,7 +177,8 @@ class LayerParts:
         student_side, teacher_side = student_side.to(device), teacher_side.to(teacher_device)
         student = {layer: pool_states(states, student_side) for layer, states in student_states.items()}
         teacher = {
-            layer: pool_states(states.detach(), teacher_side).to(device) for layer, states in teacher_states.items()
+            layer: _cross(pool_states(states.detach(), teacher_side), states.dtype, device)
+            for layer, states in teacher_states.items()
         }
         values = self._state_values(student, teacher, student_side)
         if "attention" in self.weights:
@@ -207,7 +209,7 @@ class LayerParts:
     def _map_values(self, maps: tuple[torch.Tensor, torch.Tensor], sides: tuple[Layout, Layout]) -> torch.Tensor:
         """Compare the attention of one pair of layers, `[N]`."""
         student, teacher = (pool_maps(*side) for side in zip(match_heads(*maps, self.heads), sides, strict=True))
-        return map_divergence(student, teacher.to(student.device), sides[0])
+        return map_divergence(student, _cross(teacher, maps[1].dtype, student.device), sides[0])
 
     def begin_batch(self) -> None:
         """Clear the gradients of the last optimizer step, once; Trainer clears the student's only."""
@@ -253,6 +255,11 @@ class LayerParts:
         self.projections.load_state_dict(state["projections"])
         if self.balance:
             self.balance.means = dict(state["means"])
+
+
+def _cross(pooled: torch.Tensor, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Move what was pooled in fp32 to a device in the precision of the teacher that made it; fp32 arrives."""
+    return pooled if pooled.device == device else at_least_fp32(pooled.to(dtype).to(device))
 
 
 class Balance:

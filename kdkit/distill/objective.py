@@ -73,6 +73,7 @@ class Objective:
         num_items: torch.Tensor | float,
         tokens: torch.Tensor | None = None,
         emphasis: Emphasis | None = None,
+        counted_here: torch.Tensor | None = None,
     ) -> tuple[ChunkLoss, list[slice]]:
         """Make the loss of a batch: token by token, cross-entropy and the teacher's term are blended.
 
@@ -87,6 +88,7 @@ class Objective:
             tokens: int64, `[student_rows]`: what the text goes on with, also at rows in no loss; None: `targets`
                 without them.
             emphasis: how much each place counts, of a batch that it has looked at; None: all alike.
+            counted_here: bool, `[student_rows]`, on the CPU: rows in the loss; None: asked from the device of `targets`.
 
         Returns:
             The chunk loss, and the chunks of student rows that it is to be called with.
@@ -100,7 +102,7 @@ class Objective:
         chunks = list(chunk_spans(spans, rows_per_chunk(width, targets.device)))
         if not passes:
             return weighted_cross_entropy(targets, raw, raw), chunks
-        queried = self._asked_spans(spans, counted.cpu())
+        queried = self._asked_spans(spans, counted.cpu() if counted_here is None else counted_here)
         rows = _rows_of(spans, queried) if self.span_loss else spans.student_starts[queried]
         rows = to_device(rows, raw.device)
         share = raw if self.row_weights is None else raw * self.row_weights

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from kdkit.alignment.tokenizers import end_token_id
 from kdkit.config.training import OnPolicy, ParameterRule
-from kdkit.data.batches import WindowCollator
+from kdkit.data.batches import WindowCollator, counted_rows
 from kdkit.data.own_text import windows_of_ids
 from kdkit.data.prepare import PreparedData
 from kdkit.distill.layer_terms import LayerParts
@@ -151,6 +151,7 @@ class OnPolicyTrainer(DistillationTrainer):
             return batch
         collated = WindowCollator(windows, with_teacher=True)(list(range(len(windows))))
         collated["labels"][:, : prompts.shape[1]] = IGNORE_INDEX
+        collated["counted"] = counted_rows(collated["labels"], collated["spans"])
         return {name: _to(value, self.args.device) for name, value in collated.items()} | {"is_own_text": True}
 
     def _own_part(self, row: list[int], num_prompt: int) -> list[int]:

@@ -15,7 +15,7 @@ from kdkit.distill.choose_loss import compares_events, make_events
 from kdkit.distill.curriculum import cached_rows
 from kdkit.distill.plan import TrainingPlan, plan_training
 from kdkit.errors import UserError
-from kdkit.machine.hardware import find_hardware
+from kdkit.machine.hardware import DTYPES, find_hardware
 from kdkit.machine.session import Session
 from kdkit.runs.folder import Run, fingerprint
 from kdkit.runs.paths import make_place_for, resolve_input
@@ -25,9 +25,9 @@ from kdkit.teachers.cache_build import SignalMaker, build_signals, repair_signal
 from kdkit.teachers.online import OnlineTeacher
 from kdkit.teachers.prepare import Teacher, prepare_teacher
 
-NOT_COMPARED = ("config", "data", "temperature", "tempered")
-"""Header values that a reader may differ in: samples are known by their content, wherever the corpus lies, and
-another temperature is converted (`kdkit.losses.sparse`) or refused (`check_temperature_of`)."""
+NOT_COMPARED = ("config", "data", "temperature", "tempered", "precision")
+"""Header values that a reader may differ in: samples are known by their content, wherever the corpus lies, another
+temperature is converted (`kdkit.losses.sparse`) or refused (`check_temperature_of`), another precision is told."""
 
 
 def open_teacher(plan: TrainingPlan) -> Teacher | CachedSignals:
@@ -39,7 +39,7 @@ def open_teacher(plan: TrainingPlan) -> Teacher | CachedSignals:
         UserError: see `prepare_teacher`, `build_cache`, `open_cache`.
     """
     if not plan.session.config.cache.enabled:
-        return prepare_teacher(plan.session, plan.data)
+        return prepare_teacher(plan.session, plan.data, DTYPES[plan.answer_precision])
     if not cache_path(plan).is_file():
         build_cache(plan)
     return open_cache(plan)
@@ -60,7 +60,7 @@ def build_cache(plan: TrainingPlan) -> Path:
         print(f"cache {path}: complete", flush=True)
         return path
     make_place_for(path, "cache.file")
-    teacher = prepare_teacher(plan.session, plan.data)
+    teacher = prepare_teacher(plan.session, plan.data, DTYPES[plan.answer_precision])
     build_signals(path, header, _signal_maker(plan, teacher, cached_rows(plan)))
     del teacher
     gc.collect()
@@ -84,6 +84,12 @@ def open_cache(plan: TrainingPlan) -> CachedSignals:
         print(
             f"cache {store.path}: made at temperature {made_at:g}, converted to {wanted:g}; that is exact for the kept "
             "tokens among themselves, as finely as they are kept, and approximate for the rest",
+            flush=True,
+        )
+    if (precision := store.header.get("precision", "fp32")) != plan.answer_precision:
+        print(
+            f"cache {store.path}: answers of a teacher in {precision}, read as they are; here it would answer in "
+            f"{plan.answer_precision}",
             flush=True,
         )
     return CachedSignals(store, keys)
@@ -111,7 +117,7 @@ def repair_cache(path: Path, run: Run) -> list[int]:
     config = config_from_values(values | {"cache": values["cache"] | {"enabled": True, "file": str(path)}})
     data = open_data(build_data(config, run.cache_path))
     plan = plan_training(Session(config, run, find_hardware(**values["train"])), data)
-    expected = {name: value for name, value in plan.cache_header.items() if name not in ("config", "data")}
+    expected = {name: value for name, value in plan.cache_header.items() if name not in ("config", "data", "precision")}
     with open_store(path, expected, verify=False) as store:
         keys_of = store.document["chunks"]
     damaged_keys = {key for number in damaged for key in keys_of[number]}
@@ -121,7 +127,9 @@ def repair_cache(path: Path, run: Run) -> list[int]:
             f"which lacks {len(missing)} of the {len(damaged_keys)} damaged sequences; restore the text, or build anew"
         )
     run.path.mkdir(parents=True, exist_ok=True)
-    teacher = prepare_teacher(plan.session, data)
+    # what is mended answers as the rest did, on whatever machine
+    dtype = DTYPES[store.header["precision"]] if "precision" in store.header else None
+    teacher = prepare_teacher(plan.session, data, dtype)
     return repair_signals(path, keys_of, _signal_maker(plan, teacher, None))
 
 

@@ -61,6 +61,12 @@ class TrainingPlan:
     """Why this loss."""
     stages: list[Stage]
 
+    @property
+    def answer_precision(self) -> str:
+        """Precision in which the teacher answers; where a router is trained through it, that of the run."""
+        hardware = self.session.hardware
+        return hardware.precision if self.session.config.router.kind != "none" else hardware.answer_precision
+
     @cached_property
     def cache_header(self) -> dict[str, Any]:
         """What the header of a cache of this run must hold, and the settings by which it can be made again.
@@ -77,7 +83,7 @@ class TrainingPlan:
         settings["evaluate"] = {"batch_size": config.evaluate.batch_size}
         settings["train"] = {"device": config.train.device, "precision": config.train.precision}
         identity = identify_teacher(self.session, self.data)
-        header = describe_cache(config, self.data, identity, name_events(self.loss, self.data))
+        header = describe_cache(config, self.data, identity, name_events(self.loss, self.data), self.answer_precision)
         return header | {"data": self.data.manifest["corpus"]["source"], "config": settings}
 
     @cached_property

@@ -94,7 +94,7 @@ def _load_other(session: Session[Config], path: str, data: PreparedData) -> Onli
     model = load_causal_lm(
         path,
         key,
-        dtype=session.hardware.teacher_dtype,
+        dtype=session.hardware.dtype,
         device=session.hardware.teacher_device,
         trust_remote_code=trust,
     ).requires_grad_(False)

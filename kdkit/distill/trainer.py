@@ -14,7 +14,7 @@ from kdkit.config.training import ParameterRule
 from kdkit.data.batches import WindowCollator
 from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.objective import Objective
-from kdkit.losses.chunked.engine import chunked_loss
+from kdkit.losses.chunked.engine import chunked_loss, to_device
 from kdkit.losses.chunked.signals import Signals, check_teacher
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.machine.stopwatch import Stopwatch
@@ -74,15 +74,16 @@ class DistillationTrainer(LanguageModelTrainer):
             both for each of the parts.
         """
         spans = inputs["spans"]
-        rows = spans.student_rows.to(inputs["input_ids"].device)
+        rows = to_device(spans.student_rows, inputs["input_ids"].device)
+        counted_here = torch.from_numpy(inputs["counted"])
         targets = shift_labels(inputs["labels"]).flatten().index_select(0, rows)
         hidden = self.hidden_rows(model, inputs, rows)
         student = StudentRows(hidden.detach(), self.head, targets, self.state.global_step)
         signals = self.ask(inputs, targets.device, student) if self.objective.asks_teacher else None
-        num_items = count_items(int((targets != IGNORE_INDEX).sum()), num_items_in_batch)
+        num_items = count_items(int(counted_here.sum()), num_items_in_batch)
         tokens = shift_labels(inputs["input_ids"]).flatten().index_select(0, rows)
         emphasis = self.teacher.emphasis if isinstance(self.teacher, RoutedTeacher) and signals is not None else None
-        chunk_loss, chunks = self.objective.loss_of(spans, targets, signals, num_items, tokens, emphasis)
+        chunk_loss, chunks = self.objective.loss_of(spans, targets, signals, num_items, tokens, emphasis, counted_here)
         loss, totals = chunked_loss(hidden, self.head, chunk_loss, chunks)
         check_teacher(signals, totals)
         _, ce, kd = totals

@@ -50,8 +50,13 @@ def masked_mean(
     return torch.where(mask, values, 0.0).sum() / count.clamp(min=1)
 
 
-def count_items(num_rows: int, num_items_in_batch: torch.Tensor | int | None) -> float:
-    """Return what a sum is divided by: the tokens of the whole optimizer step, at least 1."""
+def count_items(num_rows: int, num_items_in_batch: torch.Tensor | int | None) -> torch.Tensor | float:
+    """Return what a sum is divided by: the tokens of the whole optimizer step, at least 1.
+
+    A tensor stays one: to read it the host would wait for its device.
+    """
+    if isinstance(num_items_in_batch, torch.Tensor):
+        return num_items_in_batch.clamp(min=1)
     return max(float(num_rows if num_items_in_batch is None else num_items_in_batch), 1.0)
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from kdkit.alignment.spans import Spans
+from kdkit.losses.chunked.engine import to_device
 from kdkit.losses.precision import at_least_fp32
 
 SMALLEST_SHARE = 1e-9
@@ -37,14 +38,8 @@ class Layout:
 
     def to(self, device: torch.device) -> "Layout":
         """Return the same on a device."""
-        return replace(
-            self,
-            rows=self.rows.to(device),
-            span_of_row=self.span_of_row.to(device),
-            lengths=self.lengths.to(device),
-            sequence=self.sequence.to(device),
-            place=self.place.to(device),
-        )
+        numbers = ("rows", "span_of_row", "lengths", "sequence", "place")
+        return replace(self, **{name: to_device(getattr(self, name), device) for name in numbers})
 
 
 def lay_out(spans: Spans, student_width: int, teacher_width: int) -> tuple[Layout, Layout]:
@@ -69,7 +64,7 @@ def lay_out(spans: Spans, student_width: int, teacher_width: int) -> tuple[Layou
     return student, teacher
 
 
-def span_weights(spans: Spans, counted: torch.Tensor, num_items: float) -> torch.Tensor:
+def span_weights(spans: Spans, counted: torch.Tensor, num_items: torch.Tensor | float) -> torch.Tensor:
     """Weigh a span once for each of its student rows that is in the loss, fp32, `[N]`.
 
     Divided by the tokens of the optimizer step, so that no cut of it into batches changes anything.
@@ -78,7 +73,7 @@ def span_weights(spans: Spans, counted: torch.Tensor, num_items: float) -> torch
         counted: bool, `[student_rows]`: student rows in the loss.
         num_items: tokens of the whole optimizer step, over all processes.
     """
-    span_of_row = spans.span_of_student_rows().to(counted.device)
+    span_of_row = to_device(spans.span_of_student_rows(), counted.device)
     weights = torch.zeros(len(spans.student_starts) - 1, device=counted.device)
     return weights.index_add_(0, span_of_row, counted.float()) / num_items
 

@@ -100,15 +100,19 @@ def encode_kept(ids: np.ndarray, logprobs: np.ndarray) -> dict[str, np.ndarray]:
     return {"gaps": np.diff(both // 256, axis=1, prepend=0), "levels": (both % 256).astype(np.uint8)}
 
 
-def describe_cache(config: Config, data: PreparedData, identity: dict[str, Any], events: str) -> dict[str, Any]:
+def describe_cache(
+    config: Config, data: PreparedData, identity: dict[str, Any], events: str, precision: str
+) -> dict[str, Any]:
     """Return the header of a cache: everything that a reader must agree with.
 
     Args:
         identity: of the teacher; see `kdkit.teachers.prepare.identify_teacher`.
         events: what the ids mean, as `kdkit.distill.objective` names it; empty for true tokens.
+        precision: in which the teacher answered; left out where it is fp32, as in older caches.
     """
     mode = config.cache.mode
-    header: dict[str, Any] = {
+    header: dict[str, Any] = {} if precision == "fp32" else {"precision": precision}
+    header |= {
         "kind": "teacher answers",
         "meaning": MEANING,
         "mode": mode,

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from kdkit.losses.chunked.engine import Head
+from kdkit.losses.chunked.engine import Head, to_device
 from kdkit.losses.chunked.signals import DenseSignals, Signals, SparseSignals, TokenSignals
 from kdkit.losses.cross_entropy import shift_labels
 from kdkit.models.finite import describe_model
@@ -62,11 +62,11 @@ class OnlineTeacher:
     def pack(self, hidden: torch.Tensor, inputs: dict[str, Any], device: torch.device) -> DenseSignals:
         """Make signals of hidden states, `[B * T, H_teacher]`."""
         spans, input_ids = inputs["spans"], inputs["teacher_input_ids"]
-        rows = spans.teacher_rows.to(hidden.device)
+        rows = to_device(spans.teacher_rows, hidden.device)
         windows = torch.tensor(inputs["windows"])[spans.teacher_rows // input_ids.shape[1]]
-        targets = shift_labels(input_ids).flatten().index_select(0, rows.to(input_ids.device)).to(device)
+        targets = shift_labels(input_ids).flatten().index_select(0, to_device(spans.teacher_rows, input_ids.device))
         name = describe_model(self.model)
-        return DenseSignals(hidden.index_select(0, rows), self.head, device, targets, windows, name=name)
+        return DenseSignals(hidden.index_select(0, rows), self.head, device, targets.to(device), windows, name=name)
 
 
 class CachedTeacher:

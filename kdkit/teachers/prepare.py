@@ -52,8 +52,11 @@ class Teacher:
     """Whether it is a teacher of `teacher.path: build`."""
 
 
-def prepare_teacher(session: Session[Config], data: PreparedData) -> Teacher:
+def prepare_teacher(session: Session[Config], data: PreparedData, dtype: torch.dtype | None = None) -> Teacher:
     """Load the teacher, frozen; build it first if the configuration says so and the cache has none.
+
+    Args:
+        dtype: of its weights; None: that of the run, in which models are compared with each other.
 
     Raises:
         UserError: see `check_teacher_lengths`, `load_causal_lm`, `check_fits` and `check_first_answer`.
@@ -67,7 +70,7 @@ def prepare_teacher(session: Session[Config], data: PreparedData) -> Teacher:
     model = load_causal_lm(
         path,
         "teacher.path",
-        dtype=session.hardware.teacher_dtype,
+        dtype=session.hardware.dtype if dtype is None else dtype,
         device=session.hardware.teacher_device,
         revision=config.teacher.revision,
         trust_remote_code=config.teacher.trust_remote_code,

@@ -2,7 +2,14 @@ import pytest
 import torch
 
 from kdkit.errors import UserError
-from kdkit.machine.hardware import CudaFacts, architecture_is_supported, choose_hardware, find_hardware, tiny_backward
+from kdkit.machine.hardware import (
+    DTYPES,
+    CudaFacts,
+    architecture_is_supported,
+    choose_hardware,
+    find_hardware,
+    tiny_backward,
+)
 
 KAGGLE_ARCHS = ("sm_70", "sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")
 GB = 2**30
@@ -135,9 +142,18 @@ def test_a_tiny_backward_returns_the_error_in_one_line():
 )
 def test_the_precision_decides_the_dtypes(precision, teacher, autocast):
     hardware = choose_hardware(H100, precision=precision)
-    assert (hardware.teacher_dtype, hardware.autocast_dtype) == (teacher, autocast)
+    assert (DTYPES[hardware.answer_precision], hardware.autocast_dtype) == (teacher, autocast)
 
 
 def test_a_wish_for_the_cpu_does_not_look_for_gpus(monkeypatch):
     monkeypatch.setattr("kdkit.machine.hardware.read_cuda", lambda: pytest.fail("the GPU was looked at"))
     assert find_hardware("cpu").device == "cpu"
+
+
+@pytest.mark.parametrize(("instructions", "teacher"), [("avx512_bf16", torch.bfloat16), ("", torch.float32)])
+def test_a_cpu_that_multiplies_bf16_runs_the_teacher_in_it_and_says_so(instructions, teacher):
+    hardware = choose_hardware(CudaFacts(), cpu_bf16=instructions)
+    assert (hardware.precision, DTYPES[hardware.answer_precision], hardware.autocast_dtype) == ("fp32", teacher, None)
+    assert ("teacher in bf16" in hardware.reason and instructions in hardware.reason) is bool(instructions)
+    asked = choose_hardware(CudaFacts(), precision="fp32", cpu_bf16=instructions)
+    assert DTYPES[asked.answer_precision] == torch.float32, "whoever asks for fp32 gets it everywhere"

@@ -1,16 +1,21 @@
 """Training from a cache: the same bits as with the teacher; repair makes damaged chunks alone again."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
+import torch
 
+from kdkit.config.teacher import CacheConfig
 from kdkit.distill import open_teacher as source
 from kdkit.distill import train
 from kdkit.runs.folder import Run
 from kdkit.runs.store import open_store
 from kdkit.teachers.cache_build import SignalMaker
-from tests.caches import MODES, VOCABULARY, refused, with_cache, with_distill, without_teacher
-from tests.tiny import make_plan, make_run, make_session, make_trainer, save_teacher
+from tests.caches import MODES, VOCABULARY, flip_chunk, refused, with_cache, with_distill, without_teacher
+from tests.tiny import CPU, make_plan, make_run, make_session, make_trainer, save_teacher
+
+NO_CACHE = CacheConfig()
 
 # training
 
@@ -46,6 +51,30 @@ def test_nothing_is_said_about_a_cache_at_the_same_temperature(place, capsys):
     capsys.readouterr()
     place.open(place.mode("top_k"))
     assert capsys.readouterr().out == ""
+
+
+def test_answers_in_another_precision_stand_apart_are_told_and_are_repaired_in_their_own(place, tmp_path, capsys):
+    config, half = place.mode("top_k"), replace(CPU, cpu_bf16="avx512_bf16")
+    data, run = place.data(config), place.run()
+    made = {hardware: source.open_teacher(make_plan(config, run, data, hardware)).store for hardware in (CPU, half)}
+    assert made[CPU].path != made[half].path
+    assert [made[hardware].header.get("precision") for hardware in (CPU, half)] == [None, "bf16"]
+    for hardware, other in ((CPU, half), (half, CPU)):
+        named = with_cache(config, file=str(made[other].path))
+        capsys.readouterr()
+        source.open_teacher(make_plan(named, run, data, hardware))
+        said, there, here = capsys.readouterr().out, *(["bf16", "fp32"] if hardware is CPU else ["fp32", "bf16"])
+        assert said.count("\n") == 1 and f"teacher in {there}" in said and f"answer in {here}" in said
+    teacher = source.open_teacher(make_plan(config.model_copy(update={"cache": NO_CACHE}), run, data, half))
+    assert teacher.model.dtype == torch.bfloat16
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        prepare = source.prepare_teacher
+        patch.setattr(source, "prepare_teacher", lambda *given: asked.append(given[2]) or prepare(*given))
+        shutil.copy(made[half].path, copy := tmp_path / "copy.h5")
+        flip_chunk(copy, 0)
+        assert source.repair_cache(copy, run) == [0]
+    assert asked == [torch.bfloat16] and open_store(copy).read(made[half].keys[0]).keys() == {"gaps", "levels", "rest"}
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -203,11 +203,11 @@ def place_teacher(device: str, hardware: Hardware) -> tuple[str, torch.dtype]:
     """
     device = hardware.teacher_device if device == "auto" else device
     if device == "cpu":
-        return device, torch.float32 if hardware.precision == "fp16" else hardware.teacher_dtype
+        return device, torch.float32 if hardware.precision == "fp16" else hardware.dtype
     gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
     if device not in ("cuda", *gpus) or not gpus:
         raise UserError(f"teacher.device: expected one of {', '.join(['auto', 'cpu', *gpus])}, got {device!r}; set it")
-    return device, hardware.teacher_dtype
+    return device, hardware.dtype
 
 
 def tokenize(

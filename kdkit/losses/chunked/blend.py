@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kdkit.losses.chunked.engine import ChunkLoss, blocks_of, cross_entropy_, softmax_, to_device
+from kdkit.losses.chunked.engine import ChunkLoss, Room, blocks_of, cross_entropy_, softmax_, to_device
 from kdkit.losses.chunked.events import Events, TokenEvents
 from kdkit.losses.chunked.signals import DenseSignals, SparseSignals
 from kdkit.losses.closed_forms import Measure, forward_kl_with_gradient, value_and_derivative
@@ -87,9 +87,10 @@ def dense_divergence(
     temperature: float,
 ) -> TeacherLoss:
     """Make a divergence from the teacher's whole rows, times temperature squared."""
+    room = Room()
 
     def divergence_(events: torch.Tensor, inside: slice) -> torch.Tensor:
-        columns = signals.columns(queried.teacher_rows[inside], teacher_events)
+        columns = signals.columns(queried.teacher_rows[inside], teacher_events, room)
         values = events.new_empty(len(events))
         for block in blocks_of(columns, BUFFERS):
             student = events[block], softmax_(events[block])

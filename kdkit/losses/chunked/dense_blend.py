@@ -4,13 +4,19 @@ It computes what `dense_divergence` and `weighted_cross_entropy` do one after th
 and one of each teacher.
 """
 
+from dataclasses import replace
+
 import torch
 
 from kdkit.losses.chunked.blend import BUFFERS, ChunkResult, QueriedRows, compare
-from kdkit.losses.chunked.engine import ChunkLoss, blocks_of, softmax_
+from kdkit.losses.chunked.engine import ChunkLoss, Room, blocks_of, softmax_, to_device
 from kdkit.losses.chunked.events import Events
 from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.losses.closed_forms import Measure
+
+MOST = 0.75
+"""Where the teacher is queried at more of the rows than this, it is queried at all, with weight 0 at the others: to copy
+the ones that count out of a block and back takes a CPU longer."""
 
 
 def dense_blend(
@@ -31,6 +37,10 @@ def dense_blend(
         raw_weights: fp32, `[student_rows]`: in the logged term.
         measure: the divergence.
     """
+    rooms, raw = [Room() for _ in passes], torch.as_tensor(queried.raw_weight, device=queried.weights.device)
+    raw = raw.expand(len(queried.rows))
+    if len(queried.rows) > MOST * len(targets):
+        queried, raw = _everywhere(queried, raw, len(targets))
 
     def block_loss(logits: torch.Tensor, rows: slice, columns: list[torch.Tensor]) -> torch.Tensor:
         inside, local = queried.local(rows)
@@ -52,12 +62,15 @@ def dense_blend(
                 gradient.index_add_(0, local, derivative.mul_(kd_weight[:, None]))
         gradient.scatter_add_(1, chosen, -weight[:, None])
         loss = (ce * weight).sum() + (kd * kd_weight).sum() * len(passes)
-        return torch.stack([loss, (ce * raw_weights[rows]).sum(), kd.sum() * queried.raw_weight])
+        return torch.stack([loss, (ce * raw_weights[rows]).sum(), (kd * raw[inside]).sum()])
 
     def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
         start = queried.inside(rows).start
         teacher_rows = queried.teacher_rows[queried.inside(rows)]
-        columns = [signals.columns(teacher_rows, teacher_events).to(logits.dtype) for signals in passes]
+        columns = [
+            signals.columns(teacher_rows, teacher_events, room).to(logits.dtype)
+            for signals, room in zip(passes, rooms, strict=True)
+        ]
         terms = logits.new_zeros(3)
         for block in blocks_of(logits, BUFFERS):
             here = slice(rows.start + block.start, rows.start + block.stop)
@@ -67,3 +80,16 @@ def dense_blend(
         return terms, logits
 
     return chunk_loss
+
+
+def _everywhere(queried: QueriedRows, raw: torch.Tensor, num_rows: int) -> tuple[QueriedRows, torch.Tensor]:
+    """Query the teacher's first row, with weight 0, at the student rows at which it was not queried.
+
+    Args:
+        raw: fp32, `[queried_rows]`: weight of each value in the logged term.
+    """
+    rows = to_device(queried.rows, queried.weights.device)
+    teacher_rows, weights, raw = (
+        part.new_zeros(num_rows).index_copy(0, rows, part) for part in (queried.teacher_rows, queried.weights, raw)
+    )
+    return replace(queried, rows=torch.arange(num_rows), teacher_rows=teacher_rows, weights=weights), raw

@@ -15,6 +15,23 @@ from typing import Any
 import torch
 
 
+class Room:
+    """Memory for the logits of one chunk, used again for the next.
+
+    On a CPU new pages take a fifth of the time of the product that fills them.
+    """
+
+    def __init__(self):
+        """Begin without any."""
+        self._values = torch.empty(0)
+
+    def take(self, num_rows: int, width: int, device: torch.device) -> torch.Tensor:
+        """Return fp32 memory, `[num_rows, width]`, in which the last chunk's numbers may stand."""
+        if self._values.device != device or self._values.numel() < num_rows * width:
+            self._values = torch.empty(num_rows * width, device=device)
+        return self._values[: num_rows * width].view(num_rows, width)
+
+
 @dataclass(frozen=True)
 class Head:
     """Output head: logits = softcap * tanh(scale * (W h + bias) / softcap), without the cap where there is none."""
@@ -48,12 +65,21 @@ class Head:
         bias = None if self.bias is None else self.bias[: self.vocab_size].to(dtype)
         return replace(self, weight=self.weight[: self.vocab_size].to(dtype), bias=bias)
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Compute the logits of some rows in fp32, `[rows, V]`; the product runs in the dtype of `hidden`."""
+    def logits(self, hidden: torch.Tensor, room: Room | None = None) -> torch.Tensor:
+        """Compute the logits of some rows in fp32, `[rows, V]`; the product runs in the dtype of `hidden`.
+
+        Args:
+            room: where to put them, without a graph; None: in new memory.
+        """
         head = self.used(hidden.dtype)
-        logits = hidden @ head.weight.T
+        if room is None or hidden.dtype != torch.float32:
+            logits = hidden @ head.weight.T
+        else:
+            logits = torch.mm(hidden, head.weight.T, out=room.take(len(hidden), len(head.weight), hidden.device))
         if head.bias is not None:
             logits = logits + head.bias
+        if room is not None and logits.dtype in (torch.float16, torch.bfloat16):
+            logits = room.take(*logits.shape, hidden.device).copy_(logits)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         if self.scale != 1.0:
             logits = logits * self.scale
@@ -141,9 +167,9 @@ class _ChunkedLoss(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias, dtype=wide) if wants_bias and head.bias is not None else None
         head = replace(head, weight=weight, bias=None if head.bias is None else bias).used(hidden.dtype)
         total: torch.Tensor | float = 0.0
-        gradients = grad_hidden, grad_weight, grad_bias
+        gradients, room = (grad_hidden, grad_weight, grad_bias), Room()
         for rows in chunks:
-            total = total + _add_chunk(hidden, rows, head, chunk_loss, gradients)
+            total = total + _add_chunk(hidden, rows, head, chunk_loss, gradients, room)
         ctx.gradients = gradients
         ctx.dtypes = hidden.dtype, weight.dtype, bias.dtype
         total = torch.as_tensor(total, dtype=wide, device=hidden.device).reshape(-1)
@@ -177,9 +203,10 @@ def _add_chunk(
     head: Head,
     chunk_loss: ChunkLoss,
     gradients: tuple[torch.Tensor | None, ...],
+    room: Room,
 ) -> torch.Tensor:
     """Add the gradients of one chunk and return its terms; a function, so that its buffers go before the next."""
-    logits = head.logits(hidden[rows])
+    logits = head.logits(hidden[rows], room)
     capped = logits.clone() if head.softcap is not None else logits
     terms, gradient = chunk_loss(logits, rows)
     grad_hidden, grad_weight, grad_bias = gradients

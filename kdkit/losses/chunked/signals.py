@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 
 from kdkit.errors import UserError
-from kdkit.losses.chunked.engine import Head, blocks_of, even_chunks, rows_per_chunk, to_device
+from kdkit.losses.chunked.engine import Head, Room, blocks_of, even_chunks, rows_per_chunk, to_device
 from kdkit.losses.chunked.events import Events
 
 
@@ -48,12 +48,13 @@ class DenseSignals:
         """Hidden states where the loss is computed: they are what crosses between devices, not logits."""
         return self.hidden.to(self.device)
 
-    def columns(self, rows: torch.Tensor, events: Events) -> torch.Tensor:
-        """Return what `softmax_` of some events reads, `[chunk_rows, num_columns]`, unchecked."""
-        return self._product(events.arrange(self.head), rows)
+    def columns(self, rows: torch.Tensor, events: Events, room: Room | None = None) -> torch.Tensor:
+        """Return what `softmax_` of some events reads, `[chunk_rows, num_columns]`, unchecked; see `Head.logits`."""
+        return self._product(events.arrange(self.head), rows, room)
 
-    def _product(self, head: Head, rows: torch.Tensor) -> torch.Tensor:
-        return head.on(self.device, self.hidden.dtype).logits(self._here.index_select(0, to_device(rows, self.device)))
+    def _product(self, head: Head, rows: torch.Tensor, room: Room | None = None) -> torch.Tensor:
+        here = self._here.index_select(0, to_device(rows, self.device))
+        return head.on(self.device, self.hidden.dtype).logits(here, room)
 
     def logprobs(self, rows: torch.Tensor, events: Events, temperature: float) -> torch.Tensor:
         """Return log-probabilities of the events at some teacher rows, fp32, `[chunk_rows, num_events]`.
@@ -111,7 +112,7 @@ class SparseSignals:
 
     def at(self, rows: torch.Tensor) -> "SparseSignals":
         """Return the signals at some rows."""
-        rows = rows.to(self.device)
+        rows = to_device(rows, self.device)
         ids, logprobs, rest = (part.index_select(0, rows) for part in (self.ids, self.logprobs, self.rest))
         return SparseSignals(ids, logprobs, rest, self.temperature)
 
