@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.fidelity import find_losses, no_losses
 from kdkit.alignment.pieces import LEVELS, Pieces, cut, find_crossing
-from kdkit.alignment.tokenizers import encode_with_ends, token_bytes
+from kdkit.alignment.tokenizers import encode_with_ends, reads_special_tokens, token_bytes
 
 MAX_PIECES = 400_000
 """Pieces that an encoder remembers before it starts anew: about 100 MB."""
@@ -28,6 +28,7 @@ _SAMPLES = [
     "na\u00efve caf\u00e9 \U0001f600 \u4e2d\u6587 \u3042 x\u00a0y \u3000z e\u0301 \u0301 a",
     "\tdef f(x):\n    return  x\n\n\nEnd.\n\nNext ...\n -- don't C++\r\nline   \n x\r\n\r\n<tag> [x] {y: z}\n",
     " one\n two  three   four \n\nfive ",
+    "f('a') 'b ''s 1's x's.'t (\"d\n\"e\t'f\u00a0'g  \"h \u201ci -1 x=-j +(k)",
 ]
 """Cases in which cutting rules look around: line ends, digits, marks, contractions; see `_samples`."""
 
@@ -42,7 +43,8 @@ class TextEncoder:
         """How finely texts are cut, see `LEVELS`; 0: not at all, every text goes through the tokenizer whole."""
         self._adds_space = False
         self._forget()
-        if any(t.lstrip or t.rstrip or t.single_word for t in tokenizer.added_tokens_decoder.values() if not t.special):
+        added, are_read = tokenizer.added_tokens_decoder.values(), reads_special_tokens(tokenizer)
+        if any(t.lstrip or t.rstrip or t.single_word for t in added if are_read or not t.special):
             return
         entries = [piece.decode(errors="replace") for piece in self.table if piece]
         for level, adds_space in [*((level, False) for level in range(LEVELS, 0, -1)), (1, True)]:
@@ -109,7 +111,7 @@ class TextEncoder:
             parts.append((np.array(ids, np.int32), np.diff(ends, prepend=0), np.array([len(ids)]), losses))
         return _join(parts)
 
-    def _look_up(self, pieces: list[bytes]) -> np.ndarray:
+    def _look_up(self, pieces: list[str]) -> np.ndarray:
         """Return the number of each piece; new ones are tokenized and remembered."""
         if len(self._codes) > MAX_PIECES:
             self._forget()
@@ -121,16 +123,17 @@ class TextEncoder:
 
     def _forget(self) -> None:
         """Start with an empty table."""
-        self._codes: dict[bytes, int] = {}
+        self._codes: dict[str, int] = {}
         self._starts = self._lengths = self._widths = np.zeros(0, np.int64)
         self._ids, self._is_spelled = np.zeros(0, np.int32), np.zeros(0, bool)
 
-    def _remember(self, pieces: list[bytes]) -> None:
+    def _remember(self, pieces: list[str]) -> None:
         """Tokenize pieces and add them to the table; note which of them their tokens spell."""
         backend = self.tokenizer.backend_tokenizer
-        backend.encode_special_tokens = True  # every call of the tokenizer itself resets this
-        words = [piece.decode("utf-32-le") for piece in pieces]
-        texts = [word.removeprefix(" ") for word in words] if self._adds_space else words
+        backend.encode_special_tokens = not reads_special_tokens(
+            self.tokenizer
+        )  # every call of the tokenizer itself resets this
+        texts = [piece.removeprefix(" ") for piece in pieces] if self._adds_space else pieces
         encoding = backend.encode(texts, is_pretokenized=True, add_special_tokens=False)
         ids = np.array(encoding.ids, np.int32)
         lengths = np.bincount(np.array(encoding.word_ids, np.int64), minlength=len(pieces))
@@ -144,7 +147,7 @@ class TextEncoder:
             ]
         )
         if self._adds_space:  # the first word of a text has no space
-            widths[starts[[not word.startswith(" ") for word in words] & (lengths > 0)]] -= 1
+            widths[starts[[not piece.startswith(" ") for piece in pieces] & (lengths > 0)]] -= 1
         self._codes.update(zip(pieces, range(len(self._codes), len(self._codes) + len(pieces)), strict=True))
         self._starts = np.append(self._starts, len(self._ids) + starts)
         self._lengths = np.append(self._lengths, lengths)
