@@ -14,10 +14,8 @@ from kdkit.alignment.tokenizers import encode_with_ends
 
 REAL = ["gpt2", "smollm2", "qwen1.5", "bert-base-uncased"]
 
-texts = st.lists(
-    st.text(st.sampled_from(" \n\t\r\u3000\u00a0aZ1\u00b2.,'\"(e\u0301\u4e2d\U0001f600-"), min_size=1, max_size=40),
-    max_size=6,
-)
+words = st.text(st.sampled_from(" \n\t\r\u3000\u00a0aZ1\u00b2.,'\"(e\u0301\u4e2d\U0001f600-"), min_size=1, max_size=40)
+texts = st.lists(words, max_size=6)
 """Little but spaces, line ends and whatever cutting rules treat apart."""
 
 
