@@ -40,6 +40,11 @@ def _last_at_each_byte(ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return ends[stops - 1], stops
 
 
+def utf8_widths(codes: np.ndarray) -> np.ndarray:
+    """Return the bytes that each code point takes in UTF-8, int64."""
+    return 1 + (codes >= 0x80).astype(np.int64) + (codes >= 0x800) + (codes >= 0x10000)
+
+
 @dataclass(frozen=True)
 class VocabularyOverlap:
     """Ids of the tokens that two vocabularies spell with the same bytes."""
@@ -80,6 +85,6 @@ def overlap_vocabularies(
         (student_id_of[piece], teacher_id_of[piece]) for piece in student_id_of.keys() & teacher_id_of.keys()
     )
     if end_ids is not None:
-        pairs.append(end_ids)
+        pairs = [pair for pair in pairs if pair[0] != end_ids[0] and pair[1] != end_ids[1]] + [end_ids]
     ids = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return VocabularyOverlap(ids[:, 0], ids[:, 1], len(student_table), len(teacher_table))

@@ -1,17 +1,17 @@
 """Fast tokenization of much text: a piece of text that a tokenizer never looks beyond is tokenized once.
 
-Most text repeats the same words. Where no entry of a vocabulary reaches across the space between two words, the tokens
-of a text are those of its words, one after the other, and a table of the words seen replaces the tokenizer.
+Most text repeats the same words. Where a tokenizer makes no token across the space between two words, the tokens of a
+text are those of its words, one after the other, and a table of the words seen replaces the tokenizer.
 """
 
-import re
 from itertools import pairwise
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.fidelity import find_losses, no_losses
-from kdkit.alignment.tokenizers import encode_with_ends, token_bytes
+from kdkit.alignment.pieces import LEVELS, Pieces, cut, find_crossing
+from kdkit.alignment.tokenizers import encode_with_ends, reads_special_tokens, token_bytes
 
 MAX_PIECES = 400_000
 """Pieces that an encoder remembers before it starts anew: about 100 MB."""
@@ -20,24 +20,15 @@ Encoded = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Ids of all texts, int32; UTF-8 bytes that each token covers, int64; tokens of each text, int64, `[num_texts]`; what
 the tokens do not spell, int64, `[num_losses, 3]` (see `find_losses`; tokens are counted from the first text on)."""
 
-_LOOSE = re.compile(r"(?:\A\s+| )?\S+(?:(?! \S)(?!\n\S)(?!\s+ [^\W\d_])\s+\S+)*(?:\n(?=\S)|\s+(?= [^\W\d_])|\s+\Z)?")
-"""A word with the space before it, and the spaces and line ends after it up to the own space of the next word."""
-_STRICT = re.compile(r"(?:\A\s+| )?\S+(?:(?! \S)(?!\n\S)\s+\S+)*(?:\n(?=\S)|\s+\Z)?")
-"""A word with the single space before it and the single line end after it; words between longer gaps stay together."""
-_SPACED = re.compile(r"(?:\A\s+| )?\S+(?:(?! \S)\s+\S+)*(?:\s+\Z)?")
-"""The same, but cut before single spaces only."""
-_ACROSS = {
-    _LOOSE: re.compile(r"(?s:.) \S|\n\S"),
-    _STRICT: re.compile(r"\S \S|\n\S"),
-    _SPACED: re.compile(r"\S \S"),
-}
-"""What a vocabulary must not hold: an entry across the place of a cut."""
+MAX_CROSSING = 2_000
+"""Entries across the place of a cut that are tried out; where there are more, texts are not cut there."""
 
 _SAMPLES = [
-    "Hello world, it's a test (of words) and I'LL do 12,345.67% of 1999 again.\nThe end.\nthe the END",
+    "Hello world, it's a test (of words) and I'LL do 12,345.67% of 1999 again.\nThe end.\nthe the END a1b2.c_d(e)f[3]g",
     "na\u00efve caf\u00e9 \U0001f600 \u4e2d\u6587 \u3042 x\u00a0y \u3000z e\u0301 \u0301 a",
     "\tdef f(x):\n    return  x\n\n\nEnd.\n\nNext ...\n -- don't C++\r\nline   \n x\r\n\r\n<tag> [x] {y: z}\n",
     " one\n two  three   four \n\nfive ",
+    "f('a') 'b ''s 1's x's.'t (\"d\n\"e\t'f\u00a0'g  \"h \u201ci -1 x=-j +(k)",
 ]
 """Cases in which cutting rules look around: line ends, digits, marks, contractions; see `_samples`."""
 
@@ -48,47 +39,51 @@ class TextEncoder:
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
         self.tokenizer = tokenizer
         self.table = token_bytes(tokenizer)
-        self._forget()
-        self._pattern: re.Pattern[str] | None = None
+        self.level = 0
+        """How finely texts are cut, see `LEVELS`; 0: not at all, every text goes through the tokenizer whole."""
         self._adds_space = False
-        spellings = [piece.decode(errors="replace") for piece in self.table if piece]
-        if any(t.lstrip or t.rstrip or t.single_word for t in tokenizer.added_tokens_decoder.values() if not t.special):
+        self._forget()
+        added, are_read = tokenizer.added_tokens_decoder.values(), reads_special_tokens(tokenizer)
+        if any(t.lstrip or t.rstrip or t.single_word for t in added if are_read or not t.special):
             return
-        for pattern, adds_space in ((_LOOSE, False), (_STRICT, False), (_SPACED, False), (_SPACED, True)):
-            if not any(map(_ACROSS[pattern].search, spellings)) and self._is_exact(pattern, adds_space):
+        entries = [piece.decode(errors="replace") for piece in self.table if piece]
+        for level, adds_space in [*((level, False) for level in range(LEVELS, 0, -1)), (1, True)]:
+            if self._is_exact(level, adds_space, find_crossing(entries, level)):
                 return
-        self._pattern = None
+        self.level = 0
 
     def check(self, text: str) -> None:
         """Tokenize a text in both ways; where they differ, every text goes through the tokenizer whole from now on."""
         pairs = zip(self.encode([text]), self._encode_whole([text]), strict=True)
         if not all(np.array_equal(first, second) for first, second in pairs):
-            self._pattern = None
+            self.level = 0
 
     @property
     def is_fast(self) -> bool:
         """Whether this tokenizer never looks beyond a piece; else every text goes through it whole."""
-        return self._pattern is not None
+        return self.level > 0
 
     @property
     def may_cut(self) -> bool:
         """Whether a text may be given in pieces, cut before single spaces, as if each were a text."""
         return self.is_fast and not self._adds_space
 
-    def encode(self, texts: list[str]) -> Encoded:
+    def cut(self, texts: list[str]) -> Pieces | None:
+        """Cut texts as `encode` takes them, into pieces for all encoders of this level; None: they stay whole."""
+        return cut(texts, self.level) if texts and self.is_fast else None
+
+    def encode(self, texts: list[str], pieces: Pieces | None = None) -> Encoded:
         """Tokenize texts; see `encode_with_ends` for the bytes that a token covers.
 
         Args:
             texts: valid texts (see `clean_text`), not empty.
+            pieces: what `cut` makes of them, if it is known.
         """
-        if self._pattern is None or not texts:
+        pieces = self.cut(texts) if pieces is None else pieces
+        if pieces is None:
             return self._encode_whole(texts)
-        split = [self._pattern.findall(text) for text in texts]
-        num_pieces = np.fromiter(map(len, split), np.int64, len(split))
-        if not num_pieces.all():  # nothing but spaces
-            return self._encode_in_runs(texts, num_pieces > 0)
-        codes = self._look_up([piece for found in split for piece in found])
-        first = np.cumsum(num_pieces) - num_pieces
+        codes = self._look_up(pieces.different)[pieces.indices]
+        first = np.cumsum(pieces.counts) - pieces.counts
         is_spelled = np.logical_and.reduceat(self._is_spelled[codes], first)
         if self._adds_space:  # the tokenizer adds another one to a text that begins with a space
             is_spelled &= [not text[0].isspace() for text in texts]
@@ -122,7 +117,7 @@ class TextEncoder:
             self._forget()
         codes = list(map(self._codes.get, pieces))
         if None in codes:
-            self._remember(list({piece: None for piece, code in zip(pieces, codes, strict=True) if code is None}))
+            self._remember([piece for piece, code in zip(pieces, codes, strict=True) if code is None])
             codes = list(map(self._codes.get, pieces))
         return np.array(codes, np.int64)
 
@@ -135,7 +130,9 @@ class TextEncoder:
     def _remember(self, pieces: list[str]) -> None:
         """Tokenize pieces and add them to the table; note which of them their tokens spell."""
         backend = self.tokenizer.backend_tokenizer
-        backend.encode_special_tokens = True  # every call of the tokenizer itself resets this
+        backend.encode_special_tokens = not reads_special_tokens(
+            self.tokenizer
+        )  # every call of the tokenizer itself resets this
         texts = [piece.removeprefix(" ") for piece in pieces] if self._adds_space else pieces
         encoding = backend.encode(texts, is_pretokenized=True, add_special_tokens=False)
         ids = np.array(encoding.ids, np.int32)
@@ -157,14 +154,22 @@ class TextEncoder:
         self._ids, self._widths = np.append(self._ids, ids), np.append(self._widths, widths)
         self._is_spelled = np.append(self._is_spelled, is_spelled)
 
-    def _is_exact(self, pattern: re.Pattern[str], adds_space: bool) -> bool:
-        """Cut by a pattern from now on; return whether the samples have the tokens that they have whole."""
-        self._pattern, self._adds_space = pattern, adds_space
+    def _is_exact(self, level: int, adds_space: bool, crossing: list[str]) -> bool:
+        """Cut at a level from now on; return whether samples have the tokens that they have whole.
+
+        Args:
+            crossing: entries across the place of a cut. Cutting rules may keep the tokenizer from ever using them, so
+                it is asked for each, alone and between letters, digits, spaces and signs.
+        """
+        if len(crossing) > MAX_CROSSING:
+            return False
+        self.level, self._adds_space = level, adds_space
         self._forget()
         samples = _samples()
-        codes = self._look_up(pattern.findall(samples[0]))
+        codes = self._look_up(cut(samples[:1], level).different)
         if not self._is_spelled[codes].all():
             return False
+        samples += [around + entry + around for entry in crossing for around in ("", "x", "1", " ", ".", "\n")]
         found, expected = self.encode(samples), self._encode_whole(samples)
         return all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 

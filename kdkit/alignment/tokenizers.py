@@ -9,6 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from kdkit.alignment.bytes import utf8_widths
 from kdkit.alignment.files import PROBES, obey_file
 from kdkit.errors import UserError
 from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_path, resolve_model_path
@@ -16,6 +17,8 @@ from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_pat
 END_OF_TEXT = "<|endoftext|>"
 DOCUMENT_END = "document_end"
 """Name, in a tokenizer's own settings, of the token that separates documents where it is not EOS."""
+READS_SPECIAL = "reads_special_tokens"
+"""Name, in a tokenizer's own settings, of whether special tokens in a text are read as such."""
 
 
 def train_tokenizer(documents: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -112,6 +115,16 @@ def set_document_end(tokenizer: PreTrainedTokenizerFast, choice: str, key: str) 
         tokenizer.init_kwargs.pop(DOCUMENT_END, None)
 
 
+def read_special_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Read special tokens that a text names as such from now on, not as text; it is kept in the tokenizer's files."""
+    tokenizer.init_kwargs[READS_SPECIAL] = True
+
+
+def reads_special_tokens(tokenizer: PreTrainedTokenizerFast) -> bool:
+    """Return whether special tokens in a text are read as such; else a document cannot end itself."""
+    return bool(tokenizer.init_kwargs.get(READS_SPECIAL))
+
+
 def tokenizers_match(first: PreTrainedTokenizerFast, second: PreTrainedTokenizerFast) -> bool:
     """Return whether token ids mean the same: equal vocabularies, special tokens and cutting rules."""
     if first.get_vocab() != second.get_vocab() or start_token_id(first) != start_token_id(second):
@@ -123,6 +136,8 @@ def tokenizers_match(first: PreTrainedTokenizerFast, second: PreTrainedTokenizer
 def token_bytes(tokenizer: PreTrainedTokenizerFast) -> list[bytes | None]:
     """Return the UTF-8 bytes that each id adds to a text; None for special and unused ids, and for the unknown one.
 
+    Special tokens that are read in texts (see `read_special_tokens`) stand for their names.
+
     Byte-level vocabularies spell bytes with printable characters (GPT-2's table), SentencePiece ones
     write a space as U+2581 and single bytes as <0x0A>; entries of other vocabularies are the text itself.
     """
@@ -130,14 +145,14 @@ def token_bytes(tokenizer: PreTrainedTokenizerFast) -> list[bytes | None]:
     byte_level = "ByteLevel" in backend.to_str()
     unknown = unknown_id(tokenizer)
     table: list[bytes | None] = [None] * backend.get_vocab_size(with_added_tokens=True)
-    added = tokenizer.added_tokens_decoder
+    added, are_read = tokenizer.added_tokens_decoder, reads_special_tokens(tokenizer)
     for piece, token_id in backend.get_vocab(with_added_tokens=True).items():
         if token_id >= len(table):
             table.extend([None] * (token_id + 1 - len(table)))
         if token_id == unknown:
             continue
         if token_id in added:
-            table[token_id] = None if added[token_id].special else piece.encode()
+            table[token_id] = None if added[token_id].special and not are_read else piece.encode()
         else:
             table[token_id] = _byte_level_bytes(piece) if byte_level else _piece_bytes(piece)
     return table
@@ -170,8 +185,8 @@ def encode_with_ends(
     Returns:
         Token ids, and their ends in bytes: int64, non-decreasing, the last one the text's length.
     """
-    # every call of the tokenizer itself resets this; a document must not end itself
-    tokenizer.backend_tokenizer.encode_special_tokens = True
+    # every call of the tokenizer itself resets this
+    tokenizer.backend_tokenizer.encode_special_tokens = not reads_special_tokens(tokenizer)
     encoding = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
     ids, content = encoding.ids, text.encode()
     if not ids:
@@ -189,8 +204,7 @@ def encode_with_ends(
 def _ends_by_offsets(offsets: list[tuple[int, int]], text: str) -> np.ndarray:
     """Turn character offsets into byte ends that never go back and reach the text's end."""
     codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
-    widths = 1 + (codes >= 0x80).astype(np.int64) + (codes >= 0x800) + (codes >= 0x10000)
-    byte_at = np.concatenate([[0], np.cumsum(widths)])
+    byte_at = np.concatenate([[0], np.cumsum(utf8_widths(codes))])
     starts, stops = np.array(offsets).T
     for i, next_start in enumerate(starts[1:]):
         # NFC joins `e` and its accent to one character, whose offsets name the `e` alone

@@ -64,6 +64,8 @@ class DataConfig(Section):
     """Documents to read, drawn at random (the same for every seed); null: all. Most hub data sets are then streamed."""
     near_duplicates: Literal["remove", "keep"] = "remove"
     """Training documents that nearly repeat a held-out one: leave them out, or train on them and only count them."""
+    special_tokens: Literal["text", "read"] = "text"
+    """Names of special tokens in the text, such as `<|im_start|>`: text like any other, or `read` as what they name."""
     evaluation_fraction: OpenShare = 0.05
     """Share of the documents that is held out for evaluation."""
     max_length: Annotated[int, Field(ge=8)] = 512

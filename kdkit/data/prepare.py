@@ -21,6 +21,7 @@ from kdkit.config.language import BUILD, Config, DataConfig
 from kdkit.data.corpora import Corpus, load_corpus, split_documents
 from kdkit.data.documents import Documents
 from kdkit.data.duplicates import find_near_copies
+from kdkit.data.markers import handle_markers
 from kdkit.data.windows import PAD, Packer, Windows, pack_windows
 from kdkit.errors import UserError
 from kdkit.machine.session import Session
@@ -124,6 +125,7 @@ def _relevant_settings(config: Config) -> list[Any]:
     return [
         config.data.evaluation_fraction,
         config.data.near_duplicates,
+        config.data.special_tokens,
         config.data.max_length,
         teacher_max_length(config),
         [teacher.build.vocab_size] if teacher.path == BUILD else [_identify(teacher.path), teacher.revision],
@@ -193,6 +195,7 @@ def _build(config: Config, corpus: Corpus, key: str, folder: Path) -> None:
     choices = config.student.document_end, config.teacher.document_end
     pair = _pair(own, teacher_tokenizer, choices, sample)
     student_tokenizer, teacher_tokenizer = pair.student, pair.teacher
+    markers = handle_markers(sample, (student_tokenizer, teacher_tokenizer), config.data.special_tokens == "read")
     overlap = _overlap(student_tokenizer, teacher_tokenizer)
     lengths = config.data.max_length, teacher_max_length(config)
     packer = Packer(student_tokenizer, teacher_tokenizer, overlap, *lengths)
@@ -221,6 +224,7 @@ def _build(config: Config, corpus: Corpus, key: str, folder: Path) -> None:
             "num_duplicates": corpus.num_duplicates,
             "files_left_out": corpus.files_left_out,
             "near_duplicates": num_near,
+            "markers": markers,
             "train_documents": len(train_documents),
             "evaluation_documents": len(evaluation_documents),
         },

@@ -89,8 +89,10 @@ def read_streams(
         if not number:
             for encoder in encoders:
                 encoder.check(texts[0][:CHECKED_CHARACTERS])
-        first = student.encode(texts)
-        encoded = [first, first if teacher is student else teacher.encode(texts)]
+        pieces = student.cut(texts)
+        encoded = [student.encode(texts, pieces)] * 2
+        if teacher is not student:
+            encoded[1] = teacher.encode(texts, pieces if teacher.level == student.level else None)
         is_end = np.array(ends_here)
         kept = np.logical_and(*(each[2] > 0 for each in encoded))
         if not kept.all():

@@ -225,11 +225,11 @@ def assemble_windows(
     )
     inside = groups[items]
     # the start token moves every token one place right, so its predictor stands at its old index
-    places = inside[:, 0] - first[rows, 0]
-    windows.teacher_positions[rows, places] = inside[:, 2] - first[rows, 1]
+    places = inside[:, 0] + (np.arange(len(bounds)) * widths[0] - first[:, 0])[rows]
+    windows.teacher_positions.reshape(-1)[places] = inside[:, 2] - first[rows, 1]
     single = (inside[:, 1] - inside[:, 0] == 1) & (inside[:, 3] - inside[:, 2] == 1)
     single[single] = teacher_id_of[student_ids[inside[single, 0]]] == teacher_ids[inside[single, 2]]
-    windows.same_token[rows[single], places[single]] = True
+    windows.same_token.reshape(-1)[places[single]] = True
     return windows
 
 
@@ -245,7 +245,7 @@ def _fill(ids: np.ndarray, starts: np.ndarray, stops: np.ndarray, start_id: int,
     filled = np.full((len(starts), width), PAD, dtype=np.int32)
     filled[:, 0] = start_id
     rows, items = _flatten(starts, stops)
-    filled[rows, items - starts[rows] + 1] = ids[items]
+    filled.reshape(-1)[items + (np.arange(len(starts)) * width - starts + 1)[rows]] = ids[items]
     return filled
 
 

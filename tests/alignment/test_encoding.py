@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from kdkit.alignment.encoding import MAX_PIECES, TextEncoder
 from kdkit.alignment.fidelity import find_losses
+from kdkit.alignment.pieces import LEVELS
 from kdkit.alignment.tokenizers import encode_with_ends
 
 REAL = ["gpt2", "smollm2", "qwen1.5", "bert-base-uncased"]
 
-texts = st.lists(
-    st.text(st.sampled_from(" \n\t\r\u3000\u00a0aZ1.,'(e\u0301\u4e2d\U0001f600-"), min_size=1, max_size=40), max_size=6
-)
+words = st.text(st.sampled_from(" \n\t\r\u3000\u00a0aZ1\u00b2.,'\"(e\u0301\u4e2d\U0001f600-"), min_size=1, max_size=40)
+texts = st.lists(words, max_size=6)
 """Little but spaces, line ends and whatever cutting rules treat apart."""
 
 
@@ -67,6 +67,25 @@ def test_a_tokenizer_with_an_entry_across_words_reads_every_text_whole(small_pai
     encoder = TextEncoder(tokenizer)
     assert not encoder.is_fast
     check(encoder, ["one of the best", "of the"])
+
+
+def test_entries_that_cutting_rules_keep_the_tokenizer_from_using_do_no_harm(real_tokenizer):
+    """Qwen's vocabulary holds `<s>`, which its rules cut into three, and runs of spaces, which end before a word."""
+    encoder = TextEncoder(real_tokenizer("qwen1.5"))
+    assert encoder.level == LEVELS
+    check(encoder, ["a <s>b</s>", "x    y", "x\n\n    y", "<unk><s> 1"])
+
+
+def test_a_superscript_is_no_letter(real_tokenizer):
+    """SmolLM2 reads the spaces before `\u00b2` otherwise than those before a letter."""
+    check(TextEncoder(real_tokenizer("smollm2")), ["k\n  \u00b2z", "n   \u00b2>", "x\u00b23", "a \u00bd"])
+
+
+def test_two_encoders_of_one_level_share_the_pieces(real_tokenizer):
+    some = ["one text of words, and 12 more", " another"]
+    first, second = TextEncoder(real_tokenizer("gpt2")), TextEncoder(real_tokenizer("smollm2"))
+    for got, expected in zip(second.encode(some, first.cut(some)), second.encode(some), strict=True):
+        assert got.tolist() == expected.tolist()
 
 
 def test_a_full_memory_is_emptied(small_pair, monkeypatch):
