@@ -14,6 +14,12 @@ from kdkit.errors import UserError
 BF16_CAPABILITY = (8, 0)
 """First compute capability with bf16 units. torch's own answer is True by emulation below it."""
 
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+CPU_BF16 = ("amx_bf16", "avx512_bf16")
+"""Instructions that multiply bf16 faster than fp32, from the best on, as torch names them. A teacher answers without
+gradients, so it loses no more than the rounding of its weights; students are trained in fp32."""
+
 FP16_BUILD_ADVICE = (
     "install a torch build for it (Pascal: pip install 'torch==2.10.0+cu126' from PyTorch's cu126 index, "
     "then restart), or set train.device=cpu"
@@ -50,21 +56,34 @@ class Hardware:
     """`p100`, `t4`, `t4x2`, `cpu` or `gpu`."""
     reason: str
     """Why this device and this precision."""
+    teacher_precision: str = ""
+    """That of a frozen language model which only answers; empty: the same."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the precision."""
+        return DTYPES[self.precision]
 
     @property
     def teacher_dtype(self) -> torch.dtype:
-        """Dtype of the frozen teacher: half where autocast is half, fp32 on a CPU."""
-        return {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[self.precision]
+        """Dtype of the frozen teacher: half where autocast is half, and on a CPU that multiplies bf16."""
+        return DTYPES[self.teacher_precision or self.precision]
 
     @property
     def autocast_dtype(self) -> torch.dtype | None:
         """Dtype for autocast; None: no autocast."""
-        return None if self.precision == "fp32" else self.teacher_dtype
+        return None if self.precision == "fp32" else self.dtype
 
 
 def find_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
     """Inspect this machine and choose; see `choose_hardware` for what is refused."""
-    return choose_hardware(read_cuda() if device != "cpu" else CudaFacts(), device, precision)
+    return choose_hardware(read_cuda() if device != "cpu" else CudaFacts(), device, precision, read_cpu_bf16())
+
+
+def read_cpu_bf16() -> str:
+    """Return the CPU's best instructions for bf16; empty: it has none, and would be slower than in fp32."""
+    found = torch.cpu.get_capabilities()
+    return next((name for name in CPU_BF16 if found.get(name)), "")
 
 
 def read_cuda() -> CudaFacts:
@@ -114,13 +133,14 @@ def architecture_is_supported(capability: tuple[int, int], arch_list: tuple[str,
     return False
 
 
-def choose_hardware(facts: CudaFacts, device: str = "auto", precision: str = "auto") -> Hardware:
+def choose_hardware(facts: CudaFacts, device: str = "auto", precision: str = "auto", cpu_bf16: str = "") -> Hardware:
     """Choose device and precision from the facts and the wishes of the configuration.
 
     Args:
         facts: what `read_cuda` found.
         device: `auto`, `cpu` or `cuda`.
         precision: `auto`, `fp32`, `fp16` or `bf16`.
+        cpu_bf16: what `read_cpu_bf16` found.
 
     Raises:
         UserError: CUDA wanted and absent, a GPU this torch build has no kernels for, a precision
@@ -132,7 +152,7 @@ def choose_hardware(facts: CudaFacts, device: str = "auto", precision: str = "au
             "notebook's settings, or set train.device=auto"
         )
     if device == "cpu" or not facts.names:
-        return _choose_cpu(device, precision)
+        return _choose_cpu(device, precision, cpu_bf16)
     name, capability = facts.names[0], ".".join(map(str, facts.capability))
     if facts.backward_error or not architecture_is_supported(facts.capability, facts.arch_list):
         seen = facts.backward_error or f"no kernels for sm_{capability.replace('.', '')}"
@@ -159,7 +179,7 @@ def choose_hardware(facts: CudaFacts, device: str = "auto", precision: str = "au
     return Hardware("cuda:0", teacher, chosen, profile, f"{where}: {chosen}, {why}{split}")
 
 
-def _choose_cpu(device: str, precision: str) -> Hardware:
+def _choose_cpu(device: str, precision: str, cpu_bf16: str) -> Hardware:
     """Choose for a machine, or a wish, without a GPU."""
     if precision == "fp16":
         raise UserError(
@@ -168,7 +188,10 @@ def _choose_cpu(device: str, precision: str) -> Hardware:
         )
     chosen = "fp32" if precision == "auto" else precision
     why = "asked for by train.device" if device == "cpu" else "no CUDA GPU is visible"
-    return Hardware("cpu", "cpu", chosen, "cpu", f"CPU: {chosen}, {why}")
+    if precision != "auto" or not cpu_bf16:
+        return Hardware("cpu", "cpu", chosen, "cpu", f"CPU: {chosen}, {why}")
+    why += f"; teacher in bf16, which this CPU multiplies faster ({cpu_bf16}; train.precision=fp32 for fp32)"
+    return Hardware("cpu", "cpu", chosen, "cpu", f"CPU: {chosen}, {why}", "bf16")
 
 
 def _profile(facts: CudaFacts) -> str:

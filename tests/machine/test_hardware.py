@@ -141,3 +141,12 @@ def test_the_precision_decides_the_dtypes(precision, teacher, autocast):
 def test_a_wish_for_the_cpu_does_not_look_for_gpus(monkeypatch):
     monkeypatch.setattr("kdkit.machine.hardware.read_cuda", lambda: pytest.fail("the GPU was looked at"))
     assert find_hardware("cpu").device == "cpu"
+
+
+@pytest.mark.parametrize(("instructions", "teacher"), [("avx512_bf16", torch.bfloat16), ("", torch.float32)])
+def test_a_cpu_that_multiplies_bf16_runs_the_teacher_in_it_and_says_so(instructions, teacher):
+    hardware = choose_hardware(CudaFacts(), cpu_bf16=instructions)
+    assert (hardware.precision, hardware.teacher_dtype, hardware.autocast_dtype) == ("fp32", teacher, None)
+    assert ("teacher in bf16" in hardware.reason and instructions in hardware.reason) is bool(instructions)
+    asked = choose_hardware(CudaFacts(), precision="fp32", cpu_bf16=instructions)
+    assert asked.teacher_dtype == torch.float32, "whoever asks for fp32 gets it everywhere"
