@@ -79,7 +79,8 @@ class Objective:
 
         A row at which the teacher is queried gets `(1 - kd_ratio) * ce + kd_ratio * logits_weight * kd`. The
         others keep their whole cross-entropy: weighing it down would teach less about them, not more about the
-        teacher. The value of a loss over spans counts once for each of the span's student rows.
+        teacher. So does the choice among tokens that are one event to the teacher. The value of a loss over spans
+        counts once for each of the span's student rows.
 
         Args:
             targets: int64, `[student_rows]`: what each row predicts; `IGNORE_INDEX` for rows in no loss.

@@ -80,6 +80,17 @@ def test_what_a_sentencepiece_teacher_says_next_is_the_event_of_what_the_student
     assert agree / total > 0.97
 
 
+def test_a_real_sentencepiece_teacher_cuts_words_as_within_a_text(real_tokenizer):
+    fine, coarse = real_tokenizer("stories260K"), real_tokenizer("gpt2")
+    groups, table, pieces = group_tokens(fine, coarse).tolist(), token_bytes(fine), token_bytes(coarse)
+    words = [i for i, piece in enumerate(pieces) if piece and piece[:1] == b" " and piece[1:].isalpha()][:1000]
+    expected = []
+    for i in words:
+        ids, ends = encode_with_ends(fine, table, "We" + pieces[i].decode())
+        expected.append(ids[ends.tolist().index(2) + 1])
+    assert np.mean(np.array(expected) == [groups[i] for i in words]) > 0.99
+
+
 def train_sentencepiece(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """Train a BPE as Llama has it: a space is U+2581, and one is put before every text."""
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
