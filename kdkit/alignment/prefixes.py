@@ -36,20 +36,34 @@ def _first_tokens(
 ) -> list[int | None]:
     """Return, for each piece of text, the first token that a tokenizer cuts it into; None for no text.
 
-    A token of the same bytes is itself. Where the tokenizer cannot encode the piece (half a character)
-    or changes its text (a normaliser), the longest token that the piece begins with is taken.
+    A token of the same bytes is itself. Others are cut as the tokenizer cuts them in a text: SentencePiece puts a space
+    before a text's first word, so a piece is also encoded without its own, and after a line end. Where none of them
+    spells the piece (half a character, a normaliser), the longest token that it begins with is taken.
     """
     firsts: list[int | None] = [id_of.get(piece) if piece else None for piece in pieces]
     open_pieces = {i: piece for i, piece in enumerate(pieces) if piece and firsts[i] is None}
-    tokenizer.backend_tokenizer.encode_special_tokens = True
     texts = [piece.decode("utf-8", "replace") for piece in open_pieces.values()]
-    encodings = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+    tokenizer.backend_tokenizer.encode_special_tokens = True
+    forms = (texts, [text.removeprefix(" ") for text in texts], [f"\n{text}" for text in texts])
+    encoded = [tokenizer.backend_tokenizer.encode_batch(form, add_special_tokens=False) for form in forms]
     longest = max(map(len, id_of))
-    for (i, piece), encoding in zip(open_pieces.items(), encodings, strict=True):
-        written = table[encoding.ids[0]] if encoding.ids else None
-        if written and piece.startswith(written):
-            firsts[i] = encoding.ids[0]
-        else:
+    for (i, piece), *encodings in zip(open_pieces.items(), *encoded, strict=True):
+        cuts = (_first_of_ending(encoding.ids, table, piece) for encoding in encodings)
+        firsts[i] = next((first for first in cuts if first is not None), None)
+        if firsts[i] is None:
             prefixes = (piece[:length] for length in range(min(len(piece), longest), 0, -1))
             firsts[i] = next((id_of[prefix] for prefix in prefixes if prefix in id_of), None)
     return firsts
+
+
+def _first_of_ending(ids: list[int], table: list[bytes | None], piece: bytes) -> int | None:
+    """Return the first of the last tokens that together spell a piece; None where no token begins with it."""
+    rest = piece
+    for token_id in reversed(ids):
+        written = table[token_id]
+        if not written or not rest.endswith(written):
+            return None
+        rest = rest[: len(rest) - len(written)]
+        if not rest:
+            return token_id
+    return None

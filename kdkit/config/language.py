@@ -168,7 +168,8 @@ class DistillConfig(Section):
     Options: kdkit/config/losses.py."""
     kd_ratio: Share = 0.5
     """Weight of the teacher's signal; `1 - kd_ratio` is the weight of cross-entropy. Tokens at which the
-    teacher cannot be asked (other tokenizer) keep their whole cross-entropy. Alias: `alpha_kd`."""
+    teacher cannot be asked (other tokenizer) keep their whole cross-entropy, and so does what it leaves open: which of
+    the tokens comes that begin with what it predicts. Alias: `alpha_kd`."""
     temperature: Positive = 1.0
     """Softmax temperature of both models in the kd term, which is multiplied by its square."""
     start_from_teacher: bool = False

@@ -19,10 +19,11 @@ from kdkit.losses.chunked.blend import (
     span_loss,
     sparse_divergence,
     weighted_cross_entropy,
+    with_open_part,
 )
 from kdkit.losses.chunked.dense_blend import dense_blend
 from kdkit.losses.chunked.engine import ChunkLoss, rows_per_chunk, to_device
-from kdkit.losses.chunked.events import EventPair, TokenEvents
+from kdkit.losses.chunked.events import EventPair, PrefixEvents, TokenEvents
 from kdkit.losses.chunked.signals import DenseSignals, Signals
 from kdkit.losses.chunked.sparse_blend import sparse_blend
 from kdkit.losses.closed_forms import Measure
@@ -79,7 +80,8 @@ class Objective:
 
         A row at which the teacher is queried gets `(1 - kd_ratio) * ce + kd_ratio * logits_weight * kd`. The
         others keep their whole cross-entropy: weighing it down would teach less about them, not more about the
-        teacher. The value of a loss over spans counts once for each of the span's student rows.
+        teacher. So does the choice among tokens that are one event to the teacher. The value of a loss over spans
+        counts once for each of the span's student rows.
 
         Args:
             targets: int64, `[student_rows]`: what each row predicts; `IGNORE_INDEX` for rows in no loss.
@@ -185,7 +187,23 @@ class Objective:
                 return sparse_blend(kept, queried, *ce, measure, self.tail, events.size)
             options = {"num_events": events.size, "tail": self.tail}
             teacher.append(sparse_divergence(kept, queried, events.student, measure, temperature, **options))
-        return blend(average(teacher), weighted_cross_entropy(*ce))
+        return blend(average(teacher), self._cross_entropy(ce, rows, num_items))
+
+    def _cross_entropy(
+        self, ce: tuple[torch.Tensor, torch.Tensor, torch.Tensor], rows: torch.Tensor, num_items: torch.Tensor
+    ) -> ChunkLoss:
+        """Make the cross-entropy of a blend; which token of an event comes is the text's to say, with its whole weight.
+
+        Args:
+            ce: arguments of `weighted_cross_entropy`.
+            rows: at which the teacher is asked.
+        """
+        assert self.events is not None
+        if not isinstance(self.events.student, PrefixEvents) or not self.ce_elsewhere:
+            return weighted_cross_entropy(*ce)
+        shares = self._weigh((self.kd_ratio / num_items).expand(len(rows)), rows)
+        weights = torch.zeros_like(ce[1]).index_copy_(0, rows, shares)
+        return with_open_part(weighted_cross_entropy(*ce), self.events.student.groups, ce[0], weights)
 
 
 def make_objective(

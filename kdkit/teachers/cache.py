@@ -124,6 +124,9 @@ def describe_cache(
         header["temperature"] = config.distill.temperature
         if events == SUMMED and config.distill.temperature != 1.0:
             header["tempered"] = "events"
+        if events == SUMMED and "ByteLevel" not in data.student_tokenizer.backend_tokenizer.to_str():
+            # older builds cut the teacher's tokens with the space that SentencePiece puts before a text
+            header["cut"] = "as within a text"
         header["top_k" if mode == "top_k" else "num_samples"] = (
             config.cache.top_k if mode == "top_k" else config.cache.num_samples
         )

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.prefixes import group_tokens
@@ -60,3 +61,43 @@ def test_a_tokenizer_without_a_token_that_ends_a_text_leaves_the_other_tokens_as
     ends, groups = end_token_id(coarse), group_tokens(fine, without_end)
     others = np.arange(len(groups)) != ends
     assert np.array_equal(groups[others], group_tokens(fine, coarse)[others])
+
+
+def test_what_a_sentencepiece_teacher_says_next_is_the_event_of_what_the_student_says_next():
+    text = " ".join(WORDS)
+    texts = [f"{text}\n{text.title()}, {word}ed and {word}s" for word in WORDS]
+    fine, coarse = train_sentencepiece(texts, 90), train_tokenizer(texts, 340)
+    groups = group_tokens(fine, coarse).tolist()
+    agree = total = 0
+    for each in texts:
+        (ids, ends), (fine_ids, fine_ends) = (encode_with_ends(t, token_bytes(t), each) for t in (coarse, fine))
+        next_of = dict(zip([0, *fine_ends.tolist()], fine_ids, strict=False))
+        # the first token of a text has a space on one side only
+        for begin, token_id in list(zip([0, *ends.tolist()], ids, strict=False))[1:]:
+            if begin in next_of:
+                agree, total = agree + (groups[token_id] == next_of[begin]), total + 1
+    assert total > 100
+    assert agree / total > 0.97
+
+
+def test_a_real_sentencepiece_teacher_cuts_words_as_within_a_text(real_tokenizer):
+    fine, coarse = real_tokenizer("stories260K"), real_tokenizer("gpt2")
+    groups, table, pieces = group_tokens(fine, coarse).tolist(), token_bytes(fine), token_bytes(coarse)
+    words = [i for i, piece in enumerate(pieces) if piece and piece[:1] == b" " and piece[1:].isalpha()][:1000]
+    expected = []
+    for i in words:
+        ids, ends = encode_with_ends(fine, table, "We" + pieces[i].decode())
+        expected.append(ids[ends.tolist().index(2) + 1])
+    assert np.mean(np.array(expected) == [groups[i] for i in words]) > 0.99
+
+
+def train_sentencepiece(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a BPE as Llama has it: a space is U+2581, and one is put before every text."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    # trained on words, so that no entry reaches across a space
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=["<unk>", "<s>"], show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.pre_tokenizer = None
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="<s>", unk_token="<unk>")

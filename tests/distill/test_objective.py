@@ -134,7 +134,7 @@ def test_the_loss_blends_token_by_token_and_leaves_unaligned_tokens_their_cross_
                     for logits, groups in zip((teacher_logits[place, position], student), events, strict=True)
                 )
                 kd_value = temperature**2 * plain_divergence(settings, p, q)
-                value = 0.1 * value + 0.9 * kd_value
+                value = 0.1 * value + 0.9 * kd_value + 0.9 * open_part(student, events[1], target, loss)
                 kd += kd_value
                 aligned += 1
             total, tokens = total + value, tokens + 1
@@ -142,6 +142,16 @@ def test_the_loss_blends_token_by_token_and_leaves_unaligned_tokens_their_cross_
     assert got.item() == pytest.approx(total / tokens, rel=1e-4)
     assert terms["ce_loss"].item() == pytest.approx(ce / tokens, rel=1e-4)
     assert terms["kd_loss"].item() == pytest.approx(kd / tokens, rel=1e-4)
+
+
+def open_part(logits: torch.Tensor, events: list[list[int]], target: int, loss: str | dict) -> float:
+    """Return -log probability of a token given that its event comes; tokens without one are together."""
+    if "projected_kl" not in str(loss):
+        return 0.0
+    lonely = set(range(len(logits))) - {token for tokens in events for token in tokens}
+    tokens = next((tokens for tokens in events if target in tokens), lonely)
+    q = softmax(logits.tolist(), 1.0)
+    return math.log(math.fsum(q[token] for token in tokens)) - math.log(q[target])
 
 
 def slow_events(loss: str, data: PreparedData) -> tuple[list[list[int]], list[list[int]]]:

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -253,3 +254,11 @@ def test_logits_that_are_no_numbers_stop_the_build_with_the_sequence(place, tmp_
             place.open(config, data)
     assert not (tmp_path / "a.h5").exists()
     assert len(list(tmp_path.glob("a.h5.parts/*.h5"))) == row // 8
+
+
+def test_sums_of_tokens_that_a_sentencepiece_student_cuts_say_how_they_were_cut(real_tokenizer, tmp_path):
+    tokenizers = [real_tokenizer(name) for name in ("stories260K", "gpt2")]
+    for student, teacher, expected in ((*tokenizers, {"cut"}), (*tokenizers[::-1], set())):
+        data = SimpleNamespace(student_tokenizer=student, teacher_tokenizer=teacher)
+        header = cache_module.describe_cache(make_config(tmp_path), data, {}, cache_module.SUMMED)
+        assert header.keys() & {"cut"} == expected

@@ -78,6 +78,27 @@ def weighted_cross_entropy(targets: torch.Tensor, weights: torch.Tensor, raw_wei
     return chunk_loss
 
 
+def with_open_part(ce: ChunkLoss, groups: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> ChunkLoss:
+    """Add to cross-entropy what an event leaves open: which of its tokens comes, given that one of them does.
+
+    Args:
+        ce: from `weighted_cross_entropy`.
+        groups: int64, `[V]`: the event of each token.
+        targets: int64, `[student_rows]`: the token that each row predicts.
+        weights: fp32, `[student_rows]`: weight of each row's open part in the loss.
+    """
+
+    def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
+        here, group = targets[rows], groups[targets[rows], None]
+        within = logits.masked_fill(groups != group, -torch.inf)
+        weight = weights[rows].to(logits.dtype)
+        loss = (cross_entropy_(within, here, weight) * weight).sum()
+        terms, gradient = ce(logits, rows)
+        return terms + torch.nn.functional.pad(loss[None], (0, 2)), gradient.add_(within)
+
+    return chunk_loss
+
+
 def dense_divergence(
     signals: DenseSignals,
     queried: QueriedRows,
