@@ -1,10 +1,22 @@
-"""Display of results in a notebook: pictures as PNG and tables as HTML, which a saved notebook keeps."""
+"""Display of results in a notebook: everything lies inside the saved notebook, and looks alike wherever it is opened.
 
+Styles are written into every cell of a table: JupyterLab's own rules are stronger than a style sheet, and Kaggle
+removes those.
+"""
+
+import base64
+import html
+import re
 from pathlib import Path
 
 from IPython.display import HTML, Image, Markdown
 
-from kdkit.report.tables import Table, to_html, write_value
+from kdkit.report.tables import MISSING, Table, write_value
+from kdkit.runs.folder import Run
+
+CELL = "vertical-align:top;white-space:pre-wrap;padding:2px 10px;"
+NUMBER = re.compile(r"[-+±]?[\d,]*\.?\d+\*?( ?%| x)?( to [-+]?[\d,]*\.?\d+( ?%)?)?")
+PICTURE = re.compile(r"!\[([^]]*)\]\((figures/[^)]+)\)")
 
 
 def show_picture(path: Path | None, otherwise: str = "") -> Image | Markdown:
@@ -13,11 +25,17 @@ def show_picture(path: Path | None, otherwise: str = "") -> Image | Markdown:
 
 
 def show_table(table: Table | None, otherwise: str = "") -> HTML | Markdown:
-    """Show a table; long text keeps its line breaks and stays on the left. Where there is none, the reason."""
+    """Show a table: text on the left, numbers on the right; long text wraps. Where there is none, the reason."""
     if table is None:
         return Markdown(otherwise)
-    style = "<style>.kdkit td, .kdkit th {text-align: left; vertical-align: top; white-space: pre-wrap}</style>"
-    return HTML(f"{style}<div class='kdkit'>{to_html(table)}</div>")
+    headings, rows = table
+    sides = [_side([row[place] for row in rows]) for place in range(len(headings))]
+    lines = [("th", headings), *(("td", row) for row in rows)]
+    body = "".join(
+        "<tr>" + "".join(_cell(tag, text, side) for text, side in zip(line, sides, strict=True)) + "</tr>"
+        for tag, line in lines
+    )
+    return HTML(f"<div style='overflow-x:auto'><table style='margin-left:0'>{body}</table></div>")
 
 
 def show_facts(facts: dict[str, object]) -> HTML:
@@ -26,3 +44,29 @@ def show_facts(facts: dict[str, object]) -> HTML:
         [name.replace("_", " "), write_value(value)] for name, value in facts.items() if not isinstance(value, list)
     ]
     return show_table((["", ""], rows))
+
+
+def show_verdict(text: str) -> HTML:
+    """Show a sentence that matters; it wraps at words."""
+    style = "max-width:820px;border-left:4px solid #0f766e;padding:4px 14px;font-size:1.05em"
+    return HTML(f"<div style='{style}'>{html.escape(text)}</div>")
+
+
+def show_report(run: Run) -> Markdown:
+    """Show `report.md` with its pictures inside it: no path of this machine, nothing to lose when the file moves."""
+
+    def embed(match: re.Match[str]) -> str:
+        data = base64.b64encode((run.path / match[2]).read_bytes()).decode()
+        return f"![{match[1]}](data:image/png;base64,{data})"
+
+    return Markdown(PICTURE.sub(embed, (run.path / "report.md").read_text(encoding="utf-8")))
+
+
+def _side(column: list[str]) -> str:
+    """Return where a column's cells stand: numbers are compared digit below digit."""
+    values = [text for text in column if text not in ("", MISSING)]
+    return "right" if values and all(NUMBER.fullmatch(text) for text in values) else "left"
+
+
+def _cell(tag: str, text: str, side: str) -> str:
+    return f"<{tag} style='text-align:{side};{CELL}'>{html.escape(text)}</{tag}>"
