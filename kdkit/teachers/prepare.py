@@ -26,6 +26,7 @@ from kdkit.models.loading import (
     context_length,
     experts_implementation,
     load_causal_lm,
+    no_bar,
     read_model_config,
 )
 from kdkit.models.scratch import initializer_range, spread_embeddings
