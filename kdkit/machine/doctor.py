@@ -117,15 +117,10 @@ def _hub() -> Finding:
 def _embeddings() -> Finding:
     """Report whether notebook 06 finds the teacher of its configurations, which comes as a package."""
     try:
-        return Finding(
-            "notebook 06", "ok", f"{PACKAGED} {metadata.version(PACKAGED)}, the teacher of its configurations"
-        )
+        return Finding("notebook 06", "ok", f"its teacher is here: {PACKAGED} {metadata.version(PACKAGED)}")
     except metadata.PackageNotFoundError:
-        return Finding(
-            "notebook 06",
-            "note",
-            f"its teacher is not here: pip install {PACKAGED}==0.1.0, or name another teacher.path",
-        )
+        fix = f"pip install {PACKAGED}==0.1.0, or set teacher.path"
+        return Finding("notebook 06", "note", f"its teacher is not here: {fix}")
 
 
 def _wandb() -> Finding:
