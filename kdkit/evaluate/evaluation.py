@@ -40,7 +40,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
         and `document_ends`: see `measure_ends`), `retention` (per student: predictions and attention, see
         `measure_retention` and `measure_attention`), `compression` (teacher to student), `gap_closed` (None
         without a gap, or if a tokenizer changes the text) and `gap` (baseline - teacher), `differences` (baseline -
-        student), all with their intervals (`evaluated` says over what), `costs` (seconds and tokens by item, see
+        student), all with their intervals (`evaluated` says over what), `late_gain` (see there), `costs` (seconds and tokens by item, see
         `list_costs`) and `continuations`.
 
     Raises:
@@ -76,6 +76,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
         "compression": _compression(entries),
         **_gap(levels, resampled, is_comparable),
         "differences": _differences(levels, resampled),
+        "late_gain": late_gain(session.run.read_metrics()),
         "costs": training.get("costs", []),
         "evaluated": {
             "windows": len(windows),
@@ -102,6 +103,18 @@ def _gap(levels: dict[str, float], resampled: Resampled, is_comparable: bool) ->
         return {"gap_closed": None, "gap_closed_interval_95": None, "gap": gap}
     closed = gap_closed(*(levels[name] for name in names))
     return {"gap_closed": closed, "gap_closed_interval_95": resampled.gap_closed(*names), "gap": gap}
+
+
+def late_gain(metrics: list[dict[str, Any]]) -> float | None:
+    """Return by how much the student's bits per byte still fell in the last fifth of its steps; None where unknown.
+
+    Args:
+        metrics: of a run, on whose lines the learning curve stands.
+    """
+    key = "evaluation_bits_per_byte"
+    curve = [(line["step"], line[key]) for line in metrics if line["phase"] == STUDENT and key in line]
+    before = [level for step, level in curve if step <= 0.8 * curve[-1][0]]
+    return before[-1] - curve[-1][1] if len(curve) > 1 and before else None
 
 
 def _document_ends(

@@ -56,9 +56,10 @@ def _facts(run: Run) -> dict[str, Any]:
         "Its experts on a held-out text": draw_experts(run),
     }
     facts = run_facts(run, "Distillation run", pictures)
+    training = run.read_json("training.json") if (run.path / "training.json").is_file() else {}
     steps = evaluation["models"]["student"]["training"]["steps"]
     return facts | {
-        "recipe": language_recipe(facts["config"], run.read_json("training.json"), steps),
+        "recipe": language_recipe(facts["config"], training, steps),
         "verdict": language_verdict(evaluation),
         "comparison": comparison_table(evaluation),
         "compression": compression_table(evaluation),

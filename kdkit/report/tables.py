@@ -4,6 +4,7 @@ import html
 import re
 from typing import Any
 
+from kdkit.report.evidence import too_short
 from kdkit.report.figures import LABELS
 from kdkit.report.writing import HIGHER, LOWER, Best, mark_best, plain_markdown
 
@@ -104,7 +105,7 @@ def routing_table(probe: dict[str, Any]) -> Table:
 
 
 def language_verdict(evaluation: dict[str, Any]) -> str:
-    """State whether distillation beat the baseline, and by how much, also when it did not."""
+    """State whether distillation beat the baseline, and by how much, also when it did not or nobody can tell yet."""
     student = evaluation["models"]["student"]["bits_per_byte"]
     baseline = evaluation["models"]["baseline"]["bits_per_byte"]
     difference = evaluation["differences"]["baseline"]
@@ -114,6 +115,8 @@ def language_verdict(evaluation: dict[str, Any]) -> str:
         f"{student:.3f} against {baseline:.3f} bits per byte, a difference of {gain:+.3f} "
         f"(95 % interval over {_what_was_resampled(evaluation)} {low:+.3f} to {high:+.3f}; above 0 favours the student)"
     )
+    if reason := too_short(evaluation):
+        return f"Too short to tell whether distillation helped: {reason}. So far {numbers}."
     if low > 0:
         saving = difference.get("saving_interval_95")
         between = "" if saving is None else f" ({saving[0]:.1%} to {saving[1]:.1%})"
@@ -121,7 +124,7 @@ def language_verdict(evaluation: dict[str, Any]) -> str:
     elif high < 0:
         result = f"Distillation did not beat the baseline, it lost to it: {numbers}."
     else:
-        result = f"Distillation did not beat the baseline: {numbers}, which includes no difference."
+        result = f"Too close to tell whether distillation helped: {numbers}, which includes no difference."
     return f"{result} {_gap_sentence(evaluation)}{_equal_time_sentence(evaluation)}"
 
 

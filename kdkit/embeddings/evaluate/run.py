@@ -86,6 +86,8 @@ def evaluate_embedding_run(
 ) -> dict[str, Any]:
     """Measure every model of a run in fp32 and write `evaluation.json`; see `evaluate_embeddings`.
 
+    A trained model's entry also has its `steps`.
+
     Raises:
         UserError: a method of the configuration has not been trained.
     """
@@ -99,6 +101,9 @@ def evaluate_embedding_run(
         seed=config.seed,
         dimensions=config.evaluate.dimensions,
     )
+    trained = session.run.read_json("training.json") if (session.run.path / "training.json").is_file() else {}
+    for name in trained.keys() & evaluation["models"].keys():
+        evaluation["models"][name]["steps"] = trained[name]["steps"]
     session.run.write_json("evaluation.json", evaluation)
     return evaluation
 

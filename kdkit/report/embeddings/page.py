@@ -49,6 +49,7 @@ def _facts(run: Run) -> dict[str, Any]:
     """Collect everything that the templates print; draws the pictures."""
     evaluation, trainings = run.read_json("evaluation.json"), run.read_json("training.json")
     name, student = find_model(evaluation, "student")
+    student.setdefault("steps", trainings[name]["steps"])  # older builds kept them there only
     pictures = {
         "What is kept of the teacher, task by task": draw_share_of_teacher(run),
         "Quality and speed": draw_quality_and_speed(run),
