@@ -24,6 +24,7 @@ from kdkit.evaluate.compression import (
 )
 from kdkit.evaluate.language import BOOTSTRAP_SAMPLES, Resampled, gap_closed, resample_text
 from kdkit.evaluate.retention import measure_retention
+from kdkit.evaluate.text_scores import write_scores
 from kdkit.machine.session import Session
 from kdkit.models.continuations import choose_prompts, continue_prompts
 from kdkit.models.loading import load_causal_lm
@@ -33,15 +34,15 @@ from kdkit.training.scoring import score_windows
 
 
 def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher) -> dict[str, Any]:
-    """Measure every model of a run and write `evaluation.json`.
+    """Measure every model of a run and write `evaluation.json`, and what its figures add up from: `scores.json`.
 
     Returns:
         `models` (per model: language, cost, `not_comparable`: why its bits per byte are of another text, or None,
         and `document_ends`: see `measure_ends`), `retention` (per student: predictions and attention, see
         `measure_retention` and `measure_attention`), `compression` (teacher to student), `gap_closed` (None
         without a gap, or if a tokenizer changes the text) and `gap` (baseline - teacher), `differences` (baseline -
-        student), all with their intervals (`evaluated` says over what), `late_gain` (see there), `costs` (seconds and tokens by item, see
-        `list_costs`) and `continuations`.
+        student), all with their intervals (`evaluated` says over what), `late_gain` (see there), `costs` (seconds
+        and tokens by item, see `list_costs`) and `continuations`.
 
     Raises:
         UserError: the run has no trained student or baseline.
@@ -89,6 +90,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
         "continuations": _continuations(session, data, models),
     }
     session.run.write_json("evaluation.json", evaluation)
+    write_scores(session.run, scores)
     return evaluation
 
 

@@ -22,7 +22,7 @@ from kdkit.evaluate.compression import (
 from kdkit.evaluate.evaluation import evaluate_run, load_students
 from kdkit.evaluate.language import gap_closed, paired_interval
 from kdkit.evaluate.retention import measure_retention
-from kdkit.training.scoring import Score
+from kdkit.training.score import Score
 from tests.crossed import cross_data
 from tests.references import plain_kl, softmax
 from tests.tiny import make_config, make_data, make_llama, make_plan, make_run, make_session, make_teacher
