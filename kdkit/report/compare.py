@@ -77,7 +77,7 @@ def write_comparison(comparison: dict[str, Any], path: Path) -> Path:
         "picture": embed_figure(draw_comparison(comparison)),
         "tables": compared_tables(comparison),
         "command": shlex.join(["python", "-m", "kdkit", "compare", *comparison["asked"]]),
-        "config": {name: values for name, values in comparison["settings"].items()},
+        "config": comparison["settings"],
     }
     render_files(path.parent, {path.name: "compare.html.j2"}, facts)
     return path

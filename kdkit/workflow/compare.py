@@ -20,6 +20,8 @@ from kdkit.runs.paths import find_root, resolve_output
 
 PAGE = "compare.html"
 """File of the page, in the folder of runs; the next comparison writes another one."""
+MOST = 26
+"""Runs that are compared at once: each has a letter."""
 
 
 def compare_runs(runs: Sequence[str], runs_dir: str | Path = "runs") -> dict[str, Any]:
@@ -105,7 +107,8 @@ def find_run(name: str, folder: Path) -> Run:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     if not known:
         raise UserError(
-            f"compare: expected a run in {folder}, got {name!r} and no run there; name another folder: --runs-dir FOLDER"
+            f"compare: expected a run in {folder}, got {name!r} and no run there; name another folder: "
+            "--runs-dir FOLDER"
         )
     others = ", ".join([*near, *(other for other in known if other not in near)][:8])
     hint = f"did you mean {near[0]!r}? " if near else ""
@@ -117,6 +120,8 @@ def _check_names(runs: Sequence[str]) -> Sequence[str]:
     if isinstance(runs, str) or len(runs) < 2:
         got = repr(runs) if isinstance(runs, str) else f"{len(runs)}"
         raise UserError(f"compare: expected at least two runs, got {got}; python -m kdkit compare RUN RUN")
+    if len(runs) > MOST:
+        raise UserError(f"compare: expected at most {MOST} runs, got {len(runs)}; for more: python -m kdkit sweep FILE")
     if twice := [name for name in runs if list(runs).count(name) > 1]:
         raise UserError(f"compare: expected every run once, got {twice[0]!r} twice; name another run")
     return runs
@@ -130,13 +135,18 @@ def _read_config(run: Run) -> Any:
 
 def _what_is_missing(run: Run, runs_dir: str | Path) -> dict[str, str] | None:
     """Say what a run lacks to be compared, with the command that makes it; None if it lacks nothing."""
-    command = ["python", "-m", "kdkit", "run", str(run.path / "config.yaml"), "--name", run.name]
+    command = ["python", "-m", "kdkit", "run", str(_from_here(run.path / "config.yaml")), "--name", run.name]
     command += _runs_dir_words(runs_dir)
     if not (run.path / "student").is_dir():
         return {"name": run.name, "reason": "no student yet", "command": shlex.join(command)}
     if not (run.path / "evaluation.json").is_file():
         return {"name": run.name, "reason": "not evaluated yet", "command": shlex.join(command)}
     return None
+
+
+def _from_here(path: Path) -> Path:
+    """Return a path as a person in the current folder would write it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _runs_dir_words(runs_dir: str | Path) -> list[str]:
