@@ -116,9 +116,7 @@ def sweep(
 
 @app.command()
 def compare(
-    runs: Annotated[
-        list[str], typer.Argument(metavar="RUN RUN ...", help="Names of runs; the first is the reference.")
-    ],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN ...", help="Run names, the reference first.")],
     runs_dir: RunsDir = "runs",
     debug: Debug = False,
 ) -> None:

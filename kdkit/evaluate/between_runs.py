@@ -50,8 +50,8 @@ def why_other_text(reference: Finished, other: Finished) -> str:
     """Say why two runs of language models were not judged on the same text; empty if they were."""
     first, second = (finished.manifest["corpus"] for finished in (reference, other))
     if first["fingerprint"] != second["fingerprint"]:
-        apart = _name_settings(reference, other, ("data.",))
-        return f"other data: {second['source']} against {first['source']}{apart}"
+        apart = _name_settings(reference, other, ("data.",)) or " (the same settings, but their content has changed)"
+        return "other data" + apart
     deciding = ("seed", "data.", "evaluate.max_sequences", "student.path", "student.build.", "teacher.max_length")
     if reference.config.seed != other.config.seed:
         return (

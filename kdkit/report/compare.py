@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from kdkit.report.evidence import too_few_steps
 from kdkit.report.figures import tidy
 from kdkit.report.render import embed_figure, render_files
 from kdkit.report.tables import MISSING, Table, write_interval, write_number
-from kdkit.report.terminal import to_text
+from kdkit.report.terminal import WIDTH, to_text
 from kdkit.report.writing import HIGHER, LOWER, mark_best
 
 COLOURS = ("#0f766e", "#c2410c", "#4f46e5", "#d97706", "#be185d", "#0369a1", "#65a30d", "#7c3aed")
@@ -22,8 +23,8 @@ def compared_tables(comparison: dict[str, Any]) -> dict[str, Table]:
     """Return the tables of a comparison that have rows, by their headings."""
     own = _embedding_tables if comparison["kind"] == "embeddings" else _language_tables
     tables = own(comparison) | {"settings that differ": _settings_table(comparison)}
-    left_out = [[entry["name"], entry["reason"], entry["command"]] for entry in comparison["left_out"]]
-    tables["not compared"] = (["run", "why", "command"], left_out)
+    notes = [[entry["name"], entry["reason"], entry["command"]] for entry in comparison["notes"]]
+    tables["notes"] = (["run", "", "command"], notes)
     return {heading: table for heading, table in tables.items() if table[1]}
 
 
@@ -37,15 +38,17 @@ def comparison_text(comparison: dict[str, Any]) -> str:
     """Return the comparison for a terminal, lines of at most 100 characters."""
     parts = [f"compared on {comparison['text']}"]
     for heading, table in compared_tables(comparison).items():
-        if heading == "not compared":
-            parts += [f"{name}: {why}" + f"\n  {command}" * bool(command) for name, why, command in table[1]]
+        if heading == "notes":
+            parts += [_wrap(f"{name}: {why}") + f"\n  {command}" * bool(command) for name, why, command in table[1]]
         else:
             parts.append(f"{heading}\n\n{to_text(table, words=1)}")
-    return "\n\n".join([*parts, comparison_verdict(comparison)])
+    reference, *others = comparison["runs"]
+    parts.append("\n".join(_wrap(_against(reference, other, comparison["kind"])) for other in others))
+    return "\n\n".join(parts)
 
 
 def draw_comparison(comparison: dict[str, Any]) -> Figure:
-    """Draw the learning curves over each other, over steps and over seconds; dashed: without a teacher."""
+    """Draw the learning curves over each other, over steps and over seconds; dotted: without a teacher."""
     is_embedding = comparison["kind"] == "embeddings"
     figure = Figure(figsize=(9.2, 3.9), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
@@ -133,6 +136,10 @@ def _settings_table(comparison: dict[str, Any]) -> Table:
     return ["setting", *(entry["label"] for entry in comparison["runs"])], rows
 
 
+def _wrap(text: str) -> str:
+    return textwrap.fill(text, WIDTH, subsequent_indent="  ")
+
+
 def _write_setting(value: object) -> str:
     if value is None:
         return MISSING
@@ -154,7 +161,7 @@ def _against(reference: dict[str, Any], other: dict[str, Any], kind: str) -> str
     else:
         difference, interval = (other["student"][key] for key in ("difference", "interval_95"))
         unit, digits = "bits per byte", 3
-    pair = f"{other['label']} against {reference['label']}"
+    pair = f"{other['label']} ({other['name']}) against {reference['label']} ({reference['name']})"
     numbers = f"{difference:+.{digits}f} {unit}"
     if interval is not None:
         numbers += f", 95 % interval {write_interval(interval, digits)}"
@@ -162,7 +169,7 @@ def _against(reference: dict[str, Any], other: dict[str, Any], kind: str) -> str
         if reason := too_few_steps(entry["steps"]):
             return f"{pair}: too short to tell ({entry['label']}: {reason}); so far {numbers}."
     if interval is None:
-        return f"{pair}: {numbers}, without an interval: one of them was evaluated by a build that kept too little."
+        return f"{pair}: {numbers}, without an interval."
     low, high = interval
     result = "better" if low > 0 else "worse" if high < 0 else "too close to tell"
     return f"{pair}: {result} ({numbers})."

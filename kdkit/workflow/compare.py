@@ -34,7 +34,8 @@ def compare_runs(runs: Sequence[str], runs_dir: str | Path = "runs") -> dict[str
     Returns:
         `kind` (`language` or `embeddings`), `runs` (per compared run its `label`, `name` and what `compare_language`
         or `compare_embeddings` say), `settings` that differ, `text` (in words), `over` (what the intervals were drawn
-        over), `left_out` (`name`, `reason`, `command`) and `asked` (the command's arguments).
+        over), `notes` on runs that are left out or lack something (`name`, `reason`, `command`) and `asked` (the
+        command's arguments).
 
     Raises:
         UserError: fewer than two runs, one named twice or not there, language with embedding models, or fewer than two
@@ -51,10 +52,10 @@ def compare_runs(runs: Sequence[str], runs_dir: str | Path = "runs") -> dict[str
             "kind alone".format(*sides)
         )
     is_embedding = next(iter(kinds.values()))
-    left_out, finished = [], []
+    notes, finished = [], []
     for run in found:
         if missing := _what_is_missing(run, runs_dir):
-            left_out.append(missing)
+            notes.append(missing)
         else:
             facts = run.read_json("evaluation.json"), run.read_json("data/manifest.json")
             finished.append(Finished(run, configs[run.name], *facts))
@@ -62,11 +63,12 @@ def compare_runs(runs: Sequence[str], runs_dir: str | Path = "runs") -> dict[str
     compared = finished[:1]
     for other in finished[1:]:
         if reason := why_other(finished[0], other):
-            left_out.append({"name": other.run.name, "reason": f"not comparable: {reason}", "command": ""})
+            notes.append({"name": other.run.name, "reason": f"not comparable: {reason}", "command": ""})
         else:
             compared.append(other)
     if len(compared) < 2:
-        raise UserError(_too_few(compared, left_out))
+        raise UserError(_too_few(compared, notes))
+    notes += [note for each in compared if (note := _without_scores(each.run, runs_dir))]
     entries = (compare_embeddings if is_embedding else compare_language)(compared)
     labels = [{"label": chr(ord("A") + place), "name": each.run.name} for place, each in enumerate(compared)]
     return {
@@ -75,7 +77,7 @@ def compare_runs(runs: Sequence[str], runs_dir: str | Path = "runs") -> dict[str
         "settings": differing_settings(compared),
         "text": _describe_text(compared[0], is_embedding),
         "over": "the rows of the tasks" if is_embedding else entries[0]["over"],
-        "left_out": left_out,
+        "notes": notes,
         "asked": [*runs, *_runs_dir_words(runs_dir)],
     }
 
@@ -135,8 +137,7 @@ def _read_config(run: Run) -> Any:
 
 def _what_is_missing(run: Run, runs_dir: str | Path) -> dict[str, str] | None:
     """Say what a run lacks to be compared, with the command that makes it; None if it lacks nothing."""
-    command = ["python", "-m", "kdkit", "run", str(_from_here(run.path / "config.yaml")), "--name", run.name]
-    command += _runs_dir_words(runs_dir)
+    command = _run_again(run, runs_dir)
     if not (run.path / "student").is_dir():
         return {"name": run.name, "reason": "no student yet", "command": shlex.join(command)}
     if not (run.path / "evaluation.json").is_file():
@@ -149,15 +150,30 @@ def _from_here(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
+def _without_scores(run: Run, runs_dir: str | Path) -> dict[str, str] | None:
+    """Say that a run of an older build has no figures by document, and what makes them."""
+    if (run.path / "scores.json").is_file():
+        return None
+    stage = "06" if (run.path / "notebooks" / "06_embedding_distillation.ipynb").is_file() else "04"
+    command = [*_run_again(run, runs_dir), "--only", stage]
+    return {"name": run.name, "reason": "no interval: an older build made it", "command": shlex.join(command)}
+
+
+def _run_again(run: Run, runs_dir: str | Path) -> list[str]:
+    """Return the command that goes on with a run."""
+    words = ["python", "-m", "kdkit", "run", str(_from_here(run.path / "config.yaml")), "--name", run.name]
+    return words + _runs_dir_words(runs_dir)
+
+
 def _runs_dir_words(runs_dir: str | Path) -> list[str]:
     return [] if str(runs_dir) == "runs" else ["--runs-dir", str(runs_dir)]
 
 
-def _too_few(compared: list[Finished], left_out: list[dict[str, str]]) -> str:
+def _too_few(compared: list[Finished], notes: list[dict[str, str]]) -> str:
     """Say why nothing can be compared."""
     got = f"{compared[0].run.name!r} alone" if compared else "none"
-    reasons = "; ".join(f"{entry['name']}: {entry['reason']}" for entry in left_out)
-    commands = [entry["command"] for entry in left_out if entry["command"]]
+    reasons = "; ".join(f"{entry['name']}: {entry['reason']}" for entry in notes)
+    commands = [entry["command"] for entry in notes if entry["command"]]
     return f"compare: expected two runs that can be compared, got {got} ({reasons}); " + (
         f"{commands[0]}" if commands else "name runs of one text: python -m kdkit compare RUN RUN"
     )
