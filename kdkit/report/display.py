@@ -11,11 +11,10 @@ from pathlib import Path
 
 from IPython.display import HTML, Image, Markdown
 
-from kdkit.report.tables import MISSING, Table, write_value
+from kdkit.report.tables import Table, column_sides, html_cell, write_value
 from kdkit.runs.folder import Run
 
 CELL = "vertical-align:top;white-space:pre-wrap;padding:2px 10px;"
-NUMBER = re.compile(r"[-+±]?[\d,]*\.?\d+\*?( ?%| x)?( to [-+]?[\d,]*\.?\d+( ?%)?)?")
 PICTURE = re.compile(r"!\[([^]]*)\]\((figures/[^)]+)\)")
 
 
@@ -29,7 +28,7 @@ def show_table(table: Table | None, otherwise: str = "") -> HTML | Markdown:
     if table is None:
         return Markdown(otherwise)
     headings, rows = table
-    sides = [_side([row[place] for row in rows]) for place in range(len(headings))]
+    sides = column_sides(table)
     lines = [("th", headings), *(("td", row) for row in rows)]
     body = "".join(
         "<tr>" + "".join(_cell(tag, text, side) for text, side in zip(line, sides, strict=True)) + "</tr>"
@@ -62,11 +61,5 @@ def show_report(run: Run) -> Markdown:
     return Markdown(PICTURE.sub(embed, (run.path / "report.md").read_text(encoding="utf-8")))
 
 
-def _side(column: list[str]) -> str:
-    """Return where a column's cells stand: numbers are compared digit below digit."""
-    values = [text for text in column if text not in ("", MISSING)]
-    return "right" if values and all(NUMBER.fullmatch(text) for text in values) else "left"
-
-
 def _cell(tag: str, text: str, side: str) -> str:
-    return f"<{tag} style='text-align:{side};{CELL}'>{html.escape(text)}</{tag}>"
+    return f"<{tag} style='text-align:{side};{CELL}'>{html_cell(text)}</{tag}>"

@@ -147,7 +147,7 @@ def draw_quality_against_size(run: Run) -> Path:
     panels = {
         "bits_per_byte": ("bits per byte (lower is better)", "{:.3f}"),
         "bytes_per_second": ("text read, kB per second", "{:,.0f}"),
-        "size_bytes": ("weights, MB (all in one precision)", "{:.3g}"),
+        "size_bytes": ("weights, MB (one precision)", "{:.3g}"),
     }
     scale = {"bits_per_byte": 1, "bytes_per_second": 1e3, "size_bytes": 1e6}
     for axes, (key, (title, pattern)) in zip(figure.subplots(1, 3, sharey=True), panels.items(), strict=True):

@@ -13,6 +13,7 @@ from kdkit.report.figures import (
     draw_loss_terms,
     draw_quality_against_size,
 )
+from kdkit.report.recipe import language_recipe
 from kdkit.report.render import render_files, run_facts
 from kdkit.report.router import draw_router
 from kdkit.report.tables import (
@@ -55,7 +56,10 @@ def _facts(run: Run) -> dict[str, Any]:
         "Its experts on a held-out text": draw_experts(run),
     }
     facts = run_facts(run, "Distillation run", pictures)
+    training = run.read_json("training.json") if (run.path / "training.json").is_file() else {}
+    steps = evaluation["models"]["student"]["training"]["steps"]
     return facts | {
+        "recipe": language_recipe(facts["config"], training, steps),
         "verdict": language_verdict(evaluation),
         "comparison": comparison_table(evaluation),
         "compression": compression_table(evaluation),

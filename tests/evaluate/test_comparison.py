@@ -14,7 +14,7 @@ from kdkit.evaluate.language import paired_interval
 from kdkit.evaluate.significance import paired_t_test
 from kdkit.report.sweep import against_reference, conclusion, difference_table, level_table, write_sweep_report
 from kdkit.runs.folder import Run
-from kdkit.training.scoring import Score
+from kdkit.training.score import Score
 
 ROOT = Path(__file__).resolve().parents[2]
 LEVELS = [2.2, 2.1, 2.0]
