@@ -13,6 +13,7 @@ import nbformat
 import papermill
 import pytest
 
+from docs.make_quickstart import inputs_fingerprint
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.config.language import Config, load_config
 from kdkit.config.values import flatten
@@ -22,6 +23,7 @@ NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipy
 STORY = ["01_data", "02_teacher_probe", "03_distill", "04_evaluate", "05_report"]
 KEPT = "keep_output"
 COMPARED = "nbval-check-output"
+QUICKSTART = "00_quickstart"
 EMBEDDINGS = "06_embedding_distillation"
 JUDGING = ("04_evaluate", "05_report")
 TYPES = ("str", "bool", "int", "float")
@@ -35,7 +37,8 @@ PARAMETERS = {
         *(*TURNED, *PLACES, "RESUME"),
     ],
     "04_evaluate": ["RUN", "OVERRIDES", "RUNS_DIR"],
-    "05_report": ["RUN", "OVERRIDES", "RUNS_DIR"],
+    "05_report": ["RUN", "COMPARE", "OVERRIDES", "RUNS_DIR"],
+    QUICKSTART: ["CONFIG", "TEMPERATURE", "RUNS_DIR"],
     EMBEDDINGS: ["CONFIG", "DATA", "TEACHER", "METHOD", *TURNED, *PLACES, "RESUME"],
 }
 """Names of every notebook's parameters, in order."""
@@ -47,6 +50,7 @@ PAGES = {
     "04_evaluate": "results",
     "05_report": "notebooks",
     EMBEDDINGS: "embeddings",
+    QUICKSTART: "quickstart",
 }
 """The page of docs/ that each notebook belongs to."""
 
@@ -107,7 +111,8 @@ def test_the_first_cell_says_what_it_takes_writes_and_how_long(name):
 def test_the_first_cell_links_to_its_page_and_names_one_thing_to_change(name):
     first = read(name).cells[0].source
     assert f"](../docs/{PAGES[name]}.md)" in first
-    assert "**Change one thing**: set `OVERRIDES = " in first
+    (changed,) = re.findall(r"\*\*Change one thing\*\*: set `([A-Z_]+) = ", first)
+    assert changed in PARAMETERS[name]
 
 
 @every_notebook
@@ -210,7 +215,7 @@ def test_the_default_configuration_is_the_quick_demo(name):
 
 @every_notebook
 def test_the_last_cell_that_runs_shows_a_result(name):
-    assert re.match(r"show_(table|picture|report)\(", code_cells(name)[-1].source)
+    assert re.match(r"show_(table|picture|report|comparison)\(", code_cells(name)[-1].source)
 
 
 @every_notebook
@@ -238,7 +243,17 @@ def test_no_cell_defines_or_loops(name):
         assert [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, BLOCKS)] == []
 
 
-@every_notebook
+def test_the_quickstart_keeps_the_outputs_of_its_own_cells_and_configuration():
+    notebook = read(QUICKSTART)
+    made_from = notebook.metadata.get("made_from")
+    assert made_from == inputs_fingerprint(notebook), "its cells or configs/quick.yaml have changed: make quickstart"
+    shown = [output for cell in code_cells(QUICKSTART) for output in cell.outputs]
+    kinds = {kind for output in shown for kind in output.get("data", {})}
+    assert {"image/png", "text/html"} <= kinds and not [output for output in shown if output.output_type == "error"]
+    assert NOTEBOOKS[QUICKSTART].stat().st_size < 600_000
+
+
+@pytest.mark.parametrize("name", [name for name in NOTEBOOKS if name != QUICKSTART])
 def test_only_kept_cells_have_outputs(name):
     for cell in code_cells(name):
         if KEPT in tags(cell):

@@ -8,9 +8,12 @@ import base64
 import html
 import re
 from pathlib import Path
+from typing import Any
 
 from IPython.display import HTML, Image, Markdown
 
+from kdkit.report.compare import compared_tables, comparison_verdict, draw_comparison
+from kdkit.report.render import embed_figure
 from kdkit.report.tables import Table, column_sides, html_cell, write_value
 from kdkit.runs.folder import Run
 
@@ -59,6 +62,15 @@ def show_report(run: Run) -> Markdown:
         return f"![{match[1]}](data:image/png;base64,{data})"
 
     return Markdown(PICTURE.sub(embed, (run.path / "report.md").read_text(encoding="utf-8")))
+
+
+def show_comparison(comparison: dict[str, Any]) -> HTML:
+    """Show what `compare_runs` returns: who is better by how much, curves over each other, settings that differ."""
+    parts = [show_verdict(comparison_verdict(comparison)).data]
+    parts.append(f"<img alt='learning curves' width='820' src='{embed_figure(draw_comparison(comparison))}'>")
+    for heading, table in compared_tables(comparison).items():
+        parts += [f"<p><b>{html.escape(heading)}</b></p>", show_table(table).data]
+    return HTML("".join(parts))
 
 
 def _cell(tag: str, text: str, side: str) -> str:

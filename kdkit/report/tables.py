@@ -176,6 +176,7 @@ def to_markdown(table: Table) -> str:
 
 
 def html_cell(cell: str) -> str:
+    """Escape a cell for HTML; the best value is bold."""
     text = re.sub(rf" ([{LOWER}{HIGHER}])", r"&nbsp;\1", html.escape(cell))  # an arrow stays with its word
     return f"<strong>{text}</strong>" if isinstance(cell, Best) else text
 

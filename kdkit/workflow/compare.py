@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from IPython.display import HTML
-
 from kdkit.config.embeddings import EmbeddingConfig, embedding_config_from_values
 from kdkit.config.language import config_from_values
 from kdkit.config.reading import read_values
 from kdkit.errors import UserError
 from kdkit.evaluate.between_embeddings import compare_embeddings, why_other_tasks
 from kdkit.evaluate.between_runs import Finished, compare_language, differing_settings, why_other_text
-from kdkit.report.compare import write_comparison
 from kdkit.runs.folder import Run
 from kdkit.runs.paths import find_root, resolve_output
 
@@ -80,14 +77,6 @@ def compare_runs(runs: Sequence[str], runs_dir: str | Path = "runs") -> dict[str
         "notes": notes,
         "asked": [*runs, *_runs_dir_words(runs_dir)],
     }
-
-
-def show_comparison(runs: Sequence[str], runs_dir: str | Path = "runs") -> HTML:
-    """Compare runs and show the page inside a notebook, which keeps it; see `compare_runs`."""
-    page = write_comparison(compare_runs(runs, runs_dir), comparison_page(runs_dir))
-    text = page.read_text(encoding="utf-8").replace("&", "&amp;").replace('"', "&quot;")
-    # a frame: the page's styles stay its own
-    return HTML(f'<iframe srcdoc="{text}" style="width: 100%; height: 900px; border: 0"></iframe><p>{page}</p>')
 
 
 def comparison_page(runs_dir: str | Path) -> Path:
