@@ -145,7 +145,7 @@ def load_students(session: Session[Config]) -> dict[str, PreTrainedModel]:
         if not (run.path / name).is_dir():
             raise UserError(
                 f"run {run.name!r}: expected a trained {name} in {run.path}, got none; run notebook 03 first: "
-                f"python -m kdkit run CONFIG --name {run.name} --only 03"
+                f"{run.command} --only 03"
             )
     return {
         name: load_causal_lm(str(run.path / name), "student.path", device=session.hardware.device).requires_grad_(False)
@@ -193,6 +193,7 @@ def _costs(
     speeds = measure_speeds(models, few, batch_size, dtype)
     return {
         name: {
+            "architecture": type(model).__name__,
             "parameters": count_parameters(model),
             "size_bytes": count_bytes(model, SIZE_DTYPE),
             "size_dtype": str(SIZE_DTYPE).removeprefix("torch."),

@@ -56,7 +56,6 @@ def run_facts(run: Run, heading: str, pictures: dict[str, Path | None]) -> dict[
         "title": config["report"]["title"] or f"{heading} {run.name}",
         "evaluation": run.read_json("evaluation.json"),
         "manifest": run.read_json("data/manifest.json"),
-        "probe": run.read_json("teacher/probe.json"),
         "config": config,
         "environment": environment,
         "command": command_again(run),

@@ -74,10 +74,7 @@ def _is_trained(path: Path) -> bool:
 def _without_student(path: Path) -> str:
     """Say what is missing where a run has no student, and what makes it."""
     if (path / "config.yaml").is_file():
-        return (
-            f"run {path.name!r}: expected a trained student, got none; train it: "
-            f"python -m kdkit run {path / 'config.yaml'} --name {path.name} --runs-dir {path.parent}"
-        )
+        return f"run {path.name!r}: expected a trained student, got none; train it: {Run(path, path).command}"
     runs = [run.name for run in sorted(path.parent.iterdir()) if _is_trained(run)] if path.parent.is_dir() else []
     near = difflib.get_close_matches(path.name, runs, n=1)
     if near or runs:

@@ -224,7 +224,7 @@ def test_a_dense_teacher_gives_no_expert_pictures(run):
 @pytest.mark.parametrize("name", ["evaluation.json", "data/manifest.json", "teacher/probe.json"])
 def test_a_missing_file_is_named_with_the_command_that_makes_it(run, name):
     (run.path / name).unlink()
-    with pytest.raises(UserError, match=rf"expected {name}.*python -m kdkit run CONFIG --name tiny"):
+    with pytest.raises(UserError, match=rf"expected {name}.*python -m kdkit run .*config.yaml --name tiny"):
         write_report(run)
 
 

@@ -138,7 +138,7 @@ def _load_student(session: Session[EmbeddingConfig], settings: MethodSettings) -
     if not folder.is_dir():
         raise UserError(
             f"run {run.name!r}: expected a student trained by {settings} in {folder}, got none; train it first: "
-            f"python -m kdkit run CONFIG --name {run.name}"
+            f"{run.command}"
         )
     source = config.teacher if config.student.path == REDUCE else config.student
     model = load_embedding_model(

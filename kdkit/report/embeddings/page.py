@@ -57,8 +57,9 @@ def _facts(run: Run) -> dict[str, Any]:
         "Terms of the student's loss": draw_embedding_losses(run),
     }
     facts = run_facts(run, "Embedding distillation run", pictures)
-    manifest, probe = facts["manifest"], facts["probe"]
+    manifest, probe = facts["manifest"], run.read_json("teacher/probe.json")
     return facts | {
+        "probe": probe,
         "recipe": embedding_recipe(facts["config"], name, trainings[name]),
         "verdict": embedding_verdict(evaluation),
         "warnings": warnings(evaluation, trainings),
