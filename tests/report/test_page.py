@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -74,7 +75,7 @@ def difference(baseline, student, half_width=0.01):
 def make_evaluation(teacher=1.0, student=1.5, baseline=2.0, equal_time=None):
     """Return an evaluation.json with these bits per byte."""
     models = {
-        "teacher": model_entry(teacher),
+        "teacher": model_entry(teacher) | {"architecture": "Qwen3MoeForCausalLM", "parameters": 99_999},
         "student": model_entry(student, steps=100),
         "baseline": model_entry(baseline, steps=100),
     }
@@ -209,7 +210,7 @@ def test_the_model_card_has_front_matter_and_the_facts(run):
     write_report(run)
     _, front, body = (run.path / "student" / "README.md").read_text().split("---\n", 2)
     assert yaml.safe_load(front)["pipeline_tag"] == "text-generation"
-    for fact in ("# My first student", "12,345", "99,999", "python-docs", "Distillation beat the baseline"):
+    for fact in ("# My first student", "12,345", "99,999", "Qwen3MoeForCausalLM", "python-docs", "Distillation beat the baseline"):
         assert fact in body
 
 
@@ -221,11 +222,26 @@ def test_a_dense_teacher_gives_no_expert_pictures(run):
     assert not {"expert_load.png", "experts.png"} & {path.name for path in (run.path / "figures").iterdir()}
 
 
-@pytest.mark.parametrize("name", ["evaluation.json", "data/manifest.json", "teacher/probe.json"])
+@pytest.mark.parametrize("name", ["evaluation.json", "data/manifest.json"])
 def test_a_missing_file_is_named_with_the_command_that_makes_it(run, name):
     (run.path / name).unlink()
     with pytest.raises(UserError, match=rf"expected {name}.*python -m kdkit run .*config.yaml --name tiny"):
         write_report(run)
+
+
+def test_a_run_without_notebook_02_has_a_report_without_its_pictures(run):
+    shutil.rmtree(run.path / "teacher")
+    names = elements(write_report(run))
+    assert [tag for tag, _ in names].count("img") == 4
+    assert "Qwen3MoeForCausalLM" in (run.path / "student" / "README.md").read_text()
+
+
+def test_an_evaluation_of_an_older_build_takes_the_teachers_name_from_its_probe(run):
+    evaluation = run.read_json("evaluation.json")
+    del evaluation["models"]["teacher"]["architecture"]
+    run.write_json("evaluation.json", evaluation)
+    write_report(run)
+    assert "Qwen3MoeForCausalLM" in (run.path / "student" / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
