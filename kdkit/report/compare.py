@@ -24,7 +24,8 @@ def compared_tables(comparison: dict[str, Any]) -> dict[str, Table]:
     own = _embedding_tables if comparison["kind"] == "embeddings" else _language_tables
     tables = own(comparison) | {"settings that differ": _settings_table(comparison)}
     notes = [[entry["name"], entry["reason"], entry["command"]] for entry in comparison["notes"]]
-    tables["notes"] = (["run", "", "command"], notes)
+    columns = 3 if any(entry["command"] for entry in comparison["notes"]) else 2
+    tables["notes"] = (["run", "note", "command"][:columns], [row[:columns] for row in notes])
     return {heading: table for heading, table in tables.items() if table[1]}
 
 
@@ -39,7 +40,8 @@ def comparison_text(comparison: dict[str, Any]) -> str:
     parts = [f"compared on {comparison['text']}"]
     for heading, table in compared_tables(comparison).items():
         if heading == "notes":
-            parts += [_wrap(f"{name}: {why}") + f"\n  {command}" * bool(command) for name, why, command in table[1]]
+            lines = [(_wrap(f"{note['name']}: {note['reason']}"), note["command"]) for note in comparison["notes"]]
+            parts += [text + f"\n  {command}" * bool(command) for text, command in lines]
         else:
             parts.append(f"{heading}\n\n{to_text(table, words=1)}")
     reference, *others = comparison["runs"]
