@@ -30,9 +30,9 @@ def compared_tables(comparison: dict[str, Any]) -> dict[str, Table]:
 
 
 def comparison_verdict(comparison: dict[str, Any]) -> str:
-    """State for every run whether it is better than the first, worse, too close or too short to tell."""
+    """State, a line per run, whether it is better than the first, worse, too close or too short to tell."""
     reference, *others = comparison["runs"]
-    return " ".join(_against(reference, other, comparison["kind"]) for other in others)
+    return "\n".join(_against(reference, other, comparison["kind"]) for other in others)
 
 
 def comparison_text(comparison: dict[str, Any]) -> str:
@@ -44,8 +44,7 @@ def comparison_text(comparison: dict[str, Any]) -> str:
             parts += [text + f"\n  {command}" * bool(command) for text, command in lines]
         else:
             parts.append(f"{heading}\n\n{to_text(table, words=1)}")
-    reference, *others = comparison["runs"]
-    parts.append("\n".join(_wrap(_against(reference, other, comparison["kind"])) for other in others))
+    parts.append("\n".join(map(_wrap, comparison_verdict(comparison).splitlines())))
     return "\n\n".join(parts)
 
 
