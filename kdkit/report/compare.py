@@ -24,14 +24,15 @@ def compared_tables(comparison: dict[str, Any]) -> dict[str, Table]:
     own = _embedding_tables if comparison["kind"] == "embeddings" else _language_tables
     tables = own(comparison) | {"settings that differ": _settings_table(comparison)}
     notes = [[entry["name"], entry["reason"], entry["command"]] for entry in comparison["notes"]]
-    tables["notes"] = (["run", "", "command"], notes)
+    columns = 3 if any(entry["command"] for entry in comparison["notes"]) else 2
+    tables["notes"] = (["run", "note", "command"][:columns], [row[:columns] for row in notes])
     return {heading: table for heading, table in tables.items() if table[1]}
 
 
 def comparison_verdict(comparison: dict[str, Any]) -> str:
-    """State for every run whether it is better than the first, worse, too close or too short to tell."""
+    """State, a line per run, whether it is better than the first, worse, too close or too short to tell."""
     reference, *others = comparison["runs"]
-    return " ".join(_against(reference, other, comparison["kind"]) for other in others)
+    return "\n".join(_against(reference, other, comparison["kind"]) for other in others)
 
 
 def comparison_text(comparison: dict[str, Any]) -> str:
@@ -39,11 +40,11 @@ def comparison_text(comparison: dict[str, Any]) -> str:
     parts = [f"compared on {comparison['text']}"]
     for heading, table in compared_tables(comparison).items():
         if heading == "notes":
-            parts += [_wrap(f"{name}: {why}") + f"\n  {command}" * bool(command) for name, why, command in table[1]]
+            lines = [(_wrap(f"{note['name']}: {note['reason']}"), note["command"]) for note in comparison["notes"]]
+            parts += [text + f"\n  {command}" * bool(command) for text, command in lines]
         else:
             parts.append(f"{heading}\n\n{to_text(table, words=1)}")
-    reference, *others = comparison["runs"]
-    parts.append("\n".join(_wrap(_against(reference, other, comparison["kind"])) for other in others))
+    parts.append("\n".join(map(_wrap, comparison_verdict(comparison).splitlines())))
     return "\n\n".join(parts)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from kdkit.report.evidence import MIN_STEPS, too_few_steps
 from kdkit.report.figures import tidy
 from kdkit.report.render import embed_picture, render_files
 from kdkit.report.tables import MISSING, Table, write_interval, write_number
@@ -56,6 +57,11 @@ def conclusion(sweep: dict[str, Any]) -> str:
     for entry in tested:
         groups[_side(entry["difference"], sweep["level"])].append(entry["name"])
     best = max(tested, key=lambda entry: entry["difference"]["mean"])
+    if reason := too_few_steps(max(entry.get("steps", MIN_STEPS) for entry in tested)):
+        return (
+            f"Too short to tell which variant is better: {reason}. The best mean difference so far is "
+            f"{best['difference']['mean']:+.3f} ({best['name']})."
+        )
     level = _entry(sweep, sweep["reference"])["mean"]
     return (
         f"{len(tested)} variants against the reference ({sweep['reference']}, {level:.3f} bits per byte). "
@@ -82,6 +88,8 @@ def against_reference(entry: dict[str, Any], sweep: dict[str, Any]) -> str:
     if low == high == 0:
         return f"The same figures as the reference on every seed: what it changes had no effect.{partly}"
     interval = f"{difference['mean']:+.3f} bits per byte, 95 % interval {low:+.3f} to {high:+.3f}"
+    if reason := too_few_steps(entry.get("steps")):
+        return f"Too short to tell: {reason}; so far {interval}.{partly}"
     side = _side(difference, sweep["level"])
     if side in ("Better", "Worse"):
         seeds = _seeds_of(difference, 1 if side == "Better" else -1)

@@ -75,7 +75,7 @@ def compare_runs(runs: Sequence[str], runs_dir: str | Path = "runs") -> dict[str
         "text": _describe_text(compared[0], is_embedding),
         "over": "the rows of the tasks" if is_embedding else entries[0]["over"],
         "notes": notes,
-        "asked": [*runs, *_runs_dir_words(runs_dir)],
+        "asked": [*runs, *_runs_dir_words(folder.name)],
     }
 
 

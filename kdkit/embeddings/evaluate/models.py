@@ -90,13 +90,8 @@ def evaluate_embeddings(
         "tasks": {data.task.name: _describe_task(data) for data in tasks},
         "differences": _differences(candidates, models, resamples),
         "resamples": {task: values.tolist() for task, values in resamples[_student_of(candidates)].items()},
-        "evaluated": {
-            "sentences": len(sentences),
-            "batch_size": batch_size,
-            "bootstrap_samples": bootstrap_samples,
-            "seed": seed,
-            "threads": torch.get_num_threads(),
-        },
+        "evaluated": {"sentences": len(sentences), "batch_size": batch_size, "bootstrap_samples": bootstrap_samples}
+        | {"seed": seed, "threads": torch.get_num_threads()},
     }
 
 
