@@ -210,7 +210,14 @@ def test_the_model_card_has_front_matter_and_the_facts(run):
     write_report(run)
     _, front, body = (run.path / "student" / "README.md").read_text().split("---\n", 2)
     assert yaml.safe_load(front)["pipeline_tag"] == "text-generation"
-    for fact in ("# My first student", "12,345", "99,999", "Qwen3MoeForCausalLM", "python-docs", "Distillation beat the baseline"):
+    for fact in (
+        "# My first student",
+        "12,345",
+        "99,999",
+        "Qwen3MoeForCausalLM",
+        "python-docs",
+        "Distillation beat the baseline",
+    ):
         assert fact in body
 
 

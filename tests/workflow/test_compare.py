@@ -17,10 +17,11 @@ from kdkit.config.language import Config, dump_config
 from kdkit.errors import UserError
 from kdkit.evaluate.text_scores import write_scores
 from kdkit.report.compare import comparison_text, comparison_verdict, write_comparison
+from kdkit.report.display import show_comparison
 from kdkit.runs.folder import Run, write_text
 from kdkit.runs.open_run import plan_run
 from kdkit.training.score import Score
-from kdkit.workflow.compare import compare_runs, show_comparison
+from kdkit.workflow.compare import compare_runs
 from tests.report.embeddings import finished_runs
 from tests.report.test_page import make_evaluation, make_run
 
@@ -205,11 +206,11 @@ def test_the_page_needs_no_other_file_and_names_no_folder(add, runs, tmp_path):
     assert "<strong>1.400</strong>" in page and "+0.100 to +0.100" in page
 
 
-def test_a_notebook_keeps_the_page(add, runs):
-    add("a"), add("b")
-    shown = show_comparison(["a", "b"], runs).data
-    assert shown.startswith("<iframe srcdoc=") and "data:image/png;base64," in shown
-    assert str(Path(runs) / "compare.html") in shown
+def test_a_notebook_keeps_the_comparison_inside_it(add, runs, tmp_path):
+    add("a"), add("b", BITS - 0.1, **{"distill.temperature": 2})
+    shown = show_comparison(compare_runs(["a", "b"], runs)).data
+    assert "src='data:image/png;base64," in shown and "<strong>1.400</strong>" in shown
+    assert "distill.temperature" in shown and str(tmp_path) not in shown and "<iframe" not in shown
 
 
 def test_the_command_prints_a_table_and_where_the_page_is(add, runs, capsys):
