@@ -6,7 +6,7 @@ import re
 import nbformat
 from nbclient import NotebookClient
 
-from kdkit.report.display import show_report, show_table, show_verdict
+from kdkit.report.display import show_facts, show_report, show_table, show_verdict
 from tests.tiny import make_run
 
 
@@ -52,3 +52,10 @@ def test_an_error_is_one_block_in_a_notebook():
         "run it again:",
         "    python -m kdkit run a.yaml --name b",
     ]
+
+
+def test_facts_are_shown_with_readable_numbers():
+    shown = show_facts({"num_bytes": 1234567, "share": 0.123456, "same": True, "long": [1, 2]}).data
+    for cell in ("num bytes", "1,234,567", "0.1235", "True"):
+        assert f">{cell}</td>" in shown
+    assert "long" not in shown

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from kdkit.config.language import Config, dump_config
 from kdkit.errors import UserError
-from kdkit.report.display import show_facts, show_picture
+from kdkit.report.display import show_picture
 from kdkit.report.figures import draw_expert_load
 from kdkit.report.page import write_report
 from kdkit.report.tables import (
@@ -301,13 +301,6 @@ def test_routings_are_shown_with_readable_numbers():
     probe = {"by_routing": [{"routing": "all", "perplexity": 12.3456, "bits_per_byte": 1.23456}]}
     assert routing_table(probe)[1] == [["all", "12.35", "1.235"]]
     assert routing_table({"by_routing": None})[1] == []
-
-
-def test_facts_are_shown_with_readable_numbers():
-    shown = show_facts({"num_bytes": 1234567, "share": 0.123456, "same": True, "long": [1, 2]}).data
-    for cell in ("num bytes", "1,234,567", "0.1235", "True"):
-        assert f">{cell}</td>" in shown
-    assert "long" not in shown
 
 
 def test_report_loads_no_torch():
