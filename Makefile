@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 FAST_TESTS = tests/test_layers.py tests/config tests/losses tests/alignment tests/runs
 
-.PHONY: run test check lint clean
+.PHONY: run test check lint quickstart browser clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m kdkit run configs/demo.yaml
@@ -25,6 +25,15 @@ check: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# the outputs that a reader of the quickstart sees; after its cells or its configuration have changed
+quickstart: $(VENV)/.installed
+	PYTHONPATH=. $(BIN)/python docs/make_quickstart.py
+
+# every notebook in JupyterLab, run and looked at by a browser; needs chromium
+browser: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check jupyterlab playwright
+	$(BIN)/python -m pytest -m browser tests/test_browser.py
 
 clean:
 	rm -rf $(VENV) .cache runs

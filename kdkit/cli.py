@@ -115,6 +115,26 @@ def sweep(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN ...", help="Run names, the reference first.")],
+    runs_dir: RunsDir = "runs",
+    debug: Debug = False,
+) -> None:
+    """Compare finished runs: learning curves, settings that differ, differences with paired intervals.
+
+    They must have been judged on the same held-out text. Example:
+
+    python -m kdkit compare demo demo-temperature=2
+    """
+    from kdkit.report.compare import comparison_text, write_comparison
+    from kdkit.workflow.compare import compare_runs, comparison_page
+
+    comparison = compare_runs(runs, runs_dir)
+    print(comparison_text(comparison))
+    print(f"\npage: {write_comparison(comparison, comparison_page(runs_dir))}")
+
+
+@app.command()
 def doctor(
     runs_dir: Annotated[str, typer.Option(help="Folder of runs, whose disk is examined.")] = "runs",
     debug: Debug = False,

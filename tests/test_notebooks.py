@@ -13,17 +13,35 @@ import nbformat
 import papermill
 import pytest
 
-from kdkit.config.embeddings import load_embedding_config
-from kdkit.config.language import load_config
+from docs.make_quickstart import inputs_fingerprint
+from kdkit.config.embeddings import EmbeddingConfig
+from kdkit.config.language import Config, load_config
+from kdkit.config.values import flatten
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
 STORY = ["01_data", "02_teacher_probe", "03_distill", "04_evaluate", "05_report"]
 KEPT = "keep_output"
 COMPARED = "nbval-check-output"
+QUICKSTART = "00_quickstart"
 EMBEDDINGS = "06_embedding_distillation"
-TRAINING_ONLY = {"03_distill": ["RESUME"], EMBEDDINGS: ["RESUME"]}
-"""Parameters that a notebook has beyond the common ones."""
+JUDGING = ("04_evaluate", "05_report")
+TYPES = ("str", "bool", "int", "float")
+PLACES = ["OVERRIDES", "RUN", "RUNS_DIR"]
+TURNED = ["LEARNING_RATE", "MAX_STEPS", "SEED"]
+PARAMETERS = {
+    "01_data": ["CONFIG", "DATA", *PLACES],
+    "02_teacher_probe": ["CONFIG", "DATA", "TEACHER", *PLACES],
+    "03_distill": [
+        *("CONFIG", "DATA", "TEACHER", "STUDENT", "LOSS", "TEMPERATURE", "KD_RATIO"),
+        *(*TURNED, *PLACES, "RESUME"),
+    ],
+    "04_evaluate": ["RUN", "OVERRIDES", "RUNS_DIR"],
+    "05_report": ["RUN", "COMPARE", "OVERRIDES", "RUNS_DIR"],
+    QUICKSTART: ["CONFIG", "TEMPERATURE", "RUNS_DIR"],
+    EMBEDDINGS: ["CONFIG", "DATA", "TEACHER", "METHOD", *TURNED, *PLACES, "RESUME"],
+}
+"""Names of every notebook's parameters, in order."""
 
 PAGES = {
     "01_data": "tokenizers",
@@ -32,6 +50,7 @@ PAGES = {
     "04_evaluate": "results",
     "05_report": "notebooks",
     EMBEDDINGS: "embeddings",
+    QUICKSTART: "quickstart",
 }
 """The page of docs/ that each notebook belongs to."""
 
@@ -51,6 +70,11 @@ def read(name):
 def code_cells(name):
     """Return the code cells of a notebook."""
     return [cell for cell in read(name).cells if cell.cell_type == "code"]
+
+
+def is_read(node):
+    """Return whether a name is used here, not set."""
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
 
 
 def tags(cell):
@@ -87,7 +111,8 @@ def test_the_first_cell_says_what_it_takes_writes_and_how_long(name):
 def test_the_first_cell_links_to_its_page_and_names_one_thing_to_change(name):
     first = read(name).cells[0].source
     assert f"](../docs/{PAGES[name]}.md)" in first
-    assert "**Change one thing**: set `OVERRIDES = " in first
+    (changed,) = re.findall(r"\*\*Change one thing\*\*: set `([A-Z_]+) = ", first)
+    assert changed in PARAMETERS[name]
 
 
 @every_notebook
@@ -142,33 +167,55 @@ def test_exactly_one_cell_is_tagged_parameters(name):
 def test_parameters_are_annotated_literals(name):
     for node in ast.parse(parameters_cell(name)).body:
         assert isinstance(node, ast.AnnAssign) and isinstance(node.value, ast.Constant), ast.unparse(node)
-        assert type(node.value.value).__name__ == ast.unparse(node.annotation)
+        # None: as in the configuration
+        assert node.value.value is None or type(node.value.value).__name__ == ast.unparse(node.annotation)
 
 
 @every_notebook
 def test_papermill_sees_every_parameter_with_type_and_help(name):
     seen = papermill.inspect_notebook(str(NOTEBOOKS[name]))
     assert list(seen) == [node.target.id for node in ast.parse(parameters_cell(name)).body]
-    assert all(entry["inferred_type_name"] in ("str", "bool") and entry["help"] for entry in seen.values())
+    assert all(entry["inferred_type_name"] in TYPES and entry["help"] for entry in seen.values())
 
 
 @every_notebook
-def test_the_parameters_cell_is_the_same_in_all(name):
-    lines = parameters_cell(name).splitlines()
-    common = parameters_cell("01_data").splitlines()
-    if name == EMBEDDINGS:  # its configurations are others
-        lines[0], common = lines[0].partition("=")[0], [common[0].partition("=")[0], *common[1:]]
-    assert lines[: len(common)] == common
-    assert [line.partition(":")[0] for line in lines[len(common) :]] == TRAINING_ONLY.get(name, [])
+def test_a_parameter_is_the_same_line_wherever_it_stands(name):
+    lines, story = parameters_cell(name).splitlines(), parameters_cell("03_distill").splitlines()
+    names = [line.partition(":")[0] for line in lines]
+    assert names == PARAMETERS[name]
+    if name in STORY and name not in JUDGING:
+        assert [line for line in lines if line not in story] == []
 
 
 @every_notebook
-def test_the_default_configuration_is_the_smoke_run(name):
+def test_every_parameter_is_used(name):
+    used = {node.id for cell in code_cells(name) for node in ast.walk(ast.parse(cell.source)) if is_read(node)}
+    assert set(PARAMETERS[name]) <= used
+
+
+@pytest.mark.parametrize("name", ["01_data", "02_teacher_probe", "03_distill", EMBEDDINGS])
+def test_parameters_lead_to_settings_that_exist(name):
+    settings = {}
+    for cell in code_cells(name):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Dict):
+                pairs = zip(node.keys, node.values, strict=True)
+                settings |= {value.id: key.value for key, value in pairs if isinstance(value, ast.Name)}
+    known = {**flatten(Config().model_dump()), **flatten(EmbeddingConfig().model_dump())}
+    assert set(settings) == set(PARAMETERS[name]) - {"CONFIG", "OVERRIDES", "RUN", "RUNS_DIR", "RESUME"}
+    assert [key for key in settings.values() if key not in known and key not in ("distill.loss", "method")] == []
+
+
+@pytest.mark.parametrize("name", ["01_data", "02_teacher_probe", "03_distill"])
+def test_the_default_configuration_is_the_quick_demo(name):
     default = papermill.inspect_notebook(str(NOTEBOOKS[name]))["CONFIG"]["default"]
-    file = "embedding_smoke.yaml" if name == EMBEDDINGS else "smoke.yaml"
-    assert default == f'"configs/{file}"'
-    load = load_embedding_config if name == EMBEDDINGS else load_config
-    load(ROOT / ast.literal_eval(default))
+    assert default == '"configs/quick.yaml"'
+    load_config(ROOT / ast.literal_eval(default))
+
+
+@every_notebook
+def test_the_last_cell_that_runs_shows_a_result(name):
+    assert re.match(r"show_(table|picture|report|comparison)\(", code_cells(name)[-1].source)
 
 
 @every_notebook
@@ -176,9 +223,9 @@ def test_the_bootstrap_cell_is_the_same_in_all(name):
     assert code_cells(name)[0].source == code_cells("01_data")[0].source
 
 
-def test_the_bootstrap_cell_is_one_comment_and_three_statements():
+def test_the_bootstrap_cell_is_short():
     source = code_cells("01_data")[0].source
-    assert len(ast.parse(source).body) <= 3
+    assert len(ast.parse(source).body) <= 5
     assert [line for line in source.splitlines() if "#" in line] == [source.splitlines()[0]]
 
 
@@ -196,7 +243,17 @@ def test_no_cell_defines_or_loops(name):
         assert [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, BLOCKS)] == []
 
 
-@every_notebook
+def test_the_quickstart_keeps_the_outputs_of_its_own_cells_and_configuration():
+    notebook = read(QUICKSTART)
+    made_from = notebook.metadata.get("made_from")
+    assert made_from == inputs_fingerprint(notebook), "its cells or configs/quick.yaml have changed: make quickstart"
+    shown = [output for cell in code_cells(QUICKSTART) for output in cell.outputs]
+    kinds = {kind for output in shown for kind in output.get("data", {})}
+    assert {"image/png", "text/html"} <= kinds and not [output for output in shown if output.output_type == "error"]
+    assert NOTEBOOKS[QUICKSTART].stat().st_size < 600_000
+
+
+@pytest.mark.parametrize("name", [name for name in NOTEBOOKS if name != QUICKSTART])
 def test_only_kept_cells_have_outputs(name):
     for cell in code_cells(name):
         if KEPT in tags(cell):
@@ -249,6 +306,9 @@ def test_the_bootstrap_leaves_an_installed_package_alone(bootstrap, tmp_path):
 def test_all_run_under_nbval_from_a_plain_copy(tmp_path):
     for folder in ("kdkit", "notebooks", "configs"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for name in ("01_data", "02_teacher_probe", "03_distill"):  # nbval can set no parameter
+        path = tmp_path / "notebooks" / f"{name}.ipynb"
+        path.write_text(path.read_text().replace("configs/quick.yaml", "configs/smoke.yaml"))
     # without PYTHONPATH the kernels find the package only through the bootstrap cell
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTEST_ADDOPTS")}
     result = subprocess.run(

@@ -60,6 +60,7 @@ def distill(plan: TrainingPlan, teacher: Teacher | CachedSignals, resume: bool =
         UserError: see `make_student`, `make_parts`, `make_online_teacher` and `group_parameters`.
     """
     session = plan.session
+    update_results(session.run, {"loss": {"name": plan.loss.name, "reason": plan.reason}})
     if isinstance(teacher, Teacher):
         windows, batch_size = _curve_windows(plan), session.config.evaluate.batch_size
         level = score_windows(teacher.model, windows, "teacher", batch_size, session.hardware.autocast_dtype)

@@ -11,7 +11,7 @@ import numpy as np
 
 from kdkit.evaluate.language import gap_closed, paired_interval
 from kdkit.evaluate.significance import LEVEL, correct_for_comparisons, paired_t_test, standard_deviation
-from kdkit.training.scoring import Score
+from kdkit.training.score import Score
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from kdkit.evaluate.compression import (
 )
 from kdkit.evaluate.language import BOOTSTRAP_SAMPLES, Resampled, gap_closed, resample_text
 from kdkit.evaluate.retention import measure_retention
+from kdkit.evaluate.text_scores import write_scores
 from kdkit.machine.session import Session
 from kdkit.models.continuations import choose_prompts, continue_prompts
 from kdkit.models.loading import load_causal_lm
@@ -33,15 +34,15 @@ from kdkit.training.scoring import score_windows
 
 
 def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher) -> dict[str, Any]:
-    """Measure every model of a run and write `evaluation.json`.
+    """Measure every model of a run and write `evaluation.json`, and what its figures add up from: `scores.json`.
 
     Returns:
         `models` (per model: language, cost, `not_comparable`: why its bits per byte are of another text, or None,
         and `document_ends`: see `measure_ends`), `retention` (per student: predictions and attention, see
         `measure_retention` and `measure_attention`), `compression` (teacher to student), `gap_closed` (None
         without a gap, or if a tokenizer changes the text) and `gap` (baseline - teacher), `differences` (baseline -
-        student), all with their intervals (`evaluated` says over what), `costs` (seconds and tokens by item, see
-        `list_costs`) and `continuations`.
+        student), all with their intervals (`evaluated` says over what), `late_gain` (see there), `costs` (seconds
+        and tokens by item, see `list_costs`) and `continuations`.
 
     Raises:
         UserError: the run has no trained student or baseline.
@@ -76,6 +77,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
         "compression": _compression(entries),
         **_gap(levels, resampled, is_comparable),
         "differences": _differences(levels, resampled),
+        "late_gain": late_gain(session.run.read_metrics()),
         "costs": training.get("costs", []),
         "evaluated": {
             "windows": len(windows),
@@ -88,6 +90,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
         "continuations": _continuations(session, data, models),
     }
     session.run.write_json("evaluation.json", evaluation)
+    write_scores(session.run, scores)
     return evaluation
 
 
@@ -102,6 +105,18 @@ def _gap(levels: dict[str, float], resampled: Resampled, is_comparable: bool) ->
         return {"gap_closed": None, "gap_closed_interval_95": None, "gap": gap}
     closed = gap_closed(*(levels[name] for name in names))
     return {"gap_closed": closed, "gap_closed_interval_95": resampled.gap_closed(*names), "gap": gap}
+
+
+def late_gain(metrics: list[dict[str, Any]]) -> float | None:
+    """Return by how much the student's bits per byte still fell in the last fifth of its steps; None where unknown.
+
+    Args:
+        metrics: of a run, on whose lines the learning curve stands.
+    """
+    key = "evaluation_bits_per_byte"
+    curve = [(line["step"], line[key]) for line in metrics if line["phase"] == STUDENT and key in line]
+    before = [level for step, level in curve if step <= 0.8 * curve[-1][0]]
+    return before[-1] - curve[-1][1] if len(curve) > 1 and before else None
 
 
 def _document_ends(
@@ -130,7 +145,7 @@ def load_students(session: Session[Config]) -> dict[str, PreTrainedModel]:
         if not (run.path / name).is_dir():
             raise UserError(
                 f"run {run.name!r}: expected a trained {name} in {run.path}, got none; run notebook 03 first: "
-                f"python -m kdkit run CONFIG --name {run.name} --only 03"
+                f"{run.command} --only 03"
             )
     return {
         name: load_causal_lm(str(run.path / name), "student.path", device=session.hardware.device).requires_grad_(False)
@@ -178,6 +193,7 @@ def _costs(
     speeds = measure_speeds(models, few, batch_size, dtype)
     return {
         name: {
+            "architecture": type(model).__name__,
             "parameters": count_parameters(model),
             "size_bytes": count_bytes(model, SIZE_DTYPE),
             "size_dtype": str(SIZE_DTYPE).removeprefix("torch."),

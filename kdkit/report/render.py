@@ -1,30 +1,31 @@
 """Rendering of facts to files: every page, Markdown twin and card."""
 
 import base64
+import io
 import json
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import yaml
+from matplotlib.figure import Figure
 
-from kdkit.report.tables import Table, to_html, to_markdown
+from kdkit.report.tables import to_html, to_markdown
+from kdkit.report.writing import hide_folders, machine_folders, plain_markdown, write_date
 from kdkit.runs.folder import Run, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render_files(
-    folder: Path, files: dict[str, str], facts: dict[str, Any], table_html: Callable[[Table], str] = to_html
-) -> None:
+def render_files(folder: Path, files: dict[str, str], facts: dict[str, Any]) -> None:
     """Write files of a run, each whole or not at all; what goes into HTML is escaped.
+
+    Folders of this machine are left out of them: a reader elsewhere has others, and need not know ours.
 
     Args:
         files: template of each file, by the file's path in the folder, in the order in which they are written.
         facts: what the templates print.
-        table_html: how their tables become HTML.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -32,9 +33,12 @@ def render_files(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"table_html": table_html, "table_markdown": to_markdown}
+    environment.filters |= {"table_html": to_html, "table_markdown": to_markdown}
+    environment.filters |= {"date": write_date, "plain": plain_markdown, "yaml": _to_yaml, "json": _to_json}
+    folders = machine_folders(facts["config"], folder, Path(__file__).parents[2])
+    shown = hide_folders(facts, folders)
     for name, template in files.items():
-        write_text(folder / name, environment.get_template(template).render(facts))
+        write_text(folder / name, environment.get_template(template).render(shown))
 
 
 def run_facts(run: Run, heading: str, pictures: dict[str, Path | None]) -> dict[str, Any]:
@@ -47,22 +51,48 @@ def run_facts(run: Run, heading: str, pictures: dict[str, Path | None]) -> dict[
     Raises:
         UserError: a stage has not run; the message names its file.
     """
-    config_text = (run.path / "config.yaml").read_text(encoding="utf-8")
-    config, environment = yaml.safe_load(config_text), run.read_json("env.json")
+    config, environment = _read_config(run), run.read_json("env.json")
     return {
         "title": config["report"]["title"] or f"{heading} {run.name}",
         "evaluation": run.read_json("evaluation.json"),
         "manifest": run.read_json("data/manifest.json"),
-        "probe": run.read_json("teacher/probe.json"),
         "config": config,
-        "config_text": config_text,
         "environment": environment,
-        "environment_text": json.dumps(environment, indent=1),
-        "command": f"python -m kdkit run {shlex.quote(str(run.path / 'config.yaml'))} --name {run.name}-again",
+        "command": command_again(run),
         "pictures": {title: (path.name, embed_picture(path)) for title, path in pictures.items() if path is not None},
     }
 
 
+def command_again(run: Run) -> str:
+    """Return the command that repeats a run under a new name, from the folder that holds its folder of runs."""
+    runs = run.path.parent.name
+    words = ["python", "-m", "kdkit", "run", f"{runs}/{run.name}/config.yaml", "--name", f"{run.name}-again"]
+    return shlex.join(words if runs == "runs" else [*words, "--runs-dir", runs])
+
+
+def _read_config(run: Run) -> dict[str, Any]:
+    return yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8"))
+
+
 def embed_picture(path: Path) -> str:
     """Return a picture as a data URL, so that the page needs no other file."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    return _data_url(path.read_bytes())
+
+
+def embed_figure(figure: Figure) -> str:
+    """Return a figure as a data URL; nothing is saved."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return _data_url(buffer.getvalue())
+
+
+def _data_url(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _to_yaml(values: dict[str, Any]) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _to_json(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=1, ensure_ascii=False)

@@ -10,9 +10,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from kdkit.report.evidence import MIN_STEPS, too_few_steps
 from kdkit.report.figures import tidy
 from kdkit.report.render import embed_picture, render_files
 from kdkit.report.tables import MISSING, Table, write_interval, write_number
+from kdkit.report.writing import HIGHER, LOWER, mark_best
 from kdkit.runs.folder import Run
 
 SEED_COLOURS = ("#0f766e", "#c2410c", "#4f46e5", "#d97706", "#be185d", "#0369a1", "#65a30d", "#7c3aed")
@@ -39,7 +41,8 @@ def write_sweep_report(folder: Run) -> Path:
         "sweep": sweep,
         "picture": embed_picture(picture),
         "tables": tables,
-        "environment_text": json.dumps(sweep["environment"], indent=1),
+        "config": {entry["name"]: entry["settings"] for entry in sweep["variants"]},
+        "environment": sweep["environment"],
     }
     render_files(folder.path, {"report.md": "sweep.md.j2", "report.html": "sweep.html.j2"}, facts)
     return folder.path / "report.html"
@@ -54,6 +57,11 @@ def conclusion(sweep: dict[str, Any]) -> str:
     for entry in tested:
         groups[_side(entry["difference"], sweep["level"])].append(entry["name"])
     best = max(tested, key=lambda entry: entry["difference"]["mean"])
+    if reason := too_few_steps(max(entry.get("steps", MIN_STEPS) for entry in tested)):
+        return (
+            f"Too short to tell which variant is better: {reason}. The best mean difference so far is "
+            f"{best['difference']['mean']:+.3f} ({best['name']})."
+        )
     level = _entry(sweep, sweep["reference"])["mean"]
     return (
         f"{len(tested)} variants against the reference ({sweep['reference']}, {level:.3f} bits per byte). "
@@ -80,6 +88,8 @@ def against_reference(entry: dict[str, Any], sweep: dict[str, Any]) -> str:
     if low == high == 0:
         return f"The same figures as the reference on every seed: what it changes had no effect.{partly}"
     interval = f"{difference['mean']:+.3f} bits per byte, 95 % interval {low:+.3f} to {high:+.3f}"
+    if reason := too_few_steps(entry.get("steps")):
+        return f"Too short to tell: {reason}; so far {interval}.{partly}"
     side = _side(difference, sweep["level"])
     if side in ("Better", "Worse"):
         seeds = _seeds_of(difference, 1 if side == "Better" else -1)
@@ -101,13 +111,14 @@ def verdict_table(sweep: dict[str, Any]) -> Table:
 
 def level_table(sweep: dict[str, Any]) -> Table:
     """List bits per byte by seed, with what a variant costs; teacher and baseline beside the students."""
-    headings = ["bits per byte (lower is better)", *_seed_headings(sweep), "mean", "spread", "gap closed"]
+    headings = [f"bits per byte {LOWER}", *_seed_headings(sweep), f"mean {LOWER}", "spread", f"gap closed {HIGHER}"]
     headings += ["95 % interval over seeds", "seconds"]
     rows = []
     for entry in sweep["variants"]:
         gap = [write_number(entry["mean_gap_closed"], "{:.2f}"), write_interval(entry.get("gap_closed_interval_95"), 2)]
         seconds = write_number(entry["mean_seconds"], "{:.0f}")
         rows.append([entry["name"], *_level_cells(entry["bits_per_byte"]), *gap, seconds])
+    _mark_means(rows, [entry["mean"] for entry in sweep["variants"]], 1 + len(sweep["seeds"]))
     reference = _entry(sweep, sweep["reference"])
     for name, label in (("baseline", "baseline: no teacher, equal steps"), ("teacher", "teacher, as it routes itself")):
         rows.append([label, *_level_cells(reference[name]), MISSING, MISSING, MISSING])
@@ -116,7 +127,8 @@ def level_table(sweep: dict[str, Any]) -> Table:
 
 def difference_table(sweep: dict[str, Any]) -> Table:
     """List the differences from the reference by seed, and the test of their mean."""
-    headings = ["better than the reference by", *_seed_headings(sweep), "mean", "95 % interval over seeds"]
+    headings = [f"better than the reference by {HIGHER}", *_seed_headings(sweep), f"mean {HIGHER}"]
+    headings += ["95 % interval over seeds"]
     headings += ["t", "p", f"p, corrected for {sweep['num_comparisons']}", "95 % interval over text"]
     rows = []
     for entry in sweep["variants"]:
@@ -170,6 +182,13 @@ def draw_variants(sweep: dict[str, Any], path: Path) -> Path:
     figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=9)
     figure.savefig(path, dpi=130)
     return path
+
+
+def _mark_means(rows: list[list[str]], means: list[float | None], column: int) -> None:
+    """Mark the variant with the lowest mean."""
+    marked = mark_best([row[column] for row in rows], means, LOWER, [True] * len(rows))
+    for row, cell in zip(rows, marked, strict=True):
+        row[column] = cell
 
 
 def _draw_dots(axes: Any, values: list[float | None], row: int) -> None:

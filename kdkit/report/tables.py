@@ -1,12 +1,17 @@
 """Tables and sentences about a run, from its JSON files: the words of notebook 04, the page and the card."""
 
 import html
-from typing import Any
+import re
+from typing import Any, Literal
 
-from kdkit.report.figures import LABELS
+from kdkit.report.evidence import too_short
+from kdkit.report.writing import HIGHER, LOWER, Best, mark_best, plain_markdown
+from kdkit.runs.curves import LABELS
 
 Table = tuple[list[str], list[list[str]]]
 """Column headings, and rows of the same length."""
+NUMBER = re.compile(r"[-+±]?[\d,]*\.?\d+\*?( ?%)?( ?(±|to) ?[-+]?[\d,]*\.?\d+( ?%)?)?")
+"""A cell that is a number, or an interval of two."""
 MISSING = "-"
 """Stands in a table where there is no number."""
 EQUAL_TIMES = {
@@ -19,24 +24,22 @@ EQUAL_TIMES = {
 def comparison_table(evaluation: dict[str, Any]) -> Table:
     """Put every model side by side: quality, retention, cost."""
     headings = ["", *(LABELS[name] for name in evaluation["models"])]
+    overlap = f"top-{_top_k(evaluation)} overlap with the teacher"
     rows = [
-        ["bits per byte", *_format_bits(evaluation)],
-        ["perplexity (own tokens)", *_format(evaluation, "perplexity", "{:.1f}")],
-        ["KL to the teacher, nats", *_format_retention(evaluation, "kl_to_teacher", "{:.3f}")],
-        [
-            f"top-{_top_k(evaluation)} overlap with the teacher",
-            *_format_retention(evaluation, "top_k_overlap", "{:.1%}"),
-        ],
-        ["attention like the teacher's", *_format_retention(evaluation, "attention_similarity", "{:.3f}")],
-        ["parameters", *_format(evaluation, "parameters", "{:,}")],
-        [_size_label(evaluation), *_format(evaluation, "size_bytes", "{:.2f}", 1e-6)],
-        ["tokens per second", *_format(evaluation, "tokens_per_second", "{:,.0f}")],
-        ["text read, kB per second", *_format(evaluation, "bytes_per_second", "{:,.0f}", 1e-3)],
-        ["peak memory, MB", *_format(evaluation, "peak_memory_bytes", "{:.1f}", 1e-6)],
-        ["text written, tokens per second", *_format_generation(evaluation, "tokens_per_second", "{:,.0f}")],
-        ["peak memory while writing, MB", *_format_generation(evaluation, "peak_memory_bytes", "{:.1f}", 1e-6)],
-        ["training steps", *_format_training(evaluation, "steps", "{:,}")],
-        ["training seconds", *_format_training(evaluation, "seconds", "{:.1f}")],
+        _judge(evaluation, f"bits per byte {LOWER}", _format_bits(evaluation), _values(evaluation, "bits_per_byte")),
+        _judge(evaluation, f"perplexity (own tokens) {LOWER}", *_cells(evaluation, "perplexity", "{:.1f}")),
+        _retention_row(evaluation, f"KL to the teacher, nats {LOWER}", "kl_to_teacher", "{:.3f}"),
+        _retention_row(evaluation, f"{overlap} {HIGHER}", "top_k_overlap", "{:.1%}"),
+        _retention_row(evaluation, f"attention like the teacher's {HIGHER}", "attention_similarity", "{:.3f}"),
+        _row(evaluation, "parameters", "parameters", "{:,}"),
+        _row(evaluation, _size_label(evaluation), "size_bytes", "{:.2f}", 1e-6),
+        _row(evaluation, f"tokens per second {HIGHER}", "tokens_per_second", "{:,.0f}"),
+        _row(evaluation, f"text read, kB per second {HIGHER}", "bytes_per_second", "{:,.0f}", 1e-3),
+        _row(evaluation, f"peak memory, MB {LOWER}", "peak_memory_bytes", "{:.1f}", 1e-6),
+        _row(evaluation, f"text written, tokens per second {HIGHER}", "generation.tokens_per_second", "{:,.0f}"),
+        _row(evaluation, f"peak memory while writing, MB {LOWER}", "generation.peak_memory_bytes", "{:.1f}", 1e-6),
+        _row(evaluation, "training steps", "training.steps", "{:,}"),
+        _row(evaluation, "training seconds", "training.seconds", "{:.1f}"),
     ]
     return headings, rows
 
@@ -47,9 +50,9 @@ def compression_table(evaluation: dict[str, Any]) -> Table:
     interval = compression.get("speed_interval_95")
     over_rounds = MISSING if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"
     rows = [
-        ["parameters, times fewer", f"{compression['parameters']:.1f}", "exact"],
-        [f"{_size_label(evaluation)}, times smaller", f"{compression['size']:.1f}", "exact"],
-        ["text read per second, times more", f"{compression['speed']:.1f}", over_rounds],
+        [f"parameters, times fewer {HIGHER}", f"{compression['parameters']:.1f}", "exact"],
+        [f"{_size_label(evaluation)}, times smaller {HIGHER}", f"{compression['size']:.1f}", "exact"],
+        [f"text read per second, times more {HIGHER}", f"{compression['speed']:.1f}", over_rounds],
     ]
     return ["student against teacher", "ratio", "95 % interval over rounds"], rows
 
@@ -83,8 +86,9 @@ def equal_time_table(evaluation: dict[str, Any]) -> Table:
                     write_interval(shares[1], 2),
                 ]
             )
-    headings = ["equal wall time", "steps", "seconds", "bits per byte", "student better by", "95 % interval"]
-    return [*headings, "gap closed", "95 % interval of it"], rows
+    headings = ["equal wall time", "steps", "seconds", f"bits per byte {LOWER}"]
+    headings += [f"student better by {HIGHER}", "95 % interval", f"gap closed {HIGHER}", "95 % interval of it"]
+    return headings, rows
 
 
 def continuations_table(evaluation: dict[str, Any], count: int) -> Table:
@@ -103,7 +107,7 @@ def routing_table(probe: dict[str, Any]) -> Table:
 
 
 def language_verdict(evaluation: dict[str, Any]) -> str:
-    """State whether distillation beat the baseline, and by how much, also when it did not."""
+    """State whether distillation beat the baseline, and by how much, also when it did not or nobody can tell yet."""
     student = evaluation["models"]["student"]["bits_per_byte"]
     baseline = evaluation["models"]["baseline"]["bits_per_byte"]
     difference = evaluation["differences"]["baseline"]
@@ -113,6 +117,8 @@ def language_verdict(evaluation: dict[str, Any]) -> str:
         f"{student:.3f} against {baseline:.3f} bits per byte, a difference of {gain:+.3f} "
         f"(95 % interval over {_what_was_resampled(evaluation)} {low:+.3f} to {high:+.3f}; above 0 favours the student)"
     )
+    if reason := too_short(evaluation):
+        return f"Too short to tell whether distillation helped: {reason}. So far {numbers}."
     if low > 0:
         saving = difference.get("saving_interval_95")
         between = "" if saving is None else f" ({saving[0]:.1%} to {saving[1]:.1%})"
@@ -120,7 +126,7 @@ def language_verdict(evaluation: dict[str, Any]) -> str:
     elif high < 0:
         result = f"Distillation did not beat the baseline, it lost to it: {numbers}."
     else:
-        result = f"Distillation did not beat the baseline: {numbers}, which includes no difference."
+        result = f"Too close to tell whether distillation helped: {numbers}, which includes no difference."
     return f"{result} {_gap_sentence(evaluation)}{_equal_time_sentence(evaluation)}"
 
 
@@ -146,24 +152,39 @@ def write_value(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 
+def column_sides(table: Table) -> list[Literal["left", "right"]]:
+    """Return where each column's cells stand: numbers on the right, digit below digit, all else on the left."""
+    columns = [[row[place] for row in table[1] if row[place] not in ("", MISSING)] for place in range(len(table[0]))]
+    return ["right" if column and all(map(NUMBER.fullmatch, column)) else "left" for column in columns]
+
+
 def to_html(table: Table) -> str:
-    """Render a table as HTML, everything escaped."""
+    """Render a table as HTML, everything escaped, the best values bold."""
     headings, rows = table
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in headings)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    head = "".join(f"<th>{html_cell(cell)}</th>" for cell in headings)
+    body = "".join("<tr>" + "".join(f"<td>{html_cell(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def to_markdown(table: Table) -> str:
-    """Render a table as Markdown; line breaks inside a cell become spaces."""
+    """Render a table as Markdown: whatever a cell holds reads as plain text of one line, the best values bold."""
     headings, rows = table
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(_markdown_cell(cell) for cell in line) + " |" for line in lines)
+    rules = [":---" if side == "left" else "---:" for side in column_sides(table)]
+    lines = [[plain_markdown(cell) for cell in headings], rules]
+    lines += [[_markdown_cell(cell) for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _markdown_cell(text: str) -> str:
-    """Keep a model's text from being read as HTML or as the next cell."""
-    return " ".join(html.escape(text, quote=False).replace("|", "&#124;").split())
+def html_cell(cell: str) -> str:
+    """Escape a cell for HTML; the best value is bold."""
+    text = re.sub(rf" ([{LOWER}{HIGHER}])", r"&nbsp;\1", html.escape(cell))  # an arrow stays with its word
+    return f"<strong>{text}</strong>" if isinstance(cell, Best) else text
+
+
+def _markdown_cell(cell: str) -> str:
+    # a line of a table begins with its bar: no sign begins a list or a heading
+    text = plain_markdown(f"|{cell}").removeprefix("\\|").strip()
+    return f"**{text}**" if isinstance(cell, Best) else text
 
 
 def _gap_sentence(evaluation: dict[str, Any]) -> str:
@@ -223,32 +244,43 @@ def _size_label(evaluation: dict[str, Any]) -> str:
     return f"weights in {dtype}, MB" if dtype else "weights, MB"
 
 
-def _format_generation(evaluation: dict[str, Any], key: str, pattern: str, scale: float = 1) -> list[str]:
-    values = [entry.get("generation", {}).get(key) for entry in evaluation["models"].values()]
-    return [write_number(None if value is None else value * scale, pattern) for value in values]
-
-
 def _top_k(evaluation: dict[str, Any]) -> int:
     return evaluation["retention"]["student"]["top_k"]
 
 
-def _format(evaluation: dict[str, Any], key: str, pattern: str, scale: float = 1) -> list[str]:
-    values = [entry[key] for entry in evaluation["models"].values()]
-    return [write_number(None if value is None else value * scale, pattern) for value in values]
+def _values(evaluation: dict[str, Any], key: str) -> list[float | None]:
+    """Return a figure of every model; `group.key` reaches into a group that not every model has."""
+    group, _, inner = key.rpartition(".")
+    return [(entry.get(group, {}) if group else entry).get(inner) for entry in evaluation["models"].values()]
+
+
+def _row(evaluation: dict[str, Any], label: str, key: str, pattern: str, scale: float = 1) -> list[str]:
+    """Write a figure of every model behind its label; what a model costs is nobody's merit, and not marked."""
+    return [label, *_cells(evaluation, key, pattern, scale)[0]]
+
+
+def _cells(
+    evaluation: dict[str, Any], key: str, pattern: str, scale: float = 1
+) -> tuple[list[str], list[float | None]]:
+    """Write a figure of every model; return the cells and the values."""
+    values = _values(evaluation, key)
+    return [write_number(None if value is None else value * scale, pattern) for value in values], values
+
+
+def _retention_row(evaluation: dict[str, Any], label: str, key: str, pattern: str) -> list[str]:
+    """Write what the students keep of the teacher."""
+    retention = evaluation["retention"]
+    values = [retention[name][key] if name in retention else None for name in evaluation["models"]]
+    return _judge(evaluation, label, [write_number(value, pattern) for value in values], values)
+
+
+def _judge(evaluation: dict[str, Any], label: str, cells: list[str], values: list[float | None]) -> list[str]:
+    """Mark the best student of a row, by its label's arrow: the teacher is no competitor."""
+    good = LOWER if label.endswith(LOWER) else HIGHER
+    return [label, *mark_best(cells, values, good, [name != "teacher" for name in evaluation["models"]])]
 
 
 def _format_bits(evaluation: dict[str, Any]) -> list[str]:
     """Write bits per byte, with a star where they are those of another text."""
     entries = evaluation["models"].values()
     return [f"{entry['bits_per_byte']:.3f}" + "*" * bool(entry.get("not_comparable")) for entry in entries]
-
-
-def _format_retention(evaluation: dict[str, Any], key: str, pattern: str) -> list[str]:
-    retention = evaluation["retention"]
-    values = [retention[name][key] if name in retention else None for name in evaluation["models"]]
-    return [write_number(value, pattern) for value in values]
-
-
-def _format_training(evaluation: dict[str, Any], key: str, pattern: str) -> list[str]:
-    entries = evaluation["models"].values()
-    return [write_number(entry["training"][key] if "training" in entry else None, pattern) for entry in entries]

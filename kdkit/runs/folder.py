@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -42,6 +43,12 @@ class Run:
         """Name of the run, which is its folder's."""
         return self.path.name
 
+    @property
+    def command(self) -> str:
+        """The command that makes what this run lacks, from its own configuration."""
+        words = ["run", str(self.path / "config.yaml"), "--name", self.name, "--runs-dir", str(self.path.parent)]
+        return f"python -m kdkit {shlex.join(words)}"
+
     def read_json(self, name: str) -> dict[str, Any]:
         """Read a JSON file of the run.
 
@@ -52,7 +59,7 @@ class Run:
         if not path.is_file():
             raise UserError(
                 f"run {self.name!r}: expected {name}, got no such file; run the earlier notebooks first: "
-                f"python -m kdkit run CONFIG --name {self.name}"
+                + self.command
             )
         return json.loads(path.read_text(encoding="utf-8"))
 

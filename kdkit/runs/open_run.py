@@ -13,6 +13,10 @@ from kdkit.runs.disk import writing
 from kdkit.runs.folder import Run, check_run_name, default_run_name, describe_environment, write_text
 from kdkit.runs.paths import find_root, resolve_input, resolve_output
 
+JUDGING = ("evaluate", "report")
+"""Sections of a language model's settings that say how it is judged, not how it is made: they may change while a run
+lives. Embedding models are another matter: sentences that a task tests on leave their training text."""
+
 
 def open_run(
     config_path: str | Path, overrides: list[str] | str = "", run_name: str = "", runs_dir: str | Path = "runs"
@@ -72,12 +76,7 @@ def plan_run(
 ) -> tuple[Config | EmbeddingConfig, Run]:
     """Check all that opening a run checks, and write nothing; a file with `method:` is for embeddings."""
     root = find_root()
-    try:
-        items = shlex.split(overrides) if isinstance(overrides, str) else list(overrides)
-    except ValueError as error:
-        raise UserError(
-            f"OVERRIDES: expected section.key=value items, got {overrides!r} ({error}); close the quote"
-        ) from None
+    items = split_overrides(overrides)
     name = check_run_name(run_name or default_run_name(config_path, items))
     path = resolve_input(config_path)
     config = load_embedding_config(path, items) if is_for_embeddings(path) else load_config(path, items)
@@ -86,12 +85,28 @@ def plan_run(
     if saved.is_file():
         values = yaml.safe_load(saved.read_text(encoding="utf-8"))
         made_with = embedding_config_from_values(values) if "method" in values else config_from_values(values)
+        if isinstance(config, Config) and isinstance(made_with, Config):
+            made_with = made_with.model_copy(update={name: getattr(config, name) for name in JUDGING})
         if difference := describe_difference(made_with, config):
             raise UserError(
                 f"run {name!r}: expected the configuration it was made with, got another ({difference}); "
                 f"choose another --name, or delete {run.path}"
             )
     return config, run
+
+
+def split_overrides(overrides: list[str] | str) -> list[str]:
+    """Return `section.key=value` items, from a list or as a shell would split them.
+
+    Raises:
+        UserError: an unclosed quote.
+    """
+    try:
+        return shlex.split(overrides) if isinstance(overrides, str) else list(overrides)
+    except ValueError as error:
+        raise UserError(
+            f"OVERRIDES: expected section.key=value items, got {overrides!r} ({error}); close the quote"
+        ) from None
 
 
 def is_for_embeddings(config_path: str | Path) -> bool:

@@ -26,6 +26,7 @@ from kdkit.models.loading import (
     context_length,
     experts_implementation,
     load_causal_lm,
+    no_bar,
     read_model_config,
 )
 from kdkit.models.scratch import initializer_range, spread_embeddings
@@ -226,7 +227,8 @@ def _build(session: Session[Config], folder: Path) -> None:
     trainer.add_callback(progress := Progress(session.run, "teacher", curve))
     trainer.train()
     write_cost(folder, progress.seconds, round(trainer.read_counts()["tokens"]))
-    model.save_pretrained(folder)
+    with no_bar():
+        model.save_pretrained(folder)
     data.teacher_tokenizer.save_pretrained(folder)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 

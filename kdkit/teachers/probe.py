@@ -25,7 +25,8 @@ from kdkit.models.heads import autocast, find_head
 from kdkit.models.loading import num_experts
 from kdkit.teachers.prepare import Teacher
 from kdkit.training.ends import measure_ends, warn_of_ends
-from kdkit.training.scoring import Score, iterate_batches, score_windows
+from kdkit.training.score import Score
+from kdkit.training.scoring import iterate_batches, score_windows
 
 
 def probe_teacher(session: Session[Config], data: PreparedData, teacher: Teacher) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Progress of a training: metrics.jsonl, a progress line when nobody watches, a live curve when somebody does."""
+"""Progress of a training: metrics.jsonl, a progress line when nobody watches, a live chart when somebody does."""
 
 import math
 import time
@@ -10,7 +10,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from kdkit.data.batches import Side
 from kdkit.data.windows import Windows
+from kdkit.errors import TrainingError
 from kdkit.runs.folder import Run, is_watched
+from kdkit.training.live import LiveChart
 from kdkit.training.scoring import score_windows
 
 
@@ -41,8 +43,12 @@ class Progress(TrainerCallback):
     """Wall time of the steps; the curve's own evaluations are not in it."""
     skipped_steps: int = 0
     """Optimizer steps that GradScaler skipped because of inf gradients."""
-    display: "LiveDisplay | None" = field(default_factory=lambda: LiveDisplay() if is_watched() else None)
-    _started: float = 0.0
+    chart: LiveChart | None = field(init=False)
+    """Widgets, where a person watches."""
+    _started: float = field(init=False, default=0.0)
+
+    def __post_init__(self) -> None:
+        self.chart = LiveChart(self.run, self.phase) if is_watched() else None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -76,7 +82,7 @@ class Progress(TrainerCallback):
         if "loss" not in logs:
             return
         if not math.isfinite(logs["loss"]):
-            raise RuntimeError(
+            raise TrainingError(
                 f"{self.phase}: the loss is {logs['loss']} at step {state.global_step}; lower train.learning_rate, "
                 "or set train.precision=fp32"
             )
@@ -89,10 +95,18 @@ class Progress(TrainerCallback):
         eta = self.seconds / step * (total - step)
         terms = "  ".join(f"{name.removesuffix('_loss')} {values[name]:.3f}" for name in names[:3] if name in values)
         line = f"{self.phase:<20} {step:>6}/{total}  {terms}  {eta:4.0f} s left"
-        if self.display is None:
+        if self.chart is None:
             print(line, flush=True)
         else:
-            self.display.update(step, total, line)
+            self.chart.update(step, total, line)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Fill the bar: the last steps may lie behind the last line."""
+        if self.chart is not None:
+            step, total = self.first_step + state.global_step, self.total_steps or state.max_steps
+            self.chart.finish(step, total, self.seconds)
 
     def _stop_clock(self) -> None:
         now = time.monotonic()
@@ -105,47 +119,11 @@ class Progress(TrainerCallback):
             model, self.curve.windows, self.curve.side, self.curve.batch_size, self.curve.autocast_dtype
         )
         self._record(state, {"evaluation_bits_per_byte": score.bits_per_byte})
-        if self.display is not None:
-            self.display.add_point(self.phase, self.first_step + state.global_step, score.bits_per_byte)
+        if self.chart is not None:
+            self.chart.draw()
 
     def _record(self, state: TrainerState, values: dict[str, float]) -> None:
         if state.is_world_process_zero:
             step = self.first_step + state.global_step
             line = {"phase": self.phase, "step": step, "seconds": round(self.seconds, 3)}
             self.run.append_metrics(line | values)
-
-
-class LiveDisplay:
-    """A progress bar and a growing curve as widgets, for a person at a notebook."""
-
-    def __init__(self, quantity: str = "bits per byte, held-out text") -> None:
-        import ipywidgets
-        from IPython.display import display
-
-        self.quantity = quantity
-        self.bar = ipywidgets.IntProgress(min=0, layout=ipywidgets.Layout(width="60%"))
-        self.text = ipywidgets.HTML()
-        self.picture = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="640px"))
-        self.points: dict[str, list[tuple[int, float]]] = {}
-        display(ipywidgets.VBox([self.bar, self.text, self.picture]))
-
-    def update(self, step: int, max_steps: int, line: str) -> None:
-        """Move the bar."""
-        self.bar.max, self.bar.value = max_steps, step
-        self.text.value = f"<pre class='kdkit-progress'>{line}</pre>"
-
-    def add_point(self, phase: str, step: int, value: float) -> None:
-        """Draw the curve with one point more."""
-        import io
-
-        from matplotlib.figure import Figure
-
-        self.points.setdefault(phase, []).append((step, value))
-        axes = (figure := Figure(figsize=(6.4, 3.0), layout="constrained")).subplots()
-        for name, points in self.points.items():
-            axes.plot(*zip(*points, strict=True), marker="o", label=name)
-        axes.set(xlabel="optimizer step", ylabel=self.quantity)
-        axes.legend(frameon=False)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110)
-        self.picture.value = buffer.getvalue()

@@ -23,6 +23,11 @@ from kdkit.runs.folder import Run, fingerprint, fingerprint_files
 from kdkit.runs.open_run import open_embedding_run, open_run, plan_run
 from kdkit.runs.paths import find_root, resolve_input
 
+TRAINING_STAGES = ("03_distill", "06_embedding_distillation")
+"""Notebooks that can go on with an interrupted training."""
+JUDGING_STAGES = ("04_evaluate", "05_report")
+"""Notebooks that read the run's own configuration."""
+
 
 @dataclass(frozen=True)
 class RunRequest:
@@ -203,13 +208,11 @@ def _run_stage(request: RunRequest, run: Run, stage: str, notebook: Path, inputs
     # what an earlier try left may be continued only if it was made from the same inputs
     resume = request.resume and before.get("state") != "done" and before.get("inputs") == inputs
     print(f"{stage}: {'resumed' if resume else 'started'}", flush=True)
-    parameters: dict[str, object] = {
-        "CONFIG": str(resolve_input(request.config).resolve()),
-        "OVERRIDES": shlex.join(request.overrides),
-        "RUN": run.name,
-        "RUNS_DIR": str(run.path.parent),
-    }
-    if stage in ("03_distill", "06_embedding_distillation"):
+    parameters: dict[str, object] = {"RUN": run.name, "RUNS_DIR": str(run.path.parent)}
+    if stage not in JUDGING_STAGES:
+        parameters["CONFIG"] = str(resolve_input(request.config).resolve())
+        parameters["OVERRIDES"] = shlex.join(request.overrides)
+    if stage in TRAINING_STAGES:
         parameters["RESUME"] = resume
     start = time.monotonic()
     run.set_status(stage, state="running", inputs=inputs)

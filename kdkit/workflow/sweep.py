@@ -27,7 +27,8 @@ from kdkit.report.sweep import write_sweep_report
 from kdkit.runs.folder import Run, default_run_name, describe_environment, fingerprint, link_folder
 from kdkit.runs.open_run import is_for_embeddings, open_side_run, plan_run
 from kdkit.teachers.prepare import Teacher, prepare_teacher
-from kdkit.training.scoring import Score, score_windows
+from kdkit.training.score import Score
+from kdkit.training.scoring import score_windows
 from kdkit.workflow.code import fingerprint_code
 from kdkit.workflow.pipeline import check_inputs
 from kdkit.workflow.variants import SweepFile, as_override, choose_variants, folder_name, load_sweep

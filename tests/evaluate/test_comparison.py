@@ -14,7 +14,7 @@ from kdkit.evaluate.language import paired_interval
 from kdkit.evaluate.significance import paired_t_test
 from kdkit.report.sweep import against_reference, conclusion, difference_table, level_table, write_sweep_report
 from kdkit.runs.folder import Run
-from kdkit.training.scoring import Score
+from kdkit.training.score import Score
 
 ROOT = Path(__file__).resolve().parents[2]
 LEVELS = [2.2, 2.1, 2.0]
@@ -34,7 +34,7 @@ GAINS = {
 def make_trial(level, gain, windows=8):
     """Return a trial whose windows gain unequally, and together what they should."""
     nats = [100 * 0.6931 * (level - gain * (0.5 + i / (windows - 1))) for i in range(windows)]
-    return Trial(1.5, 2.5, level - gain, 10.0, 5, nats, [100] * windows)
+    return Trial(1.5, 2.5, level - gain, 10.0, 500, nats, [100] * windows)
 
 
 @pytest.fixture
@@ -147,6 +147,14 @@ def test_the_tables_have_a_column_per_seed_and_a_dash_where_nothing_was_trained(
     assert all(len(row) == len(headings) for row in rows)
     assert {row[0] for row in rows} == GAINS.keys() - {"reference", "never"}
     assert "p, corrected for 6" in headings
+
+
+def test_a_sweep_of_few_steps_gets_no_verdict(summary):
+    for of_variant in summary["variants"]:
+        of_variant["steps"] = 12
+    clear = next(of_variant for of_variant in summary["variants"] if of_variant["name"] == "clear")
+    assert against_reference(clear, summary).startswith("Too short to tell: 12 steps are fewer")
+    assert conclusion(summary).startswith("Too short to tell which variant is better: 12 steps")
 
 
 def test_the_page_needs_no_other_file_and_escapes_what_users_write(summary, tmp_path):

@@ -19,10 +19,11 @@ from kdkit.evaluate.compression import (
     measure_peak_memory,
     measure_speeds,
 )
-from kdkit.evaluate.evaluation import evaluate_run, load_students
+from kdkit.evaluate.evaluation import evaluate_run, late_gain, load_students
 from kdkit.evaluate.language import gap_closed, paired_interval
 from kdkit.evaluate.retention import measure_retention
-from kdkit.training.scoring import Score
+from kdkit.evaluate.text_scores import read_scores
+from kdkit.training.score import Score
 from tests.crossed import cross_data
 from tests.references import plain_kl, softmax
 from tests.tiny import make_config, make_data, make_llama, make_plan, make_run, make_session, make_teacher
@@ -210,3 +211,22 @@ def test_missing_students_name_the_notebook_to_run(trained, tmp_path):
     config = trained[0]
     with pytest.raises(UserError, match=r"expected a trained student.*notebook 03"):
         load_students(make_session(config, make_run(tmp_path)))
+
+
+def test_the_scores_of_an_evaluation_are_kept_and_read_again(trained):
+    config, data, run, teacher = trained
+    levels = evaluate_run(make_session(config, run), data, teacher)["models"]
+    scores = read_scores(run)
+    assert scores.keys() == levels.keys()
+    for name, score in scores.items():
+        assert score.bits_per_byte == pytest.approx(levels[name]["bits_per_byte"], abs=1e-6)
+        assert score.document_nats.sum() == pytest.approx(score.window_nats.sum(), abs=1e-3)
+        assert len(score.document_bytes) == data.manifest["corpus"]["evaluation_documents"]
+
+
+def test_what_is_gained_late_is_read_off_the_learning_curve():
+    curve = [(0, 4.0), (2, 3.0), (4, 2.5), (8, 2.2), (10, 2.0)]
+    lines = [{"phase": "student", "step": step, "evaluation_bits_per_byte": level} for step, level in curve]
+    others = [{"phase": "student", "step": 10, "loss": 9.0}, {"phase": "baseline", "step": 9, "loss": 1.0}]
+    assert late_gain(lines + others) == pytest.approx(0.2)
+    assert late_gain(others) is None and late_gain(lines[-1:]) is None

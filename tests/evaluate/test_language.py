@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdkit.evaluate.language import MIN_DOCUMENTS, gap_closed, paired_interval, resample_text
-from kdkit.training.scoring import Score
+from kdkit.training.score import Score
 
 BYTES = 100
 

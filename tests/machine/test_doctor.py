@@ -46,7 +46,7 @@ def test_a_machine_without_gpu_network_and_keys_is_ready(tmp_path):
 
 def test_every_topic_is_examined_once(tmp_path):
     topics = [finding.topic for finding in doctor.examine(tmp_path)]
-    assert topics == ["versions", "device", "precision", "disk", "hub", "wandb"]
+    assert topics == ["versions", "device", "precision", "disk", "hub", "notebook 06", "wandb"]
 
 
 def test_installed_versions_are_reported(find):

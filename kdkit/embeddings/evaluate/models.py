@@ -66,6 +66,7 @@ def evaluate_embeddings(
         `tasks`: per task `kind`, `metric`, `rows`, `fit_rows` (null: nothing to fit on), `source`, `revision`, `notes`.
         `differences`: per model other than the student, `average` and `tasks` (per task), each with `difference`
             (student minus that model, in points) and `interval_95` (paired bootstrap over the tasks' rows).
+        `resamples`: per task the student's main scores on the resampled rows, the same rows for all of one seed.
         `evaluated`: `sentences`, `batch_size`, `bootstrap_samples`, `seed`, `threads`.
 
     Raises:
@@ -88,13 +89,9 @@ def evaluate_embeddings(
         "models": _compare_with_teacher(candidates, models, held_out),
         "tasks": {data.task.name: _describe_task(data) for data in tasks},
         "differences": _differences(candidates, models, resamples),
-        "evaluated": {
-            "sentences": len(sentences),
-            "batch_size": batch_size,
-            "bootstrap_samples": bootstrap_samples,
-            "seed": seed,
-            "threads": torch.get_num_threads(),
-        },
+        "resamples": {task: values.tolist() for task, values in resamples[_student_of(candidates)].items()},
+        "evaluated": {"sentences": len(sentences), "batch_size": batch_size, "bootstrap_samples": bootstrap_samples}
+        | {"seed": seed, "threads": torch.get_num_threads()},
     }
 
 
@@ -283,13 +280,17 @@ def _compare_with_teacher(
     return entries
 
 
+def _student_of(candidates: dict[str, Candidate]) -> str:
+    return next(name for name, candidate in candidates.items() if candidate.role == "student")
+
+
 def _differences(
     candidates: dict[str, Candidate],
     models: dict[str, dict[str, Any]],
     resamples: dict[str, dict[str, np.ndarray]],
 ) -> dict[str, Any]:
     """Subtract every other model's main scores from the student's, resample by resample."""
-    student = next(name for name in models if candidates[name].role == "student")
+    student = _student_of(candidates)
     differences: dict[str, Any] = {}
     for name in models:
         if name == student:

@@ -27,6 +27,8 @@ from kdkit.runs.folder import fingerprint
 
 TEACHER_TASK = "the teacher's similarities"
 """Name of the task that is made where there is no other."""
+SCORES = "scores.json"
+"""The student's scores on resampled rows, which differ from those of another run in pairs."""
 OFF_THE_SHELF = "off the shelf"
 """Name of the ready model of the student's size in tables."""
 
@@ -86,6 +88,8 @@ def evaluate_embedding_run(
 ) -> dict[str, Any]:
     """Measure every model of a run in fp32 and write `evaluation.json`; see `evaluate_embeddings`.
 
+    A trained model's entry also has its `steps`; what `evaluate_embeddings` calls `resamples` goes to `scores.json`.
+
     Raises:
         UserError: a method of the configuration has not been trained.
     """
@@ -99,6 +103,12 @@ def evaluate_embedding_run(
         seed=config.seed,
         dimensions=config.evaluate.dimensions,
     )
+    # apart, as hardly anybody reads it: what another run is compared by in pairs, rounded as scores are written
+    resamples = {task: np.round(values, 4).tolist() for task, values in evaluation.pop("resamples").items()}
+    session.run.write_json(SCORES, {"seed": config.seed, "tasks": resamples})
+    trained = session.run.read_json("training.json") if (session.run.path / "training.json").is_file() else {}
+    for name in trained.keys() & evaluation["models"].keys():
+        evaluation["models"][name]["steps"] = trained[name]["steps"]
     session.run.write_json("evaluation.json", evaluation)
     return evaluation
 
@@ -128,7 +138,7 @@ def _load_student(session: Session[EmbeddingConfig], settings: MethodSettings) -
     if not folder.is_dir():
         raise UserError(
             f"run {run.name!r}: expected a student trained by {settings} in {folder}, got none; train it first: "
-            f"python -m kdkit run CONFIG --name {run.name}"
+            f"{run.command}"
         )
     source = config.teacher if config.student.path == REDUCE else config.student
     model = load_embedding_model(

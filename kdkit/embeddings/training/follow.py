@@ -9,9 +9,10 @@ from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.embeddings.models.doctor import mean_off_diagonal_cosine
 from kdkit.embeddings.models.embedder import EmbeddingModel, encode
 from kdkit.embeddings.training.trainer import EmbeddingTrainer
+from kdkit.errors import TrainingError
 from kdkit.machine.memory import read_peak, start_peak
 from kdkit.runs.folder import Run, is_watched
-from kdkit.training.progress import LiveDisplay
+from kdkit.training.live import LiveChart
 
 AfterEpoch = Callable[[EmbeddingModel], dict[str, float]]
 """Scores a student on every task: the main score by the task's name."""
@@ -43,7 +44,7 @@ class Follower:
         """
         self.config, self.run, self.phase, self.trainer = config, run, phase, trainer
         self.sentences, self.after_epoch = sentences[:ALARM_SENTENCES], after_epoch
-        self.display = LiveDisplay("mean score of the tasks") if is_watched() else None
+        self.chart = LiveChart(run, phase, "mean score of the tasks (higher is better)") if is_watched() else None
         self.mean_cosine = 0.0
         self.wandb = self._open_wandb() if config.train.wandb != "disabled" else None
 
@@ -72,6 +73,8 @@ class Follower:
         sentences = trainer.step * train.per_device_train_batch_size * train.gradient_accumulation_steps
         if self.wandb is not None:
             self.wandb.finish()
+        if self.chart is not None:
+            self.chart.finish(trainer.step, trainer.total_steps, trainer.seconds)
         return {
             "steps": trainer.step,
             "seconds": round(trainer.seconds, 3),
@@ -90,7 +93,7 @@ class Follower:
         """Write a line of metrics and show it; stop at a loss that is not a number."""
         lowers_scale = self.trainer.scaler.is_enabled() and "grad_norm" in logs  # and some step was made meanwhile
         if not math.isfinite(logs["loss"]) and not lowers_scale:
-            raise RuntimeError(
+            raise TrainingError(
                 f"{self.phase}: the loss is {logs['loss']} at step {step}; lower train.learning_rate, "
                 "or set train.precision=fp32"
             )
@@ -100,10 +103,10 @@ class Follower:
             f"{name.removesuffix('_loss')} {value:.4f}" for name, value in logs.items() if name.endswith("loss")
         )
         line = f"{self.phase:<20} {step:>6}/{self.trainer.total_steps}  {terms}  {left:4.0f} s left"
-        if self.display is None:
+        if self.chart is None:
             print(line, flush=True)
         else:
-            self.display.update(step, self.trainer.total_steps, line)
+            self.chart.update(step, self.trainer.total_steps, line)
 
     def _score(self, step: int) -> None:
         """Score the student as it would be saved, and check whether it has collapsed."""
@@ -127,8 +130,8 @@ class Follower:
                 "is collapsing; raise method.task_weight, lower train.learning_rate, or check the pooling",
                 flush=True,
             )
-        if self.display is not None and scores:
-            self.display.add_point(self.phase, step, sum(scores.values()) / len(scores))
+        if self.chart is not None and scores:
+            self.chart.draw()
 
     def _record(self, step: int, values: dict[str, Any]) -> None:
         self.run.append_metrics({"phase": self.phase, "step": step, "seconds": round(self.trainer.seconds, 3)} | values)

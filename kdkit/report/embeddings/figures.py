@@ -153,7 +153,7 @@ def _student_phase(run: Run) -> str:
     """Return what metrics and tables call the run's own method."""
     method: dict[str, Any] = yaml.safe_load((run.path / "config.yaml").read_text(encoding="utf-8"))["method"]
     form = method.get("form", "recommended")
-    return method["name"] if form == "recommended" else f"{method['name']} ({form})"
+    return method.get("label") or (method["name"] if form == "recommended" else f"{method['name']} ({form})")
 
 
 def _mark_stages(run: Run, phase: str, axes: Axes) -> None:

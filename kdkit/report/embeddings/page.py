@@ -18,10 +18,10 @@ from kdkit.report.embeddings.tables import (
     score_table,
     student_difference_table,
     task_table,
-    to_bold_html,
     training_table,
 )
 from kdkit.report.embeddings.words import cache_words, embedding_verdict, protocols, warnings
+from kdkit.report.recipe import embedding_recipe
 from kdkit.report.render import render_files, run_facts
 from kdkit.report.tables import Table, table_of
 from kdkit.runs.folder import Run
@@ -41,7 +41,7 @@ def write_embedding_report(run: Run) -> Path:
         "student/README.md": "embedding_card.md.j2",
         "report.html": "embedding_report.html.j2",
     }
-    render_files(run.path, files, _facts(run), to_bold_html)
+    render_files(run.path, files, _facts(run))
     return run.path / "report.html"
 
 
@@ -49,6 +49,7 @@ def _facts(run: Run) -> dict[str, Any]:
     """Collect everything that the templates print; draws the pictures."""
     evaluation, trainings = run.read_json("evaluation.json"), run.read_json("training.json")
     name, student = find_model(evaluation, "student")
+    student.setdefault("steps", trainings[name]["steps"])  # older builds kept them there only
     pictures = {
         "What is kept of the teacher, task by task": draw_share_of_teacher(run),
         "Quality and speed": draw_quality_and_speed(run),
@@ -56,8 +57,10 @@ def _facts(run: Run) -> dict[str, Any]:
         "Terms of the student's loss": draw_embedding_losses(run),
     }
     facts = run_facts(run, "Embedding distillation run", pictures)
-    manifest, probe = facts["manifest"], facts["probe"]
+    manifest, probe = facts["manifest"], run.read_json("teacher/probe.json")
     return facts | {
+        "probe": probe,
+        "recipe": embedding_recipe(facts["config"], name, trainings[name]),
         "verdict": embedding_verdict(evaluation),
         "warnings": warnings(evaluation, trainings),
         "protocols": protocols(evaluation),

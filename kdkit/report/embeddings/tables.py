@@ -3,10 +3,10 @@
 What the fields of evaluation.json are stands at `kdkit.embeddings.evaluate.models.evaluate_embeddings`.
 """
 
-import re
 from typing import Any
 
-from kdkit.report.tables import MISSING, Table, to_html, write_interval, write_number, write_value
+from kdkit.report.tables import MISSING, Table, write_interval, write_number, write_value
+from kdkit.report.writing import HIGHER, LOWER, Best
 
 COLLAPSED = 0.9
 """Mean cosine of different sentences above which a model hardly tells them apart."""
@@ -23,10 +23,11 @@ def label(name: str, entry: dict[str, Any]) -> str:
 
 
 def score_table(evaluation: dict[str, Any]) -> Table:
-    """Put every model's main scores side by side; the best of the trained ones are `**bold**`, see `to_bold_html`."""
+    """Put every model's main scores side by side; the best of the trained ones are marked."""
     tasks = evaluation["tasks"]
-    headings = ["", "average", "share of the teacher's", *(f"{name}, {task['metric']}" for name, task in tasks.items())]
-    headings += ["sentences per second", "parameters"]
+    headings = ["", f"average {HIGHER}", f"share of the teacher's {HIGHER}"]
+    headings += [f"{name}, {task['metric']} {HIGHER}" for name, task in tasks.items()]
+    headings += [f"sentences per second {HIGHER}", "parameters"]
     best = _best(evaluation)
     rows = []
     for name, entry in evaluation["models"].items():
@@ -81,7 +82,8 @@ def student_difference_table(evaluation: dict[str, Any]) -> Table:
 def model_table(evaluation: dict[str, Any]) -> Table:
     """List every model's cost, settings, and how near its view of held-out sentences is to the teacher's."""
     headings = ["", "layers", "width", "weights, MB", "pooling", "longest input", "computed in"]
-    headings += ["mean cosine of different sentences", "similarities like the teacher's", "same nearest sentence"]
+    headings += [f"mean cosine of different sentences {LOWER}", f"similarities like the teacher's {HIGHER}"]
+    headings += [f"same nearest sentence {HIGHER}"]
     rows = []
     for name, entry in evaluation["models"].items():
         if "skipped" in entry:
@@ -114,7 +116,7 @@ def dimension_table(evaluation: dict[str, Any]) -> Table:
             widths = list(scores[0])
             averages = [sum(score[width] for score in scores) / len(scores) for width in widths]
             rows.append([label(name, entry), *map(_number, [*averages, entry["average"]])])
-    return ["average over tasks", *(f"first {width} numbers" for width in widths), "all"], rows
+    return [f"average over tasks {HIGHER}", *(f"first {width} numbers" for width in widths), "all"], rows
 
 
 def task_table(evaluation: dict[str, Any]) -> Table:
@@ -168,11 +170,6 @@ def facts_table(facts: dict[str, Any]) -> Table:
     return ["", ""], [[name.replace("_", " "), text] for name, text in rows]
 
 
-def to_bold_html(table: Table) -> str:
-    """Render a table as HTML with its `**bold**` cells bold; everything is escaped."""
-    return re.sub(r"<td>\*\*([^<]*)\*\*</td>", r"<td><strong>\1</strong></td>", to_html(table))
-
-
 def find_model(evaluation: dict[str, Any], role: str) -> tuple[str, dict[str, Any]]:
     """Return name and entry of the one model with a role."""
     return next((name, entry) for name, entry in evaluation["models"].items() if entry["role"] == role)
@@ -190,7 +187,7 @@ def _score_cell(score: float, interval: list[float], is_trained: bool, best: str
     """Write a score with half the width of its interval; bold where it is the best of the trained ones."""
     text = _number(score)
     cell = f"{text} \u00b1 {(interval[1] - interval[0]) / 2:.1f}"
-    return f"**{cell}**" if is_trained and text == best else cell
+    return Best(cell) if is_trained and text == best else cell
 
 
 def _detail_rows(evaluation: dict[str, Any], kind: str, keys: list[str]) -> list[list[str]]:

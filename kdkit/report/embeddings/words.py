@@ -4,6 +4,7 @@ from typing import Any
 
 from kdkit.config.methods import simple_methods
 from kdkit.report.embeddings.tables import COLLAPSED, find_model
+from kdkit.report.evidence import too_few_steps
 
 MADE_HERE = "python-docs"
 """Source of the tasks that kdkit makes of held-out sentences."""
@@ -27,7 +28,12 @@ benchmarks/embedding_methods.py, layers 0, 2, 5 of all-MiniLM-L6-v2, 120 steps, 
 
 
 def embedding_verdict(evaluation: dict[str, Any]) -> str:
-    """State whether training helped, what is kept of the teacher, and whether something simpler is better."""
+    """State whether training helped, what is kept of the teacher, and whether something simpler is better.
+
+    After too few steps: that nobody can tell yet, and the figures so far.
+    """
+    if reason := too_few_steps(find_model(evaluation, "student")[1].get("steps")):
+        return f"Too short to tell whether training helped: {reason}. {_so_far(evaluation)}"
     sentences = [_against_untrained(evaluation), _against_teacher(evaluation)]
     sentences += [_against_compared(evaluation), _against_ready(evaluation)]
     return " ".join(sentence for sentence in sentences if sentence)
@@ -83,6 +89,15 @@ def cache_words(asked: dict[str, Any]) -> str:
     return (
         f"It was asked once, in {asked['seconds']:,.1f} s, and its answers kept ({size}). Memory on the "
         f"{memory['device']}: {before:,.0f} MB at most while it answered, {after:,.0f} MB once it was freed."
+    )
+
+
+def _so_far(evaluation: dict[str, Any]) -> str:
+    """Give the figures of student and start, and leave the judgement out."""
+    (name, student), (other, untrained) = find_model(evaluation, "student"), find_model(evaluation, "untrained")
+    return (
+        f"So far the student ({name}) is at {student['average']:.2f}, at {untrained['average']:.2f} before training: "
+        f"{_points(evaluation['differences'][other]['average'])}."
     )
 
 

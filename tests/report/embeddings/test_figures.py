@@ -42,3 +42,10 @@ def test_a_form_of_a_method_is_found_in_the_metrics(run, monkeypatch):
     run.append_metrics({"phase": "dskd (seed)", "step": 1, "seconds": 1.0, "loss": 3.0, "grad_norm": 1.0})
     panels = drawn_axes(monkeypatch, draw_embedding_losses, run)
     assert panels["weighted sum"].get_lines()[0].get_ydata().tolist() == [3.0]
+
+
+def test_a_method_with_a_label_is_found_by_it(run, monkeypatch):
+    write_text(run.path / "config.yaml", dump_config(EmbeddingConfig(method=Dskd(label="mine"))))
+    run.append_metrics({"phase": "mine", "step": 1, "seconds": 1.0, "loss": 4.0, "grad_norm": 1.0})
+    panels = drawn_axes(monkeypatch, draw_embedding_losses, run)
+    assert panels["weighted sum"].get_lines()[0].get_ydata().tolist() == [4.0]

@@ -60,7 +60,7 @@ def test_a_hostile_task_name_is_text_on_the_page_and_in_markdown(run):
     assert "<script>" not in page.read_text()
     table = next(line for line in (run.path / "report.md").read_text().splitlines() if line.startswith("|  |"))
     assert "<script>" not in table
-    assert table.count("|") == 1 + len(score_table(run.read_json("evaluation.json"))[0])
+    assert len(re.findall(r"(?<!\\)\|", table)) == 1 + len(score_table(run.read_json("evaluation.json"))[0])
 
 
 def test_a_run_that_was_not_evaluated_is_refused(run):
@@ -78,3 +78,12 @@ def test_the_markdown_points_at_pictures_that_exist(page):
     names = re.findall(r"\]\((figures/[^)]+)\)", (page.parent / "report.md").read_text())
     assert len(names) == 4
     assert all((page.parent / name).is_file() for name in names)
+
+
+def test_an_older_run_of_few_steps_gets_no_verdict(run):
+    run.write_json("training.json", {"talas": run.read_json("training.json")["talas"] | {"steps": 6}})
+    assert "Too short to tell whether training helped: 6 steps" in write_embedding_report(run).read_text()
+
+
+def test_the_page_opens_with_the_recipe(page):
+    assert "steps <strong>120</strong>" in page.read_text() and "**talas**" in (page.parent / "report.md").read_text()

@@ -19,6 +19,17 @@ def test_verdict_of_a_student_that_learned():
     assert "No method that was compared scores higher; the nearest is rkd with 78.50" in words
 
 
+def test_verdict_after_few_steps_gives_figures_and_no_judgement():
+    evaluation = make_evaluation()
+    evaluation["models"]["talas"]["steps"] = 6
+    words = embedding_verdict(evaluation)
+    assert words.startswith("Too short to tell whether training helped: 6 steps are fewer than the 50")
+    assert "is at 79.00, at 75.00 before training" in words and "+3.70 to +4.30" in words
+    assert "beats" not in words and "rkd" not in words
+    evaluation["models"]["talas"]["steps"] = 62  # as in the demo
+    assert "beats the same student before training" in embedding_verdict(evaluation)
+
+
 def test_verdict_of_a_student_that_got_worse():
     assert "(talas) is worse than the same student before training" in embedding_verdict(
         make_evaluation({"untrained": 80.0})

@@ -1,0 +1,59 @@
+"""The parameters of a notebook: what papermill may set, and what a person meant who set something else."""
+
+import ast
+import json
+from collections.abc import Sequence
+
+from kdkit.config.values import suggest_key
+from kdkit.errors import UserError
+
+INJECTED = "# Parameters"
+"""First line of the cell that papermill puts behind the cell of parameters."""
+
+
+def check_parameters(cells: Sequence[str]) -> None:
+    """Stop at an injected parameter that the notebook does not have, or that has another type.
+
+    papermill itself warns and goes on, so that a misspelt setting would show after the training.
+
+    Args:
+        cells: what has been run so far, IPython's `In`.
+
+    Raises:
+        UserError: an unknown name, or a value of another type than the parameter's.
+    """
+    cells = [cell.strip() for cell in cells]
+    injected = next((place for place in reversed(range(1, len(cells))) if cells[place].startswith(INJECTED)), None)
+    if injected is None:
+        return
+    declared = {
+        node.target.id: ast.unparse(node.annotation)
+        for node in ast.parse(cells[injected - 1]).body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+    for node in ast.parse(cells[injected]).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            _check(node.targets[0].id, ast.literal_eval(node.value), declared)
+
+
+def as_overrides(settings: dict[str, object]) -> list[str]:
+    """Return `section.key=value` items of the settings that have a value; None: as in the file."""
+    return [
+        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in settings.items()
+        if value is not None
+    ]
+
+
+def _check(name: str, value: object, declared: dict[str, str]) -> None:
+    if name not in declared:
+        hint = suggest_key(name, list(declared))
+        raise UserError(
+            f"parameters: expected one of this notebook's, got {name!r}; {hint} Any setting goes into OVERRIDES"
+        )
+    expected, got = declared[name], type(value).__name__
+    if value is not None and got != expected and (got, expected) != ("int", "float"):
+        raise UserError(
+            f"parameters: expected {name} to be of type {expected}, got {value!r} ({got}); papermill -p gives "
+            "numbers as numbers, and -r gives text"
+        )
