@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from IPython.display import HTML
+from IPython.display import Image, Markdown, display
 
 from kdkit.config.embeddings import EmbeddingConfig, embedding_config_from_values
 from kdkit.config.language import config_from_values
@@ -14,7 +14,10 @@ from kdkit.config.reading import read_values
 from kdkit.errors import UserError
 from kdkit.evaluate.between_embeddings import compare_embeddings, why_other_tasks
 from kdkit.evaluate.between_runs import Finished, compare_language, differing_settings, why_other_text
-from kdkit.report.compare import write_comparison
+from kdkit.report.compare import compared_tables, comparison_verdict, draw_comparison, write_comparison
+from kdkit.report.display import show_table
+from kdkit.report.figures import to_png
+from kdkit.report.writing import plain_markdown
 from kdkit.runs.folder import Run
 from kdkit.runs.paths import find_root, resolve_output
 
@@ -82,12 +85,15 @@ def compare_runs(runs: Sequence[str], runs_dir: str | Path = "runs") -> dict[str
     }
 
 
-def show_comparison(runs: Sequence[str], runs_dir: str | Path = "runs") -> HTML:
-    """Compare runs and show the page inside a notebook, which keeps it; see `compare_runs`."""
-    page = write_comparison(compare_runs(runs, runs_dir), comparison_page(runs_dir))
-    text = page.read_text(encoding="utf-8").replace("&", "&amp;").replace('"', "&quot;")
-    # a frame: the page's styles stay its own
-    return HTML(f'<iframe srcdoc="{text}" style="width: 100%; height: 900px; border: 0"></iframe><p>{page}</p>')
+def show_comparison(runs: Sequence[str], runs_dir: str | Path = "runs") -> None:
+    """Compare runs in a notebook, see `compare_runs`: words, tables and picture, which a saved notebook keeps."""
+    comparison = compare_runs(runs, runs_dir)
+    lines = [f"Compared on {comparison['text']}.", *comparison_verdict(comparison).splitlines()]
+    display(Markdown("\n\n".join(map(plain_markdown, lines))))
+    display(Image(to_png(draw_comparison(comparison)), width=820))
+    for heading, table in compared_tables(comparison).items():
+        display(Markdown(f"**{heading.capitalize()}**"), show_table(table))
+    print(f"page: {write_comparison(comparison, comparison_page(runs_dir))}")
 
 
 def comparison_page(runs_dir: str | Path) -> Path:

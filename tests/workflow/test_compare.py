@@ -205,11 +205,15 @@ def test_the_page_needs_no_other_file_and_names_no_folder(add, runs, tmp_path):
     assert "<strong>1.400</strong>" in page and "+0.100 to +0.100" in page
 
 
-def test_a_notebook_keeps_the_page(add, runs):
-    add("a"), add("b")
-    shown = show_comparison(["a", "b"], runs).data
-    assert shown.startswith("<iframe srcdoc=") and "data:image/png;base64," in shown
-    assert str(Path(runs) / "compare.html") in shown
+def test_a_notebook_keeps_words_picture_and_tables(add, runs, monkeypatch, capsys):
+    add("a"), add("b", BITS - 0.1)
+    shown = []
+    monkeypatch.setattr("kdkit.workflow.compare.display", lambda *objects: shown.extend(objects))
+    show_comparison(["a", "b"], runs)
+    words, picture, *rest = [each.data for each in shown]
+    assert "B (b) against A (a): better (+0.100" in words and picture.startswith(b"\x89PNG")
+    assert "<table>" in rest[1] and "1.400" in rest[1]
+    assert capsys.readouterr().out == f"page: {Path(runs) / 'compare.html'}\n"
 
 
 def test_the_command_prints_a_table_and_where_the_page_is(add, runs, capsys):
