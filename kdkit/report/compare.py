@@ -9,8 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from kdkit.report.evidence import too_few_steps
-from kdkit.report.figures import tidy
-from kdkit.report.render import embed_figure, render_files
+from kdkit.report.figures import tidy, to_png
+from kdkit.report.render import data_url, render_files
 from kdkit.report.tables import MISSING, Table, write_interval, write_number
 from kdkit.report.terminal import WIDTH, to_text
 from kdkit.report.writing import HIGHER, LOWER, mark_best
@@ -78,7 +78,7 @@ def write_comparison(comparison: dict[str, Any], path: Path) -> Path:
         "title": f"Comparison of {len(comparison['runs'])} runs",
         "verdict": comparison_verdict(comparison),
         "comparison": comparison,
-        "picture": embed_figure(draw_comparison(comparison)),
+        "picture": data_url(to_png(draw_comparison(comparison))),
         "tables": compared_tables(comparison),
         "command": shlex.join(["python", "-m", "kdkit", "compare", *comparison["asked"]]),
         "config": comparison["settings"],

@@ -50,7 +50,7 @@ def show_facts(facts: dict[str, object]) -> HTML:
 
 def show_verdict(text: str) -> HTML:
     """Show a sentence that matters; it wraps at words."""
-    style = "max-width:820px;border-left:4px solid #0f766e;padding:4px 14px;font-size:1.05em"
+    style = "max-width:820px;white-space:pre-line;border-left:4px solid #0f766e;padding:4px 14px;font-size:1.05em"
     return HTML(f"<div style='{style}'>{html.escape(text)}</div>")
 
 
@@ -66,10 +66,10 @@ def show_report(run: Run) -> Markdown:
 
 def show_comparison(comparison: dict[str, Any]) -> HTML:
     """Show what `compare_runs` returns: who is better by how much, curves over each other, settings that differ."""
-    parts = [show_verdict(comparison_verdict(comparison)).data]
+    parts = [show_verdict(f"{comparison_verdict(comparison)}\nCompared on {comparison['text']}.").data]
     parts.append(f"<img alt='learning curves' width='820' src='{embed_figure(draw_comparison(comparison))}'>")
     for heading, table in compared_tables(comparison).items():
-        parts += [f"<p><b>{html.escape(heading)}</b></p>", show_table(table).data]
+        parts += [f"<p><b>{html.escape(heading.capitalize())}</b></p>", show_table(table).data]
     return HTML("".join(parts))
 
 

@@ -3,7 +3,6 @@
 What is drawn is what `kdkit.teachers.expert_probe` writes down.
 """
 
-import io
 from collections.abc import Callable
 from math import log2
 from pathlib import Path
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
 from kdkit.errors import UserError
-from kdkit.report.figures import save
+from kdkit.report.figures import save, to_png
 from kdkit.report.router import source_colours
 from kdkit.runs.folder import Run, is_watched
 
@@ -66,7 +65,7 @@ def explorer(facts: dict[str, Any], explore: Explore) -> Any:
         token.unobserve(look, "value")
         token.max, token.value = len(shown["tokens"]) - 1, shown["position"]
         token.observe(look, "value")
-        picture.value = _png(picture_of(facts, shown))
+        picture.value = to_png(picture_of(facts, shown))
 
     def look(change: dict[str, Any]) -> None:
         try:
@@ -176,9 +175,3 @@ def _visible(token: str) -> str:
     font = get_font(findfont("sans"))
     token = "".join(c if font.get_char_index(ord(c)) else c.encode("unicode_escape").decode() for c in token)
     return token if len(token) <= 14 else f"{token[:13]}\u2026"
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    return buffer.getvalue()

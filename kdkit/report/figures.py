@@ -1,5 +1,6 @@
 """Pictures of a run, drawn from its JSON files and saved as PNG in `figures/`. Never imports torch."""
 
+import io
 from pathlib import Path
 from typing import Any, Literal
 
@@ -171,6 +172,13 @@ def tidy(axes: Axes, title: str = "", grid: Literal["x", "both"] = "both") -> No
     axes.set_title(title, fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis=grid, alpha=0.25)
+
+
+def to_png(figure: Figure) -> bytes:
+    """Return a figure as the content of a PNG file; nothing is saved."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()
 
 
 def save(figure: Figure, run: Run, name: str) -> Path:

@@ -1,7 +1,6 @@
 """Rendering of facts to files: every page, Markdown twin and card."""
 
 import base64
-import io
 import json
 import shlex
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any
 
 import jinja2
 import yaml
-from matplotlib.figure import Figure
 
 from kdkit.report.tables import to_html, to_markdown
 from kdkit.report.writing import hide_folders, machine_folders, plain_markdown, write_date
@@ -76,17 +74,11 @@ def _read_config(run: Run) -> dict[str, Any]:
 
 def embed_picture(path: Path) -> str:
     """Return a picture as a data URL, so that the page needs no other file."""
-    return _data_url(path.read_bytes())
+    return data_url(path.read_bytes())
 
 
-def embed_figure(figure: Figure) -> str:
-    """Return a figure as a data URL; nothing is saved."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    return _data_url(buffer.getvalue())
-
-
-def _data_url(png: bytes) -> str:
+def data_url(png: bytes) -> str:
+    """Return the content of a PNG file as a data URL."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
 
 

@@ -39,9 +39,9 @@ def compare_runs(runs: Sequence[str], runs_dir: str | Path = "runs") -> dict[str
             that can be compared; the message says why.
     """
     folder = resolve_output(runs_dir, find_root())
-    found = [find_run(name, folder) for name in _check_names(runs)]
-    configs = {run.name: _read_config(run) for run in found}
-    kinds = {name: isinstance(config, EmbeddingConfig) for name, config in configs.items()}
+    found = _find_runs(runs, folder)
+    configs = {run.path: _read_config(run) for run in found}
+    kinds = {path.name: isinstance(config, EmbeddingConfig) for path, config in configs.items()}
     if len(set(kinds.values())) > 1:
         sides = ("; ".join(name for name, kind in kinds.items() if kind is side) for side in (False, True))
         raise UserError(
@@ -55,7 +55,7 @@ def compare_runs(runs: Sequence[str], runs_dir: str | Path = "runs") -> dict[str
             notes.append(missing)
         else:
             facts = run.read_json("evaluation.json"), run.read_json("data/manifest.json")
-            finished.append(Finished(run, configs[run.name], *facts))
+            finished.append(Finished(run, configs[run.path], *facts))
     why_other = why_other_tasks if is_embedding else why_other_text
     compared = finished[:1]
     for other in finished[1:]:
@@ -106,15 +106,19 @@ def find_run(name: str, folder: Path) -> Run:
     raise UserError(f"compare: expected a run in {folder}, got {name!r}; {hint}runs there: {others}")
 
 
-def _check_names(runs: Sequence[str]) -> Sequence[str]:
-    """Refuse fewer than two names, or one twice."""
-    if isinstance(runs, str) or len(runs) < 2:
-        got = repr(runs) if isinstance(runs, str) else f"{len(runs)}"
+def _find_runs(names: Sequence[str], folder: Path) -> list[Run]:
+    """Find the runs; refuse fewer than two, too many, and one twice."""
+    if isinstance(names, str) or len(names) < 2:
+        got = repr(names) if isinstance(names, str) else f"{len(names)}"
         raise UserError(f"compare: expected at least two runs, got {got}; python -m kdkit compare RUN RUN")
-    if len(runs) > MOST:
-        raise UserError(f"compare: expected at most {MOST} runs, got {len(runs)}; for more: python -m kdkit sweep FILE")
-    if twice := [name for name in runs if list(runs).count(name) > 1]:
-        raise UserError(f"compare: expected every run once, got {twice[0]!r} twice; name another run")
+    if len(names) > MOST:
+        raise UserError(
+            f"compare: expected at most {MOST} runs, got {len(names)}; for more: python -m kdkit sweep FILE"
+        )
+    runs = [find_run(name, folder) for name in names]
+    places = [run.path.resolve() for run in runs]
+    if twice := [name for name, place in zip(names, places, strict=True) if places.count(place) > 1]:
+        raise UserError(f"compare: expected every run once, got {twice[-1]!r} twice; name another run")
     return runs
 
 
@@ -126,7 +130,8 @@ def _read_config(run: Run) -> Any:
 
 def _what_is_missing(run: Run, runs_dir: str | Path) -> dict[str, str] | None:
     """Say what a run lacks to be compared, with the command that makes it; None if it lacks nothing."""
-    command = _run_again(run, runs_dir)
+    is_stopped = any(entry["state"] == "interrupted" for entry in run.status().values())
+    command = _run_again(run, runs_dir) + ["--resume"] * is_stopped
     if not (run.path / "student").is_dir():
         return {"name": run.name, "reason": "no student yet", "command": shlex.join(command)}
     if not (run.path / "evaluation.json").is_file():

@@ -160,10 +160,28 @@ def test_an_unfinished_run_is_a_line_with_a_command_that_opens_it(add, runs, mis
     assert words == ["python", "-m", "kdkit", "run"] and plan_run(config, [], name, folder)[1].path == run.path
 
 
+def test_a_stopped_run_is_gone_on_with(add, runs):
+    add("a"), add("b")
+    run = add("c")
+    shutil.rmtree(run.path / "student")
+    run.set_status("03_distill", state="interrupted")
+    assert compare_runs(["a", "b", "c"], runs)["notes"][0]["command"].endswith("--resume")
+
+
 def test_a_run_is_found_by_its_path_too(add, runs, tmp_path):
     add("a"), add("b")
     shutil.move(tmp_path / "runs" / "b", tmp_path / "apart")
     assert compare_runs(["a", str(tmp_path / "apart")], runs)["runs"][1]["name"] == "apart"
+    with pytest.raises(UserError, match="expected every run once"):
+        compare_runs(["a", str(tmp_path / "runs" / "a")], runs)
+
+
+def test_runs_of_one_name_in_two_folders_are_two_runs(add, runs, tmp_path):
+    add("a")
+    other = add("b", **{"distill.temperature": 4.0})
+    shutil.copytree(other.path, tmp_path / "elsewhere" / "a")
+    comparison = compare_runs(["a", str(tmp_path / "elsewhere" / "a")], runs)
+    assert comparison["settings"] == {"distill.temperature": [1.0, 4.0]}
 
 
 def test_language_and_embedding_models_are_not_mixed(add, runs):

@@ -135,6 +135,10 @@ def test_methods_to_compare_start_from_the_same_weights_and_all_are_scored(folde
         "leaf": "compared",
     }
     assert models["untrained"]["tasks"]["tiny"]["main"] == pytest.approx(first[0], abs=1e-3)
+    assert {name: models[name]["steps"] for name in trainings} == {name: trainings[name]["steps"] for name in trainings}
+    student, kept = models["cosine"], run.read_json("scores.json")["tasks"]["tiny"]
+    assert len(kept) == config.evaluate.bootstrap_samples and "resamples" not in run.read_json("evaluation.json")
+    assert np.quantile(kept, [0.025, 0.975]) == pytest.approx(student["tasks"]["tiny"]["interval_95"], abs=1e-3)
     assert models["leaf"]["width"] == 24 and (run.path / "compared" / "leaf" / "2_Dense").is_dir()
 
 
