@@ -16,6 +16,7 @@ from kdkit.losses.chunked.engine import BLOCK_BYTES, even_chunks, rows_per_chunk
 from kdkit.losses.chunked.events import Events
 from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.runs.costs import read_cost, write_cost
+from kdkit.runs.messages import step_line
 from kdkit.runs.records import Record
 from kdkit.runs.store_build import build_store, repair_store
 from kdkit.teachers.cache import cache_fields, encode_kept, window_keys
@@ -226,4 +227,4 @@ class _Clock:
         """Report after every tenth of the work."""
         if ready % self.every == 0 or ready == total:
             seconds = time.perf_counter() - self.start
-            print(f"cache {ready:>6}/{total}  {seconds / ready * (total - ready):4.0f} s left", flush=True)
+            print(step_line("cache", ready, total, "chunks", seconds / ready * (total - ready)), flush=True)

@@ -48,7 +48,7 @@ def test_the_live_display_shows_step_line_and_a_growing_curve():
 def progress(tmp_path):
     """The progress of a phase that has taken 10 of 100 steps."""
     progress = Progress(make_run(tmp_path), "student", Curve(None, "student", 1, every=50), display=None)
-    state = SimpleNamespace(global_step=10, max_steps=100, is_world_process_zero=True)
+    state = SimpleNamespace(global_step=10, max_steps=100, is_world_process_zero=True, log_history=[{}])
     return progress, state
 
 
