@@ -119,6 +119,23 @@ def sweep(
 
 
 @app.command()
+def settings(
+    section: Annotated[str, typer.Argument(help="A section, setting, loss or method: distill, jsd; none: all.")] = "",
+    debug: Debug = False,
+) -> None:
+    """List settings with their defaults, ranges and meanings; all of them, or those of a section.
+
+    Examples:
+    python -m kdkit settings distill
+
+    python -m kdkit settings train.learning_rate
+    """
+    from kdkit.config.listing import list_settings
+
+    print(list_settings(section))
+
+
+@app.command()
 def doctor(
     runs_dir: Annotated[str, typer.Option(help="Folder of runs, whose disk is examined.")] = "runs",
     debug: Debug = False,

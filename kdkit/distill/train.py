@@ -20,8 +20,8 @@ from kdkit.distill.checkpoints import (
     load_stage,
     read_result,
     save_stage,
-    saved_step,
     save_student,
+    saved_step,
     update_results,
 )
 from kdkit.distill.costs import (
@@ -247,9 +247,7 @@ def _note_start(phase: str, saved: int, steps: int, resume: bool) -> None:
     elif resume and phase == STUDENT:
         note(f"{phase}: no checkpoint is there to go on from, so it starts at step 0 of {steps}")
     elif saved:
-        note(
-            f"{phase}: starts over and drops the checkpoint at step {saved} (--resume, or RESUME = True, goes on from it)"
-        )
+        note(f"{phase}: starts over and drops the checkpoint at step {saved} (--resume or RESUME = True would go on)")
 
 
 def _read_counts(trainer: LanguageModelTrainer) -> dict[str, float]:

@@ -165,7 +165,7 @@ def _is_done(run: Run, stage: _Stage, made_from: str) -> bool:
 
 
 def _made_from(config: Config | EmbeddingConfig, run: Run, stage: _Stage, inputs: Inputs) -> str:
-    """Fingerprint all that goes into a stage: settings, notebook, package, text and models, and when those before ended."""
+    """Fingerprint all that goes into a stage: settings, notebook, package, models, and when those before ended."""
     package = fingerprint_files(Path(__file__).parents[1])
     before = {name: entry.get("finished", "") for name, entry in run.status().items() if name < stage.name}
     settings = _settings_of(config, stage.name)

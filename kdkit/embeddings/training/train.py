@@ -217,7 +217,7 @@ def distill_embedding(
     elif resume and not trainings:
         note(f"{name}: no checkpoint is there to go on from, so it starts at step 0 of {trainer.total_steps}")
     elif checkpoint.is_file():
-        note(f"{name}: starts over and drops its checkpoint (--resume, or RESUME = True, goes on from it)")
+        note(f"{name}: starts over and drops its checkpoint (--resume or RESUME = True would go on)")
     follower = Follower(config, run, name, trainer, data.evaluation, after_epoch)
     follower.start(trainer.step)
     with stop_when_saved() as request:
