@@ -22,7 +22,7 @@ from kdkit.runs.folder import Run, fingerprint, fingerprint_files
 from kdkit.runs.open_run import open_embedding_run, open_run, plan_run
 from kdkit.runs.paths import find_config, find_root
 from kdkit.workflow.forecast import Forecast, seconds_before
-from kdkit.workflow.inputs import Inputs, check_inputs, keep_inputs, known_inputs
+from kdkit.workflow.inputs import check_inputs, keep_inputs, known_inputs
 from kdkit.workflow.notebook import run_notebook
 from kdkit.workflow.terminal import Terminal, say_time
 
@@ -94,8 +94,9 @@ def run_notebooks(request: RunRequest) -> Run:
         for number, (name, notebook) in enumerate(found.items(), 1)
         if not request.only or name in chosen
     ]
+    package = fingerprint_files(Path(__file__).parents[1])
     inputs = known_inputs(config, run)
-    if inputs is None or _left(config, run, stages, inputs):
+    if inputs is None or _left(config, run, stages, inputs.source + package):
         # all of it is read again: what has the same name, size and time may still be gone from the cache
         started = time.monotonic()
         terminal.show("checking the configuration, the models and the text")
@@ -105,13 +106,14 @@ def run_notebooks(request: RunRequest) -> Run:
         config, run = open_embedding_run(*arguments) if is_embedding else open_run(*arguments)
         keep_inputs(config, run, inputs)
     terminal.say(f"run {run.name}: {run.path}")
-    left = _left(config, run, stages, inputs)
+    source = inputs.source + package
+    left = _left(config, run, stages, source)
     forecast = Forecast(left, inputs.work, seconds_before(config, run, left))
     terminal.in_all = forecast.in_all
     if (seconds := forecast.at_start()) is not None:
         terminal.say(f"about {say_time(seconds)} in all, as an earlier run took")
     for stage in stages:
-        made_from = _made_from(config, run, stage, inputs)
+        made_from = _made_from(config, run, stage, source)
         if _is_done(run, stage, made_from):
             terminal.say(f"{stage.place} {stage.name}: done before, inputs unchanged, skipped")
             continue
@@ -150,10 +152,10 @@ def choose_stages(stages: dict[str, Path], first: str, only: str) -> set[str]:
     return set()
 
 
-def _left(config: Config | EmbeddingConfig, run: Run, stages: list[_Stage], inputs: Inputs) -> list[str]:
+def _left(config: Config | EmbeddingConfig, run: Run, stages: list[_Stage], source: str) -> list[str]:
     """Return the stages that will be executed: one that is not done makes new inputs for all after it."""
     for number, stage in enumerate(stages):
-        if not _is_done(run, stage, _made_from(config, run, stage, inputs)):
+        if not _is_done(run, stage, _made_from(config, run, stage, source)):
             return [later.name for later in stages[number:]]
     return []
 
@@ -164,12 +166,11 @@ def _is_done(run: Run, stage: _Stage, made_from: str) -> bool:
     return not stage.is_chosen and status.get("state") == "done" and status.get("inputs") == made_from
 
 
-def _made_from(config: Config | EmbeddingConfig, run: Run, stage: _Stage, inputs: Inputs) -> str:
+def _made_from(config: Config | EmbeddingConfig, run: Run, stage: _Stage, source: str) -> str:
     """Fingerprint all that goes into a stage: settings, notebook, package, models, and when those before ended."""
-    package = fingerprint_files(Path(__file__).parents[1])
     before = {name: entry.get("finished", "") for name, entry in run.status().items() if name < stage.name}
     settings = _settings_of(config, stage.name)
-    return fingerprint(settings, inputs.source, package, fingerprint_files(stage.notebook), before)
+    return fingerprint(settings, source, fingerprint_files(stage.notebook), before)
 
 
 def _settings_of(config: Config | EmbeddingConfig, stage: str) -> dict[str, Any]:
