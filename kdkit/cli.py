@@ -186,8 +186,13 @@ def build(
         session = replace(session, config=session.config.model_copy(update={"cache": cache}))
     terminal = Terminal(verbose)
     terminal.say(f"hardware: {session.hardware.reason}")
-    again = shlex.join(["python", "-m", "kdkit", *sys.argv[1:]])
-    with _interruptible(f"finished chunks are kept; to go on: {again}"), terminal.capturing():
+    words = [config, *(word for setting in parameter for word in ("-p", setting))]
+    chosen = [("--output", output, ""), ("--name", name, ""), ("--runs-dir", runs_dir, "runs")]
+    words += [word for option, value, default in chosen if value != default for word in (option, value)]
+    with (
+        _interruptible(f"finished chunks are kept; to go on: {_command('cache', 'build', *words)}"),
+        terminal.capturing(),
+    ):
         path = build_cache(plan_training(session, prepare_data(session)))
     terminal.say(f"cache: {path}")
 
@@ -232,7 +237,9 @@ def repair(
     from kdkit.runs.open_run import open_side_run
 
     name = default_run_name(f"repair-{Path(file).name}", [])  # a file may have a name that a run may not
-    damaged = repair_cache(Path(file), open_side_run(name, runs_dir, cache_dir))
+    words = ["--runs-dir", runs_dir, "--cache-dir", cache_dir, "--", file]
+    with _interruptible(f"mended chunks are kept; to go on: {_command('cache', 'repair', *words)}"):
+        damaged = repair_cache(Path(file), open_side_run(name, runs_dir, cache_dir))
     print(f"{file}: {f'made again: {damaged}' if damaged else 'nothing is damaged'}")
 
 
@@ -241,6 +248,8 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = app(arguments, prog_name="python -m kdkit", standalone_mode=False)
+        if code == INTERRUPTED:
+            raise _InterruptedError("stopped")
     except USAGE_ERROR as error:
         _stop(UserError(error.format_message()), 2, arguments)
     except UserError as error:
@@ -262,6 +271,11 @@ def main(arguments: list[str] | None = None) -> None:
     except _InterruptedError as error:
         _stop(error, INTERRUPTED, arguments)
     sys.exit(code or 0)
+
+
+def _command(*words: str) -> str:
+    """Write a command line that can be copied."""
+    return shlex.join(["python", "-m", "kdkit", *words])
 
 
 class _InterruptedError(Exception):

@@ -89,8 +89,7 @@ def find_config(name: str | Path) -> Path:
     near = difflib.get_close_matches(stem, bundled, n=1)
     hint = f"did you mean {near[0]}? Bundled: " if near else "bundled: "
     raise UserError(
-        f"config: expected a YAML file or the name of a bundled one, got {str(name)!r}, which does not exist; {hint}"
-        f"{', '.join(bundled)}"
+        f"config: expected a YAML file, got {str(name)!r}, which does not exist; {hint}{', '.join(bundled)}"
     )
 
 

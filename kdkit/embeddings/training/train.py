@@ -211,13 +211,7 @@ def distill_embedding(
         config, student, method, data, teacher, session.hardware, plan.order, plan.stages[name], teacher_words
     )
     checkpoint = run.path / "checkpoints" / f"{method.settings.folder}.pt"
-    if resume and checkpoint.is_file():
-        trainer.load(checkpoint)
-        note(f"{name}: goes on from step {trainer.step} of {trainer.total_steps}")
-    elif resume and not trainings:
-        note(f"{name}: no checkpoint is there to go on from, so it starts at step 0 of {trainer.total_steps}")
-    elif checkpoint.is_file():
-        note(f"{name}: starts over and drops its checkpoint (--resume or RESUME = True would go on)")
+    _go_on(trainer, name, checkpoint, resume, is_first=not trainings)
     follower = Follower(config, run, name, trainer, data.evaluation, after_epoch)
     follower.start(trainer.step)
     with stop_when_saved() as request:
@@ -232,6 +226,17 @@ def distill_embedding(
         checkpoint.unlink(missing_ok=True)
         request.check(f"{name}: its {trainer.total_steps} steps are done and saved")
     return entry
+
+
+def _go_on(trainer: EmbeddingTrainer, name: str, checkpoint: Path, resume: bool, is_first: bool) -> None:
+    """Load a checkpoint if there is one to go on from; say so where somebody could expect something else."""
+    if resume and checkpoint.is_file():
+        trainer.load(checkpoint)
+        note(f"{name}: goes on from step {trainer.step} of {trainer.total_steps}")
+    elif resume and is_first:
+        note(f"{name}: no checkpoint is there to go on from, so it starts at step 0 of {trainer.total_steps}")
+    elif checkpoint.is_file():
+        note(f"{name}: starts over and drops its checkpoint (--resume or RESUME = True would go on)")
 
 
 def student_folder(session: Session[EmbeddingConfig], settings: MethodSettings) -> Path:
