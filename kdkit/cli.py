@@ -3,7 +3,10 @@
 A user's mistake is one line on stderr and exit code 2; a failure is one line and exit code 1.
 """
 
+import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -28,22 +31,18 @@ cache_app = typer.Typer(
 app.add_typer(cache_app, name="cache")
 
 INTERRUPTED = 130
-"""Exit code of Ctrl-C, which typer turns into this number before `main` can see it."""
-KEPT = {
-    "cache": "finished chunks are kept; run the same command",
-    "sweep": "finished runs and checkpoints are kept; run the same command",
-}
-"""What to say after Ctrl-C of a verb that goes on by itself."""
+"""Exit code of Ctrl-C."""
 USAGE_ERROR = typer.BadParameter.__base__
 """A mistyped command or option; typer has no public name for the class."""
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-ConfigFile = Annotated[str, typer.Argument(help="A YAML file, such as configs/demo.yaml.")]
+ConfigFile = Annotated[str, typer.Argument(help="A YAML file, or the name of one of configs/: demo.")]
 Parameters = Annotated[
     list[str], typer.Option("-p", "--parameter", metavar="SECTION.KEY=VALUE", help="Change a setting; repeatable.")
 ]
 RunName = Annotated[str, typer.Option(help="Name of the run; default: made from the file and the changed settings.")]
-RunsDir = Annotated[str, typer.Option(help="Folder of runs.")]
+RunsDir = Annotated[str, typer.Option(help="Folder of runs; in the project around the current folder, else in this.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show all that is printed on the way.")]
 CacheFile = Annotated[str, typer.Argument(metavar="FILE", help="A cache, as `cache build` names it.")]
 
 
@@ -67,6 +66,7 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue an interrupted training from its checkpoint.")
     ] = False,
+    verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
     """Run the notebooks 01 to 05 and print where the report and the student are; 06 for a file with `method:`.
@@ -80,14 +80,16 @@ def run(
     python -m kdkit run configs/demo.yaml --name demo --from 03
 
     python -m kdkit run configs/embedding_demo.yaml -p method=stella
+
+    Ctrl-C saves a training at its present step and names the command that goes on; a second one stops at once.
     """
     from kdkit.workflow.pipeline import RunRequest, run_notebooks
+    from kdkit.workflow.summary import summarise
 
-    request = RunRequest(config, parameter, name, runs_dir, first, only, resume)
-    finished = run_notebooks(request)
-    for label, path in (("report", finished.path / "report.html"), ("student", finished.path / "student")):
-        if path.exists():
-            print(f"{label}: {path}")
+    request = RunRequest(config, parameter, name, runs_dir, first, only, resume, verbose)
+    with _interruptible("nothing was begun"):
+        finished = run_notebooks(request)
+    print("\n".join(summarise(finished)))
 
 
 @app.command()
@@ -98,6 +100,7 @@ def sweep(
     runs_dir: RunsDir = "runs",
     only: Annotated[str, typer.Option(metavar="VARIANT,...", help="Train these variants only.")] = "",
     seeds: Annotated[str, typer.Option(metavar="N,N", help="Use these seeds in place of the file's: 0,1.")] = "",
+    verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
     """Train variants of one configuration over several seeds, and test which differences are real.
@@ -110,7 +113,8 @@ def sweep(
     """
     from kdkit.workflow.sweep import SweepRequest, run_sweep
 
-    finished = run_sweep(SweepRequest(file, parameter, name, runs_dir, only, seeds))
+    with _interruptible("nothing was begun"):
+        finished = run_sweep(SweepRequest(file, parameter, name, runs_dir, only, seeds, verbose))
     print(f"report: {finished.path / 'report.html'}")
 
 
@@ -132,6 +136,23 @@ def compare(
     comparison = compare_runs(runs, runs_dir)
     print(comparison_text(comparison))
     print(f"\npage: {write_comparison(comparison, comparison_page(runs_dir))}")
+
+
+@app.command()
+def settings(
+    section: Annotated[str, typer.Argument(help="A section, setting, loss or method: distill, jsd; none: all.")] = "",
+    debug: Debug = False,
+) -> None:
+    """List settings with their defaults, ranges and meanings; all of them, or those of a section.
+
+    Examples:
+    python -m kdkit settings distill
+
+    python -m kdkit settings train.learning_rate
+    """
+    from kdkit.config.listing import list_settings
+
+    print(list_settings(section))
 
 
 @app.command()
@@ -159,6 +180,7 @@ def build(
     parameter: Parameters = [],  # noqa: B006
     name: RunName = "",
     runs_dir: RunsDir = "runs",
+    verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
     """Let the teacher answer for every training sequence and keep the answers.
@@ -175,14 +197,24 @@ def build(
     from kdkit.distill.open_teacher import build_cache
     from kdkit.distill.plan import plan_training
     from kdkit.machine.open_session import open_session
+    from kdkit.workflow.terminal import Terminal
 
     # the file is the command's business: it must not make another run of the same settings
     session = open_session(config, parameter, name, runs_dir)
     if output:
         cache = session.config.cache.model_copy(update={"file": output})
         session = replace(session, config=session.config.model_copy(update={"cache": cache}))
-    print(f"hardware: {session.hardware.reason}", flush=True)
-    print(f"cache: {build_cache(plan_training(session, prepare_data(session)))}")
+    terminal = Terminal(verbose)
+    terminal.say(f"hardware: {session.hardware.reason}")
+    words = [config, *(word for setting in parameter for word in ("-p", setting))]
+    chosen = [("--output", output, ""), ("--name", name, ""), ("--runs-dir", runs_dir, "runs")]
+    words += [word for option, value, default in chosen if value != default for word in (option, value)]
+    with (
+        _interruptible(f"finished chunks are kept; to go on: {_command('cache', 'build', *words)}"),
+        terminal.capturing(),
+    ):
+        path = build_cache(plan_training(session, prepare_data(session)))
+    terminal.say(f"cache: {path}")
 
 
 @cache_app.command()
@@ -225,7 +257,9 @@ def repair(
     from kdkit.runs.open_run import open_side_run
 
     name = default_run_name(f"repair-{Path(file).name}", [])  # a file may have a name that a run may not
-    damaged = repair_cache(Path(file), open_side_run(name, runs_dir, cache_dir))
+    words = ["--runs-dir", runs_dir, "--cache-dir", cache_dir, "--", file]
+    with _interruptible(f"mended chunks are kept; to go on: {_command('cache', 'repair', *words)}"):
+        damaged = repair_cache(Path(file), open_side_run(name, runs_dir, cache_dir))
     print(f"{file}: {f'made again: {damaged}' if damaged else 'nothing is damaged'}")
 
 
@@ -235,7 +269,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         code = app(arguments, prog_name="python -m kdkit", standalone_mode=False)
         if code == INTERRUPTED:
-            raise KeyboardInterrupt
+            raise _InterruptedError("stopped")
     except USAGE_ERROR as error:
         _stop(UserError(error.format_message()), 2, arguments)
     except UserError as error:
@@ -250,10 +284,35 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except RuntimeError as error:
         _stop(error, 1, arguments)
-    except KeyboardInterrupt as error:
-        again = KEPT.get(arguments[0], "run it with --resume")
-        _stop(type(error)(f"stopped; {again} to go on"), INTERRUPTED, arguments)
+    except ImportError as error:
+        from kdkit.workflow.packages import missing_package
+
+        _stop(missing_package(str(error)), 2, arguments)
+    except _InterruptedError as error:
+        _stop(error, INTERRUPTED, arguments)
     sys.exit(code or 0)
+
+
+def _command(*words: str) -> str:
+    """Write a command line that can be copied."""
+    return shlex.join(["python", "-m", "kdkit", *words])
+
+
+class _InterruptedError(Exception):
+    """Ctrl-C, with what is kept and how to go on: typer makes a bare number of KeyboardInterrupt."""
+
+
+@contextmanager
+def _interruptible(otherwise: str) -> Iterator[None]:
+    """Answer Ctrl-C with what the interrupted work says of itself.
+
+    Args:
+        otherwise: what to say where it says nothing.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise _InterruptedError(f"stopped; {str(error) or otherwise}") from None
 
 
 def _stop(error: BaseException, code: int, arguments: list[str]) -> None:

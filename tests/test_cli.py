@@ -9,6 +9,7 @@ from kdkit import __version__, cli
 from kdkit.errors import UserError
 from kdkit.machine import hub
 from kdkit.machine.hardware import CudaFacts
+from kdkit.machine.interrupt import Stopped
 from kdkit.runs.open_run import open_run
 from kdkit.workflow import pipeline
 
@@ -118,13 +119,14 @@ def test_a_missing_text_column_is_named_beside_those_that_exist(refused, tmp_pat
         ("trian.max_steps=1", "did you mean 'train"),
         (
             "distill.loss=forward_lk",
-            "'xtoken_h_kl', 'alm', 'gold', 'uld', 'cdm', got 'forward_lk'",
+            "distill.loss: did you mean 'forward_kl'? Got 'forward_lk', expected 'auto', 'forward_kl', 'reverse_kl', ",
         ),
         ("distill.kd_ratio=1.5", "distill.kd_ratio: expected less than or equal to 1, got 1.5"),
         ("distill.loss=forward_kl", "set distill.loss=projected_kl"),
         ("distill.loss={name: jsd, skew: 0.5}", "expected an option that 'jsd' takes (teacher_weight), got 'skew'"),
         ("cache.top_k=0", "cache.top_k: expected greater than or equal to 1, got 0"),
         ("distill.temperature=0", "distill.temperature: expected greater than 0, got 0"),
+        ("train.precision=pf16", "train.precision: did you mean 'fp16'? Got 'pf16', expected 'auto', 'fp32', "),
         ("train.device=cuda", "train.device: expected a CUDA GPU, got none"),
         ("train.precision=fp16", "train.precision: expected fp32 or bf16 on a CPU, got 'fp16'"),
         ("max_steps", "-p: expected section.key=value, got 'max_steps'"),
@@ -199,7 +201,7 @@ def test_a_gpu_that_torch_has_no_code_for_is_refused_with_the_fix(refused, monke
 
 
 def test_a_missing_configuration_is_refused_with_those_that_exist(refused):
-    assert "smoke.yaml" in refused(config="configs/smok.yaml")
+    assert "did you mean smoke? Bundled: ablation_router, demo, " in refused(config="configs/smok.yaml")
 
 
 def test_a_run_of_that_name_with_another_configuration_is_refused(run_command, tmp_path, capsys):
@@ -232,13 +234,70 @@ def test_a_failure_is_one_line_and_exit_code_1(run_command, monkeypatch, capsys)
 
 def test_an_interrupt_is_exit_code_130_and_says_how_to_go_on(run_command, monkeypatch, capsys):
     def interrupt(request):
+        raise Stopped(f"all is saved; to go on: {request.command([])}")
+
+    monkeypatch.setattr(pipeline, "run_notebooks", interrupt)
+    with pytest.raises(SystemExit) as stop:
+        run_command()
+    assert stop.value.code == 130
+    said = capsys.readouterr().err
+    assert said.startswith("kdkit: stopped; all is saved; to go on: python -m kdkit run configs/smoke.yaml -p ")
+    assert said.endswith(" --resume\n") and said.count("\n") == 1
+
+
+def test_an_interrupt_before_anything_was_begun_says_so(run_command, monkeypatch, capsys):
+    def interrupt(request):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pipeline, "run_notebooks", interrupt)
     with pytest.raises(SystemExit) as stop:
         run_command()
     assert stop.value.code == 130
-    assert "--resume" in capsys.readouterr().err
+    assert capsys.readouterr().err == "kdkit: stopped; nothing was begun\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "command"), [("h5py", "pip install h5py"), ("sklearn.linear_model", "pip install scikit-learn")]
+)
+def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
+    run_command, monkeypatch, capsys, module, command
+):
+    def fail(request):
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+
+    monkeypatch.setattr(pipeline, "run_notebooks", fail)
+    with pytest.raises(SystemExit) as stop:
+        run_command()
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.endswith(f"{command}\n")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ("distill", "distill.kd_ratio: number ≥ 0, ≤ 1, default 0.5\n    Weight of the teacher's signal"),
+        ("distill.weights", "distill.weights.logits: number ≥ 0, default 1.0"),
+        ("kd_ratio", "distill.kd_ratio: "),
+        ("alpha_kd", "distill.kd_ratio: "),
+        ("jsd", "# Losses: jsd\n"),
+        ("methods", "# Methods: talas\n"),
+        ("", "train.learning_rate: number > 0, default 5e-05\n"),
+    ],
+)
+def test_settings_are_listed_by_section_name_loss_and_method(capsys, wanted, words):
+    code, text = output_of(["settings", *([wanted] if wanted else [])], capsys)
+    assert code == 0 and words in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_an_unknown_section_is_answered_with_the_nearest_first(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["settings", "distil"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith(
+        "kdkit: settings: did you mean distill? Got 'distil', expected a section ("
+    )
 
 
 @pytest.mark.parametrize("arguments", [["run"], ["run", "configs/smoke.yaml", "--form", "03"], ["rum"]])

@@ -1,4 +1,4 @@
-"""Every setting as a page of Markdown: docs/settings.md, made from the schemas and their docstrings.
+"""Every setting, from the schemas and their docstrings; as a page of Markdown it is docs/settings.md.
 
 python -c "from kdkit.config.describe import describe_settings; print(describe_settings(), end='')" > docs/settings.md
 """
@@ -6,6 +6,8 @@ python -c "from kdkit.config.describe import describe_settings; print(describe_s
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
@@ -57,69 +59,118 @@ SECTION_LINKS = {
 """Schemas that stand inside lists, and where the page describes them."""
 
 
-def describe_settings() -> str:
-    """Return the whole page, ending with a line break."""
+@dataclass(frozen=True)
+class Setting:
+    """One setting in words, with the marks of Markdown."""
+
+    name: str
+    takes: str
+    """Type, range or choices."""
+    default: str
+    """Empty: there is none."""
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """Settings that stand together: a section, an item of a list, or a choice with its options."""
+
+    group: str
+    """Heading above it: `Language models`, `Losses`, ..."""
+    name: str
+    """`distill.weights`, `A stage`, `jsd`."""
+    words: str
+    settings: list[Setting]
+
+    @property
+    def is_section(self) -> bool:
+        """Whether its name stands before those of its settings."""
+        return any(setting.name.startswith(f"{self.name}.") for setting in self.settings)
+
+    def only(self, name: str) -> "Part":
+        """Return the part with those settings alone that have this name, with or without their section."""
+        chosen = [setting for setting in self.settings if name in (setting.name, setting.name.rpartition(".")[2])]
+        return replace(self, settings=chosen)
+
+
+def settings_parts() -> list[Part]:
+    """Return all settings of the schemas, part by part: what docs/settings.md and `kdkit settings` show."""
     losses, *_ = get_args(LossSettings)
     stage = next(part for part in _schemas_of(EmbeddingConfig) if part.__name__ == "EmbeddingStage")
-    parts = [
-        INTRODUCTION,
-        "## Language models",
-        *_sections(Config, "", 3),
-        "### Other names\n\nThe names on the left are understood too.",
-        _alias_table(ALIASES),
-        "## Losses\n\nValues of `distill.loss`. A loss is its name, or its name with options: "
-        "`{name: jsd, teacher_weight: 0.1}`.\nAn option that a loss does not take is refused.",
-        *(_chosen(member) for member in get_args(losses)),
-        "## Stages, rules, the student's own text",
-        *_named("### A stage", "Items of `train.stages`.", StageSettings),
-        *_named("### Rules of learning rates", "Items of `train.parameter_lr_multipliers`.", ParameterRule),
-        *_named("### On policy", "`on_policy` of a stage.", OnPolicy),
-        "## Embedding models",
-        *_sections(EmbeddingConfig, "", 3),
-        *_named("### A stage of embeddings", "Items of `train.stages`.", stage),
-        *_named("### A task", "Items of `evaluate.tasks`.", Task),
-        "### Other names of embedding settings\n\nThe names on the left are understood too.",
-        _alias_table(EMBEDDING_ALIASES),
-        METHODS,
-        *(_chosen(member) for member in get_args(AnyMethod)),
+    lists = "Stages, rules, the student's own text"
+    return [
+        *_sections(Config, "", "Language models"),
+        *(_chosen(member, "Losses") for member in get_args(losses)),
+        _named(lists, "A stage", "Items of `train.stages`.", StageSettings),
+        _named(lists, "Rules of learning rates", "Items of `train.parameter_lr_multipliers`.", ParameterRule),
+        _named(lists, "On policy", "`on_policy` of a stage.", OnPolicy),
+        *_sections(EmbeddingConfig, "", "Embedding models"),
+        _named("Embedding models", "A stage of embeddings", "Items of `train.stages`.", stage),
+        _named("Embedding models", "A task", "Items of `evaluate.tasks`.", Task),
+        *(_chosen(member, "Methods") for member in get_args(AnyMethod)),
     ]
-    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def _sections(schema: type[Section], prefix: str, depth: int) -> Iterator[str]:
+def describe_settings() -> str:
+    """Return the whole page, ending with a line break."""
+    openings = {
+        "Language models": "## Language models",
+        "Losses": "## Losses\n\nValues of `distill.loss`. A loss is its name, or its name with options: "
+        "`{name: jsd, teacher_weight: 0.1}`.\nAn option that a loss does not take is refused.",
+        "Stages, rules, the student's own text": "## Stages, rules, the student's own text",
+        "Embedding models": "## Embedding models",
+        "Methods": METHODS,
+    }
+    names = "### Other names{}\n\nThe names on the left are understood too."
+    closings = {
+        "Language models": [names.format(""), _alias_table(ALIASES)],
+        "Embedding models": [names.format(" of embedding settings"), _alias_table(EMBEDDING_ALIASES)],
+    }
+    texts = [INTRODUCTION]
+    for group, parts in groupby(settings_parts(), key=lambda part: part.group):
+        texts += [openings[group], *map(_markdown, parts), *closings.get(group, [])]
+    return "\n\n".join(text.strip("\n") for text in texts) + "\n"
+
+
+def _sections(schema: type[Section], prefix: str, group: str) -> Iterator[Part]:
     """Describe a schema and, after it, every section inside it."""
     inner = {name: field.annotation for name, field in schema.model_fields.items() if _is_section(field.annotation)}
     if any(name not in inner for name in schema.model_fields):
-        title = f"{'#' * depth} {prefix.rstrip('.') or 'Top level'}"
-        yield f"{title}\n\n{_first_words(schema)}"
-        yield _table(schema, prefix, set(inner))
+        name = prefix.rstrip(".") or "Top level"
+        yield Part(group, name, _first_words(schema), _settings(schema, prefix, set(inner)))
     for name, part in inner.items():
-        yield from _sections(part, f"{prefix}{name}.", depth)
+        yield from _sections(part, f"{prefix}{name}.", group)
 
 
-def _named(title: str, words: str, schema: type[Section]) -> list[str]:
+def _named(group: str, name: str, words: str, schema: type[Section]) -> Part:
     """Describe a schema that stands inside a list."""
-    return [f"{title}\n\n{words} {_first_words(schema)}", _table(schema, "", set())]
+    return Part(group, name, f"{words} {_first_words(schema)}", _settings(schema, "", set()))
 
 
-def _chosen(schema: type[Section]) -> str:
+def _chosen(schema: type[Section], group: str) -> Part:
     """Describe something that is chosen by its name, with its options."""
-    title = f"### {schema.model_fields['name'].default}\n\n{_first_words(schema)}"
-    options = [name for name in schema.model_fields if name != "name"]
-    return f"{title}\n\n{_table(schema, '', {'name'})}" if options else f"{title} No options."
+    settings = _settings(schema, "", {"name"})
+    words = _first_words(schema) + ("" if settings else " No options.")
+    return Part(group, schema.model_fields["name"].default, words, settings)
 
 
-def _table(schema: type[Section], prefix: str, left_out: set[str]) -> str:
-    """List the settings of one schema with what they take, their default and their docstring."""
+def _settings(schema: type[Section], prefix: str, left_out: set[str]) -> list[Setting]:
+    """Describe the settings of one schema: what they take, their default and their docstring."""
     properties = schema.model_json_schema()["properties"]
-    lines = ["| setting | takes | default | |", "|---|---|---|---|"]
+    settings = []
     for name, field in schema.model_fields.items():
-        if name in left_out:
-            continue
-        facts, text = properties[name], _description(schema, name)
-        default = "" if field.is_required() else f"`{_as_yaml(facts.get('default', _made(field)))}`"
-        lines.append(f"| `{prefix}{name}` | {_takes(facts, _limits(field))} | {default} | {_cell(text)} |")
-    return "\n".join(lines)
+        if name not in left_out:
+            facts, text = properties[name], _description(schema, name)
+            default = "" if field.is_required() else f"`{_as_yaml(facts.get('default', _made(field)))}`"
+            settings.append(Setting(f"{prefix}{name}", _takes(facts, _limits(field)), default, _cell(text)))
+    return settings
+
+
+def _markdown(part: Part) -> str:
+    """Write a part as a heading, words and a table."""
+    lines = ["| setting | takes | default | |", "|---|---|---|---|"]
+    lines += [f"| `{s.name}` | {s.takes} | {s.default} | {s.meaning} |" for s in part.settings]
+    return "\n\n".join([f"### {part.name}", part.words, *(["\n".join(lines)] if part.settings else [])])
 
 
 def _takes(facts: dict[str, Any], limits: str) -> str:

@@ -1,5 +1,7 @@
 """Reading a configuration file and checking it against a schema; what a user reads where it does not fit."""
 
+import difflib
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,7 +82,7 @@ def _describe(error: ValidationError, known: list[str], options: dict[str, list[
     # pydantic names the chosen loss between the key and its option: distill.loss.jsd.skew
     chosen = [part for part, before in zip(loc[1:], loc, strict=False) if before in CHOSEN_BY_NAME]
     path = ".".join(part for i, part in enumerate(loc) if not (i and loc[i - 1] in CHOSEN_BY_NAME))
-    value, expected = first["input"], ""
+    value, expected, near = first["input"], "", ""
     if first["type"] == "extra_forbidden":
         if chosen and chosen[-1] in options:
             takes = ", ".join(options[chosen[-1]]) or "no option"
@@ -90,8 +92,19 @@ def _describe(error: ValidationError, known: list[str], options: dict[str, list[
         return str(error_in_validator)
     if first["type"] == "union_tag_invalid":
         value, expected = first["ctx"]["tag"], first["ctx"]["expected_tags"]
+        near = _suggest_value(value, expected)
+    elif first["type"] == "literal_error":
+        near = _suggest_value(value, first["ctx"]["expected"])
     elif first["type"] == "union_tag_not_found":
         expected = "a name, or {name: ..., options}"
     constraint = expected or first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     more = f" ({len(error.errors()) - 1} more problem(s) after this one)" if len(error.errors()) > 1 else ""
+    if near:
+        return f"{path}: {near}Got {value!r}, expected {constraint}; correct the value{more}"
     return f"{path}: expected {constraint}, got {value!r} ({type(value).__name__}); correct the value{more}"
+
+
+def _suggest_value(value: object, expected: str) -> str:
+    """Return which of the values in quotes was probably meant, as the beginning of a message; empty: none is near."""
+    near = difflib.get_close_matches(str(value), re.findall(r"'([^']*)'", expected), n=1)
+    return f"did you mean {near[0]!r}? " if near else ""

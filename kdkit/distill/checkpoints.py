@@ -15,7 +15,7 @@ from kdkit.distill.plan import Stage
 from kdkit.distill.trainer import PARTS_FILE
 from kdkit.models.loading import no_bar
 from kdkit.runs.folder import Run
-from kdkit.training.arguments import last_checkpoint
+from kdkit.training.arguments import checkpoint_step, last_checkpoint
 from kdkit.training.trainer import COUNTS_FILE
 
 PROJECTIONS_FILE = "student_projections.safetensors"
@@ -48,6 +48,16 @@ def checkpoint_folder(run: Run, phase: str, stage: Stage) -> Path:
     """Return where a stage keeps its checkpoints."""
     folder = run.path / "checkpoints" / phase
     return folder / f"{stage.first_step:06d}-{stage.name}" if stage.name else folder
+
+
+def saved_step(run: Run, phase: str, stages: list[Stage]) -> int:
+    """Return the step from which a phase can go on, over all of its stages; 0: nothing is saved."""
+    for stage in stages:
+        folder = checkpoint_folder(run, phase, stage)
+        if not (folder / "finished").is_dir():
+            checkpoint = last_checkpoint(folder)
+            return stage.first_step + checkpoint_step(checkpoint) if checkpoint else stage.first_step
+    return stages[-1].first_step + stages[-1].steps
 
 
 def save_stage(folder: Path, student: PreTrainedModel, parts: LayerParts | None, counts: dict[str, float]) -> None:

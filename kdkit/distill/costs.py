@@ -13,6 +13,7 @@ from kdkit.distill.open_teacher import cache_path
 from kdkit.distill.plan import TrainingPlan
 from kdkit.losses.chunked.engine import Head, rows_per_chunk
 from kdkit.runs.costs import read_cost
+from kdkit.runs.messages import note
 
 STUDENT, BASELINE, EQUAL_TIME, ANSWERS_REUSED = "student", "baseline", "baseline_equal_time", "baseline_answers_reused"
 """Phases of training, which are also the folders of the trained models in the run."""
@@ -54,7 +55,7 @@ def equal_time(plan: TrainingPlan) -> EqualTime:
         path = cache_path(plan)
         cost = read_cost(path)
         if cost is None:
-            print(f"cache {path}: nobody noted how long it took, so equal time counts the student's steps alone")
+            note(f"cache {path}: nobody noted how long it took, so equal time counts the student's steps alone")
             return EqualTime(seconds, None)
         share = min(1.0, len(cached_rows(plan)) / max(cost.get("sequences", 0), 1))
         return EqualTime(seconds + cost["seconds"] * share, seconds)

@@ -18,6 +18,7 @@ from kdkit.errors import UserError
 from kdkit.machine.hardware import DTYPES, find_hardware
 from kdkit.machine.session import Session
 from kdkit.runs.folder import Run, fingerprint
+from kdkit.runs.messages import note
 from kdkit.runs.paths import make_place_for, resolve_input
 from kdkit.runs.store import describe_store, find_damage, open_store
 from kdkit.teachers.cache import CachedSignals, check_temperature_of, window_keys
@@ -57,7 +58,7 @@ def build_cache(plan: TrainingPlan) -> Path:
     path, header = cache_path(plan), plan.cache_header
     if path.is_file():
         open_cache(plan)
-        print(f"cache {path}: complete", flush=True)
+        note(f"cache {path}: complete")
         return path
     make_place_for(path, "cache.file")
     teacher = prepare_teacher(plan.session, plan.data, DTYPES[plan.answer_precision])
@@ -81,10 +82,9 @@ def open_cache(plan: TrainingPlan) -> CachedSignals:
     made_at, wanted = store.header.get("temperature"), plan.session.config.distill.temperature
     check_temperature_of(store, wanted)
     if expected["mode"] == "top_k" and made_at != wanted:
-        print(
+        note(
             f"cache {store.path}: made at temperature {made_at:g}, converted to {wanted:g}; that is exact for the kept "
-            "tokens among themselves, as finely as they are kept, and approximate for the rest",
-            flush=True,
+            "tokens among themselves, as finely as they are kept, and approximate for the rest"
         )
     if (precision := store.header.get("precision", "fp32")) != plan.answer_precision:
         print(

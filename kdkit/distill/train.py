@@ -21,6 +21,7 @@ from kdkit.distill.checkpoints import (
     read_result,
     save_stage,
     save_student,
+    saved_step,
     update_results,
 )
 from kdkit.distill.costs import (
@@ -41,7 +42,9 @@ from kdkit.distill.plan import Stage, TrainingPlan, stretch
 from kdkit.distill.route_teacher import make_online_teacher
 from kdkit.distill.student import make_student, start_student
 from kdkit.distill.trainer import DistillationTrainer
+from kdkit.machine.interrupt import StopRequest, stop_when_saved
 from kdkit.models.loading import no_bar
+from kdkit.runs.messages import note
 from kdkit.teachers.cache import CachedSignals
 from kdkit.teachers.online import CachedTeacher
 from kdkit.teachers.prepare import Teacher
@@ -50,7 +53,7 @@ from kdkit.teachers.router.teacher import RoutedTeacher
 from kdkit.training.arguments import last_checkpoint, make_training_arguments
 from kdkit.training.progress import Curve, Progress
 from kdkit.training.scoring import score_windows
-from kdkit.training.trainer import LanguageModelTrainer, group_by_rules
+from kdkit.training.trainer import LanguageModelTrainer, StopAtStep, group_by_rules
 
 
 def distill(plan: TrainingPlan, teacher: Teacher | CachedSignals, resume: bool = False) -> TrainingResult:
@@ -151,13 +154,19 @@ def make_trainer(
 def _train_phase(
     plan: TrainingPlan, teacher: Teacher | CachedSignals | None, phase: str, stages: list[Stage], resume: bool
 ) -> TrainingResult:
-    """Train the stages of a phase, with `resume` from where it was stopped, and save the model."""
+    """Train the stages of a phase, with `resume` from where it was stopped, and save the model.
+
+    Raises:
+        Stopped: by the user; what was trained is saved.
+    """
     config, run, data = plan.session.config, plan.session.run, plan.data
     steps = sum(stage.steps for stage in stages)
     finished = read_result(run, phase)
     if resume and finished and finished.steps == steps:
+        note(f"{phase}: trained before, kept")
         return finished
     checkpoints = run.path / "checkpoints" / phase
+    _note_start(phase, saved_step(run, phase, stages), steps, resume)
     if not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
     student = make_student(config, data)
@@ -167,45 +176,79 @@ def _train_phase(
     parts = make_parts(config, student, teacher)
     tables = _describe_parameters(student, parts, stages, config.train.weight_decay)
     progress = _make_progress(plan, phase, steps)
-    totals: Counter[str] = Counter()
-    for stage in stages:
-        folder = checkpoint_folder(run, phase, stage)
-        if (counts := load_stage(folder, student, parts, stage)) is not None:
-            totals.update(counts)
-            continue
-        progress.first_step = stage.first_step
-        trainer = make_trainer(plan, stage, student, teacher, phase, parts)
-        trainer.add_callback(progress)
-        if isinstance(trainer, DistillationTrainer) and isinstance(trainer.teacher, RoutedTeacher):
-            held_out = _curve_windows(plan)
-            trainer.add_callback(RouterLog(run, trainer.teacher, stage.first_step, trainer.head, held_out))
-        with no_bar():
-            trainer.train(resume_from_checkpoint=last_checkpoint(folder))
-        counts = _read_counts(trainer)
-        totals.update(counts)
-        if stage is not stages[-1]:
-            save_stage(folder, student, parts, counts)
-    if config.train.wandb != "disabled":
-        import wandb
+    with stop_when_saved() as request:
+        totals: Counter[str] = Counter()
+        for stage in stages:
+            totals.update(_train_stage(plan, stage, student, teacher, parts, progress, request))
+            if stage is not stages[-1]:
+                request.check(f"{phase}: step {stage.first_step + stage.steps} of {steps} is saved")
+        if config.train.wandb != "disabled":
+            import wandb
 
-        wandb.finish()  # the next phase is a run of its own
-    student.requires_grad_(True)
-    save_student(run, phase, student, data.own_student_tokenizer or data.student_tokenizer, parts)
-    result = TrainingResult(
-        phase,
-        steps,
-        seconds := round(progress.seconds, 2),
-        round(totals["tokens"]),
-        progress.skipped_steps,
-        teacher_seconds=min(seconds, round(totals["teacher_seconds"], 2)),
-        teacher_tokens=round(totals["teacher_tokens"]),
-        router_seconds=round(totals["router_seconds"], 2),
-        router_tokens=round(totals["router_tokens"]),
-    )
-    update_results(run, {phase: asdict(result), f"{phase}_parameters": tables})
-    note_costs(plan)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+            wandb.finish()  # the next phase is a run of its own
+        student.requires_grad_(True)
+        save_student(run, phase, student, data.own_student_tokenizer or data.student_tokenizer, parts)
+        result = TrainingResult(
+            phase,
+            steps,
+            seconds := round(progress.seconds, 2),
+            round(totals["tokens"]),
+            progress.skipped_steps,
+            teacher_seconds=min(seconds, round(totals["teacher_seconds"], 2)),
+            teacher_tokens=round(totals["teacher_tokens"]),
+            router_seconds=round(totals["router_seconds"], 2),
+            router_tokens=round(totals["router_tokens"]),
+        )
+        update_results(run, {phase: asdict(result), f"{phase}_parameters": tables})
+        note_costs(plan)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        request.check(f"{phase}: its {steps} steps are done and saved")
     return result
+
+
+def _train_stage(
+    plan: TrainingPlan,
+    stage: Stage,
+    student: PreTrainedModel,
+    teacher: Teacher | CachedSignals | None,
+    parts: LayerParts | None,
+    progress: Progress,
+    request: StopRequest,
+) -> dict[str, float]:
+    """Train one stage from its checkpoint, if it has one, and return what it counted; nothing if it has ended before.
+
+    Raises:
+        Stopped: by the user, at a step that is saved.
+    """
+    run, phase = plan.session.run, progress.phase
+    folder = checkpoint_folder(run, phase, stage)
+    if (counts := load_stage(folder, student, parts, stage)) is not None:
+        return counts
+    progress.first_step = stage.first_step
+    trainer = make_trainer(plan, stage, student, teacher, phase, parts)
+    trainer.add_callback(progress)
+    if isinstance(trainer, DistillationTrainer) and isinstance(trainer.teacher, RoutedTeacher):
+        held_out = _curve_windows(plan)
+        trainer.add_callback(RouterLog(run, trainer.teacher, stage.first_step, trainer.head, held_out))
+    trainer.add_callback(StopAtStep(request))
+    with no_bar():
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    if (step := trainer.state.global_step) < stage.steps:
+        request.check(f"{phase}: step {stage.first_step + step} of {progress.total_steps} is saved")
+    counts = _read_counts(trainer)
+    if stage.first_step + stage.steps < progress.total_steps:
+        save_stage(folder, student, parts, counts)
+    return counts
+
+
+def _note_start(phase: str, saved: int, steps: int, resume: bool) -> None:
+    """Say from which step a phase starts, where somebody could expect another one."""
+    if resume and saved:
+        note(f"{phase}: goes on from step {saved} of {steps}")
+    elif resume and phase == STUDENT:
+        note(f"{phase}: no checkpoint is there to go on from, so it starts at step 0 of {steps}")
+    elif saved:
+        note(f"{phase}: starts over and drops the checkpoint at step {saved} (--resume or RESUME = True would go on)")
 
 
 def _read_counts(trainer: LanguageModelTrainer) -> dict[str, float]:

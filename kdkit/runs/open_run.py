@@ -11,7 +11,7 @@ from kdkit.config.reading import read_values
 from kdkit.errors import UserError
 from kdkit.runs.disk import writing
 from kdkit.runs.folder import Run, check_run_name, default_run_name, describe_environment, write_text
-from kdkit.runs.paths import find_root, resolve_input, resolve_output
+from kdkit.runs.paths import find_config, find_root, resolve_output
 
 JUDGING = ("evaluate", "report")
 """Sections of a language model's settings that say how it is judged, not how it is made: they may change while a run
@@ -78,7 +78,7 @@ def plan_run(
     root = find_root()
     items = split_overrides(overrides)
     name = check_run_name(run_name or default_run_name(config_path, items))
-    path = resolve_input(config_path)
+    path = find_config(config_path)
     config = load_embedding_config(path, items) if is_for_embeddings(path) else load_config(path, items)
     run = Run(resolve_output(runs_dir, root) / name, resolve_output(config.cache_dir, root))
     saved = run.path / "config.yaml"
@@ -111,4 +111,4 @@ def split_overrides(overrides: list[str] | str) -> list[str]:
 
 def is_for_embeddings(config_path: str | Path) -> bool:
     """Return whether a configuration file is for embedding models: it has `method:`."""
-    return "method" in read_values(resolve_input(config_path))
+    return "method" in read_values(find_config(config_path))

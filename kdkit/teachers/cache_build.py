@@ -16,6 +16,7 @@ from kdkit.losses.chunked.engine import BLOCK_BYTES, even_chunks, rows_per_chunk
 from kdkit.losses.chunked.events import Events
 from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.runs.costs import read_cost, write_cost
+from kdkit.runs.messages import note, step_line
 from kdkit.runs.records import Record
 from kdkit.runs.store_build import build_store, repair_store
 from kdkit.teachers.cache import cache_fields, encode_kept, window_keys
@@ -202,11 +203,10 @@ def _announce(path: Path, maker: SignalMaker, chunks: list[list[str]]) -> None:
     seconds = time.perf_counter() - start
     total_rows = num_rows / len(sample) * len(keys)
     num_bytes = total_rows * sum(max(field.width, 1) * np.dtype(field.dtype).itemsize for field in maker.fields)
-    print(
+    note(
         f"cache {path}: {len(keys):,} of {len(maker.windows):,} sequences, about {total_rows:,.0f} positions, "
         f"at most {num_bytes / 1e6:,.1f} MB "
-        f"(less when compressed; twice that while it is joined), about {seconds * len(keys) / len(sample):,.0f} s",
-        flush=True,
+        f"(less when compressed; twice that while it is joined), about {seconds * len(keys) / len(sample):,.0f} s"
     )
 
 
@@ -226,4 +226,4 @@ class _Clock:
         """Report after every tenth of the work."""
         if ready % self.every == 0 or ready == total:
             seconds = time.perf_counter() - self.start
-            print(f"cache {ready:>6}/{total}  {seconds / ready * (total - ready):4.0f} s left", flush=True)
+            print(step_line("cache", ready, total, "chunks", seconds / ready * (total - ready)), flush=True)

@@ -17,6 +17,7 @@ from kdkit.errors import UserError
 from kdkit.losses.cross_entropy import IGNORE_INDEX, cross_entropy, masked_mean, shift_labels
 from kdkit.machine.hardware import Hardware
 from kdkit.machine.hub import is_local_path
+from kdkit.machine.interrupt import StopRequest, stop_when_saved
 from kdkit.machine.session import Session
 from kdkit.models.finite import check_finite
 from kdkit.models.loading import (
@@ -32,9 +33,10 @@ from kdkit.models.loading import (
 from kdkit.models.scratch import initializer_range, spread_embeddings
 from kdkit.runs.costs import write_cost
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
-from kdkit.training.arguments import make_training_arguments
+from kdkit.runs.messages import note
+from kdkit.training.arguments import checkpoint_step, last_checkpoint, make_training_arguments
 from kdkit.training.progress import Curve, Progress
-from kdkit.training.trainer import LanguageModelTrainer
+from kdkit.training.trainer import LanguageModelTrainer, StopAtStep
 
 FORMAT = 5
 """Raise it when the same settings build another teacher than before."""
@@ -172,9 +174,18 @@ def identify_teacher(session: Session[Config], data: PreparedData) -> dict[str, 
 
 
 def build_teacher(session: Session[Config], data: PreparedData) -> Path:
-    """Return the run's folder of the built teacher; it is trained unless the cache has it."""
-    run = session.run
-    folder = cached_folder(run.cache_path / "teachers", _build_key(session, data), lambda path: _build(session, path))
+    """Return the run's folder of the built teacher; it is trained unless the cache has it.
+
+    A training that was stopped goes on from its checkpoint, in any run: the key stands for all that makes it.
+
+    Raises:
+        Stopped: by the user, with what was trained saved.
+    """
+    run, key = session.run, _build_key(session, data)
+    parent = run.cache_path / "teachers"
+    with stop_when_saved() as request:
+        folder = cached_folder(parent, key, lambda path: _build(session, path, parent / f"{key}.checkpoints", request))
+        request.check("teacher: built and saved")
     link_folder(folder, run.path / "teacher" / "model")
     return run.path / "teacher" / "model"
 
@@ -198,8 +209,12 @@ def _view_of_teacher(config: Config) -> Config:
     return config_from_values(values)
 
 
-def _build(session: Session[Config], folder: Path) -> None:
-    """Train a Qwen3-MoE on its own view of the training text and save it."""
+def _build(session: Session[Config], folder: Path, checkpoints: Path, request: StopRequest) -> None:
+    """Train a Qwen3-MoE on its own view of the training text and save it.
+
+    Raises:
+        Stopped: by the user, at a step that is saved.
+    """
     config, hardware = session.config, session.hardware
     data = open_data(build_data(_view_of_teacher(config), session.run.cache_path))
     build = config.teacher.build
@@ -212,25 +227,25 @@ def _build(session: Session[Config], folder: Path) -> None:
         learning_rate=build.learning_rate,
         warmup_steps=max(1, build.max_steps // 20),
         log_every=max(1, build.max_steps // 10),
+        save_every=config.train.save_every,
     )
-    arguments = make_training_arguments(
-        train.model_copy(update={"save_every": build.max_steps + 1}),
-        hardware,
-        folder / "checkpoints",
-        max_steps=build.max_steps,
-        seed=config.seed,
-    )
+    arguments = make_training_arguments(train, hardware, checkpoints, max_steps=build.max_steps, seed=config.seed)
     trainer = MixtureTrainer(model, arguments, WindowCollator(data.train, "teacher"), len(data.teacher_tokenizer))
     held_out: Windows = data.evaluation.first(config.evaluate.curve_sequences)
     every = max(1, build.max_steps // 4)
     curve = Curve(held_out, "teacher", config.evaluate.batch_size, every, hardware.autocast_dtype)
     trainer.add_callback(progress := Progress(session.run, "teacher", curve))
-    trainer.train()
+    trainer.add_callback(StopAtStep(request, saves_last=False))
+    if (checkpoint := last_checkpoint(checkpoints)) is not None:
+        note(f"teacher: goes on from step {checkpoint_step(checkpoint)} of {build.max_steps}")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if (step := trainer.state.global_step) < build.max_steps:
+        request.check(f"teacher: step {step} of {build.max_steps} is saved")
     write_cost(folder, progress.seconds, round(trainer.read_counts()["tokens"]))
     with no_bar():
         model.save_pretrained(folder)
     data.teacher_tokenizer.save_pretrained(folder)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 class MixtureTrainer(LanguageModelTrainer):

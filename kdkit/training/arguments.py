@@ -69,5 +69,10 @@ def last_checkpoint(output_dir: Path) -> str | None:
     A run that is stopped while it saves leaves a newer one without `trainer_state.json`, which Trainer
     writes last.
     """
-    complete = [path.parent for path in output_dir.glob("checkpoint-*/trainer_state.json")]
-    return str(max(complete, key=lambda path: int(path.name.rpartition("-")[2]))) if complete else None
+    complete = [str(path.parent) for path in output_dir.glob("checkpoint-*/trainer_state.json")]
+    return max(complete, key=checkpoint_step, default=None)
+
+
+def checkpoint_step(checkpoint: str) -> int:
+    """Return the optimizer steps behind a checkpoint: its folder's name ends in them."""
+    return int(checkpoint.rpartition("-")[2])

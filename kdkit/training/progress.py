@@ -12,6 +12,7 @@ from kdkit.data.batches import Side
 from kdkit.data.windows import Windows
 from kdkit.errors import TrainingError
 from kdkit.runs.folder import Run, is_watched
+from kdkit.runs.messages import step_line
 from kdkit.training.live import LiveChart
 from kdkit.training.scoring import score_windows
 
@@ -56,7 +57,9 @@ class Progress(TrainerCallback):
         """Start the clock; a resumed training continues its own."""
         step = self.first_step + state.global_step
         self.run.drop_metrics(self.phase, step if step else -1)
-        past = [m["seconds"] for m in self.run.read_metrics() if m["phase"] == self.phase]
+        # in the checkpoint, and for a later stage in the metrics; a teacher's checkpoint may be another run's
+        past = [line["seconds"] for line in state.log_history if "seconds" in line]
+        past = past or [line["seconds"] for line in self.run.read_metrics() if line["phase"] == self.phase]
         self.seconds = past[-1] if past else 0.0
         if not step:
             self._measure(kwargs["model"], state)
@@ -87,6 +90,7 @@ class Progress(TrainerCallback):
                 "or set train.precision=fp32"
             )
         self._stop_clock()
+        state.log_history[-1]["seconds"] = self.seconds
         names = ("loss", "ce_loss", "kd_loss", "grad_norm", "learning_rate")
         values = {name: logs[name] for name in names if name in logs}
         values |= {name: value for name, value in logs.items() if name.endswith(("_loss", "_weighted"))}
@@ -94,7 +98,7 @@ class Progress(TrainerCallback):
         step, total = self.first_step + state.global_step, self.total_steps or state.max_steps
         eta = self.seconds / step * (total - step)
         terms = "  ".join(f"{name.removesuffix('_loss')} {values[name]:.3f}" for name in names[:3] if name in values)
-        line = f"{self.phase:<20} {step:>6}/{total}  {terms}  {eta:4.0f} s left"
+        line = step_line(self.phase, step, total, terms, eta)
         if self.chart is None:
             print(line, flush=True)
         else:

@@ -9,13 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from kdkit.config.training import ParameterRule
 from kdkit.data.batches import WindowCollator
 from kdkit.losses.chunked.engine import chunked_loss, cross_entropy_chunk, even_chunks, rows_per_chunk
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
+from kdkit.machine.interrupt import StopRequest
 from kdkit.models.heads import find_head, hidden_of_wrapped
+from kdkit.models.loading import no_bar
 from kdkit.training.order import EvenBatches
 from kdkit.training.parameters import format_table, group_parameters
 from kdkit.training.read_ahead import ReadAhead
@@ -30,6 +40,28 @@ def group_by_rules(
     """Sort a model's parameters into optimizer groups; no decay on biases and norms. See `group_parameters`."""
     decayed = set(Trainer.get_decay_parameter_names(None, model))
     return group_parameters(model.named_parameters(), decayed, rules, learning_rate, weight_decay)
+
+
+class StopAtStep(TrainerCallback):
+    """Ends a training behind the step in which a user asks for it, with that step logged and saved.
+
+    Not behind the last one: what follows then keeps more than a checkpoint. Add it behind all other callbacks.
+    """
+
+    def __init__(self, request: StopRequest, saves_last: bool = True):
+        """Prepare to stop.
+
+        Args:
+            saves_last: whether the last step gets a checkpoint; Trainer goes on from one only by another step.
+        """
+        self.request, self.saves_last = request, saves_last
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Stop if that was asked for."""
+        if state.global_step >= state.max_steps:
+            control.should_save = control.should_save and self.saves_last
+        elif self.request.wanted:
+            control.should_log = control.should_save = control.should_training_stop = True
 
 
 class LanguageModelTrainer(Trainer):
@@ -166,6 +198,18 @@ class LanguageModelTrainer(Trainer):
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
             (Path(output_dir) / COUNTS_FILE).write_text(json.dumps(self.read_counts()))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        """Load the weights as `from_pretrained` does; Trainer's hook.
+
+        A mixture of experts is saved expert by expert, and Trainer leaves the experts as they are (transformers 5.24):
+        only `from_pretrained` joins them again.
+        """
+        with no_bar():
+            saved = type(self.model).from_pretrained(
+                resume_from_checkpoint, dtype=self.model.dtype, local_files_only=True
+            )
+        self.model.load_state_dict(saved.state_dict())
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load the counts beside the optimizer; Trainer's hook."""

@@ -7,26 +7,29 @@ notebook, package, corpus, teacher, and the stages before it.
 import difflib
 import re
 import shlex
-import sys
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from kdkit.config.embeddings import REDUCE, EmbeddingConfig
-from kdkit.config.language import BUILD, Config, dump_config
+from kdkit.config.embeddings import EmbeddingConfig
+from kdkit.config.language import Config
 from kdkit.errors import UserError
-from kdkit.machine.hub import is_local_path
-from kdkit.machine.session import Session
-from kdkit.runs.disk import check_writable, disk_error, is_full, writing
+from kdkit.machine.interrupt import Stopped
+from kdkit.runs.disk import check_writable
 from kdkit.runs.folder import Run, fingerprint, fingerprint_files
 from kdkit.runs.open_run import open_embedding_run, open_run, plan_run
-from kdkit.runs.paths import find_root, resolve_input
+from kdkit.runs.paths import find_config, find_root
+from kdkit.workflow.forecast import Forecast, seconds_before
+from kdkit.workflow.inputs import check_inputs, keep_inputs, known_inputs
+from kdkit.workflow.notebook import run_notebook
+from kdkit.workflow.terminal import Terminal, say_time
 
-TRAINING_STAGES = ("03_distill", "06_embedding_distillation")
-"""Notebooks that can go on with an interrupted training."""
-JUDGING_STAGES = ("04_evaluate", "05_report")
-"""Notebooks that read the run's own configuration."""
+TRAINING = ("03_distill", "06_embedding_distillation")
+"""Stages that can go on from a checkpoint by their parameter RESUME."""
+JUDGING = ("04_evaluate", "05_report")
+"""Stages that read the run's own configuration."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,33 @@ class RunRequest:
     """Run these stages only, even if they are done: `04,05`."""
     resume: bool = False
     """Continue an interrupted training from its checkpoint."""
+    verbose: bool = False
+    """Show all that the notebooks print."""
+
+    def command(self, only: list[str]) -> str:
+        """Return the command line that goes on with the run, without `--from`, which would do over what is done.
+
+        Args:
+            only: stages that are left of those that were asked for; empty: all that are not done.
+        """
+        words = [self.config, *(word for override in self.overrides for word in ("-p", override))]
+        words += ["--name", self.name] if self.name else []
+        words += ["--runs-dir", self.runs_dir] if self.runs_dir != "runs" else []
+        words += ["--only", ",".join(name[:2] for name in only)] if only else []
+        words += ["--verbose"] if self.verbose else []
+        return shlex.join(["python", "-m", "kdkit", "run", *words, "--resume"])
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """One notebook of a run, and whether it must be executed."""
+
+    name: str
+    notebook: Path
+    place: str
+    """Among all: `[2/5]`."""
+    is_chosen: bool
+    """Whether it is executed even if it is done."""
 
 
 def run_notebooks(request: RunRequest) -> Run:
@@ -51,30 +81,47 @@ def run_notebooks(request: RunRequest) -> Run:
     Raises:
         UserError: anything that the user can correct; found before the first notebook where possible.
         RuntimeError: a notebook failed.
+        Stopped: by the user; the message holds what is saved and the command that goes on.
     """
     arguments = request.config, request.overrides, request.name, request.runs_dir
     config, run = plan_run(*arguments)
     is_embedding = isinstance(config, EmbeddingConfig)
-    stages = find_stages(find_root(), is_embedding)
-    forced = choose_stages(stages, request.first, request.only)
+    found = find_stages(find_root(), is_embedding)
+    chosen = choose_stages(found, request.first, request.only)
     check_writable(run.path, "--runs-dir")
     check_writable(run.cache_path, "cache_dir")
-    started = time.monotonic()
-    print("checking the configuration, the models and the text", flush=True)
-    source = check_embedding_inputs(config, run) if is_embedding else check_inputs(config, run)
-    print(f"checked in {time.monotonic() - started:.1f} s", flush=True)
-    config, run = open_embedding_run(*arguments) if is_embedding else open_run(*arguments)
-    print(f"run {run.name}: {run.path}", flush=True)
-    base = [dump_config(config), source, fingerprint_files(Path(__file__).parents[1])]
-    for stage, notebook in stages.items():
-        if request.only and stage not in forced:
+    terminal = Terminal(request.verbose)
+    stages = [
+        _Stage(name, notebook, f"[{number}/{len(found)}]", name in chosen)
+        for number, (name, notebook) in enumerate(found.items(), 1)
+        if not request.only or name in chosen
+    ]
+    package = fingerprint_files(Path(__file__).parents[1])
+    inputs = known_inputs(config, run)
+    if inputs is None or _left(config, run, stages, inputs.source + package):
+        # all of it is read again: what has the same name, size and time may still be gone from the cache
+        started = time.monotonic()
+        terminal.show("checking the configuration, the models and the text")
+        with terminal.capturing():
+            inputs = check_inputs(config, run)
+        terminal.say(f"checked configuration, models and text in {time.monotonic() - started:.1f} s")
+        config, run = open_embedding_run(*arguments) if is_embedding else open_run(*arguments)
+        keep_inputs(config, run, inputs)
+    terminal.say(f"run {run.name}: {run.path}")
+    source = inputs.source + package
+    left = _left(config, run, stages, source)
+    forecast = Forecast(left, inputs.work, seconds_before(config, run, left))
+    terminal.in_all = forecast.in_all
+    if (seconds := forecast.at_start()) is not None:
+        terminal.say(f"about {say_time(seconds)} in all, as an earlier run took")
+    for stage in stages:
+        made_from = _made_from(config, run, stage, source)
+        if _is_done(run, stage, made_from):
+            terminal.say(f"{stage.place} {stage.name}: done before, inputs unchanged, skipped")
             continue
-        inputs = fingerprint(base, fingerprint_files(notebook), _finished_before(run, stage))
-        status = run.status().get(stage, {})
-        if stage not in forced and status.get("state") == "done" and status.get("inputs") == inputs:
-            print(f"{stage}: done before, inputs unchanged, skipped", flush=True)
-            continue
-        _run_stage(request, run, stage, notebook, inputs)
+        forecast.begin(stage.name)
+        left = [later.name for later in stages[stages.index(stage) :]]
+        _run_stage(request, run, stage, made_from, left, terminal)
     return run
 
 
@@ -107,128 +154,77 @@ def choose_stages(stages: dict[str, Path], first: str, only: str) -> set[str]:
     return set()
 
 
-def check_inputs(config: Config, run: Run) -> str:
-    """Find a user's mistakes before anything is written to the run; return a fingerprint of the inputs.
+def _left(config: Config | EmbeddingConfig, run: Run, stages: list[_Stage], source: str) -> list[str]:
+    """Return the stages that will be executed: one that is not done makes new inputs for all after it."""
+    for number, stage in enumerate(stages):
+        if not _is_done(run, stage, _made_from(config, run, stage, source)):
+            return [later.name for later in stages[number:]]
+    return []
 
-    The prepared data is made here if the cache does not have it: reading the corpus is the check.
+
+def _is_done(run: Run, stage: _Stage, made_from: str) -> bool:
+    """Return whether a stage need not be executed."""
+    status = run.status().get(stage.name, {})
+    return not stage.is_chosen and status.get("state") == "done" and status.get("inputs") == made_from
+
+
+def _made_from(config: Config | EmbeddingConfig, run: Run, stage: _Stage, source: str) -> str:
+    """Fingerprint all that goes into a stage: settings, notebook, package, models, and when those before ended."""
+    before = {name: entry.get("finished", "") for name, entry in run.status().items() if name < stage.name}
+    settings = _settings_of(config, stage.name)
+    return fingerprint(settings, source, fingerprint_files(stage.notebook), before)
+
+
+def _settings_of(config: Config | EmbeddingConfig, stage: str) -> dict[str, Any]:
+    """Return the settings that a stage's results depend on: what 04 measures and 05 writes decides no training."""
+    values = config.model_dump()
+    if isinstance(config, EmbeddingConfig):
+        return values
+    if stage < "04":
+        values["evaluate"] = {"curve_sequences": config.evaluate.curve_sequences}
+    if stage < "05":
+        del values["report"]
+    return values
+
+
+def _run_stage(request: RunRequest, run: Run, stage: _Stage, inputs: str, left: list[str], terminal: Terminal) -> None:
+    """Execute one stage and keep its status.
+
+    Args:
+        left: the stages from this one on, for the command that goes on.
     """
-    from kdkit.data.prepare import build_data, open_data
-    from kdkit.distill.plan import plan_training
-    from kdkit.machine.hardware import find_hardware
-    from kdkit.models.loading import check_model_folder
-
-    hardware = find_hardware(config.train.device, config.train.precision)
-    parts = []
-    for path, key in ((config.teacher.path, "teacher.path"), (config.student.path, "student.path")):
-        if path != BUILD:
-            name = check_model_folder(path, key)
-            files = sorted(Path(name).glob("*"))  # none for a hub name
-            parts.append([[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files])
-    folder = build_data(config, run.cache_path)
-    plan_training(Session(config, run, hardware), open_data(folder))
-    return fingerprint(folder.name, parts)
-
-
-def check_embedding_inputs(config: EmbeddingConfig, run: Run) -> str:
-    """Find a user's mistakes before anything is written to the run; return a fingerprint of the inputs.
-
-    The sentences are read, and the tasks: reading is the check.
-    """
-    from kdkit.embeddings.data.prepare import build_sentences
-    from kdkit.embeddings.data.tasks import load_tasks
-    from kdkit.embeddings.evaluate.measures import check_tasks
-    from kdkit.embeddings.models.embedder import fingerprint_model, place_teacher
-    from kdkit.machine.hardware import find_hardware
-
-    place_teacher(config.teacher.device, find_hardware(config.train.device, config.train.precision))
-    if config.evaluate.tasks:
-        check_tasks(load_tasks(config, run.cache_path))
-    ready = config.evaluate.off_the_shelf
-    if ready is not None and is_local_path(ready):
-        fingerprint_model(ready, None, "evaluate.off_the_shelf")
-    models = [(config.teacher.path, config.teacher.revision, "teacher.path")]
-    if config.student.path not in (REDUCE, BUILD):
-        models.append((config.student.path, config.student.revision, "student.path"))
-    parts = [fingerprint_model(*model) for model in models]
-    return fingerprint(build_sentences(config, run.cache_path).name, parts)
-
-
-def _finished_before(run: Run, stage: str) -> dict[str, str]:
-    """Return when the earlier stages finished: a stage that ran again has made new inputs for the later ones."""
-    return {name: entry.get("finished", "") for name, entry in run.status().items() if name < stage}
-
-
-def run_notebook(notebook: Path, output: Path, parameters: dict[str, object]) -> None:
-    """Execute one notebook in the current folder, passing on what it prints.
-
-    Raises:
-        UserError: a parameter that the notebook does not have, or a mistake found inside it.
-        RuntimeError: the notebook failed.
-    """
-    import papermill
-    from nbclient.exceptions import DeadKernelError
-
-    known = papermill.inspect_notebook(str(notebook))
-    for name in parameters:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "use one of these"
-            raise UserError(f"{notebook.name}: expected a parameter among {', '.join(known)}, got {name!r}; {hint}")
-    with writing(output.parent, "--runs-dir"):
-        output.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(output),
-            parameters,
-            kernel_name="python3",
-            cwd=str(Path.cwd()),
-            progress_bar=False,
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
-            # noise: that it talks unencrypted, to this machine only, and that it was stopped, which it was at its end
-            extra_arguments=["--IPKernelApp.log_level=50"],
-        )
-    except papermill.PapermillExecutionError as error:
-        if error.ename == UserError.__name__:
-            raise UserError(error.evalue) from None
-        if is_full(error):  # by what was written without our help: checkpoints, pictures
-            raise disk_error(error, output.parent.parent, "--runs-dir") from error
-        raise RuntimeError(f"{notebook.name} failed: {error.ename}: {error.evalue}; see {output}") from error
-    except DeadKernelError as error:
-        raise RuntimeError(
-            f"{notebook.name}: its kernel died, most often for lack of memory; lower "
-            f"train.per_device_train_batch_size or data.max_length (see {output})"
-        ) from error
-
-
-def _run_stage(request: RunRequest, run: Run, stage: str, notebook: Path, inputs: str) -> None:
-    """Execute one stage and keep its status."""
-    before = run.status().get(stage, {})
+    before = run.status().get(stage.name, {})
     # what an earlier try left may be continued only if it was made from the same inputs
-    resume = request.resume and before.get("state") != "done" and before.get("inputs") == inputs
-    print(f"{stage}: {'resumed' if resume else 'started'}", flush=True)
+    unfinished = before.get("state", "done") != "done"
+    resume = request.resume and unfinished and before.get("inputs") == inputs
+    if request.resume and unfinished and not resume and stage.name in TRAINING:
+        terminal.say(f"{stage.name}: its inputs are not those of the training that was stopped, so it starts over")
+    terminal.place = stage.place
+    terminal.show(f"{stage.place} {stage.name}")
     parameters: dict[str, object] = {"RUN": run.name, "RUNS_DIR": str(run.path.parent)}
-    if stage not in JUDGING_STAGES:
-        parameters["CONFIG"] = str(resolve_input(request.config).resolve())
+    if stage.name not in JUDGING:
+        parameters["CONFIG"] = str(find_config(request.config).resolve())
         parameters["OVERRIDES"] = shlex.join(request.overrides)
-    if stage in TRAINING_STAGES:
+    if stage.name in TRAINING:
         parameters["RESUME"] = resume
     start = time.monotonic()
-    run.set_status(stage, state="running", inputs=inputs)
+    run.set_status(stage.name, state="running", inputs=inputs)
 
     def finish(state: str, message: str = "") -> None:
         seconds = round(time.monotonic() - start, 1)
         finished = datetime.now(UTC).isoformat(timespec="milliseconds")
-        run.set_status(stage, state=state, seconds=seconds, message=message, inputs=inputs, finished=finished)
+        run.set_status(stage.name, state=state, seconds=seconds, message=message, inputs=inputs, finished=finished)
 
     try:
-        run_notebook(notebook, run.path / "notebooks" / notebook.name, parameters)
-    except KeyboardInterrupt:
+        run_notebook(stage.notebook, run.path / "notebooks" / stage.notebook.name, parameters, terminal)
+    except KeyboardInterrupt as error:
+        terminal.erase()
         finish("interrupted", "stopped by the user")
-        raise
+        saved = str(error) or f"{stage.name} was not finished, those before it are kept"
+        raise Stopped(f"{saved}; to go on: {request.command(left if request.only else [])}") from None
     except (UserError, RuntimeError) as error:
+        terminal.erase()
         finish("failed", re.sub(r"\s+", " ", str(error)))
         raise
     finish("done")
-    print(f"{stage}: done in {time.monotonic() - start:.1f} s", flush=True)
+    terminal.say(f"{stage.place} {stage.name}: done in {time.monotonic() - start:.1f} s")

@@ -20,6 +20,7 @@ from kdkit.distill.plan import TrainingPlan, plan_training
 from kdkit.distill.train import BASELINE, distill, train_baseline
 from kdkit.errors import UserError
 from kdkit.evaluate.comparison import Trial, compare_variants
+from kdkit.machine.interrupt import Stopped
 from kdkit.machine.open_session import open_session
 from kdkit.machine.session import Session
 from kdkit.models.loading import load_causal_lm
@@ -30,7 +31,8 @@ from kdkit.teachers.prepare import Teacher, prepare_teacher
 from kdkit.training.score import Score
 from kdkit.training.scoring import score_windows
 from kdkit.workflow.code import fingerprint_code
-from kdkit.workflow.pipeline import check_inputs
+from kdkit.workflow.inputs import check_inputs
+from kdkit.workflow.terminal import Terminal, say_time
 from kdkit.workflow.variants import SweepFile, as_override, choose_variants, folder_name, load_sweep
 
 FORMAT = 1
@@ -61,6 +63,8 @@ class SweepRequest:
     """Train these variants only: names, or their folders' names, separated by commas."""
     seeds: str = ""
     """In place of the file's: `0,1`."""
+    verbose: bool = False
+    """Show all that the trainings print."""
 
     @property
     def command(self) -> str:
@@ -98,17 +102,31 @@ def run_sweep(request: SweepRequest) -> Run:
         UserError: anything that the user can correct, as far as possible before anything is trained; the
             variant is named.
         RuntimeError: a training failed.
+        Stopped: by the user; the message holds what is saved and the command that goes on.
     """
+    terminal = Terminal(request.verbose)
+    try:
+        return _run_sweep(request, terminal)
+    except KeyboardInterrupt as error:
+        terminal.erase()
+        saved = str(error) or "finished runs are kept"
+        raise Stopped(f"{saved}; to go on: {request.command}") from None
+
+
+def _run_sweep(request: SweepRequest, terminal: Terminal) -> Run:
+    """Do what `run_sweep` says, without a word on how to go on."""
     sweep = load_sweep(request.file, request.seeds)
     wanted = choose_variants(request.only, list(sweep.variants))
     name = request.name or default_run_name(request.file, request.overrides)
     folder = open_side_run(name, request.runs_dir, ".cache")
     if (folder.path / "config.yaml").is_file():
         raise UserError(f"--name: expected a sweep's folder, got {name!r}, which is a run's; choose another --name")
-    print(f"sweep {name}: {len(wanted)} variants x {len(sweep.seeds)} seeds: {folder.path}", flush=True)
-    planned = plan_runs(sweep, request, name)
+    terminal.say(f"sweep {name}: {len(wanted)} variants x {len(sweep.seeds)} seeds: {folder.path}")
+    terminal.show("checking the variants, the models and the text")
+    with terminal.capturing():
+        planned = plan_runs(sweep, request, name)
     folder.path.mkdir(parents=True, exist_ok=True)
-    train_missing([plan for plan in planned if plan.variant in wanted], folder)
+    train_missing([plan for plan in planned if plan.variant in wanted], folder, terminal)
     comparison = compare_variants({(plan.variant, plan.seed): plan.outcome() for plan in planned}, sweep.reference)
     for entry in comparison["variants"]:
         entry |= {"settings": sweep.variants[entry["name"]], "folder": folder_name(entry["name"])}
@@ -144,7 +162,7 @@ def plan_runs(sweep: SweepFile, request: SweepRequest, name: str) -> list[Planne
     code, planned = code_fingerprint(), []
     for (variant, seed), (arguments, config, run) in opened.items():
         with _naming(variant, seed):
-            inputs = fingerprint(dump_config(config), check_inputs(config, run), code)
+            inputs = fingerprint(dump_config(config), check_inputs(config, run).source, code)
         planned.append(PlannedRun(variant, seed, arguments, config, run, inputs))
     return planned
 
@@ -163,7 +181,7 @@ def baseline_key(config: Config, data: PreparedData) -> str:
     return fingerprint(data.key, config.model_dump(exclude=apart), code_fingerprint())
 
 
-def train_missing(planned: list[PlannedRun], folder: Run) -> None:
+def train_missing(planned: list[PlannedRun], folder: Run, terminal: Terminal) -> None:
     """Train every run that has not finished; print each one's result and how long the others will take.
 
     Raises:
@@ -174,18 +192,21 @@ def train_missing(planned: list[PlannedRun], folder: Run) -> None:
     for number, plan in enumerate(planned, 1):
         label = f"[{number}/{len(planned)}] {plan.variant}, seed {plan.seed}"
         if plan not in missing:
-            print(f"{label}: finished before, inputs unchanged, skipped", flush=True)
+            terminal.say(f"{label}: finished before, inputs unchanged, skipped")
             continue
-        with _naming(plan.variant, plan.seed):
+        terminal.place = f"{label}:"
+        terminal.show(label)
+        with _naming(plan.variant, plan.seed), terminal.capturing():
             trial = train_one(plan, folder)
         gc.collect()
         trained += 1
-        left = (time.monotonic() - started) / trained * (len(missing) - trained)
+        whole = (time.monotonic() - started) / trained * len(missing)
+        terminal.in_all = lambda step, whole=whole: whole  # all runs take about as long as those that are done
         gap = "no gap to close" if trial.gap_closed is None else f"gap closed {trial.gap_closed:.2f}"
-        print(
+        terminal.say(
             f"{label}: {trial.student:.3f} bits per byte, {gap} (teacher {trial.teacher:.3f}, baseline "
-            f"{trial.baseline:.3f}), {trial.seconds:.0f} s of training; about {left / 60:.0f} min left",
-            flush=True,
+            f"{trial.baseline:.3f}), {trial.seconds:.0f} s of training; about "
+            f"{say_time(whole / len(missing) * (len(missing) - trained))} left"
         )
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from kdkit.config.types import Section
 from kdkit.config.values import suggest_key
 from kdkit.errors import UserError
-from kdkit.runs.paths import resolve_input
+from kdkit.runs.paths import find_config
 
 
 class SweepFile(Section):
@@ -58,9 +58,7 @@ def load_sweep(path: str, seeds: str = "") -> SweepFile:
     Raises:
         UserError: no such file, not YAML, an unknown key or variant, too few variants, a seed twice.
     """
-    file = resolve_input(path)
-    if not file.is_file():
-        raise UserError(f"sweep: expected a YAML file, got {path!r}, which does not exist; see configs/")
+    file = find_config(path)
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -57,9 +57,9 @@ def test_a_form_written_out_in_full_is_read_back_as_it_is():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"method": "talsa"}, "method: expected 'talas', 'dskd'"),
+        ({"method": "talsa"}, "method: did you mean 'talas'? Got 'talsa', expected 'talas', 'dskd'"),
         ({"method": {"name": "rkd", "rho": 1}}, "method.rho: expected an option that 'rkd' takes (form"),
-        ({"method": {"name": "rkd", "form": "papers"}}, "method.form: expected 'recommended', 'paper' or 'seed'"),
+        ({"method": {"name": "rkd", "form": "papers"}}, "method.form: did you mean 'paper'? Got 'papers', expected "),
         ({"method": {"name": "rkd", "form": "paper"}}, "method.form: expected 'recommended' for 'rkd', got 'paper'"),
         ({"method": {"name": "talas", "form": ["paper"]}}, "method.form: expected 'recommended', 'paper' or 'seed'"),
         ({"method": {"name": "rkd", "projection": "random"}}, "method.projection: expected an option that 'rkd' takes"),

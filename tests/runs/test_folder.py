@@ -17,7 +17,7 @@ from kdkit.runs.folder import (
     link_folder,
     write_text,
 )
-from kdkit.runs.paths import find_root, resolve_input, resolve_output
+from kdkit.runs.paths import find_config, find_root, resolve_input, resolve_output
 
 
 @pytest.fixture
@@ -206,14 +206,32 @@ def test_the_project_is_found_from_a_folder_inside_it(tmp_path):
 
 def test_a_project_that_is_nowhere_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("kdkit.runs.paths.__file__", str(tmp_path / "kdkit" / "runs" / "paths.py"))
-    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    monkeypatch.setattr("sysconfig.get_path", lambda *scheme: str(tmp_path))
     with pytest.raises(UserError, match="project: expected a folder with notebooks/ and configs/"):
         find_root(tmp_path)
 
 
-def test_output_lies_in_the_project_unless_it_is_absolute(tmp_path):
-    assert resolve_output("runs", tmp_path) == tmp_path / "runs"
-    assert resolve_output(tmp_path / "elsewhere", Path("project")) == tmp_path / "elsewhere"
+def test_output_lies_in_the_project_around_the_current_folder_else_here_unless_it_is_absolute(tmp_path, monkeypatch):
+    inside, outside = tmp_path / "project" / "notebooks", tmp_path / "outside"
+    for folder in (inside, outside):
+        folder.mkdir(parents=True)
+    monkeypatch.chdir(inside)
+    assert resolve_output("runs", inside.parent) == inside.parent / "runs"
+    assert resolve_output(tmp_path / "elsewhere", inside.parent) == tmp_path / "elsewhere"
+    monkeypatch.chdir(outside)
+    assert resolve_output("runs", inside.parent) == outside / "runs"
+
+
+def test_a_configuration_is_found_by_path_or_by_the_name_of_a_bundled_one(tmp_path, monkeypatch):
+    for name in ("notebooks/01_data.ipynb", "configs/small.yaml", "mine.yaml"):
+        write_text(tmp_path / name, "{}")
+    monkeypatch.chdir(tmp_path)
+    bundled = tmp_path / "configs" / "small.yaml"
+    assert find_config("mine.yaml") == Path("mine.yaml")
+    assert {find_config(name).resolve() for name in ("small", "small.yaml", "configs/small.yaml")} == {bundled}
+    for name in ("smal", "elsewhere/small.yaml", ""):
+        with pytest.raises(UserError, match=r"config: expected a YAML file, got .*[bB]undled: small"):
+            find_config(name)
 
 
 def test_output_of_a_read_only_project_lies_here(tmp_path, monkeypatch):

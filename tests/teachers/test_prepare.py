@@ -70,7 +70,7 @@ def test_other_settings_build_another_teacher(config, data, folder, built, monke
 
 
 def test_a_failed_build_leaves_no_teacher_in_the_cache(config, data, folder, monkeypatch):
-    def fail(session, path):
+    def fail(session, path, *rest):
         (path / "config.json").write_text("{}")
         raise KeyboardInterrupt
 

@@ -64,7 +64,7 @@ def test_the_bar_is_full_at_the_end_and_only_then(tmp_path):
 def progress(tmp_path):
     """The progress of a phase that has taken 10 of 100 steps."""
     progress = Progress(make_run(tmp_path), "student", Curve(None, "student", 1, every=50))
-    state = SimpleNamespace(global_step=10, max_steps=100, is_world_process_zero=True)
+    state = SimpleNamespace(global_step=10, max_steps=100, is_world_process_zero=True, log_history=[{}])
     return progress, state
 
 

@@ -1,51 +1,17 @@
 """The rules by which stages run, are skipped and fail."""
 
-import json
 import shutil
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook
 
 from kdkit import cli
 from kdkit.errors import UserError
 from kdkit.workflow import pipeline
-from kdkit.workflow.pipeline import RunRequest, run_notebook, run_notebooks
-
-ROOT = Path(__file__).resolve().parents[2]
-STAGES = ["01_data", "02_teacher_probe", "03_distill", "04_evaluate", "05_report"]
-PARAMETERS = 'CONFIG: str = ""\nOVERRIDES: str = ""\nRUN: str = ""\nRUNS_DIR: str = "runs"\nRESUME: bool = False\n'
-
-
-def write_notebook(project, stage, code):
-    """Write a notebook of one parameters cell and one code cell."""
-    first = new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
-    notebook = new_notebook(cells=[first, new_code_cell(code)])
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, project / "notebooks" / f"{stage}.ipynb")
-
-
-def read_status(run):
-    """Read what a run's folder says of its stages."""
-    return json.loads((run / "status.json").read_text())
-
-
-@pytest.fixture
-def project(tmp_path, monkeypatch):
-    """Make a project of five small notebooks, a configuration and a corpus, and go there."""
-    folder = tmp_path / "project"
-    (folder / "notebooks").mkdir(parents=True)
-    for stage in STAGES:
-        write_notebook(folder, stage, "1")
-    smoke = (ROOT / "configs" / "smoke.yaml").read_text()
-    (folder / "configs").mkdir()
-    (folder / "configs" / "tiny.yaml").write_text(smoke.replace("data: {", "data: {path: corpus.txt, "))
-    paragraphs = [f"Paragraph {i} says that {i} and {i} is {2 * i}." for i in range(600)]
-    (folder / "corpus.txt").write_text("\n\n".join(paragraphs))
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    return folder
+from kdkit.workflow.notebook import run_notebook
+from kdkit.workflow.pipeline import RunRequest, run_notebooks
+from kdkit.workflow.terminal import Terminal
+from tests.workflow.projects import STAGES, read_status, write_notebook
 
 
 @pytest.fixture
@@ -54,7 +20,9 @@ def run_stages(project, monkeypatch):
 
     def run(**request):
         ran = {}
-        monkeypatch.setattr(pipeline, "run_notebook", lambda path, _, parameters: ran.update({path.stem: parameters}))
+        monkeypatch.setattr(
+            pipeline, "run_notebook", lambda path, _, parameters, *rest: ran.update({path.stem: parameters})
+        )
         run_notebooks(RunRequest("configs/tiny.yaml", name="r", **request))
         return ran
 
@@ -172,7 +140,7 @@ def test_a_relative_path_means_the_same_in_the_command_and_in_its_notebooks(proj
 def test_an_unknown_parameter_is_refused_with_a_suggestion(project):
     notebook = project / "notebooks" / "03_distill.ipynb"
     with pytest.raises(UserError, match=r"03_distill\.ipynb: expected a parameter .*RESUME, got 'RESUM'; .* 'RESUME'"):
-        run_notebook(notebook, project / "out.ipynb", {"RESUM": True})
+        run_notebook(notebook, project / "out.ipynb", {"RESUM": True}, Terminal())
     assert not (project / "out.ipynb").exists()
 
 

@@ -38,6 +38,7 @@ from kdkit.errors import UserError
 from kdkit.machine.memory import memory_in_use, read_peak, start_peak
 from kdkit.machine.session import Session
 from kdkit.runs.folder import fingerprint
+from kdkit.runs.messages import step_line
 from kdkit.runs.paths import make_place_for, resolve_input
 from kdkit.runs.records import Field, Record
 from kdkit.runs.store import open_store
@@ -221,7 +222,7 @@ def _progress() -> Callable[[int, int], None]:
     def report(ready: int, total: int) -> None:
         if ready % max(1, total // 10) == 0 or ready == total:
             seconds = time.perf_counter() - start
-            print(f"teacher {ready:>5}/{total}  {seconds / ready * (total - ready):4.0f} s left", flush=True)
+            print(step_line("teacher", ready, total, "chunks", seconds / ready * (total - ready)), flush=True)
 
     return report
 

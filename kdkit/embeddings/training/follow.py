@@ -12,6 +12,7 @@ from kdkit.embeddings.training.trainer import EmbeddingTrainer
 from kdkit.errors import TrainingError
 from kdkit.machine.memory import read_peak, start_peak
 from kdkit.runs.folder import Run, is_watched
+from kdkit.runs.messages import step_line
 from kdkit.training.live import LiveChart
 
 AfterEpoch = Callable[[EmbeddingModel], dict[str, float]]
@@ -102,7 +103,7 @@ class Follower:
         terms = "  ".join(
             f"{name.removesuffix('_loss')} {value:.4f}" for name, value in logs.items() if name.endswith("loss")
         )
-        line = f"{self.phase:<20} {step:>6}/{self.trainer.total_steps}  {terms}  {left:4.0f} s left"
+        line = step_line(self.phase, step, self.trainer.total_steps, terms, left)
         if self.chart is None:
             print(line, flush=True)
         else:

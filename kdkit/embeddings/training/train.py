@@ -50,7 +50,9 @@ from kdkit.embeddings.training.follow import AfterEpoch, Follower
 from kdkit.embeddings.training.student import make_embedding_student
 from kdkit.embeddings.training.trainer import EmbeddingTrainer, PlannedEmbeddingStage, plan_embedding_stages
 from kdkit.errors import UserError
+from kdkit.machine.interrupt import stop_when_saved
 from kdkit.machine.session import Session
+from kdkit.runs.messages import note
 
 START_TEXTS = 1024
 """Sentences on which projections are fitted before the first step."""
@@ -189,12 +191,15 @@ def distill_embedding(
 
     Returns:
         The training's entry of training.json.
+
+    Raises:
+        Stopped: by the user; what was trained is saved.
     """
     config, run, method = session.config, session.run, plan.methods[name]
     folder = student_folder(session, method.settings)
     trainings = run.read_json("training.json") if (run.path / "training.json").is_file() else {}
     if resume and name in trainings and folder.is_dir():
-        print(f"{name}: trained before", flush=True)
+        note(f"{name}: trained before, kept")
         return trainings[name]
     torch.manual_seed(config.seed)
     student = make_embedding_student(config, data, attentions=bool(method.needs.attention_layers))
@@ -206,18 +211,32 @@ def distill_embedding(
         config, student, method, data, teacher, session.hardware, plan.order, plan.stages[name], teacher_words
     )
     checkpoint = run.path / "checkpoints" / f"{method.settings.folder}.pt"
-    if resume and checkpoint.is_file():
-        trainer.load(checkpoint)
+    _go_on(trainer, name, checkpoint, resume, is_first=not trainings)
     follower = Follower(config, run, name, trainer, data.evaluation, after_epoch)
     follower.start(trainer.step)
-    trainer.train(follower, checkpoint)
-    entry = follower.finish()
-    trainer.model.to("cpu").eval()  # the method too: the plan keeps it
-    student.head = method.kept_head()
-    save_embedding_model(student, folder, other_heads=method.other_heads())
-    run.write_json("training.json", trainings | {name: entry})
-    checkpoint.unlink(missing_ok=True)
+    with stop_when_saved() as request:
+        trainer.train(follower, checkpoint, request)
+        if trainer.step < trainer.total_steps:
+            request.check(f"{name}: step {trainer.step} of {trainer.total_steps} is saved")
+        entry = follower.finish()
+        trainer.model.to("cpu").eval()  # the method too: the plan keeps it
+        student.head = method.kept_head()
+        save_embedding_model(student, folder, other_heads=method.other_heads())
+        run.write_json("training.json", trainings | {name: entry})
+        checkpoint.unlink(missing_ok=True)
+        request.check(f"{name}: its {trainer.total_steps} steps are done and saved")
     return entry
+
+
+def _go_on(trainer: EmbeddingTrainer, name: str, checkpoint: Path, resume: bool, is_first: bool) -> None:
+    """Load a checkpoint if there is one to go on from; say so where somebody could expect something else."""
+    if resume and checkpoint.is_file():
+        trainer.load(checkpoint)
+        note(f"{name}: goes on from step {trainer.step} of {trainer.total_steps}")
+    elif resume and is_first:
+        note(f"{name}: no checkpoint is there to go on from, so it starts at step 0 of {trainer.total_steps}")
+    elif checkpoint.is_file():
+        note(f"{name}: starts over and drops its checkpoint (--resume or RESUME = True would go on)")
 
 
 def student_folder(session: Session[EmbeddingConfig], settings: MethodSettings) -> Path:

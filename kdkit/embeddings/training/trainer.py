@@ -28,6 +28,7 @@ from kdkit.embeddings.training.batches import Order, make_views
 from kdkit.embeddings.training.sharpness import all_finite, climb, return_to
 from kdkit.errors import UserError
 from kdkit.machine.hardware import Hardware
+from kdkit.machine.interrupt import StopRequest
 from kdkit.training.parameters import format_table, group_parameters
 from kdkit.training.stages import TrainingStage
 
@@ -78,22 +79,25 @@ class EmbeddingTrainer:
         self._stage: PlannedEmbeddingStage | None = None
         self._frozen: list[nn.Module] = []
 
-    def train(self, on_step: OnStep, checkpoint: Path) -> None:
-        """Run all steps that are left.
+    def train(self, on_step: OnStep, checkpoint: Path, request: StopRequest) -> None:
+        """Run all steps that are left, or those until the user asks to stop.
 
         Args:
             on_step: called after every step with its number and, every `log_every` steps, what is to be logged;
                 its time does not count.
-            checkpoint: file that is written every `save_every` steps.
+            checkpoint: file that is written every `save_every` steps, and at the step where the training is stopped.
+            request: to stop.
         """
-        while self.step < self.total_steps:
+        is_stopped = False
+        while self.step < self.total_steps and not is_stopped:
             self._enter_stage()
             start = time.monotonic()
             self.train_step()
             self.seconds += time.monotonic() - start
-            logs = self._read_logs() if self._is_due() else {}
+            is_stopped = request.wanted
+            logs = self._read_logs() if self._is_due() or is_stopped else {}
             on_step(self.step, logs)
-            if self.step % self.config.train.save_every == 0:
+            if self.step % self.config.train.save_every == 0 or is_stopped:
                 self.save(checkpoint)  # behind the log: a training that goes on from here has written it
 
     def train_step(self) -> None:

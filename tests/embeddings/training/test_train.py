@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -17,7 +19,9 @@ from kdkit.embeddings.models.embedder import encode, load_embedding_model, token
 from kdkit.embeddings.teacher.probe import probe_embedding_teacher
 from kdkit.embeddings.training.student import make_embedding_student
 from kdkit.embeddings.training.train import distill_all, teacher_layer
+from kdkit.embeddings.training.trainer import EmbeddingTrainer
 from kdkit.errors import UserError
+from kdkit.machine.interrupt import Stopped
 from kdkit.runs.open_run import open_embedding_run
 from tests.embedders import cpu, make_session, save_teacher, write_sentences
 
@@ -161,6 +165,31 @@ def test_an_interrupted_run_goes_on_where_it_was(folder, monkeypatch):
     for model in ("student", "compared/rkd"):
         mine, other = (load_embedding_model(str(r.path / model), "student.path").state_dict() for r in (run, broken))
         assert all(torch.equal(mine[name], other[name]) for name in mine)
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_training_stopped_by_ctrl_c_goes_on_from_that_step_to_the_same_weights(folder, monkeypatch, capsys, step):
+    options = "train.log_every=4", "train.max_steps=5"
+    config, run = open_run(folder, f"unstopped-{step}", *options)
+    distil(config, run)
+    config, broken = open_run(folder, f"stopped-{step}", *options)
+    train_step = EmbeddingTrainer.train_step
+
+    def press(self):
+        train_step(self)
+        if self.step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped, match=f"cosine: step {step} of 5 is saved"):
+        patch.setattr(EmbeddingTrainer, "train_step", press)
+        distil(config, broken)
+    capsys.readouterr()
+    distil(config, broken, resume=True)
+    assert f"note: cosine: goes on from step {step} of 5" in capsys.readouterr().out
+    mine, other = (load_embedding_model(str(r.path / "student"), "student.path").state_dict() for r in (run, broken))
+    assert all(torch.equal(mine[name], other[name]) for name in mine)
+    before, after = (json.loads((r.path / "training.json").read_text())["cosine"]["steps"] for r in (run, broken))
+    assert before == after == 5
 
 
 @pytest.mark.parametrize(

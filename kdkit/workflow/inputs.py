@@ -1,0 +1,118 @@
+"""What goes into a run beside its settings: checked before the first notebook, and recognised again without reading."""
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kdkit.config.embeddings import REDUCE, EmbeddingConfig
+from kdkit.config.language import BUILD, Config, dump_config
+from kdkit.runs.folder import Run, describe_environment, fingerprint
+from kdkit.runs.paths import resolve_input
+from kdkit.workflow.forecast import plan_work
+
+FILE = "inputs.json"
+"""In the run: what its inputs were when they were read last, and how they are recognised."""
+OUTPUTS = ("cache_dir", "cache", "cache_file", "wandb_project", "title")
+"""Settings that name no input."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Inputs of a run that have been checked."""
+
+    source: str
+    """Fingerprint of the corpus and the models."""
+    work: dict[str, float]
+    """See `plan_work`."""
+
+
+def known_inputs(config: Config | EmbeddingConfig, run: Run) -> Inputs | None:
+    """Return the inputs that were checked before, if no file has another size or time since; nothing is read."""
+    values = run.read_json(FILE) if (run.path / FILE).is_file() else {}
+    if values.pop("stamp", None) != stamp_inputs(config):
+        return None
+    return Inputs(**values)
+
+
+def keep_inputs(config: Config | EmbeddingConfig, run: Run, inputs: Inputs) -> None:
+    """Remember inputs that have been checked, for `known_inputs`."""
+    values = asdict(inputs) | {"stamp": stamp_inputs(config)}
+    if not (run.path / FILE).is_file() or run.read_json(FILE) != values:
+        run.write_json(FILE, values)
+
+
+def stamp_inputs(config: Config | EmbeddingConfig) -> str:
+    """Fingerprint the settings, the software, and name, size and time of every file that the settings name."""
+    files = [
+        [str(file), file.stat().st_size, file.stat().st_mtime_ns]
+        for text in sorted(set(_texts(config.model_dump())))
+        if (path := resolve_input(text)).exists()
+        for file in ([path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()))
+    ]
+    return fingerprint(dump_config(config), sys.version, describe_environment()["packages"], files)
+
+
+def _texts(value: Any) -> list[str]:
+    """Return all texts among nested settings that may name an input."""
+    if isinstance(value, dict):
+        return [text for name, inner in value.items() if name not in OUTPUTS for text in _texts(inner)]
+    if isinstance(value, list | tuple):
+        return [text for inner in value for text in _texts(inner)]
+    return [value] if isinstance(value, str) and 0 < len(value) < 1000 and "\n" not in value else []
+
+
+def check_inputs(config: Config | EmbeddingConfig, run: Run) -> Inputs:
+    """Find a user's mistakes before anything is written to the run, by reading all that will be read."""
+    return _check_embeddings(config, run) if isinstance(config, EmbeddingConfig) else _check_language(config, run)
+
+
+def _check_language(config: Config, run: Run) -> Inputs:
+    """Check the inputs of a run for language models.
+
+    The prepared data is made here if the cache does not have it: reading the corpus is the check.
+    """
+    from kdkit.data.prepare import build_data, open_data
+    from kdkit.distill.plan import plan_training
+    from kdkit.machine.hardware import find_hardware
+    from kdkit.machine.session import Session
+    from kdkit.models.loading import check_model_folder
+    from kdkit.teachers.prepare import identify_teacher
+
+    hardware = find_hardware(config.train.device, config.train.precision)
+    parts = []
+    for path, key in ((config.teacher.path, "teacher.path"), (config.student.path, "student.path")):
+        if path != BUILD:
+            name = check_model_folder(path, key)
+            files = sorted(Path(name).glob("*"))  # none for a hub name
+            parts.append([[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files])
+    folder = build_data(config, run.cache_path)
+    plan = plan_training(Session(config, run, hardware), open_data(folder))
+    builds_teacher = config.teacher.path == BUILD
+    if builds_teacher:
+        key = identify_teacher(plan.session, plan.data)["key"]
+        builds_teacher = not (run.cache_path / "teachers" / key).is_dir()
+    steps = sum(stage.steps for stage in plan.stages)
+    return Inputs(fingerprint(folder.name, parts), plan_work(config, steps, builds_teacher))
+
+
+def _check_embeddings(config: EmbeddingConfig, run: Run) -> Inputs:
+    """Check the inputs of a run for embedding models: the sentences are read, and the tasks."""
+    from kdkit.embeddings.data.prepare import build_sentences
+    from kdkit.embeddings.data.tasks import load_tasks
+    from kdkit.embeddings.evaluate.measures import check_tasks
+    from kdkit.embeddings.models.embedder import fingerprint_model, place_teacher
+    from kdkit.machine.hardware import find_hardware
+    from kdkit.machine.hub import is_local_path
+
+    place_teacher(config.teacher.device, find_hardware(config.train.device, config.train.precision))
+    if config.evaluate.tasks:
+        check_tasks(load_tasks(config, run.cache_path))
+    ready = config.evaluate.off_the_shelf
+    if ready is not None and is_local_path(ready):
+        fingerprint_model(ready, None, "evaluate.off_the_shelf")
+    models = [(config.teacher.path, config.teacher.revision, "teacher.path")]
+    if config.student.path not in (REDUCE, BUILD):
+        models.append((config.student.path, config.student.revision, "student.path"))
+    parts = [fingerprint_model(*model) for model in models]
+    return Inputs(fingerprint(build_sentences(config, run.cache_path).name, parts), plan_work(config, 0, False))
