@@ -177,13 +177,14 @@ def test_ctrl_c_is_exit_code_130_with_the_hint_that_the_same_command_goes_on(
         stop_at(patch, 5, lambda: signal.raise_signal(signal.SIGINT))
         assert command.build("--output", tmp_path / "a.h5") == 130
     answer = capsys.readouterr().err
-    assert answer == "kdkit: stopped; finished chunks are kept; run the same command to go on\n"
+    named = answer.partition("kdkit: stopped; finished chunks are kept; to go on: python -m kdkit cache ")[2]
+    assert answer.count("\n") == 1 and str(tmp_path / "a.h5") in named
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5.parts"]
     assert len(list(tmp_path.glob("a.h5.parts/*.h5"))) == 2
     calls: list[int] = []
     make = SignalMaker.make
     monkeypatch.setattr(SignalMaker, "make", lambda self, keys: make(self, calls.append(1) or keys))
-    assert command.build("--output", tmp_path / "a.h5") == 0
+    assert command(*shlex.split(named)) == 0
     assert len(calls) == 2 + 3
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5", "a.h5.cost.json"]
     assert (tmp_path / "a.h5").read_bytes() == built.read_bytes()
@@ -302,8 +303,8 @@ def test_training_from_a_damaged_cache_is_refused_with_the_same_command(refused,
         (["cache.topk=9"], "did you mean 'cache.top_k'?"),
         (["cache.top_k=0"], "cache.top_k: expected greater than or equal to 1, got 0"),
         (["cache.num_samples=256"], "cache.num_samples: expected less than or equal to 255, got 256"),
-        (["cache.mode=top"], "cache.mode: expected 'top_k', 'sampled' or 'true_token', got 'top'"),
-        (["cache.tail=gost"], "cache.tail: expected 'ghost', 'keep_mass' or 'renormalise', got 'gost'"),
+        (["cache.mode=top"], "cache.mode: did you mean 'top_k'? Got 'top', expected 'top_k', 'sampled' or 'true_token'"),
+        (["cache.tail=gost"], "cache.tail: did you mean 'ghost'? Got 'gost', expected 'ghost', 'keep_mass' or 'renormalise'"),
         (["cache.top_k"], "-p: expected section.key=value"),
         (["distill.loss=uld"], "got 'uld', which needs the teacher's whole row; set cache.enabled=false"),
         (["distill.loss=forward_kl"], "distill.loss: expected one tokenizer for 'forward_kl'"),
@@ -382,7 +383,7 @@ def test_a_teacher_whose_numbers_are_none_is_one_line(command, tmp_path, monkeyp
         (["verify"], "Missing argument"),
         (["bild", "x.yaml"], "bild"),
         (["build", "configs/smoke.yaml", "--outputs", "a.h5"], "--outputs"),
-        (["build", "configs/nothing.yaml"], "smoke.yaml"),
+        (["build", "configs/nothing.yaml"], "seed_001, smoke, t4x2"),
         (["info", "a.h5", "b.h5"], "b.h5"),
     ],
 )

@@ -1,6 +1,7 @@
 """A sweep, once: the runs it leaves, what a second call does, and how it answers mistakes."""
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import get_args
