@@ -106,5 +106,7 @@ def _describe(error: ValidationError, known: list[str], options: dict[str, list[
 
 def _suggest_value(value: object, expected: str) -> str:
     """Return which of the values in quotes was probably meant, as the beginning of a message; empty: none is near."""
-    near = difflib.get_close_matches(str(value), re.findall(r"'([^']*)'", expected), n=1)
+    if not isinstance(value, str):
+        return ""
+    near = difflib.get_close_matches(value, re.findall(r"'([^']*)'", expected), n=1)
     return f"did you mean {near[0]!r}? " if near else ""

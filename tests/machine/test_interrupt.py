@@ -56,3 +56,29 @@ def test_it_passes_through_what_catches_errors_and_is_one_line_in_a_notebook():
     assert not issubclass(Stopped, Exception)
     (line,) = Stopped("student: step 3 of 9 is saved")._render_traceback_()
     assert "student: step 3 of 9 is saved" in line and "RESUME = True" in line
+
+
+def test_jupyters_interrupt_saves_and_shows_one_line():
+    from jupyter_client.manager import start_new_kernel
+
+    code = (
+        "import time\nfrom kdkit.machine.interrupt import stop_when_saved\n"
+        "with stop_when_saved() as request:\n    print('training', flush=True)\n"
+        "    while not request.wanted:\n        time.sleep(0.02)\n    request.check('step 3 is saved')"
+    )
+    manager, client = start_new_kernel(kernel_name="python3")
+    seen = []
+
+    def collect(message):
+        seen.append(message["content"])
+        if message["content"].get("text", "").startswith("training"):
+            manager.interrupt_kernel()
+
+    try:
+        client.execute_interactive(code, output_hook=collect, timeout=60)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    (error,) = [content for content in seen if "ename" in content]
+    assert (error["ename"], error["evalue"]) == ("Stopped", "step 3 is saved")
+    assert len(error["traceback"]) == 1 and "RESUME = True" in error["traceback"][0]
