@@ -85,6 +85,6 @@ def overlap_vocabularies(
         (student_id_of[piece], teacher_id_of[piece]) for piece in student_id_of.keys() & teacher_id_of.keys()
     )
     if end_ids is not None:
-        pairs = [pair for pair in pairs if pair[0] != end_ids[0] and pair[1] != end_ids[1]] + [end_ids]
+        pairs.append(end_ids)
     ids = np.array(pairs, dtype=np.int64).reshape(-1, 2)
     return VocabularyOverlap(ids[:, 0], ids[:, 1], len(student_table), len(teacher_table))

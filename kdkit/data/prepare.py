@@ -331,4 +331,7 @@ def _overlap(
 ) -> VocabularyOverlap:
     """Pair the common tokens, the end of a document among them."""
     ends = end_token_id(student_tokenizer), end_token_id(teacher_tokenizer)
-    return overlap_vocabularies(token_bytes(student_tokenizer), token_bytes(teacher_tokenizer), ends)
+    tables = token_bytes(student_tokenizer), token_bytes(teacher_tokenizer)
+    for table, end in zip(tables, ends, strict=True):
+        table[end] = None  # its partner is the other end, also where texts may name it
+    return overlap_vocabularies(*tables, ends)
