@@ -15,8 +15,8 @@ from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.losses.closed_forms import Measure
 
 MOST = 0.75
-"""Where the teacher is queried at more of the rows than this, it is queried at all, with weight 0 at the others: to copy
-the ones that count out of a block and back takes a CPU longer."""
+"""Where the teacher is queried at more of the rows than this, it is queried at all of them, with weight 0 at the
+others: to copy those that count out of a block and back takes a CPU longer."""
 
 
 def dense_blend(
