@@ -1,4 +1,4 @@
-"""A second device without one: `meta` tensors stand for a GPU's, and everything that a GPU would wait for is counted."""
+"""A second device without one: `meta` tensors stand for a GPU's, and all that the host would wait for is counted."""
 
 import sys
 from collections import Counter

@@ -90,7 +90,7 @@ class Objective:
             tokens: int64, `[student_rows]`: what the text goes on with, also at rows in no loss; None: `targets`
                 without them.
             emphasis: how much each place counts, of a batch that it has looked at; None: all alike.
-            counted_here: bool, `[student_rows]`, on the CPU: rows in the loss; None: asked from the device of `targets`.
+            counted_here: bool, `[student_rows]`, on the CPU: rows in the loss; None: read from `targets`.
 
         Returns:
             The chunk loss, and the chunks of student rows that it is to be called with.
@@ -116,9 +116,7 @@ class Objective:
             return self._blend_divergence(spans, queried, passes, num_items, (targets, weights, raw), emphasis), chunks
         if self.span_loss.by_sequence:
             chunks = list(chunk_sequences(spans))
-        raw_spans = torch.zeros(len(spans.student_starts) - 1)
-        raw_spans[queried] = spans.student_lengths[queried].float()
-        raw_spans = to_device(raw_spans, raw.device) / num_items
+        raw_spans = to_device(_lengths_of(spans, queried), raw.device) / num_items
         tokens = targets if tokens is None else tokens
         shares, gate = self.kd_weight * self._weigh(raw_spans, spans.student_starts[:-1]), None
         if emphasis is not None:
@@ -241,6 +239,13 @@ def make_objective(
         same_tokens_only=isinstance(settings, OverlapKL),
         tail=tail,
     )
+
+
+def _lengths_of(spans: Spans, which: torch.Tensor) -> torch.Tensor:
+    """Return the student rows of some spans, fp32, `[N]`; 0 for the others."""
+    lengths = torch.zeros(len(spans.student_starts) - 1)
+    lengths[which] = spans.student_lengths[which].float()
+    return lengths
 
 
 def _rows_of(spans: Spans, which: torch.Tensor) -> torch.Tensor:

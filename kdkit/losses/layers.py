@@ -38,8 +38,14 @@ class Layout:
 
     def to(self, device: torch.device) -> "Layout":
         """Return the same on a device."""
-        numbers = ("rows", "span_of_row", "lengths", "sequence", "place")
-        return replace(self, **{name: to_device(getattr(self, name), device) for name in numbers})
+        return replace(
+            self,
+            rows=to_device(self.rows, device),
+            span_of_row=to_device(self.span_of_row, device),
+            lengths=to_device(self.lengths, device),
+            sequence=to_device(self.sequence, device),
+            place=to_device(self.place, device),
+        )
 
 
 def lay_out(spans: Spans, student_width: int, teacher_width: int) -> tuple[Layout, Layout]:

@@ -15,8 +15,8 @@ from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.losses.closed_forms import Measure
 
 MOST = 0.75
-"""Where the teacher is queried at more of the rows than this, it is queried at all, with weight 0 at the others: to copy
-the ones that count out of a block and back takes a CPU longer."""
+"""Where the teacher is queried at more of the rows than this, it is queried at all of them, with weight 0 at the
+others: to copy those that count out of a block and back takes a CPU longer."""
 
 
 def dense_blend(
@@ -37,10 +37,8 @@ def dense_blend(
         raw_weights: fp32, `[student_rows]`: in the logged term.
         measure: the divergence.
     """
-    rooms, raw = [Room() for _ in passes], torch.as_tensor(queried.raw_weight, device=queried.weights.device)
-    raw = raw.expand(len(queried.rows))
-    if len(queried.rows) > MOST * len(targets):
-        queried, raw = _everywhere(queried, raw, len(targets))
+    rooms = [Room() for _ in passes]
+    queried, raw = _spread(queried, len(targets))
 
     def block_loss(logits: torch.Tensor, rows: slice, columns: list[torch.Tensor]) -> torch.Tensor:
         inside, local = queried.local(rows)
@@ -82,13 +80,18 @@ def dense_blend(
     return chunk_loss
 
 
-def _everywhere(queried: QueriedRows, raw: torch.Tensor, num_rows: int) -> tuple[QueriedRows, torch.Tensor]:
-    """Query the teacher's first row, with weight 0, at the student rows at which it was not queried.
+def _spread(queried: QueriedRows, num_rows: int) -> tuple[QueriedRows, torch.Tensor]:
+    """Return the queried rows, all of them where they are most, and the weight of each value in the logged term.
 
-    Args:
-        raw: fp32, `[queried_rows]`: weight of each value in the logged term.
+    A row that was not queried compares with the teacher's first row, and both of its weights are 0.
+
+    Returns:
+        The rows, and fp32, `[queried_rows]`.
     """
-    rows = to_device(queried.rows, queried.weights.device)
+    raw = torch.as_tensor(queried.raw_weight, device=queried.weights.device).expand(len(queried.rows))
+    if len(queried.rows) <= MOST * num_rows or len(queried.rows) == num_rows:
+        return queried, raw
+    rows = to_device(queried.rows, raw.device)
     teacher_rows, weights, raw = (
         part.new_zeros(num_rows).index_copy(0, rows, part) for part in (queried.teacher_rows, queried.weights, raw)
     )

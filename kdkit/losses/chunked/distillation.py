@@ -75,11 +75,11 @@ def chunked_distillation_loss(
 
 
 def _blend_rows(
-    signals: DenseSignals, num_items: float, kd_ratio: float, temperature: float, measure: Measure
+    signals: DenseSignals, num_items: torch.Tensor | float, kd_ratio: float, temperature: float, measure: Measure
 ) -> ChunkLoss:
     """Make the chunk loss of rows that all have a label: cross-entropy and the divergence from the teacher."""
     targets, every = signals.targets, torch.arange(len(signals.targets))
-    raw = torch.full((len(targets),), 1.0 / num_items, device=targets.device)
+    raw = torch.ones(len(targets), device=targets.device) / num_items
     queried = QueriedRows(every, every.to(targets.device), raw * kd_ratio, 1.0 / num_items)
     ce = targets, raw * (1.0 - kd_ratio), raw
     if temperature == 1.0:

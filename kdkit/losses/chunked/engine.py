@@ -79,7 +79,7 @@ class Head:
         if head.bias is not None:
             logits = logits + head.bias
         if room is not None and logits.dtype in (torch.float16, torch.bfloat16):
-            logits = room.take(*logits.shape, hidden.device).copy_(logits)
+            logits = room.take(len(logits), logits.shape[1], hidden.device).copy_(logits)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         if self.scale != 1.0:
             logits = logits * self.scale
