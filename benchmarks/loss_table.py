@@ -37,7 +37,7 @@ BASELINES = ("baseline", "baseline, one tokenizer")
 def train(name: str, seed: int, overrides: list[str]) -> dict[str, Any]:
     """Train one student and score it."""
     same = name in MEASURES or name == BASELINES[1]
-    settings = [f"seed={seed}", "distill.equal_time_baseline=false", *overrides]
+    settings = [f"seed={seed}", "distill.equal_time_baseline=false", "distill.start_from_teacher=false", *overrides]
     settings += ["student.build.tokenizer=teacher"] if same else []
     settings += [] if name in BASELINES else [f"distill.loss={name}"]
     folder = f"benchmark-loss-{name.replace(', ', '-').replace(' ', '-')}-{seed}"

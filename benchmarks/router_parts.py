@@ -30,7 +30,8 @@ WITHOUT = f"{ALL} without "
 
 def train(variant: dict[str, Any], name: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Train a student under a variant, or take it up; return its bits per byte and the effects of the parts."""
-    overrides = [*arguments.overrides, f"seed={seed}", *(as_override(*item) for item in variant.items())]
+    overrides = ["distill.start_from_teacher=false", *arguments.overrides, f"seed={seed}"]
+    overrides += [as_override(*item) for item in variant.items()]
     session = open_session("configs/demo.yaml", overrides, name, arguments.runs_dir)
     data = prepare_data(session)
     plan = plan_training(session, data)
