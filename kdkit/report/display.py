@@ -4,7 +4,6 @@ Styles are written into every cell of a table: JupyterLab's own rules are strong
 removes those.
 """
 
-import base64
 import html
 import re
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 from IPython.display import HTML, Image, Markdown
 
 from kdkit.report.compare import compared_tables, comparison_verdict, draw_comparison
-from kdkit.report.render import embed_figure
+from kdkit.report.figures import to_png
+from kdkit.report.render import data_url
 from kdkit.report.tables import Table, column_sides, html_cell, write_value
 from kdkit.runs.folder import Run
 
@@ -58,8 +58,7 @@ def show_report(run: Run) -> Markdown:
     """Show `report.md` with its pictures inside it: no path of this machine, nothing to lose when the file moves."""
 
     def embed(match: re.Match[str]) -> str:
-        data = base64.b64encode((run.path / match[2]).read_bytes()).decode()
-        return f"![{match[1]}](data:image/png;base64,{data})"
+        return f"![{match[1]}]({data_url((run.path / match[2]).read_bytes())})"
 
     return Markdown(PICTURE.sub(embed, (run.path / "report.md").read_text(encoding="utf-8")))
 
@@ -67,7 +66,7 @@ def show_report(run: Run) -> Markdown:
 def show_comparison(comparison: dict[str, Any]) -> HTML:
     """Show what `compare_runs` returns: who is better by how much, curves over each other, settings that differ."""
     parts = [show_verdict(f"{comparison_verdict(comparison)}\nCompared on {comparison['text']}.").data]
-    parts.append(f"<img alt='learning curves' width='820' src='{embed_figure(draw_comparison(comparison))}'>")
+    parts.append(f"<img alt='learning curves' width='820' src='{data_url(to_png(draw_comparison(comparison)))}'>")
     for heading, table in compared_tables(comparison).items():
         parts += [f"<p><b>{html.escape(heading.capitalize())}</b></p>", show_table(table).data]
     return HTML("".join(parts))
