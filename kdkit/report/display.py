@@ -11,6 +11,7 @@ from typing import Any
 
 from IPython.display import HTML, Image, Markdown
 
+from kdkit.config.values import flatten
 from kdkit.report.compare import compared_tables, comparison_verdict, draw_comparison
 from kdkit.report.figures import to_png
 from kdkit.report.render import data_url
@@ -28,7 +29,7 @@ def show_picture(path: Path | None, otherwise: str = "") -> Image | Markdown:
 
 def show_table(table: Table | None, otherwise: str = "") -> HTML | Markdown:
     """Show a table: text on the left, numbers on the right; long text wraps. Where there is none, the reason."""
-    if table is None:
+    if table is None or not table[1]:
         return Markdown(otherwise)
     headings, rows = table
     sides = column_sides(table)
@@ -41,10 +42,9 @@ def show_table(table: Table | None, otherwise: str = "") -> HTML | Markdown:
 
 
 def show_facts(facts: dict[str, object]) -> HTML:
-    """Show names and values, a line each."""
-    rows = [
-        [name.replace("_", " "), write_value(value)] for name, value in facts.items() if not isinstance(value, list)
-    ]
+    """Show names and values, a line each; lists and what was not measured are left out."""
+    flat = {name: value for name, value in flatten(facts).items() if not isinstance(value, list) and value is not None}
+    rows = [[name.replace("_", " ").replace(".", ": "), write_value(value)] for name, value in flat.items()]
     return show_table((["", ""], rows))
 
 
