@@ -29,7 +29,7 @@ def main() -> None:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = outputs[cell.id].outputs, outputs[cell.id].execution_count
             if folder in str(cell.outputs):
-                raise SystemExit(f"{NOTEBOOK.name}: expected outputs without a path of this machine, got {cell.outputs}")
+                raise SystemExit(f"{NOTEBOOK.name}: expected no path of this machine in outputs, got {cell.outputs}")
     notebook.metadata["made_from"] = inputs_fingerprint(notebook)
     nbformat.write(notebook, NOTEBOOK)
 
