@@ -58,7 +58,7 @@ def counted_rows(labels: torch.Tensor, spans: Spans) -> np.ndarray:
     """Return which student rows are in the loss, bool, `[student_rows]`.
 
     An array, since Trainer moves tensors to the student's device, and where a loss is cut into chunks the host would
-    have to wait for them.
+    have to wait for them. Whoever masks labels of a batch counts anew.
 
     Args:
         labels: int64, `[B, S]`, on the CPU.

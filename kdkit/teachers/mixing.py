@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from kdkit.errors import UserError
-from kdkit.losses.chunked.engine import log_softmax_
+from kdkit.losses.chunked.engine import Room, log_softmax_
 from kdkit.losses.chunked.events import Events
 from kdkit.losses.chunked.signals import DenseSignals
 
@@ -38,8 +38,8 @@ class MixedSignals(DenseSignals):
         assert total is not None
         return total
 
-    def columns(self, rows: torch.Tensor, events: Events) -> torch.Tensor:
-        """See `DenseSignals.columns`."""
+    def columns(self, rows: torch.Tensor, events: Events, room: Room | None = None) -> torch.Tensor:
+        """See `DenseSignals.columns`; a mixture is made of several rows of logits, which need memory of their own."""
         return events.pick(self.unchecked_logits(rows))
 
     def mixed_logprobs(self, rows: torch.Tensor, log_weights: torch.Tensor) -> torch.Tensor:

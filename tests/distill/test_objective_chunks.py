@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from kdkit.data.batches import counted_rows
 from kdkit.errors import UserError
 from kdkit.losses.chunked import engine as chunked
 from kdkit.losses.cross_entropy import IGNORE_INDEX
@@ -42,6 +43,7 @@ def test_cdm_aligns_positions_by_the_text_where_it_is_masked_too(pairs, tmp_path
     for row in range(6):
         batch = trainer.data_collator([row])
         batch["labels"][:, :10] = IGNORE_INDEX
+        batch["counted"] = counted_rows(batch["labels"], batch["spans"])
         got += trainer.compute_step(trainer.model, batch, 10)[1]["kd_loss"].item()
         with torch.no_grad():
             student = trainer.model(input_ids=batch["input_ids"]).logits[0]
