@@ -7,7 +7,7 @@
 #   neither is found. After two warnings training goes on at the checkpoint's step, with its optimizer state, attention and
 #   router, and with the experts of the model that Trainer was given: for a script that simply runs again, those it first
 #   started from. from_pretrained of the same folder is right, so a model read with it from the checkpoint is resumed rightly.
-#   By their sources 5.0.0 and 5.12.0 do the same; 4.57.6 does not, its experts are modules with the names in the file.
+#   5.0.0 was run and does the same; by their sources so does 5.12.0, and 4.57.6 does not (its experts are separate modules).
 # Expected from memory: all weights are the checkpoint's, or an error.
 # Seen:  from_pretrained: experts saved, others saved | resumed: experts fresh, others saved, step 1, 2 warnings
 # Known upstream: huggingface/transformers issue 48805, open when this was written.
