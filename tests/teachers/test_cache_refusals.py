@@ -260,5 +260,5 @@ def test_sums_of_tokens_that_a_sentencepiece_student_cuts_say_how_they_were_cut(
     tokenizers = [real_tokenizer(name) for name in ("stories260K", "gpt2")]
     for student, teacher, expected in ((*tokenizers, {"cut"}), (*tokenizers[::-1], set())):
         data = SimpleNamespace(student_tokenizer=student, teacher_tokenizer=teacher)
-        header = cache_module.describe_cache(make_config(tmp_path), data, {}, cache_module.SUMMED)
+        header = cache_module.describe_cache(make_config(tmp_path), data, {}, cache_module.SUMMED, "fp32")
         assert header.keys() & {"cut"} == expected

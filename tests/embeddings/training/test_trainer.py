@@ -13,6 +13,7 @@ from kdkit.embeddings.training.batches import Order, make_order
 from kdkit.embeddings.training.train import build_method
 from kdkit.embeddings.training.trainer import EmbeddingTrainer, plan_embedding_stages
 from kdkit.errors import UserError
+from kdkit.machine.interrupt import StopRequest
 from tests.embedders import TEACHER_WIDTH, TableTeacher, cpu, make_config, make_data, make_embedder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -37,7 +38,7 @@ def run(trainer, tmp_path, until=None):
             raise KeyboardInterrupt
 
     with contextlib.suppress(KeyboardInterrupt):
-        trainer.train(on_step, tmp_path / "checkpoint.pt")
+        trainer.train(on_step, tmp_path / "checkpoint.pt", StopRequest())
     return [line for line in logs if line]
 
 
