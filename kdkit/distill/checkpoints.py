@@ -121,6 +121,22 @@ def read_result(run: Run, phase: str) -> TrainingResult | None:
     return TrainingResult(**values) if values else None
 
 
+def forget(run: Run, phase: str) -> None:
+    """Remove what an earlier training of a phase left: model, checkpoints, entries of `training.json`.
+
+    One that starts over and is stopped would otherwise leave the old model beside the new one's metrics.
+    """
+    for folder in (run.path / "checkpoints" / phase, run.path / phase):
+        shutil.rmtree(folder, ignore_errors=True)
+    if (run.path / "training.json").is_file():
+        kept = {key: value for key, value in run.read_json("training.json").items() if not _is_of(key, phase)}
+        run.write_json("training.json", kept)
+
+
+def _is_of(key: str, phase: str) -> bool:
+    return key in (phase, f"{phase}_parameters")
+
+
 def update_results(run: Run, values: dict[str, Any]) -> None:
     """Add entries to `training.json`: what a phase cost, and the level that the teacher sets."""
     path = run.path / "training.json"

@@ -17,6 +17,7 @@ from kdkit.data.windows import Windows
 from kdkit.distill.checkpoints import (
     TrainingResult,
     checkpoint_folder,
+    forget,
     load_stage,
     read_result,
     save_stage,
@@ -168,7 +169,7 @@ def _train_phase(
     checkpoints = run.path / "checkpoints" / phase
     _note_start(phase, saved_step(run, phase, stages), steps, resume)
     if not resume:
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        forget(run, phase)
     student = make_student(config, data)
     if teacher is not None and config.distill.start_from_teacher:
         started = start_student(plan.session, data, student, teacher)

@@ -90,6 +90,7 @@ def compare_language(runs: list[Finished]) -> list[dict[str, Any]]:
     for place, finished in enumerate(runs):
         evaluation = finished.evaluation
         entry: dict[str, Any] = {"steps": evaluation["models"]["student"].get("training", {}).get("steps")}
+        entry["late_gain"] = evaluation.get("late_gain")
         for phase in PHASES:
             level, first = (f.evaluation["models"][phase]["bits_per_byte"] for f in (finished, runs[0]))
             interval = _interval(resampled, place, phase) if place and scores[place] is not None else None

@@ -77,7 +77,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
         "compression": _compression(entries),
         **_gap(levels, resampled, is_comparable),
         "differences": _differences(levels, resampled),
-        "late_gain": late_gain(session.run.read_metrics()),
+        "late_gain": late_gain(session.run.read_metrics(), training[STUDENT]["steps"]),
         "costs": training.get("costs", []),
         "evaluated": {
             "windows": len(windows),
@@ -107,16 +107,17 @@ def _gap(levels: dict[str, float], resampled: Resampled, is_comparable: bool) ->
     return {"gap_closed": closed, "gap_closed_interval_95": resampled.gap_closed(*names), "gap": gap}
 
 
-def late_gain(metrics: list[dict[str, Any]]) -> float | None:
+def late_gain(metrics: list[dict[str, Any]], steps: int) -> float | None:
     """Return by how much the student's bits per byte still fell in the last fifth of its steps; None where unknown.
 
     Args:
         metrics: of a run, on whose lines the learning curve stands.
+        steps: of the student's training; a curve that ends elsewhere is another one's.
     """
     key = "evaluation_bits_per_byte"
     curve = [(line["step"], line[key]) for line in metrics if line["phase"] == STUDENT and key in line]
-    before = [level for step, level in curve if step <= 0.8 * curve[-1][0]]
-    return before[-1] - curve[-1][1] if len(curve) > 1 and before else None
+    before = [level for step, level in curve if step <= 0.8 * steps]
+    return before[-1] - curve[-1][1] if before and curve[-1][0] == steps else None
 
 
 def _document_ends(

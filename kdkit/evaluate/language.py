@@ -12,6 +12,8 @@ from kdkit.training.score import Score
 BOOTSTRAP_SAMPLES = 2_000
 MIN_DOCUMENTS = 10
 """Fewer documents say too little about others; then stretches of consecutive windows are resampled."""
+MIN_EFFECTIVE = 5
+"""The same for their number by size: of twenty documents of which one is most of the text, every draw is that one."""
 
 Interval = tuple[float, float]
 
@@ -86,10 +88,11 @@ def resample_text(scores: Mapping[str, Score], seed: int) -> Resampled:
     the circular block bootstrap, Politis & Romano 1992.
     """
     rng, (first, *_) = np.random.default_rng(seed), scores.values()
-    if first.document_bytes is not None and len(first.document_bytes) >= MIN_DOCUMENTS:
+    sizes = first.document_bytes
+    if sizes is not None and len(sizes) >= MIN_DOCUMENTS and effective_number(sizes) >= MIN_EFFECTIVE:
         nats = np.stack([score.document_nats for score in scores.values()])
-        sums, num_bytes = _draw_documents(np.vstack([nats, first.document_bytes]), rng)
-        over, num_units = "documents", len(first.document_bytes)
+        sums, num_bytes = _draw_documents(np.vstack([nats, sizes]), rng)
+        over, num_units = "documents", len(sizes)
     else:
         nats = np.stack([score.window_nats for score in scores.values()])
         length = max(_block_length(series, first.window_bytes) for series in [*nats, *(nats[1:] - nats[0])])
@@ -97,6 +100,11 @@ def resample_text(scores: Mapping[str, Score], seed: int) -> Resampled:
         over, num_units = f"blocks of {length} windows", math.ceil(nats.shape[1] / length)
     levels = sums / np.log(2) / num_bytes
     return Resampled(dict(zip(scores, levels, strict=True)), over, num_units)
+
+
+def effective_number(sizes: np.ndarray) -> float:
+    """Return how many documents of equal size say as much: (sum of sizes)^2 / sum of squared sizes (Kish 1965)."""
+    return float(np.sum(sizes, dtype=float) ** 2 / np.sum(np.square(sizes, dtype=float)))
 
 
 def _draw_documents(values: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from kdkit.report.evidence import too_few_steps
+from kdkit.report.evidence import gains_still, too_few_steps
 from kdkit.report.figures import tidy, to_png
 from kdkit.report.render import data_url, render_files
 from kdkit.report.tables import MISSING, Table, write_interval, write_number
@@ -167,7 +167,7 @@ def _against(reference: dict[str, Any], other: dict[str, Any], kind: str) -> str
     if interval is not None:
         numbers += f", 95 % interval {write_interval(interval, digits)}"
     for entry in (reference, other):
-        if reason := too_few_steps(entry["steps"]):
+        if reason := too_few_steps(entry["steps"]) or gains_still(entry.get("late_gain"), difference, entry["steps"]):
             return f"{pair}: too short to tell ({entry['label']}: {reason}); so far {numbers}."
     if interval is None:
         return f"{pair}: {numbers}, without an interval."

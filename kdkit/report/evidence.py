@@ -26,10 +26,18 @@ def too_short(evaluation: dict[str, Any]) -> str:
     steps = evaluation["models"]["student"].get("training", {}).get("steps")
     if reason := too_few_steps(steps):
         return reason
-    late, difference = evaluation.get("late_gain"), evaluation["differences"]["baseline"]["bits_per_byte"]
-    if late is None or late <= abs(difference):
+    return gains_still(evaluation.get("late_gain"), evaluation["differences"]["baseline"]["bits_per_byte"], steps)
+
+
+def gains_still(late_gain: float | None, difference: float, steps: int) -> str:
+    """Say that a student still gains more than a difference to another one; empty if not, or nobody knows.
+
+    Args:
+        late_gain: bits per byte that it gained in the last fifth of its steps.
+    """
+    if late_gain is None or late_gain <= abs(difference):
         return ""
     return (
-        f"the student still gained {late:.3f} bits per byte in the last fifth of its {steps:,} steps, more than the "
-        "difference"
+        f"the student still gained {late_gain:.3f} bits per byte in the last fifth of its {steps:,} steps, more than "
+        "the difference"
     )

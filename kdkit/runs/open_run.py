@@ -77,9 +77,12 @@ def plan_run(
     """Check all that opening a run checks, and write nothing; a file with `method:` is for embeddings."""
     root = find_root()
     items = split_overrides(overrides)
-    name = check_run_name(run_name or default_run_name(config_path, items))
     path = find_config(config_path)
-    config = load_embedding_config(path, items) if is_for_embeddings(path) else load_config(path, items)
+    is_embedding = is_for_embeddings(path)
+    config = load_embedding_config(path, items) if is_embedding else load_config(path, items)
+    # what only judges a student makes no other run
+    naming = items if is_embedding else [item for item in items if item.partition(".")[0] not in JUDGING]
+    name = check_run_name(run_name or default_run_name(config_path, naming))
     run = Run(resolve_output(runs_dir, root) / name, resolve_output(config.cache_dir, root))
     saved = run.path / "config.yaml"
     if saved.is_file():

@@ -38,11 +38,14 @@ def check_parameters(cells: Sequence[str]) -> None:
 
 def as_overrides(settings: dict[str, object]) -> list[str]:
     """Return `section.key=value` items of the settings that have a value; None: as in the file."""
-    return [
-        f"{key}={value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in settings.items()
-        if value is not None
-    ]
+    return [f"{key}={_write(value)}" for key, value in settings.items() if value is not None]
+
+
+def _write(value: object) -> str:
+    """Write a value as a person would on the command line, so that the same setting makes the same run: 4.0 is 4."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _check(name: str, value: object, declared: dict[str, str]) -> None:

@@ -156,7 +156,8 @@ def _without_scores(run: Run, runs_dir: str | Path) -> dict[str, str] | None:
 def _run_again(run: Run, runs_dir: str | Path) -> list[str]:
     """Return the command that goes on with a run."""
     words = ["python", "-m", "kdkit", "run", str(_from_here(run.path / "config.yaml")), "--name", run.name]
-    return words + _runs_dir_words(runs_dir)
+    lies_in_another_folder = run.path.parent.resolve() != resolve_output(runs_dir, find_root()).resolve()
+    return words + _runs_dir_words(run.path.parent if lies_in_another_folder else runs_dir)
 
 
 def _runs_dir_words(runs_dir: str | Path) -> list[str]:

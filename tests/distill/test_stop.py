@@ -109,6 +109,19 @@ def test_starting_over_says_which_checkpoint_is_dropped(place, tmp_path, monkeyp
     assert "note: student: starts over and drops the checkpoint at step 5" in capsys.readouterr().out
 
 
+def test_a_training_that_starts_over_and_is_stopped_leaves_nothing_of_the_one_before(place, tmp_path, monkeypatch):
+    _, config, data, teacher = place
+    run = make_run(tmp_path)
+    train.distill(make_plan(config, run, data), teacher)
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        press_at(patch, 3)
+        train.distill(make_plan(config, run, data), teacher)
+    assert not (run.path / "student").exists()
+    result = train.distill(make_plan(config, run, data), teacher, resume=True)
+    steps = [line["step"] for line in run.read_metrics() if "evaluation_bits_per_byte" in line]
+    assert result.steps == 7 and steps == sorted(set(steps)) and (steps[0], steps[-1]) == (0, 7)
+
+
 @pytest.mark.parametrize("step", [1, 6])
 def test_a_built_teacher_goes_on_in_any_run_and_equals_an_uninterrupted_one(place, tmp_path, monkeypatch, capsys, step):
     """Its experts too, which Trainer's own loading of a checkpoint leaves as they were made."""

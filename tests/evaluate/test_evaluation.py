@@ -228,5 +228,6 @@ def test_what_is_gained_late_is_read_off_the_learning_curve():
     curve = [(0, 4.0), (2, 3.0), (4, 2.5), (8, 2.2), (10, 2.0)]
     lines = [{"phase": "student", "step": step, "evaluation_bits_per_byte": level} for step, level in curve]
     others = [{"phase": "student", "step": 10, "loss": 9.0}, {"phase": "baseline", "step": 9, "loss": 1.0}]
-    assert late_gain(lines + others) == pytest.approx(0.2)
-    assert late_gain(others) is None and late_gain(lines[-1:]) is None
+    assert late_gain(lines + others, 10) == pytest.approx(0.2)
+    assert late_gain(others, 10) is None and late_gain(lines[-1:], 10) is None
+    assert late_gain(lines, 20) is None, "the curve of a training that was stopped says nothing of one that was not"

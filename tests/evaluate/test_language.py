@@ -49,6 +49,13 @@ def test_the_width_is_that_of_the_delta_method_over_documents():
     assert high - low == pytest.approx(2 * 2.0 * error, rel=0.12)
 
 
+def test_many_documents_of_which_one_is_most_of_the_text_are_not_many():
+    bits = np.random.default_rng(0).normal(2.0, 0.3, 100)
+    alike, uneven = np.arange(100) // 5, np.maximum(np.arange(100) - 80, 0)  # 20 documents; one is 81 windows long
+    over = [resample_text({"a": make_score(bits, documents)}, 0).over for documents in (alike, uneven)]
+    assert over[0] == "documents" and over[1].startswith("blocks of")
+
+
 def test_few_or_unknown_documents_are_replaced_by_blocks_of_windows_and_that_is_said():
     bits, document_of = dependent_text(np.random.default_rng(2), MIN_DOCUMENTS - 1)
     for known in (None, document_of):

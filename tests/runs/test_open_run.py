@@ -40,9 +40,9 @@ def test_a_run_is_named_after_its_configuration(project):
 
 
 def test_overrides_are_split_as_a_shell_would(project):
-    config, run = plan_run("configs/small.yaml", "report.title='two words' seed=1")
+    config, run = plan_run("configs/small.yaml", "report.title='two words' data.path='my texts' seed=1")
     assert (config.report.title, config.seed) == ("two words", 1)
-    assert run.name == "small-title=two_words-seed=1"
+    assert run.name == "small-path=my_texts-seed=1", "what only judges makes no other run"
 
 
 def test_an_unclosed_quote_in_the_overrides_is_the_users_mistake(project):

@@ -58,4 +58,4 @@ def test_the_last_injection_counts_where_cells_were_run_again():
 
 def test_only_settings_with_a_value_become_overrides():
     settings = {"distill.loss": "alm", "distill.temperature": 2.0, "train.max_steps": None, "cache.enabled": True}
-    assert as_overrides(settings) == ["distill.loss=alm", "distill.temperature=2.0", "cache.enabled=true"]
+    assert as_overrides(settings) == ["distill.loss=alm", "distill.temperature=2", "cache.enabled=true"]

@@ -4,6 +4,7 @@ First `plan_embedding_training` decides and checks everything, then `distill_emb
 other.
 """
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ from kdkit.embeddings.training.trainer import EmbeddingTrainer, PlannedEmbedding
 from kdkit.errors import UserError
 from kdkit.machine.interrupt import stop_when_saved
 from kdkit.machine.session import Session
+from kdkit.runs.folder import Run
 from kdkit.runs.messages import note
 
 START_TEXTS = 1024
@@ -201,6 +203,7 @@ def distill_embedding(
     if resume and name in trainings and folder.is_dir():
         note(f"{name}: trained before, kept")
         return trainings[name]
+    _forget(run, trainings, name, folder)
     torch.manual_seed(config.seed)
     student = make_embedding_student(config, data, attentions=bool(method.needs.attention_layers))
     if any(True for _ in method.parameters()):
@@ -226,6 +229,13 @@ def distill_embedding(
         checkpoint.unlink(missing_ok=True)
         request.check(f"{name}: its {trainer.total_steps} steps are done and saved")
     return entry
+
+
+def _forget(run: Run, trainings: dict[str, Any], name: str, folder: Path) -> None:
+    """Remove an earlier training: one that starts over and is stopped must not leave it beside its own metrics."""
+    if trainings.pop(name, None) is not None:
+        run.write_json("training.json", trainings)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _go_on(trainer: EmbeddingTrainer, name: str, checkpoint: Path, resume: bool, is_first: bool) -> None:
