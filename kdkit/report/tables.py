@@ -217,7 +217,7 @@ def _what_was_resampled(evaluation: dict[str, Any]) -> str:
     over = facts.get("intervals_over", "evaluation windows")
     if over == "documents":
         return f"{facts['interval_units']} documents"
-    return over if "intervals_over" not in facts else f"{over}, as documents are too few or unknown,"
+    return over if "intervals_over" not in facts else f"{over}, as documents are too few, too unequal or unknown,"
 
 
 def _equal_time_sentence(evaluation: dict[str, Any]) -> str:
