@@ -358,7 +358,7 @@ def test_the_words_about_the_gap_follow_its_interval(interval, words):
 
 def test_a_verdict_says_when_documents_were_not_what_was_drawn():
     verdict = language_verdict(with_intervals(make_evaluation(), [0.4, 0.6], "blocks of 3 windows"))
-    assert "over blocks of 3 windows, as documents are too few or unknown" in verdict
+    assert "over blocks of 3 windows, as documents are too few, too unequal or unknown" in verdict
 
 
 def test_equal_time_is_told_in_two_rows():
