@@ -110,6 +110,7 @@ def page(request, browser, server):
         page.keyboard.press("Control+b")
         height = page.evaluate(f"Math.max(...{SCROLLED}.map(part => part.scrollHeight))") + 200
         page.set_viewport_size({"width": 1300, "height": min(height, 16_000)})
+        page.evaluate(f"{SCROLLED}.forEach(part => part.scrollTop = 0)")
         time.sleep(2)
         page.screenshot(path=f"{folder}/{request.param}.png")
     page.name = request.param
