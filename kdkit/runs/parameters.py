@@ -52,11 +52,11 @@ def _check(name: str, value: object, declared: dict[str, str]) -> None:
     if name not in declared:
         hint = suggest_key(name, list(declared))
         raise UserError(
-            f"parameters: expected one of this notebook's, got {name!r}; {hint} Any setting goes into OVERRIDES"
+            f"parameters: expected one of this notebook's, got {name!r}; {hint} (any other setting: OVERRIDES)"
         )
     expected, got = declared[name], type(value).__name__
     if value is not None and got != expected and (got, expected) != ("int", "float"):
         raise UserError(
-            f"parameters: expected {name} to be of type {expected}, got {value!r} ({got}); papermill -p gives "
-            "numbers as numbers, and -r gives text"
+            f"parameters: expected {name} to be of type {expected}, got {value!r} ({got}); write a value of "
+            "that type (text in quotes, or papermill -r)"
         )

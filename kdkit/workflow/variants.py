@@ -68,7 +68,12 @@ def load_sweep(path: str, seeds: str = "") -> SweepFile:
             f"sweep: expected config, seeds, reference and variants in {path!r}, got {type(values).__name__}; "
             "see configs/ablation_router.yaml"
         )
-    if isinstance(values.get("variants"), dict):  # a variant that changes nothing may be written as nothing
+    if "variants" not in values:
+        raise UserError(
+            f"sweep: expected config, seeds, reference and variants, got {path!r}, the file of a single run; run it: "
+            f"python -m kdkit run {path}, or see configs/ablation_router.yaml"
+        )
+    if isinstance(values["variants"], dict):  # a variant that changes nothing may be written as nothing
         values["variants"] = {name: settings or {} for name, settings in values["variants"].items()}
     if seeds:
         values["seeds"] = [int(seed) if seed.strip().isdecimal() else seed for seed in seeds.split(",")]
