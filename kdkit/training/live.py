@@ -15,7 +15,7 @@ TEACHER = "teacher"
 class LiveChart:
     """Widgets for a person at a notebook; every training of a run goes on drawing where the one before it ended."""
 
-    def __init__(self, run: Run, phase: str, quantity: str = "bits per byte, held-out text (lower is better)"):
+    def __init__(self, run: Run, phase: str, quantity: str = "bits per byte, held-out text"):
         """Show the chart below the cell that runs.
 
         Args:

@@ -45,7 +45,7 @@ class Follower:
         """
         self.config, self.run, self.phase, self.trainer = config, run, phase, trainer
         self.sentences, self.after_epoch = sentences[:ALARM_SENTENCES], after_epoch
-        self.chart = LiveChart(run, phase, "mean score of the tasks (higher is better)") if is_watched() else None
+        self.chart = LiveChart(run, phase, "mean score of the tasks") if is_watched() else None
         self.mean_cosine = 0.0
         self.wandb = self._open_wandb() if config.train.wandb != "disabled" else None
 
