@@ -34,8 +34,8 @@ def hub_is_reachable() -> bool:
 
 
 def is_local_path(path: str) -> bool:
-    """Return whether a name can only mean a folder: it exists, or is written as a path."""
-    return path.startswith(("/", "./", "../", "~")) or resolve_input(path).is_dir()
+    """Return whether a name means a folder: it exists, or is written as a path, or as a package that is here."""
+    return is_packaged(path) or path.startswith(("/", "./", "../", "~")) or resolve_input(path).is_dir()
 
 
 def resolve_model_path(path: str, key: str) -> str:
