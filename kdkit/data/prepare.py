@@ -6,11 +6,12 @@ hash of both, and linked into the run's `data/`.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerFast
 
@@ -18,13 +19,16 @@ from kdkit.alignment.bytes import VocabularyOverlap, overlap_vocabularies
 from kdkit.alignment.same_ids import share_tokenizer
 from kdkit.alignment.tokenizers import end_token_id, load_tokenizer, set_document_end, token_bytes, train_tokenizer
 from kdkit.config.language import BUILD, Config, DataConfig
+from kdkit.data.chat.markers import handle_markers
+from kdkit.data.conversations import Conversation
 from kdkit.data.corpora import Corpus, load_corpus, split_documents
 from kdkit.data.documents import Documents
 from kdkit.data.duplicates import find_near_copies
-from kdkit.data.markers import handle_markers
-from kdkit.data.windows import PAD, Packer, Windows, pack_windows
+from kdkit.data.packing import Packer, pack_windows
+from kdkit.data.windows import PAD, Windows
 from kdkit.errors import UserError
 from kdkit.machine.session import Session
+from kdkit.machine.user_code import is_user_code, make_user_object
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
 from kdkit.runs.paths import resolve_input
 
@@ -32,6 +36,7 @@ FORMAT = 5
 """Raise it when the meaning of the stored arrays changes: old caches are then left alone."""
 SAMPLE_DOCUMENTS, SAMPLE_CHARACTERS = 64, 2_000
 """Documents, and characters of each, that two tokenizers must cut alike to be one."""
+Split = Literal["train", "evaluation"]
 OWN = "own_student_tokenizer"
 """Folder of the student's tokenizer where the pair reads with the teacher's."""
 TOKENIZER_CHARACTERS = 20_000_000
@@ -50,6 +55,20 @@ class PreparedData:
     manifest: dict[str, Any]
     own_student_tokenizer: PreTrainedTokenizerFast | None = None
     """The student's, where the pair reads with the teacher's because it has fewer tokens; None: it is the above."""
+    conversations: Mapping[Split, Documents] | None = None
+    """Of each split, as the models read them, cut where they were too long, in JSON: see `Conversation.from_json`. The
+    document of a window (`Windows.pieces`) is its number in them. None: the data is text."""
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the data are conversations: a window is one conversation."""
+        return self.conversations is not None
+
+    def prompts(self, split: Split, count: int | None = None) -> list[Conversation]:
+        """Return the first conversations of a split, at most `count` of them; the windows stand in the same order."""
+        if self.conversations is None:
+            return []
+        return [Conversation.from_json(text) for text in self.conversations[split][:count]]
 
     @property
     def same_tokenizer(self) -> bool:
@@ -138,6 +157,8 @@ def _relevant_settings(config: Config) -> list[Any]:
 
 def _identify(path: str) -> str:
     """Name a model: a hub name by itself, a folder by what its tokenizer files hold."""
+    if is_user_code(path):
+        return fingerprint(make_user_object(path, "teacher.path").tokenizer.backend_tokenizer.to_str())
     folder = resolve_input(path)
     if not folder.is_dir():
         return path
@@ -307,10 +328,12 @@ def _tokenizer_sample(documents: Documents) -> list[str]:
 
 
 def _teacher_tokenizer(config: Config, documents: list[str]) -> PreTrainedTokenizerFast:
-    """Train the built teacher's tokenizer, or load the given teacher's."""
+    """Train the built teacher's tokenizer, or take the given teacher's."""
     teacher = config.teacher
     if teacher.path == BUILD:
         return train_tokenizer(documents, teacher.build.vocab_size)
+    if is_user_code(teacher.path):
+        return deepcopy(make_user_object(teacher.path, "teacher.path").tokenizer)  # settings of a run are put into it
     return load_tokenizer(teacher.path, "teacher.path", teacher.revision, teacher.trust_remote_code)
 
 
