@@ -15,8 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from kdkit.config.chat import ChatDataConfig, ChatModelConfig
 from kdkit.config.losses import Auto, LossSettings, TermWeights
-from kdkit.config.model_file import read_model_file
-from kdkit.config.reading import apply_overrides, check_values, read_values
+from kdkit.config.reading import apply_overrides, check_values, read_model_file, read_values
 from kdkit.config.shared import BUILD, BuildConfig, ModelConfig, ReportConfig
 from kdkit.config.teacher import CacheConfig, RouterConfig
 from kdkit.config.training import TRAINING_ALIASES, OptimizationConfig, ParameterRule, StageSettings
@@ -215,6 +214,9 @@ class DistillConfig(Section):
     """Compare attention maps averaged over heads, or head by head (proportional)."""
     contrastive_temperature: Positive = 0.1
     """Temperature of the contrastive part."""
+    overlap_top_k: Annotated[int, Field(ge=0)] = 8
+    """Most likely tokens of student and teacher that are compared, on some rows of every step that is logged: the share
+    that both have, and its probability; also the gap of their entropies. 0: not measured."""
     equal_time_baseline: bool = True
     """Also train the baseline for the student's wall time (more steps, no teacher)."""
 
