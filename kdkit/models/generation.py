@@ -92,7 +92,8 @@ def generate_ids(
     """
     if on_token is not None and (len(prompts), num_samples) != (1, 1):
         raise ValueError(f"on_token: expected one prompt and one sample, got {len(prompts)} and {num_samples}")
-    rooms = [_room(model, prompt, sampling.max_new_tokens) for prompt in prompts]
+    context = context_length(model.config)
+    rooms = [check_room(context, prompt, sampling.max_new_tokens) for prompt in prompts]
     # prompts of like length together: little padding; and of one room, since all rows of a batch go on to its end
     order = sorted(range(len(prompts)), key=lambda i: (-rooms[i], len(prompts[i])))
     texts: dict[tuple[int, int], Generated] = {}
@@ -105,7 +106,7 @@ def generate_ids(
                 for first in range(0, len(places), batch_size):
                     batch = places[first : first + batch_size]
                     rows = [list(prompts[i]) for i, _ in batch]
-                    draw = _Draw(rows, batch, sampling, room, vocab_size, model.device)
+                    draw = Draw(rows, batch, sampling, room, vocab_size, model.device)
                     written = _write(model, rows, draw, room, stop_ids, on_token)
                     texts.update(zip(batch, (_cut(row, stop_ids) for row in written), strict=True))
     finally:
@@ -113,9 +114,15 @@ def generate_ids(
     return [[texts[i, sample] for sample in range(num_samples)] for i in range(len(prompts))]
 
 
-def _room(model: PreTrainedModel, prompt: Sequence[int], max_new_tokens: int) -> int:
-    """Return how many tokens may follow a prompt."""
-    context = context_length(model.config)
+def check_room(context: int | None, prompt: Sequence[int], max_new_tokens: int) -> int:
+    """Return how many tokens may follow a prompt.
+
+    Args:
+        context: most tokens that the model reads; None: no limit.
+
+    Raises:
+        UserError: none, or an empty prompt.
+    """
     if not len(prompt):
         raise UserError("prompt: expected at least one token, got an empty prompt; write something")
     if context is not None and len(prompt) >= context:
@@ -129,7 +136,7 @@ def _room(model: PreTrainedModel, prompt: Sequence[int], max_new_tokens: int) ->
 def _write(
     model: PreTrainedModel,
     rows: list[list[int]],
-    draw: "_Draw",
+    draw: "Draw",
     room: int,
     stop_ids: Sequence[int],
     on_token: Callable[[int], None] | None,
@@ -162,7 +169,7 @@ def _cut(row: list[int], stop_ids: Sequence[int]) -> Generated:
     return Generated(row, None) if place is None else Generated(row[:place], row[place])
 
 
-class _Draw(LogitsProcessor):
+class Draw(LogitsProcessor):
     """Draws the next token of every row; transformers then takes the only one that is left.
 
     Every row has random numbers of its own, so that it does not matter which rows share a batch.
