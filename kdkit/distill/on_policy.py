@@ -25,7 +25,6 @@ from kdkit.losses.chunked.signals import Signals
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.losses.own_tokens import constant_advantages, importance_weights, student_logprobs, teacher_logprobs
 from kdkit.models.generation import Sampling, generate_ids
-from kdkit.models.loading import context_length
 from kdkit.teachers.online import OnlineTeacher, StudentRows
 
 
@@ -54,7 +53,7 @@ class OnPolicyTrainer(DistillationTrainer):
         self.data, self.settings = data, settings
         self.from_data = objective
         self.own_text = replace(objective, kd_ratio=1.0, ce_elsewhere=False)
-        self.teacher_context = context_length(teacher.model.config)
+        self.teacher_context = teacher.context
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
