@@ -69,6 +69,7 @@ def generate_ids(
     *,
     vocab_size: int,
     num_samples: int = 1,
+    first: int = 0,
     batch_size: int = 16,
     autocast_dtype: torch.dtype | None = None,
     on_token: Callable[[int], None] | None = None,
@@ -80,6 +81,7 @@ def generate_ids(
         stop_ids: tokens that end a text.
         vocab_size: true size of the tokenizer; rows of a padded head beyond it are never drawn.
         num_samples: texts for every prompt.
+        first: number of the first prompt, where a longer list is written in parts: its random numbers go on.
         batch_size: texts that are written at the same time.
         autocast_dtype: dtype for autocast; None: none.
         on_token: called with every token as it is drawn, stop tokens included; for one prompt and one sample.
@@ -103,10 +105,11 @@ def generate_ids(
         with _own_settings_aside(model), autocast(model, autocast_dtype):
             for room, group in groupby(order, key=rooms.__getitem__):
                 places = [(i, sample) for i in group for sample in range(num_samples)]
-                for first in range(0, len(places), batch_size):
-                    batch = places[first : first + batch_size]
+                for start in range(0, len(places), batch_size):
+                    batch = places[start : start + batch_size]
                     rows = [list(prompts[i]) for i, _ in batch]
-                    draw = Draw(rows, batch, sampling, room, vocab_size, model.device)
+                    numbers = [(first + i, sample) for i, sample in batch]
+                    draw = Draw(rows, numbers, sampling, room, vocab_size, model.device)
                     written = _write(model, rows, draw, room, stop_ids, on_token)
                     texts.update(zip(batch, (_cut(row, stop_ids) for row in written), strict=True))
     finally:
@@ -178,7 +181,7 @@ class Draw(LogitsProcessor):
     def __init__(
         self,
         rows: list[list[int]],
-        places: list[tuple[int, int]],
+        numbers: list[tuple[int, int]],
         sampling: Sampling,
         room: int,
         vocab_size: int,
@@ -187,11 +190,11 @@ class Draw(LogitsProcessor):
         """Prepare a batch.
 
         Args:
-            places: index of the prompt and of the sample, of every row.
+            numbers: of the prompt and of the sample, for every row.
         """
         self.sampling, self.vocab_size = sampling, vocab_size
         self.starts = torch.tensor([max(map(len, rows)) - len(row) for row in rows], device=device)
-        draws = [np.random.default_rng((sampling.seed, *place)).random(room) for place in places]
+        draws = [np.random.default_rng((sampling.seed, *each)).random(room) for each in numbers]
         self.uniform = torch.from_numpy(np.stack(draws, axis=1)).to(device)
         self.step = 0
         self.warpers = LogitsProcessorList()
