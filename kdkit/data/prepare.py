@@ -7,7 +7,6 @@ hash of both, and linked into the run's `data/`.
 import json
 import math
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,10 +26,9 @@ from kdkit.data.duplicates import find_near_copies
 from kdkit.data.packing import Packer, pack_windows
 from kdkit.data.windows import PAD, Windows
 from kdkit.errors import UserError
+from kdkit.machine.hub import identify_tokenizer
 from kdkit.machine.session import Session
-from kdkit.machine.user_code import is_user_code, make_user_object
-from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
-from kdkit.runs.paths import resolve_input
+from kdkit.runs.folder import cached_folder, fingerprint, link_folder
 
 FORMAT = 5
 """Raise it when the meaning of the stored arrays changes: old caches are then left alone."""
@@ -147,28 +145,14 @@ def _relevant_settings(config: Config) -> list[Any]:
         config.data.special_tokens,
         config.data.max_length,
         teacher_max_length(config),
-        [teacher.build.vocab_size] if teacher.path == BUILD else [_identify(teacher.path), teacher.revision],
+        [teacher.build.vocab_size]
+        if teacher.path == BUILD
+        else [identify_tokenizer(_tokenizer_path(config), "teacher.path"), teacher.revision],
         [student.build.tokenizer, student.build.vocab_size]
         if student.path == BUILD
-        else [_identify(student.path), student.revision],
+        else [identify_tokenizer(student.path, "student.path"), student.revision],
         [student.document_end, teacher.document_end],
     ]
-
-
-def _identify(path: str) -> str:
-    """Name a model: a hub name by itself, a folder by what its tokenizer files hold."""
-    if is_user_code(path):
-        return fingerprint(make_user_object(path, "teacher.path").tokenizer.backend_tokenizer.to_str())
-    folder = resolve_input(path)
-    if not folder.is_dir():
-        return path
-    return fingerprint(
-        *(
-            fingerprint_files(f)
-            for f in sorted(folder.glob("*"))
-            if f.is_file() and f.suffix in (".json", ".txt", ".model")
-        )
-    )
 
 
 def data_from_texts(
@@ -332,9 +316,13 @@ def _teacher_tokenizer(config: Config, documents: list[str]) -> PreTrainedTokeni
     teacher = config.teacher
     if teacher.path == BUILD:
         return train_tokenizer(documents, teacher.build.vocab_size)
-    if is_user_code(teacher.path):
-        return deepcopy(make_user_object(teacher.path, "teacher.path").tokenizer)  # settings of a run are put into it
-    return load_tokenizer(teacher.path, "teacher.path", teacher.revision, teacher.trust_remote_code)
+    key = "teacher.tokenizer" if teacher.tokenizer else "teacher.path"
+    return load_tokenizer(_tokenizer_path(config), key, teacher.revision, teacher.trust_remote_code)
+
+
+def _tokenizer_path(config: Config) -> str:
+    """Return what names the teacher's tokenizer."""
+    return config.teacher.tokenizer or config.teacher.path
 
 
 def _student_tokenizer(

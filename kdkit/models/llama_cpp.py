@@ -1,7 +1,7 @@
 """A GGUF file run by llama.cpp: weights stay quantised in memory, predictions come for the positions asked for.
 
-Written on the C functions that llama-cpp-python passes on, since its class `Llama` keeps a table of context x vocabulary
-numbers, and keys and values in fp16: on fp32 weights that is 0.03 off in a logit, with fp32 2e-5.
+Written on the C functions that llama-cpp-python passes on, since its class `Llama` keeps a table of context x
+vocabulary numbers, and keys and values in fp16: on fp32 weights that is 0.03 off in a logit, with fp32 2e-5.
 """
 
 import ctypes
@@ -195,8 +195,8 @@ class LlamaCpp:
         if not self._context:
             self._length = 0
             raise UserError(
-                f"teacher: expected memory for {length} tokens of {self.header.path.name!r}, got an error of llama.cpp: "
-                f"{self._last_words()}; shorten the sequences (data.max_length, teacher.max_length)"
+                f"teacher: expected memory for {length} tokens of {self.header.path.name!r}, got an error of "
+                f"llama.cpp: {self._last_words()}; shorten the sequences (data.max_length, teacher.max_length)"
             )
 
         self._memory["context"] = self._context

@@ -131,6 +131,6 @@ def check_ids(tokenizer: PreTrainedTokenizerFast, llama: LlamaCpp, key: str) -> 
         if ours != theirs:
             print(
                 f"{key}: the tokenizer cuts {text[:40]!r} into {len(ours)} tokens, llama.cpp into {len(theirs)}; the "
-                "teacher reads the first, and may predict a little worse for it (teacher.tokenizer=FOLDER names another)"
+                "teacher reads the first, and may predict worse for it (teacher.tokenizer=FOLDER names another)"
             )
             return

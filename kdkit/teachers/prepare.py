@@ -10,6 +10,7 @@ from kdkit.config.language import BUILD, Config
 from kdkit.data.batches import WindowCollator, longest_sequence
 from kdkit.data.prepare import PreparedData
 from kdkit.errors import UserError
+from kdkit.machine.gguf_files import hash_gguf, is_gguf, read_gguf_header, resolve_gguf
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
 from kdkit.machine.user_code import is_user_code, make_user_object
@@ -27,6 +28,7 @@ from kdkit.models.reading import ModelReader, Reader
 from kdkit.runs.folder import fingerprint, fingerprint_files
 from kdkit.runs.messages import note
 from kdkit.teachers.build import build_key, build_teacher, built_context
+from kdkit.teachers.gguf import GGUFTeacher
 from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.online import OnlineTeacher
 
@@ -106,8 +108,8 @@ def prepare_teacher(session: Session[Config], data: PreparedData, dtype: torch.d
     """
     config = session.config
     check_teacher_lengths(config, data)
-    if is_user_code(config.teacher.path):
-        return _prepare_own(session, data)
+    if is_user_code(config.teacher.path) or is_gguf(config.teacher.path):
+        return _prepare_without_layers(session, data)
     if config.teacher.path == BUILD:
         path = str(build_teacher(session, data))
     else:
@@ -142,10 +144,15 @@ def make_own_teacher(path: str, key: str) -> TextTeacher:
     return made
 
 
-def _prepare_own(session: Session[Config], data: PreparedData) -> TextTeacher:
-    """Make a teacher of the user's own class, and check its first answer."""
-    teacher = make_own_teacher(session.config.teacher.path, "teacher.path")
-    note(f"teacher.path: {teacher.name} is code of your own, run with all that you may do")
+def _prepare_without_layers(session: Session[Config], data: PreparedData) -> TextTeacher:
+    """Load a GGUF file or make a teacher of the user's own class, and check its first answer."""
+    path = session.config.teacher.path
+    if is_gguf(path):
+        on_gpu = session.hardware.teacher_device.startswith("cuda")
+        teacher: TextTeacher = GGUFTeacher(path, data.teacher_tokenizer, "teacher.path", on_gpu=on_gpu)
+    else:
+        teacher = make_own_teacher(path, "teacher.path")
+        note(f"teacher.path: {teacher.name} is code of your own, run with all that you may do")
     check_first_rows(teacher, data, "teacher.path")
     return teacher
 
@@ -189,6 +196,8 @@ def check_teacher_lengths(config: Config, data: PreparedData) -> None:
             context = built_context(config)
         elif is_user_code(path):
             context = make_own_teacher(path, key).context
+        elif is_gguf(path):
+            context = read_gguf_header(path, key).context
         else:
             main = path == config.teacher.path
             trust = config.teacher.trust_remote_code
@@ -247,6 +256,8 @@ def identify_teacher(session: Session[Config], data: PreparedData) -> dict[str, 
         return {"path": BUILD, "key": build_key(session, data)}
     if is_user_code(config.teacher.path):
         return make_own_teacher(config.teacher.path, "teacher.path").identify()
+    if is_gguf(config.teacher.path):
+        return {"gguf": hash_gguf(resolve_gguf(config.teacher.path, "teacher.path"))}
     name = check_model_folder(config.teacher.path, "teacher.path")
     if not is_local_path(name):
         return {"path": name, "revision": config.teacher.revision or "main"}
