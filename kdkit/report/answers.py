@@ -60,10 +60,10 @@ def answers_verdict(evaluation: dict[str, Any]) -> str:
         low, high = difference["interval_95"]
         result = "better than" if low > 0 else "worse than" if high < 0 else "no different from"
         sentences.append(
-            f"{result} {LABELS[name]} by ROUGE-L ({difference['mean']:+.3f}, 95 % interval over "
+            f"{result} {LABELS[name].replace('baseline, ', 'the baseline of ')} by ROUGE-L ({difference['mean']:+.3f}, 95 % interval over "
             f"{answers['num_prompts']} prompts {low:+.3f} to {high:+.3f})"
         )
-    return f"The student's answers are {', '.join(sentences)}." if sentences else ""
+    return f"The student's answers are {'; '.join(sentences)}." if sentences else ""
 
 
 def _labels(answers: dict[str, Any]) -> list[str]:
