@@ -58,9 +58,10 @@ def answers_verdict(evaluation: dict[str, Any]) -> str:
         if difference["interval_95"] is None:
             continue
         low, high = difference["interval_95"]
+        other = LABELS[name].replace("baseline, ", "the baseline of ")
         result = "better than" if low > 0 else "worse than" if high < 0 else "no different from"
         sentences.append(
-            f"{result} {LABELS[name].replace('baseline, ', 'the baseline of ')} by ROUGE-L ({difference['mean']:+.3f}, 95 % interval over "
+            f"{result} {other} by ROUGE-L ({difference['mean']:+.3f}, 95 % interval over "
             f"{answers['num_prompts']} prompts {low:+.3f} to {high:+.3f})"
         )
     return f"The student's answers are {'; '.join(sentences)}." if sentences else ""
