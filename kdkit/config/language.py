@@ -250,6 +250,10 @@ class EvaluateConfig(Section):
     """Tokens of a continuation."""
     generation_temperature: Positive = 0.8
     """Sampling temperature of continuations, of the whole distribution."""
+    num_answers: Annotated[int, Field(ge=0)] = 48
+    """Held-out prompts of conversations that every model answers, always with the most likely token; 0: none."""
+    max_answer_tokens: Count = 128
+    """Tokens of such an answer."""
 
 
 class LanguageReportConfig(ReportConfig):

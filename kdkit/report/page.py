@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from kdkit.report.answers import answer_examples, answers_table, answers_verdict
 from kdkit.report.experts import draw_experts
 from kdkit.report.figures import (
     draw_alignment,
@@ -70,5 +71,8 @@ def _facts(run: Run) -> dict[str, Any]:
         "compression": compression_table(evaluation),
         "equal_time": equal_time_table(evaluation),
         "costs": cost_table(evaluation),
-        "continuations": continuations_table(evaluation, facts["config"]["report"]["num_examples"]),
+        "continuations": continuations_table(evaluation, count := facts["config"]["report"]["num_examples"]),
+        "answers": answers_table(evaluation),
+        "answers_verdict": answers_verdict(evaluation),
+        "examples": answer_examples(evaluation, count),
     }

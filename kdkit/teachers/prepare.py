@@ -25,6 +25,7 @@ from kdkit.models.loading import (
     read_model_config,
 )
 from kdkit.models.reading import ModelReader, Reader
+from kdkit.models.writer import Writer, model_writer
 from kdkit.runs.folder import fingerprint, fingerprint_files
 from kdkit.runs.messages import note
 from kdkit.teachers.build import build_key, build_teacher, built_context
@@ -94,6 +95,10 @@ class Teacher(TextTeacher):
     def online(self, vocab_size: int, autocast_dtype: torch.dtype | None = None) -> OnlineTeacher:
         """See `TextTeacher.online`."""
         return OnlineTeacher(self._model, vocab_size, autocast_dtype)
+
+    def writer(self, batch_size: int = 16, autocast_dtype: torch.dtype | None = None) -> Writer:
+        """See `TextTeacher.writer`."""
+        return model_writer(self._model, self.tokenizer, batch_size, autocast_dtype)
 
 
 def prepare_teacher(session: Session[Config], data: PreparedData, dtype: torch.dtype | None = None) -> TextTeacher:
