@@ -15,21 +15,27 @@ from pydantic import Field, field_validator, model_validator
 
 from kdkit.config.chat import ChatDataConfig, ChatModelConfig
 from kdkit.config.losses import Auto, LossSettings, TermWeights
-from kdkit.config.reading import apply_overrides, check_values, read_values
+from kdkit.config.reading import apply_overrides, check_values, read_model_file, read_values
 from kdkit.config.shared import BUILD, BuildConfig, ModelConfig, ReportConfig
 from kdkit.config.teacher import CacheConfig, RouterConfig
 from kdkit.config.training import TRAINING_ALIASES, OptimizationConfig, ParameterRule, StageSettings
-from kdkit.config.types import Count, OpenShare, Positive, Section, Share, VocabularySize
+from kdkit.config.types import Count, DropShare, OpenShare, Positive, Section, Share, VocabularySize
 from kdkit.config.values import flatten
 from kdkit.errors import UserError
 
 ALIASES = {
     "distill.alpha_kd": "distill.kd_ratio",
     "distill.alpha": "distill.kd_ratio",
+    "distill.kl_weight": "distill.weights.logits",
+    "distill.hidden_weight": "distill.weights.feature",
+    "distill.contrastive_weight": "distill.weights.contrastive",
+    "student.config": "student.build",
     "router.router_lr": "router.learning_rate",
     **TRAINING_ALIASES,
     "train.gradient_accumulation": "train.gradient_accumulation_steps",
     "data.max_seq_length": "data.max_length",
+    "data.max_seq_len": "data.max_length",
+    "data.train_data": "data.path",
     "data.dataset_subset_size": "data.subset_size",
 }
 """Names that the source documents and other toolkits use, and the key that each one means."""
@@ -146,6 +152,10 @@ class BuildStudentConfig(BuildConfig):
     num_layers: Count = 3
     num_heads: Count = 4
     intermediate_size: Count = 192
+    max_length: Count | None = None
+    """Context in tokens; null: 512, or more where `data.max_length` or the student's own text are longer."""
+    dropout: DropShare = 0.0
+    """Share of the attention weights that are dropped in training; a Llama has no other dropout."""
 
     @model_validator(mode="after")
     def _shapes(self) -> "BuildStudentConfig":
@@ -164,7 +174,12 @@ class StudentConfig(ChatModelConfig, ModelConfig):
     document_end: DocumentEnd = "auto"
     """Token that separates documents; `auto`: the teacher's if they share a tokenizer, else EOS."""
     build: BuildStudentConfig = BuildStudentConfig()
-    """Read when `path` is `build`."""
+    """Read when `path` is `build`; also the name of a .json file with these sizes. Alias: `config`."""
+
+    @field_validator("build", mode="before")
+    @classmethod
+    def _sizes(cls, build: Any) -> Any:
+        return read_model_file(build, "student.build") if isinstance(build, str) else build
 
     @model_validator(mode="after")
     def _layers(self) -> "StudentConfig":
@@ -202,6 +217,9 @@ class DistillConfig(Section):
     """Compare attention maps averaged over heads, or head by head (proportional)."""
     contrastive_temperature: Positive = 0.1
     """Temperature of the contrastive part."""
+    overlap_top_k: Annotated[int, Field(ge=0)] = 8
+    """Most likely tokens of student and teacher that are compared, on some rows of every step that is logged: the share
+    that both have, and its probability; also the gap of their entropies. 0: not measured."""
     equal_time_baseline: bool = True
     """Also train the baseline for the student's wall time (more steps, no teacher)."""
 

@@ -104,7 +104,7 @@ class Objective:
         chunks = list(chunk_spans(spans, rows_per_chunk(width, targets.device)))
         if not passes:
             return weighted_cross_entropy(targets, raw, raw), chunks
-        queried = self._asked_spans(spans, counted.cpu() if counted_here is None else counted_here)
+        queried = self.asked_spans(spans, counted.cpu() if counted_here is None else counted_here)
         rows = _rows_of(spans, queried) if self.span_loss else spans.student_starts[queried]
         rows = to_device(rows, raw.device)
         share = raw if self.row_weights is None else raw * self.row_weights
@@ -132,7 +132,7 @@ class Objective:
         weights = self.row_weights
         return values if weights is None else values * weights[rows.to(weights.device)].to(values.device)
 
-    def _asked_spans(self, spans: Spans, counted: torch.Tensor) -> torch.Tensor:
+    def asked_spans(self, spans: Spans, counted: torch.Tensor) -> torch.Tensor:
         """Return the spans at which the teacher is queried, as indices.
 
         A divergence compares a span's first row, another loss all its rows: these must be in the loss.

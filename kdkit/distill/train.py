@@ -25,6 +25,7 @@ from kdkit.distill.checkpoints import (
     saved_step,
     update_results,
 )
+from kdkit.distill.choose_loss import make_overlap
 from kdkit.distill.costs import (
     ANSWERS_REUSED,
     BASELINE,
@@ -140,7 +141,9 @@ def make_trainer(
         logits_weight=config.distill.weights.logits,
     )
     parts = (parts or make_parts(config, student, teacher)) if stage.asks_teacher else None
-    shared = {"objective": objective, "parts": parts, "rules": stage.rules, "order": order}
+    kept = config.cache if cached else None
+    overlap = make_overlap(stage.loss, data, arguments.device, config.distill.overlap_top_k, kept)
+    shared = {"objective": objective, "parts": parts, "rules": stage.rules, "order": order, "overlap": overlap}
     reads_cache = cached and stage.asks_teacher
     collator = WindowCollator(data.train, with_teacher=True, signals=teacher.read if reads_cache else None)
     if cached:

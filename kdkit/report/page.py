@@ -12,6 +12,7 @@ from kdkit.report.figures import (
     draw_learning_curves,
     draw_loss_parts,
     draw_loss_terms,
+    draw_overlap,
     draw_quality_against_size,
 )
 from kdkit.report.recipe import language_recipe
@@ -53,6 +54,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "Quality and cost": draw_quality_against_size(run),
         "Learning curves": draw_learning_curves(run),
         "Terms of the student's loss": draw_loss_terms(run),
+        "Agreement with the teacher while it trained": draw_overlap(run),
         "Parts of the teacher's signal": (parts := draw_loss_parts(run)),
         "Which layers were compared": draw_layer_map(run) if parts is not None and was_probed else None,
         "How the teacher was routed": draw_router(run),
