@@ -17,7 +17,7 @@ from kdkit.config.losses import Auto, LossSettings, TermWeights
 from kdkit.config.reading import apply_overrides, check_values, read_values
 from kdkit.config.shared import BUILD, BuildConfig, ModelConfig, ReportConfig
 from kdkit.config.teacher import CacheConfig, RouterConfig
-from kdkit.config.training import TRAINING_ALIASES, OptimizationConfig, ParameterRule, StageSettings
+from kdkit.config.training import TRAINING_ALIASES, MaskingConfig, OptimizationConfig, ParameterRule, StageSettings
 from kdkit.config.types import Count, OpenShare, Positive, Section, Share, VocabularySize
 from kdkit.config.values import flatten
 from kdkit.errors import UserError
@@ -198,6 +198,7 @@ class TrainConfig(OptimizationConfig):
     """Optimizer steps between points of the learning curve; null: a fifth of the training."""
     parameter_lr_multipliers: list[ParameterRule] = Field(default_factory=list)
     """Rules `{pattern, lr_multiplier}`, tried in order; parameters that none matches keep the learning rate."""
+    masking: MaskingConfig = MaskingConfig()
     stages: list[StageSettings] = Field(default_factory=list)
     """Stages trained one after the other; empty: one stage with the settings above."""
     curriculum: Literal["none", "teacher_loss", "teacher_entropy"] = "none"

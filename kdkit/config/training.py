@@ -52,6 +52,18 @@ class OptimizationConfig(Section):
     """Project that Weights & Biases files the run under."""
 
 
+class MaskingConfig(Section):
+    """Tokens of the training text, of chat data the answers' alone, that the student does not see."""
+
+    enabled: bool = False
+    """Hide some; the baselines' text is masked as the student's is, held-out text never."""
+    share: Annotated[Number, Field(ge=0.0, lt=1.0)] = 0.3
+    """Share of the tokens, in every sequence; other ones in every epoch."""
+    dropped_from: Literal["input", "loss"] = "input"
+    """`input`: another token stands in the student's input, and the labels stay: it fills the gaps; `loss`: it reads
+    them, and they teach nothing."""
+
+
 class ParameterRule(Section):
     """What happens to the parameters whose name a pattern matches."""
 

@@ -65,8 +65,7 @@ class OnPolicyTrainer(DistillationTrainer):
         draw = random.Random(self.args.seed * 1_000_003 + self.state.global_step)
         share = self.settings.share
         batches = [self._write(batch, draw.getrandbits(32)) if draw.random() < share else batch for batch in batches]
-        counts = [(batch["labels"][:, 1:] != IGNORE_INDEX).sum() for batch in batches]
-        return batches, self.accelerator.reduce(torch.stack(counts).sum().to(device), reduction="sum")
+        return batches, self.count_labels(batches, device)
 
     def compute_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None

@@ -52,6 +52,7 @@ from kdkit.teachers.prepare import Teacher
 from kdkit.teachers.router.log import RouterLog
 from kdkit.teachers.router.teacher import RoutedTeacher
 from kdkit.training.arguments import last_checkpoint, make_training_arguments
+from kdkit.training.masking import make_masking
 from kdkit.training.progress import Curve, Progress
 from kdkit.training.scoring import score_windows
 from kdkit.training.trainer import LanguageModelTrainer, StopAtStep, group_by_rules
@@ -125,10 +126,10 @@ def make_trainer(
         learning_rate=stage.learning_rate,
         name=f"{phase}-{stage.name}" if stage.name else phase,
     )
-    order = sequence_order(plan, stage)
+    order, masking = sequence_order(plan, stage), make_masking(config.train.masking, data.student_tokenizer, False)
     if teacher is None:
-        collator = WindowCollator(data.train)
-        return LanguageModelTrainer(student, arguments, collator, data.overlap.student_size, stage.rules, order)
+        collator, size = WindowCollator(data.train), data.overlap.student_size
+        return LanguageModelTrainer(student, arguments, collator, size, stage.rules, order, masking)
     cached = isinstance(teacher, CachedSignals)
     objective = make_objective(
         stage.loss,
@@ -145,11 +146,11 @@ def make_trainer(
     collator = WindowCollator(data.train, with_teacher=True, signals=teacher.read if reads_cache else None)
     if cached:
         source = CachedTeacher(teacher.store.header.get("temperature", 1.0))
-        return DistillationTrainer(student, source, arguments, collator, **shared)
+        return DistillationTrainer(student, source, arguments, collator, masking=masking, **shared)
     source = make_online_teacher(session, data, teacher, stage, student.config.hidden_size)
     if stage.on_policy is not None:
         return OnPolicyTrainer(student, source, arguments, collator, data=data, settings=stage.on_policy, **shared)
-    return DistillationTrainer(student, source, arguments, collator, **shared)
+    return DistillationTrainer(student, source, arguments, collator, masking=masking, **shared)
 
 
 def _train_phase(

@@ -20,6 +20,7 @@ from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.machine.stopwatch import Stopwatch
 from kdkit.teachers.online import CachedTeacher, OnlineTeacher, StudentRows
 from kdkit.teachers.router.teacher import RoutedTeacher
+from kdkit.training.masking import Masking
 from kdkit.training.trainer import LanguageModelTrainer
 
 PARTS_FILE = "projections.pt"
@@ -43,6 +44,7 @@ class DistillationTrainer(LanguageModelTrainer):
         parts: LayerParts | None = None,
         rules: list[ParameterRule] | None = None,
         order: list[int] | None = None,
+        masking: Masking | None = None,
     ):
         """Prepare the training of one student.
 
@@ -53,8 +55,9 @@ class DistillationTrainer(LanguageModelTrainer):
                 are trained with the student.
             rules: see `LanguageModelTrainer`.
             order: see `LanguageModelTrainer`.
+            masking: see `LanguageModelTrainer`.
         """
-        super().__init__(student, args, collator, objective.student_size, rules, order)
+        super().__init__(student, args, collator, objective.student_size, rules, order, masking)
         self.teacher = teacher
         self.objective = objective
         self.parts = parts
