@@ -28,8 +28,8 @@ from kdkit.losses.chunked.signals import Signals
 from kdkit.losses.copying import KnownNGrams, unlikelihood
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.losses.own_tokens import constant_advantages, importance_weights, student_logprobs, teacher_logprobs
+from kdkit.models.generation import Sampling, generate_ids
 from kdkit.models.loading import context_length
-from kdkit.models.sampling import sample_text
 from kdkit.teachers.online import OnlineTeacher, StudentRows
 
 
@@ -150,26 +150,30 @@ class OnPolicyTrainer(DistillationTrainer):
 
         A sequence that is shorter than a prompt is left out.
         """
-        prompts = batch["input_ids"][:, : 1 + self.settings.prompt_length].to(self.args.device)
-        prompts = prompts[(batch["labels"][:, prompts.shape[1] - 1] != IGNORE_INDEX).to(prompts.device)]
-        if not len(prompts):
+        starts = batch["input_ids"][:, : 1 + self.settings.prompt_length]
+        prompts = starts[batch["labels"][:, starts.shape[1] - 1] != IGNORE_INDEX].tolist()
+        if not prompts:
             return batch
         tokenizer = self.data.student_tokenizer
-        self.model.eval()
-        # a generator of its own is not taken by `generate`, so the global one is set and put back
-        with torch.random.fork_rng(devices=[] if prompts.device.type == "cpu" else [prompts.device]):
-            torch.manual_seed(seed + self.args.process_index)
-            written = sample_text(
-                self.model,
-                prompts,
-                max_new_tokens=self.settings.max_new_tokens,
-                temperature=self.settings.generation_temperature,
-                vocab_size=self.objective.student_size,
-                end_id=end_token_id(tokenizer),
-                autocast_dtype=None if self.compute_dtype == torch.float32 else self.compute_dtype,
-            )
-        self.model.train()
-        rows = [self._own_part(row, prompts.shape[1]) for row in written[:, 1:].tolist()]
+        sampling = Sampling(
+            temperature=self.settings.generation_temperature,
+            max_new_tokens=self.settings.max_new_tokens,
+            seed=seed + self.args.process_index,
+        )
+        end = end_token_id(tokenizer)
+        written = generate_ids(
+            self.model,
+            prompts,
+            sampling,
+            [end],
+            vocab_size=self.objective.student_size,
+            batch_size=len(prompts),
+            autocast_dtype=None if self.compute_dtype == torch.float32 else self.compute_dtype,
+        )
+        rows = [
+            prompt[1:] + self._first_part(text.ids + [end] * text.stopped)
+            for prompt, (text,) in zip(prompts, written, strict=True)
+        ]
         windows = windows_of_ids(
             rows,
             tokenizer,
@@ -181,19 +185,13 @@ class OnPolicyTrainer(DistillationTrainer):
         if not len(windows):
             return batch
         collated = WindowCollator(windows, with_teacher=True)(list(range(len(windows))))
-        collated["labels"][:, : prompts.shape[1]] = IGNORE_INDEX
+        collated["labels"][:, : starts.shape[1]] = IGNORE_INDEX
         collated["counted"] = counted_rows(collated["labels"], collated["spans"])
         return {name: _to(value, self.args.device) for name, value in collated.items()} | {"is_own_text": True}
 
-    def _own_part(self, row: list[int], num_prompt: int) -> list[int]:
-        """Cut what fills a row after the end of its text, and the own tokens beyond the first share.
-
-        The prompt may hold ends of its own; its start token is not in the row.
-        """
-        end, first = end_token_id(self.data.student_tokenizer), num_prompt - 1
-        ends = [i for i, token_id in enumerate(row) if token_id == end and i >= first]
-        row = row[: ends[0] + 1] if ends else row
-        return row[: first + math.ceil(self.settings.first_share * (len(row) - first))]
+    def _first_part(self, row: list[int]) -> list[int]:
+        """Cut own tokens beyond the first share."""
+        return row[: math.ceil(self.settings.first_share * len(row))]
 
 
 def known_ngrams(windows: Windows, end_id: int, length: int) -> KnownNGrams:
