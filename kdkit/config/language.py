@@ -123,6 +123,9 @@ class TeacherConfig(ModelConfig):
     """Longest teacher sequence in tokens; null: twice `data.max_length` (the tokenizers differ)."""
     others: list[str] = Field(default_factory=list)
     """More teachers with the same tokenizer, by hub name or folder, that the router weighs against `path`."""
+    average_decay: OpenShare | None = None
+    """Let the teacher follow the student it starts from (`teacher.path` is `student.path`): after every optimizer step
+    its weights are `average_decay * own + (1 - average_decay) * student's`; null: it stays as it is."""
     top_k: Count = 8
     """Tokens whose summed probability the probe reports as `mass covered by top-k`."""
     document_end: DocumentEnd = "auto"
@@ -263,6 +266,23 @@ class Config(Section):
     @model_validator(mode="after")
     def _router(self) -> "Config":
         self.router.check(self.teacher.others, self.cache.enabled)
+        return self
+
+    @model_validator(mode="after")
+    def _average(self) -> "Config":
+        if self.teacher.average_decay is None:
+            return self
+        if self.teacher.path != self.student.path or self.student.path == BUILD:
+            raise UserError(
+                "teacher.average_decay: expected teacher.path and student.path to name one pretrained model, got "
+                f"{self.teacher.path!r} and {self.student.path!r}; set teacher.path to the student's"
+            )
+        if self.cache.enabled or self.router.kind != "none":
+            got = "cache.enabled" if self.cache.enabled else f"router.kind={self.router.kind}"
+            raise UserError(
+                f"teacher.average_decay: expected no cache and no router of a teacher that changes with the student, "
+                f"got {got}; set cache.enabled=false and router.kind=none"
+            )
         return self
 
 

@@ -175,6 +175,8 @@ def _train_phase(
     if teacher is not None and config.distill.start_from_teacher:
         started = start_student(plan.session, data, student, teacher)
         print(f"{phase}: {started} of {len(data.student_tokenizer)} tokens start from the teacher's", flush=True)
+    if isinstance(teacher, Teacher) and follows_student(plan):
+        teacher.model.load_state_dict(student.state_dict())  # whatever it has learned in an earlier training
     parts = make_parts(config, student, teacher)
     tables = _describe_parameters(student, parts, stages, config.train.weight_decay)
     progress = _make_progress(plan, phase, steps)
@@ -224,7 +226,8 @@ def _train_stage(
     """
     run, phase = plan.session.run, progress.phase
     folder = checkpoint_folder(run, phase, stage)
-    if (counts := load_stage(folder, student, parts, stage)) is not None:
+    average = teacher.model if isinstance(teacher, Teacher) and follows_student(plan) else None
+    if (counts := load_stage(folder, student, parts, average, stage)) is not None:
         return counts
     progress.first_step = stage.first_step
     trainer = make_trainer(plan, stage, student, teacher, phase, parts)
@@ -239,8 +242,13 @@ def _train_stage(
         request.check(f"{phase}: step {stage.first_step + step} of {progress.total_steps} is saved")
     counts = _read_counts(trainer)
     if stage.first_step + stage.steps < progress.total_steps:
-        save_stage(folder, student, parts, counts)
+        save_stage(folder, student, parts, average, counts)
     return counts
+
+
+def follows_student(plan: TrainingPlan) -> bool:
+    """Return whether the teacher is an average of the student's weights."""
+    return plan.session.config.teacher.average_decay is not None
 
 
 def _note_start(phase: str, saved: int, steps: int, resume: bool) -> None:
