@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from kdkit.config.losses import Auto, LossSettings, TermWeights
 from kdkit.config.reading import apply_overrides, check_values, read_values
 from kdkit.config.shared import BUILD, BuildConfig, ModelConfig, ReportConfig
-from kdkit.config.teacher import CacheConfig, RouterConfig
+from kdkit.config.teacher import CacheConfig, RouterConfig, SamplingConfig
 from kdkit.config.training import TRAINING_ALIASES, MaskingConfig, OptimizationConfig, ParameterRule, StageSettings
 from kdkit.config.types import Count, OpenShare, Positive, Section, Share, VocabularySize
 from kdkit.config.values import flatten
@@ -259,6 +259,7 @@ class Config(Section):
     distill: DistillConfig = DistillConfig()
     cache: CacheConfig = CacheConfig()
     router: RouterConfig = RouterConfig()
+    sampling: SamplingConfig = SamplingConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: LanguageReportConfig = LanguageReportConfig()
