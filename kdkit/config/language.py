@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from kdkit.config.chat import ChatDataConfig, ChatModelConfig
 from kdkit.config.losses import Auto, LossSettings, TermWeights
 from kdkit.config.reading import apply_overrides, check_values, read_values
 from kdkit.config.shared import BUILD, BuildConfig, ModelConfig, ReportConfig
@@ -46,7 +47,7 @@ def _require_divides(path: str, hidden_size: int, num_heads: int) -> None:
 DocumentEnd = Literal["auto", "eos", "bos"]
 
 
-class DataConfig(Section):
+class DataConfig(ChatDataConfig):
     """What the models read, and how it is cut into sequences."""
 
     path: str = "python-docs"
@@ -114,7 +115,7 @@ class BuildTeacherConfig(Section):
         return self
 
 
-class TeacherConfig(ModelConfig):
+class TeacherConfig(ChatModelConfig, ModelConfig):
     """The large model."""
 
     path: str = BUILD
@@ -151,7 +152,7 @@ class BuildStudentConfig(BuildConfig):
         return self
 
 
-class StudentConfig(ModelConfig):
+class StudentConfig(ChatModelConfig, ModelConfig):
     """The small model."""
 
     path: str = BUILD

@@ -6,11 +6,11 @@ hash of both, and linked into the run's `data/`.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerFast
 
@@ -18,11 +18,13 @@ from kdkit.alignment.bytes import VocabularyOverlap, overlap_vocabularies
 from kdkit.alignment.same_ids import share_tokenizer
 from kdkit.alignment.tokenizers import end_token_id, load_tokenizer, set_document_end, token_bytes, train_tokenizer
 from kdkit.config.language import BUILD, Config, DataConfig
+from kdkit.data.chat.markers import handle_markers
+from kdkit.data.conversations import Conversation
 from kdkit.data.corpora import Corpus, load_corpus, split_documents
 from kdkit.data.documents import Documents
 from kdkit.data.duplicates import find_near_copies
-from kdkit.data.markers import handle_markers
-from kdkit.data.windows import PAD, Packer, Windows, pack_windows
+from kdkit.data.packing import Packer, pack_windows
+from kdkit.data.windows import PAD, Windows
 from kdkit.errors import UserError
 from kdkit.machine.session import Session
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
@@ -32,6 +34,7 @@ FORMAT = 5
 """Raise it when the meaning of the stored arrays changes: old caches are then left alone."""
 SAMPLE_DOCUMENTS, SAMPLE_CHARACTERS = 64, 2_000
 """Documents, and characters of each, that two tokenizers must cut alike to be one."""
+Split = Literal["train", "evaluation"]
 OWN = "own_student_tokenizer"
 """Folder of the student's tokenizer where the pair reads with the teacher's."""
 TOKENIZER_CHARACTERS = 20_000_000
@@ -50,6 +53,20 @@ class PreparedData:
     manifest: dict[str, Any]
     own_student_tokenizer: PreTrainedTokenizerFast | None = None
     """The student's, where the pair reads with the teacher's because it has fewer tokens; None: it is the above."""
+    conversations: Mapping[Split, Documents] | None = None
+    """Of each split, as the models read them, cut where they were too long, in JSON: see `Conversation.from_json`. The
+    document of a window (`Windows.pieces`) is its number in them. None: the data is text."""
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the data are conversations: a window is one conversation."""
+        return self.conversations is not None
+
+    def prompts(self, split: Split, count: int | None = None) -> list[Conversation]:
+        """Return the first conversations of a split, at most `count` of them; the windows stand in the same order."""
+        if self.conversations is None:
+            return []
+        return [Conversation.from_json(text) for text in self.conversations[split][:count]]
 
     @property
     def same_tokenizer(self) -> bool:
