@@ -19,7 +19,7 @@ from kdkit.config.training import OnPolicy, ParameterRule
 from kdkit.data.batches import WindowCollator, counted_rows
 from kdkit.data.own_text import windows_of_ids
 from kdkit.data.prepare import PreparedData
-from kdkit.data.windows import PAD, Windows
+from kdkit.data.windows import Windows
 from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.objective import Objective
 from kdkit.distill.trainer import DistillationTrainer
@@ -61,8 +61,8 @@ class OnPolicyTrainer(DistillationTrainer):
         self.teacher_context = context_length(teacher.model.config)
         self.known: KnownNGrams | None = None
         if settings.anti_copy > 0.0:
-            end_id = end_token_id(data.student_tokenizer)
-            self.known = known_ngrams(data.train, end_id, settings.anti_copy_length)
+            special = data.student_tokenizer.all_special_ids
+            self.known = known_ngrams(data.train, special, settings.anti_copy_length)
         self._copies: dict[str, torch.Tensor] = {}
 
     def get_batch_samples(
@@ -194,15 +194,17 @@ class OnPolicyTrainer(DistillationTrainer):
         return row[: math.ceil(self.settings.first_share * len(row))]
 
 
-def known_ngrams(windows: Windows, end_id: int, length: int) -> KnownNGrams:
-    """Collect the n-grams of the documents that windows hold, in the student's tokens; none reaches over an end."""
+def known_ngrams(windows: Windows, special: list[int], length: int) -> KnownNGrams:
+    """Collect the n-grams of the text in the loss of some windows, in the student's tokens.
+
+    Args:
+        special: tokens of which no n-gram consists: none reaches over the end of a document.
+    """
 
     def texts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for rows in even_chunks(len(windows), 1024):
             ids = np.asarray(windows.student_ids[rows])
-            counts = (ids != PAD) & (ids != end_id)
-            counts[:, 0] = False  # the start token is no text
-            yield ids, counts
+            yield ids, windows.labels(rows) & ~np.isin(ids, special)
 
     return KnownNGrams(texts(), length)
 

@@ -126,7 +126,10 @@ def make_trainer(
         learning_rate=stage.learning_rate,
         name=f"{phase}-{stage.name}" if stage.name else phase,
     )
-    order, masking = sequence_order(plan, stage), make_masking(config.train.masking, data.student_tokenizer, False)
+    order, masking = (
+        sequence_order(plan, stage),
+        make_masking(config.train.masking, data.student_tokenizer, data.is_chat),
+    )
     if teacher is None:
         collator, size = WindowCollator(data.train), data.overlap.student_size
         return LanguageModelTrainer(student, arguments, collator, size, stage.rules, order, masking)

@@ -69,9 +69,7 @@ class SampledAnswers:
         )
 
 
-def sample_answers(
-    session: Session[Config], data: PreparedData, teacher: TextTeacher | None = None
-) -> SampledAnswers:
+def sample_answers(session: Session[Config], data: PreparedData, teacher: TextTeacher | None = None) -> SampledAnswers:
     """Let the teacher answer the training prompts, and keep its best answers in a file; see `SamplingConfig`.
 
     Args:
@@ -230,9 +228,7 @@ class _Sampler:
         }
 
 
-def mean_logprobs(
-    teacher: TextTeacher, prompts: Sequence[Sequence[int]], written: Sequence[Generated]
-) -> list[float]:
+def mean_logprobs(teacher: TextTeacher, prompts: Sequence[Sequence[int]], written: Sequence[Generated]) -> list[float]:
     """Return the mean log-probability of the tokens of each text, the one that ended it included, in nats.
 
     Args:

@@ -104,7 +104,7 @@ def test_text_from_the_data_is_never_discouraged(trainer_of):
 def test_no_ngram_holds_the_start_or_the_end_of_a_document(trainer_of):
     trainer = trainer_of("same", anti_copy=1.0)
     rows, end = trainer.data.train.student_ids, trainer.data.student_tokenizer.eos_token_id
-    found = known_ngrams(trainer.data.train, end, LENGTH).completed(rows)
+    found = known_ngrams(trainer.data.train, [end], LENGTH).completed(rows)
     assert not found[:, :LENGTH].any() and found[:, LENGTH:].any()
     for row, place in np.argwhere(rows[:, 1:] == end):
         assert not found[row, 1 + place : 1 + place + LENGTH].any()
