@@ -180,7 +180,7 @@ class SamplingConfig(Section):
     scorer: str = TEACHER_LOGPROB
     """What makes an answer good: `teacher_logprob` (mean log-probability of its tokens), `rouge_l` (with the data's
     answer), `exact_match`, `normalised_match` (without case, punctuation, articles), `numeric_match` (the last number),
-    or a function of your own: `python:module:function`, called with the prompt's messages, the answer and the data's."""
+    or a function of your own: `python:module:function`, called with messages, answer and reference."""
     threshold: Number | None = None
     """Least score of an answer that is accepted; null: 1 for the three matches, else every answer that came to its
     end."""

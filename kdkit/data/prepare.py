@@ -7,6 +7,7 @@ hash of both, and linked into the run's `data/`.
 import json
 import math
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,6 +28,7 @@ from kdkit.data.packing import Packer, pack_windows
 from kdkit.data.windows import PAD, Windows
 from kdkit.errors import UserError
 from kdkit.machine.session import Session
+from kdkit.machine.user_code import is_user_code, make_user_object
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
 from kdkit.runs.paths import resolve_input
 
@@ -155,6 +157,8 @@ def _relevant_settings(config: Config) -> list[Any]:
 
 def _identify(path: str) -> str:
     """Name a model: a hub name by itself, a folder by what its tokenizer files hold."""
+    if is_user_code(path):
+        return fingerprint(make_user_object(path, "teacher.path").tokenizer.backend_tokenizer.to_str())
     folder = resolve_input(path)
     if not folder.is_dir():
         return path
@@ -324,10 +328,12 @@ def _tokenizer_sample(documents: Documents) -> list[str]:
 
 
 def _teacher_tokenizer(config: Config, documents: list[str]) -> PreTrainedTokenizerFast:
-    """Train the built teacher's tokenizer, or load the given teacher's."""
+    """Train the built teacher's tokenizer, or take the given teacher's."""
     teacher = config.teacher
     if teacher.path == BUILD:
         return train_tokenizer(documents, teacher.build.vocab_size)
+    if is_user_code(teacher.path):
+        return deepcopy(make_user_object(teacher.path, "teacher.path").tokenizer)  # settings of a run are put into it
     return load_tokenizer(teacher.path, "teacher.path", teacher.revision, teacher.trust_remote_code)
 
 

@@ -29,7 +29,6 @@ from kdkit.losses.copying import KnownNGrams, unlikelihood
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.losses.own_tokens import constant_advantages, importance_weights, student_logprobs, teacher_logprobs
 from kdkit.models.generation import Sampling, generate_ids
-from kdkit.models.loading import context_length
 from kdkit.teachers.online import OnlineTeacher, StudentRows
 
 
@@ -58,7 +57,7 @@ class OnPolicyTrainer(DistillationTrainer):
         self.data, self.settings = data, settings
         self.from_data = objective
         self.own_text = replace(objective, kd_ratio=1.0, ce_elsewhere=False)
-        self.teacher_context = context_length(teacher.model.config)
+        self.teacher_context = teacher.context
         self.known: KnownNGrams | None = None
         if settings.anti_copy > 0.0:
             special = data.student_tokenizer.all_special_ids

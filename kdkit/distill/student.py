@@ -11,7 +11,8 @@ from kdkit.models.loading import check_context, check_fits, context_length, load
 from kdkit.models.scratch import initializer_range, spread_embeddings
 from kdkit.models.teacher_start import start_from_teacher
 from kdkit.teachers.cache import CachedSignals
-from kdkit.teachers.prepare import Teacher, check_own_text, own_text_lengths, prepare_teacher
+from kdkit.teachers.interface import TextTeacher
+from kdkit.teachers.prepare import check_own_text, own_text_lengths, prepare_teacher
 
 
 def make_student(config: Config, data: PreparedData) -> PreTrainedModel:
@@ -29,14 +30,14 @@ def make_student(config: Config, data: PreparedData) -> PreTrainedModel:
 
 
 def start_student(
-    session: Session[Config], data: PreparedData, student: PreTrainedModel, teacher: Teacher | CachedSignals
+    session: Session[Config], data: PreparedData, student: PreTrainedModel, teacher: TextTeacher | CachedSignals
 ) -> int:
     """Start the embeddings and the head of a built student from the teacher's; a cache holds none, so it is loaded.
 
     Returns:
         How many of the student's tokens were started.
     """
-    model = teacher.model if isinstance(teacher, Teacher) else prepare_teacher(session, data).model
+    model = teacher.model if isinstance(teacher, TextTeacher) else prepare_teacher(session, data).model
     tables = model.get_input_embeddings().weight.detach(), model.get_output_embeddings().weight.detach()
     tokenizers = data.student_tokenizer, data.teacher_tokenizer
     return start_from_teacher(student, *tables, *tokenizers, session.config.seed)

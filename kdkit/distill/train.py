@@ -47,8 +47,8 @@ from kdkit.machine.interrupt import StopRequest, stop_when_saved
 from kdkit.models.loading import no_bar
 from kdkit.runs.messages import note
 from kdkit.teachers.cache import CachedSignals
+from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.online import CachedTeacher
-from kdkit.teachers.prepare import Teacher
 from kdkit.teachers.router.log import RouterLog
 from kdkit.teachers.router.teacher import RoutedTeacher
 from kdkit.training.arguments import last_checkpoint, make_training_arguments
@@ -58,7 +58,7 @@ from kdkit.training.scoring import score_windows
 from kdkit.training.trainer import LanguageModelTrainer, StopAtStep, group_by_rules
 
 
-def distill(plan: TrainingPlan, teacher: Teacher | CachedSignals, resume: bool = False) -> TrainingResult:
+def distill(plan: TrainingPlan, teacher: TextTeacher | CachedSignals, resume: bool = False) -> TrainingResult:
     """Train the student with the teacher, or a cache of its predictions, and save it to the run's `student/`.
 
     Raises:
@@ -66,9 +66,9 @@ def distill(plan: TrainingPlan, teacher: Teacher | CachedSignals, resume: bool =
     """
     session = plan.session
     update_results(session.run, {"loss": {"name": plan.loss.name, "reason": plan.reason}})
-    if isinstance(teacher, Teacher):
+    if isinstance(teacher, TextTeacher):
         windows, batch_size = _curve_windows(plan), session.config.evaluate.batch_size
-        level = score_windows(teacher.model, windows, "teacher", batch_size, session.hardware.autocast_dtype)
+        level = score_windows(teacher.reader(session.hardware.autocast_dtype), windows, "teacher", batch_size)
         update_results(session.run, {"teacher_on_curve": level.bits_per_byte})
     return _train_phase(plan, teacher, STUDENT, plan.stages, resume)
 
@@ -103,7 +103,7 @@ def make_trainer(
     plan: TrainingPlan,
     stage: Stage,
     student: PreTrainedModel,
-    teacher: Teacher | CachedSignals | None,
+    teacher: TextTeacher | CachedSignals | None,
     phase: str = STUDENT,
     parts: LayerParts | None = None,
 ) -> LanguageModelTrainer:
@@ -157,7 +157,7 @@ def make_trainer(
 
 
 def _train_phase(
-    plan: TrainingPlan, teacher: Teacher | CachedSignals | None, phase: str, stages: list[Stage], resume: bool
+    plan: TrainingPlan, teacher: TextTeacher | CachedSignals | None, phase: str, stages: list[Stage], resume: bool
 ) -> TrainingResult:
     """Train the stages of a phase, with `resume` from where it was stopped, and save the model.
 
@@ -178,7 +178,7 @@ def _train_phase(
     if teacher is not None and config.distill.start_from_teacher:
         started = start_student(plan.session, data, student, teacher)
         print(f"{phase}: {started} of {len(data.student_tokenizer)} tokens start from the teacher's", flush=True)
-    if isinstance(teacher, Teacher) and follows_student(plan):
+    if isinstance(teacher, TextTeacher) and follows_student(plan):
         teacher.model.load_state_dict(student.state_dict())  # whatever it has learned in an earlier training
     parts = make_parts(config, student, teacher)
     tables = _describe_parameters(student, parts, stages, config.train.weight_decay)
@@ -217,7 +217,7 @@ def _train_stage(
     plan: TrainingPlan,
     stage: Stage,
     student: PreTrainedModel,
-    teacher: Teacher | CachedSignals | None,
+    teacher: TextTeacher | CachedSignals | None,
     parts: LayerParts | None,
     progress: Progress,
     request: StopRequest,
@@ -229,7 +229,7 @@ def _train_stage(
     """
     run, phase = plan.session.run, progress.phase
     folder = checkpoint_folder(run, phase, stage)
-    average = teacher.model if isinstance(teacher, Teacher) and follows_student(plan) else None
+    average = teacher.model if isinstance(teacher, TextTeacher) and follows_student(plan) else None
     if (counts := load_stage(folder, student, parts, average, stage)) is not None:
         return counts
     progress.first_step = stage.first_step

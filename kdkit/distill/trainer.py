@@ -65,7 +65,7 @@ class DistillationTrainer(LanguageModelTrainer):
         self.teacher = teacher
         self.objective = objective
         self.parts = parts
-        self.clock = Stopwatch(torch.device(teacher.model.device if isinstance(teacher, OnlineTeacher) else "cpu"))
+        self.clock = Stopwatch(torch.device(teacher.device if isinstance(teacher, OnlineTeacher) else "cpu"))
         """Time of the teacher's forward passes."""
         if parts is not None:
             parts.projections.to(args.device)

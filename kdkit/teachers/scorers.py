@@ -1,14 +1,17 @@
-"""What makes one of a teacher's answers better than another: a known answer, a reference text, or the teacher itself."""
+"""What makes one of a teacher's answers better than another: a known answer, a reference, or the teacher itself."""
 
+import inspect
 import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kdkit.config.teacher import TEACHER_LOGPROB
 from kdkit.errors import UserError
 from kdkit.machine.user_code import find_user_function, is_user_code
+from kdkit.runs.folder import fingerprint, fingerprint_files
 
 NUMBER = re.compile(r"-?(?:\d[\d,]*\.?\d*|\.\d+)")
 MARKED = "####"
@@ -57,6 +60,15 @@ def make_scorer(name: str) -> Scorer:
         "numeric_match": lambda each: float(same_number(each.answer, each.reference)),
     }
     return known[name]
+
+
+def identify_scorer(name: str) -> str:
+    """Return what scores are known by: the name, and for a scorer of the user's own the text of its file."""
+    if not is_user_code(name):
+        return name
+    function = find_user_function(name, "sampling.scorer")
+    file = Path(function.__code__.co_filename) if inspect.isfunction(function) else Path()
+    return fingerprint(name, fingerprint_files(file) if file.is_file() else "")
 
 
 def score(scorer: Scorer, candidate: Candidate, name: str, number: int) -> float:
