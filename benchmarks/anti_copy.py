@@ -2,9 +2,9 @@
 
     KDKIT_TEST_DATA=shared/data python -m benchmarks.anti_copy [--seeds 0 1 2] [--memorise 400] [--steps 60]
 
-Teacher: stories260K. Student: the same model, trained on 60 stories until it writes them down. Then one more stage from
+Teacher: stories260K. Student: the same model, trained on 20 stories until it writes them down. Then one more stage from
 the same weights: on the data, on its own text, and on its own text with the penalty at several weights.
-Copy rate: share of the words that the student writes after an opening which end a 5-gram of the training text.
+Copy rate: share of the words that the student writes after an opening which end a 5-gram of the training text (temperature 0.5).
 """
 
 import argparse
@@ -42,7 +42,7 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
     "own text, penalty 2": {"anti_copy": 2.0},
     "own text, penalty 8": {"anti_copy": 8.0},
 }
-STORIES, HELD_OUT, PROMPTS, PROMPT, NEW = 60, 60, 48, 17, 64
+STORIES, HELD_OUT, PROMPTS, PROMPT, NEW, TEMPERATURE = 20, 60, 48, 17, 64, 0.5
 
 
 def configure(data: Path, text: Path, seed: int, memorise: int, steps: int) -> Config:
@@ -78,7 +78,9 @@ def copied(student: torch.nn.Module, windows: Windows, data: PreparedData, known
     rows = windows.student_ids[np.flatnonzero(lengths >= PROMPT)[:PROMPTS], :PROMPT].tolist()
     tokenizer = data.student_tokenizer
     options = {"vocab_size": len(tokenizer), "batch_size": PROMPTS}
-    written = generate_ids(student, rows, Sampling(max_new_tokens=NEW), [end_token_id(tokenizer)], **options)
+    written = generate_ids(
+        student, rows, Sampling(temperature=TEMPERATURE, max_new_tokens=NEW), [end_token_id(tokenizer)], **options
+    )
     return float(np.mean([copy_rate(tokenizer.decode(each.ids), known) for (each,) in written]))
 
 

@@ -19,6 +19,7 @@ from kdkit.config.teacher import TEACHER_LOGPROB, SamplingConfig
 from kdkit.data.conversations import Conversation
 from kdkit.data.prepare import PreparedData
 from kdkit.errors import UserError
+from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.machine.session import Session
 from kdkit.models.generation import Generated, Sampling
 from kdkit.runs.disk import taking_turns, writing
@@ -121,6 +122,7 @@ class _Sampler:
         self.settings, self.teacher, self.scorer, self.seed = settings, teacher, scorer, config.seed
         self.name = config.teacher.path
         self.tokenizer = teacher.tokenizer
+        teacher.batch_size = settings.batch_size
         self.stops = stop_ids(self.tokenizer)
 
     def run(self, conversations: list[Conversation], path: Path) -> None:
@@ -236,11 +238,15 @@ def mean_logprobs(teacher: TextTeacher, prompts: Sequence[Sequence[int]], writte
     """
     ends = [[] if sample.stop_id is None else [sample.stop_id] for sample in written]
     rows = [[*prompt, *sample.ids, *end] for prompt, sample, end in zip(prompts, written, ends, strict=True)]
-    width = max(map(len, rows))
+    width, counts = max(map(len, rows)), [len(row) - len(prompt) for row, prompt in zip(rows, prompts, strict=True)]
     input_ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
-    logprobs = teacher.token_logprobs(input_ids)
-    means = []
-    for row, prompt, values in zip(rows, prompts, logprobs, strict=True):
-        own = values[len(prompt) - 1 : len(row) - 1]
-        means.append(own.double().mean().item() if len(own) else float("-inf"))
-    return means
+    # what predicts a token stands before it
+    places = [torch.arange(len(row) - count - 1, len(row) - 1) for row, count in zip(rows, counts, strict=True)]
+    wanted = torch.cat([number * width + place for number, place in enumerate(places)])
+    reader, targets = teacher.reader(), input_ids.flatten()[wanted + 1]
+    logits, parts = reader.read(input_ids), []
+    for part in even_chunks(len(wanted), rows_per_chunk(reader.vocab_size, reader.device)):
+        logprobs = logits(wanted[part]).log_softmax(dim=-1)
+        parts.append(logprobs.gather(1, targets[part, None].to(logprobs.device)).squeeze(1).double().cpu())
+    values = torch.cat(parts or [torch.empty(0)]).split(counts)
+    return [own.mean().item() if len(own) else float("-inf") for own in values]
