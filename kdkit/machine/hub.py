@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from kdkit.errors import UserError
+from kdkit.machine.packages import is_packaged, resolve_package
 from kdkit.runs.paths import resolve_input
 
 CONNECT_SECONDS = 5.0
@@ -33,16 +34,18 @@ def hub_is_reachable() -> bool:
 
 
 def is_local_path(path: str) -> bool:
-    """Return whether a name can only mean a folder: it exists, or is written as a path."""
-    return path.startswith(("/", "./", "../", "~")) or resolve_input(path).is_dir()
+    """Return whether a name means a folder: it exists, or is written as a path, or as a package that is here."""
+    return is_packaged(path) or path.startswith(("/", "./", "../", "~")) or resolve_input(path).is_dir()
 
 
 def resolve_model_path(path: str, key: str) -> str:
-    """Return a hub name as it is, and a folder as a path that exists.
+    """Return a hub name as it is, and a folder, or a packaged model (`package:NAME`), as a path that exists.
 
     Raises:
-        UserError: the folder does not exist.
+        UserError: the folder does not exist; see also `resolve_package`.
     """
+    if is_packaged(path):
+        return str(resolve_package(path, key))
     if not is_local_path(path):
         return path
     folder = resolve_input(path)
