@@ -147,7 +147,6 @@ def test_the_root_holds_no_loose_module():
     assert {path.name for path in (ROOT / "kdkit").glob("*.py")} == {
         "__init__.py",
         "__main__.py",
-        "cli.py",
         "errors.py",
     }
 
