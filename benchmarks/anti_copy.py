@@ -1,10 +1,11 @@
 """What the penalty on verbatim copies does to a student that has learned its text by heart, and what it costs.
 
-    KDKIT_TEST_DATA=shared/data python -m benchmarks.anti_copy [--seeds 0 1 2] [--memorise 400] [--steps 60]
+    KDKIT_TEST_DATA=shared/data python -m benchmarks.anti_copy [--seeds 0 1 2] [--memorise 300] [--steps 40]
 
 Teacher: stories260K. Student: the same model, trained on 20 stories until it writes them down. Then one more stage from
 the same weights: on the data, on its own text, and on its own text with the penalty at several weights.
-Copy rate: share of the words that the student writes after an opening which end a 5-gram of the training text (temperature 0.5).
+Copy rate: share of the 5-grams of words that a student writes after an opening, at temperature 0.5, which stand in the
+training text.
 """
 
 import argparse
@@ -38,16 +39,15 @@ RESULTS = Path(__file__).parent / "results" / "anti_copy.json"
 VARIANTS: dict[str, dict[str, Any] | None] = {
     "on the data": None,
     "own text": {},
-    "own text, penalty 0.5": {"anti_copy": 0.5},
-    "own text, penalty 2": {"anti_copy": 2.0},
-    "own text, penalty 8": {"anti_copy": 8.0},
+    "own text, penalty 1": {"anti_copy": 1.0},
+    "own text, penalty 4": {"anti_copy": 4.0},
 }
-STORIES, HELD_OUT, PROMPTS, PROMPT, NEW, TEMPERATURE = 20, 60, 48, 17, 64, 0.5
+STORIES, HELD_OUT, PROMPTS, PROMPT, NEW, TEMPERATURE = 20, 40, 32, 17, 32, 0.5
 
 
 def configure(data: Path, text: Path, seed: int, memorise: int, steps: int) -> Config:
     """Return the configuration: a stage that learns by heart, then one per variant."""
-    shared = {"max_steps": steps, "loss": "reverse_kl", "kd_ratio": 1.0, "learning_rate": 2e-4}
+    shared = {"max_steps": steps, "loss": "reverse_kl", "kd_ratio": 1.0, "learning_rate": 5e-4}
     stages: list[dict[str, Any]] = [{"name": "memorise", "max_steps": memorise, "kd_ratio": 0.0}]
     for number, options in enumerate(VARIANTS.values()):
         own = None if options is None else {"max_new_tokens": NEW, **options}
@@ -77,10 +77,9 @@ def copied(student: torch.nn.Module, windows: Windows, data: PreparedData, known
     lengths = (windows.student_ids >= 0).sum(axis=1)
     rows = windows.student_ids[np.flatnonzero(lengths >= PROMPT)[:PROMPTS], :PROMPT].tolist()
     tokenizer = data.student_tokenizer
+    sampling = Sampling(TEMPERATURE, max_new_tokens=NEW)
     options = {"vocab_size": len(tokenizer), "batch_size": PROMPTS}
-    written = generate_ids(
-        student, rows, Sampling(temperature=TEMPERATURE, max_new_tokens=NEW), [end_token_id(tokenizer)], **options
-    )
+    written = generate_ids(student, rows, sampling, [end_token_id(tokenizer)], **options)
     return float(np.mean([copy_rate(tokenizer.decode(each.ids), known) for (each,) in written]))
 
 
@@ -107,8 +106,8 @@ def main() -> None:
     """Train every variant from the same weights, seed by seed, and write means and ranges."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--memorise", type=int, default=400)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--memorise", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=40)
     arguments = parser.parse_args()
     shared = Path(os.environ["KDKIT_TEST_DATA"])
     found: dict[str, list[dict[str, float]]] = {}

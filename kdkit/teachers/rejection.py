@@ -95,7 +95,7 @@ def sample_answers(session: Session[Config], data: PreparedData, teacher: TextTe
             note(f"samples {path}: complete")
             return _read(path)
         teacher = teacher or prepare_teacher(session, data)
-        sampler = _Sampler(settings, session.config, teacher, scorer)
+        sampler = RejectionSampler(settings, session.config, teacher, scorer)
         sampler.run(conversations, path)
     return _read(path)
 
@@ -115,7 +115,7 @@ def _read(path: Path) -> SampledAnswers:
     return SampledAnswers(path, **{name: counts[name] for name in COUNTS})
 
 
-class _Sampler:
+class RejectionSampler:
     """Answers chunks of prompts; what it returns for a chunk depends on the chunk and the seed alone."""
 
     def __init__(self, settings: SamplingConfig, config: Config, teacher: TextTeacher, scorer: Scorer):
