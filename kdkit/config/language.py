@@ -17,8 +17,8 @@ from kdkit.config.chat import ChatDataConfig, ChatModelConfig
 from kdkit.config.losses import Auto, LossSettings, TermWeights
 from kdkit.config.reading import apply_overrides, check_values, read_model_file, read_values
 from kdkit.config.shared import BUILD, BuildConfig, ModelConfig, ReportConfig
-from kdkit.config.teacher import CacheConfig, RouterConfig
-from kdkit.config.training import TRAINING_ALIASES, OptimizationConfig, ParameterRule, StageSettings
+from kdkit.config.teacher import CacheConfig, RouterConfig, SamplingConfig
+from kdkit.config.training import TRAINING_ALIASES, MaskingConfig, OptimizationConfig, ParameterRule, StageSettings
 from kdkit.config.types import Count, DropShare, OpenShare, Positive, Section, Share, VocabularySize
 from kdkit.config.values import flatten
 from kdkit.errors import UserError
@@ -134,6 +134,9 @@ class TeacherConfig(ModelConfig):
     """Longest teacher sequence in tokens; null: twice `data.max_length` (the tokenizers differ)."""
     others: list[str] = Field(default_factory=list)
     """More teachers with the same tokenizer, by hub name or folder, that the router weighs against `path`."""
+    average_decay: OpenShare | None = None
+    """Let the teacher follow the student it starts from (`teacher.path` is `student.path`): after every optimizer step
+    its weights are `average_decay * own + (1 - average_decay) * student's`; null: it stays as it is."""
     top_k: Count = 8
     """Tokens whose summed probability the probe reports as `mass covered by top-k`."""
     document_end: DocumentEnd = "auto"
@@ -233,6 +236,7 @@ class TrainConfig(OptimizationConfig):
     """Optimizer steps between points of the learning curve; null: a fifth of the training."""
     parameter_lr_multipliers: list[ParameterRule] = Field(default_factory=list)
     """Rules `{pattern, lr_multiplier}`, tried in order; parameters that none matches keep the learning rate."""
+    masking: MaskingConfig = MaskingConfig()
     stages: list[StageSettings] = Field(default_factory=list)
     """Stages trained one after the other; empty: one stage with the settings above."""
     curriculum: Literal["none", "teacher_loss", "teacher_entropy"] = "none"
@@ -294,6 +298,7 @@ class Config(Section):
     distill: DistillConfig = DistillConfig()
     cache: CacheConfig = CacheConfig()
     router: RouterConfig = RouterConfig()
+    sampling: SamplingConfig = SamplingConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: LanguageReportConfig = LanguageReportConfig()
@@ -301,6 +306,23 @@ class Config(Section):
     @model_validator(mode="after")
     def _router(self) -> "Config":
         self.router.check(self.teacher.others, self.cache.enabled)
+        return self
+
+    @model_validator(mode="after")
+    def _average(self) -> "Config":
+        if self.teacher.average_decay is None:
+            return self
+        if self.teacher.path != self.student.path or self.student.path == BUILD:
+            raise UserError(
+                "teacher.average_decay: expected teacher.path and student.path to name one pretrained model, got "
+                f"{self.teacher.path!r} and {self.student.path!r}; set teacher.path to the student's"
+            )
+        if self.cache.enabled or self.router.kind != "none":
+            got = "cache.enabled" if self.cache.enabled else f"router.kind={self.router.kind}"
+            raise UserError(
+                f"teacher.average_decay: expected no cache and no router of a teacher that changes with the student, "
+                f"got {got}; set cache.enabled=false and router.kind=none"
+            )
         return self
 
 
