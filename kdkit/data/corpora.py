@@ -10,7 +10,7 @@ import re
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -59,6 +59,8 @@ class Corpus:
     """Documents that were dropped because another one has exactly the same text."""
     files_left_out: int = 0
     """Files of the folder that are hidden, or left over by an editor or an archive."""
+    kinds: dict[str, str] = field(default_factory=dict)
+    """Fingerprint of each kind of text, where there are several."""
 
 
 def load_corpus(config: DataConfig, cache_path: Path) -> Corpus:
