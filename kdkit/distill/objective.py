@@ -53,6 +53,8 @@ class Objective:
     """Rows at which the teacher is not queried keep their cross-entropy; False: they are in no loss."""
     row_weights: torch.Tensor | None = None
     """fp32, `[student_rows]` of one batch: how much each row counts in the loss, not in the logged terms; None: 1."""
+    logged_rows: torch.Tensor | None = None
+    """fp32, `[student_rows]` of one batch: how much the cross-entropy of each row counts in the logged term; None: 1."""
     tail: str = "ghost"
     """What a sparse teacher's unknown part is taken for; see `CacheConfig.tail`."""
 
@@ -98,16 +100,18 @@ class Objective:
         counted = targets != IGNORE_INDEX
         targets = targets.clamp(min=0)
         num_items = torch.as_tensor(num_items, dtype=torch.float32, device=targets.device)
-        raw = counted.float() / num_items
+        share = raw = counted.float() / num_items
+        if self.logged_rows is not None:
+            raw = raw * self.logged_rows
         passes = signals if isinstance(signals, tuple) else () if signals is None else (signals,)
         width = max([self.student_size, *(part.head.vocab_size for part in passes if isinstance(part, DenseSignals))])
         chunks = list(chunk_spans(spans, rows_per_chunk(width, targets.device)))
         if not passes:
-            return weighted_cross_entropy(targets, raw, raw), chunks
+            return weighted_cross_entropy(targets, share, raw), chunks
         queried = self._asked_spans(spans, counted.cpu() if counted_here is None else counted_here)
         rows = _rows_of(spans, queried) if self.span_loss else spans.student_starts[queried]
         rows = to_device(rows, raw.device)
-        share = raw if self.row_weights is None else raw * self.row_weights
+        share = share if self.row_weights is None else share * self.row_weights
         weights = share.clone() if self.ce_elsewhere else torch.zeros_like(share)
         weights[rows] = share[rows] * (1.0 - self.kd_ratio)
         if self.logits_weight == 0.0:

@@ -69,6 +69,23 @@ class OnlineTeacher:
         return DenseSignals(hidden.index_select(0, rows), self.head, device, targets.to(device), windows, name=name)
 
 
+class VisitingTeacher(OnlineTeacher):
+    """A teacher that waits in the CPU's memory and is on its device only while it answers."""
+
+    def __init__(self, model: PreTrainedModel, vocab_size: int, autocast_dtype: torch.dtype | None, device: str):
+        """Remember where it answers; the model is on the CPU."""
+        super().__init__(model, vocab_size, autocast_dtype)
+        self.device = device
+
+    def hidden(self, inputs: dict[str, Any]) -> torch.Tensor:
+        """Move the model to its device, run it, and move it back; what it says stays there."""
+        self.model.to(self.device)
+        try:
+            return super().hidden(inputs)
+        finally:
+            self.model.to("cpu")
+
+
 class CachedTeacher:
     """A teacher whose signals come with the batch, out of a cache; nothing of it is in memory."""
 

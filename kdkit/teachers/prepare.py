@@ -60,6 +60,13 @@ class Teacher:
     path: str
     was_built: bool
     """Whether it is a teacher of `teacher.path: build`."""
+    member: str = ""
+    """Its name among several teachers."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a layer map may call it."""
+        return (self.member, self.path) if self.member else (self.path,)
 
 
 def prepare_teacher(session: Session[Config], data: PreparedData, dtype: torch.dtype | None = None) -> Teacher:
@@ -88,7 +95,7 @@ def prepare_teacher(session: Session[Config], data: PreparedData, dtype: torch.d
     longest = longest_sequence("teacher", data.train, data.evaluation)
     check_fits(model, len(data.teacher_tokenizer), longest, "teacher.path", "teacher.max_length")
     check_first_answer(session, data, model, "teacher.path")
-    return Teacher(model, path, config.teacher.path == BUILD)
+    return Teacher(model, path, config.teacher.path == BUILD, config.teachers.only)
 
 
 def check_first_answer(session: Session[Config], data: PreparedData, model: PreTrainedModel, key: str) -> None:

@@ -44,7 +44,7 @@ def score_windows(
         num_nats += nats.sum()
         nats += UNKNOWN_BITS * math.log(2) * _unknown_bytes(windows, rows, side, nats.shape)
         window_nats[rows] = nats.sum(axis=1)
-        piece_nats[rows] = _sum_by_piece(nats, windows.pieces[rows, :, 1 if side == "student" else 2])
+        piece_nats[rows] = sum_by_piece(nats, windows.pieces[rows, :, 1 if side == "student" else 2])
         num_tokens += int((targets != IGNORE_INDEX).sum())
     model.train(was_training)
     score = Score(window_nats, np.asarray(windows.num_bytes), num_tokens, token_nats=float(num_nats))
@@ -87,8 +87,8 @@ def _narrow(head: Head, autocast_dtype: torch.dtype | None) -> Head:
     return head if autocast_dtype is None else replace(head, weight=head.weight.detach().to(autocast_dtype))
 
 
-def _sum_by_piece(nats: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Sum values of positions over the pieces that begin at `starts`: `[B, S]`, `[B, D]` -> `[B, D]`."""
+def sum_by_piece(nats: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Sum values of positions, float64, over the pieces that begin at `starts`: `[B, S]`, `[B, D]` -> `[B, D]`."""
     ends = np.append(starts[:, 1:], np.full((len(starts), 1), PAD), axis=1)
     ends = np.where(ends == PAD, nats.shape[1], ends)
     sums = np.pad(nats.cumsum(axis=1), ((0, 0), (1, 0)))
@@ -107,9 +107,15 @@ def _with_documents(score: Score, pieces: np.ndarray, piece_nats: np.ndarray) ->
 
 
 def iterate_batches(
-    windows: Windows, side: Side, batch_size: int, with_teacher: bool = False
+    windows: Windows, side: Side, batch_size: int, with_teacher: bool = False, rows: list[int] | None = None
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield the windows in order, as batches."""
+    """Yield windows in order, as batches.
+
+    Args:
+        rows: row numbers of those wanted, which come with the batch as `windows`; None: all.
+    """
     collate = WindowCollator(windows, side, with_teacher)
-    for start in range(0, len(windows), batch_size):
-        yield collate(list(range(start, min(start + batch_size, len(windows)))))
+    wanted = range(len(windows)) if rows is None else rows
+    for start in range(0, len(wanted), batch_size):
+        chosen = list(wanted[start : start + batch_size])
+        yield collate(chosen) | {"windows": chosen}
