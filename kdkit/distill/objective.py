@@ -54,7 +54,7 @@ class Objective:
     row_weights: torch.Tensor | None = None
     """fp32, `[student_rows]` of one batch: how much each row counts in the loss, not in the logged terms; None: 1."""
     logged_rows: torch.Tensor | None = None
-    """fp32, `[student_rows]` of one batch: how much the cross-entropy of each row counts in the logged term; None: 1."""
+    """fp32, `[student_rows]` of one batch: how much each row's cross-entropy counts in the logged term; None: 1."""
     tail: str = "ghost"
     """What a sparse teacher's unknown part is taken for; see `CacheConfig.tail`."""
 
