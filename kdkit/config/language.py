@@ -39,7 +39,7 @@ class DataConfig(Section):
     """What the models read, and how it is cut into sequences."""
 
     path: str = "python-docs"
-    """`python-docs`, a .txt/.jsonl/.csv/.parquet file or folder of them, or a hub data set's name."""
+    """`python-docs`, `python-code`, a .txt/.jsonl/.csv/.parquet file or folder of them, or a hub data set's name."""
     sources: dict[SourceName, str] = Field(default_factory=dict)
     """Several kinds of text in place of `path`, `{name of the kind: what path may be}`; every figure is then also given
     by kind, and each kind has its own held-out part."""

@@ -154,6 +154,12 @@ def view_of(session: Session[Config], data: PreparedData, name: str = "") -> tup
     return replace(session, config=session.config.view(name)), data.members[name]
 
 
+def own_view_of(session: Session[Config], data: PreparedData, name: str) -> tuple[Session[Config], PreparedData]:
+    """Return what `view_of` does, with a run folder of the teacher's own inside the run's: `teachers/NAME`."""
+    view, own = view_of(session, data, name)
+    return replace(view, run=Run(session.run.path / "teachers" / name, session.run.cache_path)), own
+
+
 def _plan_members(session: Session[Config], data: PreparedData) -> TrainingPlan:
     """Plan the training with several teachers: one plan for each, of the same stages.
 
@@ -168,10 +174,8 @@ def _plan_members(session: Session[Config], data: PreparedData) -> TrainingPlan:
         )
     members = []
     for member in config.teachers.members:
-        view, own = view_of(session, data, member.name)
-        run = Run(session.run.path / "teachers" / member.name, session.run.cache_path)
         try:
-            plan = plan_training(replace(view, run=run), own)
+            plan = plan_training(*own_view_of(session, data, member.name))
         except UserError as error:
             raise UserError(f"teachers.members.{member.name}: {error}") from None
         members.append(Member(member, plan))

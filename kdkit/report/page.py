@@ -24,6 +24,7 @@ from kdkit.report.tables import (
     equal_time_table,
     language_verdict,
 )
+from kdkit.report.teachers import differences_table, draw_kinds, draw_shares
 from kdkit.runs.folder import Run
 
 
@@ -54,6 +55,8 @@ def _facts(run: Run) -> dict[str, Any]:
         "Terms of the student's loss": draw_loss_terms(run),
         "Parts of the teacher's signal": (parts := draw_loss_parts(run)),
         "Which layers were compared": draw_layer_map(run) if parts is not None and was_probed else None,
+        "Who taught what": draw_shares(run),
+        "Kind by kind": draw_kinds(run),
         "How the teacher was routed": draw_router(run),
         "How the tokenizers meet": draw_alignment(run),
         "The teacher's experts": draw_expert_load(run) if was_probed else None,
@@ -70,5 +73,6 @@ def _facts(run: Run) -> dict[str, Any]:
         "compression": compression_table(evaluation),
         "equal_time": equal_time_table(evaluation),
         "costs": cost_table(evaluation),
+        "by_kind": differences_table(evaluation),
         "continuations": continuations_table(evaluation, facts["config"]["report"]["num_examples"]),
     }
