@@ -14,7 +14,8 @@ from kdkit.alignment.tokenizers import end_token_id, token_bytes, train_tokenize
 from kdkit.config.language import Config
 from kdkit.data.corpora import load_corpus, split_documents
 from kdkit.data.prepare import PreparedData
-from kdkit.data.windows import PAD, Windows, pack_windows
+from kdkit.data.packing import pack_windows
+from kdkit.data.windows import PAD, Windows
 
 
 def cross_data(config: Config, folder: Path) -> PreparedData:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from kdkit.config.chat import ChatDataConfig, ChatModelConfig
 from kdkit.config.losses import Auto, LossSettings, TermWeights
 from kdkit.config.reading import apply_overrides, check_values, read_values
 from kdkit.config.shared import BUILD, BuildConfig, ModelConfig, ReportConfig
@@ -35,7 +36,7 @@ ALIASES = {
 """Names that the source documents and other toolkits use, and the key that each one means."""
 
 
-class DataConfig(Section):
+class DataConfig(ChatDataConfig):
     """What the models read, and how it is cut into sequences."""
 
     path: str = "python-docs"
@@ -71,7 +72,7 @@ class DataConfig(Section):
         return text and re.sub(r"\\[nrt]", lambda match: escapes[match[0]], text)
 
 
-class TeacherConfig(ModelConfig):
+class TeacherConfig(ChatModelConfig, ModelConfig):
     """The large model."""
 
     path: str = BUILD
@@ -105,7 +106,7 @@ class BuildStudentConfig(BuildConfig):
         return self
 
 
-class StudentConfig(ModelConfig):
+class StudentConfig(ChatModelConfig, ModelConfig):
     """The small model."""
 
     path: str = BUILD

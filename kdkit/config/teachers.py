@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from kdkit.config.chat import ChatModelConfig
 from kdkit.config.losses import LossSettings
 from kdkit.config.shared import BUILD, ModelConfig
 from kdkit.config.types import Count, NotNegative, Number, Positive, Section, SourceName, VocabularySize
@@ -60,7 +61,7 @@ class BuildTeacherConfig(Section):
         return self
 
 
-class MemberConfig(ModelConfig):
+class MemberConfig(ChatModelConfig, ModelConfig):
     """One of several teachers, each with its own tokenizer, loss, layer map and cache."""
 
     name: SourceName
@@ -90,7 +91,7 @@ class MemberConfig(ModelConfig):
 
     def teacher_settings(self) -> dict[str, Any]:
         """Return what it sets of the section `teacher`."""
-        names = "path", "revision", "trust_remote_code", "max_length", "document_end"
+        names = "path", "revision", "trust_remote_code", "max_length", "document_end", "chat_template"
         return {name: getattr(self, name) for name in names} | {"build": self.build.model_dump()}
 
 

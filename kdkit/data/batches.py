@@ -34,18 +34,18 @@ class WindowCollator:
         """Build a batch.
 
         Returns:
-            `input_ids` and `labels`, int64, `[B, S]`, not shifted; position 0 is a start token that nothing
-            predicts, so its label is ignored. With `with_teacher` also `teacher_input_ids`, `[B, T]`,
+            `input_ids` and `labels`, int64, `[B, S]`, not shifted; ignored are the labels of position 0, a start
+            token that nothing predicts, and of what is not in the loss (see `Windows.in_loss`). With `with_teacher` also `teacher_input_ids`, `[B, T]`,
             `spans` (see `Spans`), `counted` (see `counted_rows`) and `windows`, the row numbers; with `signals` what
             it returns.
         """
         ids = self.windows.student_ids if self.side == "student" else self.windows.teacher_ids
-        input_ids, is_token = _trim(ids[rows])
-        labels = input_ids.masked_fill(~is_token, IGNORE_INDEX)
-        labels[:, 0] = IGNORE_INDEX
+        input_ids = _trim(ids[rows])
+        is_label = self.windows.labels(rows, self.side == "teacher")[:, : input_ids.shape[1]]
+        labels = input_ids.masked_fill(~torch.from_numpy(is_label), IGNORE_INDEX)
         batch = {"input_ids": input_ids, "labels": labels}
         if self.with_teacher:
-            batch["teacher_input_ids"], _ = _trim(self.windows.teacher_ids[rows])
+            batch["teacher_input_ids"] = _trim(self.windows.teacher_ids[rows])
             widths = input_ids.shape[1], batch["teacher_input_ids"].shape[1]
             spans = find_spans(self.windows, rows, *widths)
             batch |= {"spans": spans, "counted": counted_rows(labels, spans), "windows": list(rows)}
@@ -66,12 +66,11 @@ def counted_rows(labels: torch.Tensor, spans: Spans) -> np.ndarray:
     return (shift_labels(labels).flatten()[spans.student_rows] != IGNORE_INDEX).numpy()
 
 
-def _trim(ids: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cut rows to the longest one; return ids with padding as 0, and where the tokens are."""
+def _trim(ids: np.ndarray) -> torch.Tensor:
+    """Cut rows to the longest one; return ids with padding as 0."""
     is_token = ids != PAD
     longest = int(is_token.sum(axis=1).max())
-    is_token = is_token[:, :longest]
-    return torch.from_numpy(np.where(is_token, ids[:, :longest], 0).astype(np.int64)), torch.from_numpy(is_token)
+    return torch.from_numpy(np.where(is_token, ids, 0)[:, :longest].astype(np.int64))
 
 
 def longest_sequence(side: Side, *parts: Windows) -> int:

@@ -6,26 +6,28 @@ hash of both, and linked into the run's `data/`.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.bytes import VocabularyOverlap
 from kdkit.alignment.tokenizers import load_tokenizer
 from kdkit.config.language import BUILD, Config, DataConfig, config_from_values
+from kdkit.data.chat.markers import handle_markers
+from kdkit.data.conversations import Conversation
 from kdkit.data.corpora import Corpus, load_corpus
 from kdkit.data.documents import Documents
 from kdkit.data.many.documents import join_corpora, join_fingerprints, load_corpora
 from kdkit.data.many.kinds import Kinds
 from kdkit.data.many.pairs import make_pair, make_pairs, overlap_of, student_tokenizer_of, teacher_tokenizer_of
-from kdkit.data.many.splits import Split, hold_out
+from kdkit.data.many.splits import HeldOut, hold_out
 from kdkit.data.many.windows import Reader, write_together
-from kdkit.data.markers import handle_markers
-from kdkit.data.windows import PAD, Windows, pack_windows
+from kdkit.data.packing import pack_windows
+from kdkit.data.windows import PAD, Windows
 from kdkit.errors import UserError
 from kdkit.machine.session import Session
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
@@ -33,6 +35,7 @@ from kdkit.runs.paths import resolve_input
 
 FORMAT = 5
 """Raise it when the meaning of the stored arrays changes: old caches are then left alone."""
+Split = Literal["train", "evaluation"]
 OWN = "own_student_tokenizer"
 """Folder of the student's tokenizer where the pair reads with the teacher's."""
 TOKENIZER_CHARACTERS = 20_000_000
@@ -55,6 +58,20 @@ class PreparedData:
     """The same windows as each of several teachers reads them, by name; these themselves are the first one's."""
     kinds: Kinds | None = None
     """Of the documents, where `data.sources` names several."""
+    conversations: Mapping[Split, Documents] | None = None
+    """Of each split, as the models read them, cut where they were too long, in JSON: see `Conversation.from_json`. The
+    document of a window (`Windows.pieces`) is its number in them. None: the data is text."""
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the data are conversations: a window is one conversation."""
+        return self.conversations is not None
+
+    def prompts(self, split: Split, count: int | None = None) -> list[Conversation]:
+        """Return the first conversations of a split, at most `count` of them; the windows stand in the same order."""
+        if self.conversations is None:
+            return []
+        return [Conversation.from_json(text) for text in self.conversations[split][:count]]
 
     @property
     def same_tokenizer(self) -> bool:
@@ -289,7 +306,7 @@ def _build(config: Config, corpus: Corpus, key: str, folder: Path, cache_path: P
 
 
 def _write_windows(
-    data: DataConfig, corpus: Corpus, documents: Split, readers: list[Reader], folders: list[Path]
+    data: DataConfig, corpus: Corpus, documents: HeldOut, readers: list[Reader], folders: list[Path]
 ) -> list[dict[str, Any]]:
     """Cut both splits into windows; return the entries `train` and `evaluation` of each reader's manifest."""
     described: list[dict[str, Any]] = [{} for _ in readers]
@@ -311,7 +328,7 @@ def _write_windows(
     return described
 
 
-def _describe_corpus(corpus: Corpus, documents: Split) -> dict[str, Any]:
+def _describe_corpus(corpus: Corpus, documents: HeldOut) -> dict[str, Any]:
     """Return the entry `corpus` of the manifest."""
     facts: dict[str, Any] = {
         "source": corpus.source,

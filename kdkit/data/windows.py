@@ -5,21 +5,14 @@ bytes; each side begins with its own start token, so every byte is predicted. Do
 after each.
 """
 
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import chain
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.bytes import VocabularyOverlap
-from kdkit.alignment.encoding import TextEncoder
 from kdkit.alignment.fidelity import UNKNOWN
-from kdkit.alignment.tokenizers import end_token_id, start_token_id
-from kdkit.data.arrays import ArrayFolder, join_lists
-from kdkit.data.streams import Streams, empty_streams, read_streams
+from kdkit.data.streams import Streams
 
 PAD = -1
 """Marks the unused end of a row; no tokenizer has this id."""
@@ -53,6 +46,9 @@ class Windows:
     changed_bytes: np.ndarray = None  # type: ignore[assignment]
     """int64, `[num_windows, 2]`: bytes that the student's and the teacher's tokenizer read as something else (lower
     case, no accents, no spaces)."""
+    in_loss: np.ndarray = None  # type: ignore[assignment]
+    """bool, `[num_windows, S]`: whether the student's token at a place is a label, as a conversation's answers are; its
+    width is 0 where every token is. `num_bytes`, `unknown` and `changed_bytes` are of these tokens only."""
 
     def __post_init__(self):
         if self.unknown is None:
@@ -61,6 +57,8 @@ class Windows:
             object.__setattr__(self, "changed_bytes", np.zeros((len(self.num_bytes), 2), np.int64))
         if self.pieces is None:
             object.__setattr__(self, "pieces", np.zeros((len(self.num_bytes), 0, 4), np.int32))
+        if self.in_loss is None:
+            object.__setattr__(self, "in_loss", np.zeros((len(self.num_bytes), 0), bool))
 
     def __len__(self) -> int:
         return len(self.num_bytes)
@@ -73,33 +71,63 @@ class Windows:
 
     @classmethod
     def load(cls, folder: Path) -> "Windows":
-        """Open the arrays that `save` wrote, without reading them into memory."""
-        return cls(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in cls.__dataclass_fields__})
+        """Open the arrays that `save` wrote, without reading them into memory; older folders lack `in_loss`."""
+        files = {name: folder / f"{name}.npy" for name in cls.__dataclass_fields__}
+        kept = {name: file for name, file in files.items() if name != "in_loss" or file.is_file()}
+        return cls(**{name: np.load(file, mmap_mode="r") for name, file in kept.items()})
+
+    def select(self, rows: np.ndarray) -> "Windows":
+        """Return some of the windows, given their numbers or a mask."""
+        return Windows(*(np.asarray(array)[rows] for array in vars(self).values()))
+
+    def labels(self, rows: list[int] | slice, of_teacher: bool = False) -> np.ndarray:
+        """Return which tokens of some windows are labels, bool, `[rows, S]` or `[rows, T]`; the start token never is.
+
+        The teacher's tokens count where the student's do that stand for the same text.
+        """
+        counted = np.asarray((self.teacher_ids if of_teacher else self.student_ids)[rows]) != PAD
+        counted[:, 0] = False
+        if not self.in_loss.shape[1]:
+            return counted
+        if not of_teacher:
+            return counted & self.in_loss[rows]
+        # a position predicts the next token: the first one of its span, on both sides
+        positions, is_label = np.asarray(self.teacher_positions[rows])[:, :-1], np.asarray(self.in_loss[rows])[:, 1:]
+        row, place = np.nonzero(positions != PAD)
+        span = np.full(counted.shape, PAD)
+        span[row, positions[row, place] + 1] = np.arange(len(row))
+        return counted & np.append(is_label[row, place], False)[np.maximum.accumulate(span, axis=1)]
 
     def first(self, count: int | None) -> "Windows":
         """Return the first windows; all for None."""
         return Windows(*(array[:count] for array in vars(self).values()))
 
     def describe(self) -> dict[str, float]:
-        """Count windows, bytes and tokens, and the share of student tokens where the two can be compared.
+        """Count windows, bytes and tokens in the loss, and the share of student tokens where the two can be compared.
 
         Of the bytes, also the share that each tokenizer reads as an unknown token, and as something else.
         """
-        return _describe(_count(self))
+        return describe_counts(count_windows(self))
 
 
-def _count(windows: Windows) -> np.ndarray:
-    """Count windows, bytes, tokens of both, aligned and equal tokens, unknown and changed bytes of both, `[10]`."""
-    student, teacher = (int((ids[:, 1:] != PAD).sum()) for ids in (windows.student_ids, windows.teacher_ids))
-    aligned, same = int((windows.teacher_positions != PAD).sum()), int(windows.same_token.sum())
+def count_windows(windows: Windows) -> np.ndarray:
+    """Count windows, bytes, tokens of both, aligned and equal tokens, unknown and changed bytes of both, tokens read.
+
+    All but the last are of what is in the loss; int64, `[11]`.
+    """
+    every, counts = slice(None), np.zeros(11, np.int64)
+    student = windows.labels(every)
+    aligned = (windows.teacher_positions[:, :-1] != PAD) & (student[:, 1:] if windows.in_loss.shape[1] else True)
     unknown = [int(windows.unknown[:, :, 2][windows.unknown[:, :, 0] == side].sum()) for side in (0, 1)]
-    changed = windows.changed_bytes.sum(axis=0)
-    return np.array([len(windows), windows.num_bytes.sum(), student, teacher, aligned, same, *unknown, *changed], int)
+    counts[:4] = len(windows), windows.num_bytes.sum(), student.sum(), windows.labels(every, of_teacher=True).sum()
+    counts[4:6] = aligned.sum(), windows.same_token.sum()
+    counts[6:] = *unknown, *windows.changed_bytes.sum(axis=0), (windows.student_ids[:, 1:] != PAD).sum()
+    return counts
 
 
-def _describe(counts: np.ndarray) -> dict[str, float]:
-    """Say what `_count` counted; see `Windows.describe`."""
-    num_windows, num_bytes, student, teacher, aligned, same, *lost = counts.tolist()
+def describe_counts(counts: np.ndarray) -> dict[str, float]:
+    """Say what `count_windows` counted; see `Windows.describe`."""
+    num_windows, num_bytes, student, teacher, aligned, same, *lost, read = counts.tolist()
     names = "student_unknown_share", "teacher_unknown_share", "student_changed_share", "teacher_changed_share"
     return {
         "num_windows": num_windows,
@@ -109,109 +137,25 @@ def _describe(counts: np.ndarray) -> dict[str, float]:
         "same_prefix_share": aligned / max(student, 1),
         "same_token_share": same / max(student, 1),
         **{name: count / max(num_bytes, 1) for name, count in zip(names, lost, strict=True)},
+        **({"student_tokens_read": read} if read != student else {}),
     }
-
-
-@dataclass(frozen=True)
-class Packer:
-    """Cuts documents into windows for two tokenizers."""
-
-    student_tokenizer: PreTrainedTokenizerFast
-    teacher_tokenizer: PreTrainedTokenizerFast
-    overlap: VocabularyOverlap
-    """The common vocabulary, which decides what the same token is."""
-    max_length: int
-    """Student tokens of a window at most, the start token included."""
-    teacher_max_length: int
-    """Teacher tokens of a window at most, the start token included."""
-
-    def pack(self, documents: Iterable[str]) -> Iterator[tuple[Windows, int]]:
-        """Tokenize documents twice and yield windows, those of about a megabyte of text at once.
-
-        Args:
-            documents: valid texts, in the order in which they are read.
-
-        Yields:
-            Windows, and the bytes left out because one aligned group was longer than a window.
-        """
-        tokenizers = self.student_tokenizer, self.teacher_tokenizer
-        student = TextEncoder(self.student_tokenizer)
-        is_one = self.student_tokenizer is self.teacher_tokenizer
-        teacher = student if is_one else TextEncoder(self.teacher_tokenizer)
-        ends, starts = (tuple(map(find, tokenizers)) for find in (end_token_id, start_token_id))
-        widths = self.max_length, self.teacher_max_length
-        streams = empty_streams()
-        for part in chain(read_streams(documents, (student, teacher), ends), [None]):
-            streams = streams if part is None else streams.then(part)
-            bounds, dropped, stop = cut_groups(streams.groups, [width - 1 for width in widths], part is None)
-            lost = int(streams.group_bytes[dropped].sum())
-            yield assemble_windows(streams, bounds, self.overlap, starts, widths), lost
-            streams = streams.rest(stop)
-
-    def write(self, documents: Iterable[str], folder: Path) -> dict[str, float]:
-        """Pack documents into a folder that `Windows.load` opens, without holding the windows in memory.
-
-        Returns:
-            What `Windows.describe` says, and `bytes_left_out`.
-        """
-        files = WindowFiles(folder)
-        for windows, lost in self.pack(documents):
-            files.append(windows, lost)
-        return files.close()
-
-
-class WindowFiles:
-    """A folder of windows in the making, which `Windows.load` opens; they are not held in memory."""
-
-    def __init__(self, folder: Path):
-        """Make the folder."""
-        self._files = ArrayFolder(folder, LISTS, PAD)
-        self._counts: list[np.ndarray] = []
-        self._lost = 0
-
-    def append(self, windows: Windows, lost: int) -> None:
-        """Write windows, and count the bytes that were left out beside them."""
-        self._files.append(vars(windows))
-        self._counts.append(_count(windows))
-        self._lost += lost
-
-    def close(self) -> dict[str, float]:
-        """Finish the files; return what `Windows.describe` says of them, and `bytes_left_out`."""
-        self._files.close()
-        return _describe(np.sum(self._counts, axis=0)) | {"bytes_left_out": self._lost}
-
-
-def pack_windows(
-    documents: Iterable[str],
-    student_tokenizer: PreTrainedTokenizerFast,
-    teacher_tokenizer: PreTrainedTokenizerFast,
-    overlap: VocabularyOverlap,
-    max_length: int,
-    teacher_max_length: int,
-) -> tuple[Windows, int]:
-    """Pack documents in memory: see `Packer`.
-
-    Returns:
-        The windows, and the bytes left out because one aligned group was longer than a window.
-    """
-    packer = Packer(student_tokenizer, teacher_tokenizer, overlap, max_length, teacher_max_length)
-    parts, lost = zip(*packer.pack(documents), strict=True)
-    return _join(parts), sum(lost)
 
 
 def assemble_windows(
     streams: Streams,
     bounds: list[tuple[int, int]],
     overlap: VocabularyOverlap,
-    starts: tuple[int, int],
+    starts: tuple[int | np.ndarray, int | np.ndarray],
     widths: tuple[int, int],
+    is_counted: np.ndarray | None = None,
 ) -> Windows:
     """Make a window of each stretch of groups.
 
     Args:
         bounds: first group of each window, and the one after its last.
-        starts: start tokens of the student and of the teacher.
+        starts: start tokens of the student and of the teacher, or of each window of theirs.
         widths: lengths of the rows of both.
+        is_counted: bool, `[num_groups]`: the groups in the loss; None: all. Their bytes must be 0 elsewhere.
     """
     student_ids, teacher_ids, groups = streams.student_ids, streams.teacher_ids, streams.groups
     teacher_id_of = np.full(overlap.student_size, PAD, dtype=np.int64)
@@ -235,8 +179,27 @@ def assemble_windows(
     windows.teacher_positions.reshape(-1)[places] = inside[:, 2] - first[rows, 1]
     single = (inside[:, 1] - inside[:, 0] == 1) & (inside[:, 3] - inside[:, 2] == 1)
     single[single] = teacher_id_of[student_ids[inside[single, 0]]] == teacher_ids[inside[single, 2]]
+    if is_counted is not None:
+        single &= is_counted[items]
     windows.same_token.reshape(-1)[places[single]] = True
-    return windows
+    return (
+        windows
+        if is_counted is None
+        else replace(windows, in_loss=_mark(is_counted[items], inside, places, (len(bounds), widths[0])))
+    )
+
+
+def _mark(is_counted: np.ndarray, groups: np.ndarray, places: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Mark the student's tokens of groups that count; see `Windows.in_loss`.
+
+    Args:
+        places: of the position that predicts each group, in the flattened rows.
+    """
+    lengths = np.where(is_counted, groups[:, 1] - groups[:, 0], 0)
+    _, marked = _flatten(places + 1, places + 1 + lengths)
+    in_loss = np.zeros(shape, bool)
+    in_loss.reshape(-1)[marked] = True
+    return in_loss
 
 
 def _flatten(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -246,7 +209,7 @@ def _flatten(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndar
     return rows, np.arange(len(rows)) + (starts - np.cumsum(lengths) + lengths)[rows]
 
 
-def _fill(ids: np.ndarray, starts: np.ndarray, stops: np.ndarray, start_id: int, width: int) -> np.ndarray:
+def _fill(ids: np.ndarray, starts: np.ndarray, stops: np.ndarray, start_id: int | np.ndarray, width: int) -> np.ndarray:
     """Copy stretches of a stream into rows, a start token before each."""
     filled = np.full((len(starts), width), PAD, dtype=np.int32)
     filled[:, 0] = start_id
@@ -298,42 +261,3 @@ def _find_losses(streams: Streams, limits: np.ndarray) -> dict[str, np.ndarray]:
     listed = np.full((len(limits), counts.max(initial=0), 3), PAD, np.int32)
     listed[np.arange(listed.shape[1]) < counts[:, None]] = found[:, 1:]
     return {"unknown": listed, "changed_bytes": changed}
-
-
-def _join(parts: Sequence[Windows]) -> Windows:
-    """Put windows of equal widths after each other."""
-    arrays = {name: [getattr(part, name) for part in parts] for name in Windows.__dataclass_fields__}
-    return Windows(**{n: join_lists(a, PAD) if n in LISTS else np.concatenate(a) for n, a in arrays.items()})
-
-
-def cut_groups(groups: np.ndarray, rooms: Sequence[int], is_last: bool) -> tuple[list[tuple[int, int]], list[int], int]:
-    """Fill windows greedily with whole groups.
-
-    Args:
-        groups: int64, `[num_groups, 2 * sides]`: first and last + 1 token of every side.
-        rooms: tokens of every side that a window has room for.
-        is_last: nothing follows; else the last window may have to wait for more.
-
-    Returns:
-        First group of each window and the one after its last; the groups that fit in none; the first group left.
-    """
-    bounds: list[tuple[int, int]] = []
-    dropped: list[int] = []
-    places = [memoryview(column.copy()) for column in groups.T]  # far faster to read one by one
-    sides = list(zip(places[::2], places[1::2], rooms, strict=True))
-    start = 0
-    while start < len(groups):
-        limits = [
-            bisect_right(ends, begins[start] + room, start, min(len(groups), start + room + 1))
-            for begins, ends, room in sides
-        ]
-        stop = min(limits)
-        if stop == len(groups) and not is_last:
-            break
-        if stop > start:
-            bounds.append((start, stop))
-        else:
-            dropped.append(start)
-            stop = start + 1
-        start = stop
-    return bounds, dropped, start

@@ -9,7 +9,7 @@ from kdkit.alignment import align_texts
 from kdkit.alignment.bytes import overlap_vocabularies
 from kdkit.alignment.tokenizers import token_bytes
 from kdkit.data.batches import find_spans
-from kdkit.data.windows import pack_windows
+from kdkit.data.packing import pack_windows
 from kdkit.errors import UserError
 
 

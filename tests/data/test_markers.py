@@ -7,7 +7,7 @@ import pytest
 
 from kdkit.alignment.encoding import TextEncoder
 from kdkit.alignment.tokenizers import encode_with_ends, read_special_tokens, reads_special_tokens, token_bytes
-from kdkit.data.markers import count_markers
+from kdkit.data.chat.markers import count_markers
 from tests.tiny import make_config, make_data
 
 CHAT = "<|im_start|>user\nWhat is {0} and {0}?<|im_end|>\n<|im_start|>assistant\nIt is {1}.<|im_end|>\n"

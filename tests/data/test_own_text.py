@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from kdkit.alignment.bytes import overlap_vocabularies
 from kdkit.alignment.tokenizers import encode_with_ends, end_token_id, start_token_id, token_bytes
 from kdkit.data.own_text import windows_of_ids
-from kdkit.data.windows import PAD, Windows, pack_windows
+from kdkit.data.packing import pack_windows
+from kdkit.data.windows import PAD, Windows
 
 TEXTS = ["Na\u00efve caf\u00e9, \u4e2d\u6587 \U0001f600!\n\n\tx = 1  # end ", " It was.", "1847 \u00fcber \U0001f468"]
 

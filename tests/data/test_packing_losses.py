@@ -6,7 +6,8 @@ import pytest
 from kdkit.alignment.bytes import overlap_vocabularies
 from kdkit.alignment.fidelity import CHANGED, UNKNOWN, find_losses
 from kdkit.alignment.tokenizers import encode_with_ends, end_token_id, token_bytes, unknown_id
-from kdkit.data.windows import PAD, Packer, Windows, pack_windows
+from kdkit.data.packing import Packer, pack_windows
+from kdkit.data.windows import PAD, Windows
 from tests.lossy import train_unigram, train_wordpiece
 
 TEXTS = [

@@ -5,7 +5,8 @@ import pytest
 
 from kdkit.alignment.bytes import overlap_vocabularies
 from kdkit.alignment.tokenizers import end_token_id, start_token_id, token_bytes, train_tokenizer
-from kdkit.data.windows import PAD, Packer, Windows, pack_windows
+from kdkit.data.packing import Packer, pack_windows
+from kdkit.data.windows import PAD, Windows
 
 END = b"\xff"
 """Stands for the end token below; no UTF-8 text holds this byte."""

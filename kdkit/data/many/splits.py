@@ -15,7 +15,7 @@ from kdkit.errors import UserError
 
 
 @dataclass(frozen=True)
-class Split:
+class HeldOut:
     """Documents of both splits."""
 
     train: Documents | MixedDocuments
@@ -43,7 +43,7 @@ class Split:
             np.save(folder / split / FILE, getattr(self, split).kinds)
 
 
-def hold_out(data: DataConfig, corpus: Corpus, seed: int) -> Split:
+def hold_out(data: DataConfig, corpus: Corpus, seed: int) -> HeldOut:
     """Hold documents out, and leave those out of training that nearly repeat them.
 
     Raises:
@@ -52,7 +52,7 @@ def hold_out(data: DataConfig, corpus: Corpus, seed: int) -> Split:
     split = split_kinds if isinstance(corpus.documents, MixedDocuments) else split_documents
     train, evaluation = split(corpus.documents, data.evaluation_fraction, seed)
     train, near_copies = _remove_near_copies(data, train, evaluation)
-    return Split(train, evaluation, near_copies)
+    return HeldOut(train, evaluation, near_copies)
 
 
 def _remove_near_copies(data: DataConfig, train: Documents, evaluation: Documents) -> tuple[Documents, int]:

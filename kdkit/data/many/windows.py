@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerFast
 from kdkit.alignment.bytes import VocabularyOverlap
 from kdkit.alignment.encoding import TextEncoder
 from kdkit.alignment.tokenizers import end_token_id, start_token_id
+from kdkit.data.packing import WindowFiles, cut_groups
 from kdkit.data.streams import Streams, empty_streams, read_streams
-from kdkit.data.windows import WindowFiles, Windows, assemble_windows, cut_groups
+from kdkit.data.windows import Windows, assemble_windows
 from kdkit.errors import UserError
 
 

@@ -1,0 +1,258 @@
+"""Chat templates: a conversation as a tokenizer's own template writes it, and where the contents lie in that.
+
+A template is a program that a model brings along. What it writes around the contents depends on the roles, so it is
+asked once for every order of roles, with contents that nobody writes; what it then makes of a real conversation must be
+the same text with the real contents in their places. Special tokens count as such in what the template writes only: a
+content that names one is text.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jinja2
+from transformers import PreTrainedTokenizerFast
+
+from kdkit.alignment.tokenizers import encode_with_ends, end_token_id, start_token_id, token_bytes
+from kdkit.errors import UserError
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' }}"
+    "{{ '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+"""The template of tokenizers that are trained here, in OpenAI's form, which Qwen and SmolLM use."""
+CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
+
+_MARK = "\ue000{}\ue001"
+"""Content that nobody writes: a number between two characters of a private-use area."""
+
+Piece = int | str
+"""A special token, or text."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message of a conversation."""
+
+    role: str
+    """`system`, `user` or `assistant`."""
+    content: str
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What a template writes between two contents, cut where the turn before it has ended."""
+
+    end: tuple[Piece, ...]
+    """What ends the turn: the end-of-turn token and perhaps spaces before it; empty where there is none."""
+    rest: tuple[Piece, ...]
+    """What follows, up to the next content."""
+
+
+class ChatTemplate:
+    """The template of one tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, key: str = "chat_template"):
+        """Ask a template what it writes around an answer.
+
+        Args:
+            key: the setting that gives a template, for messages.
+
+        Raises:
+            UserError: there is none; it is no Jinja; it drops, repeats or changes contents.
+        """
+        if not tokenizer.chat_template:
+            raise UserError(
+                f"{key}: expected a chat template for conversations, got a tokenizer without one; give the model's: "
+                f"{key}=FILE.jinja (or the template itself), or name an instruct model"
+            )
+        self.tokenizer, self.key = tokenizer, key
+        self._stretches: dict[tuple[tuple[str, ...], bool], tuple[str, ...]] = {}
+        self._split: dict[tuple[str, bool], Stretch] = {}
+        last = self._pieces(self.around(("user", "assistant"))[-1])
+        ends = [piece for piece in last if isinstance(piece, int)]
+        self.end_id = ends[0] if ends else end_token_id(tokenizer)
+        """Token that ends an answer; the end of a text where the template writes none."""
+        self.writes_end = bool(ends)
+
+    def render(self, conversations: Sequence[Sequence[Message]], for_answer: bool = False) -> list[str]:
+        """Return conversations as the template writes them.
+
+        Args:
+            for_answer: also write what opens the assistant's next message.
+        """
+        plain = [[{"role": m.role, "content": m.content} for m in messages] for messages in conversations]
+        try:
+            return self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=for_answer)
+        except (jinja2.TemplateError, ValueError, TypeError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{self.key}: expected a chat template that writes conversations of system, user and assistant, got "
+                f"{type(error).__name__}: {reason}; correct it or give another one: {self.key}=FILE.jinja"
+            ) from None
+
+    def around(self, roles: tuple[str, ...], for_answer: bool = False) -> tuple[str, ...]:
+        """Return the text before, between and behind the contents of messages with such roles, `len(roles) + 1` parts.
+
+        Raises:
+            UserError: a content does not appear exactly once and in its place.
+        """
+        if (roles, for_answer) not in self._stretches:
+            marks = [_MARK.format(number) for number in range(len(roles))]
+            text = self.render([[Message(role, mark) for role, mark in zip(roles, marks, strict=True)]], for_answer)[0]
+            parts, place = [], 0
+            for mark, role in zip(marks, roles, strict=True):
+                found = text.find(mark, place)
+                if found < 0 or text.count(mark) != 1:
+                    what = "drops" if mark not in text else "moves or repeats"
+                    raise UserError(
+                        f"{self.key}: expected a chat template that writes every content once, got one that {what} the "
+                        f"{role} message of a conversation of {', '.join(roles)}; leave such messages out of the data, "
+                        f"or give another template: {self.key}=FILE.jinja"
+                    )
+                parts.append(text[place:found])
+                place = found + len(mark)
+            self._stretches[roles, for_answer] = (*parts, text[place:])
+        return self._stretches[roles, for_answer]
+
+    def check(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[bool, ...] | None]:
+        """Compare what the template writes with its contents in their places.
+
+        Returns:
+            Per conversation None where all contents appear as they are, else for each whether it was stripped of the
+            spaces around it.
+
+        Raises:
+            ContentChanged: a content appears neither way.
+        """
+        found: list[tuple[bool, ...] | None] = []
+        for number, (messages, text) in enumerate(zip(conversations, self.render(conversations), strict=True)):
+            around = self.around(tuple(message.role for message in messages))
+            contents = [message.content for message in messages]
+            joined = around[0] + "".join(a + b for a, b in zip(contents, around[1:], strict=True))
+            found.append(None if text == joined else self._find_stripped(messages, around, text, number))
+        return found
+
+    def _find_stripped(
+        self, messages: Sequence[Message], around: tuple[str, ...], text: str, number: int
+    ) -> tuple[bool, ...]:
+        """Find out which contents a template stripped."""
+        place, stripped = len(around[0]), []
+        for message, after in zip(messages, around[1:], strict=True):
+            forms = (message.content, message.content.strip())
+            fits = [text.startswith(form + after, place) for form in forms]
+            if not text.startswith(around[0]) or not any(fits):
+                raise ContentChanged(
+                    number,
+                    f"expected a chat template ({self.key}) that writes every content as it is, got one that changes "
+                    f"the {message.role} message {message.content[:60]!r}",
+                )
+            stripped.append(not fits[0])
+            place += len(forms[stripped[-1]]) + len(after)
+        return tuple(stripped)
+
+    def split(self, stretch: str, is_last: bool = False) -> Stretch:
+        """Cut what stands behind a content where the turn has ended.
+
+        Args:
+            is_last: nothing follows, so there is no rest; and where the template writes no end, there is one.
+        """
+        if (stretch, is_last) not in self._split:
+            pieces = self._pieces(stretch)
+            first = next((i for i, piece in enumerate(pieces) if isinstance(piece, int)), None)
+            if first is not None and pieces[first] == self.end_id:
+                cut = Stretch(pieces[: first + 1], () if is_last else pieces[first + 1 :])
+            else:
+                cut = Stretch((self.end_id,), ()) if is_last else Stretch((), pieces)
+            self._split[stretch, is_last] = cut
+        return self._split[stretch, is_last]
+
+    def begin(self, stretch: str) -> tuple[Piece, ...]:
+        """Cut what stands before the first content; a start token where there is nothing."""
+        return self._pieces(stretch) or (start_token_id(self.tokenizer),)  # type: ignore[return-value]
+
+    def unknown_markers(self, pattern: Any) -> list[str]:
+        """Return what looks like a special token in the template's text and is none of this tokenizer."""
+        texts = [*self.around(("user", "assistant", "user", "assistant")), self.around(("user",), True)[-1]]
+        pieces = [piece for text in texts for piece in self._pieces(text) if isinstance(piece, str)]
+        return list(dict.fromkeys(found for piece in pieces for found in pattern.findall(piece)))
+
+    def _pieces(self, text: str) -> tuple[Piece, ...]:
+        """Cut text of the template at its special tokens."""
+        backend = self.tokenizer.backend_tokenizer
+        backend.encode_special_tokens = False
+        encoding = backend.encode(text, add_special_tokens=False)
+        added, pieces, place = self.tokenizer.added_tokens_decoder, [], 0
+        for token_id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True):
+            if token_id in added:
+                pieces += [text[place:start]] * (start > place)
+                pieces.append(token_id)
+                place = stop
+        return (*pieces, *[text[place:]] * (place < len(text)))
+
+
+class ContentChanged(Exception):
+    """A template writes another content than a message has."""
+
+    def __init__(self, number: int, message: str):
+        super().__init__(message)
+        self.number = number
+        """Of the conversation."""
+
+
+@lru_cache(maxsize=4)
+def template_of(tokenizer: PreTrainedTokenizerFast) -> ChatTemplate:
+    """Return the template of a tokenizer; the same object for the same tokenizer."""
+    return ChatTemplate(tokenizer)
+
+
+@lru_cache(maxsize=4)
+def _table(tokenizer: PreTrainedTokenizerFast) -> list[bytes | None]:
+    return token_bytes(tokenizer)
+
+
+def render_prompt(messages: Sequence[Message], tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """Return the ids that a model reads before it answers: the messages, and what opens the answer.
+
+    Special tokens of the template are such; what a content names is text (or as `data.special_tokens` says).
+
+    Raises:
+        UserError: no template, or one that changes or drops a content.
+    """
+    template = template_of(tokenizer)
+    stripped = None
+    try:
+        (stripped,) = template.check([messages])
+    except ContentChanged as error:
+        raise UserError(str(error)) from None
+    around = template.around(tuple(message.role for message in messages), for_answer=True)
+    pieces: list[Piece] = list(template.begin(around[0]))
+    for place, (message, after) in enumerate(zip(messages, around[1:], strict=True)):
+        pieces.append(message.content.strip() if stripped and stripped[place] else message.content)
+        pieces += template._pieces(after)
+    return encode_pieces(pieces, tokenizer)
+
+
+def encode_pieces(pieces: Sequence[Piece], tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """Tokenize text between special tokens; neighbouring texts are one."""
+    ids: list[int] = []
+    text = ""
+    for piece in (*pieces, None):
+        if isinstance(piece, str):
+            text += piece
+            continue
+        if text:
+            ids += encode_with_ends(tokenizer, _table(tokenizer), text)[0]
+            text = ""
+        if piece is not None:
+            ids.append(piece)
+    return ids
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    """Return the tokens that end an answer: the template's end of turn, and the end of a text."""
+    ends = [end_token_id(tokenizer), tokenizer.eos_token_id]
+    if tokenizer.chat_template:
+        ends.insert(0, template_of(tokenizer).end_id)
+    return list(dict.fromkeys(token_id for token_id in ends if token_id is not None))

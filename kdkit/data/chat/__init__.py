@@ -1,0 +1,1 @@
+"""Conversations as training data: reading, rendering, and cutting them into windows."""
