@@ -53,6 +53,19 @@ class OnlineTeacher:
         """
         return self.pack(self.hidden(inputs), inputs, device)
 
+    @torch.no_grad()
+    def answer_some(self, inputs: dict[str, Any], device: torch.device, sequences: torch.Tensor) -> DenseSignals:
+        """Do what `answer` does for some sequences of a batch; what is said of the others is not to be read.
+
+        Args:
+            sequences: int64, `[num_sequences]`: places in the batch.
+        """
+        input_ids = inputs["teacher_input_ids"]
+        some = self.hidden({"teacher_input_ids": input_ids[to_device(sequences, input_ids.device)]})
+        whole = some.new_zeros(*input_ids.shape, some.shape[1])
+        whole[to_device(sequences, some.device)] = some.view(len(sequences), *whole.shape[1:])
+        return self.pack(whole.flatten(0, 1), inputs, device)
+
     def hidden(self, inputs: dict[str, Any]) -> torch.Tensor:
         """Run the model; return what its head would read, `[B * T, H_teacher]`."""
         input_ids = inputs["teacher_input_ids"].to(self.model.device)

@@ -33,7 +33,7 @@ class CommitteeCollator:
 
         Returns:
             What the first teacher's collator says; `members`: what each one's says; `weights`, fp32,
-            `[K, student_rows]`; `taught`, float64, `[K, num_kinds]`: the student's tokens by who teaches them and by
+            `[K, student_rows]`; `sequences`, the place in the batch of each student row, an array; `taught`, float64, `[K, num_kinds]`: the student's tokens by who teaches them and by
             kind, an array.
         """
         batches = [collate(rows) for collate in self.members]
@@ -44,11 +44,8 @@ class CommitteeCollator:
         taught = np.zeros((len(batches), len(self.kind_names)))
         for number, of_member in enumerate(weights):
             np.add.at(taught[number], np.maximum(kinds, 0), of_member * first["counted"])
-        return first | {
-            "members": batches,
-            "weights": torch.from_numpy(np.ascontiguousarray(weights)),
-            "taught": taught,
-        }
+        more = {"weights": torch.from_numpy(np.ascontiguousarray(weights)), "sequences": sequence, "taught": taught}
+        return first | {"members": batches} | more
 
     def _places(self, rows: list[int], batch: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
         """Return the sequence of every student row in the batch, and the piece of it that the row predicts."""

@@ -110,27 +110,36 @@ class CommitteeTrainer(DistillationTrainer):
         for number, (seat, batch) in enumerate(zip(self.seats, inputs["members"], strict=True)):
             own = taught[number] & counted
             if own.any():
-                signals = self.ask_one(seat, batch, own, device)
+                signals = self.ask_one(seat, batch, np.unique(inputs["sequences"][own]), device)
                 lessons[seat.name] = Lesson(seat.objective, batch["spans"], signals, weights[number], own)
         if not lessons:  # a batch that nobody teaches still needs a loss: cross-entropy, by a teacher without weight
             seat, batch = self.seats[0], inputs["members"][0]
-            signals = self.ask_one(seat, batch, np.zeros(len(counted), bool), device)
+            signals = self.ask_one(seat, batch, np.arange(1), device)
             lessons[seat.name] = Lesson(seat.objective, batch["spans"], signals, weights[0], np.zeros_like(counted))
         return {"kd_mixture": mix(list(lessons.values()), device)} if self.is_averaged else lessons
 
-    def ask_one(self, seat: Seat, batch: dict[str, Any], taught: np.ndarray, device: torch.device) -> Signals:
+    def ask_one(self, seat: Seat, batch: dict[str, Any], sequences: np.ndarray, device: torch.device) -> Signals:
         """Return one teacher's signals, with taps on the layers that are compared.
 
         Args:
-            taught: bool, `[student_rows]`: where it teaches; sequences without such rows are not read.
+            sequences: int64, increasing: places in the batch of those that it teaches something of; it need not read
+                the others.
         """
         part = self.parts.of.get(seat.name) if self.parts is not None else None
+        spans, source = batch["spans"], seat.source
         with self.clock.running(), nullcontext() if part is None else part.teacher_taps:
-            signals = seat.source.answer(batch, device)
-        if isinstance(seat.source, OnlineTeacher):
-            times = self.accelerator.num_processes
-            self.count("teacher_tokens", times * len(batch["spans"].teacher_rows))
-            self.count(f"{seat.name}_rows", len(batch["spans"].same_token))
+            if (
+                isinstance(source, CachedTeacher)
+                or part is not None
+                or len(sequences) == len(spans.sequence_starts) - 1
+            ):
+                signals, read = source.answer(batch, device), len(spans.teacher_rows)
+            else:
+                signals = source.answer_some(batch, device, torch.from_numpy(sequences))
+                read = int(spans.teacher_starts[spans.sequence_starts].diff()[sequences].sum())
+        if isinstance(source, OnlineTeacher):
+            self.count("teacher_tokens", self.accelerator.num_processes * read)
+            self.count(f"{seat.name}_rows", int(spans.sequence_starts.diff()[sequences].sum()))
         return signals
 
     def _compare_layers(
