@@ -15,7 +15,7 @@ from kdkit.config.training import ParameterRule
 from kdkit.data.batches import WindowCollator
 from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.objective import Objective
-from kdkit.losses.chunked.engine import chunked_loss, to_device
+from kdkit.losses.chunked.engine import Head, chunked_loss, to_device
 from kdkit.losses.chunked.overlap import OverlapMeter
 from kdkit.losses.chunked.signals import Signals, check_teacher
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
@@ -149,6 +149,14 @@ class DistillationTrainer(LanguageModelTrainer):
             logs |= self.overlap_values
             self.overlap_values = {}
         super().log(logs, start_time)
+
+    def head_rows(self, counts: dict[str, float]) -> list[tuple[Head, float]]:
+        """Return the head of a teacher in memory and the rows that it was asked for: its logits are made in the loss.
+
+        Args:
+            counts: from `read_counts`.
+        """
+        return [(self.teacher.head, counts.get("teacher_rows", 0.0))] if isinstance(self.teacher, OnlineTeacher) else []
 
     def read_counts(self) -> dict[str, float]:
         """Return also what the teacher cost: `teacher_tokens` and `teacher_rows`, `teacher_seconds` of its passes.

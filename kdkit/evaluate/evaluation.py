@@ -10,6 +10,7 @@ from kdkit.data.comparable import why_not_comparable
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import Windows
 from kdkit.distill.layer_terms import plan_layers
+from kdkit.distill.plan import view_of
 from kdkit.distill.train import ANSWERS_REUSED, BASELINE, EQUAL_TIME, STUDENT
 from kdkit.errors import UserError
 from kdkit.evaluate.answers import check_rouge, score_answers
@@ -23,6 +24,7 @@ from kdkit.evaluate.compression import (
     measure_peak_memory,
     measure_speeds,
 )
+from kdkit.evaluate.kinds import evaluate_kinds
 from kdkit.evaluate.language import BOOTSTRAP_SAMPLES, Resampled, gap_closed, resample_text
 from kdkit.evaluate.retention import measure_retention
 from kdkit.evaluate.text_scores import write_scores
@@ -45,11 +47,14 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
         `measure_retention` and `measure_attention`), `compression` (teacher to student), `gap_closed` (None
         without a gap, or if a tokenizer changes the text) and `gap` (baseline - teacher), `differences` (baseline -
         student), all with their intervals (`evaluated` says over what), `late_gain` (see there), `costs` (seconds
-        and tokens by item, see `list_costs`), `continuations`, and of conversations `answers` (see `score_answers`).
+        and tokens by item, see `list_costs`), `continuations`, of conversations `answers` (see `score_answers`), and
+        `by_kind` (see `evaluate_kinds`). Of several teachers `teacher` is the first; `by_kind` has them all.
 
     Raises:
         UserError: the run has no trained student or baseline.
     """
+    whole = session, data
+    session, data = view_of(session, data)
     config, hardware = session.config, session.hardware
     windows = data.evaluation.first(config.evaluate.max_sequences)
     students = load_students(session)
@@ -92,6 +97,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
             "bootstrap_samples": BOOTSTRAP_SAMPLES,
         },
         **_texts(session, data, models, teacher, students),
+        "by_kind": evaluate_kinds(*whole, scores),
     }
     session.run.write_json("evaluation.json", evaluation)
     write_scores(session.run, scores)

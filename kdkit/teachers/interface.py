@@ -32,6 +32,8 @@ class TextTeacher(UserCode):
 
     path: str = ""
     """Where it comes from, for messages and reports."""
+    member: str = ""
+    """Its name among several teachers."""
     was_built: bool = False
     """Whether it is a teacher of `teacher.path: build`."""
     device: torch.device = torch.device("cpu")
@@ -49,6 +51,11 @@ class TextTeacher(UserCode):
     def name(self) -> str:
         """What messages and reports call it."""
         return f"{type(self).__name__} {self.path!r}" if self.path else type(self).__name__
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a layer map may call it."""
+        return (self.member, self.path) if self.member else (self.path,)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerFast:

@@ -115,11 +115,17 @@ def prepare_teacher(session: Session[Config], data: PreparedData, dtype: torch.d
     config = session.config
     check_teacher_lengths(config, data)
     if is_user_code(config.teacher.path) or is_gguf(config.teacher.path):
-        return _prepare_without_layers(session, data)
-    if config.teacher.path == BUILD:
-        path = str(build_teacher(session, data))
+        teacher = _prepare_without_layers(session, data)
     else:
-        path = config.teacher.path
+        teacher = _prepare_model(session, data, dtype)
+    teacher.member = config.teachers.only
+    return teacher
+
+
+def _prepare_model(session: Session[Config], data: PreparedData, dtype: torch.dtype | None) -> Teacher:
+    """Load a model of transformers, or build it, and check its first answer."""
+    config = session.config
+    path = str(build_teacher(session, data)) if config.teacher.path == BUILD else config.teacher.path
     model = load_causal_lm(
         path,
         "teacher.path",
