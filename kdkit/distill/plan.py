@@ -63,8 +63,13 @@ class TrainingPlan:
 
     @property
     def answer_precision(self) -> str:
-        """Precision in which the teacher answers; where a router is trained through it, that of the run."""
+        """Precision in which the teacher answers; where a router is trained through it, that of the run.
+
+        A teacher that is no model of transformers computes as it does, and hands over fp32.
+        """
         hardware = self.session.hardware
+        if not has_layers(self.session.config.teacher.path):
+            return "fp32"
         return hardware.precision if self.session.config.router.kind != "none" else hardware.answer_precision
 
     @cached_property

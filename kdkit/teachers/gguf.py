@@ -121,13 +121,13 @@ class GGUFReader(Reader):
         texts, width = input_ids.tolist(), input_ids.shape[1]
 
         def logits(rows: torch.Tensor) -> torch.Tensor:
-            rows, inverse = torch.unique(rows.cpu(), return_inverse=True)
+            asked = rows.cpu()
+            rows, inverse = torch.unique(asked, return_inverse=True)
             numbers, counts = torch.unique_consecutive(rows // width, return_counts=True)
             pairs = zip(numbers.tolist(), (rows % width).split(counts.tolist()), strict=True)
             parts = [self.llama.logits(texts[number], places.tolist()) for number, places in pairs]
-            joined = torch.cat(parts) if len(parts) != 1 else parts[0]
-            made = joined[:, : self.vocab_size]
-            return made if len(inverse) == len(rows) else made.index_select(0, inverse)
+            made = (parts[0] if len(parts) == 1 else torch.cat(parts))[:, : self.vocab_size]
+            return made if torch.equal(rows, asked) else made.index_select(0, inverse)
 
         return logits
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from kdkit.alignment.tokenizers import load_tokenizer
 from kdkit.data.prepare import open_data
 from kdkit.errors import UserError
+from kdkit.machine.gguf_files import is_gguf
 from kdkit.machine.hardware import find_hardware
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.open_session import open_trained_session
 from kdkit.models.loading import check_fits, load_causal_lm
 from kdkit.models.writer import Writer, model_writer
 from kdkit.runs.paths import find_root, resolve_input, resolve_output
+from kdkit.teachers.gguf import GGUFTeacher
 from kdkit.teachers.prepare import prepare_teacher
 
 KEY = "MODEL"
@@ -23,7 +25,8 @@ def open_writer(source: str, which: str, runs_dir: str, batch_size: int) -> tupl
     """Load what the argument of `generate` names.
 
     Args:
-        source: a run, by its name or folder; else a folder, a package (`package:NAME`) or a hub name of a causal LM.
+        source: a run, by its name or folder; else a folder, a package (`package:NAME`) or a hub name of a causal LM, or
+            a GGUF file.
         which: model of a run: `teacher`, `student`, `baseline`, or another folder of it.
         batch_size: texts that are written at the same time.
 
@@ -42,6 +45,9 @@ def open_writer(source: str, which: str, runs_dir: str, batch_size: int) -> tupl
         _refuse(source, runs_dir)
     hardware = find_hardware()
     tokenizer = load_tokenizer(source, KEY)
+    if is_gguf(source):
+        teacher = GGUFTeacher(source, tokenizer, KEY, on_gpu=hardware.device.startswith("cuda"))
+        return Writer(tokenizer, teacher.write), None
     model = load_causal_lm(source, KEY, dtype=hardware.dtype, device=hardware.device)
     check_fits(model, len(tokenizer), 1, KEY, KEY)
     return model_writer(model, tokenizer, batch_size, hardware.autocast_dtype), None
@@ -62,7 +68,10 @@ def _open_run(folder: Path, which: str, batch_size: int) -> tuple[Writer, bool]:
     is_chat = _learnt_conversations(run.path)
     if which == "teacher":
         data = open_data(run.path / "data")
-        model, tokenizer = prepare_teacher(session, data).model, data.teacher_tokenizer
+        teacher, tokenizer = prepare_teacher(session, data), data.teacher_tokenizer
+        if not teacher.has_layers:
+            return Writer(tokenizer, teacher.write), is_chat
+        model = teacher.model
     else:
         if not (run.path / which / "config.json").is_file():
             there = sorted(file.parent.name for file in run.path.glob("*/config.json"))
