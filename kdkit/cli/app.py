@@ -3,7 +3,6 @@
 A user's mistake is one line on stderr and exit code 2; a failure is one line and exit code 1.
 """
 
-import os
 import sys
 from typing import Annotated
 
@@ -37,8 +36,6 @@ app = typer.Typer(
 app.add_typer(cache_app, name="cache")
 app.add_typer(text_app)
 
-CLOSED_PIPE = 141
-"""Exit code where nobody reads on, as of a program that SIGPIPE ends."""
 USAGE_ERROR = typer.BadParameter.__base__
 """A mistyped command or option; typer has no public name for the class."""
 
@@ -171,21 +168,16 @@ def doctor(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 a user's mistake, 130 interrupted, 141 nobody reads on."""
+    """Run the command line and exit: 0 done, 1 failed, 2 a user's mistake, 130 interrupted."""
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = app(arguments, prog_name="python -m kdkit", standalone_mode=False)
         if code == INTERRUPTED:
             raise InterruptedWorkError("stopped")
-        sys.stdout.flush()
     except USAGE_ERROR as error:
         _stop(UserError(error.format_message()), 2, arguments)
     except UserError as error:
         _stop(error, 2, arguments)
-    except BrokenPipeError:
-        # the reader has seen enough (`| head`); what Python still holds back goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = CLOSED_PIPE
     except OSError as error:
         if isinstance(error, ConnectionError | TimeoutError):
             raise

@@ -20,9 +20,14 @@ Positive = Annotated[Number, Field(gt=0.0)]
 NotNegative = Annotated[Number, Field(ge=0.0)]
 Share = Annotated[Number, Field(ge=0.0, le=1.0)]
 OpenShare = Annotated[Number, Field(gt=0.0, lt=1.0)]
+DropShare = Annotated[Number, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 VocabularySize = Annotated[int, Field(ge=260)]
 """Entries of a tokenizer that is trained here: the 256 bytes and the special tokens are among them."""
+
+
+SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=40)]
+"""Name of a kind of text, or of a teacher: it is part of file names."""
 
 
 class Section(BaseModel):

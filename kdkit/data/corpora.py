@@ -10,7 +10,7 @@ import re
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -33,7 +33,9 @@ SAMPLE_SEED = 0
 SHUFFLE_ROWS = 10_000
 """Rows of a streamed data set among which the next one is drawn."""
 
-PYTHON_DOCS = "python-docs"
+PYTHON_DOCS, PYTHON_CODE = "python-docs", "python-code"
+EMBEDDED = (PYTHON_DOCS, PYTHON_CODE)
+"""Corpora that come with Python itself."""
 
 HUB_NAMES = {
     "wikitext": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
@@ -44,6 +46,8 @@ HUB_NAMES = {
 LARGE_DATASETS = ("Skylion007/openwebtext", "allenai/c4")
 """Streamed even when all of it is wanted: tens to hundreds of gigabytes."""
 
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+"""What can have a docstring."""
 _SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "pydoc_data"}
 
 
@@ -59,6 +63,8 @@ class Corpus:
     """Documents that were dropped because another one has exactly the same text."""
     files_left_out: int = 0
     """Files of the folder that are hidden, or left over by an editor or an archive."""
+    kinds: dict[str, str] = field(default_factory=dict)
+    """Fingerprint of each kind of text, where there are several."""
 
 
 def load_corpus(config: DataConfig, cache_path: Path) -> Corpus:
@@ -109,8 +115,8 @@ def split_documents(
 def _identify(config: DataConfig) -> tuple[str | Path, str]:
     """Decide what `data.path` names, and fingerprint all that decides the documents."""
     path = resolve_input(config.path)
-    if config.path == PYTHON_DOCS:
-        return PYTHON_DOCS, fingerprint(FORMAT, PYTHON_DOCS, sys.version, config.subset_size)
+    if config.path in EMBEDDED:
+        return config.path, fingerprint(FORMAT, config.path, sys.version, config.subset_size)
     if path.exists():
         files = [path] if path.is_file() else find_files(path)[0]
         content = [[str(file.relative_to(path)), fingerprint_files(file)] for file in files]
@@ -149,6 +155,8 @@ def _read(source: str | Path, config: DataConfig) -> Iterator[str]:
     """Yield the raw documents of any source; with `subset_size` so many of them, drawn at random, in their order."""
     if source == PYTHON_DOCS:
         texts = _read_python_docs()
+    elif source == PYTHON_CODE:
+        texts = _read_python_code()
     elif isinstance(source, Path):
         texts = read_files(find_files(source)[0], config)
     else:
@@ -179,16 +187,32 @@ def _read_python_docs() -> Iterator[str]:
     from pydoc_data import topics
 
     yield from (text for _, text in sorted(topics.topics.items()))
+    for path in _library_files():
+        yield "\n\n".join(_docstrings(path.read_bytes()))
+
+
+def _read_python_code() -> Iterator[str]:
+    """Yield the code of the standard library, a document per module, without docstrings and comments."""
+    for path in _library_files():
+        tree = ast.parse(path.read_bytes())
+        for node in ast.walk(tree):
+            if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+        yield ast.unparse(tree)
+
+
+def _library_files() -> Iterator[Path]:
+    """Yield the modules of the standard library."""
     library = Path(sysconfig.get_paths()["stdlib"])
     for path in sorted(library.rglob("*.py")):
         if _SKIPPED_FOLDERS.isdisjoint(path.relative_to(library).parts):
-            yield "\n\n".join(_docstrings(path.read_bytes()))
+            yield path
 
 
 def _docstrings(source: bytes) -> Iterator[str]:
     """Yield the docstrings of a module's source, without running it."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, DOCUMENTED):
             yield from filter(None, [ast.get_docstring(node)])
 
 

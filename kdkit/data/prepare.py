@@ -7,23 +7,33 @@ hash of both, and linked into the run's `data/`.
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerFast
 
-from kdkit.alignment.bytes import VocabularyOverlap, overlap_vocabularies
-from kdkit.alignment.same_ids import share_tokenizer
-from kdkit.alignment.tokenizers import end_token_id, load_tokenizer, set_document_end, token_bytes, train_tokenizer
-from kdkit.config.language import BUILD, Config, DataConfig
+from kdkit.alignment.bytes import VocabularyOverlap
+from kdkit.alignment.tokenizers import load_tokenizer
+from kdkit.config.language import BUILD, Config, DataConfig, config_from_values
 from kdkit.data.chat.markers import handle_markers
 from kdkit.data.conversations import Conversation
-from kdkit.data.corpora import Corpus, load_corpus, split_documents
+from kdkit.data.corpora import Corpus, load_corpus
 from kdkit.data.documents import Documents
-from kdkit.data.duplicates import find_near_copies
-from kdkit.data.packing import Packer, pack_windows
+from kdkit.data.many.documents import join_corpora, join_fingerprints, load_corpora
+from kdkit.data.many.kinds import Kinds
+from kdkit.data.many.pairs import (
+    make_pair,
+    make_pairs,
+    overlap_of,
+    student_tokenizer_of,
+    teacher_tokenizer_of,
+    tokenizer_path_of,
+)
+from kdkit.data.many.splits import HeldOut, hold_out
+from kdkit.data.many.windows import Reader, write_together
+from kdkit.data.packing import pack_windows
 from kdkit.data.windows import PAD, Windows
 from kdkit.errors import UserError
 from kdkit.machine.hub import identify_tokenizer
@@ -32,8 +42,6 @@ from kdkit.runs.folder import cached_folder, fingerprint, link_folder
 
 FORMAT = 5
 """Raise it when the meaning of the stored arrays changes: old caches are then left alone."""
-SAMPLE_DOCUMENTS, SAMPLE_CHARACTERS = 64, 2_000
-"""Documents, and characters of each, that two tokenizers must cut alike to be one."""
 Split = Literal["train", "evaluation"]
 OWN = "own_student_tokenizer"
 """Folder of the student's tokenizer where the pair reads with the teacher's."""
@@ -53,6 +61,10 @@ class PreparedData:
     manifest: dict[str, Any]
     own_student_tokenizer: PreTrainedTokenizerFast | None = None
     """The student's, where the pair reads with the teacher's because it has fewer tokens; None: it is the above."""
+    members: dict[str, "PreparedData"] = field(default_factory=dict)
+    """The same windows as each of several teachers reads them, by name; these themselves are the first one's."""
+    kinds: Kinds | None = None
+    """Of the documents, where `data.sources` names several."""
     conversations: Mapping[Split, Documents] | None = None
     """Of each split, as the models read them, cut where they were too long, in JSON: see `Conversation.from_json`. The
     document of a window (`Windows.pieces`) is its number in them. None: the data is text."""
@@ -86,8 +98,8 @@ def prepare_data(session: Session[Config]) -> PreparedData:
         UserError: see `load_corpus`, `load_tokenizer`; a loss that does not fit the tokenizers; a
             corpus shorter than one sequence.
     """
-    folder = build_data(session.config, session.run.cache_path)
-    link_folder(folder, session.run.path / "data")
+    folder, only = build_data(session.config, session.run.cache_path), session.config.teachers.only
+    link_folder(_part_of(folder, only), session.run.path / "data")
     return open_data(session.run.path / "data")
 
 
@@ -98,26 +110,50 @@ def identify_data(config: Config, corpus_fingerprint: str) -> str:
 
 def build_data(config: Config, cache_path: Path) -> Path:
     """Return the cache folder with the prepared data of a configuration, making it if needed."""
-    corpus = load_corpus(config.data, cache_path)
+    corpus = _load(config, cache_path)
     key = identify_data(config, corpus.fingerprint)
-    return cached_folder(cache_path / "data", key, lambda path: _build(config, corpus, key, path))
+    return cached_folder(cache_path / "data", key, lambda path: _build(config, corpus, key, path, cache_path))
 
 
-def open_data(folder: Path) -> PreparedData:
-    """Open a folder that `build_data` made."""
+def open_data(folder: Path, only: str = "") -> PreparedData:
+    """Open a folder that `build_data` made.
+
+    Args:
+        only: the data of one of several teachers; see `teachers.only`.
+    """
+    folder = _part_of(folder, only)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    if names := manifest.get("members"):
+        members = {name: open_data(folder, name) for name in names}
+        first = next(iter(members.values()))
+        return replace(first, members=members, manifest=manifest)
     student_tokenizer = load_tokenizer(folder / "student_tokenizer", "student.path")
     teacher_tokenizer = load_tokenizer(folder / "teacher_tokenizer", "teacher.path")
-    own = folder / OWN
+    own, kinds = folder / OWN, manifest.get("kinds")
     return PreparedData(
         train=Windows.load(folder / "train"),
         evaluation=Windows.load(folder / "evaluation"),
         student_tokenizer=student_tokenizer,
         teacher_tokenizer=teacher_tokenizer,
-        overlap=_overlap(student_tokenizer, teacher_tokenizer),
+        overlap=overlap_of(student_tokenizer, teacher_tokenizer),
         manifest=manifest,
         own_student_tokenizer=load_tokenizer(own, "student.path") if own.is_dir() else None,
+        kinds=Kinds.load(list(kinds), folder) if kinds else None,
     )
+
+
+def _part_of(folder: Path, only: str) -> Path:
+    """Return the folder inside a folder of data that is one teacher's; the folder itself for none."""
+    if not only:
+        return folder
+    members = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["members"]
+    return folder / "members" / members[only]
+
+
+def _load(config: Config, cache_path: Path) -> Corpus:
+    """Read the documents of a configuration."""
+    sources = config.data.sources
+    return join_corpora(load_corpora(config.data, cache_path)) if sources else load_corpus(config.data, cache_path)
 
 
 def alignment_examples(data: PreparedData, count: int) -> list[dict[str, str]]:
@@ -138,6 +174,14 @@ def _aligned_tokens(data: PreparedData) -> Iterator[dict[str, str]]:
 
 def _relevant_settings(config: Config) -> list[Any]:
     """Collect the settings that decide the tokenizers and the windows."""
+    members = config.teachers.members
+    if not members:
+        return _settings_of_pair(config)
+    return [[member.name, member.trained_on, _settings_of_pair(config.view(member.name))] for member in members]
+
+
+def _settings_of_pair(config: Config) -> list[Any]:
+    """Collect those of a student and one teacher."""
     student, teacher = config.student, config.teacher
     return [
         config.data.evaluation_fraction,
@@ -147,7 +191,7 @@ def _relevant_settings(config: Config) -> list[Any]:
         teacher_max_length(config),
         [teacher.build.vocab_size]
         if teacher.path == BUILD
-        else [identify_tokenizer(_tokenizer_path(config), "teacher.path"), teacher.revision],
+        else [identify_tokenizer(tokenizer_path_of(config), "teacher.path"), teacher.revision],
         [student.build.tokenizer, student.build.vocab_size]
         if student.path == BUILD
         else [identify_tokenizer(student.path, "student.path"), student.revision],
@@ -172,9 +216,9 @@ def data_from_texts(
     """
     if isinstance(texts, str):
         raise UserError(f"texts: expected a list of documents, got one string of {len(texts)} characters; write [text]")
-    pair = _pair(student_tokenizer, teacher_tokenizer, ("auto", "auto"), texts)
+    pair = make_pair(student_tokenizer, teacher_tokenizer, ("auto", "auto"), texts)
     student_tokenizer, teacher_tokenizer = pair.student, pair.teacher
-    overlap = _overlap(student_tokenizer, teacher_tokenizer)
+    overlap = overlap_of(student_tokenizer, teacher_tokenizer)
     train, _ = pack_windows(texts, student_tokenizer, teacher_tokenizer, overlap, max_length, 2 * max_length)
     if not len(train):
         raise UserError(f"texts: expected text of at least one token, got {len(texts)} texts without any; give more")
@@ -187,162 +231,130 @@ def teacher_max_length(config: Config) -> int:
     return config.teacher.max_length or 2 * config.data.max_length
 
 
-def _build(config: Config, corpus: Corpus, key: str, folder: Path) -> None:
-    """Fill a folder with tokenizers, windows and the manifest."""
-    train_documents, evaluation_documents = split_documents(
-        corpus.documents, config.data.evaluation_fraction, config.seed
-    )
-    train_documents, num_near = _remove_near_copies(config.data, train_documents, evaluation_documents)
-    sample = _tokenizer_sample(train_documents)
-    print(f"data: tokenizers, from {sum(map(len, sample)) / 1e6:.1f} million characters of training text", flush=True)
-    teacher_tokenizer = _teacher_tokenizer(config, sample)
-    own = _student_tokenizer(config, sample, teacher_tokenizer)
-    choices = config.student.document_end, config.teacher.document_end
-    pair = _pair(own, teacher_tokenizer, choices, sample)
-    student_tokenizer, teacher_tokenizer = pair.student, pair.teacher
-    markers = handle_markers(sample, (student_tokenizer, teacher_tokenizer), config.data.special_tokens == "read")
-    overlap = _overlap(student_tokenizer, teacher_tokenizer)
-    lengths = config.data.max_length, teacher_max_length(config)
-    packer = Packer(student_tokenizer, teacher_tokenizer, overlap, *lengths)
-    described = {}
-    for name, documents in (("training", train_documents), ("evaluation", evaluation_documents)):
-        where = folder / {"training": "train"}.get(name, name)
-        size = documents.num_characters.sum() / 1e6
-        print(f"data: cutting {size:.1f} million characters of {name} text into sequences", flush=True)
-        described[name] = packer.write(documents, where)
-        tokens = described[name]["student_tokens"]
-        if tokens < config.data.max_length - 1:
-            raise UserError(
-                f"data.path: expected at least one sequence of {config.data.max_length} tokens of {name} text, "
-                f"got {tokens} tokens from {corpus.source!r}; give more text or lower data.max_length"
-            )
-    student_tokenizer.save_pretrained(folder / "student_tokenizer")
-    teacher_tokenizer.save_pretrained(folder / "teacher_tokenizer")
-    if len(own) > len(student_tokenizer):
-        own.save_pretrained(folder / OWN)
-    manifest = {
-        "key": key,
-        "corpus": {
-            "source": corpus.source,
-            "fingerprint": corpus.fingerprint,
-            "num_documents": len(corpus.documents),
-            "num_duplicates": corpus.num_duplicates,
-            "files_left_out": corpus.files_left_out,
-            "near_duplicates": num_near,
-            "markers": markers,
-            "train_documents": len(train_documents),
-            "evaluation_documents": len(evaluation_documents),
-        },
-        "train": described["training"],
-        "evaluation": {name: value for name, value in described["evaluation"].items() if name != "bytes_left_out"},
-        **pair.facts,
-        "vocabulary": {
-            "student": len(student_tokenizer),
-            "teacher": len(teacher_tokenizer),
-            "common": len(overlap.student_ids),
-        },
-        "openings": [text[:2_000] for text in evaluation_documents[:64]],
-    }
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
+def text_of_teacher(config: Config) -> Config:
+    """Return the configuration of a built teacher's own training text: no student has a part in it.
+
+    So one teacher serves every student, whatever its tokenizer. What is held out stays so: each kind of text is split
+    for itself.
+    """
+    values = config.model_dump()
+    if config.teachers.only and (chosen := config.teachers.member(config.teachers.only).trained_on):
+        sources = values["data"]["sources"]
+        values["data"]["sources"] = {kind: path for kind, path in sources.items() if kind in chosen}
+    values["teachers"] = {}
+    values["student"] = {"build": {"tokenizer": "teacher"}}
+    values["data"]["max_length"] = teacher_max_length(config)
+    values["teacher"]["max_length"] = teacher_max_length(config)
+    return config_from_values(values)
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """The tokenizers with which the two models read."""
-
-    student: PreTrainedTokenizerFast
-    teacher: PreTrainedTokenizerFast
-    facts: dict[str, Any]
-    """Entries of the manifest: `same_tokenizer`, `tokenizer_notes` (see `SharedTokenizer`), `document_ends`."""
-
-
-def _pair(
-    student: PreTrainedTokenizerFast,
-    teacher: PreTrainedTokenizerFast,
-    choices: tuple[str, str],
-    documents: list[str],
-) -> _Pair:
-    """Make one tokenizer of two that mean the same, and decide what separates documents.
-
-    A student learns its separator here, so that is EOS unless it reads with the teacher's tokenizer; a teacher was
-    trained with one, which its files tell.
+def identify_text_of_teacher(config: Config, data: PreparedData) -> str:
+    """Fingerprint the text on which a teacher is built.
 
     Args:
-        choices: `document_end` of the student and of the teacher.
+        data: of the run.
     """
-    shared = share_tokenizer(student, teacher, [text[:SAMPLE_CHARACTERS] for text in documents[:SAMPLE_DOCUMENTS]])
-    if shared is None:
-        set_document_end(student, "eos" if choices[0] == "auto" else choices[0], "student.document_end")
-        set_document_end(teacher, choices[1], "teacher.document_end")
-        pair, notes = (student, teacher), ()
-    else:
-        pair, notes = (shared.student, shared.teacher), shared.notes
-        choice = choices[1] if choices[0] == "auto" else choices[0]
-        for tokenizer in pair:
-            set_document_end(tokenizer, choice, "student.document_end, teacher.document_end")
-    for note in notes:
-        print(f"student and teacher share a tokenizer: {note}")
-    ends = [tokenizer.convert_ids_to_tokens(end_token_id(tokenizer)) for tokenizer in pair]
-    facts = {"same_tokenizer": shared is not None, "tokenizer_notes": list(notes), "document_ends": ends}
-    return _Pair(*pair, facts)
+    own, corpus = text_of_teacher(config), data.manifest["corpus"]
+    is_part = own.data.sources and own.data.sources.keys() != corpus["kinds"].keys()
+    chosen = {kind: corpus["kinds"][kind] for kind in own.data.sources}
+    return identify_data(own, join_fingerprints(chosen) if is_part else corpus["fingerprint"])
 
 
-def _remove_near_copies(data: DataConfig, train: Documents, evaluation: Documents) -> tuple[Documents, int]:
-    """Count the training documents that are near-copies of held-out ones, and leave them out unless asked not to."""
-    print(f"data: comparing {len(train):,} training documents with {len(evaluation):,} held-out ones", flush=True)
-    is_copy = find_near_copies(evaluation, train)
-    count = int(is_copy.sum())
-    if count:
-        what = "left out" if data.near_duplicates == "remove" else "kept (data.near_duplicates=keep)"
-        print(f"data: {count} training document(s) nearly repeat a held-out one: {what}", flush=True)
-    if data.near_duplicates == "keep":
-        return train, count
-    if count == len(train):
-        raise UserError(
-            f"data.path: expected training text that held-out text does not repeat, got {count} documents which all "
-            "nearly do; give other text, or set data.near_duplicates=keep"
-        )
-    return train.select(~is_copy), count
+def _build(config: Config, corpus: Corpus, key: str, folder: Path, cache_path: Path) -> None:
+    """Fill a folder with tokenizers, windows and the manifest; of several teachers each gets a folder inside."""
+    documents = hold_out(config.data, corpus, config.seed)
+    sample = _tokenizer_sample(documents.train)
+    print(f"data: tokenizers, from {sum(map(len, sample)) / 1e6:.1f} million characters of training text", flush=True)
+    views = {member.name: config.view(member.name) for member in config.teachers.members} or {"": config}
+    teachers = {name: _teacher_tokenizer(view, sample, cache_path) for name, view in views.items()}
+    own = student_tokenizer_of(config, sample, next(iter(teachers.values())))
+    pairs = make_pairs(own, teachers, {name: _document_ends(view) for name, view in views.items()}, sample)
+    student = next(iter(pairs.values())).student
+    tokenizers = student, *(pair.teacher for pair in pairs.values())
+    markers = handle_markers(sample, tokenizers, config.data.special_tokens == "read")
+    readers = [
+        Reader(name, student, pair.teacher, overlap_of(student, pair.teacher), teacher_max_length(views[name]))
+        for name, pair in pairs.items()
+    ]
+    folders = {name: folder / "members" / f"{key}-{name}" if name else folder for name in pairs}
+    described = _write_windows(config.data, corpus, documents, readers, list(folders.values()))
+    facts = {"key": key, "corpus": _describe_corpus(corpus, documents) | {"markers": markers}}
+    openings = [text[:2_000] for text in documents.evaluation[:64]]
+    for reader, part in zip(readers, described, strict=True):
+        where, pair = folders[reader.name], pairs[reader.name]
+        pair.student.save_pretrained(where / "student_tokenizer")
+        pair.teacher.save_pretrained(where / "teacher_tokenizer")
+        if len(own) > len(pair.student):
+            own.save_pretrained(where / OWN)
+        vocabulary = {"student": len(pair.student), "teacher": len(pair.teacher)}
+        manifest = facts | part | pair.facts
+        manifest |= {"vocabulary": vocabulary | {"common": len(reader.overlap.student_ids)}}
+        if config.data.sources:
+            manifest["kinds"] = documents.count_kinds(list(config.data.sources))
+            documents.save_kinds(where)
+        manifest["openings"] = openings
+        _write_json(where / "manifest.json", manifest)
+        (where / where.name).touch()  # by which `link_folder` knows it
+    if len(folders) > 1 or "" not in folders:
+        first = json.loads((next(iter(folders.values())) / "manifest.json").read_text(encoding="utf-8"))
+        _write_json(folder / "manifest.json", first | {"members": {name: part.name for name, part in folders.items()}})
+
+
+def _write_windows(
+    data: DataConfig, corpus: Corpus, documents: HeldOut, readers: list[Reader], folders: list[Path]
+) -> list[dict[str, Any]]:
+    """Cut both splits into windows; return the entries `train` and `evaluation` of each reader's manifest."""
+    described: list[dict[str, Any]] = [{} for _ in readers]
+    for name, texts in (("training", documents.train), ("evaluation", documents.evaluation)):
+        split = {"training": "train"}.get(name, name)
+        size = texts.num_characters.sum() / 1e6
+        print(f"data: cutting {size:.1f} million characters of {name} text into sequences", flush=True)
+        parts = write_together(texts, readers, data.max_length, [folder / split for folder in folders])
+        for entries, part in zip(described, parts, strict=True):
+            tokens = part["student_tokens"]
+            if tokens < data.max_length - 1:
+                raise UserError(
+                    f"data.path: expected at least one sequence of {data.max_length} tokens of {name} text, "
+                    f"got {tokens} tokens from {corpus.source!r}; give more text or lower data.max_length"
+                )
+            if split == "evaluation":
+                del part["bytes_left_out"]
+            entries[split] = part
+    return described
+
+
+def _describe_corpus(corpus: Corpus, documents: HeldOut) -> dict[str, Any]:
+    """Return the entry `corpus` of the manifest."""
+    facts: dict[str, Any] = {
+        "source": corpus.source,
+        "fingerprint": corpus.fingerprint,
+        "num_documents": len(corpus.documents),
+        "num_duplicates": corpus.num_duplicates,
+        "files_left_out": corpus.files_left_out,
+        "near_duplicates": documents.near_copies,
+        "train_documents": len(documents.train),
+        "evaluation_documents": len(documents.evaluation),
+    }
+    return facts | ({"kinds": corpus.kinds} if corpus.kinds else {})
+
+
+def _document_ends(config: Config) -> tuple[str, str]:
+    return config.student.document_end, config.teacher.document_end
+
+
+def _teacher_tokenizer(config: Config, sample: list[str], cache_path: Path) -> PreTrainedTokenizerFast:
+    """Return a teacher's tokenizer; that of one that is built on a part of the text comes with that text."""
+    if config.teacher.path == BUILD and config.teachers.only:
+        folder = build_data(text_of_teacher(config), cache_path)
+        return load_tokenizer(folder / "teacher_tokenizer", "teacher.path")
+    return teacher_tokenizer_of(config, sample)
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
 def _tokenizer_sample(documents: Documents) -> list[str]:
     """Choose documents to train tokenizers on, at even distances, of at most `TOKENIZER_CHARACTERS`."""
     step = max(1, math.ceil(documents.num_characters.sum() / TOKENIZER_CHARACTERS))
     return [document[:TOKENIZER_CHARACTERS] for document in documents[::step]]
-
-
-def _teacher_tokenizer(config: Config, documents: list[str]) -> PreTrainedTokenizerFast:
-    """Train the built teacher's tokenizer, or take the given teacher's."""
-    teacher = config.teacher
-    if teacher.path == BUILD:
-        return train_tokenizer(documents, teacher.build.vocab_size)
-    key = "teacher.tokenizer" if teacher.tokenizer else "teacher.path"
-    return load_tokenizer(_tokenizer_path(config), key, teacher.revision, teacher.trust_remote_code)
-
-
-def _tokenizer_path(config: Config) -> str:
-    """Return what names the teacher's tokenizer."""
-    return config.teacher.tokenizer or config.teacher.path
-
-
-def _student_tokenizer(
-    config: Config, documents: list[str], teacher_tokenizer: PreTrainedTokenizerFast
-) -> PreTrainedTokenizerFast:
-    """Train the built student's tokenizer, share the teacher's, or load the given student's."""
-    student = config.student
-    if student.path != BUILD:
-        return load_tokenizer(student.path, "student.path", student.revision, student.trust_remote_code)
-    if student.build.tokenizer == "teacher":
-        return teacher_tokenizer
-    return train_tokenizer(documents, student.build.vocab_size)
-
-
-def _overlap(
-    student_tokenizer: PreTrainedTokenizerFast, teacher_tokenizer: PreTrainedTokenizerFast
-) -> VocabularyOverlap:
-    """Pair the common tokens, the end of a document among them."""
-    ends = end_token_id(student_tokenizer), end_token_id(teacher_tokenizer)
-    tables = token_bytes(student_tokenizer), token_bytes(teacher_tokenizer)
-    for table, end in zip(tables, ends, strict=True):
-        table[end] = None  # its partner is the other end, also where texts may name it
-    return overlap_vocabularies(*tables, ends)

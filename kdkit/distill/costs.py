@@ -53,18 +53,26 @@ def equal_time(plan: TrainingPlan) -> EqualTime:
     """
     student, config = plan.session.run.read_json("training.json")[STUDENT], plan.session.config
     seconds = student["seconds"]
-    if config.cache.enabled:
-        path = cache_path(plan)
+    asked = [each for each in _each_teacher(plan) if each.session.config.cache.enabled]
+    for each in asked:
+        path = cache_path(each)
         cost = read_cost(path)
         if cost is None:
             note(f"cache {path}: nobody noted how long it took, so equal time counts the student's steps alone")
-            return EqualTime(seconds, None)
-        share = min(1.0, len(cached_rows(plan)) / max(cost.get("sequences", 0), 1))
-        return EqualTime(seconds + cost["seconds"] * share, seconds)
+            return EqualTime(student["seconds"], None)
+        share = min(1.0, len(cached_rows(each)) / max(cost.get("sequences", 0), 1))
+        seconds += cost["seconds"] * share
+    if asked:
+        return EqualTime(seconds, student["seconds"] - student.get("teacher_seconds", 0.0))
     # a router's answers follow one student, and so do judgements of what it wrote
     follows = config.router.kind != "none" or any(stage.on_policy is not None for stage in plan.stages)
     answers = student.get("teacher_seconds", 0.0)
     return EqualTime(seconds, seconds - answers if answers and not follows else None)
+
+
+def _each_teacher(plan: TrainingPlan) -> list[TrainingPlan]:
+    """Return the plan of every teacher."""
+    return [member.plan for member in plan.members] or [plan]
 
 
 def steps_in(plan: TrainingPlan, seconds: float) -> int:
@@ -78,12 +86,13 @@ def list_costs(plan: TrainingPlan) -> list[dict[str, Any]]:
 
     Seconds are None where an older build made something without a note of it.
     """
-    run, config = plan.session.run, plan.session.config
-    rows = []
-    if (folder := run.path / "teacher" / "model").is_dir():
-        rows.append(_row("teacher, trained here", read_cost(folder)))
-    if config.cache.enabled and (path := cache_path(plan)).is_file():
-        rows.append(_row("teacher's answers, kept", read_cost(path)))
+    run, rows = plan.session.run, []
+    for each in _each_teacher(plan):
+        name = f" {each.session.config.teachers.only}" if plan.members else ""
+        if (folder := each.session.run.path / "teacher" / "model").is_dir():
+            rows.append(_row(f"teacher{name}, trained here", read_cost(folder)))
+        if each.session.config.cache.enabled and (path := cache_path(each)).is_file():
+            rows.append(_row(f"teacher{name}'s answers, kept", read_cost(path)))
     trained = run.read_json("training.json")
     for phase in (STUDENT, BASELINE, EQUAL_TIME, ANSWERS_REUSED):
         if phase in trained:

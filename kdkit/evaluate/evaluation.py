@@ -10,8 +10,10 @@ from kdkit.data.comparable import why_not_comparable
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import Windows
 from kdkit.distill.layer_terms import plan_layers
+from kdkit.distill.plan import view_of
 from kdkit.distill.train import ANSWERS_REUSED, BASELINE, EQUAL_TIME, STUDENT
 from kdkit.errors import UserError
+from kdkit.evaluate.answers import check_rouge, score_answers
 from kdkit.evaluate.attention import ATTENTION_WINDOWS, measure_attention
 from kdkit.evaluate.compression import (
     SIZE_DTYPE,
@@ -22,6 +24,7 @@ from kdkit.evaluate.compression import (
     measure_peak_memory,
     measure_speeds,
 )
+from kdkit.evaluate.kinds import evaluate_kinds
 from kdkit.evaluate.language import BOOTSTRAP_SAMPLES, Resampled, gap_closed, resample_text
 from kdkit.evaluate.retention import measure_retention
 from kdkit.evaluate.teacher_costs import measure_costs
@@ -30,6 +33,7 @@ from kdkit.machine.session import Session
 from kdkit.models.continuations import choose_prompts, continue_prompts
 from kdkit.models.loading import load_causal_lm
 from kdkit.models.reading import Reader
+from kdkit.models.writer import model_writer
 from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.probe import write_continuations
 from kdkit.training.ends import measure_ends
@@ -48,14 +52,18 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
         `measure_retention` and `measure_attention`), `compression` (teacher to student), `gap_closed` (None
         without a gap, or if a tokenizer changes the text) and `gap` (baseline - teacher), `differences` (baseline -
         student), all with their intervals (`evaluated` says over what), `late_gain` (see there), `costs` (seconds
-        and tokens by item, see `list_costs`) and `continuations`.
+        and tokens by item, see `list_costs`), `continuations`, of conversations `answers` (see `score_answers`), and
+        `by_kind` (see `evaluate_kinds`). Of several teachers `teacher` is the first; `by_kind` has them all.
 
     Raises:
         UserError: the run has no trained student or baseline.
     """
+    whole = session, data
+    session, data = view_of(session, data)
     config, hardware = session.config, session.hardware
     windows = data.evaluation.first(config.evaluate.max_sequences)
     students = load_students(session)
+    check_rouge(data.is_chat and config.evaluate.num_answers > 0)
     models: Models = {"teacher": (teacher.model if teacher.has_layers else teacher.reader(), "teacher")}
     models |= {name: (model, "student") for name, model in students.items()}
     scores = {
@@ -93,7 +101,8 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
             "interval_units": resampled.num_units,
             "bootstrap_samples": BOOTSTRAP_SAMPLES,
         },
-        "continuations": _continuations(session, data, teacher, students),
+        **_texts(session, data, teacher, students),
+        "by_kind": evaluate_kinds(*whole, scores),
     }
     session.run.write_json("evaluation.json", evaluation)
     write_scores(session.run, scores)
@@ -271,3 +280,20 @@ def _continuations(
         for name, model in students.items()
     }
     return [{"prompt": prompt} | {name: texts[name][i] for name in texts} for i, prompt in enumerate(prompts)]
+
+
+def _texts(
+    session: Session[Config], data: PreparedData, teacher: TextTeacher, students: dict[str, PreTrainedModel]
+) -> dict[str, Any]:
+    """Let every model write: of conversations `answers` to held-out prompts, of other text `continuations`."""
+    if not data.is_chat:
+        return {"continuations": _continuations(session, data, teacher, students)}
+    settings, dtype = session.config.evaluate, session.hardware.autocast_dtype
+    conversations = data.prompts("evaluation", settings.num_answers)
+    if not conversations:
+        return {"continuations": []}
+    writers = {"teacher": teacher.writer(autocast_dtype=dtype)}
+    for name, model in students.items():
+        writers[name] = model_writer(model, data.student_tokenizer, autocast_dtype=dtype)
+    answers = score_answers(writers, conversations, data.prompts("train"), settings)
+    return {"continuations": [], "answers": answers}

@@ -18,6 +18,7 @@ from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.machine.user_code import UserCode
 from kdkit.models.generation import Generated, Sampling
 from kdkit.models.reading import Reader, Rows
+from kdkit.models.writer import Writer
 from kdkit.runs.folder import fingerprint, fingerprint_files
 from kdkit.teachers.online import LogitTeacher, OnlineTeacher
 
@@ -31,12 +32,16 @@ class TextTeacher(UserCode):
 
     path: str = ""
     """Where it comes from, for messages and reports."""
+    member: str = ""
+    """Its name among several teachers."""
     was_built: bool = False
     """Whether it is a teacher of `teacher.path: build`."""
     device: torch.device = torch.device("cpu")
     """Where its logits are made."""
     context: int | None = None
     """Most tokens that it reads at once; None: no limit."""
+    batch_size: int = 16
+    """Texts that `generate` writes at the same time, where it writes several."""
     parameters: int | None = None
     """How many it has; None: not known."""
     num_bytes: int | None = None
@@ -50,6 +55,11 @@ class TextTeacher(UserCode):
     def name(self) -> str:
         """What messages and reports call it."""
         return f"{type(self).__name__} {self.path!r}" if self.path else type(self).__name__
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a layer map may call it."""
+        return (self.member, self.path) if self.member else (self.path,)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -161,6 +171,15 @@ class TextTeacher(UserCode):
             autocast_dtype: for a model of transformers.
         """
         return LogitTeacher(self.reader(autocast_dtype), vocab_size, self.context)
+
+    def writer(self, batch_size: int = 16, autocast_dtype: torch.dtype | None = None) -> Writer:
+        """Return what writes text with it.
+
+        Args:
+            batch_size: texts that are written at the same time, by a model of transformers.
+            autocast_dtype: for a model of transformers.
+        """
+        return Writer(self.tokenizer, self.write)
 
     def refuse(self, what: str, wanted_by: str) -> NoReturn:
         """Stop: it does not give what a loss or a step needs.

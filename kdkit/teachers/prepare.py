@@ -25,6 +25,7 @@ from kdkit.models.loading import (
     read_model_config,
 )
 from kdkit.models.reading import ModelReader, Reader
+from kdkit.models.writer import Writer, model_writer
 from kdkit.runs.folder import fingerprint, fingerprint_files
 from kdkit.runs.messages import note
 from kdkit.teachers.build import build_key, build_teacher, built_context
@@ -98,8 +99,9 @@ class Teacher(TextTeacher):
         on_token: Callable[[int], None] | None = None,
     ) -> list[list[Generated]]:
         """See `TextTeacher.write`; batch by batch."""
+        sizes = {"vocab_size": len(self.tokenizer), "batch_size": self.batch_size}
         options = {"num_samples": num_samples, "first": first, "on_token": on_token}
-        return generate_ids(self._model, prompts, sampling, stop_ids, vocab_size=len(self.tokenizer), **options)
+        return generate_ids(self._model, prompts, sampling, stop_ids, **sizes, **options)
 
     def reader(self, autocast_dtype: torch.dtype | None = None) -> Reader:
         """See `TextTeacher.reader`."""
@@ -108,6 +110,10 @@ class Teacher(TextTeacher):
     def online(self, vocab_size: int, autocast_dtype: torch.dtype | None = None) -> OnlineTeacher:
         """See `TextTeacher.online`."""
         return OnlineTeacher(self._model, vocab_size, autocast_dtype)
+
+    def writer(self, batch_size: int = 16, autocast_dtype: torch.dtype | None = None) -> Writer:
+        """See `TextTeacher.writer`."""
+        return model_writer(self._model, self.tokenizer, batch_size, autocast_dtype)
 
 
 def prepare_teacher(session: Session[Config], data: PreparedData, dtype: torch.dtype | None = None) -> TextTeacher:
@@ -123,11 +129,17 @@ def prepare_teacher(session: Session[Config], data: PreparedData, dtype: torch.d
     config = session.config
     check_teacher_lengths(config, data)
     if is_user_code(config.teacher.path) or is_gguf(config.teacher.path):
-        return _prepare_without_layers(session, data)
-    if config.teacher.path == BUILD:
-        path = str(build_teacher(session, data))
+        teacher = _prepare_without_layers(session, data)
     else:
-        path = config.teacher.path
+        teacher = _prepare_model(session, data, dtype)
+    teacher.member = config.teachers.only
+    return teacher
+
+
+def _prepare_model(session: Session[Config], data: PreparedData, dtype: torch.dtype | None) -> Teacher:
+    """Load a model of transformers, or build it, and check its first answer."""
+    config = session.config
+    path = str(build_teacher(session, data)) if config.teacher.path == BUILD else config.teacher.path
     model = load_causal_lm(
         path,
         "teacher.path",

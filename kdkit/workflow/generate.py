@@ -138,7 +138,7 @@ def _show(request: GenerateRequest, writer: Writer, prompts: list[Prompt]) -> No
     """Print what is written: one text as it comes, of several each under its number."""
     if len(prompts) == request.num_samples == 1:
         writer.stream(prompts[0], request.sampling, _say)
-        print()
+        _say("\n")
         return
     for number, texts in enumerate(_in_parts(request, writer, prompts), start=1):
         for sample, text in enumerate(texts, start=1):

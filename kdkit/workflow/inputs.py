@@ -81,17 +81,19 @@ def _check_language(config: Config, run: Run) -> Inputs:
 
     hardware = find_hardware(config.train.device, config.train.precision)
     parts = []
-    for path, key in ((config.teacher.path, "teacher.path"), (config.student.path, "student.path")):
+    members = [(member.path, f"teachers.members.{member.name}.path") for member in config.teachers.members]
+    for path, key in (*(members or [(config.teacher.path, "teacher.path")]), (config.student.path, "student.path")):
         if path != BUILD:
             name = check_model_folder(path, key)
             files = sorted(Path(name).glob("*"))  # none for a hub name
             parts.append([[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files])
     folder = build_data(config, run.cache_path)
-    plan = plan_training(Session(config, run, hardware), open_data(folder))
-    builds_teacher = config.teacher.path == BUILD
-    if builds_teacher:
-        key = identify_teacher(plan.session, plan.data)["key"]
-        builds_teacher = not (run.cache_path / "teachers" / key).is_dir()
+    plan = plan_training(Session(config, run, hardware), open_data(folder, config.teachers.only))
+    builds_teacher = False
+    for each in [member.plan for member in plan.members] or [plan]:
+        if each.session.config.teacher.path == BUILD:
+            key = identify_teacher(each.session, each.data)["key"]
+            builds_teacher |= not (run.cache_path / "teachers" / key).is_dir()
     steps = sum(stage.steps for stage in plan.stages)
     return Inputs(fingerprint(folder.name, parts), plan_work(config, steps, builds_teacher))
 
