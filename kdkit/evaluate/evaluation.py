@@ -93,20 +93,25 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
         "differences": _differences(levels, resampled),
         "late_gain": late_gain(session.run.read_metrics(), training[STUDENT]["steps"]),
         "costs": training.get("costs", []),
-        "evaluated": {
-            "windows": len(windows),
-            "bytes": int(windows.num_bytes.sum()),
-            "hardware": hardware.reason,
-            "intervals_over": resampled.over,
-            "interval_units": resampled.num_units,
-            "bootstrap_samples": BOOTSTRAP_SAMPLES,
-        },
+        "evaluated": _describe(windows, resampled, hardware.reason),
         **_texts(session, data, teacher, students),
         "by_kind": evaluate_kinds(*whole, scores),
     }
     session.run.write_json("evaluation.json", evaluation)
     write_scores(session.run, scores)
     return evaluation
+
+
+def _describe(windows: Windows, resampled: Resampled, hardware: str) -> dict[str, Any]:
+    """Say on what the models were measured."""
+    return {
+        "windows": len(windows),
+        "bytes": int(windows.num_bytes.sum()),
+        "hardware": hardware,
+        "intervals_over": resampled.over,
+        "interval_units": resampled.num_units,
+        "bootstrap_samples": BOOTSTRAP_SAMPLES,
+    }
 
 
 def _gap(levels: dict[str, float], resampled: Resampled, is_comparable: bool) -> dict[str, Any]:

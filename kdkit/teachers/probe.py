@@ -4,6 +4,7 @@ Used by notebook 02.
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from kdkit.machine.session import Session
 from kdkit.models.continuations import choose_prompts, continue_with
 from kdkit.models.experts import Experts, all_experts, top_k_choice
 from kdkit.models.finite import REMEDY, check_finite
-from kdkit.models.generation import Sampling
+from kdkit.models.generation import Sampling, generate_ids
 from kdkit.models.heads import autocast
 from kdkit.models.loading import num_experts
 from kdkit.models.reading import Reader
@@ -75,7 +76,10 @@ def write_continuations(
     sampling = Sampling(
         settings.generation_temperature, max_new_tokens=settings.max_new_tokens, seed=session.config.seed
     )
-    write = teacher.writer(autocast_dtype=session.hardware.autocast_dtype).generate
+    write = teacher.write
+    if teacher.has_layers:
+        sizes = {"vocab_size": len(data.teacher_tokenizer), "autocast_dtype": session.hardware.autocast_dtype}
+        write = partial(generate_ids, teacher.model, **sizes)
     try:
         return continue_with(write, teacher.context, data.teacher_tokenizer, prompts, sampling)
     except UserError as error:
