@@ -87,12 +87,16 @@ def describe_layer_map(session: Session[Config], data: PreparedData, teacher: Te
 
     Returns:
         `student_layers` and `teacher_layers`, their numbers; `pairs` of a student and a teacher layer; `used_by`,
-        the parts of the loss that compare them, without `logits`.
+        the parts of the loss that compare them, without `logits`; or `missing` alone, the reason.
 
     Raises:
         UserError: see `map_layers` and `make_student`.
     """
     student = make_student(session.config, data)
+    if not teacher.has_layers:
+        missing = f"{teacher.name} gives predictions only: there are no layers of it to compare."
+        session.run.write_json("teacher/layer_map.json", {"missing": missing})
+        return {"missing": missing}
     facts = {
         "student_layers": _num_layers(student),
         "teacher_layers": _num_layers(teacher.model),

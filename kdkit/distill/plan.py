@@ -29,7 +29,7 @@ from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
 from kdkit.runs.folder import Run, fingerprint
 from kdkit.teachers.cache import describe_cache, hash_tokenizer
-from kdkit.teachers.prepare import check_teacher_lengths, identify_teacher
+from kdkit.teachers.prepare import check_teacher_lengths, has_layers, identify_teacher
 from kdkit.training.order import num_processes
 from kdkit.training.stages import TrainingStage
 
@@ -67,9 +67,12 @@ class TrainingPlan:
 
     @property
     def answer_precision(self) -> str:
-        """Precision in which the teacher answers: that of the run where a router is trained, fp32 for an average."""
+        """Precision in which the teacher answers: that of the run where a router is trained, fp32 for an average.
+
+        A teacher that is no model of transformers computes as it does, and hands over fp32.
+        """
         hardware, config = self.session.hardware, self.session.config
-        if config.teacher.average_decay is not None:
+        if config.teacher.average_decay is not None or not has_layers(config.teacher.path):
             return "fp32"
         return hardware.precision if config.router.kind != "none" else hardware.answer_precision
 
@@ -132,6 +135,7 @@ def plan_training(session: Session[Config], data: PreparedData) -> TrainingPlan:
             f"distill.start_from_teacher: expected a student built here, got student.path={config.student.path!r}, "
             "whose embeddings are trained already; set distill.start_from_teacher=false"
         )
+    check_capabilities(config)
     loss, reason = choose_loss(config, data)
     stages = plan_stages(config, data, loss)
     check_student_lengths(config, data)
@@ -139,6 +143,28 @@ def plan_training(session: Session[Config], data: PreparedData) -> TrainingPlan:
     if not config.cache.enabled or is_local_path(config.teacher.path):
         check_teacher_lengths(config, data)
     return TrainingPlan(session, data, loss, reason, stages)
+
+
+def check_capabilities(config: Config) -> None:
+    """Refuse what needs the layers or the weights of a teacher that gives predictions only.
+
+    Raises:
+        UserError: naming the teacher and what asks for more.
+    """
+    if has_layers(config.teacher.path):
+        return
+    parts = [name for name, weight in config.distill.weights if weight > 0.0 and name != "logits"]
+    wants = {
+        f"distill.weights.{parts[0] if parts else ''}": ("hidden states and attention", bool(parts), "0"),
+        "distill.start_from_teacher": ("embeddings", config.distill.start_from_teacher, "false"),
+        "router.kind": ("experts, layers or states to route by", config.router.kind != "none", "none"),
+    }
+    for key, (what, is_wanted, without) in wants.items():
+        if is_wanted:
+            raise UserError(
+                f"{key}: expected a teacher with {what}, got teacher.path={config.teacher.path!r}, which gives "
+                f"predictions only; set {key}={without}, or teacher.path to a model of transformers"
+            )
 
 
 def view_of(session: Session[Config], data: PreparedData, name: str = "") -> tuple[Session[Config], PreparedData]:

@@ -164,7 +164,9 @@ class DistillationTrainer(LanguageModelTrainer):
         Of a router `router_tokens` and `router_seconds`, which the teacher's do not hold.
         """
         counts = super().read_counts()
-        seconds = {"teacher_seconds": self.clock.seconds()} if isinstance(self.teacher, OnlineTeacher) else {}
+        seconds = {}
+        if isinstance(self.teacher, OnlineTeacher):
+            seconds["teacher_seconds"] = self.clock.seconds() + self.teacher.late_seconds
         if isinstance(self.teacher, RoutedTeacher):
             seconds |= {"router_seconds": self.teacher.clock.seconds(), "router_tokens": self.teacher.tokens_compared}
             seconds["teacher_seconds"] -= seconds["router_seconds"]

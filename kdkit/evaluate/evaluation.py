@@ -27,18 +27,23 @@ from kdkit.evaluate.compression import (
 from kdkit.evaluate.kinds import evaluate_kinds
 from kdkit.evaluate.language import BOOTSTRAP_SAMPLES, Resampled, gap_closed, resample_text
 from kdkit.evaluate.retention import measure_retention
+from kdkit.evaluate.teacher_costs import measure_costs
 from kdkit.evaluate.text_scores import write_scores
 from kdkit.machine.session import Session
 from kdkit.models.continuations import choose_prompts, continue_prompts
 from kdkit.models.loading import load_causal_lm
+from kdkit.models.reading import Reader
 from kdkit.models.writer import model_writer
 from kdkit.teachers.interface import TextTeacher
-from kdkit.teachers.prepare import Teacher
+from kdkit.teachers.probe import write_continuations
 from kdkit.training.ends import measure_ends
 from kdkit.training.scoring import score_windows
 
+Models = dict[str, tuple[PreTrainedModel | Reader, Side]]
+"""By name, with whose tokens each one reads; a teacher that gives predictions only is a reader."""
 
-def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher) -> dict[str, Any]:
+
+def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeacher) -> dict[str, Any]:
     """Measure every model of a run and write `evaluation.json`, and what its figures add up from: `scores.json`.
 
     Returns:
@@ -59,7 +64,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
     windows = data.evaluation.first(config.evaluate.max_sequences)
     students = load_students(session)
     check_rouge(data.is_chat and config.evaluate.num_answers > 0)
-    models: dict[str, tuple[PreTrainedModel, Side]] = {"teacher": (teacher.model, "teacher")}
+    models: Models = {"teacher": (teacher.model if teacher.has_layers else teacher.reader(), "teacher")}
     models |= {name: (model, "student") for name, model in students.items()}
     scores = {
         name: score_windows(model, windows, side, config.evaluate.batch_size, hardware.autocast_dtype)
@@ -67,7 +72,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
     }
     levels = {name: score.bits_per_byte for name, score in scores.items()}
     resampled = resample_text(scores, config.seed)
-    costs = _costs(session, models, windows)
+    costs = _costs(session, teacher, models, windows)
     reasons = {name: why_not_comparable(data.manifest["evaluation"], side) for name, (_, side) in models.items()}
     # models of one tokenizer read the same easier text
     is_comparable = data.same_tokenizer or not any(reasons.values())
@@ -88,20 +93,25 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
         "differences": _differences(levels, resampled),
         "late_gain": late_gain(session.run.read_metrics(), training[STUDENT]["steps"]),
         "costs": training.get("costs", []),
-        "evaluated": {
-            "windows": len(windows),
-            "bytes": int(windows.num_bytes.sum()),
-            "hardware": hardware.reason,
-            "intervals_over": resampled.over,
-            "interval_units": resampled.num_units,
-            "bootstrap_samples": BOOTSTRAP_SAMPLES,
-        },
-        **_texts(session, data, models, teacher, students),
+        "evaluated": _describe(windows, resampled, hardware.reason),
+        **_texts(session, data, teacher, students),
         "by_kind": evaluate_kinds(*whole, scores),
     }
     session.run.write_json("evaluation.json", evaluation)
     write_scores(session.run, scores)
     return evaluation
+
+
+def _describe(windows: Windows, resampled: Resampled, hardware: str) -> dict[str, Any]:
+    """Say on what the models were measured."""
+    return {
+        "windows": len(windows),
+        "bytes": int(windows.num_bytes.sum()),
+        "hardware": hardware,
+        "intervals_over": resampled.over,
+        "interval_units": resampled.num_units,
+        "bootstrap_samples": BOOTSTRAP_SAMPLES,
+    }
 
 
 def _gap(levels: dict[str, float], resampled: Resampled, is_comparable: bool) -> dict[str, Any]:
@@ -131,7 +141,7 @@ def late_gain(metrics: list[dict[str, Any]], steps: int) -> float | None:
 
 
 def _document_ends(
-    session: Session[Config], data: PreparedData, models: dict[str, tuple[PreTrainedModel, Side]], windows: Windows
+    session: Session[Config], data: PreparedData, models: Models, windows: Windows
 ) -> dict[str, dict[str, float]]:
     """Measure what every model pays at the ends of documents; see `measure_ends`."""
     tokenizers = {"teacher": data.teacher_tokenizer, "student": data.student_tokenizer}
@@ -167,13 +177,13 @@ def load_students(session: Session[Config]) -> dict[str, PreTrainedModel]:
 def _retention(
     session: Session[Config],
     data: PreparedData,
-    teacher: Teacher,
+    teacher: TextTeacher,
     students: dict[str, PreTrainedModel],
     windows: Windows,
 ) -> dict[str, dict[str, Any]]:
     """Compare the students' predictions and attention with the teacher's."""
     kept = measure_retention(
-        teacher.model,
+        teacher.model if teacher.has_layers else teacher.reader(),
         students,
         data,
         windows,
@@ -181,11 +191,12 @@ def _retention(
         top_k=session.config.evaluate.top_k,
         autocast_dtype=session.hardware.autocast_dtype,
     )
-    pairs, few = plan_layers(session.config, students[STUDENT], teacher), windows.first(ATTENTION_WINDOWS)
+    few = windows.first(ATTENTION_WINDOWS)
+    pairs = plan_layers(session.config, students[STUDENT], teacher) if teacher.has_layers else []
     try:
         attention = measure_attention(teacher.model, students, pairs, few, session.hardware.autocast_dtype)
     except UserError as error:
-        # not every architecture has attention; all else can be measured
+        # not every architecture shows attention, and a GGUF file shows none; all else can be measured
         print(f"attention is not compared: {error}")
         attention = dict.fromkeys(students)
     return {
@@ -196,13 +207,13 @@ def _retention(
 
 
 def _costs(
-    session: Session[Config], models: dict[str, tuple[PreTrainedModel, Side]], windows: Windows
+    session: Session[Config], teacher: TextTeacher, models: Models, windows: Windows
 ) -> dict[str, dict[str, Any]]:
     """Measure what every model costs to keep and to run."""
     batch_size, dtype = session.config.evaluate.batch_size, session.hardware.autocast_dtype
     few = windows.first(4 * batch_size)
     speeds = measure_speeds(models, few, batch_size, dtype)
-    return {
+    costs = {
         name: {
             "architecture": type(model).__name__,
             "parameters": count_parameters(model),
@@ -215,7 +226,11 @@ def _costs(
             "generation": measure_generation(model, few, side, dtype),
         }
         for name, (model, side) in models.items()
+        if isinstance(model, PreTrainedModel)
     }
+    if not teacher.has_layers:
+        costs = {"teacher": measure_costs(teacher, few, batch_size) | speeds["teacher"]} | costs
+    return costs
 
 
 def _compression(entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -223,8 +238,8 @@ def _compression(entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
     teacher, student = entries["teacher"], entries[STUDENT]
     by_round = (entry["bytes_per_second_by_round"] for entry in (student, teacher))
     return {
-        "parameters": teacher["parameters"] / student["parameters"],
-        "size": teacher["size_bytes"] / student["size_bytes"],
+        "parameters": teacher["parameters"] and teacher["parameters"] / student["parameters"],
+        "size": teacher["size_bytes"] and teacher["size_bytes"] / student["size_bytes"],
         "size_dtype": student["size_dtype"],
         "speed": student["bytes_per_second"] / teacher["bytes_per_second"],
         "speed_interval_95": compare_speeds(*by_round),
@@ -251,37 +266,33 @@ def _differences(levels: dict[str, float], resampled: Resampled) -> dict[str, di
 
 
 def _continuations(
-    session: Session[Config], data: PreparedData, models: dict[str, tuple[PreTrainedModel, Side]]
+    session: Session[Config], data: PreparedData, teacher: TextTeacher, students: dict[str, PreTrainedModel]
 ) -> list[dict[str, str]]:
     """Generate every model's continuations of the same openings."""
     config, settings = session.config, session.config.evaluate
     prompts = choose_prompts(data.manifest["openings"], settings.num_prompts, settings.prompt_length)
-    tokenizers = {"teacher": data.teacher_tokenizer, "student": data.student_tokenizer}
-    texts = {
+    texts = {"teacher": write_continuations(session, data, teacher, prompts)}
+    texts |= {
         name: continue_prompts(
             model,
-            tokenizers[side],
+            data.student_tokenizer,
             prompts,
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.generation_temperature,
             seed=config.seed,
             autocast_dtype=session.hardware.autocast_dtype,
         )
-        for name, (model, side) in models.items()
+        for name, model in students.items()
     }
-    return [{"prompt": prompt} | {name: texts[name][i] for name in models} for i, prompt in enumerate(prompts)]
+    return [{"prompt": prompt} | {name: texts[name][i] for name in texts} for i, prompt in enumerate(prompts)]
 
 
 def _texts(
-    session: Session[Config],
-    data: PreparedData,
-    models: dict[str, tuple[PreTrainedModel, Side]],
-    teacher: TextTeacher,
-    students: dict[str, PreTrainedModel],
+    session: Session[Config], data: PreparedData, teacher: TextTeacher, students: dict[str, PreTrainedModel]
 ) -> dict[str, Any]:
     """Let every model write: of conversations `answers` to held-out prompts, of other text `continuations`."""
     if not data.is_chat:
-        return {"continuations": _continuations(session, data, models)}
+        return {"continuations": _continuations(session, data, teacher, students)}
     settings, dtype = session.config.evaluate, session.hardware.autocast_dtype
     conversations = data.prompts("evaluation", settings.num_answers)
     if not conversations:

@@ -59,9 +59,11 @@ def draw_expert_load(run: Run) -> Path | None:
     return save(figure, run, "expert_load.png")
 
 
-def draw_layer_map(run: Run) -> Path:
-    """Show which layer of the student learns from which layer of the teacher (02)."""
+def draw_layer_map(run: Run) -> Path | None:
+    """Show which layer of the student learns from which layer of the teacher (02); None where it shows none."""
     facts = run.read_json("teacher/layer_map.json")
+    if "missing" in facts:
+        return None
     counts, names = (facts["student_layers"], facts["teacher_layers"]), ("student", "teacher")
     # both columns are equally high: a line that is level joins layers of equal relative depth; an only layer is a last
     heights = [[layer / (count - 1) if count > 1 else 1.0 for layer in range(count)] for count in counts]
@@ -176,9 +178,11 @@ def draw_quality_against_size(run: Run) -> Path:
     }
     scale = {"bits_per_byte": 1, "bytes_per_second": 1e3, "size_bytes": 1e6}
     for axes, (key, (title, pattern)) in zip(figure.subplots(1, 3, sharey=True), panels.items(), strict=True):
-        values = [entry[key] / scale[key] for entry in models.values()]
+        known = {name: entry[key] / scale[key] for name, entry in models.items() if entry[key] is not None}
+        values = [known.get(name, 0.0) for name in models]  # nobody counted the parameters of a teacher of one's own
         rectangles = axes.barh([LABELS[name] for name in models], values, color=[COLOURS[name] for name in models])
-        axes.bar_label(rectangles, [pattern.format(value) for value in values], padding=3, fontsize=8)
+        labels = [pattern.format(known[name]) if name in known else "not known" for name in models]
+        axes.bar_label(rectangles, labels, padding=3, fontsize=8)
         axes.margins(x=0.22)
         tidy(axes, title)
     axes.invert_yaxis()

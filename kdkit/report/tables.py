@@ -50,8 +50,8 @@ def compression_table(evaluation: dict[str, Any]) -> Table:
     interval = compression.get("speed_interval_95")
     over_rounds = MISSING if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"
     rows = [
-        [f"parameters, times fewer {HIGHER}", f"{compression['parameters']:.1f}", "exact"],
-        [f"{_size_label(evaluation)}, times smaller {HIGHER}", f"{compression['size']:.1f}", "exact"],
+        [f"parameters, times fewer {HIGHER}", write_number(compression["parameters"], "{:.1f}"), "exact"],
+        [f"{_size_label(evaluation)}, times smaller {HIGHER}", write_number(compression["size"], "{:.1f}"), "exact"],
         [f"text read per second, times more {HIGHER}", f"{compression['speed']:.1f}", over_rounds],
     ]
     return ["student against teacher", "ratio", "95 % interval over rounds"], rows

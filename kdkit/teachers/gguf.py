@@ -1,6 +1,6 @@
 """A GGUF file as a teacher, run by llama.cpp (`teacher.path: FILE.gguf`): quantised on disk, quantised in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -33,6 +33,7 @@ class GGUFTeacher(TextTeacher):
         self.header = read_gguf_header(path, key)
         self.path, self._tokenizer = path, tokenizer
         self.context, self.parameters = self.header.context, self.header.parameters
+        self.num_bytes, self.weight_type = self.header.path.stat().st_size, self.header.quantisation
         self.llama = LlamaCpp(self.header, key, on_gpu=on_gpu)
         check_ids(tokenizer, self.llama, key)
 
@@ -46,11 +47,6 @@ class GGUFTeacher(TextTeacher):
         """Its tokenizer."""
         return self._tokenizer
 
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of its weights, on disk and in memory."""
-        return self.header.path.stat().st_size
-
     def get_logits(self, input_ids: torch.Tensor) -> torch.Tensor:
         """See `TextTeacher.get_logits`; `[B, T, V]` in one piece, where `reader` makes some rows at a time."""
         rows = range(input_ids.shape[1])
@@ -63,21 +59,51 @@ class GGUFTeacher(TextTeacher):
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, stop_ids: Sequence[int]
     ) -> list[Generated]:
-        """See `TextTeacher.generate`; one after the other, the same text as a model of transformers would draw."""
-        return [self._write(list(prompt), place, sampling, stop_ids) for place, prompt in enumerate(prompts)]
+        """See `TextTeacher.generate`; one after the other, drawn as `generate_ids` draws."""
+        return [texts[0] for texts in self.write(prompts, sampling, stop_ids)]
+
+    def write(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        stop_ids: Sequence[int],
+        *,
+        num_samples: int = 1,
+        first: int = 0,
+        on_token: Callable[[int], None] | None = None,
+    ) -> list[list[Generated]]:
+        """See `TextTeacher.write`; the samples of a prompt share what was computed for it."""
+        rooms = [check_room(self.context, prompt, sampling.max_new_tokens) for prompt in prompts]
+        return [
+            [
+                self._write(list(prompt), (first + i, sample), sampling, room, stop_ids, on_token)
+                for sample in range(num_samples)
+            ]
+            for i, (prompt, room) in enumerate(zip(prompts, rooms, strict=True))
+        ]
 
     def identify(self) -> dict[str, str]:
         """Return the sha256 of the file."""
         return {"gguf": hash_gguf(self.header.path)}
 
-    def _write(self, prompt: list[int], place: int, sampling: Sampling, stop_ids: Sequence[int]) -> Generated:
-        """Write after one prompt."""
-        room = check_room(self.context, prompt, sampling.max_new_tokens)
-        draw = Draw([prompt], [(place, 0)], sampling, room, len(self._tokenizer), self.device)
+    def _write(
+        self,
+        prompt: list[int],
+        number: tuple[int, int],
+        sampling: Sampling,
+        room: int,
+        stop_ids: Sequence[int],
+        on_token: Callable[[int], None] | None,
+    ) -> Generated:
+        """Write one text after one prompt."""
+        draw = Draw([prompt], [number], sampling, room, len(self._tokenizer), self.device)
         ids = list(prompt)
         for _ in range(room):
             scores = draw(torch.tensor([ids]), self.llama.logits(ids, [len(ids) - 1]))
-            if (token_id := int(scores.argmax())) in stop_ids:
+            token_id = int(scores.argmax())
+            if on_token is not None:
+                on_token(token_id)
+            if token_id in stop_ids:
                 return Generated(ids[len(prompt) :], token_id)
             ids.append(token_id)
         return Generated(ids[len(prompt) :], None)
@@ -95,13 +121,13 @@ class GGUFReader(Reader):
         texts, width = input_ids.tolist(), input_ids.shape[1]
 
         def logits(rows: torch.Tensor) -> torch.Tensor:
-            rows, inverse = torch.unique(rows.cpu(), return_inverse=True)
+            asked = rows.cpu()
+            rows, inverse = torch.unique(asked, return_inverse=True)
             numbers, counts = torch.unique_consecutive(rows // width, return_counts=True)
             pairs = zip(numbers.tolist(), (rows % width).split(counts.tolist()), strict=True)
             parts = [self.llama.logits(texts[number], places.tolist()) for number, places in pairs]
-            joined = torch.cat(parts) if len(parts) != 1 else parts[0]
-            made = joined[:, : self.vocab_size]
-            return made if len(inverse) == len(rows) else made.index_select(0, inverse)
+            made = (parts[0] if len(parts) == 1 else torch.cat(parts))[:, : self.vocab_size]
+            return made if torch.equal(rows, asked) else made.index_select(0, inverse)
 
         return logits
 

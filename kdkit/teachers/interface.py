@@ -44,6 +44,10 @@ class TextTeacher(UserCode):
     """Texts that `generate` writes at the same time, where it writes several."""
     parameters: int | None = None
     """How many it has; None: not known."""
+    num_bytes: int | None = None
+    """Bytes of its weights in memory; None: not known."""
+    weight_type: str = "unknown"
+    """In what its weights are stored."""
     has_layers: bool = False
     """Whether it is a model of transformers, whose layers, experts and attention can be seen: see `model`."""
 
@@ -82,7 +86,7 @@ class TextTeacher(UserCode):
         Args:
             prompts: token ids, each with all that the model expects before a text.
             sampling: how tokens are drawn.
-            stop_ids: tokens that end a text.
+            stop_ids: tokens that end a text; none: it goes on to `sampling.max_new_tokens`.
 
         Raises:
             UserError: a prompt that leaves no room in the context.
@@ -90,6 +94,29 @@ class TextTeacher(UserCode):
         raise UserError(
             f"teacher: expected one that writes text, got {self.name}, whose class has no method generate; add it"
         )
+
+    def write(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        stop_ids: Sequence[int],
+        *,
+        num_samples: int = 1,
+        first: int = 0,
+        on_token: Callable[[int], None] | None = None,
+    ) -> list[list[Generated]]:
+        """Write several texts after every prompt, as `generate_ids` does; by default `generate` on repeated prompts.
+
+        Args:
+            first: number of the first prompt, in a longer list that is written in parts; by default the seed moves on.
+            on_token: called with every token; by default when the text is whole.
+        """
+        repeated = [prompt for prompt in prompts for _ in range(num_samples)]
+        written = self.generate(repeated, replace(sampling, seed=sampling.seed + first), stop_ids)
+        for text in written if on_token is not None else ():
+            for token_id in text.ids:
+                on_token(token_id)
+        return [written[i : i + num_samples] for i in range(0, len(written), num_samples)]
 
     def get_hidden_states(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return what goes into each layer, and what the head reads: `[B, T, H]` each, first to last.
@@ -152,24 +179,7 @@ class TextTeacher(UserCode):
             batch_size: texts that are written at the same time, by a model of transformers.
             autocast_dtype: for a model of transformers.
         """
-
-        def generate(
-            rows: list[list[int]],
-            sampling: Sampling,
-            stop_ids: list[int],
-            *,
-            num_samples: int = 1,
-            first: int = 0,
-            on_token: Callable[[int], None] | None = None,
-        ) -> list[list[Generated]]:
-            repeated = [row for row in rows for _ in range(num_samples)]
-            written = self.generate(repeated, replace(sampling, seed=sampling.seed + first), stop_ids)
-            if on_token is not None:
-                for token_id in written[0].ids:
-                    on_token(token_id)
-            return [written[i : i + num_samples] for i in range(0, len(written), num_samples)]
-
-        return Writer(self.tokenizer, generate)
+        return Writer(self.tokenizer, self.write)
 
     def refuse(self, what: str, wanted_by: str) -> NoReturn:
         """Stop: it does not give what a loss or a step needs.

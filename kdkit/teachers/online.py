@@ -1,5 +1,6 @@
 """The teacher's signals for a batch: from a model in memory, or out of a cache, with the batch."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,9 @@ class StudentRows:
 
 class OnlineTeacher:
     """A teacher in memory, frozen, run on every batch."""
+
+    late_seconds: float = 0.0
+    """Seconds of reading that was done in the loss, after `answer`."""
 
     def __init__(self, model: PreTrainedModel, vocab_size: int, autocast_dtype: torch.dtype | None = None):
         """Find the head of a model.
@@ -115,7 +119,10 @@ class LogitTeacher(OnlineTeacher):
         targets, windows = targets_of(inputs)
 
         def read(rows: torch.Tensor) -> torch.Tensor:
-            return logits(rows_of_batch[rows])[:, : self.vocab_size]
+            start = time.perf_counter()
+            made = logits(rows_of_batch[rows])[:, : self.vocab_size]
+            self.late_seconds += time.perf_counter() - start
+            return made
 
         return logit_signals(read, self.vocab_size, device, targets.to(device), windows, self.reader.name)
 

@@ -1,6 +1,6 @@
 """The teacher stage: load the model that the configuration names, or build one once (notebook 02)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -53,6 +53,7 @@ class Teacher(TextTeacher):
         self.path, self.was_built = path, was_built
         self.device, self.context = model.device, context_length(model.config)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.num_bytes, self.weight_type = model.get_memory_footprint(), str(model.dtype).removeprefix("torch.")
 
     @property
     def name(self) -> str:
@@ -85,9 +86,22 @@ class Teacher(TextTeacher):
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, stop_ids: Sequence[int]
     ) -> list[Generated]:
         """See `TextTeacher.generate`."""
-        options = {"vocab_size": len(self.tokenizer), "batch_size": self.batch_size}
-        written = generate_ids(self._model, prompts, sampling, stop_ids, **options)
-        return [samples[0] for samples in written]
+        return [texts[0] for texts in self.write(prompts, sampling, stop_ids)]
+
+    def write(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        stop_ids: Sequence[int],
+        *,
+        num_samples: int = 1,
+        first: int = 0,
+        on_token: Callable[[int], None] | None = None,
+    ) -> list[list[Generated]]:
+        """See `TextTeacher.write`; batch by batch."""
+        sizes = {"vocab_size": len(self.tokenizer), "batch_size": self.batch_size}
+        options = {"num_samples": num_samples, "first": first, "on_token": on_token}
+        return generate_ids(self._model, prompts, sampling, stop_ids, **sizes, **options)
 
     def reader(self, autocast_dtype: torch.dtype | None = None) -> Reader:
         """See `TextTeacher.reader`."""
@@ -250,6 +264,11 @@ def own_text_lengths(config: Config, data: PreparedData) -> list[tuple[str, int,
         for stage in config.train.stages
         if stage.on_policy is not None
     ]
+
+
+def has_layers(path: str) -> bool:
+    """Return whether the teacher of a path shows its layers, without loading it; see `TextTeacher.has_layers`."""
+    return not is_gguf(path) and (not is_user_code(path) or make_own_teacher(path, "teacher.path").has_layers)
 
 
 def identify_teacher(session: Session[Config], data: PreparedData) -> dict[str, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from kdkit.alignment.tokenizers import load_tokenizer
 from kdkit.data.prepare import open_data
 from kdkit.errors import UserError
+from kdkit.machine.gguf_files import is_gguf
 from kdkit.machine.hardware import find_hardware
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.open_session import open_trained_session
@@ -13,6 +14,7 @@ from kdkit.machine.user_code import is_user_code
 from kdkit.models.loading import check_fits, load_causal_lm
 from kdkit.models.writer import Writer, model_writer
 from kdkit.runs.paths import find_root, resolve_input, resolve_output
+from kdkit.teachers.gguf import GGUFTeacher
 from kdkit.teachers.prepare import make_own_teacher, prepare_teacher
 
 KEY = "MODEL"
@@ -23,8 +25,8 @@ def open_writer(source: str, which: str, runs_dir: str, batch_size: int) -> tupl
     """Load what the argument of `generate` names.
 
     Args:
-        source: a run, by its name or folder; else a folder, package (`package:NAME`) or hub name of a causal LM, or a
-            teacher of one's own (`python:module:Class`).
+        source: a run, by its name or folder; else a folder, package (`package:NAME`) or hub name of a causal LM, a GGUF
+            file, or a teacher of one's own (`python:module:Class`).
         which: model of a run: `teacher`, `student`, `baseline`, or another folder of it.
         batch_size: texts that are written at the same time.
 
@@ -45,6 +47,9 @@ def open_writer(source: str, which: str, runs_dir: str, batch_size: int) -> tupl
     if is_user_code(source):
         return make_own_teacher(source, KEY).writer(), None
     tokenizer = load_tokenizer(source, KEY)
+    if is_gguf(source):
+        teacher = GGUFTeacher(source, tokenizer, KEY, on_gpu=hardware.device.startswith("cuda"))
+        return teacher.writer(), None
     model = load_causal_lm(source, KEY, dtype=hardware.dtype, device=hardware.device)
     check_fits(model, len(tokenizer), 1, KEY, KEY)
     return model_writer(model, tokenizer, batch_size, hardware.autocast_dtype), None
