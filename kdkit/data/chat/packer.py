@@ -146,6 +146,23 @@ class ChatPacker:
         return self._show(batch[:middle]) + self._show(batch[middle:])
 
 
+def describe_cuts(facts: dict[str, Any]) -> str:
+    """Say in words what `ChatPacker.describe` counted; empty if nothing was cut or left out.
+
+    Args:
+        facts: with its entries.
+    """
+    parts = []
+    if facts["conversations_cut"]:
+        parts.append(f"{facts['conversations_cut']:,} of {facts['conversations']:,} were too long and cut in front")
+        if facts["turns_left_out"]:
+            parts.append(f"{facts['turns_left_out']:,} old turns left out")
+        if facts["answers_cut"]:
+            parts.append(f"{facts['answers_cut']:,} answers did not fit alone and lost their ends")
+    parts += [f"{count:,} left out ({reason})" for reason, count in facts["conversations_left_out"].items()]
+    return ", ".join(parts)
+
+
 @dataclass(frozen=True)
 class _Line:
     """The intervals of conversations, one after the other; see `kdkit.data.chat.sides`."""
