@@ -79,9 +79,10 @@ class ChatTemplate:
         self._cut: dict[str, tuple[Piece, ...]] = {}
         last = self.pieces(self.around(("user", "assistant"))[-1])
         ends = [piece for piece in last if isinstance(piece, int)]
-        self.end_id = ends[0] if ends else end_token_id(tokenizer)
+        end_id = ends[0] if ends else end_token_id(tokenizer)
+        assert end_id is not None, "load_tokenizer has seen to it"
+        self.end_id: int = end_id
         """Token that ends an answer; the end of a text where the template writes none."""
-        self.writes_end = bool(ends)
 
     def render(self, conversations: Sequence[Sequence[Message]], for_answer: bool = False) -> list[str]:
         """Return conversations as the template writes them.
@@ -219,8 +220,8 @@ def check_markers(template: ChatTemplate, is_given: bool) -> None:
     names, key = ", ".join(map(repr, unknown[:4])), template.key
     if is_given:
         raise UserError(
-            f"{key}: expected a template whose markers are tokens of this tokenizer, got {names}, which it would read as "
-            f"pieces of text; write other markers ('### User:'), or name a model that has them"
+            f"{key}: expected a template whose markers are tokens of this tokenizer, got {names}, which it would read "
+            "as pieces of text; write other markers ('### User:'), or name a model that has them"
         )
     print(f"{key}: the tokenizer has no tokens {names} that its own template names; they are read as pieces of text")
 

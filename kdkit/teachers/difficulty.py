@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from kdkit.data.windows import PAD, Windows
+from kdkit.data.windows import Windows
 from kdkit.losses.chunked.engine import even_chunks, log_softmax_, rows_per_chunk
 from kdkit.machine.hardware import Hardware
 from kdkit.models.heads import autocast, find_head, last_hidden_state
@@ -14,7 +14,7 @@ from kdkit.training.scoring import iterate_batches, score_windows
 def teacher_loss(teacher: Teacher, windows: Windows, batch_size: int, hardware: Hardware) -> np.ndarray:
     """Return the teacher's mean cross-entropy of each window, nats per token: float64, `[num_windows]`."""
     score = score_windows(teacher.model, windows, "teacher", batch_size, hardware.autocast_dtype)
-    return score.window_nats / np.maximum((windows.teacher_ids[:, 1:] != PAD).sum(axis=1), 1)
+    return score.window_nats / np.maximum(windows.labels(slice(None), of_teacher=True).sum(axis=1), 1)
 
 
 @torch.no_grad()

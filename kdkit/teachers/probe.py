@@ -56,7 +56,8 @@ def probe_teacher(session: Session[Config], data: PreparedData, teacher: Teacher
     ends = measure_ends(
         teacher.model, curve_windows, "teacher", data.teacher_tokenizer, config.evaluate.batch_size, dtype
     )
-    if warning := warn_of_ends(ends, "teacher.document_end"):
+    # a chat template decides what ends a turn
+    if not data.is_chat and (warning := warn_of_ends(ends, "teacher.document_end")):
         print(warning)
     probe = {
         "path": teacher.path,
