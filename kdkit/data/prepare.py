@@ -34,7 +34,7 @@ from kdkit.data.pair import (
     sample_for_tokenizer,
     with_templates,
 )
-from kdkit.data.windows import PAD, Windows
+from kdkit.data.windows import Windows
 from kdkit.errors import UserError
 from kdkit.machine.session import Session
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
@@ -143,9 +143,10 @@ def _aligned_tokens(data: PreparedData) -> Iterator[dict[str, str]]:
     """Yield, token by token, the student's text and the teacher's where one position predicts both."""
     windows, teacher, student = data.evaluation, data.teacher_tokenizer, data.student_tokenizer
     arrays = windows.student_ids, windows.teacher_ids, windows.teacher_positions, windows.same_token
-    for row, teacher_row, positions, same_token in zip(*arrays, strict=True):
-        for token_id, position, same in zip(row[1:], positions, same_token, strict=False):
-            if token_id != PAD:
+    for number, (row, teacher_row, positions, same_token) in enumerate(zip(*arrays, strict=True)):
+        is_label = windows.labels([number])[0, 1:]
+        for token_id, position, same, counted in zip(row[1:], positions, same_token, is_label, strict=False):
+            if counted:
                 text = repr(teacher.decode(teacher_row[position + 1])) if same else "-"
                 yield {"student": repr(student.decode(token_id)), "teacher": text}
 

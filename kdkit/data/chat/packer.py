@@ -16,7 +16,7 @@ import numpy as np
 from kdkit.alignment.bytes import VocabularyOverlap, align_ends
 from kdkit.alignment.templates import ContentChangedError
 from kdkit.data.chat.fit import fit
-from kdkit.data.chat.sides import CONTENT, Fitted, Shown, Side, SideTokens, interval_kinds, show
+from kdkit.data.chat.sides import CONTENT, Fitted, Side, SideTokens, interval_kinds
 from kdkit.data.conversations import Conversation
 from kdkit.data.documents import DocumentWriter
 from kdkit.data.packing import write_windows
@@ -96,7 +96,7 @@ class ChatPacker:
                 f"and {self.teacher.max_length} of the teacher, got none that fits ({dict(self.left_out)}); raise it"
             )
 
-    def _pack(self, shown: list[tuple[Fitted, Shown]], number: int) -> tuple[Windows, list[Fitted], list[Fitted]]:
+    def _pack(self, shown: list[Fitted], number: int) -> tuple[Windows, list[Fitted], list[Fitted]]:
         """Make windows of conversations.
 
         Args:
@@ -116,29 +116,31 @@ class ChatPacker:
         bounds = np.column_stack([np.append(0, stops[:-1]), stops])[fits]
         starts = student.starts[fits], teacher.starts[fits]
         windows = assemble_windows(streams, bounds.tolist(), self.overlap, starts, limits, is_counted)
-        kept = [fitted for (fitted, _), has_room in zip(shown, fits, strict=True) if has_room]
+        kept = [fitted for fitted, has_room in zip(shown, fits, strict=True) if has_room]
         self.counts["conversations"] += len(kept)
         self.counts["answers"] += sum(_num_answers(fitted, self.loss_on) for fitted in kept)
-        cut = [self._cut(*each) for each, has_room in zip(shown, fits, strict=True) if not has_room]
+        cut = [self._cut(each) for each, has_room in zip(shown, fits, strict=True) if not has_room]
         return windows, kept, [fitted for fitted in cut if fitted is not None]
 
-    def _cut(self, fitted: Fitted, shown: Shown) -> Fitted | None:
+    def _cut(self, fitted: Fitted) -> Fitted | None:
         """Cut a conversation that is too long; None where that does not help."""
-        shorter = None if fitted.is_cut else fit(fitted, shown, (self.student, self.teacher), self.counts)
+        shorter = None if fitted.is_cut else fit(fitted, (self.student, self.teacher), self.counts)
         if shorter is None:
             self.left_out[NO_ROOM] += 1
         return shorter
 
-    def _show(self, batch: list[Fitted]) -> list[tuple[Fitted, Shown]]:
-        """Find out what of the contents both templates write."""
+    def _show(self, batch: list[Fitted]) -> list[Fitted]:
+        """Find out what of the contents both templates write: they as they are, or without the spaces around them."""
+        if not batch:
+            return []
         sides = [self.student] if self.student.tokenizer is self.teacher.tokenizer else [self.student, self.teacher]
         messages = [fitted.messages for fitted in batch]
         try:
             found = zip(*(side.template.check(messages) for side in sides), strict=True)
-            return [(fitted, show(fitted, each)) for fitted, each in zip(batch, found, strict=True)] if batch else []
+            return [fitted.without_spaces(each) for fitted, each in zip(batch, found, strict=True)]
         except (ContentChangedError, UserError) as error:
             if not self.skips:
-                raise UserError(f"{error}; leave such conversations out with data.bad_rows=skip") from None
+                raise UserError(f"{error}; or leave such conversations out: data.bad_rows=skip") from None
             if len(batch) == 1:
                 self.left_out[CHANGED] += 1
                 return []
@@ -187,14 +189,14 @@ class _Line:
         return sizes.cumsum()[interval] - (self.ends[interval] - places) * which[interval]
 
 
-def _lay_out(shown: list[tuple[Fitted, Shown]], loss_on: LossOn) -> _Line:
+def _lay_out(shown: list[Fitted], loss_on: LossOn) -> _Line:
     """Lay the intervals of conversations out on one line."""
     kinds, counted = zip(
-        *(interval_kinds(tuple(m.role for m in fitted.messages), loss_on) for fitted, _ in shown), strict=True
+        *(interval_kinds(tuple(m.role for m in fitted.messages), loss_on) for fitted in shown), strict=True
     )
     joined = np.concatenate(kinds)
     sizes = np.ones(len(joined), np.int64)
-    sizes[joined == CONTENT] = list(chain.from_iterable(each.sizes for _, each in shown))
+    sizes[joined == CONTENT] = list(chain.from_iterable(each.sizes for each in shown))
     return _Line(joined, sizes.cumsum(), np.concatenate(counted), np.cumsum([len(each) for each in kinds]) - 1)
 
 
