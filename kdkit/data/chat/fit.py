@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from kdkit.alignment.templates import Message
 from kdkit.alignment.tokenizers import encode_with_ends
-from kdkit.data.chat.sides import Fitted, Shown, Side
+from kdkit.data.chat.sides import Fitted, Side
 
 ROUNDS = 6
 """A text that was cut may be read as more tokens than it had in the whole: tried again so often, with less."""
@@ -20,7 +20,7 @@ WORD_BYTES = 40
 """A cut moves at most so far, to stand between two words."""
 
 
-def fit(fitted: Fitted, shown: Shown, sides: Sequence[Side], counts: Counter[str]) -> Fitted | None:
+def fit(fitted: Fitted, sides: Sequence[Side], counts: Counter[str]) -> Fitted | None:
     """Cut a conversation until both models have room for it.
 
     Args:
@@ -29,7 +29,7 @@ def fit(fitted: Fitted, shown: Shown, sides: Sequence[Side], counts: Counter[str
     Returns:
         The shorter conversation; None where even the templates leave no room for an answer.
     """
-    messages = [replace(each, content=text) for each, text in zip(fitted.messages, shown.contents, strict=True)]
+    messages = list(fitted.messages)
     first = int(messages[0].role == "system")
     over, turns = _over(messages, sides), 0
     while max(over) > 0 and len(messages) > first + 2:
@@ -47,15 +47,13 @@ def fit(fitted: Fitted, shown: Shown, sides: Sequence[Side], counts: Counter[str
         _cut_prompt(messages, sides, over)
     cut_bytes = before - _num_bytes(messages[:-1])
     counts.update(conversations_cut=1, turns_left_out=turns, prompt_bytes_cut=cut_bytes, answers_cut=int(answer_is_cut))
-    return Fitted(tuple(messages), is_cut=True, answer_is_cut=answer_is_cut)
+    return Fitted(tuple(messages), is_cut=True, answer_is_cut=answer_is_cut, document=fitted.document)
 
 
 def _over(messages: list[Message], sides: Sequence[Side], answer_is_cut: bool = False) -> list[int]:
     """Return by how many tokens each side is too long; below 0 there is room."""
-    contents = [message.content for message in messages]
-    shown = Shown(contents, [len(content.encode()) for content in contents])
     fitted = Fitted(tuple(messages), answer_is_cut=answer_is_cut)
-    return [side.count(fitted, shown) - side.max_length for side in sides]
+    return [side.count(fitted) - side.max_length for side in sides]
 
 
 def _cut_prompt(messages: list[Message], sides: Sequence[Side], over: list[int]) -> None:
