@@ -1,13 +1,15 @@
 """Windows of what a student has written: its own tokens, and the teacher's tokens for the same text."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.bytes import VocabularyOverlap
+from kdkit.alignment.templates import template_of
 from kdkit.alignment.tokenizers import encode_with_ends, end_token_id, start_token_id, token_bytes
-from kdkit.data.streams import StreamBuilder
+from kdkit.data.streams import StreamBuilder, Streams
 from kdkit.data.windows import Windows, assemble_windows
 
 
@@ -48,15 +50,87 @@ def windows_of_ids(
                     break
         if builder.num_groups > first:
             bounds.append((first, builder.num_groups))
-    streams = builder.join()
+    starts = start_token_id(student_tokenizer), start_token_id(teacher_tokenizer)
+    return _assemble(builder.join(), bounds, overlap, starts, max_teacher_length)
+
+
+@dataclass(frozen=True)
+class OwnAnswer:
+    """What a student wrote after a prompt, and the prompt in the words of both models' templates."""
+
+    student_prompt: list[int]
+    teacher_prompt: list[int]
+    ids: list[int]
+    """Student ids, without the token that ended them."""
+    stop_id: int | None
+    """That token; None: there is none."""
+
+
+def windows_of_answers(
+    answers: list[OwnAnswer],
+    student_tokenizer: PreTrainedTokenizerFast,
+    teacher_tokenizer: PreTrainedTokenizerFast,
+    overlap: VocabularyOverlap,
+    same_tokenizer: bool,
+    max_teacher_length: int | None = None,
+) -> Windows:
+    """Make a window of each prompt with its answer, of which the answer alone is in the loss.
+
+    The prompts are one group of tokens; the answer is aligned on its bytes, and the tokens that end a turn are a pair.
+    What cannot be read ends an answer, see `windows_of_ids`; one of which nothing is left makes no window.
+
+    Args:
+        same_tokenizer: the teacher reads the very same ids after its own prompt.
+        max_teacher_length: see `windows_of_ids`.
+    """
+    tables = _table(student_tokenizer), _table(teacher_tokenizer)
+    turn_ends = template_of(student_tokenizer).end_id, template_of(teacher_tokenizer).end_id
+    builder = StreamBuilder()
+    bounds, counted, starts = [], [], []
+    for answer in answers:
+        first = builder.num_groups
+        builder.add_block(answer.student_prompt[1:], answer.teacher_prompt[1:])
+        if same_tokenizer:
+            row = answer.ids if answer.stop_id is None else [*answer.ids, answer.stop_id]
+            places = np.arange(1, len(row) + 1)
+            builder.add_document(row, places, row, places, None)
+        else:
+            ids, ends, text = _readable(answer.ids, tables[0])
+            is_whole = answer.stop_id == turn_ends[0] and len(ids) == len(answer.ids)
+            teacher = encode_with_ends(teacher_tokenizer, tables[1], text)
+            builder.add_document(ids, ends, *teacher, turn_ends if is_whole else None)
+        counted += [False] + [True] * (builder.num_groups - first - 1)
+        if builder.num_groups > first + 1:
+            bounds.append((first, builder.num_groups))
+            starts.append((answer.student_prompt[0], answer.teacher_prompt[0]))
+    is_counted = np.array(counted, bool)
+    return _assemble(builder.join(), bounds, overlap, starts, max_teacher_length, is_counted)
+
+
+def _assemble(
+    streams: Streams,
+    bounds: list[tuple[int, int]],
+    overlap: VocabularyOverlap,
+    starts: tuple[int, int] | list[tuple[int, int]],
+    max_teacher_length: int | None,
+    is_counted: np.ndarray | None = None,
+) -> Windows:
+    """Make windows as long as they need to be; see `assemble_windows`.
+
+    Args:
+        starts: the start tokens of both, or of each window.
+    """
     groups = streams.groups
+    first_tokens = np.broadcast_to(np.array(starts, np.int64).reshape(-1, 2), (len(bounds), 2))
     if max_teacher_length is not None:
         bounds = [(a, _fitting(groups, a, b, max_teacher_length - 1)) for a, b in bounds]
-        bounds = [(a, b) for a, b in bounds if b > a]
+        # a window holds more than a prompt
+        kept = [i for i, (a, b) in enumerate(bounds) if b - a > (is_counted is not None)]
+        bounds, first_tokens = [bounds[i] for i in kept], first_tokens[kept]
     lengths = [(groups[b - 1, 1] - groups[a, 0], groups[b - 1, 3] - groups[a, 2]) for a, b in bounds]
     widths = np.max(lengths or [(0, 0)], axis=0) + 1
-    starts = start_token_id(student_tokenizer), start_token_id(teacher_tokenizer)
-    return assemble_windows(streams, bounds, overlap, starts, (int(widths[0]), int(widths[1])))
+    sizes = int(widths[0]), int(widths[1])
+    return assemble_windows(streams, bounds, overlap, (first_tokens[:, 0], first_tokens[:, 1]), sizes, is_counted)
 
 
 def _fitting(groups: np.ndarray, first: int, stop: int, room: int) -> int:

@@ -10,13 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainingArguments
 
+from kdkit.alignment.bytes import VocabularyOverlap
+from kdkit.alignment.templates import render_prompt, stop_ids
 from kdkit.alignment.tokenizers import end_token_id
 from kdkit.config.training import OnPolicy, ParameterRule
 from kdkit.data.batches import WindowCollator, counted_rows
-from kdkit.data.own_text import windows_of_ids
+from kdkit.data.conversations import Conversation
+from kdkit.data.own_text import OwnAnswer, windows_of_answers, windows_of_ids
 from kdkit.data.prepare import PreparedData
+from kdkit.data.windows import Windows
 from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.objective import Objective
 from kdkit.distill.trainer import DistillationTrainer
@@ -24,7 +28,7 @@ from kdkit.losses.chunked.engine import chunked_loss, cross_entropy_chunk, even_
 from kdkit.losses.chunked.signals import Signals
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.losses.own_tokens import constant_advantages, importance_weights, student_logprobs, teacher_logprobs
-from kdkit.models.generation import Sampling, generate_ids
+from kdkit.models.generation import Generated, Sampling, generate_ids
 from kdkit.teachers.online import OnlineTeacher, StudentRows
 
 
@@ -114,48 +118,61 @@ class OnPolicyTrainer(DistillationTrainer):
         return loss, {"ce_loss": -logprobs.sum() / num_items, "kd_loss": nothing, "kd_weighted": nothing}
 
     def _write(self, batch: dict[str, Any], seed: int) -> dict[str, Any]:
-        """Generate the student's text after the first tokens of each sequence; keep the batch where it is empty.
+        """Generate the student's text after the prompts of a batch; keep the batch where it is empty."""
+        windows = (self._answer if self.data.is_chat else self._go_on)(batch, seed + self.args.process_index)
+        if not len(windows):
+            return batch
+        collated = WindowCollator(windows, with_teacher=True)(list(range(len(windows))))
+        if not self.data.is_chat:
+            width = batch["input_ids"][:, : 1 + self.settings.prompt_length].shape[1]
+            collated["labels"][:, :width] = IGNORE_INDEX
+            collated["counted"] = counted_rows(collated["labels"], collated["spans"])
+        return {name: _to(value, self.args.device) for name, value in collated.items()} | {"is_own_text": True}
 
-        A sequence that is shorter than a prompt is left out.
-        """
+    def _go_on(self, batch: dict[str, Any], seed: int) -> Windows:
+        """Let the student go on from the first tokens of each sequence; one that is shorter is left out."""
         starts = batch["input_ids"][:, : 1 + self.settings.prompt_length]
         prompts = starts[batch["labels"][:, starts.shape[1] - 1] != IGNORE_INDEX].tolist()
-        if not prompts:
-            return batch
-        tokenizer = self.data.student_tokenizer
+        end = end_token_id(self.data.student_tokenizer)
+        rows = [
+            prompt[1:] + self._first_part(text.ids + [end] * text.stopped)
+            for prompt, text in zip(prompts, self._generate(prompts, [end], seed), strict=True)
+        ]
+        return windows_of_ids(rows, *self._pair(), max_teacher_length=self.teacher_context)
+
+    def _answer(self, batch: dict[str, Any], seed: int) -> Windows:
+        """Let the student answer the conversations of a batch; each model reads them in its own template."""
+        tokenizers = self.data.student_tokenizer, self.data.teacher_tokenizer
+        conversations = self.data.conversations["train"]
+        prompts = [Conversation.from_json(conversations[row]).prompt for row in batch["windows"]]
+        student, teacher = ([render_prompt(prompt, each) for prompt in prompts] for each in tokenizers)
+        answers = []
+        for *read, text in zip(student, teacher, self._generate(student, stop_ids(tokenizers[0]), seed), strict=True):
+            ids = self._first_part([*text.ids, text.stop_id] if text.stopped else text.ids)
+            is_whole = len(ids) > len(text.ids)
+            answers.append(OwnAnswer(*read, ids[:-1] if is_whole else ids, text.stop_id if is_whole else None))
+        return windows_of_answers(answers, *self._pair(), max_teacher_length=self.teacher_context)
+
+    def _pair(self) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast, VocabularyOverlap, bool]:
+        """Return what windows of own text are made with."""
+        data = self.data
+        return data.student_tokenizer, data.teacher_tokenizer, data.overlap, data.same_tokenizer
+
+    def _generate(self, prompts: list[list[int]], stops: list[int], seed: int) -> list[Generated]:
+        """Write after every prompt as the settings say."""
         sampling = Sampling(
-            temperature=self.settings.generation_temperature,
-            max_new_tokens=self.settings.max_new_tokens,
-            seed=seed + self.args.process_index,
+            temperature=self.settings.generation_temperature, max_new_tokens=self.settings.max_new_tokens, seed=seed
         )
-        end = end_token_id(tokenizer)
         written = generate_ids(
             self.model,
             prompts,
             sampling,
-            [end],
+            stops,
             vocab_size=self.objective.student_size,
-            batch_size=len(prompts),
+            batch_size=max(1, len(prompts)),
             autocast_dtype=None if self.compute_dtype == torch.float32 else self.compute_dtype,
         )
-        rows = [
-            prompt[1:] + self._first_part(text.ids + [end] * text.stopped)
-            for prompt, (text,) in zip(prompts, written, strict=True)
-        ]
-        windows = windows_of_ids(
-            rows,
-            tokenizer,
-            self.data.teacher_tokenizer,
-            self.data.overlap,
-            self.data.same_tokenizer,
-            max_teacher_length=self.teacher_context,
-        )
-        if not len(windows):
-            return batch
-        collated = WindowCollator(windows, with_teacher=True)(list(range(len(windows))))
-        collated["labels"][:, : starts.shape[1]] = IGNORE_INDEX
-        collated["counted"] = counted_rows(collated["labels"], collated["spans"])
-        return {name: _to(value, self.args.device) for name, value in collated.items()} | {"is_own_text": True}
+        return [samples[0] for samples in written]
 
     def _first_part(self, row: list[int]) -> list[int]:
         """Cut own tokens beyond the first share."""
