@@ -6,10 +6,11 @@ the same text with the real contents in their places. Special tokens count as su
 content that names one is text.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
 
 import jinja2
 from transformers import PreTrainedTokenizerFast
@@ -26,6 +27,9 @@ CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 
 _MARK = "\ue000{}\ue001"
 """Content that nobody writes: a number between two characters of a private-use area."""
+
+_MARKER = re.compile(r"<\|[^|<>\s]+\|>|</?(?:start|end)_of_turn>")
+"""Markers of widespread templates. `[INST]` is none: Llama 2 reads it as text."""
 
 Piece = int | str
 """A special token, or text."""
@@ -48,6 +52,8 @@ class Stretch:
     """What ends the turn: the end-of-turn token and perhaps spaces before it; empty where there is none."""
     rest: tuple[Piece, ...]
     """What follows, up to the next content."""
+    widths: tuple[int, int]
+    """UTF-8 bytes of both; a special token counts as 1."""
 
 
 class ChatTemplate:
@@ -70,7 +76,8 @@ class ChatTemplate:
         self.tokenizer, self.key = tokenizer, key
         self._stretches: dict[tuple[tuple[str, ...], bool], tuple[str, ...]] = {}
         self._split: dict[tuple[str, bool], Stretch] = {}
-        last = self._pieces(self.around(("user", "assistant"))[-1])
+        self._cut: dict[str, tuple[Piece, ...]] = {}
+        last = self.pieces(self.around(("user", "assistant"))[-1])
         ends = [piece for piece in last if isinstance(piece, int)]
         self.end_id = ends[0] if ends else end_token_id(tokenizer)
         """Token that ends an answer; the end of a text where the template writes none."""
@@ -124,7 +131,7 @@ class ChatTemplate:
             spaces around it.
 
         Raises:
-            ContentChanged: a content appears neither way.
+            ContentChangedError: a content appears neither way.
         """
         found: list[tuple[bool, ...] | None] = []
         for number, (messages, text) in enumerate(zip(conversations, self.render(conversations), strict=True)):
@@ -143,7 +150,7 @@ class ChatTemplate:
             forms = (message.content, message.content.strip())
             fits = [text.startswith(form + after, place) for form in forms]
             if not text.startswith(around[0]) or not any(fits):
-                raise ContentChanged(
+                raise ContentChangedError(
                     number,
                     f"expected a chat template ({self.key}) that writes every content as it is, got one that changes "
                     f"the {message.role} message {message.content[:60]!r}",
@@ -159,46 +166,97 @@ class ChatTemplate:
             is_last: nothing follows, so there is no rest; and where the template writes no end, there is one.
         """
         if (stretch, is_last) not in self._split:
-            pieces = self._pieces(stretch)
+            pieces = self.pieces(stretch)
             first = next((i for i, piece in enumerate(pieces) if isinstance(piece, int)), None)
             if first is not None and pieces[first] == self.end_id:
-                cut = Stretch(pieces[: first + 1], () if is_last else pieces[first + 1 :])
+                end, rest = pieces[: first + 1], pieces[first + 1 :]
             else:
-                cut = Stretch((self.end_id,), ()) if is_last else Stretch((), pieces)
-            self._split[stretch, is_last] = cut
+                end, rest = (self.end_id,) if is_last else (), pieces
+            rest = () if is_last else rest
+            self._split[stretch, is_last] = Stretch(end, rest, (width(end), width(rest)))
         return self._split[stretch, is_last]
 
     def begin(self, stretch: str) -> tuple[Piece, ...]:
         """Cut what stands before the first content; a start token where there is nothing."""
-        return self._pieces(stretch) or (start_token_id(self.tokenizer),)  # type: ignore[return-value]
+        return self.pieces(stretch) or (start_token_id(self.tokenizer),)  # type: ignore[return-value]
 
-    def unknown_markers(self, pattern: Any) -> list[str]:
+    def unknown_markers(self) -> list[str]:
         """Return what looks like a special token in the template's text and is none of this tokenizer."""
         texts = [*self.around(("user", "assistant", "user", "assistant")), self.around(("user",), True)[-1]]
-        pieces = [piece for text in texts for piece in self._pieces(text) if isinstance(piece, str)]
-        return list(dict.fromkeys(found for piece in pieces for found in pattern.findall(piece)))
+        pieces = [piece for text in texts for piece in self.pieces(text) if isinstance(piece, str)]
+        return list(dict.fromkeys(found for piece in pieces for found in _MARKER.findall(piece)))
 
-    def _pieces(self, text: str) -> tuple[Piece, ...]:
+    def pieces(self, text: str) -> tuple[Piece, ...]:
         """Cut text of the template at its special tokens."""
-        backend = self.tokenizer.backend_tokenizer
-        backend.encode_special_tokens = False
-        encoding = backend.encode(text, add_special_tokens=False)
-        added, pieces, place = self.tokenizer.added_tokens_decoder, [], 0
-        for token_id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True):
-            if token_id in added:
-                pieces += [text[place:start]] * (start > place)
-                pieces.append(token_id)
-                place = stop
-        return (*pieces, *[text[place:]] * (place < len(text)))
+        if text not in self._cut:
+            backend = self.tokenizer.backend_tokenizer
+            backend.encode_special_tokens = False
+            encoding = backend.encode(text, add_special_tokens=False)
+            added, found, place = self.tokenizer.added_tokens_decoder, [], 0
+            for token_id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True):
+                if token_id in added:
+                    found += [text[place:start]] * (start > place)
+                    found.append(token_id)
+                    place = stop
+            self._cut[text] = (*found, *[text[place:]] * (place < len(text)))
+        return self._cut[text]
 
 
-class ContentChanged(Exception):
+def check_markers(template: ChatTemplate, is_given: bool) -> None:
+    """Look for markers that the tokenizer does not know: it would read them as pieces of text.
+
+    A model that brings such a template was trained with these pieces, so that is only said.
+
+    Args:
+        is_given: the template was given by hand.
+
+    Raises:
+        UserError: there are such in a template that was given.
+    """
+    unknown = template.unknown_markers()
+    if not unknown:
+        return
+    names, key = ", ".join(map(repr, unknown[:4])), template.key
+    if is_given:
+        raise UserError(
+            f"{key}: expected a template whose markers are tokens of this tokenizer, got {names}, which it would read as "
+            f"pieces of text; write other markers ('### User:'), or name a model that has them"
+        )
+    print(f"{key}: the tokenizer has no tokens {names} that its own template names; they are read as pieces of text")
+
+
+def width(pieces: Sequence[Piece]) -> int:
+    """Count the UTF-8 bytes of pieces; a special token counts as 1."""
+    return sum(len(piece.encode()) if isinstance(piece, str) else 1 for piece in pieces)
+
+
+class ContentChangedError(Exception):
     """A template writes another content than a message has."""
 
     def __init__(self, number: int, message: str):
         super().__init__(message)
         self.number = number
         """Of the conversation."""
+
+
+def read_template(given: str, key: str) -> str:
+    """Return a chat template that was given as text or as the name of a file.
+
+    Args:
+        key: the setting, for messages.
+
+    Raises:
+        UserError: neither.
+    """
+    if "{{" in given or "{%" in given:
+        return given
+    file = Path(given).expanduser()
+    if not file.is_file():
+        raise UserError(
+            f"{key}: expected a chat template (Jinja) or a file with one, got {given!r}, which does not exist (in "
+            f"{Path.cwd()}); correct the path"
+        )
+    return file.read_text(encoding="utf-8")
 
 
 @lru_cache(maxsize=4)
@@ -224,13 +282,13 @@ def render_prompt(messages: Sequence[Message], tokenizer: PreTrainedTokenizerFas
     stripped = None
     try:
         (stripped,) = template.check([messages])
-    except ContentChanged as error:
+    except ContentChangedError as error:
         raise UserError(str(error)) from None
     around = template.around(tuple(message.role for message in messages), for_answer=True)
     pieces: list[Piece] = list(template.begin(around[0]))
     for place, (message, after) in enumerate(zip(messages, around[1:], strict=True)):
         pieces.append(message.content.strip() if stripped and stripped[place] else message.content)
-        pieces += template._pieces(after)
+        pieces += template.pieces(after)
     return encode_pieces(pieces, tokenizer)
 
 

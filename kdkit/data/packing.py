@@ -55,29 +55,37 @@ class Packer:
             streams = streams.rest(stop)
 
     def write(self, documents: Iterable[str], folder: Path) -> dict[str, float]:
-        """Pack documents into a folder that `Windows.load` opens, without holding the windows in memory.
+        """Pack documents into a folder that `Windows.load` opens; see `write_windows`."""
+        return write_windows(self.pack(documents), folder)
 
-        Returns:
-            What `Windows.describe` says, and `bytes_left_out`.
-        """
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptions, lists, lost = [], [], 0
-        with ExitStack() as stack:
-            files: dict[str, GrowingArray] = {}
-            for windows, left_out in self.pack(documents):
-                lists.append([getattr(windows, name) for name in LISTS])
-                for name, array in vars(windows).items():
-                    if name in LISTS:
-                        continue
-                    if name not in files:
-                        file = GrowingArray(folder / f"{name}.npy", array.dtype, array.shape[1:])
-                        files[name] = stack.enter_context(file)
-                    files[name].append(array)
-                descriptions.append(count_windows(windows))
-                lost += left_out
-        for name, parts in zip(LISTS, zip(*lists, strict=True), strict=True):
-            np.save(folder / f"{name}.npy", _join_lists(parts))
-        return describe_counts(np.sum(descriptions, axis=0)) | {"bytes_left_out": lost}
+
+def write_windows(parts: Iterable[tuple[Windows, int]], folder: Path) -> dict[str, float]:
+    """Write windows into a folder that `Windows.load` opens, without holding them in memory.
+
+    Args:
+        parts: windows, and the bytes that are in none of them.
+
+    Returns:
+        What `Windows.describe` says, and `bytes_left_out`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptions, lists, lost = [], [], 0
+    with ExitStack() as stack:
+        files: dict[str, GrowingArray] = {}
+        for windows, left_out in parts:
+            lists.append([getattr(windows, name) for name in LISTS])
+            for name, array in vars(windows).items():
+                if name in LISTS:
+                    continue
+                if name not in files:
+                    file = GrowingArray(folder / f"{name}.npy", array.dtype, array.shape[1:])
+                    files[name] = stack.enter_context(file)
+                files[name].append(array)
+            descriptions.append(count_windows(windows))
+            lost += left_out
+    for name, joined in zip(LISTS, zip(*lists, strict=True), strict=True):
+        np.save(folder / f"{name}.npy", _join_lists(joined))
+    return describe_counts(np.sum(descriptions, axis=0)) | {"bytes_left_out": lost}
 
 
 def pack_windows(

@@ -9,7 +9,7 @@ from zlib import crc32
 from kdkit.alignment.templates import Message
 from kdkit.data.conversations import Conversation
 
-SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "pydoc_data", "idlelib"}
+SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "pydoc_data"}
 """Folders of the standard library without text worth learning."""
 
 _ASKED = {
@@ -46,7 +46,7 @@ def _of_library() -> _Named:
     library = Path(sysconfig.get_paths()["stdlib"])
     for path in sorted(library.rglob("*.py")):
         parts = list(path.relative_to(library).with_suffix("").parts)
-        if SKIPPED_FOLDERS.isdisjoint(parts):
+        if SKIPPED_FOLDERS.isdisjoint(parts) and parts[0] != "idlelib":
             if parts[-1] == "__init__":
                 parts.pop()
             if parts and not any(part.startswith("_") for part in parts):
