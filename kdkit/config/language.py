@@ -8,6 +8,7 @@ Used by every notebook and command through `load_config`.
 import json
 import re
 from pathlib import Path
+from string import Formatter
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -125,6 +126,10 @@ class TeacherConfig(ChatModelConfig, ModelConfig):
     """Longest teacher sequence in tokens; null: twice `data.max_length` (the tokenizers differ)."""
     others: list[str] = Field(default_factory=list)
     """More teachers with the same tokenizer, by hub name or folder, that the router weighs against `path`."""
+    privileged_prompt: str | None = None
+    """What the teacher of conversations is asked in place of the last question, with `{prompt}` and `{answer}` in their
+    places: `{prompt} A good answer is: {answer} Now answer in your own words.` It then knows more than the student, who
+    learns the last answer alone; null: the same question."""
     average_decay: OpenShare | None = None
     """Let the teacher follow the student it starts from (`teacher.path` is `student.path`): after every optimizer step
     its weights are `average_decay * own + (1 - average_decay) * student's`; null: it stays as it is."""
@@ -135,6 +140,23 @@ class TeacherConfig(ChatModelConfig, ModelConfig):
     and nothing behind it, else EOS. Notebook 02 warns where the teacher expects the other one."""
     build: BuildTeacherConfig = BuildTeacherConfig()
     """Read when `path` is `build`."""
+
+    @field_validator("privileged_prompt")
+    @classmethod
+    def _has_the_answer(cls, template: str | None) -> str | None:
+        """Refuse a template that leaves the answer out, or names something else."""
+        if template is None:
+            return None
+        try:
+            names = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        except ValueError as error:
+            names = {str(error)}
+        if "answer" not in names or names - {"prompt", "answer"}:
+            raise UserError(
+                f"teacher.privileged_prompt: expected a text with {{answer}}, and perhaps {{prompt}}, got "
+                f"{template!r}; correct it, and write {{{{ for a brace"
+            )
+        return template
 
 
 class BuildStudentConfig(BuildConfig):

@@ -181,8 +181,9 @@ class RejectionSampler:
         )
         prompts = [ids for _, _, ids in chunk for _ in range(count)]
         written = self.teacher.generate(prompts, sampling, self.stops)
-        logprobs = [float("nan")] * len(written)
-        if settings.scorer == TEACHER_LOGPROB:
+        noted = [sample.logprob for sample in written]
+        logprobs = [float("nan") if value is None else value for value in noted]
+        if settings.scorer == TEACHER_LOGPROB and None in noted:
             logprobs = mean_logprobs(self.teacher, prompts, written)
         rows = []
         for place, (i, conversation, _) in enumerate(chunk):

@@ -46,9 +46,7 @@ def fit(fitted: Fitted, shown: Shown, sides: Sequence[Side], counts: Counter[str
     else:
         _cut_prompt(messages, sides, over)
     cut_bytes = before - _num_bytes(messages[:-1])
-    counts.update(
-        conversations_cut=1, turns_left_out=turns, prompt_bytes_cut=cut_bytes, answers_cut=int(answer_is_cut)
-    )
+    counts.update(conversations_cut=1, turns_left_out=turns, prompt_bytes_cut=cut_bytes, answers_cut=int(answer_is_cut))
     return Fitted(tuple(messages), is_cut=True, answer_is_cut=answer_is_cut)
 
 

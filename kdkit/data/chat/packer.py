@@ -16,6 +16,7 @@ import numpy as np
 from kdkit.alignment.bytes import VocabularyOverlap, align_ends
 from kdkit.alignment.templates import ContentChangedError
 from kdkit.data.chat.fit import fit
+from kdkit.data.chat.privileged import ALONE
 from kdkit.data.chat.sides import CONTENT, Fitted, Shown, Side, SideTokens, interval_kinds, show
 from kdkit.data.conversations import Conversation
 from kdkit.data.documents import DocumentWriter
@@ -24,7 +25,7 @@ from kdkit.data.streams import BATCH_CHARACTERS, Streams
 from kdkit.data.windows import Windows, assemble_windows
 from kdkit.errors import UserError
 
-LossOn = Literal["answers", "last", "all"]
+LossOn = Literal["answers", "last", "all", "alone"]
 CHANGED, NO_ROOM = "the template changes a content", "no room for an answer"
 
 
@@ -107,7 +108,7 @@ class ChatPacker:
         """
         line = _lay_out(shown, self.loss_on)
         student = self.student.read(shown, line.ends, line.kinds == CONTENT)
-        is_one = self.student.tokenizer is self.teacher.tokenizer
+        is_one = self.student.tokenizer is self.teacher.tokenizer and self.loss_on != ALONE
         teacher = student if is_one else self.teacher.read(shown, line.ends, line.kinds == CONTENT)
         limits = self.student.max_length, self.teacher.max_length
         fits = (student.counts <= limits[0]) & (teacher.counts <= limits[1])
@@ -177,7 +178,8 @@ def _lay_out(shown: list[tuple[Fitted, Shown]], loss_on: LossOn) -> _Line:
     )
     joined = np.concatenate(kinds)
     sizes = np.ones(len(joined), np.int64)
-    sizes[joined == CONTENT] = list(chain.from_iterable(each.sizes for _, each in shown))
+    first = -1 if loss_on == ALONE else 0
+    sizes[joined == CONTENT] = list(chain.from_iterable(each.sizes[first:] for _, each in shown))
     return _Line(joined, sizes.cumsum(), np.concatenate(counted), np.cumsum([len(each) for each in kinds]) - 1)
 
 
@@ -220,7 +222,7 @@ def _counted_tokens(groups: np.ndarray, is_counted: np.ndarray, num_tokens: int)
 
 def _num_answers(fitted: Fitted, loss_on: LossOn) -> int:
     """Count the answers in the loss."""
-    return 1 if loss_on == "last" else sum(message.role == "assistant" for message in fitted.messages)
+    return 1 if loss_on in ("last", ALONE) else sum(message.role == "assistant" for message in fitted.messages)
 
 
 def _batches(documents: Iterable[str]) -> Iterator[list[Fitted]]:
