@@ -68,6 +68,8 @@ class DataConfig(ChatDataConfig):
     """Training documents that nearly repeat a held-out one: leave them out, or train on them and only count them."""
     special_tokens: Literal["text", "read"] = "text"
     """Names of special tokens in the text, such as `<|im_start|>`: text like any other, or `read` as what they name."""
+    evaluation_path: str | None = None
+    """Held-out text of its own, read like `path`; null: `evaluation_fraction` of the documents of `path`."""
     evaluation_fraction: OpenShare = 0.05
     """Share of the documents that is held out for evaluation."""
     max_length: Annotated[int, Field(ge=8)] = 512

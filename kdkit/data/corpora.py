@@ -10,13 +10,14 @@ import re
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from kdkit.config.language import DataConfig
+from kdkit.data.chat.read import ChatReader, columns_of, read_file
 from kdkit.data.documents import Documents, clean_text, write_documents
 from kdkit.data.files import FILE_SUFFIXES, as_text, find_files, missing_column, read_files, split_text
 from kdkit.errors import UserError
@@ -59,6 +60,10 @@ class Corpus:
     """Documents that were dropped because another one has exactly the same text."""
     files_left_out: int = 0
     """Files of the folder that are hidden, or left over by an editor or an archive."""
+    is_chat: bool = False
+    """Whether the documents are conversations, in JSON: see `Conversation.to_json`."""
+    rows_left_out: dict[str, int] = field(default_factory=dict)
+    """Rows that are no conversation, or were not wanted, by the reason."""
 
 
 def load_corpus(config: DataConfig, cache_path: Path) -> Corpus:
@@ -68,7 +73,7 @@ def load_corpus(config: DataConfig, cache_path: Path) -> Corpus:
         UserError: missing, empty or unreadable files, a missing column, no network for a hub name.
     """
     source, key = _identify(config)
-    folder = cached_folder(cache_path / "corpora", key, lambda path: _write(path, _read(source, config), source))
+    folder = cached_folder(cache_path / "corpora", key, lambda path: _write(path, source, config))
     meta = json.loads((folder / "meta.json").read_text())
     return Corpus(Documents(folder), **meta)
 
@@ -108,55 +113,85 @@ def split_documents(
 
 def _identify(config: DataConfig) -> tuple[str | Path, str]:
     """Decide what `data.path` names, and fingerprint all that decides the documents."""
-    path = resolve_input(config.path)
+    path, chat = resolve_input(config.path), _chat_settings(config)
     if config.path == PYTHON_DOCS:
         return PYTHON_DOCS, fingerprint(FORMAT, PYTHON_DOCS, sys.version, config.subset_size)
     if path.exists():
         files = [path] if path.is_file() else find_files(path)[0]
         content = [[str(file.relative_to(path)), fingerprint_files(file)] for file in files]
         settings = config.text_column, config.document_separator, config.subset_size
-        return path, fingerprint(FORMAT, content, path.suffix, *settings)
+        return path, fingerprint(FORMAT, content, path.suffix, *settings, *chat)
     if path.suffix in FILE_SUFFIXES or config.path.startswith(("/", ".", "~")):
         raise UserError(
             f"data.path: expected an existing file or folder, got {config.path!r}, which does not exist "
             f"(in {Path.cwd()}); correct the path, or use data.path=python-docs"
         )
     settings = config.name, config.split, config.text_column, config.subset_size
-    return config.path, fingerprint(FORMAT, config.path, *settings)
+    return config.path, fingerprint(FORMAT, config.path, *settings, *chat)
 
 
-def _write(folder: Path, texts: Iterable[str], source: str | Path) -> None:
+def _chat_settings(config: DataConfig) -> list[str | None]:
+    """Return the settings that decide how conversations are read; none where all are the defaults: older keys stay."""
+    chosen = [config.format, config.prompt_template, config.answer_column, config.skip_rows_where, config.bad_rows]
+    return chosen if chosen != ["auto", None, None, None, "refuse"] else []
+
+
+def _write(folder: Path, source: str | Path, config: DataConfig) -> None:
     """Write distinct non-empty documents and what is known of them."""
-    num_left_out = 0
+    num_left_out, reader = 0, ChatReader(config)
+    texts, is_chat = _read(source, config, reader)
     if isinstance(source, Path):
         files, left_out = find_files(source)
         num_left_out, size = len(left_out), sum(file.stat().st_size for file in files)
         more = f"; hidden or left-over and not read: {num_left_out}, such as {left_out[0].name}" if left_out else ""
         print(f"data: reading {source}, {size / 1e6:.1f} MB in {len(files)} file(s){more}", flush=True)
     num_documents, num_duplicates, digest = write_documents(folder, texts)
+    if reader.left_out:
+        print(f"data: rows left out: {reader.describe()}", flush=True)
     if not num_documents:
-        raise UserError(f"data.path: expected text, got none in {str(source)!r}; it is empty")
+        why = f"every row was left out: {reader.describe()}" if reader.left_out else "it is empty"
+        raise UserError(f"data.path: expected text, got none in {str(source)!r}; {why}")
+    chat = {"is_chat": True, "rows_left_out": dict(reader.left_out)} if is_chat else {}
     meta = {
         "source": str(source),
         "fingerprint": digest,
         "num_duplicates": num_duplicates,
         "files_left_out": num_left_out,
+        **chat,
     }
     (folder / "meta.json").write_text(json.dumps(meta))
 
 
-def _read(source: str | Path, config: DataConfig) -> Iterator[str]:
-    """Yield the raw documents of any source; with `subset_size` so many of them, drawn at random, in their order."""
+def _read(source: str | Path, config: DataConfig, reader: ChatReader) -> tuple[Iterator[str], bool]:
+    """Read the raw documents of any source; with `subset_size` so many of them, drawn at random, in their order.
+
+    Returns:
+        The documents, and whether they are conversations.
+    """
+    is_shuffled = is_chat = False
     if source == PYTHON_DOCS:
-        texts = _read_python_docs()
+        if config.format == "chat":
+            raise UserError(
+                f"data.format: expected conversations in data.path for 'chat', got {PYTHON_DOCS!r}, which is text; "
+                "name a file, a folder or a hub data set: data.path=FILE.jsonl"
+            )
+        texts: Iterator[str] = _read_python_docs()
     elif isinstance(source, Path):
-        texts = read_files(find_files(source)[0], config)
+        files = find_files(source)[0]
+        is_chat = reader.wants(columns_of(files[0]))
+        texts = _read_chat_files(files, reader) if is_chat else read_files(files, config)
     else:
-        texts, is_shuffled = _read_hub(source, config)
-        if is_shuffled:
-            return islice((text for text in texts if text.strip()), config.subset_size)
+        texts, is_shuffled, is_chat = _read_hub(source, config, reader)
     texts = (text for text in texts if text.strip())
-    return texts if config.subset_size is None else _sample(texts, config.subset_size)
+    if is_shuffled:
+        return islice(texts, config.subset_size), is_chat
+    return texts if config.subset_size is None else _sample(texts, config.subset_size), is_chat
+
+
+def _read_chat_files(files: list[Path], reader: ChatReader) -> Iterator[str]:
+    """Yield the conversations of files; each may have columns of its own."""
+    for file in files:
+        yield from reader.read(read_file(file), columns_of(file), str(file))
 
 
 def _sample(texts: Iterable[str], count: int) -> Iterator[str]:
@@ -192,12 +227,12 @@ def _docstrings(source: bytes) -> Iterator[str]:
             yield from filter(None, [ast.get_docstring(node)])
 
 
-def _read_hub(name: str, config: DataConfig) -> tuple[Iterator[str], bool]:
+def _read_hub(name: str, config: DataConfig, reader: ChatReader) -> tuple[Iterator[str], bool, bool]:
     """Read the documents of a hub data set, streamed when it is large or only a part is wanted.
 
     Returns:
-        The documents, and whether they come shuffled: a stream, of which not all is wanted, is drawn from the first
-        `SHUFFLE_ROWS` rows of shards in random order.
+        The documents; whether they come shuffled: a stream, of which not all is wanted, is drawn from the first
+        `SHUFFLE_ROWS` rows of shards in random order; and whether they are conversations.
     """
     import datasets
 
@@ -218,12 +253,16 @@ def _read_hub(name: str, config: DataConfig) -> tuple[Iterator[str], bool]:
             f"data.path: expected the hub data set {path!r} to be readable, got {type(error).__name__}: {reason}; "
             "check the name and the network, or point data.path to a local .txt, .jsonl, .csv or .parquet file"
         ) from None
-    if config.text_column not in columns:
+    is_chat = reader.wants(columns)
+    if not is_chat and config.text_column not in columns:
         raise missing_column(config.text_column, ", ".join(columns), f"the hub data set {path!r}")
     if is_shuffled:
         rows = rows.shuffle(seed=SAMPLE_SEED, buffer_size=SHUFFLE_ROWS)
+    if is_chat:
+        numbered = ((f"row {number} of {path!r}", row) for number, row in enumerate(rows, start=1))
+        return reader.read(numbered, columns, path), is_shuffled, True
     texts = (as_text(row[config.text_column], config.text_column, path) for row in rows)
-    return (_join_articles(texts) if is_wikitext else texts), is_shuffled
+    return (_join_articles(texts) if is_wikitext else texts), is_shuffled, False
 
 
 def _join_articles(lines: Iterable[str]) -> Iterator[str]:

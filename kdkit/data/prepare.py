@@ -5,26 +5,35 @@ hash of both, and linked into the run's `data/`.
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping
-from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerFast
 
-from kdkit.alignment.bytes import VocabularyOverlap, overlap_vocabularies
-from kdkit.alignment.same_ids import share_tokenizer
-from kdkit.alignment.tokenizers import end_token_id, load_tokenizer, set_document_end, token_bytes, train_tokenizer
+from kdkit.alignment.bytes import VocabularyOverlap
+from kdkit.alignment.templates import read_template
+from kdkit.alignment.tokenizers import load_tokenizer
 from kdkit.config.language import BUILD, Config, DataConfig
 from kdkit.data.chat.markers import handle_markers
-from kdkit.data.conversations import Conversation
+from kdkit.data.chat.packer import ChatPacker, describe_cuts, give_answers
+from kdkit.data.chat.sides import Side
+from kdkit.data.conversations import Conversation, texts_of
 from kdkit.data.corpora import Corpus, load_corpus, split_documents
 from kdkit.data.documents import Documents
 from kdkit.data.duplicates import find_near_copies
 from kdkit.data.packing import Packer, pack_windows
+from kdkit.data.pair import (
+    TokenizerPair,
+    make_student_tokenizer,
+    make_teacher_tokenizer,
+    pair_tokenizers,
+    pair_vocabularies,
+    sample_for_tokenizer,
+    with_templates,
+)
 from kdkit.data.windows import PAD, Windows
 from kdkit.errors import UserError
 from kdkit.machine.session import Session
@@ -34,13 +43,11 @@ from kdkit.runs.paths import resolve_input
 
 FORMAT = 5
 """Raise it when the meaning of the stored arrays changes: old caches are then left alone."""
-SAMPLE_DOCUMENTS, SAMPLE_CHARACTERS = 64, 2_000
-"""Documents, and characters of each, that two tokenizers must cut alike to be one."""
+CHAT_FORMAT = 1
+"""The same for conversations, beside `FORMAT`."""
 Split = Literal["train", "evaluation"]
 OWN = "own_student_tokenizer"
 """Folder of the student's tokenizer where the pair reads with the teacher's."""
-TOKENIZER_CHARACTERS = 20_000_000
-"""Text from which tokenizers are trained at most: more of it costs time and changes next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -93,16 +100,30 @@ def prepare_data(session: Session[Config]) -> PreparedData:
     return open_data(session.run.path / "data")
 
 
-def identify_data(config: Config, corpus_fingerprint: str) -> str:
+def identify_data(config: Config, corpus_fingerprint: str, is_chat: bool = False) -> str:
     """Fingerprint all that decides the prepared data of a configuration: its text, tokenizers and lengths."""
-    return fingerprint(FORMAT, corpus_fingerprint, config.seed, _relevant_settings(config))
+    return fingerprint(FORMAT, corpus_fingerprint, config.seed, _relevant_settings(config, is_chat))
 
 
 def build_data(config: Config, cache_path: Path) -> Path:
     """Return the cache folder with the prepared data of a configuration, making it if needed."""
-    corpus = load_corpus(config.data, cache_path)
-    key = identify_data(config, corpus.fingerprint)
-    return cached_folder(cache_path / "data", key, lambda path: _build(config, corpus, key, path))
+    corpus, held_out = load_corpus(config.data, cache_path), load_held_out(config.data, cache_path)
+    if held_out is not None:
+        if held_out.is_chat != corpus.is_chat:
+            kinds = ["conversations" if each.is_chat else "plain text" for each in (corpus, held_out)]
+            raise UserError(
+                f"data.evaluation_path: expected {kinds[0]}, as data.path holds, got {kinds[1]}; name another file"
+            )
+        corpus = replace(corpus, fingerprint=fingerprint(corpus.fingerprint, held_out.fingerprint))
+    key = identify_data(config, corpus.fingerprint, corpus.is_chat)
+    return cached_folder(cache_path / "data", key, lambda path: _build(config, corpus, held_out, key, path))
+
+
+def load_held_out(data: DataConfig, cache_path: Path) -> Corpus | None:
+    """Load the held-out text that a configuration names; None: it is a part of the other."""
+    if data.evaluation_path is None:
+        return None
+    return load_corpus(data.model_copy(update={"path": data.evaluation_path, "subset_size": None}), cache_path)
 
 
 def open_data(folder: Path) -> PreparedData:
@@ -116,10 +137,16 @@ def open_data(folder: Path) -> PreparedData:
         evaluation=Windows.load(folder / "evaluation"),
         student_tokenizer=student_tokenizer,
         teacher_tokenizer=teacher_tokenizer,
-        overlap=_overlap(student_tokenizer, teacher_tokenizer),
+        overlap=pair_vocabularies(student_tokenizer, teacher_tokenizer),
         manifest=manifest,
         own_student_tokenizer=load_tokenizer(own, "student.path") if own.is_dir() else None,
+        conversations=_open_conversations(folder) if "chat" in manifest else None,
     )
+
+
+def _open_conversations(folder: Path) -> dict[Split, Documents]:
+    """Open the conversations of both splits that a packer wrote."""
+    return {split: Documents(folder / split / "conversations") for split in ("train", "evaluation")}
 
 
 def alignment_examples(data: PreparedData, count: int) -> list[dict[str, str]]:
@@ -138,7 +165,7 @@ def _aligned_tokens(data: PreparedData) -> Iterator[dict[str, str]]:
                 yield {"student": repr(student.decode(token_id)), "teacher": text}
 
 
-def _relevant_settings(config: Config) -> list[Any]:
+def _relevant_settings(config: Config, is_chat: bool) -> list[Any]:
     """Collect the settings that decide the tokenizers and the windows."""
     student, teacher = config.student, config.teacher
     return [
@@ -152,7 +179,21 @@ def _relevant_settings(config: Config) -> list[Any]:
         if student.path == BUILD
         else [_identify(student.path), student.revision],
         [student.document_end, teacher.document_end],
+        *([_chat_settings(config)] if is_chat else []),
     ]
+
+
+def _chat_settings(config: Config) -> list[Any]:
+    """Collect the settings that decide how conversations become windows; templates by what they are."""
+    given = []
+    for side, model in (("student", config.student), ("teacher", config.teacher)):
+        file = resolve_input(model.path) / "chat_template.jinja"
+        own = fingerprint_files(file) if file.is_file() else None
+        given.append(
+            own if model.chat_template is None else read_template(model.chat_template, f"{side}.chat_template")
+        )
+    privileged = config.teacher.privileged_prompt
+    return [CHAT_FORMAT, *given, config.data.loss_on, config.data.bad_rows, *([privileged] if privileged else [])]
 
 
 def _identify(path: str) -> str:
@@ -188,9 +229,9 @@ def data_from_texts(
     """
     if isinstance(texts, str):
         raise UserError(f"texts: expected a list of documents, got one string of {len(texts)} characters; write [text]")
-    pair = _pair(student_tokenizer, teacher_tokenizer, ("auto", "auto"), texts)
+    pair = pair_tokenizers(student_tokenizer, teacher_tokenizer, ("auto", "auto"), texts)
     student_tokenizer, teacher_tokenizer = pair.student, pair.teacher
-    overlap = _overlap(student_tokenizer, teacher_tokenizer)
+    overlap = pair_vocabularies(student_tokenizer, teacher_tokenizer)
     train, _ = pack_windows(texts, student_tokenizer, teacher_tokenizer, overlap, max_length, 2 * max_length)
     if not len(train):
         raise UserError(f"texts: expected text of at least one token, got {len(texts)} texts without any; give more")
@@ -203,35 +244,27 @@ def teacher_max_length(config: Config) -> int:
     return config.teacher.max_length or 2 * config.data.max_length
 
 
-def _build(config: Config, corpus: Corpus, key: str, folder: Path) -> None:
+def _build(config: Config, corpus: Corpus, held_out: Corpus | None, key: str, folder: Path) -> None:
     """Fill a folder with tokenizers, windows and the manifest."""
-    train_documents, evaluation_documents = split_documents(
-        corpus.documents, config.data.evaluation_fraction, config.seed
-    )
-    train_documents, num_near = _remove_near_copies(config.data, train_documents, evaluation_documents)
-    sample = _tokenizer_sample(train_documents)
+    if held_out is not None:
+        train_documents, evaluation_documents = corpus.documents, held_out.documents
+    else:
+        parts = split_documents(corpus.documents, config.data.evaluation_fraction, config.seed)
+        train_documents, evaluation_documents = parts
+    train_documents, num_near = _remove_near_copies(config.data, train_documents, evaluation_documents, corpus.is_chat)
+    sample = list(texts_of(sample_for_tokenizer(train_documents), corpus.is_chat))
     print(f"data: tokenizers, from {sum(map(len, sample)) / 1e6:.1f} million characters of training text", flush=True)
-    teacher_tokenizer = _teacher_tokenizer(config, sample)
-    own = _student_tokenizer(config, sample, teacher_tokenizer)
-    choices = config.student.document_end, config.teacher.document_end
-    pair = _pair(own, teacher_tokenizer, choices, sample)
+    teacher_tokenizer = make_teacher_tokenizer(config, sample, corpus.is_chat)
+    own = make_student_tokenizer(config, sample, teacher_tokenizer, corpus.is_chat)
+    pair, packer, markers = _prepare_packer(config, sample, own, teacher_tokenizer, corpus.is_chat)
     student_tokenizer, teacher_tokenizer = pair.student, pair.teacher
-    markers = handle_markers(sample, (student_tokenizer, teacher_tokenizer), config.data.special_tokens == "read")
-    overlap = _overlap(student_tokenizer, teacher_tokenizer)
-    lengths = config.data.max_length, teacher_max_length(config)
-    packer = Packer(student_tokenizer, teacher_tokenizer, overlap, *lengths)
-    described = {}
+    described, packers = {}, {"training": give_answers(packer, config.teacher.privileged_prompt), "evaluation": packer}
     for name, documents in (("training", train_documents), ("evaluation", evaluation_documents)):
         where = folder / {"training": "train"}.get(name, name)
         size = documents.num_characters.sum() / 1e6
         print(f"data: cutting {size:.1f} million characters of {name} text into sequences", flush=True)
-        described[name] = packer.write(documents, where)
-        tokens = described[name]["student_tokens"]
-        if tokens < config.data.max_length - 1:
-            raise UserError(
-                f"data.path: expected at least one sequence of {config.data.max_length} tokens of {name} text, "
-                f"got {tokens} tokens from {corpus.source!r}; give more text or lower data.max_length"
-            )
+        described[name] = packers[name].write(documents, where)
+        _check_size(described[name], name, corpus, config)
     student_tokenizer.save_pretrained(folder / "student_tokenizer")
     teacher_tokenizer.save_pretrained(folder / "teacher_tokenizer")
     if len(own) > len(student_tokenizer):
@@ -255,58 +288,63 @@ def _build(config: Config, corpus: Corpus, key: str, folder: Path) -> None:
         "vocabulary": {
             "student": len(student_tokenizer),
             "teacher": len(teacher_tokenizer),
-            "common": len(overlap.student_ids),
+            "common": len(packer.overlap.student_ids),
         },
-        "openings": [text[:2_000] for text in evaluation_documents[:64]],
+        "openings": [text[:2_000] for text in texts_of(evaluation_documents[:64], corpus.is_chat)],
     }
+    if corpus.is_chat:
+        manifest["chat"] = {"loss_on": config.data.loss_on, "rows_left_out": corpus.rows_left_out}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-@dataclass(frozen=True)
-class _Pair:
-    """The tokenizers with which the two models read."""
-
-    student: PreTrainedTokenizerFast
-    teacher: PreTrainedTokenizerFast
-    facts: dict[str, Any]
-    """Entries of the manifest: `same_tokenizer`, `tokenizer_notes` (see `SharedTokenizer`), `document_ends`."""
-
-
-def _pair(
-    student: PreTrainedTokenizerFast,
-    teacher: PreTrainedTokenizerFast,
-    choices: tuple[str, str],
-    documents: list[str],
-) -> _Pair:
-    """Make one tokenizer of two that mean the same, and decide what separates documents.
-
-    A student learns its separator here, so that is EOS unless it reads with the teacher's tokenizer; a teacher was
-    trained with one, which its files tell.
+def _prepare_packer(
+    config: Config,
+    sample: list[str],
+    student_tokenizer: PreTrainedTokenizerFast,
+    teacher_tokenizer: PreTrainedTokenizerFast,
+    is_chat: bool,
+) -> tuple[TokenizerPair, Packer | ChatPacker, dict[str, int]]:
+    """Pair the tokenizers and decide how text is cut for them.
 
     Args:
-        choices: `document_end` of the student and of the teacher.
+        sample: training texts.
+
+    Returns:
+        The pair, what cuts documents into windows, and the markers in the texts; see `count_markers`.
     """
-    shared = share_tokenizer(student, teacher, [text[:SAMPLE_CHARACTERS] for text in documents[:SAMPLE_DOCUMENTS]])
-    if shared is None:
-        set_document_end(student, "eos" if choices[0] == "auto" else choices[0], "student.document_end")
-        set_document_end(teacher, choices[1], "teacher.document_end")
-        pair, notes = (student, teacher), ()
-    else:
-        pair, notes = (shared.student, shared.teacher), shared.notes
-        choice = choices[1] if choices[0] == "auto" else choices[0]
-        for tokenizer in pair:
-            set_document_end(tokenizer, choice, "student.document_end, teacher.document_end")
-    for note in notes:
-        print(f"student and teacher share a tokenizer: {note}")
-    ends = [tokenizer.convert_ids_to_tokens(end_token_id(tokenizer)) for tokenizer in pair]
-    facts = {"same_tokenizer": shared is not None, "tokenizer_notes": list(notes), "document_ends": ends}
-    return _Pair(*pair, facts)
+    choices = config.student.document_end, config.teacher.document_end
+    pair = pair_tokenizers(student_tokenizer, teacher_tokenizer, choices, sample)
+    if is_chat:
+        pair, templates = with_templates(config, pair, (student_tokenizer, teacher_tokenizer))
+    markers = handle_markers(sample, (pair.student, pair.teacher), config.data.special_tokens == "read")
+    overlap = pair_vocabularies(pair.student, pair.teacher)
+    lengths = config.data.max_length, teacher_max_length(config)
+    if not is_chat:
+        return pair, Packer(pair.student, pair.teacher, overlap, *lengths), markers
+    sides = [Side(*each) for each in zip((pair.student, pair.teacher), templates, lengths, strict=True)]
+    skips = config.data.bad_rows == "skip"
+    return pair, ChatPacker(sides[0], sides[1], overlap, config.data.loss_on, skips), markers
 
 
-def _remove_near_copies(data: DataConfig, train: Documents, evaluation: Documents) -> tuple[Documents, int]:
+def _check_size(facts: dict[str, Any], name: str, corpus: Corpus, config: Config) -> None:
+    """Say what was cut of conversations, and refuse a split of text that is shorter than one sequence."""
+    tokens = facts["student_tokens"]
+    if corpus.is_chat:
+        if cut := describe_cuts(facts):
+            print(f"data: {name} conversations: {cut}", flush=True)
+    elif tokens < config.data.max_length - 1:
+        raise UserError(
+            f"data.path: expected at least one sequence of {config.data.max_length} tokens of {name} text, "
+            f"got {tokens} tokens from {corpus.source!r}; give more text or lower data.max_length"
+        )
+
+
+def _remove_near_copies(
+    data: DataConfig, train: Documents, evaluation: Documents, is_chat: bool
+) -> tuple[Documents, int]:
     """Count the training documents that are near-copies of held-out ones, and leave them out unless asked not to."""
     print(f"data: comparing {len(train):,} training documents with {len(evaluation):,} held-out ones", flush=True)
-    is_copy = find_near_copies(evaluation, train)
+    is_copy = find_near_copies(*(texts_of(documents, is_chat) for documents in (evaluation, train)))
     count = int(is_copy.sum())
     if count:
         what = "left out" if data.near_duplicates == "remove" else "kept (data.near_duplicates=keep)"
@@ -319,42 +357,3 @@ def _remove_near_copies(data: DataConfig, train: Documents, evaluation: Document
             "nearly do; give other text, or set data.near_duplicates=keep"
         )
     return train.select(~is_copy), count
-
-
-def _tokenizer_sample(documents: Documents) -> list[str]:
-    """Choose documents to train tokenizers on, at even distances, of at most `TOKENIZER_CHARACTERS`."""
-    step = max(1, math.ceil(documents.num_characters.sum() / TOKENIZER_CHARACTERS))
-    return [document[:TOKENIZER_CHARACTERS] for document in documents[::step]]
-
-
-def _teacher_tokenizer(config: Config, documents: list[str]) -> PreTrainedTokenizerFast:
-    """Train the built teacher's tokenizer, or take the given teacher's."""
-    teacher = config.teacher
-    if teacher.path == BUILD:
-        return train_tokenizer(documents, teacher.build.vocab_size)
-    if is_user_code(teacher.path):
-        return deepcopy(make_user_object(teacher.path, "teacher.path").tokenizer)  # settings of a run are put into it
-    return load_tokenizer(teacher.path, "teacher.path", teacher.revision, teacher.trust_remote_code)
-
-
-def _student_tokenizer(
-    config: Config, documents: list[str], teacher_tokenizer: PreTrainedTokenizerFast
-) -> PreTrainedTokenizerFast:
-    """Train the built student's tokenizer, share the teacher's, or load the given student's."""
-    student = config.student
-    if student.path != BUILD:
-        return load_tokenizer(student.path, "student.path", student.revision, student.trust_remote_code)
-    if student.build.tokenizer == "teacher":
-        return teacher_tokenizer
-    return train_tokenizer(documents, student.build.vocab_size)
-
-
-def _overlap(
-    student_tokenizer: PreTrainedTokenizerFast, teacher_tokenizer: PreTrainedTokenizerFast
-) -> VocabularyOverlap:
-    """Pair the common tokens, the end of a document among them."""
-    ends = end_token_id(student_tokenizer), end_token_id(teacher_tokenizer)
-    tables = token_bytes(student_tokenizer), token_bytes(teacher_tokenizer)
-    for table, end in zip(tables, ends, strict=True):
-        table[end] = None  # its partner is the other end, also where texts may name it
-    return overlap_vocabularies(*tables, ends)

@@ -62,7 +62,7 @@ def build_teacher(session: Session[Config], data: PreparedData) -> Path:
 def build_key(session: Session[Config], data: PreparedData) -> str:
     """Fingerprint what makes a built teacher."""
     config = session.config
-    text = identify_data(_view_of_teacher(config), data.manifest["corpus"]["fingerprint"])
+    text = identify_data(_view_of_teacher(config), data.manifest["corpus"]["fingerprint"], data.is_chat)
     return fingerprint(FORMAT, text, config.seed, config.teacher.build.model_dump(), session.hardware.precision)
 
 

@@ -6,7 +6,7 @@ the tokens that end a turn are a pair. A window starts with the first token of t
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -16,11 +16,11 @@ import numpy as np
 from kdkit.alignment.bytes import VocabularyOverlap, align_ends
 from kdkit.alignment.templates import ContentChangedError
 from kdkit.data.chat.fit import fit
-from kdkit.data.chat.privileged import ALONE
+from kdkit.data.chat.privileged import ALONE, AnswerSide, PrivilegedPrompt
 from kdkit.data.chat.sides import CONTENT, Fitted, Shown, Side, SideTokens, interval_kinds, show
 from kdkit.data.conversations import Conversation
 from kdkit.data.documents import DocumentWriter
-from kdkit.data.packing import write_windows
+from kdkit.data.packing import Packer, write_windows
 from kdkit.data.streams import BATCH_CHARACTERS, Streams
 from kdkit.data.windows import Windows, assemble_windows
 from kdkit.errors import UserError
@@ -145,6 +145,42 @@ class ChatPacker:
                 return []
         middle = len(batch) // 2
         return self._show(batch[:middle]) + self._show(batch[middle:])
+
+
+def give_answers(packer: Packer | ChatPacker, privileged_prompt: str | None) -> Packer | ChatPacker:
+    """Return what packs for a teacher that is asked with the answer, see `AnswerSide`; the same where it is not.
+
+    Raises:
+        UserError: plain text, in which nobody is asked.
+    """
+    if privileged_prompt is None:
+        return packer
+    if not isinstance(packer, ChatPacker):
+        raise UserError(
+            "teacher.privileged_prompt: expected conversations, whose questions it replaces, got plain text; "
+            "name chat data, or leave it out"
+        )
+    sides = packer.student, packer.teacher
+    student, teacher = (AnswerSide(side.tokenizer, side.template, side.max_length) for side in sides)
+    teacher.privileged = PrivilegedPrompt(privileged_prompt)
+    return replace(packer, student=student, teacher=teacher, loss_on=ALONE)
+
+
+def describe_cuts(facts: dict[str, Any]) -> str:
+    """Say in words what `ChatPacker.describe` counted; empty if nothing was cut or left out.
+
+    Args:
+        facts: with its entries.
+    """
+    parts = []
+    if facts["conversations_cut"]:
+        parts.append(f"{facts['conversations_cut']:,} of {facts['conversations']:,} were too long and cut in front")
+        if facts["turns_left_out"]:
+            parts.append(f"{facts['turns_left_out']:,} old turns left out")
+        if facts["answers_cut"]:
+            parts.append(f"{facts['answers_cut']:,} answers did not fit alone and lost their ends")
+    parts += [f"{count:,} left out ({reason})" for reason, count in facts["conversations_left_out"].items()]
+    return ", ".join(parts)
 
 
 @dataclass(frozen=True)
