@@ -21,6 +21,7 @@ from kdkit.cli.options import (
     Verbose,
     interruptible,
 )
+from kdkit.cli.sample import sample_app
 from kdkit.errors import UserError
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cache_app, name="cache")
+app.add_typer(sample_app)
 
 USAGE_ERROR = typer.BadParameter.__base__
 """A mistyped command or option; typer has no public name for the class."""

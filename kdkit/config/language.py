@@ -8,7 +8,6 @@ Used by every notebook and command through `load_config`.
 import json
 import re
 from pathlib import Path
-from string import Formatter
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -18,7 +17,7 @@ from kdkit.config.chat import ChatDataConfig, ChatModelConfig
 from kdkit.config.losses import Auto, LossSettings, TermWeights
 from kdkit.config.reading import apply_overrides, check_values, read_values
 from kdkit.config.shared import BUILD, BuildConfig, ModelConfig, ReportConfig
-from kdkit.config.teacher import CacheConfig, RouterConfig, SamplingConfig
+from kdkit.config.teacher import CacheConfig, RouterConfig, SamplingConfig, SelfTeacherConfig
 from kdkit.config.training import TRAINING_ALIASES, MaskingConfig, OptimizationConfig, ParameterRule, StageSettings
 from kdkit.config.types import Count, OpenShare, Positive, Section, Share, VocabularySize
 from kdkit.config.values import flatten
@@ -118,7 +117,7 @@ class BuildTeacherConfig(Section):
         return self
 
 
-class TeacherConfig(ChatModelConfig, ModelConfig):
+class TeacherConfig(SelfTeacherConfig, ChatModelConfig, ModelConfig):
     """The large model."""
 
     path: str = BUILD
@@ -128,13 +127,6 @@ class TeacherConfig(ChatModelConfig, ModelConfig):
     """Longest teacher sequence in tokens; null: twice `data.max_length` (the tokenizers differ)."""
     others: list[str] = Field(default_factory=list)
     """More teachers with the same tokenizer, by hub name or folder, that the router weighs against `path`."""
-    privileged_prompt: str | None = None
-    """What the teacher of conversations is asked in place of the last question, with `{prompt}` and `{answer}` in their
-    places: `{prompt} A good answer is: {answer} Now answer in your own words.` It then knows more than the student, who
-    learns the last answer alone; null: the same question."""
-    average_decay: OpenShare | None = None
-    """Let the teacher follow the student it starts from (`teacher.path` is `student.path`): after every optimizer step
-    its weights are `average_decay * own + (1 - average_decay) * student's`; null: it stays as it is."""
     top_k: Count = 8
     """Tokens whose summed probability the probe reports as `mass covered by top-k`."""
     document_end: DocumentEnd = "auto"
@@ -142,23 +134,6 @@ class TeacherConfig(ChatModelConfig, ModelConfig):
     and nothing behind it, else EOS. Notebook 02 warns where the teacher expects the other one."""
     build: BuildTeacherConfig = BuildTeacherConfig()
     """Read when `path` is `build`."""
-
-    @field_validator("privileged_prompt")
-    @classmethod
-    def _has_the_answer(cls, template: str | None) -> str | None:
-        """Refuse a template that leaves the answer out, or names something else."""
-        if template is None:
-            return None
-        try:
-            names = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
-        except ValueError as error:
-            names = {str(error)}
-        if "answer" not in names or names - {"prompt", "answer"}:
-            raise UserError(
-                f"teacher.privileged_prompt: expected a text with {{answer}}, and perhaps {{prompt}}, got "
-                f"{template!r}; correct it, and write {{{{ for a brace"
-            )
-        return template
 
 
 class BuildStudentConfig(BuildConfig):
@@ -305,23 +280,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _router(self) -> "Config":
         self.router.check(self.teacher.others, self.cache.enabled)
-        return self
-
-    @model_validator(mode="after")
-    def _average(self) -> "Config":
-        if self.teacher.average_decay is None:
-            return self
-        if self.teacher.path != self.student.path or self.student.path == BUILD:
-            raise UserError(
-                "teacher.average_decay: expected teacher.path and student.path to name one pretrained model, got "
-                f"{self.teacher.path!r} and {self.student.path!r}; set teacher.path to the student's"
-            )
-        if self.cache.enabled or self.router.kind != "none":
-            got = "cache.enabled" if self.cache.enabled else f"router.kind={self.router.kind}"
-            raise UserError(
-                f"teacher.average_decay: expected no cache and no router of a teacher that changes with the student, "
-                f"got {got}; set cache.enabled=false and router.kind=none"
-            )
+        changing = "cache.enabled" if self.cache.enabled else ""
+        changing = changing or f"router.kind={self.router.kind}" * (self.router.kind != "none")
+        self.teacher.check(self.teacher.path, self.student.path, changing)
         return self
 
 

@@ -2,7 +2,6 @@
 
 import math
 from copy import deepcopy
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,12 +21,12 @@ from kdkit.alignment.tokenizers import (
 from kdkit.config.language import BUILD, Config
 from kdkit.config.shared import ModelConfig
 from kdkit.data.documents import Documents
+from kdkit.machine.user_code import is_user_code, make_user_object
 
 SAMPLE_DOCUMENTS, SAMPLE_CHARACTERS = 64, 2_000
 """Documents, and characters of each, that two tokenizers must cut alike to be one."""
 TOKENIZER_CHARACTERS = 20_000_000
-"""Text from which tokenizers are trained at most: more of it costs time and changes next to nothing."""from kdkit.machine.user_code import is_user_code, make_user_object
-
+"""Text from which tokenizers are trained at most: more of it costs time and changes next to nothing."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ hash of both, and linked into the run's `data/`.
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from kdkit.data.chat.markers import handle_markers
 from kdkit.data.chat.packer import ChatPacker, describe_cuts, give_answers
 from kdkit.data.chat.sides import Side
 from kdkit.data.conversations import Conversation, texts_of
-from kdkit.data.corpora import Corpus, load_corpus, split_documents
+from kdkit.data.corpora import Corpus, load_corpora, split_documents
 from kdkit.data.documents import Documents
 from kdkit.data.duplicates import find_near_copies
 from kdkit.data.packing import Packer, pack_windows
@@ -107,23 +107,9 @@ def identify_data(config: Config, corpus_fingerprint: str, is_chat: bool = False
 
 def build_data(config: Config, cache_path: Path) -> Path:
     """Return the cache folder with the prepared data of a configuration, making it if needed."""
-    corpus, held_out = load_corpus(config.data, cache_path), load_held_out(config.data, cache_path)
-    if held_out is not None:
-        if held_out.is_chat != corpus.is_chat:
-            kinds = ["conversations" if each.is_chat else "plain text" for each in (corpus, held_out)]
-            raise UserError(
-                f"data.evaluation_path: expected {kinds[0]}, as data.path holds, got {kinds[1]}; name another file"
-            )
-        corpus = replace(corpus, fingerprint=fingerprint(corpus.fingerprint, held_out.fingerprint))
+    corpus, held_out = load_corpora(config.data, cache_path)
     key = identify_data(config, corpus.fingerprint, corpus.is_chat)
     return cached_folder(cache_path / "data", key, lambda path: _build(config, corpus, held_out, key, path))
-
-
-def load_held_out(data: DataConfig, cache_path: Path) -> Corpus | None:
-    """Load the held-out text that a configuration names; None: it is a part of the other."""
-    if data.evaluation_path is None:
-        return None
-    return load_corpus(data.model_copy(update={"path": data.evaluation_path, "subset_size": None}), cache_path)
 
 
 def open_data(folder: Path) -> PreparedData:
@@ -249,8 +235,9 @@ def _build(config: Config, corpus: Corpus, held_out: Corpus | None, key: str, fo
     if held_out is not None:
         train_documents, evaluation_documents = corpus.documents, held_out.documents
     else:
-        parts = split_documents(corpus.documents, config.data.evaluation_fraction, config.seed)
-        train_documents, evaluation_documents = parts
+        train_documents, evaluation_documents = split_documents(
+            corpus.documents, config.data.evaluation_fraction, config.seed
+        )
     train_documents, num_near = _remove_near_copies(config.data, train_documents, evaluation_documents, corpus.is_chat)
     sample = list(texts_of(sample_for_tokenizer(train_documents), corpus.is_chat))
     print(f"data: tokenizers, from {sum(map(len, sample)) / 1e6:.1f} million characters of training text", flush=True)

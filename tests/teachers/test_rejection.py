@@ -89,7 +89,7 @@ def test_a_finished_file_is_not_sampled_again_and_other_settings_are_another_fil
     first = sample_answers(session_of(), data, teacher)
     calls = len(teacher.calls)
     assert sample_answers(session_of(), data, teacher) == first and len(teacher.calls) == calls
-    for other in (session_of(seed=1), session_of(temperature=0.5), session_of(scorer="rouge_l")):
+    for other in (session_of(seed=1), session_of(generation_temperature=0.5), session_of(scorer="rouge_l")):
         assert sample_answers(other, data, teacher).path != first.path
 
 

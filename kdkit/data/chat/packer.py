@@ -132,6 +132,8 @@ class ChatPacker:
 
     def _show(self, batch: list[Fitted]) -> list[tuple[Fitted, Shown]]:
         """Find out what of the contents both templates write."""
+        if not batch:
+            return []
         sides = [self.student] if self.student.tokenizer is self.teacher.tokenizer else [self.student, self.teacher]
         messages = [fitted.messages for fitted in batch]
         try:
