@@ -21,12 +21,10 @@ NUMBERS = "zero one two three four five six seven eight nine ten".split()  # noq
 def project(tmp_path_factory):
     """Return a folder with conversations, a teacher and a configuration."""
     folder = tmp_path_factory.mktemp("sample")
+    pairs = [(NUMBERS[i % 10], NUMBERS[i % 10 + 1]) for i in range(40)]
     rows = [
-        {
-            "question": f"What follows {NUMBERS[i % 10]} in row {i}?",
-            "said": f"It is {NUMBERS[i % 10 + 1]}. " * (1 + i % 3),
-        }
-        for i in range(40)
+        {"question": f"What follows {one} in row {i}?", "said": f"It is {next_one}. " * (1 + i % 3)}
+        for i, (one, next_one) in enumerate(pairs)
     ]
     (folder / "chats.jsonl").write_text("\n".join(map(json.dumps, rows)))
     changes = {
