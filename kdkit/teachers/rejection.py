@@ -21,6 +21,7 @@ from kdkit.data.conversations import Conversation
 from kdkit.data.prepare import PreparedData
 from kdkit.errors import UserError
 from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
+from kdkit.machine.hardware import DTYPES
 from kdkit.machine.session import Session
 from kdkit.models.generation import Generated, Sampling
 from kdkit.runs.disk import taking_turns, writing
@@ -112,7 +113,7 @@ def sample_answers(session: Session[Config], data: PreparedData, teacher: TextTe
         if path.is_file():
             note(f"samples {path}: complete")
             return _read(path)
-        teacher = teacher or prepare_teacher(session, data)
+        teacher = teacher or prepare_teacher(session, data, DTYPES[session.hardware.answer_precision])
         sampler = RejectionSampler(settings, session.config, teacher, scorer)
         with path.with_suffix(".held_out.jsonl").open("w", encoding="utf-8") as file:
             rows = ({"messages": as_rows(each.messages)} for each in data.prompts("evaluation"))
@@ -132,7 +133,8 @@ def _key(session: Session[Config], data: PreparedData, conversations: list[Conve
     template = data.teacher_tokenizer.chat_template
     texts = fingerprint([conversation.to_json() for conversation in conversations])
     scorer = identify_scorer(settings.scorer)
-    return fingerprint(FORMAT, settings.model_dump(), scorer, session.config.seed, teacher, template, texts)
+    made_by = session.config.seed, teacher, template, session.hardware.answer_precision
+    return fingerprint(FORMAT, settings.model_dump(), scorer, *made_by, texts)
 
 
 def _read(path: Path) -> SampledAnswers:
