@@ -17,8 +17,8 @@ from kdkit.config.chat import ChatDataConfig, ChatModelConfig
 from kdkit.config.losses import Auto, LossSettings, TermWeights
 from kdkit.config.reading import apply_overrides, check_values, read_values
 from kdkit.config.shared import BUILD, BuildConfig, ModelConfig, ReportConfig
-from kdkit.config.teacher import CacheConfig, RouterConfig
-from kdkit.config.training import TRAINING_ALIASES, OptimizationConfig, ParameterRule, StageSettings
+from kdkit.config.teacher import CacheConfig, RouterConfig, SamplingConfig, SelfTeacherConfig
+from kdkit.config.training import TRAINING_ALIASES, MaskingConfig, OptimizationConfig, ParameterRule, StageSettings
 from kdkit.config.types import Count, OpenShare, Positive, Section, Share, VocabularySize
 from kdkit.config.values import flatten
 from kdkit.errors import UserError
@@ -51,8 +51,8 @@ class DataConfig(ChatDataConfig):
     """What the models read, and how it is cut into sequences."""
 
     path: str = "python-docs"
-    """`python-docs` (text) or `python-questions` (conversations), both made of Python's own library; a .txt/.jsonl/.csv/
-    .parquet file or folder of them; or a hub data set's name."""
+    """`python-docs` (text) or `python-questions` (conversations), both made of Python's own library; a file (.txt, .jsonl,
+    .csv, .parquet) or folder of them; or a hub data set's name."""
     name: str | None = None
     """Configuration of a hub data set, such as `wikitext-2-raw-v1`."""
     split: str = "train"
@@ -68,6 +68,8 @@ class DataConfig(ChatDataConfig):
     """Training documents that nearly repeat a held-out one: leave them out, or train on them and only count them."""
     special_tokens: Literal["text", "read"] = "text"
     """Names of special tokens in the text, such as `<|im_start|>`: text like any other, or `read` as what they name."""
+    evaluation_path: str | None = None
+    """Held-out text of its own, read like `path`; null: `evaluation_fraction` of the documents of `path`."""
     evaluation_fraction: OpenShare = 0.05
     """Share of the documents that is held out for evaluation."""
     max_length: Annotated[int, Field(ge=8)] = 512
@@ -116,7 +118,7 @@ class BuildTeacherConfig(Section):
         return self
 
 
-class TeacherConfig(ChatModelConfig, ModelConfig):
+class TeacherConfig(SelfTeacherConfig, ChatModelConfig, ModelConfig):
     """The large model."""
 
     path: str = BUILD
@@ -213,6 +215,7 @@ class TrainConfig(OptimizationConfig):
     """Optimizer steps between points of the learning curve; null: a fifth of the training."""
     parameter_lr_multipliers: list[ParameterRule] = Field(default_factory=list)
     """Rules `{pattern, lr_multiplier}`, tried in order; parameters that none matches keep the learning rate."""
+    masking: MaskingConfig = MaskingConfig()
     stages: list[StageSettings] = Field(default_factory=list)
     """Stages trained one after the other; empty: one stage with the settings above."""
     curriculum: Literal["none", "teacher_loss", "teacher_entropy"] = "none"
@@ -274,6 +277,7 @@ class Config(Section):
     distill: DistillConfig = DistillConfig()
     cache: CacheConfig = CacheConfig()
     router: RouterConfig = RouterConfig()
+    sampling: SamplingConfig = SamplingConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: LanguageReportConfig = LanguageReportConfig()
@@ -281,6 +285,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _router(self) -> "Config":
         self.router.check(self.teacher.others, self.cache.enabled)
+        changing = "cache.enabled" if self.cache.enabled else ""
+        changing = changing or f"router.kind={self.router.kind}" * (self.router.kind != "none")
+        self.teacher.check(self.teacher.path, self.student.path, changing)
         return self
 
 

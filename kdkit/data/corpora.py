@@ -10,7 +10,7 @@ import re
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -64,6 +64,26 @@ class Corpus:
     """Whether the documents are conversations, in JSON: see `Conversation.to_json`."""
     rows_left_out: dict[str, int] = field(default_factory=dict)
     """Rows that are no conversation, or were not wanted, by the reason."""
+
+
+def load_corpora(data: DataConfig, cache_path: Path) -> tuple[Corpus, Corpus | None]:
+    """Load the text of a configuration and its held-out text; None where that is a part of the other.
+
+    The fingerprint of the first is that of both.
+
+    Raises:
+        UserError: conversations and plain text; see also `load_corpus`.
+    """
+    corpus = load_corpus(data, cache_path)
+    if data.evaluation_path is None:
+        return corpus, None
+    held_out = load_corpus(data.model_copy(update={"path": data.evaluation_path, "subset_size": None}), cache_path)
+    if held_out.is_chat != corpus.is_chat:
+        kinds = ["conversations" if each.is_chat else "plain text" for each in (corpus, held_out)]
+        raise UserError(
+            f"data.evaluation_path: expected {kinds[0]}, as data.path holds, got {kinds[1]}; name another file"
+        )
+    return replace(corpus, fingerprint=fingerprint(corpus.fingerprint, held_out.fingerprint)), held_out
 
 
 def load_corpus(config: DataConfig, cache_path: Path) -> Corpus:

@@ -1,16 +1,14 @@
 """Windows of what a student has written: its own tokens, and the teacher's tokens for the same text."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.bytes import VocabularyOverlap
-from kdkit.alignment.templates import template_of
 from kdkit.alignment.tokenizers import encode_with_ends, end_token_id, start_token_id, token_bytes
-from kdkit.data.streams import StreamBuilder, Streams
-from kdkit.data.windows import Windows, assemble_windows
+from kdkit.data.streams import StreamBuilder
+from kdkit.data.windows import PAD, Windows, assemble_windows
 
 
 def windows_of_ids(
@@ -20,6 +18,7 @@ def windows_of_ids(
     overlap: VocabularyOverlap,
     same_tokenizer: bool,
     max_teacher_length: int | None = None,
+    end_ids: tuple[int, int] | None = None,
 ) -> Windows:
     """Make a window of each row; a row of which nothing can be read by both models is left out.
 
@@ -30,9 +29,10 @@ def windows_of_ids(
         rows: student ids, without the start token; end tokens separate documents.
         same_tokenizer: the teacher reads the very same ids.
         max_teacher_length: tokens of the teacher's context; what would not fit is left out. None: no limit.
+        end_ids: what ends a text for student and teacher; None: the ends of documents.
     """
     tables = _table(student_tokenizer), _table(teacher_tokenizer)
-    end_ids = end_token_id(student_tokenizer), end_token_id(teacher_tokenizer)
+    end_ids = end_ids or (end_token_id(student_tokenizer), end_token_id(teacher_tokenizer))
     builder = StreamBuilder()
     bounds = []
     for row in rows:
@@ -50,87 +50,74 @@ def windows_of_ids(
                     break
         if builder.num_groups > first:
             bounds.append((first, builder.num_groups))
-    starts = start_token_id(student_tokenizer), start_token_id(teacher_tokenizer)
-    return _assemble(builder.join(), bounds, overlap, starts, max_teacher_length)
-
-
-@dataclass(frozen=True)
-class OwnAnswer:
-    """What a student wrote after a prompt, and the prompt in the words of both models' templates."""
-
-    student_prompt: list[int]
-    teacher_prompt: list[int]
-    ids: list[int]
-    """Student ids, without the token that ended them."""
-    stop_id: int | None
-    """That token; None: there is none."""
-
-
-def windows_of_answers(
-    answers: list[OwnAnswer],
-    student_tokenizer: PreTrainedTokenizerFast,
-    teacher_tokenizer: PreTrainedTokenizerFast,
-    overlap: VocabularyOverlap,
-    same_tokenizer: bool,
-    max_teacher_length: int | None = None,
-) -> Windows:
-    """Make a window of each prompt with its answer, of which the answer alone is in the loss.
-
-    The prompts are one group of tokens; the answer is aligned on its bytes, and the tokens that end a turn are a pair.
-    What cannot be read ends an answer, see `windows_of_ids`; one of which nothing is left makes no window.
-
-    Args:
-        same_tokenizer: the teacher reads the very same ids after its own prompt.
-        max_teacher_length: see `windows_of_ids`.
-    """
-    tables = _table(student_tokenizer), _table(teacher_tokenizer)
-    turn_ends = template_of(student_tokenizer).end_id, template_of(teacher_tokenizer).end_id
-    builder = StreamBuilder()
-    bounds, counted, starts = [], [], []
-    for answer in answers:
-        first = builder.num_groups
-        builder.add_block(answer.student_prompt[1:], answer.teacher_prompt[1:])
-        if same_tokenizer:
-            row = answer.ids if answer.stop_id is None else [*answer.ids, answer.stop_id]
-            places = np.arange(1, len(row) + 1)
-            builder.add_document(row, places, row, places, None)
-        else:
-            ids, ends, text = _readable(answer.ids, tables[0])
-            is_whole = answer.stop_id == turn_ends[0] and len(ids) == len(answer.ids)
-            teacher = encode_with_ends(teacher_tokenizer, tables[1], text)
-            builder.add_document(ids, ends, *teacher, turn_ends if is_whole else None)
-        counted += [False] + [True] * (builder.num_groups - first - 1)
-        if builder.num_groups > first + 1:
-            bounds.append((first, builder.num_groups))
-            starts.append((answer.student_prompt[0], answer.teacher_prompt[0]))
-    is_counted = np.array(counted, bool)
-    return _assemble(builder.join(), bounds, overlap, starts, max_teacher_length, is_counted)
-
-
-def _assemble(
-    streams: Streams,
-    bounds: list[tuple[int, int]],
-    overlap: VocabularyOverlap,
-    starts: tuple[int, int] | list[tuple[int, int]],
-    max_teacher_length: int | None,
-    is_counted: np.ndarray | None = None,
-) -> Windows:
-    """Make windows as long as they need to be; see `assemble_windows`.
-
-    Args:
-        starts: the start tokens of both, or of each window.
-    """
+    streams = builder.join()
     groups = streams.groups
-    first_tokens = np.broadcast_to(np.array(starts, np.int64).reshape(-1, 2), (len(bounds), 2))
     if max_teacher_length is not None:
         bounds = [(a, _fitting(groups, a, b, max_teacher_length - 1)) for a, b in bounds]
-        # a window holds more than a prompt
-        kept = [i for i, (a, b) in enumerate(bounds) if b - a > (is_counted is not None)]
-        bounds, first_tokens = [bounds[i] for i in kept], first_tokens[kept]
+        bounds = [(a, b) for a, b in bounds if b > a]
     lengths = [(groups[b - 1, 1] - groups[a, 0], groups[b - 1, 3] - groups[a, 2]) for a, b in bounds]
     widths = np.max(lengths or [(0, 0)], axis=0) + 1
-    sizes = int(widths[0]), int(widths[1])
-    return assemble_windows(streams, bounds, overlap, (first_tokens[:, 0], first_tokens[:, 1]), sizes, is_counted)
+    starts = start_token_id(student_tokenizer), start_token_id(teacher_tokenizer)
+    return assemble_windows(streams, bounds, overlap, starts, (int(widths[0]), int(widths[1])))
+
+
+def prompts_of(windows: Windows, rows: list[int]) -> list[tuple[list[int], list[int]]]:
+    """Return what both models read before the last answer of some windows, student first.
+
+    A window without an answer in the loss is left out.
+    """
+    found = []
+    for row in rows:
+        starts = [_last_run(windows.labels([row], of_teacher)[0]) for of_teacher in (False, True)]
+        if min(starts) > 0:
+            ids = windows.student_ids[row], windows.teacher_ids[row]
+            found.append(tuple(side[:start].tolist() for side, start in zip(ids, starts, strict=True)))
+    return found
+
+
+def _last_run(labels: np.ndarray) -> int:
+    """Return where the last stretch of labels begins; 0 where there is none."""
+    begins = np.flatnonzero(labels[1:] & ~labels[:-1]) + 1
+    return int(begins[-1]) if len(begins) else 0
+
+
+def answers_after(prompts: list[tuple[list[int], list[int]]], answers: list[Windows]) -> Windows:
+    """Put what was written behind its prompts, which are one group of tokens, in no loss.
+
+    Args:
+        prompts: of student and teacher; the two need not be the same text.
+        answers: windows of one row each, from `windows_of_ids`, whose start tokens give way to the prompts.
+    """
+    sides = [[], []]
+    positions, same, counted = [], [], []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids = answer.student_ids[0], answer.teacher_ids[0]
+        own = [side[1:][side[1:] != PAD].tolist() for side in ids]
+        for side, before, after in zip(sides, prompt, own, strict=True):
+            side.append(before + after)
+        places = answer.teacher_positions[0, : len(own[0])]
+        moved = np.where(places == PAD, PAD, places + len(prompt[1]) - 1)
+        before = len(prompt[0]) - 1
+        # the first token predicts the group of the prompts, which both go through at once
+        positions.append([0] * (before > 0) + [PAD] * (before - 1) + moved.tolist() + [PAD])
+        same.append([False] * before + answer.same_token[0, : len(own[0])].tolist() + [False])
+        counted.append([False] * (before + 1) + [True] * len(own[0]))
+    return Windows(
+        student_ids=_rows(sides[0], PAD, np.int32),
+        teacher_ids=_rows(sides[1], PAD, np.int32),
+        teacher_positions=_rows(positions, PAD, np.int32),
+        same_token=_rows(same, False, bool),
+        num_bytes=np.concatenate([answer.num_bytes for answer in answers]),
+        in_loss=_rows(counted, False, bool),
+    )
+
+
+def _rows(rows: list[list], filling: int | bool, dtype: type) -> np.ndarray:
+    """Pad lists to an array."""
+    filled = np.full((len(rows), max(map(len, rows))), filling, dtype)
+    for number, row in enumerate(rows):
+        filled[number, : len(row)] = row
+    return filled
 
 
 def _fitting(groups: np.ndarray, first: int, stop: int, room: int) -> int:

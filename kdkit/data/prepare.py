@@ -18,10 +18,10 @@ from kdkit.alignment.templates import read_template
 from kdkit.alignment.tokenizers import load_tokenizer
 from kdkit.config.language import BUILD, Config, DataConfig
 from kdkit.data.chat.markers import handle_markers
-from kdkit.data.chat.packer import ChatPacker, describe_cuts
+from kdkit.data.chat.packer import ChatPacker, describe_cuts, give_answers
 from kdkit.data.chat.sides import Side
 from kdkit.data.conversations import Conversation, texts_of
-from kdkit.data.corpora import Corpus, load_corpus, split_documents
+from kdkit.data.corpora import Corpus, load_corpora, split_documents
 from kdkit.data.documents import Documents
 from kdkit.data.duplicates import find_near_copies
 from kdkit.data.packing import Packer, pack_windows
@@ -107,9 +107,9 @@ def identify_data(config: Config, corpus_fingerprint: str, is_chat: bool = False
 
 def build_data(config: Config, cache_path: Path) -> Path:
     """Return the cache folder with the prepared data of a configuration, making it if needed."""
-    corpus = load_corpus(config.data, cache_path)
+    corpus, held_out = load_corpora(config.data, cache_path)
     key = identify_data(config, corpus.fingerprint, corpus.is_chat)
-    return cached_folder(cache_path / "data", key, lambda path: _build(config, corpus, key, path))
+    return cached_folder(cache_path / "data", key, lambda path: _build(config, corpus, held_out, key, path))
 
 
 def open_data(folder: Path) -> PreparedData:
@@ -178,7 +178,8 @@ def _chat_settings(config: Config) -> list[Any]:
         given.append(
             own if model.chat_template is None else read_template(model.chat_template, f"{side}.chat_template")
         )
-    return [CHAT_FORMAT, *given, config.data.loss_on, config.data.bad_rows]
+    privileged = config.teacher.privileged_prompt
+    return [CHAT_FORMAT, *given, config.data.loss_on, config.data.bad_rows, *([privileged] if privileged else [])]
 
 
 def _identify(path: str) -> str:
@@ -229,11 +230,14 @@ def teacher_max_length(config: Config) -> int:
     return config.teacher.max_length or 2 * config.data.max_length
 
 
-def _build(config: Config, corpus: Corpus, key: str, folder: Path) -> None:
+def _build(config: Config, corpus: Corpus, held_out: Corpus | None, key: str, folder: Path) -> None:
     """Fill a folder with tokenizers, windows and the manifest."""
-    train_documents, evaluation_documents = split_documents(
-        corpus.documents, config.data.evaluation_fraction, config.seed
-    )
+    if held_out is not None:
+        train_documents, evaluation_documents = corpus.documents, held_out.documents
+    else:
+        train_documents, evaluation_documents = split_documents(
+            corpus.documents, config.data.evaluation_fraction, config.seed
+        )
     train_documents, num_near = _remove_near_copies(config.data, train_documents, evaluation_documents, corpus.is_chat)
     sample = list(texts_of(sample_for_tokenizer(train_documents), corpus.is_chat))
     print(f"data: tokenizers, from {sum(map(len, sample)) / 1e6:.1f} million characters of training text", flush=True)
@@ -241,12 +245,12 @@ def _build(config: Config, corpus: Corpus, key: str, folder: Path) -> None:
     own = make_student_tokenizer(config, sample, teacher_tokenizer, corpus.is_chat)
     pair, packer, markers = _prepare_packer(config, sample, own, teacher_tokenizer, corpus.is_chat)
     student_tokenizer, teacher_tokenizer = pair.student, pair.teacher
-    described = {}
+    described, packers = {}, {"training": give_answers(packer, config.teacher.privileged_prompt), "evaluation": packer}
     for name, documents in (("training", train_documents), ("evaluation", evaluation_documents)):
         where = folder / {"training": "train"}.get(name, name)
         size = documents.num_characters.sum() / 1e6
         print(f"data: cutting {size:.1f} million characters of {name} text into sequences", flush=True)
-        described[name] = packer.write(documents, where)
+        described[name] = packers[name].write(documents, where)
         _check_size(described[name], name, corpus, config)
     student_tokenizer.save_pretrained(folder / "student_tokenizer")
     teacher_tokenizer.save_pretrained(folder / "teacher_tokenizer")

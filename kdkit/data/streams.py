@@ -210,13 +210,6 @@ class StreamBuilder:
         self._parts.append(Streams(*ids, aligned, covered, number, no_losses(), no_losses()))
         self.num_groups += len(aligned)
 
-    def add_block(self, student_ids: list[int], teacher_ids: list[int]) -> None:
-        """Add tokens that are one group and no text: what two chat templates write in the same place."""
-        ids = np.array(student_ids, np.int32), np.array(teacher_ids, np.int32)
-        group, nothing = np.array([[0, len(student_ids), 0, len(teacher_ids)]]), np.zeros(1, np.int64)
-        self._parts.append(Streams(*ids, group, nothing, nothing + len(self._parts), no_losses(), no_losses()))
-        self.num_groups += 1
-
     def join(self) -> Streams:
         """Return what was added."""
         return empty_streams().then(*self._parts)

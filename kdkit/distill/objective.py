@@ -53,6 +53,9 @@ class Objective:
     """Rows at which the teacher is not queried keep their cross-entropy; False: they are in no loss."""
     row_weights: torch.Tensor | None = None
     """fp32, `[student_rows]` of one batch: how much each row counts in the loss, not in the logged terms; None: 1."""
+    extra_ce: torch.Tensor | None = None
+    """fp32, `[student_rows]` of one batch: added to the weight of a row's cross-entropy in the loss, not in the logged
+    term; below 0 a token becomes less likely. None: 0."""
     tail: str = "ghost"
     """What a sparse teacher's unknown part is taken for; see `CacheConfig.tail`."""
 
@@ -107,9 +110,7 @@ class Objective:
         queried = self._asked_spans(spans, counted.cpu() if counted_here is None else counted_here)
         rows = _rows_of(spans, queried) if self.span_loss else spans.student_starts[queried]
         rows = to_device(rows, raw.device)
-        share = raw if self.row_weights is None else raw * self.row_weights
-        weights = share.clone() if self.ce_elsewhere else torch.zeros_like(share)
-        weights[rows] = share[rows] * (1.0 - self.kd_ratio)
+        weights = self._ce_weights(raw, rows)
         if self.logits_weight == 0.0:
             return weighted_cross_entropy(targets, weights, raw), chunks
         if self.span_loss is None:
@@ -126,6 +127,13 @@ class Objective:
             for part in passes
         ]
         return blend(average(teacher), weighted_cross_entropy(targets, weights, raw)), chunks
+
+    def _ce_weights(self, raw: torch.Tensor, queried: torch.Tensor) -> torch.Tensor:
+        """Return the weight of cross-entropy of each row, given that of all in the logged term and the queried rows."""
+        share = raw if self.row_weights is None else raw * self.row_weights
+        weights = share.clone() if self.ce_elsewhere else torch.zeros_like(share)
+        weights[queried] = share[queried] * (1.0 - self.kd_ratio)
+        return weights if self.extra_ce is None else weights + self.extra_ce
 
     def _weigh(self, values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Multiply values by the weights of their rows."""

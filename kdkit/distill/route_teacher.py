@@ -1,4 +1,4 @@
-"""The teacher of a stage: as it is, or routed by the settings `router`."""
+"""The teacher of a stage: as it is, routed by the settings `router`, or following the student."""
 
 import torch
 
@@ -14,6 +14,7 @@ from kdkit.errors import UserError
 from kdkit.machine.session import Session
 from kdkit.models.experts import check_trainable
 from kdkit.models.loading import check_fits, load_causal_lm, num_experts
+from kdkit.teachers.average import AveragedTeacher
 from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.online import OnlineTeacher
 from kdkit.teachers.prepare import check_first_answer
@@ -33,8 +34,11 @@ def make_online_teacher(
     Raises:
         UserError: a router with nothing to route over, or more sources set than there are; see also `open_sources`.
     """
-    online = teacher.online(data.overlap.teacher_size, session.hardware.autocast_dtype)
-    settings = session.config.router
+    size, dtype = data.overlap.teacher_size, session.hardware.autocast_dtype
+    decay, settings = session.config.teacher.average_decay, session.config.router
+    if decay is not None:
+        return AveragedTeacher(teacher.model, size, dtype, decay=decay)
+    online = teacher.online(size, dtype)
     if settings.kind == "none":
         return online
     sources = open_sources(session, data, online)

@@ -52,6 +52,7 @@ from kdkit.teachers.online import CachedTeacher
 from kdkit.teachers.router.log import RouterLog
 from kdkit.teachers.router.teacher import RoutedTeacher
 from kdkit.training.arguments import last_checkpoint, make_training_arguments
+from kdkit.training.masking import make_masking
 from kdkit.training.progress import Curve, Progress
 from kdkit.training.scoring import score_windows
 from kdkit.training.trainer import LanguageModelTrainer, StopAtStep, group_by_rules
@@ -125,10 +126,13 @@ def make_trainer(
         learning_rate=stage.learning_rate,
         name=f"{phase}-{stage.name}" if stage.name else phase,
     )
-    order = sequence_order(plan, stage)
+    order, masking = (
+        sequence_order(plan, stage),
+        make_masking(config.train.masking, data.student_tokenizer, data.is_chat),
+    )
     if teacher is None:
-        collator = WindowCollator(data.train)
-        return LanguageModelTrainer(student, arguments, collator, data.overlap.student_size, stage.rules, order)
+        collator, size = WindowCollator(data.train), data.overlap.student_size
+        return LanguageModelTrainer(student, arguments, collator, size, stage.rules, order, masking)
     cached = isinstance(teacher, CachedSignals)
     objective = make_objective(
         stage.loss,
@@ -145,11 +149,11 @@ def make_trainer(
     collator = WindowCollator(data.train, with_teacher=True, signals=teacher.read if reads_cache else None)
     if cached:
         source = CachedTeacher(teacher.store.header.get("temperature", 1.0))
-        return DistillationTrainer(student, source, arguments, collator, **shared)
+        return DistillationTrainer(student, source, arguments, collator, masking=masking, **shared)
     source = make_online_teacher(session, data, teacher, stage, student.config.hidden_size)
     if stage.on_policy is not None:
         return OnPolicyTrainer(student, source, arguments, collator, data=data, settings=stage.on_policy, **shared)
-    return DistillationTrainer(student, source, arguments, collator, **shared)
+    return DistillationTrainer(student, source, arguments, collator, masking=masking, **shared)
 
 
 def _train_phase(
@@ -174,6 +178,8 @@ def _train_phase(
     if teacher is not None and config.distill.start_from_teacher:
         started = start_student(plan.session, data, student, teacher)
         print(f"{phase}: {started} of {len(data.student_tokenizer)} tokens start from the teacher's", flush=True)
+    if isinstance(teacher, TextTeacher) and follows_student(plan):
+        teacher.model.load_state_dict(student.state_dict())  # whatever it has learned in an earlier training
     parts = make_parts(config, student, teacher)
     tables = _describe_parameters(student, parts, stages, config.train.weight_decay)
     progress = _make_progress(plan, phase, steps)
@@ -223,7 +229,8 @@ def _train_stage(
     """
     run, phase = plan.session.run, progress.phase
     folder = checkpoint_folder(run, phase, stage)
-    if (counts := load_stage(folder, student, parts, stage)) is not None:
+    average = teacher.model if isinstance(teacher, TextTeacher) and follows_student(plan) else None
+    if (counts := load_stage(folder, student, parts, average, stage)) is not None:
         return counts
     progress.first_step = stage.first_step
     trainer = make_trainer(plan, stage, student, teacher, phase, parts)
@@ -238,8 +245,13 @@ def _train_stage(
         request.check(f"{phase}: step {stage.first_step + step} of {progress.total_steps} is saved")
     counts = _read_counts(trainer)
     if stage.first_step + stage.steps < progress.total_steps:
-        save_stage(folder, student, parts, counts)
+        save_stage(folder, student, parts, average, counts)
     return counts
+
+
+def follows_student(plan: TrainingPlan) -> bool:
+    """Return whether the teacher is an average of the student's weights."""
+    return plan.session.config.teacher.average_decay is not None
 
 
 def _note_start(phase: str, saved: int, steps: int, resume: bool) -> None:

@@ -18,8 +18,10 @@ from kdkit.losses.chunked.engine import chunked_loss, to_device
 from kdkit.losses.chunked.signals import Signals, check_teacher
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.machine.stopwatch import Stopwatch
+from kdkit.teachers.average import AveragedTeacher, FollowStudent
 from kdkit.teachers.online import CachedTeacher, OnlineTeacher, StudentRows
 from kdkit.teachers.router.teacher import RoutedTeacher
+from kdkit.training.masking import Masking
 from kdkit.training.trainer import LanguageModelTrainer
 
 PARTS_FILE = "projections.pt"
@@ -27,6 +29,9 @@ PARTS_FILE = "projections.pt"
 
 ROUTER_FILE = "router.pt"
 """In a checkpoint: the router and its optimizer."""
+
+AVERAGE_FILE = "average.pt"
+"""In a checkpoint: the weights of a teacher that follows the student."""
 
 
 class DistillationTrainer(LanguageModelTrainer):
@@ -43,6 +48,7 @@ class DistillationTrainer(LanguageModelTrainer):
         parts: LayerParts | None = None,
         rules: list[ParameterRule] | None = None,
         order: list[int] | None = None,
+        masking: Masking | None = None,
     ):
         """Prepare the training of one student.
 
@@ -53,8 +59,9 @@ class DistillationTrainer(LanguageModelTrainer):
                 are trained with the student.
             rules: see `LanguageModelTrainer`.
             order: see `LanguageModelTrainer`.
+            masking: see `LanguageModelTrainer`.
         """
-        super().__init__(student, args, collator, objective.student_size, rules, order)
+        super().__init__(student, args, collator, objective.student_size, rules, order, masking)
         self.teacher = teacher
         self.objective = objective
         self.parts = parts
@@ -62,6 +69,8 @@ class DistillationTrainer(LanguageModelTrainer):
         """Time of the teacher's forward passes."""
         if parts is not None:
             parts.projections.to(args.device)
+        if isinstance(teacher, AveragedTeacher):
+            self.add_callback(FollowStudent(teacher, student))
 
     def compute_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
@@ -157,6 +166,8 @@ class DistillationTrainer(LanguageModelTrainer):
             torch.save(self.parts.state(), Path(output_dir) / PARTS_FILE)
         if isinstance(self.teacher, RoutedTeacher) and self.args.should_save:
             torch.save(self.teacher.state_dict(), Path(output_dir) / ROUTER_FILE)
+        if isinstance(self.teacher, AveragedTeacher) and self.args.should_save:
+            torch.save(self.teacher.model.state_dict(), Path(output_dir) / AVERAGE_FILE)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load the parts beside the optimizer; Trainer's hook."""
@@ -168,3 +179,6 @@ class DistillationTrainer(LanguageModelTrainer):
             self.parts.load_state(torch.load(Path(checkpoint) / PARTS_FILE, **options))
         if isinstance(self.teacher, RoutedTeacher):
             self.teacher.load_state_dict(torch.load(Path(checkpoint) / ROUTER_FILE, **options))
+        if isinstance(self.teacher, AveragedTeacher):
+            self.teacher.model.load_state_dict(torch.load(Path(checkpoint) / AVERAGE_FILE, **options))
+            self.teacher.head.drop_copies()

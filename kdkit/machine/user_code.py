@@ -7,8 +7,10 @@ read like a program from somebody else.
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
@@ -57,6 +59,27 @@ def make_user_object(path: str, key: str) -> UserCode:
         return found()
     except Exception as error:  # whatever the user's own constructor raises
         raise _explain(error, f"{key}: expected {class_name}() of {module_name!r} to make a teacher") from error
+
+
+def find_user_function(path: str, key: str) -> Callable[..., Any]:
+    """Import the function that `python:module:function` names.
+
+    Args:
+        key: the setting, for messages.
+
+    Raises:
+        UserError: no such module, or nothing in it that can be called by this name.
+    """
+    module_name, _, name = path.removeprefix(PREFIX).rpartition(":")
+    if not module_name or not name:
+        raise UserError(f"{key}: expected python:MODULE:FUNCTION or python:FILE.py:FUNCTION, got {path!r}; name both")
+    found = vars(_import(module_name, key)).get(name)
+    if not callable(found):
+        kind = "no such name" if found is None else type(found).__name__
+        raise UserError(
+            f"{key}: expected a function {name!r} in {module_name!r}, got {kind}; write `def {name}(...)` there"
+        )
+    return found
 
 
 def _import(name: str, key: str) -> ModuleType:

@@ -38,6 +38,8 @@ class TextTeacher(UserCode):
     """Where its logits are made."""
     context: int | None = None
     """Most tokens that it reads at once; None: no limit."""
+    batch_size: int = 16
+    """Texts that `generate` writes at the same time, where it writes several."""
     parameters: int | None = None
     """How many it has; None: not known."""
     has_layers: bool = False

@@ -83,7 +83,8 @@ class Teacher(TextTeacher):
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, stop_ids: Sequence[int]
     ) -> list[Generated]:
         """See `TextTeacher.generate`."""
-        written = generate_ids(self._model, prompts, sampling, stop_ids, vocab_size=len(self.tokenizer))
+        options = {"vocab_size": len(self.tokenizer), "batch_size": self.batch_size}
+        written = generate_ids(self._model, prompts, sampling, stop_ids, **options)
         return [samples[0] for samples in written]
 
     def reader(self, autocast_dtype: torch.dtype | None = None) -> Reader:

@@ -6,7 +6,7 @@ the tokens that end a turn are a pair. A window starts with the first token of t
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -16,15 +16,16 @@ import numpy as np
 from kdkit.alignment.bytes import VocabularyOverlap, align_ends
 from kdkit.alignment.templates import ContentChangedError
 from kdkit.data.chat.fit import fit
+from kdkit.data.chat.privileged import ALONE, AnswerSide, PrivilegedPrompt
 from kdkit.data.chat.sides import CONTENT, Fitted, Shown, Side, SideTokens, interval_kinds, show
 from kdkit.data.conversations import Conversation
 from kdkit.data.documents import DocumentWriter
-from kdkit.data.packing import write_windows
+from kdkit.data.packing import Packer, write_windows
 from kdkit.data.streams import BATCH_CHARACTERS, Streams
 from kdkit.data.windows import Windows, assemble_windows
 from kdkit.errors import UserError
 
-LossOn = Literal["answers", "last", "all"]
+LossOn = Literal["answers", "last", "all", "alone"]
 CHANGED, NO_ROOM = "the template changes a content", "no room for an answer"
 
 
@@ -107,7 +108,7 @@ class ChatPacker:
         """
         line = _lay_out(shown, self.loss_on)
         student = self.student.read(shown, line.ends, line.kinds == CONTENT)
-        is_one = self.student.tokenizer is self.teacher.tokenizer
+        is_one = self.student.tokenizer is self.teacher.tokenizer and self.loss_on != ALONE
         teacher = student if is_one else self.teacher.read(shown, line.ends, line.kinds == CONTENT)
         limits = self.student.max_length, self.teacher.max_length
         fits = (student.counts <= limits[0]) & (teacher.counts <= limits[1])
@@ -131,6 +132,8 @@ class ChatPacker:
 
     def _show(self, batch: list[Fitted]) -> list[tuple[Fitted, Shown]]:
         """Find out what of the contents both templates write."""
+        if not batch:
+            return []
         sides = [self.student] if self.student.tokenizer is self.teacher.tokenizer else [self.student, self.teacher]
         messages = [fitted.messages for fitted in batch]
         try:
@@ -144,6 +147,25 @@ class ChatPacker:
                 return []
         middle = len(batch) // 2
         return self._show(batch[:middle]) + self._show(batch[middle:])
+
+
+def give_answers(packer: Packer | ChatPacker, privileged_prompt: str | None) -> Packer | ChatPacker:
+    """Return what packs for a teacher that is asked with the answer, see `AnswerSide`; the same where it is not.
+
+    Raises:
+        UserError: plain text, in which nobody is asked.
+    """
+    if privileged_prompt is None:
+        return packer
+    if not isinstance(packer, ChatPacker):
+        raise UserError(
+            "teacher.privileged_prompt: expected conversations, whose questions it replaces, got plain text; "
+            "name chat data, or leave it out"
+        )
+    sides = packer.student, packer.teacher
+    student, teacher = (AnswerSide(side.tokenizer, side.template, side.max_length) for side in sides)
+    teacher.privileged = PrivilegedPrompt(privileged_prompt)
+    return replace(packer, student=student, teacher=teacher, loss_on=ALONE)
 
 
 def describe_cuts(facts: dict[str, Any]) -> str:
@@ -194,7 +216,8 @@ def _lay_out(shown: list[tuple[Fitted, Shown]], loss_on: LossOn) -> _Line:
     )
     joined = np.concatenate(kinds)
     sizes = np.ones(len(joined), np.int64)
-    sizes[joined == CONTENT] = list(chain.from_iterable(each.sizes for _, each in shown))
+    first = -1 if loss_on == ALONE else 0
+    sizes[joined == CONTENT] = list(chain.from_iterable(each.sizes[first:] for _, each in shown))
     return _Line(joined, sizes.cumsum(), np.concatenate(counted), np.cumsum([len(each) for each in kinds]) - 1)
 
 
@@ -237,7 +260,7 @@ def _counted_tokens(groups: np.ndarray, is_counted: np.ndarray, num_tokens: int)
 
 def _num_answers(fitted: Fitted, loss_on: LossOn) -> int:
     """Count the answers in the loss."""
-    return 1 if loss_on == "last" else sum(message.role == "assistant" for message in fitted.messages)
+    return 1 if loss_on in ("last", ALONE) else sum(message.role == "assistant" for message in fitted.messages)
 
 
 def _batches(documents: Iterable[str]) -> Iterator[list[Fitted]]:
