@@ -51,8 +51,8 @@ class DataConfig(ChatDataConfig):
     """What the models read, and how it is cut into sequences."""
 
     path: str = "python-docs"
-    """`python-docs` (text) or `python-questions` (conversations), both made of Python's own library; a file (.txt, .jsonl,
-    .csv, .parquet) or folder of them; or a hub data set's name."""
+    """`python-docs` (text) or `python-questions` (conversations), both made of Python's own library; a file (.txt,
+    .jsonl, .csv, .parquet) or folder of them; or a hub data set's name."""
     name: str | None = None
     """Configuration of a hub data set, such as `wikitext-2-raw-v1`."""
     split: str = "train"
