@@ -90,6 +90,8 @@ class ChatTemplate:
         Args:
             for_answer: also write what opens the assistant's next message.
         """
+        if not conversations:  # which transformers refuses
+            return []
         plain = [[{"role": m.role, "content": m.content} for m in messages] for messages in conversations]
         try:
             return self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=for_answer)

@@ -13,7 +13,7 @@ from kdkit.alignment.bytes import VocabularyOverlap
 from kdkit.alignment.templates import ChatTemplate
 from kdkit.config.language import Config, DataConfig
 from kdkit.data.chat.markers import handle_markers
-from kdkit.data.chat.packer import ChatPacker, describe_cuts
+from kdkit.data.chat.packer import ChatPacker, describe_cuts, give_answers
 from kdkit.data.chat.sides import Side
 from kdkit.data.conversations import texts_of
 from kdkit.data.corpora import Corpus
@@ -57,17 +57,23 @@ def teacher_max_length(config: Config) -> int:
 
 
 def fill_folder(
-    config: Config, corpus: Corpus, key: str, folder: Path, given: dict[str, PreTrainedTokenizerFast]
+    config: Config,
+    corpus: Corpus,
+    held_out: Corpus | None,
+    key: str,
+    folder: Path,
+    given: dict[str, PreTrainedTokenizerFast],
 ) -> None:
     """Fill a folder with tokenizers, windows and the manifest; of several teachers each gets a folder inside.
 
     Args:
+        held_out: to evaluate on; None: a part of `corpus`.
         given: tokenizers of teachers by name, that need not be made.
 
     Raises:
         UserError: see `hold_out`, `make_pairs` and `with_templates`; text that is shorter than one sequence.
     """
-    documents = hold_out(config.data, corpus, config.seed)
+    documents = hold_out(config.data, corpus, held_out, config.seed)
     sample = list(texts_of(sample_for_tokenizer(documents.train), corpus.is_chat))
     print(f"data: tokenizers, from {sum(map(len, sample)) / 1e6:.1f} million characters of training text", flush=True)
     table = _set_table(config, sample, given, corpus.is_chat)
@@ -114,6 +120,11 @@ def _write_texts(
     config: Config, corpus: Corpus, documents: HeldOut, table: Table, folders: list[Path]
 ) -> list[dict[str, Any]]:
     """Cut both splits into windows; return the entries `train` and `evaluation` of each teacher's manifest."""
+    if config.teacher.privileged_prompt is not None:
+        raise UserError(
+            "teacher.privileged_prompt: expected conversations, whose questions it replaces, got plain text; "
+            "name chat data, or leave it out"
+        )
     described: list[dict[str, Any]] = [{} for _ in folders]
     readers = [
         Reader(name, table.student, pair.teacher, table.overlaps[name], table.max_lengths[name])
@@ -143,7 +154,9 @@ def _write_conversations(
     packer = ChatPacker(
         student, teachers, list(table.overlaps.values()), config.data.loss_on, config.data.bad_rows == "skip"
     )
+    packers = {"train": give_answers(packer, config.teacher.privileged_prompt), "evaluation": packer}
     for split, texts in _announce(documents):
+        packer = packers[split]
         parts = packer.write(texts, [folder / split for folder in folders])
         if cut := describe_cuts(parts[0]):
             print(f"data: {split} conversations: {cut}", flush=True)

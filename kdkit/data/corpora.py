@@ -3,23 +3,23 @@
 Every source ends as a list of distinct, non-empty texts with a fingerprint. Used by notebook 01.
 """
 
-import ast
 import json
 import random
 import re
 import sys
-import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from kdkit.config.language import DataConfig
+from kdkit.data.chat.questions import python_questions
 from kdkit.data.chat.read import ChatReader, columns_of, read_file
 from kdkit.data.documents import Documents, clean_text, write_documents
 from kdkit.data.files import FILE_SUFFIXES, as_text, find_files, missing_column, read_files, split_text
+from kdkit.data.library import python_code, python_docs
 from kdkit.errors import UserError
 from kdkit.machine.hub import hub_is_reachable
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files
@@ -34,9 +34,6 @@ SAMPLE_SEED = 0
 SHUFFLE_ROWS = 10_000
 """Rows of a streamed data set among which the next one is drawn."""
 
-PYTHON_DOCS, PYTHON_CODE = "python-docs", "python-code"
-EMBEDDED = (PYTHON_DOCS, PYTHON_CODE)
-"""Corpora that come with Python itself."""
 
 HUB_NAMES = {
     "wikitext": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
@@ -47,9 +44,13 @@ HUB_NAMES = {
 LARGE_DATASETS = ("Skylion007/openwebtext", "allenai/c4")
 """Streamed even when all of it is wanted: tens to hundreds of gigabytes."""
 
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-"""What can have a docstring."""
-_SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "pydoc_data"}
+PYTHON_DOCS, PYTHON_QUESTIONS = "python-docs", "python-questions"
+LIBRARY: dict[str, Callable[[], Iterator[str]]] = {
+    PYTHON_DOCS: python_docs,
+    "python-code": python_code,
+    PYTHON_QUESTIONS: lambda: (each.to_json() for each in python_questions()),
+}
+"""What comes with Python itself: text, and conversations made of it."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,26 @@ class Corpus:
     """Whether the documents are conversations, in JSON: see `Conversation.to_json`."""
     rows_left_out: dict[str, int] = field(default_factory=dict)
     """Rows that are no conversation, or were not wanted, by the reason."""
+
+
+def load_with_held_out(data: DataConfig, cache_path: Path) -> tuple[Corpus, Corpus | None]:
+    """Load the text of a configuration and its held-out text; None where that is a part of the other.
+
+    The fingerprint of the first is that of both.
+
+    Raises:
+        UserError: conversations and plain text; see also `load_corpus`.
+    """
+    corpus = load_corpus(data, cache_path)
+    if data.evaluation_path is None:
+        return corpus, None
+    held_out = load_corpus(data.model_copy(update={"path": data.evaluation_path, "subset_size": None}), cache_path)
+    if held_out.is_chat != corpus.is_chat:
+        kinds = ["conversations" if each.is_chat else "plain text" for each in (corpus, held_out)]
+        raise UserError(
+            f"data.evaluation_path: expected {kinds[0]}, as data.path holds, got {kinds[1]}; name another file"
+        )
+    return replace(corpus, fingerprint=fingerprint(corpus.fingerprint, held_out.fingerprint)), held_out
 
 
 def load_corpus(config: DataConfig, cache_path: Path) -> Corpus:
@@ -120,7 +141,7 @@ def split_documents(
 def _identify(config: DataConfig) -> tuple[str | Path, str]:
     """Decide what `data.path` names, and fingerprint all that decides the documents."""
     path, chat = resolve_input(config.path), _chat_settings(config)
-    if config.path in EMBEDDED:
+    if config.path in LIBRARY:
         return config.path, fingerprint(FORMAT, config.path, sys.version, config.subset_size)
     if path.exists():
         files = [path] if path.is_file() else find_files(path)[0]
@@ -175,10 +196,14 @@ def _read(source: str | Path, config: DataConfig, reader: ChatReader) -> tuple[I
         The documents, and whether they are conversations.
     """
     is_shuffled = is_chat = False
-    if source == PYTHON_DOCS:
-        texts: Iterator[str] = _read_python_docs()
-    elif source == PYTHON_CODE:
-        texts = _read_python_code()
+    if source in LIBRARY:
+        is_chat = source == PYTHON_QUESTIONS
+        if config.format not in ("auto", "chat" if is_chat else "text"):
+            raise UserError(
+                f"data.format: expected {'conversations' if is_chat else 'text'} of {source!r}, got {config.format!r}; "
+                "set data.format=auto, or name a file, a folder or a hub data set: data.path=FILE"
+            )
+        texts = LIBRARY[source]()
     elif isinstance(source, Path):
         files = find_files(source)[0]
         is_chat = reader.wants(columns_of(files[0]))
@@ -210,40 +235,6 @@ def _sample(texts: Iterable[str], count: int) -> Iterator[str]:
         elif (place := generator.randrange(number + 1)) < count:
             chosen[place] = number, text
     yield from (text for _, text in sorted(chosen))
-
-
-def _read_python_docs() -> Iterator[str]:
-    """Yield Python's reference topics and, a document per module, the standard library's docstrings."""
-    from pydoc_data import topics
-
-    yield from (text for _, text in sorted(topics.topics.items()))
-    for path in _library_files():
-        yield "\n\n".join(_docstrings(path.read_bytes()))
-
-
-def _read_python_code() -> Iterator[str]:
-    """Yield the code of the standard library, a document per module, without docstrings and comments."""
-    for path in _library_files():
-        tree = ast.parse(path.read_bytes())
-        for node in ast.walk(tree):
-            if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-                node.body = node.body[1:] or [ast.Pass()]
-        yield ast.unparse(tree)
-
-
-def _library_files() -> Iterator[Path]:
-    """Yield the modules of the standard library."""
-    library = Path(sysconfig.get_paths()["stdlib"])
-    for path in sorted(library.rglob("*.py")):
-        if _SKIPPED_FOLDERS.isdisjoint(path.relative_to(library).parts):
-            yield path
-
-
-def _docstrings(source: bytes) -> Iterator[str]:
-    """Yield the docstrings of a module's source, without running it."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, DOCUMENTED):
-            yield from filter(None, [ast.get_docstring(node)])
 
 
 def _read_hub(name: str, config: DataConfig, reader: ChatReader) -> tuple[Iterator[str], bool, bool]:

@@ -18,7 +18,7 @@ from kdkit.alignment.tokenizers import load_tokenizer
 from kdkit.config.language import BUILD, Config, config_from_values
 from kdkit.data.build import OWN, fill_folder, teacher_max_length
 from kdkit.data.conversations import Conversation
-from kdkit.data.corpora import Corpus, load_corpus
+from kdkit.data.corpora import Corpus, load_with_held_out
 from kdkit.data.documents import Documents
 from kdkit.data.many.documents import join_corpora, join_fingerprints, load_corpora
 from kdkit.data.many.kinds import Kinds
@@ -99,7 +99,7 @@ def identify_data(config: Config, corpus_fingerprint: str, is_chat: bool = False
 
 def build_data(config: Config, cache_path: Path) -> Path:
     """Return the cache folder with the prepared data of a configuration, making it if needed."""
-    corpus = _load(config, cache_path)
+    corpus, held_out = _load(config, cache_path)
     key = identify_data(config, corpus.fingerprint, corpus.is_chat)
 
     def fill(folder: Path) -> None:
@@ -107,7 +107,7 @@ def build_data(config: Config, cache_path: Path) -> Path:
         views = [config.view(member.name) for member in config.teachers.members if member.path == BUILD]
         folders = {view.teachers.only: build_data(text_of_teacher(view), cache_path) for view in views}
         given = {name: load_tokenizer(at / "teacher_tokenizer", "teacher.path") for name, at in folders.items()}
-        fill_folder(config, corpus, key, folder, given)
+        fill_folder(config, corpus, held_out, key, folder, given)
 
     return cached_folder(cache_path / "data", key, fill)
 
@@ -153,10 +153,11 @@ def _part_of(folder: Path, only: str) -> Path:
     return folder / "members" / members[only]
 
 
-def _load(config: Config, cache_path: Path) -> Corpus:
-    """Read the documents of a configuration."""
-    sources = config.data.sources
-    return join_corpora(load_corpora(config.data, cache_path)) if sources else load_corpus(config.data, cache_path)
+def _load(config: Config, cache_path: Path) -> tuple[Corpus, Corpus | None]:
+    """Read the documents of a configuration, and those that are held out; None where they are a part of the others."""
+    if config.data.sources:
+        return join_corpora(load_corpora(config.data, cache_path)), None
+    return load_with_held_out(config.data, cache_path)
 
 
 def _relevant_settings(config: Config, is_chat: bool) -> list[Any]:
@@ -198,7 +199,8 @@ def _chat_settings(config: Config) -> list[Any]:
         given.append(
             own if model.chat_template is None else read_template(model.chat_template, f"{side}.chat_template")
         )
-    return [CHAT_FORMAT, *given, config.data.loss_on, config.data.bad_rows]
+    privileged = config.teacher.privileged_prompt
+    return [CHAT_FORMAT, *given, config.data.loss_on, config.data.bad_rows, *([privileged] if privileged else [])]
 
 
 def data_from_texts(

@@ -7,7 +7,7 @@ the tokens that end a turn are a pair. A window starts with the first token of t
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,7 @@ import numpy as np
 from kdkit.alignment.bytes import VocabularyOverlap, align_ends
 from kdkit.alignment.templates import ContentChangedError
 from kdkit.data.chat.fit import fit
+from kdkit.data.chat.privileged import ALONE, AnswerSide, PrivilegedPrompt
 from kdkit.data.chat.sides import CONTENT, Fitted, Side, SideTokens, interval_kinds
 from kdkit.data.conversations import Conversation
 from kdkit.data.documents import DocumentWriter
@@ -25,7 +26,7 @@ from kdkit.data.streams import BATCH_CHARACTERS, Streams
 from kdkit.data.windows import Windows, assemble_windows
 from kdkit.errors import UserError
 
-LossOn = Literal["answers", "last", "all"]
+LossOn = Literal["answers", "last", "all", "alone"]
 CHANGED, NO_ROOM = "the template changes a content", "no room for an answer"
 
 
@@ -121,7 +122,7 @@ class ChatPacker:
         line = _lay_out(shown, self.loss_on)
         student = self.student.read(shown, line.ends, line.kinds == CONTENT)
         teachers = [
-            student if side.tokenizer is self.student.tokenizer else side.read(shown, line.ends, line.kinds == CONTENT)
+            student if self._reads_alike(side) else side.read(shown, line.ends, line.kinds == CONTENT)
             for side in self.teachers
         ]
         fits = student.counts <= self.student.max_length
@@ -140,6 +141,10 @@ class ChatPacker:
         self.counts["answers"] += sum(_num_answers(fitted, self.loss_on) for fitted in kept)
         cut = [self._cut(each) for each, has_room in zip(shown, fits, strict=True) if not has_room]
         return windows, kept, [fitted for fitted in cut if fitted is not None]
+
+    def _reads_alike(self, teacher: Side) -> bool:
+        """Return whether a teacher reads what the student reads."""
+        return teacher.tokenizer is self.student.tokenizer and self.loss_on != ALONE
 
     def _cut(self, fitted: Fitted) -> Fitted | None:
         """Cut a conversation that is too long; None where that does not help."""
@@ -164,6 +169,18 @@ class ChatPacker:
                 return []
         middle = len(batch) // 2
         return self._show(batch[:middle]) + self._show(batch[middle:])
+
+
+def give_answers(packer: ChatPacker, privileged_prompt: str | None) -> ChatPacker:
+    """Return what packs for teachers that are asked with the answer, see `AnswerSide`; the same where they are not."""
+    if privileged_prompt is None:
+        return packer
+    student, *teachers = (
+        AnswerSide(side.tokenizer, side.template, side.max_length) for side in (packer.student, *packer.teachers)
+    )
+    for teacher in teachers:
+        teacher.privileged = PrivilegedPrompt(privileged_prompt)
+    return replace(packer, student=student, teachers=teachers, loss_on=ALONE)
 
 
 def describe_cuts(facts: dict[str, Any]) -> str:
@@ -214,7 +231,8 @@ def _lay_out(shown: list[Fitted], loss_on: LossOn) -> _Line:
     )
     joined = np.concatenate(kinds)
     sizes = np.ones(len(joined), np.int64)
-    sizes[joined == CONTENT] = list(chain.from_iterable(each.sizes for each in shown))
+    first = -1 if loss_on == ALONE else 0
+    sizes[joined == CONTENT] = list(chain.from_iterable(each.sizes[first:] for each in shown))
     return _Line(joined, sizes.cumsum(), np.concatenate(counted), np.cumsum([len(each) for each in kinds]) - 1)
 
 
@@ -257,7 +275,7 @@ def _counted_tokens(groups: np.ndarray, is_counted: np.ndarray, num_tokens: int)
 
 def _num_answers(fitted: Fitted, loss_on: LossOn) -> int:
     """Count the answers in the loss."""
-    return 1 if loss_on == "last" else sum(message.role == "assistant" for message in fitted.messages)
+    return 1 if loss_on in ("last", ALONE) else sum(message.role == "assistant" for message in fitted.messages)
 
 
 def _batches(documents: Iterable[str]) -> Iterator[list[Fitted]]:

@@ -144,7 +144,12 @@ class Side:
 
 @lru_cache(maxsize=1024)
 def interval_kinds(roles: tuple[str, ...], loss_on: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the kind of each interval of a conversation, and whether it is in the loss; both `[3 * len(roles)]`."""
+    """Return the kind of each interval of a conversation, and whether it is in the loss; both `[3 * len(roles)]`.
+
+    With `loss_on` alone the prompt is one interval, so there are three.
+    """
+    if loss_on == "alone":
+        return np.array([OPENING, CONTENT, END]), np.array([False, True, True])
     kinds = np.array([OPENING, *[CONTENT, END, BETWEEN] * len(roles)][:-1])
     chosen = {"answers": [role == "assistant" for role in roles], "all": [True] * len(roles)}
     wanted = chosen.get(loss_on) or [False] * (len(roles) - 1) + [True]

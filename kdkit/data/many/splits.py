@@ -37,14 +37,20 @@ class HeldOut:
         }
 
 
-def hold_out(data: DataConfig, corpus: Corpus, seed: int) -> HeldOut:
+def hold_out(data: DataConfig, corpus: Corpus, held_out: Corpus | None, seed: int) -> HeldOut:
     """Hold documents out, and leave those out of training that nearly repeat them.
+
+    Args:
+        held_out: documents of their own to evaluate on; None: a part of the others.
 
     Raises:
         UserError: see `split_documents`; training text that held-out text repeats all of.
     """
-    split = split_kinds if isinstance(corpus.documents, MixedDocuments) else split_documents
-    train, evaluation = split(corpus.documents, data.evaluation_fraction, seed)
+    if held_out is not None:
+        train, evaluation = corpus.documents, held_out.documents
+    else:
+        split = split_kinds if isinstance(corpus.documents, MixedDocuments) else split_documents
+        train, evaluation = split(corpus.documents, data.evaluation_fraction, seed)
     train, near_copies = _remove_near_copies(data, train, evaluation, corpus.is_chat)
     return HeldOut(train, evaluation, near_copies)
 
