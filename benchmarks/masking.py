@@ -32,7 +32,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "30 % of the input": {"enabled": True},
     "30 % of the loss": {"enabled": True, "dropped_from": "loss"},
 }
-CHARACTERS = 300_000
+CHARACTERS = 150_000
 
 
 def configure(data: Path, text: Path, seed: int, steps: int, masking: dict[str, Any]) -> Config:
