@@ -7,8 +7,8 @@ Teachers: stories260K (`tiny`) and SmolLM2-135M-Instruct out of the package llm-
 Ways of writing: transformers' `generate` for one text at a time; the same for a whole batch (`num_return_sequences`,
 left-padded, in the order of length, which costs it nothing here); and the sampler with drawing, scoring and choosing.
 The three take turns; figures are medians over rounds, and ratios are those of the same round. The real teacher is in
-bf16, as the sampler loads it on a CPU that multiplies it faster. Time is processor time with one thread, which other work
-on the machine changes little, and the wall clock's with two.
+bf16, as the sampler loads it on a CPU that multiplies it faster. Time is processor time with one thread, which other
+work on the machine changes little, and the wall clock's with two.
 """
 
 import argparse
