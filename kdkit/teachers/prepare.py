@@ -10,7 +10,7 @@ from kdkit.config.language import BUILD, Config
 from kdkit.data.batches import WindowCollator, longest_sequence
 from kdkit.data.prepare import PreparedData
 from kdkit.errors import UserError
-from kdkit.machine.gguf_files import hash_gguf, is_gguf, read_gguf_header, resolve_gguf
+from kdkit.machine.gguf_files import hash_gguf, is_gguf, read_gguf_header
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
 from kdkit.machine.user_code import is_user_code, make_user_object
@@ -271,6 +271,17 @@ def has_layers(path: str) -> bool:
     return not is_gguf(path) and (not is_user_code(path) or make_own_teacher(path, "teacher.path").has_layers)
 
 
+def identify_files(path: str, key: str) -> dict[str, str]:
+    """Return what the answers of a GGUF file, or of a teacher of the user's own, depend on.
+
+    Raises:
+        UserError: see `read_gguf_header` and `make_own_teacher`.
+    """
+    if is_gguf(path):
+        return {"gguf": hash_gguf(read_gguf_header(path, key).path)}
+    return make_own_teacher(path, key).identify()
+
+
 def identify_teacher(session: Session[Config], data: PreparedData) -> dict[str, str]:
     """Identify the teacher of a configuration without loading or building it: what a cache of its signals must match.
 
@@ -285,10 +296,8 @@ def identify_teacher(session: Session[Config], data: PreparedData) -> dict[str, 
     config = session.config
     if config.teacher.path == BUILD:
         return {"path": BUILD, "key": build_key(session, data)}
-    if is_user_code(config.teacher.path):
-        return make_own_teacher(config.teacher.path, "teacher.path").identify()
-    if is_gguf(config.teacher.path):
-        return {"gguf": hash_gguf(resolve_gguf(config.teacher.path, "teacher.path"))}
+    if is_user_code(config.teacher.path) or is_gguf(config.teacher.path):
+        return identify_files(config.teacher.path, "teacher.path")
     name = check_model_folder(config.teacher.path, "teacher.path")
     if not is_local_path(name):
         return {"path": name, "revision": config.teacher.revision or "main"}

@@ -10,7 +10,7 @@ from kdkit.distill.open_teacher import open_teacher
 from kdkit.distill.train import distill, train_baseline
 from kdkit.errors import UserError
 from kdkit.evaluate.evaluation import evaluate_run
-from kdkit.machine.user_code import make_user_object
+from kdkit.machine.user_code import code_file, make_user_object
 from kdkit.models.generation import Sampling
 from kdkit.models.loading import load_causal_lm
 from kdkit.report.figures import draw_layer_map, draw_quality_against_size
@@ -20,6 +20,7 @@ from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.pair import describe_pair
 from kdkit.teachers.prepare import Teacher, identify_teacher, make_own_teacher, prepare_teacher
 from kdkit.teachers.probe import probe_teacher
+from kdkit.workflow.inputs import check_inputs, stamp_inputs
 from tests.tiny import make_config, make_data, make_plan, make_run, make_session, make_teacher, save_teacher
 
 CODE = """
@@ -230,3 +231,16 @@ def test_a_name_that_leads_nowhere_is_one_line(place, path, message):
 def test_a_module_is_found_by_its_name(place, monkeypatch):
     monkeypatch.syspath_prepend(str(place))
     assert isinstance(make_user_object("python:my_teacher:MyTeacher", "teacher.path"), TextTeacher)
+
+
+def test_a_run_checks_it_before_it_begins_and_notices_that_its_code_has_changed(place, tmp_path):
+    copy = tmp_path / "copy.py"
+    copy.write_text((place / "my_teacher.py").read_text(), encoding="utf-8")
+    config, run = config_of(place, f"python:{copy}:MyTeacher"), make_run(tmp_path)
+    before = check_inputs(config, run), stamp_inputs(config)
+    assert code_file(config.teacher.path) == copy and code_file("python:json:X").name == "__init__.py"
+    assert code_file("gpt2") is code_file("python:no_such.module:X") is None
+    copy.write_text(copy.read_text() + "# changed\n", encoding="utf-8")
+    assert check_inputs(config, run).source != before[0].source and stamp_inputs(config) != before[1]
+    with pytest.raises(UserError, match="no such name"):
+        check_inputs(config_of(place, f"python:{copy}:Nobody"), run)
