@@ -32,6 +32,7 @@ from kdkit.evaluate.significance import paired_t_test
 from kdkit.machine.hardware import find_hardware
 from kdkit.machine.open_session import open_session
 from kdkit.machine.session import Session
+from kdkit.runs.folder import fingerprint
 from kdkit.teachers.prepare import prepare_teacher
 from kdkit.training.score import Score
 from kdkit.training.scoring import score_windows
@@ -46,7 +47,7 @@ def open_seed(arguments: argparse.Namespace, seed: int, overrides: list[str]) ->
     settings += [f"train.{name}_every=1000000" for name in ("save", "log", "evaluate")]
     if arguments.data:
         settings += _sources(arguments.data.split(","))
-    name = f"many-{Path(arguments.config).stem}-{arguments.data.replace(',', '-')}-{seed}-{abs(hash(str(settings)))}"
+    name = f"many-{Path(arguments.config).stem}-{arguments.data.replace(',', '-')}-{seed}-{fingerprint(settings)}"
     return replace(open_session(arguments.config, settings, name), hardware=find_hardware("cpu"))
 
 
