@@ -73,6 +73,6 @@ def _facts(run: Run) -> dict[str, Any]:
         "compression": compression_table(evaluation),
         "equal_time": equal_time_table(evaluation),
         "costs": cost_table(evaluation),
-        "by_kind": differences_table(evaluation),
+        "by_kind": differences_table(run),
         "continuations": continuations_table(evaluation, facts["config"]["report"]["num_examples"]),
     }
