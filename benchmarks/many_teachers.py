@@ -150,15 +150,17 @@ def main() -> None:
     parser.add_argument("-p", action="append", default=[], help="a setting, section.key=value")
     parser.add_argument("--out", default="")
     arguments = parser.parse_args()
-    seeds = [run_seed(arguments, seed) for seed in arguments.seeds]
-    results = {
-        "command": [Path(word).name for word in sys.argv],
-        "versions": versions(),
-        "seeds": seeds,
-        "summary": summarise(seeds, arguments.combine),
-    }
-    if arguments.out:
-        Path(arguments.out).write_text(json.dumps(results, indent=1))
+    seeds = []
+    for seed in arguments.seeds:
+        seeds.append(run_seed(arguments, seed))
+        results = {
+            "command": [Path(word).name for word in sys.argv],
+            "versions": versions(),
+            "seeds": seeds,
+            "summary": summarise(seeds, arguments.combine),
+        }
+        if arguments.out:
+            Path(arguments.out).write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":
