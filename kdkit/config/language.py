@@ -16,11 +16,22 @@ from pydantic import Field, field_validator, model_validator
 from kdkit.config.chat import ChatDataConfig, ChatModelConfig
 from kdkit.config.losses import Auto, LossSettings, TermWeights
 from kdkit.config.reading import apply_overrides, check_values, read_values
-from kdkit.config.shared import BUILD, BuildConfig, ModelConfig, ReportConfig
 from kdkit.config.teacher import CacheConfig, RouterConfig
 from kdkit.config.teachers import BuildTeacherConfig, DocumentEnd, TeachersConfig, require_divides
 from kdkit.config.training import TRAINING_ALIASES, OptimizationConfig, ParameterRule, StageSettings
-from kdkit.config.types import Count, OpenShare, Positive, Section, Share, SourceName, VocabularySize
+from kdkit.config.types import (
+    BUILD,
+    BuildConfig,
+    Count,
+    ModelConfig,
+    OpenShare,
+    Positive,
+    ReportConfig,
+    Section,
+    Share,
+    SourceName,
+    VocabularySize,
+)
 from kdkit.config.values import flatten
 from kdkit.errors import UserError
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.bytes import VocabularyOverlap
 from kdkit.alignment.tokenizers import load_tokenizer
-from kdkit.config.language import BUILD, Config, DataConfig, config_from_values
+from kdkit.config.language import BUILD, Config, config_from_values
 from kdkit.data.chat.markers import handle_markers
 from kdkit.data.conversations import Conversation
 from kdkit.data.corpora import Corpus, load_corpus
@@ -25,7 +25,7 @@ from kdkit.data.many.documents import join_corpora, join_fingerprints, load_corp
 from kdkit.data.many.kinds import Kinds
 from kdkit.data.many.pairs import make_pair, make_pairs, overlap_of, student_tokenizer_of, teacher_tokenizer_of
 from kdkit.data.many.splits import HeldOut, hold_out
-from kdkit.data.many.windows import Reader, write_together
+from kdkit.data.many.windows import Reader, write_windows
 from kdkit.data.packing import pack_windows
 from kdkit.data.windows import PAD, Windows
 from kdkit.errors import UserError
@@ -282,7 +282,7 @@ def _build(config: Config, corpus: Corpus, key: str, folder: Path, cache_path: P
         for name, pair in pairs.items()
     ]
     folders = {name: folder / "members" / f"{key}-{name}" if name else folder for name in pairs}
-    described = _write_windows(config.data, corpus, documents, readers, list(folders.values()))
+    described = write_windows(config.data, corpus.source, documents, readers, list(folders.values()))
     facts = {"key": key, "corpus": _describe_corpus(corpus, documents) | {"markers": markers}}
     openings = [text[:2_000] for text in documents.evaluation[:64]]
     for reader, part in zip(readers, described, strict=True):
@@ -303,29 +303,6 @@ def _build(config: Config, corpus: Corpus, key: str, folder: Path, cache_path: P
     if len(folders) > 1 or "" not in folders:
         first = json.loads((next(iter(folders.values())) / "manifest.json").read_text(encoding="utf-8"))
         _write_json(folder / "manifest.json", first | {"members": {name: part.name for name, part in folders.items()}})
-
-
-def _write_windows(
-    data: DataConfig, corpus: Corpus, documents: HeldOut, readers: list[Reader], folders: list[Path]
-) -> list[dict[str, Any]]:
-    """Cut both splits into windows; return the entries `train` and `evaluation` of each reader's manifest."""
-    described: list[dict[str, Any]] = [{} for _ in readers]
-    for name, texts in (("training", documents.train), ("evaluation", documents.evaluation)):
-        split = {"training": "train"}.get(name, name)
-        size = texts.num_characters.sum() / 1e6
-        print(f"data: cutting {size:.1f} million characters of {name} text into sequences", flush=True)
-        parts = write_together(texts, readers, data.max_length, [folder / split for folder in folders])
-        for entries, part in zip(described, parts, strict=True):
-            tokens = part["student_tokens"]
-            if tokens < data.max_length - 1:
-                raise UserError(
-                    f"data.path: expected at least one sequence of {data.max_length} tokens of {name} text, "
-                    f"got {tokens} tokens from {corpus.source!r}; give more text or lower data.max_length"
-                )
-            if split == "evaluation":
-                del part["bytes_left_out"]
-            entries[split] = part
-    return described
 
 
 def _describe_corpus(corpus: Corpus, documents: HeldOut) -> dict[str, Any]:

@@ -100,17 +100,15 @@ class Objective:
         counted = targets != IGNORE_INDEX
         targets = targets.clamp(min=0)
         num_items = torch.as_tensor(num_items, dtype=torch.float32, device=targets.device)
-        share = raw = counted.float() / num_items
-        if self.logged_rows is not None:
-            raw = raw * self.logged_rows
+        share = counted.float() / num_items
+        raw = share if self.logged_rows is None else share * self.logged_rows
         passes = signals if isinstance(signals, tuple) else () if signals is None else (signals,)
         width = max([self.student_size, *(part.head.vocab_size for part in passes if isinstance(part, DenseSignals))])
         chunks = list(chunk_spans(spans, rows_per_chunk(width, targets.device)))
         if not passes:
             return weighted_cross_entropy(targets, share, raw), chunks
         queried = self._asked_spans(spans, counted.cpu() if counted_here is None else counted_here)
-        rows = _rows_of(spans, queried) if self.span_loss else spans.student_starts[queried]
-        rows = to_device(rows, raw.device)
+        rows = to_device(_rows_of(spans, queried) if self.span_loss else spans.student_starts[queried], raw.device)
         share = share if self.row_weights is None else share * self.row_weights
         weights = share.clone() if self.ce_elsewhere else torch.zeros_like(share)
         weights[rows] = share[rows] * (1.0 - self.kd_ratio)

@@ -84,20 +84,24 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
         "differences": _differences(levels, resampled),
         "late_gain": late_gain(session.run.read_metrics(), training[STUDENT]["steps"]),
         "costs": training.get("costs", []),
-        "evaluated": {
-            "windows": len(windows),
-            "bytes": int(windows.num_bytes.sum()),
-            "hardware": hardware.reason,
-            "intervals_over": resampled.over,
-            "interval_units": resampled.num_units,
-            "bootstrap_samples": BOOTSTRAP_SAMPLES,
-        },
+        "evaluated": _describe_text(windows, resampled) | {"hardware": hardware.reason},
         "continuations": _continuations(session, data, models),
         "by_kind": evaluate_kinds(*whole, scores),
     }
     session.run.write_json("evaluation.json", evaluation)
     write_scores(session.run, scores)
     return evaluation
+
+
+def _describe_text(windows: Windows, resampled: Resampled) -> dict[str, Any]:
+    """Say what the models were judged on, and what their intervals are over."""
+    return {
+        "windows": len(windows),
+        "bytes": int(windows.num_bytes.sum()),
+        "intervals_over": resampled.over,
+        "interval_units": resampled.num_units,
+        "bootstrap_samples": BOOTSTRAP_SAMPLES,
+    }
 
 
 def _gap(levels: dict[str, float], resampled: Resampled, is_comparable: bool) -> dict[str, Any]:

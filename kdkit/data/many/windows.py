@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -15,6 +16,8 @@ from transformers import PreTrainedTokenizerFast
 from kdkit.alignment.bytes import VocabularyOverlap
 from kdkit.alignment.encoding import TextEncoder
 from kdkit.alignment.tokenizers import end_token_id, start_token_id
+from kdkit.config.language import DataConfig
+from kdkit.data.many.splits import HeldOut
 from kdkit.data.packing import WindowFiles, cut_groups
 from kdkit.data.streams import Streams, empty_streams, read_streams
 from kdkit.data.windows import Windows, assemble_windows
@@ -95,6 +98,33 @@ def write_together(
         for file, part in zip(files, windows, strict=True):
             file.append(part, lost)
     return [file.close() for file in files]
+
+
+def write_windows(
+    data: DataConfig, source: str, documents: HeldOut, readers: list[Reader], folders: list[Path]
+) -> list[dict[str, Any]]:
+    """Cut both splits into windows; return the entries `train` and `evaluation` of each reader's manifest.
+
+    Raises:
+        UserError: less text than one sequence.
+    """
+    described: list[dict[str, Any]] = [{} for _ in readers]
+    for name, texts in (("training", documents.train), ("evaluation", documents.evaluation)):
+        split = {"training": "train"}.get(name, name)
+        size = texts.num_characters.sum() / 1e6
+        print(f"data: cutting {size:.1f} million characters of {name} text into sequences", flush=True)
+        parts = write_together(texts, readers, data.max_length, [folder / split for folder in folders])
+        for entries, part in zip(described, parts, strict=True):
+            tokens = part["student_tokens"]
+            if tokens < data.max_length - 1:
+                raise UserError(
+                    f"data.path: expected at least one sequence of {data.max_length} tokens of {name} text, "
+                    f"got {tokens} tokens from {source!r}; give more text or lower data.max_length"
+                )
+            if split == "evaluation":
+                del part["bytes_left_out"]
+            entries[split] = part
+    return described
 
 
 def _read(documents: Sequence[str], student: TextEncoder, reader: Reader) -> Iterator[Streams]:

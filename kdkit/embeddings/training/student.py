@@ -5,7 +5,7 @@ from dataclasses import replace
 from transformers import BertConfig, BertModel, PreTrainedModel, set_seed
 
 from kdkit.config.embeddings import REDUCE, EmbeddingConfig
-from kdkit.config.shared import BUILD
+from kdkit.config.types import BUILD
 from kdkit.embeddings.data.prepare import SentenceData
 from kdkit.embeddings.models.backbone import find_layers
 from kdkit.embeddings.models.embedder import EmbeddingModel, load_embedding_model

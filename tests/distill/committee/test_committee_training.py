@@ -11,6 +11,7 @@ import torch
 from kdkit.data.prepare import build_data, open_data
 from kdkit.distill import train
 from kdkit.distill.committee.manifest import MANIFEST_FILE, check_manifest, describe_committee
+from kdkit.distill.committee.parts import make_committee_parts
 from kdkit.distill.open_teacher import open_teacher
 from kdkit.distill.student import make_student
 from kdkit.distill.train import distill
@@ -52,7 +53,7 @@ def loss_and_gradient(plan, teacher, rows=ROWS):
         loss, terms = trainer.compute_step(trainer.model, batch, NUM_ITEMS)
     loss.backward()
     gradient = torch.cat([parameter.grad.flatten() for parameter in student.parameters()])
-    return loss.item(), gradient, {name: float(value) for name, value in terms.items()}
+    return loss.item(), gradient, {name: float(value.detach()) for name, value in terms.items()}
 
 
 def alone(committee, rows=ROWS):
@@ -236,6 +237,38 @@ def test_layer_parts_need_hidden_states_that_a_cache_lacks(place):
     plan, committee = open_committee(place, cache={"enabled": True, "top_k": 16}, **PARTS)
     with pytest.raises(UserError, match=r"teachers\.members\.farmer: distill\.weights"):
         distill(plan, committee)
+
+
+def test_a_layer_map_per_teacher_by_name_in_settings_or_a_file(place):
+    maps = {"farmer": {"0": 0}, "sailor": {"2": 0}}
+    (place / "layers.json").write_text(json.dumps(maps))
+    for setting in (maps, str(place / "layers.json")):
+        distill_settings = {"layer_map": setting, "weights": {"feature": 0.1}}
+        plan, committee = open_committee(place, distill=distill_settings)
+        parts = make_committee_parts(make_student(plan.session.config, plan.data), committee)
+        assert {name: part.pairs for name, part in parts.of.items()} == {"farmer": [(0, 0)], "sailor": [(0, 2)]}
+
+
+@pytest.mark.parametrize(
+    ("maps", "message"),
+    [
+        ({"farmer": {"0": 0}}, r"members\.sailor: distill\.layer_map: .*'sailor', got entries for farmer"),
+        ({"farmer": {"7": 0}, "sailor": {"0": 0}}, r"members\.farmer: distill\.layer_map: .*teacher layer out of 0, 1"),
+        ({"farmer": {"0": 0}, "sailor": {"0": 4}}, r"members\.sailor: distill\.layer_map: .*student layer out of 0"),
+    ],
+)
+def test_a_layer_map_of_an_unknown_teacher_or_layer_is_refused(place, maps, message):
+    plan, committee = open_committee(place, distill={"layer_map": maps, "weights": {"feature": 0.1}})
+    with pytest.raises(UserError, match=message):
+        make_committee_parts(make_student(plan.session.config, plan.data), committee)
+
+
+def test_a_teacher_that_visits_says_the_same(place):
+    plan, committee = open_committee(place)
+    visiting, others = open_committee(place, {"resident": "one"})
+    loss, gradient, _ = loss_and_gradient(plan, committee)
+    again, same, _ = loss_and_gradient(visiting, others)
+    assert loss == again and torch.equal(gradient, same)
 
 
 def test_one_teacher_of_several_teaches_alone_on_the_same_windows(place):
