@@ -312,6 +312,8 @@ def test_all_run_under_nbval_from_a_plain_copy(tmp_path):
     for name in (QUICKSTART, "01_data", "02_teacher_probe", "03_distill"):  # nbval can set no parameter
         path = tmp_path / "notebooks" / f"{name}.ipynb"
         path.write_text(path.read_text().replace("configs/quick.yaml", "configs/smoke.yaml"))
+    several = tmp_path / "notebooks" / f"{SEVERAL}.ipynb"
+    several.write_text(several.read_text().replace("configs/many_teachers.yaml", "configs/many_smoke.yaml"))
     # without PYTHONPATH the kernels find the package only through the bootstrap cell
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTEST_ADDOPTS")}
     result = subprocess.run(
