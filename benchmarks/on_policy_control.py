@@ -30,7 +30,7 @@ from kdkit.distill.student import make_student
 from kdkit.distill.train import make_trainer
 from kdkit.machine.hardware import Hardware
 from kdkit.machine.session import Session
-from kdkit.models.sampling import sample_text
+from kdkit.models.generation import Sampling, generate_ids
 from kdkit.runs.folder import Run
 from kdkit.teachers.prepare import Teacher, prepare_teacher
 from kdkit.training.scoring import score_windows
@@ -84,12 +84,15 @@ def judge(student: PreTrainedModel, teacher: PreTrainedModel, data: PreparedData
     student.eval()
     lengths = (data.evaluation.student_ids >= 0).sum(axis=1)
     rows = data.evaluation.student_ids[np.flatnonzero(lengths >= PROMPT)[:PROMPTS], :PROMPT]
-    prompts, end = torch.from_numpy(rows.astype(np.int64)), end_token_id(data.student_tokenizer)
-    torch.manual_seed(0)
-    size = len(data.student_tokenizer)
-    text = sample_text(student, prompts, max_new_tokens=NEW, temperature=1.0, vocab_size=size, end_id=end)
-    new = text[:, PROMPT:]
-    is_own = torch.cumsum((new == end).int(), dim=1) - (new == end).int() == 0
+    end, size = end_token_id(data.student_tokenizer), len(data.student_tokenizer)
+    sampling = Sampling(max_new_tokens=NEW, seed=0)
+    written = generate_ids(student, rows.tolist(), sampling, [end], vocab_size=size, batch_size=len(rows))
+    new = [generated.ids + [end] * generated.stopped for (generated,) in written]
+    lengths = torch.tensor([len(row) for row in new])
+    width = int(lengths.max())
+    filled = torch.tensor([row + [end] * (width - len(row)) for row in new])
+    is_own = torch.arange(width) < lengths[:, None]
+    text = torch.cat([torch.from_numpy(rows.astype(np.int64)), filled], dim=1)
     q, p = (model(input_ids=text).logits[:, PROMPT - 1 : -1].log_softmax(dim=-1) for model in (student, teacher))
     entropy = -(q.exp() * q).sum(dim=-1)[is_own].mean()
     return {

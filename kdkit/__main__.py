@@ -1,4 +1,4 @@
-"""`python -m kdkit VERB`: the command line, see kdkit/cli.py."""
+"""`python -m kdkit VERB`: the command line, see kdkit/cli/."""
 
 from kdkit.cli import main
 

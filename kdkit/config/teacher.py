@@ -1,8 +1,8 @@
-"""Settings of the teacher's cache and of its router."""
+"""Settings of the teacher's cache, of its router, and of rejection sampling from it."""
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from kdkit.config.types import Count, NotNegative, Number, Positive, Section, Share
 from kdkit.errors import UserError
@@ -150,3 +150,53 @@ class RouterConfig(Section):
                 "router.kind: expected sources of which some can be left out for 'knowledge_augmentation', the experts "
                 f"of a MoE teacher, got {got!r}; choose all_experts or student_aware"
             )
+
+
+TEACHER_LOGPROB = "teacher_logprob"
+VERIFIED = ("exact_match", "normalised_match", "numeric_match")
+"""Scorers that compare with a known answer: 1 or 0."""
+SCORERS = (TEACHER_LOGPROB, "rouge_l", *VERIFIED)
+
+
+class SamplingConfig(Section):
+    """The teacher's own answers to the training prompts, the best of several, by `python -m kdkit sample`."""
+
+    num_samples: Count = 4
+    """Answers that are drawn for every prompt."""
+    max_prompts: Count | None = None
+    """Prompts at most, the first ones of the training split; null: all."""
+    max_new_tokens: Count = 128
+    """Teacher tokens of an answer at most; one that is cut there is never accepted."""
+    temperature: Positive = 1.0
+    """Of the softmax that answers are drawn from."""
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """Most likely tokens that are drawn from; 0: all."""
+    top_p: Annotated[Number, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the probability that the drawn tokens hold at least, the most likely first."""
+    min_p: Annotated[Number, Field(ge=0.0, lt=1.0)] = 0.0
+    """Least probability of a drawn token, as a share of the most likely one's."""
+    batch_size: Count = 64
+    """Answers that are written at the same time."""
+    scorer: str = TEACHER_LOGPROB
+    """What makes an answer good: `teacher_logprob` (mean log-probability of its tokens), `rouge_l` (with the data's
+    answer), `exact_match`, `normalised_match` (without case, punctuation, articles), `numeric_match` (the last number),
+    or a function of your own: `python:module:function`, called with messages, answer and reference."""
+    threshold: Number | None = None
+    """Least score of an answer that is accepted; null: 1 for the three matches, else every answer that came to its
+    end."""
+
+    @field_validator("scorer")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name in SCORERS or name.startswith("python:"):
+            return name
+        raise UserError(
+            f"sampling.scorer: expected {', '.join(SCORERS)} or python:MODULE:FUNCTION, got {name!r}; correct the name"
+        )
+
+    @property
+    def least_score(self) -> float:
+        """Score from which an answer is accepted."""
+        if self.threshold is not None:
+            return self.threshold
+        return 1.0 if self.scorer in VERIFIED else float("-inf")

@@ -76,7 +76,9 @@ class MemberConfig(ChatModelConfig, ModelConfig):
     name: SourceName
     """What it is called in messages, figures and checkpoints."""
     path: str = BUILD
-    """Hub name or folder of a causal LM, or `build` for one trained here."""
+    """See `teacher.path`."""
+    tokenizer: str = ""
+    """See `teacher.tokenizer`."""
     weight: NotNegative = 1.0
     """Its weight beside the others'; they are divided by their sum."""
     sources: list[SourceName] = Field(default_factory=list)
@@ -100,7 +102,7 @@ class MemberConfig(ChatModelConfig, ModelConfig):
 
     def teacher_settings(self) -> dict[str, Any]:
         """Return what it sets of the section `teacher`."""
-        names = "path", "revision", "trust_remote_code", "max_length", "document_end", "chat_template"
+        names = "path", "tokenizer", "revision", "trust_remote_code", "max_length", "document_end", "chat_template"
         return {name: getattr(self, name) for name in names} | {"build": self.build.model_dump()}
 
 

@@ -15,6 +15,8 @@ StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 TRAINING_ALIASES = {
     "train.batch_size": "train.per_device_train_batch_size",
     "train.num_epochs": "train.num_train_epochs",
+    "train.epochs": "train.num_train_epochs",
+    "train.lr": "train.learning_rate",
 }
 """Other names of a training's settings, and the key that each one means."""
 
@@ -50,6 +52,18 @@ class OptimizationConfig(Section):
     """Also log to Weights & Biases; metrics.jsonl is written in any case."""
     wandb_project: str = "kdkit"
     """Project that Weights & Biases files the run under."""
+
+
+class MaskingConfig(Section):
+    """Tokens of the training text, of chat data the answers' alone, that the student does not see."""
+
+    enabled: bool = False
+    """Hide some; the baselines' text is masked as the student's is, held-out text never."""
+    share: Annotated[Number, Field(ge=0.0, lt=1.0)] = 0.3
+    """Share of the tokens, in every sequence; other ones in every epoch."""
+    dropped_from: Literal["input", "loss"] = "input"
+    """`input`: another token stands in the student's input, and the labels stay: it fills the gaps; `loss`: it reads
+    them, and they teach nothing."""
 
 
 class ParameterRule(Section):
@@ -88,6 +102,11 @@ class OnPolicy(Section):
     importance: NotNegative = 0.0
     """How much more a text's first own tokens count: `1 + importance * share of the text's disagreement with the
     teacher that is still to come` (IW-OPD, arXiv:2606.22600, with 0.5); 0: all count the same."""
+    anti_copy: NotNegative = 0.0
+    """Weight of `-log(1 - q)` of own tokens that complete an n-gram of the training text, of chat data of its answers:
+    what the student copies word for word becomes less likely (unlikelihood, arXiv:1908.04319); 0: nothing."""
+    anti_copy_length: Annotated[int, Field(ge=2)] = 8
+    """Student tokens of such an n-gram."""
     advantage: Literal["teacher", "constant"] = "teacher"
     """`constant`: a control in which the teacher has no part: the fifth of the own tokens that was least likely is
     made less likely still, with advantage -0.5 (arXiv:2608.31046). What it reaches too is no teacher's merit."""
@@ -105,11 +124,12 @@ class OnPolicy(Section):
 
     @model_validator(mode="after")
     def _one_weighting(self) -> "OnPolicy":
-        if self.advantage == "constant" and self.importance > 0.0:
-            raise UserError(
-                f"train.stages: expected importance=0 with advantage=constant, which asks no teacher, got "
-                f"{self.importance:g}; leave one of them out"
-            )
+        for name in ("importance", "anti_copy"):
+            if self.advantage == "constant" and getattr(self, name) > 0.0:
+                raise UserError(
+                    f"train.stages: expected {name}=0 with advantage=constant, which asks no teacher, got "
+                    f"{getattr(self, name):g}; leave one of them out"
+                )
         return self
 
 

@@ -20,6 +20,7 @@ Positive = Annotated[Number, Field(gt=0.0)]
 NotNegative = Annotated[Number, Field(ge=0.0)]
 Share = Annotated[Number, Field(ge=0.0, le=1.0)]
 OpenShare = Annotated[Number, Field(gt=0.0, lt=1.0)]
+DropShare = Annotated[Number, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 VocabularySize = Annotated[int, Field(ge=260)]
 """Entries of a tokenizer that is trained here: the 256 bytes and the special tokens are among them."""

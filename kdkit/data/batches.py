@@ -35,9 +35,9 @@ class WindowCollator:
 
         Returns:
             `input_ids` and `labels`, int64, `[B, S]`, not shifted; ignored are the labels of position 0, a start
-            token that nothing predicts, and of what is not in the loss (see `Windows.in_loss`). With `with_teacher` also `teacher_input_ids`, `[B, T]`,
-            `spans` (see `Spans`), `counted` (see `counted_rows`) and `windows`, the row numbers; with `signals` what
-            it returns.
+            token that nothing predicts, and of what is not in the loss (see `Windows.in_loss`). With
+            `with_teacher` also `teacher_input_ids`, `[B, T]`, `spans` (see `Spans`), `counted` (see `counted_rows`)
+            and `windows`, the row numbers; with `signals` what it returns.
         """
         ids = self.windows.student_ids if self.side == "student" else self.windows.teacher_ids
         input_ids = _trim(ids[rows])

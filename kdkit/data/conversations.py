@@ -8,7 +8,7 @@ from typing import Any, Literal
 from kdkit.alignment.templates import Message
 from kdkit.errors import UserError
 
-__all__ = ["BadRow", "Conversation", "Layout", "Message", "find_layout", "read_conversation"]
+__all__ = ["BadRowError", "Conversation", "Layout", "Message", "find_layout", "read_conversation"]
 
 ROLES = {
     "system": "system",
@@ -32,7 +32,7 @@ LISTS = ("messages", "conversations", "conversation")
 Problem = Literal["empty answer", "no answer", "roles out of order", "unknown role", "no text", "wrong columns"]
 
 
-class BadRow(UserError):
+class BadRowError(UserError):
     """A row that is no conversation to learn from."""
 
     def __init__(self, problem: Problem, message: str):
@@ -121,7 +121,7 @@ def read_conversation(row: Mapping[str, Any], layout: Layout, where: str) -> Con
         where: names the row in messages.
 
     Raises:
-        BadRow: no answer, an empty one, roles that do not take turns, no text where some is expected.
+        BadRowError: no answer, an empty one, roles that do not take turns, no text where some is expected.
     """
     if layout.messages is not None:
         messages = _read_list(_value(row, layout.messages, where), where)
@@ -129,7 +129,7 @@ def read_conversation(row: Mapping[str, Any], layout: Layout, where: str) -> Con
         messages = _read_columns(row, layout, where)
     last = max((i for i, message in enumerate(messages) if message.role == "assistant"), default=-1)
     if last < 0:
-        raise BadRow("no answer", f"{where}: expected a message of the assistant, got none; {_REMEDY}")
+        raise BadRowError("no answer", f"{where}: expected a message of the assistant, got none; {_REMEDY}")
     messages = messages[: last + 1]
     _check_order(messages, where)
     return Conversation(tuple(messages))
@@ -145,13 +145,13 @@ def _check_order(messages: list[Message], where: str) -> None:
         wanted = "assistant" if place % 2 else "user"
         if message.role != wanted:
             order = ", ".join(each.role for each in messages[:6]) + ", ..." * (len(messages) > 6)
-            raise BadRow(
+            raise BadRowError(
                 "roles out of order",
                 f"{where}: expected perhaps a system message, then user and assistant in turn, got {order}; {_REMEDY}",
             )
         if place % 2 and not message.content.strip():
             number = is_system + place + 1
-            raise BadRow("empty answer", f"{where}: expected an answer, got an empty message {number}; {_REMEDY}")
+            raise BadRowError("empty answer", f"{where}: expected an answer, got an empty message {number}; {_REMEDY}")
 
 
 def _read_list(value: Any, where: str) -> list[Message]:
@@ -164,12 +164,14 @@ def _read_list(value: Any, where: str) -> list[Message]:
     messages = []
     for number, each in enumerate(value if isinstance(value, list | tuple) else [value], start=1):
         if not isinstance(each, Mapping):
-            raise BadRow("wrong columns", f"{where}: expected messages with role and content, got {each!r}; {_REMEDY}")
+            raise BadRowError(
+                "wrong columns", f"{where}: expected messages with role and content, got {each!r}; {_REMEDY}"
+            )
         role, content = (each.get(a, each.get(b)) for a, b in (("role", "from"), ("content", "value")))
         known = ROLES.get(role) if isinstance(role, str) else None
         if known is None:
             names = ", ".join(ROLES)
-            raise BadRow("unknown role", f"{where}: expected a role of {names}, got {role!r}; {_REMEDY}")
+            raise BadRowError("unknown role", f"{where}: expected a role of {names}, got {role!r}; {_REMEDY}")
         messages.append(Message(known, _text(content, f"message {number} of {where}")))
     return messages
 
@@ -205,14 +207,14 @@ def fill_template(template: str, row: Mapping[str, Any], where: str) -> str:
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise UserError(
             f"data.prompt_template: expected names of columns in braces, got {template!r} for the columns "
-            f"{', '.join(map(str, row))} ({type(error).__name__}: {error}); correct the template, and write {{{{ for a brace"
+            f"{', '.join(map(str, row))} ({type(error).__name__}: {error}); correct it, and write {{{{ for a brace"
         ) from None
 
 
 def _value(row: Mapping[str, Any], column: str | None, where: str) -> Any:
     """Return a column of a row."""
     if column not in row:
-        raise BadRow(
+        raise BadRowError(
             "wrong columns", f"{where}: expected a column {column!r}, got {', '.join(map(str, row))}; {_REMEDY}"
         )
     return row[column]
@@ -224,4 +226,4 @@ def _text(value: Any, where: str) -> str:
         return value
     if isinstance(value, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in value):
         return "".join(str(part.get("text", "")) for part in value)
-    raise BadRow("no text", f"{where}: expected text, got {str(value)[:60]!r}; {_REMEDY}")
+    raise BadRowError("no text", f"{where}: expected text, got {str(value)[:60]!r}; {_REMEDY}")

@@ -5,6 +5,7 @@ import json
 import operator
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import overload
 
@@ -60,6 +61,26 @@ class Documents(Sequence[str]):
     __hash__ = None
 
 
+class DocumentWriter(AbstractContextManager):
+    """Writes the folder that `Documents` opens; whole once the `with` block is left."""
+
+    def __init__(self, folder: Path):
+        """Start with no documents."""
+        self.folder, self._index, self._place = folder, array("q"), 0
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / "documents.jsonl").open("wb")
+
+    def add(self, text: str) -> None:
+        """Write a document."""
+        line = json.dumps(text, ensure_ascii=False).encode() + b"\n"
+        self._index.extend((self._place, len(line), len(text)))
+        self._place += self._file.write(line)
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        np.save(self.folder / "index.npy", np.array(self._index, np.int64).reshape(-1, 3))
+
+
 def write_documents(folder: Path, texts: Iterable[str]) -> tuple[int, int, str]:
     """Write distinct non-empty texts.
 
@@ -68,9 +89,8 @@ def write_documents(folder: Path, texts: Iterable[str]) -> tuple[int, int, str]:
         of all that was written.
     """
     seen: set[bytes] = set()
-    num_duplicates, place = 0, 0
-    digest, index = hashlib.sha256(), array("q")
-    with (folder / "documents.jsonl").open("wb") as file:
+    num_duplicates, digest = 0, hashlib.sha256()
+    with DocumentWriter(folder) as writer:
         for text in texts:
             text = clean_text(text).strip()
             key = hashlib.sha256(text.encode()).digest()
@@ -79,10 +99,7 @@ def write_documents(folder: Path, texts: Iterable[str]) -> tuple[int, int, str]:
                 continue
             seen.add(key[:16])
             digest.update(key)
-            line = json.dumps(text, ensure_ascii=False).encode() + b"\n"
-            index.extend((place, len(line), len(text)))
-            place += file.write(line)
-    np.save(folder / "index.npy", np.array(index, np.int64).reshape(-1, 3))
+            writer.add(text)
     return len(seen), num_duplicates, digest.hexdigest()[:16]
 
 

@@ -83,15 +83,43 @@ def shingles(text: str) -> np.ndarray:
     return np.unique(_hash_shingles(text))
 
 
+def copy_rate(text: str, sources: str | Iterable[str] | np.ndarray, n: int = WORDS) -> float:
+    """Return the share of a text's word n-grams that stand in a source; 0 for a text of fewer than n words.
+
+    Case, spaces and punctuation do not count.
+
+    Args:
+        sources: texts, or where many texts are compared with the same ones, `ngrams(sources, n)`.
+        n: words in a row that make a copy.
+    """
+    if not isinstance(sources, np.ndarray):
+        sources = ngrams(sources, n)
+    found = _hash_ngrams(UNIT.findall(text.lower()), n)
+    if not len(found) or not len(sources):
+        return 0.0
+    place = np.searchsorted(sources, found)
+    return float((sources[np.minimum(place, len(sources) - 1)] == found).mean())
+
+
+def ngrams(sources: str | Iterable[str], n: int = WORDS) -> np.ndarray:
+    """Return the different word n-grams of texts as hashes, uint64, in order."""
+    texts = [sources] if isinstance(sources, str) else sources
+    hashes = [_hash_ngrams(UNIT.findall(text.lower()), n) for text in texts]
+    return np.unique(np.concatenate([np.zeros(0, np.uint64), *hashes]))
+
+
 def _hash_shingles(text: str) -> np.ndarray:
     """Return the shingles of a text in their order."""
     words = UNIT.findall(text.lower())
-    if len(words) < WORDS:
-        words += [""] * (WORDS - len(words))
+    return _hash_ngrams(words + [""] * (WORDS - len(words)), WORDS)
+
+
+def _hash_ngrams(words: list[str], n: int) -> np.ndarray:
+    """Return the hashes of every n words in a row; none for fewer words."""
     codes = np.fromiter(map(hash, words), np.int64, len(words)).view(np.uint64)
-    count = len(codes) - WORDS + 1
+    count = max(0, len(codes) - n + 1)
     mixed = np.zeros(count, np.uint64)
-    for place in range(WORDS):
+    for place in range(n):
         mixed = (mixed ^ (mixed >> np.uint64(29)) ^ codes[place : place + count]) * np.uint64(_FACTOR)
     return (mixed ^ (mixed >> np.uint64(32))) * np.uint64(_FACTOR)
 

@@ -23,15 +23,22 @@ from kdkit.data.corpora import Corpus, load_corpus
 from kdkit.data.documents import Documents
 from kdkit.data.many.documents import join_corpora, join_fingerprints, load_corpora
 from kdkit.data.many.kinds import Kinds
-from kdkit.data.many.pairs import make_pair, make_pairs, overlap_of, student_tokenizer_of, teacher_tokenizer_of
+from kdkit.data.many.pairs import (
+    make_pair,
+    make_pairs,
+    overlap_of,
+    student_tokenizer_of,
+    teacher_tokenizer_of,
+    tokenizer_path_of,
+)
 from kdkit.data.many.splits import HeldOut, hold_out
 from kdkit.data.many.windows import Reader, write_windows
 from kdkit.data.packing import pack_windows
 from kdkit.data.windows import PAD, Windows
 from kdkit.errors import UserError
+from kdkit.machine.hub import identify_tokenizer
 from kdkit.machine.session import Session
-from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
-from kdkit.runs.paths import resolve_input
+from kdkit.runs.folder import cached_folder, fingerprint, link_folder
 
 FORMAT = 5
 """Raise it when the meaning of the stored arrays changes: old caches are then left alone."""
@@ -182,26 +189,14 @@ def _settings_of_pair(config: Config) -> list[Any]:
         config.data.special_tokens,
         config.data.max_length,
         teacher_max_length(config),
-        [teacher.build.vocab_size] if teacher.path == BUILD else [_identify(teacher.path), teacher.revision],
+        [teacher.build.vocab_size]
+        if teacher.path == BUILD
+        else [identify_tokenizer(tokenizer_path_of(config), "teacher.path"), teacher.revision],
         [student.build.tokenizer, student.build.vocab_size]
         if student.path == BUILD
-        else [_identify(student.path), student.revision],
+        else [identify_tokenizer(student.path, "student.path"), student.revision],
         [student.document_end, teacher.document_end],
     ]
-
-
-def _identify(path: str) -> str:
-    """Name a model: a hub name by itself, a folder by what its tokenizer files hold."""
-    folder = resolve_input(path)
-    if not folder.is_dir():
-        return path
-    return fingerprint(
-        *(
-            fingerprint_files(f)
-            for f in sorted(folder.glob("*"))
-            if f.is_file() and f.suffix in (".json", ".txt", ".model")
-        )
-    )
 
 
 def data_from_texts(

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.plan import Stage
-from kdkit.distill.trainer import PARTS_FILE
+from kdkit.distill.trainer import AVERAGE_FILE, PARTS_FILE
 from kdkit.models.loading import no_bar
 from kdkit.runs.folder import Run
 from kdkit.training.arguments import checkpoint_step, last_checkpoint
@@ -60,14 +60,26 @@ def saved_step(run: Run, phase: str, stages: list[Stage]) -> int:
     return stages[-1].first_step + stages[-1].steps
 
 
-def save_stage(folder: Path, student: PreTrainedModel, parts: LayerParts | None, counts: dict[str, float]) -> None:
-    """Keep the weights at the end of a stage, whole or not at all; its checkpoints are no longer needed."""
+def save_stage(
+    folder: Path,
+    student: PreTrainedModel,
+    parts: LayerParts | None,
+    average: PreTrainedModel | None,
+    counts: dict[str, float],
+) -> None:
+    """Keep the weights at the end of a stage, whole or not at all; its checkpoints are no longer needed.
+
+    Args:
+        average: a teacher that follows the student; None: there is none.
+    """
     partial = folder / ".finished.partial"
     shutil.rmtree(partial, ignore_errors=True)
     with no_bar():
         student.save_pretrained(partial)
     if parts is not None:
         torch.save(parts.state(), partial / PARTS_FILE)
+    if average is not None:
+        torch.save(average.state_dict(), partial / AVERAGE_FILE)
     (partial / COUNTS_FILE).write_text(json.dumps(counts))
     partial.rename(folder / "finished")
     for checkpoint in folder.glob("checkpoint-*"):
@@ -75,9 +87,9 @@ def save_stage(folder: Path, student: PreTrainedModel, parts: LayerParts | None,
 
 
 def load_stage(
-    folder: Path, student: PreTrainedModel, parts: LayerParts | None, stage: Stage
+    folder: Path, student: PreTrainedModel, parts: LayerParts | None, average: PreTrainedModel | None, stage: Stage
 ) -> dict[str, float] | None:
-    """Load the weights with which a stage ended into the student and the parts of its loss; None if it has not.
+    """Load what a stage ended with into the student, the parts of its loss and its average; None if it has not ended.
 
     A checkpoint of the last step is such an end: Trainer would take one more step from it.
 
@@ -95,6 +107,8 @@ def load_stage(
     # a stage without the teacher keeps none
     if parts is not None and (weights / PARTS_FILE).is_file():
         parts.load_state(torch.load(weights / PARTS_FILE, map_location=student.device, weights_only=True))
+    if average is not None and (weights / AVERAGE_FILE).is_file():
+        average.load_state_dict(torch.load(weights / AVERAGE_FILE, map_location=average.device, weights_only=True))
     counts = weights / COUNTS_FILE
     return json.loads(counts.read_text()) if counts.is_file() else {}
 

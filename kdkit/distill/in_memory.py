@@ -17,12 +17,13 @@ from kdkit.errors import UserError
 from kdkit.machine.hardware import Hardware, find_hardware
 from kdkit.models.finite import check_finite
 from kdkit.models.loading import check_context, context_length, no_bar
-from kdkit.teachers.online import OnlineTeacher
+from kdkit.teachers.interface import TextTeacher
+from kdkit.teachers.prepare import Teacher, check_first_rows
 from kdkit.training.arguments import make_training_arguments
 
 
 def distill_models(
-    teacher: PreTrainedModel,
+    teacher: PreTrainedModel | TextTeacher,
     student: PreTrainedModel,
     teacher_tokenizer: PreTrainedTokenizerFast,
     student_tokenizer: PreTrainedTokenizerFast,
@@ -43,7 +44,7 @@ def distill_models(
     evaluation beside the student trained without a teacher, write a configuration and use the notebooks.
 
     Args:
-        teacher: a causal LM; frozen, left where it is.
+        teacher: a causal LM, frozen and left where it is; or a teacher of your own, see `TextTeacher`.
         student: a causal LM in fp32; Trainer moves it to the device that it finds.
         texts: training documents.
         loss: a loss of `distill.loss`, by name or with options: `{"name": "jsd", "teacher_weight": 0.1}`.
@@ -66,18 +67,18 @@ def distill_models(
         >>> student = distill_models(teacher, student, teacher_tokenizer, student_tokenizer, texts, max_steps=100)
     """
     config = _make_config(loss, kd_ratio, temperature, max_steps, batch_size, learning_rate)
-    _check_size("teacher", teacher, teacher_tokenizer)
+    source = _as_teacher(teacher, teacher_tokenizer)
     _check_size("student", student, student_tokenizer)
     data = data_from_texts(texts, student_tokenizer, teacher_tokenizer, max_length)
-    _check_reading(teacher, student, data, hardware := find_hardware(config.train.device, config.train.precision))
+    _check_reading(source, student, data, hardware := find_hardware(config.train.device, config.train.precision))
     (stage,) = plan_stages(config, data, choose_loss(config, data)[0])
     with tempfile.TemporaryDirectory() as folder:
         arguments = make_training_arguments(config.train, hardware, Path(folder), max_steps=max_steps, seed=seed)
         options = {"kd_ratio": kd_ratio, "temperature": temperature, "device": arguments.device}
         objective = make_objective(stage.loss, data, **options)
-        source = OnlineTeacher(teacher.eval(), data.overlap.teacher_size, hardware.autocast_dtype)
+        online = source.online(data.overlap.teacher_size, hardware.autocast_dtype)
         collator = WindowCollator(data.train, with_teacher=True)
-        trainer = DistillationTrainer(student, source, arguments, collator, objective=objective)
+        trainer = DistillationTrainer(student, online, arguments, collator, objective=objective)
         with no_bar():
             trainer.train()
     return student.eval()
@@ -104,12 +105,23 @@ def _make_config(
     return config_from_values({"distill": distill, "train": train})
 
 
-def _check_reading(teacher: PreTrainedModel, student: PreTrainedModel, data: PreparedData, hardware: Hardware) -> None:
+def _check_reading(teacher: TextTeacher, student: PreTrainedModel, data: PreparedData, hardware: Hardware) -> None:
     """Refuse a model with a context shorter than its sequences, and a teacher whose first answer is not finite."""
-    check_context(context_length(teacher.config), longest_sequence("teacher", data.train), "teacher", "max_length")
+    check_context(teacher.context, longest_sequence("teacher", data.train), "teacher", "max_length")
     check_context(context_length(student.config), longest_sequence("student", data.train), "student", "max_length")
+    if not teacher.has_layers:
+        check_first_rows(teacher, data, "teacher")
+        return
     first = WindowCollator(data.train, "teacher")([0])["input_ids"]
-    check_finite(teacher.eval(), first, "teacher", "the first training sequence", hardware.autocast_dtype)
+    check_finite(teacher.model, first, "teacher", "the first training sequence", hardware.autocast_dtype)
+
+
+def _as_teacher(given: PreTrainedModel | TextTeacher, tokenizer: PreTrainedTokenizerFast) -> TextTeacher:
+    """Return what was given as a teacher; a model is checked against its tokenizer."""
+    if isinstance(given, TextTeacher):
+        return given
+    _check_size("teacher", given, tokenizer)
+    return Teacher(given.eval(), "teacher", False, tokenizer)
 
 
 def _check_size(side: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:

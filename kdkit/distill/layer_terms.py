@@ -33,7 +33,7 @@ from kdkit.machine.session import Session
 from kdkit.models.layer_map import map_layers
 from kdkit.models.taps import Taps, decoder_layers
 from kdkit.teachers.cache import CachedSignals
-from kdkit.teachers.prepare import Teacher
+from kdkit.teachers.interface import TextTeacher
 
 MEAN_DECAY = 0.9
 """Of the running means that balance the parts, per optimizer step."""
@@ -46,7 +46,7 @@ def active_parts(weights: TermWeights) -> list[str]:
     return [name for name, weight in weights if weight > 0.0 and name != "logits"]
 
 
-def check_source(weights: TermWeights, teacher: Teacher | CachedSignals | None) -> None:
+def check_source(weights: TermWeights, teacher: TextTeacher | CachedSignals | None) -> None:
     """Refuse parts that a cache cannot serve.
 
     Raises:
@@ -60,7 +60,7 @@ def check_source(weights: TermWeights, teacher: Teacher | CachedSignals | None) 
 
 
 def make_parts(
-    config: Config, student: PreTrainedModel, teacher: Teacher | CachedSignals | None
+    config: Config, student: PreTrainedModel, teacher: TextTeacher | CachedSignals | None
 ) -> "LayerParts | None":
     """Prepare the parts that have a weight; None where there are none, or no teacher in memory.
 
@@ -68,12 +68,12 @@ def make_parts(
         UserError: see `check_source`, `map_layers` and `Taps`.
     """
     check_source(config.distill.weights, teacher)
-    if not isinstance(teacher, Teacher) or not active_parts(config.distill.weights):
+    if not isinstance(teacher, TextTeacher) or not active_parts(config.distill.weights):
         return None
     return LayerParts(config, student, teacher.model, *teacher.names)
 
 
-def plan_layers(config: Config, student: PreTrainedModel, teacher: Teacher) -> list[tuple[int, int]]:
+def plan_layers(config: Config, student: PreTrainedModel, teacher: TextTeacher) -> list[tuple[int, int]]:
     """Return the pairs of student layer and teacher layer that `distill.layer_map` means, by student layer.
 
     Raises:
@@ -82,7 +82,7 @@ def plan_layers(config: Config, student: PreTrainedModel, teacher: Teacher) -> l
     return map_layers(config.distill.layer_map, _num_layers(student), _num_layers(teacher.model), *teacher.names)
 
 
-def describe_layer_map(session: Session[Config], data: PreparedData, teacher: Teacher) -> dict[str, Any]:
+def describe_layer_map(session: Session[Config], data: PreparedData, teacher: TextTeacher) -> dict[str, Any]:
     """Write `teacher/layer_map.json`, before anything is trained.
 
     Returns:

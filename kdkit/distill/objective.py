@@ -53,6 +53,9 @@ class Objective:
     """Rows at which the teacher is not queried keep their cross-entropy; False: they are in no loss."""
     row_weights: torch.Tensor | None = None
     """fp32, `[student_rows]` of one batch: how much each row counts in the loss, not in the logged terms; None: 1."""
+    extra_ce: torch.Tensor | None = None
+    """fp32, `[student_rows]` of one batch: added to the weight of a row's cross-entropy in the loss, not in the logged
+    term; below 0 a token becomes less likely. None: 0."""
     logged_rows: torch.Tensor | None = None
     """fp32, `[student_rows]` of one batch: how much each row's cross-entropy counts in the logged term; None: 1."""
     tail: str = "ghost"
@@ -107,11 +110,10 @@ class Objective:
         chunks = list(chunk_spans(spans, rows_per_chunk(width, targets.device)))
         if not passes:
             return weighted_cross_entropy(targets, share, raw), chunks
-        queried = self._asked_spans(spans, counted.cpu() if counted_here is None else counted_here)
-        rows = to_device(_rows_of(spans, queried) if self.span_loss else spans.student_starts[queried], raw.device)
-        share = share if self.row_weights is None else share * self.row_weights
-        weights = share.clone() if self.ce_elsewhere else torch.zeros_like(share)
-        weights[rows] = share[rows] * (1.0 - self.kd_ratio)
+        queried = self.asked_spans(spans, counted.cpu() if counted_here is None else counted_here)
+        rows = _rows_of(spans, queried) if self.span_loss else spans.student_starts[queried]
+        rows = to_device(rows, raw.device)
+        weights = self._ce_weights(share, rows)
         if self.logits_weight == 0.0:
             return weighted_cross_entropy(targets, weights, raw), chunks
         if self.span_loss is None:
@@ -129,12 +131,19 @@ class Objective:
         ]
         return blend(average(teacher), weighted_cross_entropy(targets, weights, raw)), chunks
 
+    def _ce_weights(self, share: torch.Tensor, queried: torch.Tensor) -> torch.Tensor:
+        """Return the weight of cross-entropy of each row, given that of a row in no other loss and the queried rows."""
+        share = share if self.row_weights is None else share * self.row_weights
+        weights = share.clone() if self.ce_elsewhere else torch.zeros_like(share)
+        weights[queried] = share[queried] * (1.0 - self.kd_ratio)
+        return weights if self.extra_ce is None else weights + self.extra_ce
+
     def _weigh(self, values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """Multiply values by the weights of their rows."""
         weights = self.row_weights
         return values if weights is None else values * weights[rows.to(weights.device)].to(values.device)
 
-    def _asked_spans(self, spans: Spans, counted: torch.Tensor) -> torch.Tensor:
+    def asked_spans(self, spans: Spans, counted: torch.Tensor) -> torch.Tensor:
         """Return the spans at which the teacher is queried, as indices.
 
         A divergence compares a span's first row, another loss all its rows: these must be in the loss.

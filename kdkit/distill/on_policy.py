@@ -6,9 +6,11 @@ text that the student wrote is cut into the teacher's tokens and aligned like an
 
 import math
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
@@ -17,15 +19,17 @@ from kdkit.config.training import OnPolicy, ParameterRule
 from kdkit.data.batches import WindowCollator, counted_rows
 from kdkit.data.own_text import windows_of_ids
 from kdkit.data.prepare import PreparedData
+from kdkit.data.windows import Windows
 from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.objective import Objective
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.losses.chunked.engine import chunked_loss, cross_entropy_chunk, even_chunks, rows_per_chunk
+from kdkit.losses.chunked.overlap import OverlapMeter
 from kdkit.losses.chunked.signals import Signals
+from kdkit.losses.copying import KnownNGrams, unlikelihood
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.losses.own_tokens import constant_advantages, importance_weights, student_logprobs, teacher_logprobs
-from kdkit.models.loading import context_length
-from kdkit.models.sampling import sample_text
+from kdkit.models.generation import Sampling, generate_ids
 from kdkit.teachers.online import OnlineTeacher, StudentRows
 
 
@@ -48,13 +52,20 @@ class OnPolicyTrainer(DistillationTrainer):
         parts: LayerParts | None = None,
         rules: list[ParameterRule] | None = None,
         order: list[int] | None = None,
+        overlap: OverlapMeter | None = None,
     ):
         """Prepare the stage; see `DistillationTrainer`."""
-        super().__init__(student, teacher, args, collator, objective=objective, parts=parts, rules=rules, order=order)
+        shared = {"objective": objective, "parts": parts, "rules": rules, "order": order, "overlap": overlap}
+        super().__init__(student, teacher, args, collator, **shared)
         self.data, self.settings = data, settings
         self.from_data = objective
         self.own_text = replace(objective, kd_ratio=1.0, ce_elsewhere=False)
-        self.teacher_context = context_length(teacher.model.config)
+        self.teacher_context = teacher.context
+        self.known: KnownNGrams | None = None
+        if settings.anti_copy > 0.0:
+            special = data.student_tokenizer.all_special_ids
+            self.known = known_ngrams(data.train, special, settings.anti_copy_length)
+        self._copies: dict[str, torch.Tensor] = {}
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
@@ -65,8 +76,7 @@ class OnPolicyTrainer(DistillationTrainer):
         draw = random.Random(self.args.seed * 1_000_003 + self.state.global_step)
         share = self.settings.share
         batches = [self._write(batch, draw.getrandbits(32)) if draw.random() < share else batch for batch in batches]
-        counts = [(batch["labels"][:, 1:] != IGNORE_INDEX).sum() for batch in batches]
-        return batches, self.accelerator.reduce(torch.stack(counts).sum().to(device), reduction="sum")
+        return batches, self.count_labels(batches, device)
 
     def compute_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
@@ -76,7 +86,11 @@ class OnPolicyTrainer(DistillationTrainer):
         if is_own_text and self.settings.advantage == "constant":
             return self._suppress(model, inputs, num_items_in_batch)
         self.objective = self.own_text if is_own_text else self.from_data
+        self._num_items = count_items(int(inputs["counted"].sum()), num_items_in_batch)
         loss, terms = super().compute_step(model, inputs, num_items_in_batch)
+        if is_own_text and self.known is not None:
+            # the weights have the penalty's gradient, not its value
+            loss, terms = loss + self._copies.pop("correction"), terms | self._copies
         if self.objective.row_weights is not None:
             others = sum(value for name, value in terms.items() if name.endswith("_weighted") and name != "kd_weighted")
             terms["kd_weighted"] = loss.detach() - others
@@ -85,18 +99,37 @@ class OnPolicyTrainer(DistillationTrainer):
     def ask(self, inputs: dict[str, Any], device: torch.device, student: StudentRows) -> Signals | tuple[Signals, ...]:
         """Return the teacher's signals, and weigh the rows of own text by them where the settings say so."""
         signals = super().ask(inputs, device, student)
-        if self.objective is self.own_text and self.settings.importance > 0.0:
-            spans = inputs["spans"]
-            tokens = shift_labels(inputs["input_ids"]).flatten()[spans.student_rows.to(inputs["input_ids"].device)]
-            weights = importance_weights(
-                spans,
-                student_logprobs(student.hidden, student.head, tokens),
-                teacher_logprobs(signals),
-                student.targets != IGNORE_INDEX,
-                self.settings.importance,
-            )
-            self.objective = replace(self.own_text, row_weights=weights)
+        settings = self.settings
+        if self.objective is not self.own_text or settings.importance == settings.anti_copy == 0.0:
+            return signals
+        spans, ids = inputs["spans"], inputs["input_ids"]
+        rows, own = spans.student_rows.to(ids.device), student.targets != IGNORE_INDEX
+        logprobs = student_logprobs(student.hidden, student.head, shift_labels(ids).flatten()[rows])
+        if settings.importance > 0.0:
+            weights = importance_weights(spans, logprobs, teacher_logprobs(signals), own, settings.importance)
+            self.objective = replace(self.objective, row_weights=weights)
+        if self.known is not None:
+            copied = torch.from_numpy(self.known.completed(ids.cpu().numpy())).to(ids.device)
+            self._discourage(logprobs, own & copied.roll(-1, 1).flatten()[rows])
         return signals
+
+    def _discourage(self, logprobs: torch.Tensor, copied: torch.Tensor) -> None:
+        """Add the penalty on copied tokens to the loss of the micro-batch that is being computed.
+
+        Args:
+            logprobs: fp32, `[student_rows]`: the student's, of the text's tokens.
+            copied: bool, `[student_rows]`: own tokens that complete a known n-gram.
+        """
+        values, weights = unlikelihood(logprobs, copied)
+        num_items, share = self._num_items, self.settings.anti_copy / self._num_items
+        self.objective = replace(self.objective, extra_ce=weights * share)
+        penalty = values.sum() * share
+        self._copies = {
+            "copied_share": copied.sum() / num_items,
+            "copy_loss": values.sum() / num_items,
+            "copy_weighted": penalty,
+            "correction": penalty + (weights * logprobs).sum() * share,
+        }
 
     def _suppress(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
@@ -119,26 +152,30 @@ class OnPolicyTrainer(DistillationTrainer):
 
         A sequence that is shorter than a prompt is left out.
         """
-        prompts = batch["input_ids"][:, : 1 + self.settings.prompt_length].to(self.args.device)
-        prompts = prompts[(batch["labels"][:, prompts.shape[1] - 1] != IGNORE_INDEX).to(prompts.device)]
-        if not len(prompts):
+        starts = batch["input_ids"][:, : 1 + self.settings.prompt_length]
+        prompts = starts[batch["labels"][:, starts.shape[1] - 1] != IGNORE_INDEX].tolist()
+        if not prompts:
             return batch
         tokenizer = self.data.student_tokenizer
-        self.model.eval()
-        # a generator of its own is not taken by `generate`, so the global one is set and put back
-        with torch.random.fork_rng(devices=[] if prompts.device.type == "cpu" else [prompts.device]):
-            torch.manual_seed(seed + self.args.process_index)
-            written = sample_text(
-                self.model,
-                prompts,
-                max_new_tokens=self.settings.max_new_tokens,
-                temperature=self.settings.generation_temperature,
-                vocab_size=self.objective.student_size,
-                end_id=end_token_id(tokenizer),
-                autocast_dtype=None if self.compute_dtype == torch.float32 else self.compute_dtype,
-            )
-        self.model.train()
-        rows = [self._own_part(row, prompts.shape[1]) for row in written[:, 1:].tolist()]
+        sampling = Sampling(
+            temperature=self.settings.generation_temperature,
+            max_new_tokens=self.settings.max_new_tokens,
+            seed=seed + self.args.process_index,
+        )
+        end = end_token_id(tokenizer)
+        written = generate_ids(
+            self.model,
+            prompts,
+            sampling,
+            [end],
+            vocab_size=self.objective.student_size,
+            batch_size=len(prompts),
+            autocast_dtype=None if self.compute_dtype == torch.float32 else self.compute_dtype,
+        )
+        rows = [
+            prompt[1:] + self._first_part(text.ids + [end] * text.stopped)
+            for prompt, (text,) in zip(prompts, written, strict=True)
+        ]
         windows = windows_of_ids(
             rows,
             tokenizer,
@@ -150,19 +187,28 @@ class OnPolicyTrainer(DistillationTrainer):
         if not len(windows):
             return batch
         collated = WindowCollator(windows, with_teacher=True)(list(range(len(windows))))
-        collated["labels"][:, : prompts.shape[1]] = IGNORE_INDEX
+        collated["labels"][:, : starts.shape[1]] = IGNORE_INDEX
         collated["counted"] = counted_rows(collated["labels"], collated["spans"])
         return {name: _to(value, self.args.device) for name, value in collated.items()} | {"is_own_text": True}
 
-    def _own_part(self, row: list[int], num_prompt: int) -> list[int]:
-        """Cut what fills a row after the end of its text, and the own tokens beyond the first share.
+    def _first_part(self, row: list[int]) -> list[int]:
+        """Cut own tokens beyond the first share."""
+        return row[: math.ceil(self.settings.first_share * len(row))]
 
-        The prompt may hold ends of its own; its start token is not in the row.
-        """
-        end, first = end_token_id(self.data.student_tokenizer), num_prompt - 1
-        ends = [i for i, token_id in enumerate(row) if token_id == end and i >= first]
-        row = row[: ends[0] + 1] if ends else row
-        return row[: first + math.ceil(self.settings.first_share * (len(row) - first))]
+
+def known_ngrams(windows: Windows, special: list[int], length: int) -> KnownNGrams:
+    """Collect the n-grams of the text in the loss of some windows, in the student's tokens.
+
+    Args:
+        special: tokens of which no n-gram consists: none reaches over the end of a document.
+    """
+
+    def texts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for rows in even_chunks(len(windows), 1024):
+            ids = np.asarray(windows.student_ids[rows])
+            yield ids, windows.labels(rows) & ~np.isin(ids, special)
+
+    return KnownNGrams(texts(), length)
 
 
 def _to(value: Any, device: torch.device) -> Any:

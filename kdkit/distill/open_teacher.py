@@ -26,15 +26,15 @@ from kdkit.runs.paths import make_place_for, resolve_input
 from kdkit.runs.store import describe_store, find_damage, open_store
 from kdkit.teachers.cache import CachedSignals, check_temperature_of, window_keys
 from kdkit.teachers.cache_build import SignalMaker, build_signals, repair_signals
-from kdkit.teachers.online import OnlineTeacher
-from kdkit.teachers.prepare import Teacher, prepare_teacher
+from kdkit.teachers.interface import TextTeacher
+from kdkit.teachers.prepare import prepare_teacher
 
 NOT_COMPARED = ("config", "data", "temperature", "tempered", "precision")
 """Header values that a reader may differ in: samples are known by their content, wherever the corpus lies, another
 temperature is converted (`kdkit.losses.sparse`) or refused (`check_temperature_of`), another precision is told."""
 
 
-def open_teacher(plan: TrainingPlan) -> Teacher | CachedSignals | Committee:
+def open_teacher(plan: TrainingPlan) -> TextTeacher | CachedSignals | Committee:
     """Open the teacher of a run: loaded in memory, or a cache of its predictions (built if missing).
 
     With a cache the teacher is loaded only if the cache has to be built, and let go of afterwards. Several teachers are
@@ -59,7 +59,7 @@ def _open_committee(plan: TrainingPlan) -> Committee:
         if needs_scores(settings):
             scores.append(score_member(member.plan, cached_rows(plan)))
         teacher = open_teacher(member.plan)
-        if settings.resident == "one" and isinstance(teacher, Teacher):
+        if settings.resident == "one" and isinstance(teacher, TextTeacher) and teacher.has_layers:
             teacher.model.to("cpu")
         teachers.append(teacher)
     return Committee(plan.members, tuple(teachers), share_out(plan, scores))
@@ -173,11 +173,11 @@ def cache_path(plan: TrainingPlan) -> Path:
     return run.cache_path / "answers" / f"{key}.h5"
 
 
-def _signal_maker(plan: TrainingPlan, teacher: Teacher, rows: list[int] | None) -> SignalMaker:
+def _signal_maker(plan: TrainingPlan, teacher: TextTeacher, rows: list[int] | None) -> SignalMaker:
     """Prepare what computes the records of a run's cache."""
     session, data = plan.session, plan.data
-    online = OnlineTeacher(teacher.model, len(data.teacher_tokenizer), session.hardware.autocast_dtype)
+    online = teacher.online(len(data.teacher_tokenizer), session.hardware.autocast_dtype)
     if not compares_events(plan.loss):
         return SignalMaker(session.config, data.train, online, None, 1, rows)
-    events = make_events(plan.loss, data, teacher.model.device)
+    events = make_events(plan.loss, data, teacher.device)
     return SignalMaker(session.config, data.train, online, events.teacher, events.size, rows)

@@ -67,9 +67,11 @@ class TrainingPlan:
 
     @property
     def answer_precision(self) -> str:
-        """Precision in which the teacher answers; where a router is trained through it, that of the run."""
-        hardware = self.session.hardware
-        return hardware.precision if self.session.config.router.kind != "none" else hardware.answer_precision
+        """Precision in which the teacher answers: that of the run where a router is trained, fp32 for an average."""
+        hardware, config = self.session.hardware, self.session.config
+        if config.teacher.average_decay is not None:
+            return "fp32"
+        return hardware.precision if config.router.kind != "none" else hardware.answer_precision
 
     @cached_property
     def cache_header(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The teacher of a stage: as it is, or routed by the settings `router`."""
+"""The teacher of a stage: as it is, routed by the settings `router`, or following the student."""
 
 import torch
 
@@ -14,15 +14,17 @@ from kdkit.errors import UserError
 from kdkit.machine.session import Session
 from kdkit.models.experts import check_trainable
 from kdkit.models.loading import check_fits, load_causal_lm, num_experts
+from kdkit.teachers.average import AveragedTeacher
+from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.online import OnlineTeacher
-from kdkit.teachers.prepare import Teacher, check_first_answer
+from kdkit.teachers.prepare import check_first_answer
 from kdkit.teachers.router.gates import check_sources
 from kdkit.teachers.router.teacher import TRAINED, RoutedTeacher
 from kdkit.teachers.sources import ExpertSources, MixedSources, Sources
 
 
 def make_online_teacher(
-    session: Session[Config], data: PreparedData, teacher: Teacher, stage: Stage, student_width: int
+    session: Session[Config], data: PreparedData, teacher: TextTeacher, stage: Stage, student_width: int
 ) -> OnlineTeacher:
     """Prepare a teacher in memory for one stage.
 
@@ -32,8 +34,11 @@ def make_online_teacher(
     Raises:
         UserError: a router with nothing to route over, or more sources set than there are; see also `open_sources`.
     """
-    online = OnlineTeacher(teacher.model, data.overlap.teacher_size, session.hardware.autocast_dtype)
-    settings = session.config.router
+    size, dtype = data.overlap.teacher_size, session.hardware.autocast_dtype
+    decay, settings = session.config.teacher.average_decay, session.config.router
+    if decay is not None:
+        return AveragedTeacher(teacher.model, size, dtype, decay=decay)
+    online = teacher.online(size, dtype)
     if settings.kind == "none":
         return online
     sources = open_sources(session, data, online)
@@ -52,7 +57,7 @@ def make_online_teacher(
         online,
         sources,
         settings,
-        events=make_events(loss, data, torch.device(teacher.model.device)),
+        events=make_events(loss, data, torch.device(teacher.device)),
         temperature=stage.temperature,
         student_width=student_width,
         num_steps=stage.steps,

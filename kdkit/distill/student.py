@@ -1,4 +1,4 @@
-"""The student: a small Llama from random weights or from the teacher's embeddings, or a pretrained causal LM."""
+"""The student: a small Llama from random weights or the teacher's embeddings, or a pretrained LM, or layers of it."""
 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, set_seed
 
@@ -7,18 +7,20 @@ from kdkit.config.language import BUILD, Config
 from kdkit.data.batches import longest_sequence
 from kdkit.data.prepare import PreparedData
 from kdkit.machine.session import Session
+from kdkit.models.keep_layers import choose_layers, keep_layers
 from kdkit.models.loading import check_context, check_fits, context_length, load_causal_lm, read_model_config
 from kdkit.models.scratch import initializer_range, spread_embeddings
 from kdkit.models.teacher_start import start_from_teacher
 from kdkit.teachers.cache import CachedSignals
-from kdkit.teachers.prepare import Teacher, check_own_text, own_text_lengths, prepare_teacher
+from kdkit.teachers.interface import TextTeacher
+from kdkit.teachers.prepare import check_own_text, own_text_lengths, prepare_teacher
 
 
 def make_student(config: Config, data: PreparedData) -> PreTrainedModel:
     """Make the student before its first step; equal seeds give equal weights, in fp32.
 
     Raises:
-        UserError: see `load_causal_lm` and `check_fits`.
+        UserError: see `load_causal_lm`, `keep_layers` and `check_fits`.
     """
     set_seed(config.seed)
     model = _build(config, data) if config.student.path == BUILD else _load(config, data)
@@ -29,35 +31,38 @@ def make_student(config: Config, data: PreparedData) -> PreTrainedModel:
 
 
 def start_student(
-    session: Session[Config], data: PreparedData, student: PreTrainedModel, teacher: Teacher | CachedSignals
+    session: Session[Config], data: PreparedData, student: PreTrainedModel, teacher: TextTeacher | CachedSignals
 ) -> int:
     """Start the embeddings and the head of a built student from the teacher's; a cache holds none, so it is loaded.
 
     Returns:
         How many of the student's tokens were started.
     """
-    model = teacher.model if isinstance(teacher, Teacher) else prepare_teacher(session, data).model
+    model = teacher.model if isinstance(teacher, TextTeacher) else prepare_teacher(session, data).model
     tables = model.get_input_embeddings().weight.detach(), model.get_output_embeddings().weight.detach()
     tokenizers = data.student_tokenizer, data.teacher_tokenizer
     return start_from_teacher(student, *tables, *tokenizers, session.config.seed)
 
 
 def check_student_lengths(config: Config, data: PreparedData) -> None:
-    """Check a pretrained student's context against the text that it will read and write, by its configuration alone.
+    """Check the student's context and layers against what they are asked for, by its configuration alone.
 
     Raises:
-        UserError: a context shorter than a sequence, or than prompt and new tokens of an on-policy stage.
+        UserError: layers that are not there (see `choose_layers`); a context shorter than a sequence, or than prompt
+            and new tokens of an on-policy stage.
     """
-    if config.student.path == BUILD:
-        return
-    student = config.student
-    model_config = read_model_config(
-        student.path, "student.path", revision=student.revision, trust_remote_code=student.trust_remote_code
-    )
-    context = context_length(model_config)
-    longest = longest_sequence("student", data.train, data.evaluation)
-    check_context(context, longest, "student.path", "data.max_length")
-    check_own_text(config, data, context, "student.path")
+    student, longest = config.student, longest_sequence("student", data.train, data.evaluation)
+    if student.path == BUILD:
+        context, key = student.build.max_length, "student.build.max_length"
+    else:
+        model_config = read_model_config(
+            student.path, "student.path", revision=student.revision, trust_remote_code=student.trust_remote_code
+        )
+        if student.layers is not None:
+            choose_layers(student.layers, model_config.get_text_config().num_hidden_layers)
+        context, key = context_length(model_config), "student.path"
+    check_context(context, longest, key, "data.max_length")
+    check_own_text(config, data, context, key)
 
 
 def _build(config: Config, data: PreparedData) -> PreTrainedModel:
@@ -66,13 +71,15 @@ def _build(config: Config, data: PreparedData) -> PreTrainedModel:
 
 
 def _load(config: Config, data: PreparedData) -> PreTrainedModel:
-    """Load a pretrained student and check it against its tokenizer and the training text."""
+    """Load a pretrained student, or some of its layers, and check it against its tokenizer and the training text."""
     model = load_causal_lm(
         config.student.path,
         "student.path",
         revision=config.student.revision,
         trust_remote_code=config.student.trust_remote_code,
     )
+    if config.student.layers is not None:
+        keep_layers(model, config.student.layers)
     longest = longest_sequence("student", data.train, data.evaluation)
     check_fits(model, len(data.student_tokenizer), longest, "student.path", "data.max_length")
     return model
@@ -89,7 +96,8 @@ def _architecture(config: Config, data: PreparedData) -> LlamaConfig:
         num_attention_heads=build.num_heads,
         num_key_value_heads=build.num_heads,
         intermediate_size=build.intermediate_size,
-        max_position_embeddings=max(config.data.max_length, 512, *written),
+        max_position_embeddings=build.max_length or max(config.data.max_length, 512, *written),
+        attention_dropout=build.dropout,
         initializer_range=initializer_range(build.hidden_size),
         tie_word_embeddings=False,
         bos_token_id=start_token_id(data.student_tokenizer),

@@ -25,6 +25,7 @@ from kdkit.distill.checkpoints import (
     saved_step,
     update_results,
 )
+from kdkit.distill.choose_loss import make_overlap
 from kdkit.distill.committee.make import make_committee_trainer
 from kdkit.distill.committee.manifest import keep_manifest
 from kdkit.distill.committee.members import Committee
@@ -52,16 +53,17 @@ from kdkit.machine.interrupt import StopRequest, stop_when_saved
 from kdkit.models.loading import no_bar
 from kdkit.runs.messages import note
 from kdkit.teachers.cache import CachedSignals
+from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.online import CachedTeacher
-from kdkit.teachers.prepare import Teacher
 from kdkit.teachers.router.log import RouterLog
 from kdkit.teachers.router.teacher import RoutedTeacher
 from kdkit.training.arguments import last_checkpoint, make_training_arguments
+from kdkit.training.masking import make_masking
 from kdkit.training.progress import Curve, Progress
 from kdkit.training.scoring import score_windows
 from kdkit.training.trainer import LanguageModelTrainer, StopAtStep, group_by_rules
 
-AnyTeacher = Teacher | CachedSignals | Committee
+AnyTeacher = TextTeacher | CachedSignals | Committee
 """What `open_teacher` opens."""
 
 
@@ -73,9 +75,9 @@ def distill(plan: TrainingPlan, teacher: AnyTeacher, resume: bool = False) -> Tr
     """
     session = plan.session
     update_results(session.run, {"loss": {"name": plan.loss.name, "reason": plan.reason}})
-    if isinstance(teacher, Teacher):
+    if isinstance(teacher, TextTeacher):
         windows, batch_size = _curve_windows(plan), session.config.evaluate.batch_size
-        level = score_windows(teacher.model, windows, "teacher", batch_size, session.hardware.autocast_dtype)
+        level = score_windows(teacher.reader(session.hardware.autocast_dtype), windows, "teacher", batch_size)
         update_results(session.run, {"teacher_on_curve": level.bits_per_byte})
     return _train_phase(plan, teacher, STUDENT, plan.stages, resume)
 
@@ -134,12 +136,13 @@ def make_trainer(
         name=f"{phase}-{stage.name}" if stage.name else phase,
     )
     order = sequence_order(plan, stage)
+    masking = make_masking(config.train.masking, data.student_tokenizer, data.is_chat)
     if isinstance(teacher, Committee) and stage.asks_teacher:
         parts = parts or make_committee_parts(student, teacher)
-        return make_committee_trainer(plan, stage, student, teacher, arguments, parts, order)
+        return make_committee_trainer(plan, stage, student, teacher, arguments, parts, order, masking)
     if teacher is None or isinstance(teacher, Committee):
-        collator = WindowCollator(data.train)
-        return LanguageModelTrainer(student, arguments, collator, data.overlap.student_size, stage.rules, order)
+        collator, size = WindowCollator(data.train), data.overlap.student_size
+        return LanguageModelTrainer(student, arguments, collator, size, stage.rules, order, masking)
     cached = isinstance(teacher, CachedSignals)
     objective = make_objective(
         stage.loss,
@@ -151,16 +154,18 @@ def make_trainer(
         logits_weight=config.distill.weights.logits,
     )
     parts = (parts or make_parts(config, student, teacher)) if stage.asks_teacher else None
-    shared = {"objective": objective, "parts": parts, "rules": stage.rules, "order": order}
+    kept = config.cache if cached else None
+    overlap = make_overlap(stage.loss, data, arguments.device, config.distill.overlap_top_k, kept)
+    shared = {"objective": objective, "parts": parts, "rules": stage.rules, "order": order, "overlap": overlap}
     reads_cache = cached and stage.asks_teacher
     collator = WindowCollator(data.train, with_teacher=True, signals=teacher.read if reads_cache else None)
     if cached:
         source = CachedTeacher(teacher.store.header.get("temperature", 1.0))
-        return DistillationTrainer(student, source, arguments, collator, **shared)
+        return DistillationTrainer(student, source, arguments, collator, masking=masking, **shared)
     source = make_online_teacher(session, data, teacher, stage, student.config.hidden_size)
     if stage.on_policy is not None:
         return OnPolicyTrainer(student, source, arguments, collator, data=data, settings=stage.on_policy, **shared)
-    return DistillationTrainer(student, source, arguments, collator, **shared)
+    return DistillationTrainer(student, source, arguments, collator, masking=masking, **shared)
 
 
 def _train_phase(
@@ -187,6 +192,8 @@ def _train_phase(
     if teacher is not None and config.distill.start_from_teacher:
         started = _start_student(plan, student, teacher)
         print(f"{phase}: {started} of {len(data.student_tokenizer)} tokens start from the teacher's", flush=True)
+    if isinstance(teacher, TextTeacher) and follows_student(plan):
+        teacher.model.load_state_dict(student.state_dict())  # whatever it has learned in an earlier training
     if isinstance(teacher, Committee):
         parts = make_committee_parts(student, teacher)
     else:
@@ -239,7 +246,8 @@ def _train_stage(
     """
     run, phase = plan.session.run, progress.phase
     folder = checkpoint_folder(run, phase, stage)
-    if (counts := load_stage(folder, student, parts, stage)) is not None:
+    average = teacher.model if isinstance(teacher, TextTeacher) and follows_student(plan) else None
+    if (counts := load_stage(folder, student, parts, average, stage)) is not None:
         return counts
     progress.first_step = stage.first_step
     trainer = make_trainer(plan, stage, student, teacher, phase, parts)
@@ -256,8 +264,13 @@ def _train_stage(
         request.check(f"{phase}: step {stage.first_step + step} of {progress.total_steps} is saved")
     counts = _read_counts(trainer)
     if stage.first_step + stage.steps < progress.total_steps:
-        save_stage(folder, student, parts, counts)
+        save_stage(folder, student, parts, average, counts)
     return counts
+
+
+def follows_student(plan: TrainingPlan) -> bool:
+    """Return whether the teacher is an average of the student's weights."""
+    return plan.session.config.teacher.average_decay is not None
 
 
 def _start_student(plan: TrainingPlan, student: PreTrainedModel, teacher: AnyTeacher) -> int:

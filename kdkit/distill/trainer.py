@@ -10,16 +10,20 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
+from kdkit.alignment.spans import Spans
 from kdkit.config.training import ParameterRule
 from kdkit.data.batches import WindowCollator
 from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.objective import Objective
 from kdkit.losses.chunked.engine import Head, chunked_loss, to_device
+from kdkit.losses.chunked.overlap import OverlapMeter
 from kdkit.losses.chunked.signals import Signals, check_teacher
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.machine.stopwatch import Stopwatch
+from kdkit.teachers.average import AveragedTeacher, FollowStudent
 from kdkit.teachers.online import CachedTeacher, OnlineTeacher, StudentRows
 from kdkit.teachers.router.teacher import RoutedTeacher
+from kdkit.training.masking import Masking
 from kdkit.training.trainer import LanguageModelTrainer
 
 PARTS_FILE = "projections.pt"
@@ -27,6 +31,9 @@ PARTS_FILE = "projections.pt"
 
 ROUTER_FILE = "router.pt"
 """In a checkpoint: the router and its optimizer."""
+
+AVERAGE_FILE = "average.pt"
+"""In a checkpoint: the weights of a teacher that follows the student."""
 
 
 class DistillationTrainer(LanguageModelTrainer):
@@ -43,6 +50,8 @@ class DistillationTrainer(LanguageModelTrainer):
         parts: LayerParts | None = None,
         rules: list[ParameterRule] | None = None,
         order: list[int] | None = None,
+        overlap: OverlapMeter | None = None,
+        masking: Masking | None = None,
     ):
         """Prepare the training of one student.
 
@@ -53,15 +62,21 @@ class DistillationTrainer(LanguageModelTrainer):
                 are trained with the student.
             rules: see `LanguageModelTrainer`.
             order: see `LanguageModelTrainer`.
+            overlap: what is measured, beside the loss, in each step whose line is logged; None: nothing.
+            masking: see `LanguageModelTrainer`.
         """
-        super().__init__(student, args, collator, objective.student_size, rules, order)
+        super().__init__(student, args, collator, objective.student_size, rules, order, masking)
         self.teacher = teacher
+        self.overlap = overlap
+        self.overlap_values: dict[str, float] = {}
         self.objective = objective
         self.parts = parts
-        self.clock = Stopwatch(torch.device(teacher.model.device if isinstance(teacher, OnlineTeacher) else "cpu"))
+        self.clock = Stopwatch(torch.device(teacher.device if isinstance(teacher, OnlineTeacher) else "cpu"))
         """Time of the teacher's forward passes."""
         if parts is not None:
             parts.projections.to(args.device)
+        if isinstance(teacher, AveragedTeacher):
+            self.add_callback(FollowStudent(teacher, student))
 
     def compute_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
@@ -84,6 +99,8 @@ class DistillationTrainer(LanguageModelTrainer):
         tokens = shift_labels(inputs["input_ids"]).flatten().index_select(0, rows)
         emphasis = self.teacher.emphasis if isinstance(self.teacher, RoutedTeacher) and signals is not None else None
         chunk_loss, chunks = self.objective.loss_of(spans, targets, signals, num_items, tokens, emphasis, counted_here)
+        if signals is not None:
+            self._measure_overlap(hidden.detach(), spans, signals, counted_here)
         loss, totals = chunked_loss(hidden, self.head, chunk_loss, chunks)
         check_teacher(signals, totals)
         _, ce, kd = totals
@@ -109,6 +126,29 @@ class DistillationTrainer(LanguageModelTrainer):
             self.count("teacher_tokens", times * len(inputs["spans"].teacher_rows))
             self.count("teacher_rows", passes * len(inputs["spans"].same_token))
         return signals
+
+    def _measure_overlap(
+        self,
+        hidden: torch.Tensor,
+        spans: Spans,
+        signals: Signals | tuple[Signals, ...],
+        counted: torch.Tensor,
+    ) -> None:
+        """Measure on the first micro-batch of a step that is logged; the time is the step's."""
+        is_due = (self.state.global_step + 1) % self.args.logging_steps == 0
+        if self.overlap is None or self.overlap_values or not is_due:
+            return
+        asked = self.objective.asked_spans(spans, counted)
+        places = asked, spans.student_starts[asked], spans.teacher_starts[asked]
+        passes = signals if isinstance(signals, tuple) else (signals,)
+        self.overlap_values = self.overlap.measure(hidden, self.head, passes, places)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the overlap to what is logged; Trainer's hook."""
+        if "loss" in logs:
+            logs |= self.overlap_values
+            self.overlap_values = {}
+        super().log(logs, start_time)
 
     def head_rows(self, counts: dict[str, float]) -> list[tuple[Head, float]]:
         """Return the head of a teacher in memory and the rows that it was asked for: its logits are made in the loss.
@@ -165,6 +205,8 @@ class DistillationTrainer(LanguageModelTrainer):
             torch.save(self.parts.state(), Path(output_dir) / PARTS_FILE)
         if isinstance(self.teacher, RoutedTeacher) and self.args.should_save:
             torch.save(self.teacher.state_dict(), Path(output_dir) / ROUTER_FILE)
+        if isinstance(self.teacher, AveragedTeacher) and self.args.should_save:
+            torch.save(self.teacher.model.state_dict(), Path(output_dir) / AVERAGE_FILE)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load the parts beside the optimizer; Trainer's hook."""
@@ -176,3 +218,6 @@ class DistillationTrainer(LanguageModelTrainer):
             self.parts.load_state(torch.load(Path(checkpoint) / PARTS_FILE, **options))
         if isinstance(self.teacher, RoutedTeacher):
             self.teacher.load_state_dict(torch.load(Path(checkpoint) / ROUTER_FILE, **options))
+        if isinstance(self.teacher, AveragedTeacher):
+            self.teacher.model.load_state_dict(torch.load(Path(checkpoint) / AVERAGE_FILE, **options))
+            self.teacher.head.drop_copies()

@@ -13,6 +13,7 @@ from kdkit.distill.layer_terms import plan_layers
 from kdkit.distill.plan import view_of
 from kdkit.distill.train import ANSWERS_REUSED, BASELINE, EQUAL_TIME, STUDENT
 from kdkit.errors import UserError
+from kdkit.evaluate.answers import check_rouge, score_answers
 from kdkit.evaluate.attention import ATTENTION_WINDOWS, measure_attention
 from kdkit.evaluate.compression import (
     SIZE_DTYPE,
@@ -30,6 +31,8 @@ from kdkit.evaluate.text_scores import write_scores
 from kdkit.machine.session import Session
 from kdkit.models.continuations import choose_prompts, continue_prompts
 from kdkit.models.loading import load_causal_lm
+from kdkit.models.writer import model_writer
+from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.prepare import Teacher
 from kdkit.training.ends import measure_ends
 from kdkit.training.scoring import score_windows
@@ -44,8 +47,8 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
         `measure_retention` and `measure_attention`), `compression` (teacher to student), `gap_closed` (None
         without a gap, or if a tokenizer changes the text) and `gap` (baseline - teacher), `differences` (baseline -
         student), all with their intervals (`evaluated` says over what), `late_gain` (see there), `costs` (seconds
-        and tokens by item, see `list_costs`), `continuations` and `by_kind` (see `evaluate_kinds`). Of several
-        teachers `teacher` is the first; `by_kind` has them all.
+        and tokens by item, see `list_costs`), `continuations`, of conversations `answers` (see `score_answers`), and
+        `by_kind` (see `evaluate_kinds`). Of several teachers `teacher` is the first; `by_kind` has them all.
 
     Raises:
         UserError: the run has no trained student or baseline.
@@ -55,6 +58,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
     config, hardware = session.config, session.hardware
     windows = data.evaluation.first(config.evaluate.max_sequences)
     students = load_students(session)
+    check_rouge(data.is_chat and config.evaluate.num_answers > 0)
     models: dict[str, tuple[PreTrainedModel, Side]] = {"teacher": (teacher.model, "teacher")}
     models |= {name: (model, "student") for name, model in students.items()}
     scores = {
@@ -85,7 +89,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
         "late_gain": late_gain(session.run.read_metrics(), training[STUDENT]["steps"]),
         "costs": training.get("costs", []),
         "evaluated": _describe_text(windows, resampled) | {"hardware": hardware.reason},
-        "continuations": _continuations(session, data, models),
+        **_texts(session, data, models, teacher, students),
         "by_kind": evaluate_kinds(*whole, scores),
     }
     session.run.write_json("evaluation.json", evaluation)
@@ -270,3 +274,24 @@ def _continuations(
         for name, (model, side) in models.items()
     }
     return [{"prompt": prompt} | {name: texts[name][i] for name in models} for i, prompt in enumerate(prompts)]
+
+
+def _texts(
+    session: Session[Config],
+    data: PreparedData,
+    models: dict[str, tuple[PreTrainedModel, Side]],
+    teacher: TextTeacher,
+    students: dict[str, PreTrainedModel],
+) -> dict[str, Any]:
+    """Let every model write: of conversations `answers` to held-out prompts, of other text `continuations`."""
+    if not data.is_chat:
+        return {"continuations": _continuations(session, data, models)}
+    settings, dtype = session.config.evaluate, session.hardware.autocast_dtype
+    conversations = data.prompts("evaluation", settings.num_answers)
+    if not conversations:
+        return {"continuations": []}
+    writers = {"teacher": teacher.writer(autocast_dtype=dtype)}
+    for name, model in students.items():
+        writers[name] = model_writer(model, data.student_tokenizer, autocast_dtype=dtype)
+    answers = score_answers(writers, conversations, data.prompts("train"), settings)
+    return {"continuations": [], "answers": answers}

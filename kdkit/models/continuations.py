@@ -1,12 +1,12 @@
 """Sampled continuations of held-out openings, by every model: what the numbers look like as text."""
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kdkit.alignment.tokenizers import end_token_id, start_token_id
 from kdkit.data.duplicates import UNIT
+from kdkit.models.generation import Sampling, generate_ids
 from kdkit.models.loading import context_length
-from kdkit.models.sampling import sample_text
 
 
 def choose_prompts(openings: list[str], count: int, num_words: int) -> list[str]:
@@ -41,26 +41,21 @@ def continue_prompts(
 
     Args:
         max_new_tokens: tokens to add at most.
-        temperature: sampling temperature, > 0, of the whole distribution; see `sample_text`.
+        temperature: sampling temperature, > 0, of the whole distribution.
         autocast_dtype: dtype for autocast; None: none.
     """
-    set_seed(seed)
-    texts, context = [], context_length(model.config)
-    for prompt in prompts:
-        ids = [start_token_id(tokenizer), *tokenizer(prompt, add_special_tokens=False).input_ids]
-        room = max_new_tokens if context is None else min(max_new_tokens, context - len(ids))
-        if room < 1:
-            print(f"continuations: a prompt of {len(ids)} tokens fills the context of {context}, and is not continued")
-            texts.append("")
-            continue
-        output = sample_text(
-            model,
-            torch.tensor([ids], device=model.device),
-            max_new_tokens=room,
-            temperature=temperature,
-            vocab_size=len(tokenizer),
-            end_id=end_token_id(tokenizer),
-            autocast_dtype=autocast_dtype,
-        )
-        texts.append(tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True))
-    return texts
+    context, start = context_length(model.config), start_token_id(tokenizer)
+    rows = [[start, *tokenizer(prompt, add_special_tokens=False).input_ids] for prompt in prompts]
+    full = [context is not None and len(row) >= context for row in rows]
+    for row in [row for row, is_full in zip(rows, full, strict=True) if is_full]:
+        print(f"continuations: a prompt of {len(row)} tokens fills the context of {context}, and is not continued")
+    written = generate_ids(
+        model,
+        [row for row, is_full in zip(rows, full, strict=True) if not is_full],
+        Sampling(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed),
+        [end_token_id(tokenizer)],
+        vocab_size=len(tokenizer),
+        autocast_dtype=autocast_dtype,
+    )
+    texts = iter(tokenizer.decode(samples[0].ids, skip_special_tokens=True) for samples in written)
+    return ["" if is_full else next(texts) for is_full in full]

@@ -17,7 +17,7 @@ Arguments = tuple[Any, ...]
 
 
 def decoder_layers(model: PreTrainedModel) -> torch.nn.ModuleList:
-    """Return the decoder layers of a causal LM, first to last.
+    """Return the layers of a causal LM, or of an encoder, first to last.
 
     Raises:
         UserError: the model keeps them in another way than as one list.
@@ -29,7 +29,7 @@ def decoder_layers(model: PreTrainedModel) -> torch.nn.ModuleList:
             return module
     raise UserError(
         f"{type(model).__name__}: expected a list of {num_layers} decoder layers, got none; "
-        "set distill.weights to logits only for this architecture"
+        "for this architecture leave student.layers out, and set distill.weights to logits only"
     )
 
 

@@ -117,6 +117,30 @@ def draw_loss_terms(run: Run) -> Path:
     return save(figure, run, "loss_terms.png")
 
 
+def draw_overlap(run: Run) -> Path | None:
+    """Show how far the student agrees with the teacher on what comes next, over steps (03); None if not measured."""
+    lines = [m for m in run.read_metrics() if m["phase"] == "student" and "overlap_share" in m]
+    if not lines:
+        return None
+    figure = Figure(figsize=(9.2, 2.6), layout="constrained")
+    share, mass, gap = figure.subplots(1, 3)
+    plot_recorded(share, lines, "overlap_share", color=COLOURS["student"])
+    share.set(ylim=(0, 1))
+    tidy(share, "share of the most likely tokens that both have")
+    for side in ("teacher", "student"):
+        plot_recorded(mass, lines, f"overlap_{side}_mass", color=COLOURS[side], label=LABELS[side])
+    mass.set(ylim=(0, 1))
+    mass.legend(frameon=False, fontsize=8)
+    tidy(mass, "probability of those, by each")
+    plot_recorded(gap, lines, "overlap_entropy_gap", color=COLOURS["student"])
+    gap.axhline(0.0, color="#94a3b8", linewidth=1)
+    tidy(gap, "student's entropy less the teacher's, nats")
+    for axes in (share, mass, gap):
+        axes.title.set_fontsize(8.5)
+        axes.set(xlabel="optimizer step")
+    return save(figure, run, "overlap.png")
+
+
 def draw_loss_parts(run: Run) -> Path | None:
     """Show the parts of the teacher's signal over steps: raw, each on its own scale, and weighted, together (03).
 

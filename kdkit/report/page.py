@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from kdkit.report.answers import answer_examples, answers_table, answers_verdict
 from kdkit.report.experts import draw_experts
 from kdkit.report.figures import (
     draw_alignment,
@@ -11,6 +12,7 @@ from kdkit.report.figures import (
     draw_learning_curves,
     draw_loss_parts,
     draw_loss_terms,
+    draw_overlap,
     draw_quality_against_size,
 )
 from kdkit.report.recipe import language_recipe
@@ -53,6 +55,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "Quality and cost": draw_quality_against_size(run),
         "Learning curves": draw_learning_curves(run),
         "Terms of the student's loss": draw_loss_terms(run),
+        "Agreement with the teacher while it trained": draw_overlap(run),
         "Parts of the teacher's signal": (parts := draw_loss_parts(run)),
         "Which layers were compared": draw_layer_map(run) if parts is not None and was_probed else None,
         "Who taught what": draw_shares(run),
@@ -73,6 +76,9 @@ def _facts(run: Run) -> dict[str, Any]:
         "compression": compression_table(evaluation),
         "equal_time": equal_time_table(evaluation),
         "costs": cost_table(evaluation),
+        "continuations": continuations_table(evaluation, count := facts["config"]["report"]["num_examples"]),
+        "answers": answers_table(evaluation),
+        "answers_verdict": answers_verdict(evaluation),
+        "examples": answer_examples(evaluation, count),
         "by_kind": differences_table(run),
-        "continuations": continuations_table(evaluation, facts["config"]["report"]["num_examples"]),
     }

@@ -11,7 +11,11 @@ from typing import TextIO
 
 from kdkit.errors import UserError
 
-REMEDIES = {"cache_dir": "-p cache_dir=FOLDER", "--runs-dir": "--runs-dir FOLDER"}
+REMEDIES = {
+    "cache_dir": "-p cache_dir=FOLDER",
+    "--runs-dir": "--runs-dir FOLDER",
+    "HF_HOME": "export HF_HOME=FOLDER",
+}
 """Settings that name a folder to write to, and how another one is chosen."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}

@@ -172,7 +172,7 @@ def fingerprint_files(path: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def cached_folder(parent: Path, key: str, build: Callable[[Path], None]) -> Path:
+def cached_folder(parent: Path, key: str, build: Callable[[Path], None], *, setting: str = "cache_dir") -> Path:
     """Return the folder `parent/key`, built once; a build that fails or is killed leaves nothing there.
 
     Of several processes that need it one builds it, and the others wait.
@@ -181,6 +181,7 @@ def cached_folder(parent: Path, key: str, build: Callable[[Path], None]) -> Path
         parent: folder of results of one kind.
         key: fingerprint of everything that makes the result.
         build: fills the empty folder that it is given; a file named as the key is added to it.
+        setting: what names the parent, for messages.
 
     Raises:
         UserError: the disk is full, or the folder cannot be written.
@@ -188,7 +189,7 @@ def cached_folder(parent: Path, key: str, build: Callable[[Path], None]) -> Path
     target = parent / key
     if target.is_dir():
         return target
-    with writing(parent, "cache_dir"), taking_turns(parent / f".{key}.lock", f"{parent.name}/{key}"):
+    with writing(parent, setting), taking_turns(parent / f".{key}.lock", f"{parent.name}/{key}"):
         if target.is_dir():  # by the process that was waited for
             return target
         _remove_leftovers(parent, key)

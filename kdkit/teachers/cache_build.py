@@ -81,7 +81,7 @@ class SignalMaker:
     def _answer(self, rows: list[int]) -> list[Record]:
         """Run the teacher over one batch; return a record per sequence."""
         inputs = self.collate(rows)
-        spans, device = inputs["spans"], self.teacher.model.device
+        spans, device = inputs["spans"], self.teacher.device
         self.tokens_read += len(spans.teacher_rows)
         signals = self.teacher.answer(inputs, device)
         if self.cache.mode == "true_token":

@@ -7,10 +7,12 @@ import torch
 from transformers import PreTrainedModel
 
 from kdkit.losses.chunked.engine import Head, to_device
-from kdkit.losses.chunked.signals import DenseSignals, Signals, SparseSignals, TokenSignals
+from kdkit.losses.chunked.signals import DenseSignals, Signals, SparseSignals, TokenSignals, logit_signals
 from kdkit.losses.cross_entropy import shift_labels
 from kdkit.models.finite import describe_model
 from kdkit.models.heads import autocast, find_head, last_hidden_state
+from kdkit.models.loading import context_length
+from kdkit.models.reading import Reader
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class OnlineTeacher:
         self.model = model
         self.head = find_head(model, vocab_size)
         self.autocast_dtype = autocast_dtype
+        self.device = model.device
+        self.context = context_length(model.config)
+        """Most tokens that it reads at once; None: no limit."""
 
     @torch.no_grad()
     def answer(
@@ -54,7 +59,7 @@ class OnlineTeacher:
         return self.pack(self.hidden(inputs), inputs, device)
 
     @torch.no_grad()
-    def answer_some(self, inputs: dict[str, Any], device: torch.device, sequences: torch.Tensor) -> DenseSignals:
+    def answer_some(self, inputs: dict[str, Any], device: torch.device, sequences: torch.Tensor) -> Signals:
         """Do what `answer` does for some sequences of a batch; what is said of the others is not to be read.
 
         Args:
@@ -74,12 +79,49 @@ class OnlineTeacher:
 
     def pack(self, hidden: torch.Tensor, inputs: dict[str, Any], device: torch.device) -> DenseSignals:
         """Make signals of hidden states, `[B * T, H_teacher]`."""
-        spans, input_ids = inputs["spans"], inputs["teacher_input_ids"]
-        rows = to_device(spans.teacher_rows, hidden.device)
-        windows = torch.tensor(inputs["windows"])[spans.teacher_rows // input_ids.shape[1]]
-        targets = shift_labels(input_ids).flatten().index_select(0, to_device(spans.teacher_rows, input_ids.device))
+        rows = to_device(inputs["spans"].teacher_rows, hidden.device)
+        targets, windows = targets_of(inputs)
         name = describe_model(self.model)
         return DenseSignals(hidden.index_select(0, rows), self.head, device, targets.to(device), windows, name=name)
+
+
+def targets_of(inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what each teacher row of a batch predicts, and the row number of its window, int64, `[teacher_rows]`."""
+    rows, input_ids = inputs["spans"].teacher_rows, inputs["teacher_input_ids"]
+    targets = shift_labels(input_ids).flatten().index_select(0, to_device(rows, input_ids.device))
+    return targets, torch.tensor(inputs["windows"])[rows // input_ids.shape[1]]
+
+
+class LogitTeacher(OnlineTeacher):
+    """A teacher that gives logits and no hidden states, run on every batch, some rows at a time."""
+
+    def __init__(self, reader: Reader, vocab_size: int, context: int | None = None):
+        """Keep what reads.
+
+        Args:
+            vocab_size: true size of its tokenizer.
+            context: most tokens that it reads at once; None: no limit.
+        """
+        self.reader, self.vocab_size, self.context = reader, vocab_size, context
+        self.device = reader.device
+        self.head = Head(torch.empty(vocab_size, 0, device=reader.device), vocab_size)
+        self.autocast_dtype = None
+
+    @torch.no_grad()
+    def answer(self, inputs: dict[str, Any], device: torch.device, student: StudentRows | None = None) -> Signals:
+        """Prepare to read a batch of `WindowCollator`; it is read when the loss asks for rows."""
+        rows_of_batch = inputs["spans"].teacher_rows
+        logits = self.reader.read(inputs["teacher_input_ids"])
+        targets, windows = targets_of(inputs)
+
+        def read(rows: torch.Tensor) -> torch.Tensor:
+            return logits(rows_of_batch[rows])[:, : self.vocab_size]
+
+        return logit_signals(read, self.vocab_size, device, targets.to(device), windows, self.reader.name)
+
+    def answer_some(self, inputs: dict[str, Any], device: torch.device, sequences: torch.Tensor) -> Signals:
+        """See `OnlineTeacher.answer_some`; nothing is read before it is asked for."""
+        return self.answer(inputs, device)
 
 
 class VisitingTeacher(OnlineTeacher):

@@ -17,12 +17,12 @@ from kdkit.data.windows import Windows
 from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.losses.chunked.events import TokenEvents
 from kdkit.machine.session import Session
+from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.online import OnlineTeacher
-from kdkit.teachers.prepare import Teacher
 from kdkit.training.scoring import iterate_batches
 
 
-def describe_pair(session: Session[Config], data: PreparedData, teacher: Teacher) -> dict[str, Any]:
+def describe_pair(session: Session[Config], data: PreparedData, teacher: TextTeacher) -> dict[str, Any]:
     """Measure on held-out text what the two vocabularies share; written to `teacher/pair.json`.
 
     Returns:
@@ -36,7 +36,7 @@ def describe_pair(session: Session[Config], data: PreparedData, teacher: Teacher
     overlap = data.overlap
     counts = np.zeros(3, dtype=np.int64)
     mass, spans_seen, tokens = 0.0, 0, 0
-    online = OnlineTeacher(teacher.model, overlap.teacher_size, session.hardware.autocast_dtype)
+    online = teacher.online(overlap.teacher_size, session.hardware.autocast_dtype)
     for batch in iterate_batches(windows, "student", session.config.evaluate.batch_size, with_teacher=True):
         spans: Spans = batch["spans"]
         is_single = (spans.student_lengths == 1) & (spans.teacher_starts.diff() == 1)
@@ -61,7 +61,7 @@ def describe_pair(session: Session[Config], data: PreparedData, teacher: Teacher
 @torch.no_grad()
 def _mass_on(teacher: OnlineTeacher, batch: dict[str, Any], token_ids: np.ndarray) -> float:
     """Sum the probability that the teacher gives to some tokens, over the first rows of all spans."""
-    device = teacher.model.device
+    device = teacher.device
     signals, rows = teacher.answer(batch, device), batch["spans"].teacher_starts[:-1]
     chosen = torch.from_numpy(token_ids).to(device)
     total = 0.0

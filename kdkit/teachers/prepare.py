@@ -1,89 +1,131 @@
 """The teacher stage: load the model that the configuration names, or build one once (notebook 02)."""
 
-import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from transformers import PreTrainedModel, Qwen3MoeConfig, Qwen3MoeForCausalLM, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from kdkit.alignment.tokenizers import end_token_id, start_token_id
-from kdkit.config.language import BUILD, BuildTeacherConfig, Config, TrainConfig
+from kdkit.config.language import BUILD, Config
 from kdkit.data.batches import WindowCollator, longest_sequence
-from kdkit.data.prepare import (
-    PreparedData,
-    build_data,
-    identify_text_of_teacher,
-    open_data,
-    teacher_max_length,
-    text_of_teacher,
-)
-from kdkit.data.windows import Windows
+from kdkit.data.prepare import PreparedData
 from kdkit.errors import UserError
-from kdkit.losses.cross_entropy import IGNORE_INDEX, cross_entropy, masked_mean, shift_labels
-from kdkit.machine.hardware import Hardware
+from kdkit.machine.gguf_files import hash_gguf, is_gguf, read_gguf_header, resolve_gguf
 from kdkit.machine.hub import is_local_path
-from kdkit.machine.interrupt import StopRequest, stop_when_saved
 from kdkit.machine.session import Session
-from kdkit.models.finite import check_finite
+from kdkit.machine.user_code import is_user_code, make_user_object
+from kdkit.models.finite import check_finite, describe_model, is_finite
+from kdkit.models.generation import Generated, Sampling, generate_ids
 from kdkit.models.loading import (
     check_context,
     check_fits,
     check_model_folder,
     context_length,
-    experts_implementation,
     load_causal_lm,
-    no_bar,
     read_model_config,
 )
-from kdkit.models.scratch import initializer_range, spread_embeddings
-from kdkit.runs.costs import write_cost
-from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
+from kdkit.models.reading import ModelReader, Reader
+from kdkit.models.writer import Writer, model_writer
+from kdkit.runs.folder import fingerprint, fingerprint_files
 from kdkit.runs.messages import note
-from kdkit.training.arguments import checkpoint_step, last_checkpoint, make_training_arguments
-from kdkit.training.progress import Curve, Progress
-from kdkit.training.trainer import LanguageModelTrainer, StopAtStep
-
-FORMAT = 5
-"""Raise it when the same settings build another teacher than before."""
-
-BALANCE_WEIGHT = 0.01
-"""Weight of the load-balancing term while a teacher is built."""
+from kdkit.teachers.build import build_key, build_teacher, built_context
+from kdkit.teachers.gguf import GGUFTeacher
+from kdkit.teachers.interface import TextTeacher
+from kdkit.teachers.online import OnlineTeacher
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """The large model, loaded and frozen, and where its weights lie."""
+class Teacher(TextTeacher):
+    """A causal LM of transformers, loaded and frozen, and where its weights lie."""
 
-    model: PreTrainedModel
-    path: str
-    was_built: bool
-    """Whether it is a teacher of `teacher.path: build`."""
-    member: str = ""
-    """Its name among several teachers."""
+    has_layers = True
+
+    def __init__(
+        self, model: PreTrainedModel, path: str, was_built: bool, tokenizer: PreTrainedTokenizerFast | None = None
+    ):
+        """Keep the model.
+
+        Args:
+            path: for messages and reports.
+            was_built: whether it is a teacher of `teacher.path: build`.
+            tokenizer: its tokenizer; needed to write and to read text with it alone, not to answer a trainer.
+        """
+        self._model, self._tokenizer = model, tokenizer
+        self.path, self.was_built = path, was_built
+        self.device, self.context = model.device, context_length(model.config)
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """What a layer map may call it."""
-        return (self.member, self.path) if self.member else (self.path,)
+    def name(self) -> str:
+        """Its class and dtype, for messages."""
+        return describe_model(self._model)
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """The model."""
+        return self._model
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """Its tokenizer."""
+        assert self._tokenizer is not None, "this teacher was made without its tokenizer"
+        return self._tokenizer
+
+    @torch.no_grad()
+    def get_logits(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """See `TextTeacher.get_logits`."""
+        return self._model(input_ids=input_ids.to(self.device), use_cache=False).logits.float()
+
+    @torch.no_grad()
+    def get_hidden_states(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """See `TextTeacher.get_hidden_states`."""
+        options = {"use_cache": False, "output_hidden_states": True}
+        return self._model.base_model(input_ids=input_ids.to(self.device), **options).hidden_states
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, stop_ids: Sequence[int]
+    ) -> list[Generated]:
+        """See `TextTeacher.generate`."""
+        options = {"vocab_size": len(self.tokenizer), "batch_size": self.batch_size}
+        written = generate_ids(self._model, prompts, sampling, stop_ids, **options)
+        return [samples[0] for samples in written]
+
+    def reader(self, autocast_dtype: torch.dtype | None = None) -> Reader:
+        """See `TextTeacher.reader`."""
+        return ModelReader(self._model, None, autocast_dtype)
+
+    def online(self, vocab_size: int, autocast_dtype: torch.dtype | None = None) -> OnlineTeacher:
+        """See `TextTeacher.online`."""
+        return OnlineTeacher(self._model, vocab_size, autocast_dtype)
+
+    def writer(self, batch_size: int = 16, autocast_dtype: torch.dtype | None = None) -> Writer:
+        """See `TextTeacher.writer`."""
+        return model_writer(self._model, self.tokenizer, batch_size, autocast_dtype)
 
 
-def prepare_teacher(session: Session[Config], data: PreparedData, dtype: torch.dtype | None = None) -> Teacher:
+def prepare_teacher(session: Session[Config], data: PreparedData, dtype: torch.dtype | None = None) -> TextTeacher:
     """Load the teacher, frozen; build it first if the configuration says so and the cache has none.
 
     Args:
-        dtype: of its weights; None: that of the run, in which models are compared with each other.
+        dtype: of its weights, where it is a model of transformers; None: that of the run, in which models are compared
+            with each other.
 
     Raises:
         UserError: see `check_teacher_lengths`, `load_causal_lm`, `check_fits` and `check_first_answer`.
     """
     config = session.config
     check_teacher_lengths(config, data)
-    if config.teacher.path == BUILD:
-        path = str(build_teacher(session, data))
+    if is_user_code(config.teacher.path) or is_gguf(config.teacher.path):
+        teacher = _prepare_without_layers(session, data)
     else:
-        path = config.teacher.path
+        teacher = _prepare_model(session, data, dtype)
+    teacher.member = config.teachers.only
+    return teacher
+
+
+def _prepare_model(session: Session[Config], data: PreparedData, dtype: torch.dtype | None) -> Teacher:
+    """Load a model of transformers, or build it, and check its first answer."""
+    config = session.config
+    path = str(build_teacher(session, data)) if config.teacher.path == BUILD else config.teacher.path
     model = load_causal_lm(
         path,
         "teacher.path",
@@ -95,7 +137,52 @@ def prepare_teacher(session: Session[Config], data: PreparedData, dtype: torch.d
     longest = longest_sequence("teacher", data.train, data.evaluation)
     check_fits(model, len(data.teacher_tokenizer), longest, "teacher.path", "teacher.max_length")
     check_first_answer(session, data, model, "teacher.path")
-    return Teacher(model, path, config.teacher.path == BUILD, config.teachers.only)
+    return Teacher(model, path, config.teacher.path == BUILD, data.teacher_tokenizer)
+
+
+def make_own_teacher(path: str, key: str) -> TextTeacher:
+    """Make a teacher of the user's own class.
+
+    Raises:
+        UserError: see `make_user_object`; a class that is no `TextTeacher`.
+    """
+    made = make_user_object(path, key)
+    if not isinstance(made, TextTeacher):
+        raise UserError(
+            f"{key}: expected a subclass of kdkit.teachers.interface.TextTeacher, got {type(made).__name__}; "
+            "derive the class from it"
+        )
+    made.path = made.path or path
+    return made
+
+
+def _prepare_without_layers(session: Session[Config], data: PreparedData) -> TextTeacher:
+    """Load a GGUF file or make a teacher of the user's own class, and check its first answer."""
+    path = session.config.teacher.path
+    if is_gguf(path):
+        on_gpu = session.hardware.teacher_device.startswith("cuda")
+        teacher: TextTeacher = GGUFTeacher(path, data.teacher_tokenizer, "teacher.path", on_gpu=on_gpu)
+    else:
+        teacher = make_own_teacher(path, "teacher.path")
+        note(f"teacher.path: {teacher.name} is code of your own, run with all that you may do")
+    check_first_rows(teacher, data, "teacher.path")
+    return teacher
+
+
+def check_first_rows(teacher: TextTeacher, data: PreparedData, key: str) -> None:
+    """Ask a teacher that gives logits about the first training sequence.
+
+    Raises:
+        UserError: logits of another shape than its tokenizer's, NaN or inf among them.
+    """
+    input_ids = WindowCollator(data.train, "teacher")([0])["input_ids"]
+    logits = teacher.reader().read(input_ids)(torch.arange(input_ids.shape[1]))
+    if not is_finite(logits):
+        place = int((~logits.isfinite().all(dim=1)).nonzero()[0])
+        raise UserError(
+            f"{key}: expected finite logits, got NaN or inf from {teacher.name} at position {place} of the first "
+            "training sequence; check its weights"
+        )
 
 
 def check_first_answer(session: Session[Config], data: PreparedData, model: PreTrainedModel, key: str) -> None:
@@ -118,7 +205,11 @@ def check_teacher_lengths(config: Config, data: PreparedData) -> None:
     for path in (config.teacher.path, *config.teacher.others):
         key = "teacher.path" if path == config.teacher.path else "teacher.others"
         if path == BUILD:
-            context = _positions(teacher_max_length(config))
+            context = built_context(config)
+        elif is_user_code(path):
+            context = make_own_teacher(path, key).context
+        elif is_gguf(path):
+            context = read_gguf_header(path, key).context
         else:
             main = path == config.teacher.path
             trust = config.teacher.trust_remote_code
@@ -161,11 +252,6 @@ def own_text_lengths(config: Config, data: PreparedData) -> list[tuple[str, int,
     ]
 
 
-def _positions(max_length: int) -> int:
-    """Return the context that a built model gets."""
-    return max(max_length, 512)
-
-
 def identify_teacher(session: Session[Config], data: PreparedData) -> dict[str, str]:
     """Identify the teacher of a configuration without loading or building it: what a cache of its signals must match.
 
@@ -179,109 +265,13 @@ def identify_teacher(session: Session[Config], data: PreparedData) -> dict[str, 
     """
     config = session.config
     if config.teacher.path == BUILD:
-        return {"path": BUILD, "key": _build_key(session, data)}
+        return {"path": BUILD, "key": build_key(session, data)}
+    if is_user_code(config.teacher.path):
+        return make_own_teacher(config.teacher.path, "teacher.path").identify()
+    if is_gguf(config.teacher.path):
+        return {"gguf": hash_gguf(resolve_gguf(config.teacher.path, "teacher.path"))}
     name = check_model_folder(config.teacher.path, "teacher.path")
     if not is_local_path(name):
         return {"path": name, "revision": config.teacher.revision or "main"}
     files = [Path(name) / "config.json", *sorted(Path(name).glob("*.safetensors"))]
     return {"weights": fingerprint(*(fingerprint_files(file) for file in files))}
-
-
-def build_teacher(session: Session[Config], data: PreparedData) -> Path:
-    """Return the run's folder of the built teacher; it is trained unless the cache has it.
-
-    A training that was stopped goes on from its checkpoint, in any run: the key stands for all that makes it.
-
-    Raises:
-        Stopped: by the user, with what was trained saved.
-    """
-    run, key = session.run, _build_key(session, data)
-    parent = run.cache_path / "teachers"
-    with stop_when_saved() as request:
-        folder = cached_folder(parent, key, lambda path: _build(session, path, parent / f"{key}.checkpoints", request))
-        request.check("teacher: built and saved")
-    link_folder(folder, run.path / "teacher" / "model")
-    return run.path / "teacher" / "model"
-
-
-def _build_key(session: Session[Config], data: PreparedData) -> str:
-    """Fingerprint what makes a built teacher."""
-    config = session.config
-    text = identify_text_of_teacher(config, data)
-    return fingerprint(FORMAT, text, config.seed, config.teacher.build.model_dump(), session.hardware.precision)
-
-
-def _build(session: Session[Config], folder: Path, checkpoints: Path, request: StopRequest) -> None:
-    """Train a Qwen3-MoE on its own view of the training text and save it.
-
-    Raises:
-        Stopped: by the user, at a step that is saved.
-    """
-    config, hardware = session.config, session.hardware
-    data = open_data(build_data(text_of_teacher(config), session.run.cache_path))
-    build = config.teacher.build
-    set_seed(config.seed)
-    architecture = _architecture(build, data, teacher_max_length(config), hardware)
-    model = spread_embeddings(Qwen3MoeForCausalLM(architecture)).to(hardware.device)
-    train = TrainConfig(
-        per_device_train_batch_size=build.batch_size,
-        gradient_accumulation_steps=1,
-        learning_rate=build.learning_rate,
-        warmup_steps=max(1, build.max_steps // 20),
-        log_every=max(1, build.max_steps // 10),
-        save_every=config.train.save_every,
-    )
-    arguments = make_training_arguments(train, hardware, checkpoints, max_steps=build.max_steps, seed=config.seed)
-    trainer = MixtureTrainer(model, arguments, WindowCollator(data.train, "teacher"), len(data.teacher_tokenizer))
-    held_out: Windows = data.evaluation.first(config.evaluate.curve_sequences)
-    every = max(1, build.max_steps // 4)
-    curve = Curve(held_out, "teacher", config.evaluate.batch_size, every, hardware.autocast_dtype)
-    trainer.add_callback(progress := Progress(session.run, "teacher", curve))
-    trainer.add_callback(StopAtStep(request, saves_last=False))
-    if (checkpoint := last_checkpoint(checkpoints)) is not None:
-        note(f"teacher: goes on from step {checkpoint_step(checkpoint)} of {build.max_steps}")
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if (step := trainer.state.global_step) < build.max_steps:
-        request.check(f"teacher: step {step} of {build.max_steps} is saved")
-    write_cost(folder, progress.seconds, round(trainer.read_counts()["tokens"]))
-    with no_bar():
-        model.save_pretrained(folder)
-    data.teacher_tokenizer.save_pretrained(folder)
-    shutil.rmtree(checkpoints, ignore_errors=True)
-
-
-class MixtureTrainer(LanguageModelTrainer):
-    """Adds the load-balancing term; without it a few experts take every token."""
-
-    def compute_step(
-        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Add the balance of the experts to cross-entropy (Fedus et al. 2021, arXiv:2101.03961, eq. 4)."""
-        outputs = model(input_ids=inputs["input_ids"], output_router_logits=True, use_cache=False)
-        targets = shift_labels(inputs["labels"])
-        ce = masked_mean(cross_entropy(outputs.logits, targets), targets != IGNORE_INDEX, num_items_in_batch)
-        return ce + BALANCE_WEIGHT * outputs.aux_loss, {"ce_loss": ce, "balance_loss": outputs.aux_loss}
-
-
-def _architecture(build: BuildTeacherConfig, data: PreparedData, max_length: int, hardware: Hardware) -> Qwen3MoeConfig:
-    """Describe the built teacher to transformers."""
-    architecture = Qwen3MoeConfig(
-        vocab_size=len(data.teacher_tokenizer),
-        hidden_size=build.hidden_size,
-        num_hidden_layers=build.num_layers,
-        num_attention_heads=build.num_heads,
-        num_key_value_heads=build.num_heads,
-        head_dim=build.hidden_size // build.num_heads,
-        num_experts=build.num_experts,
-        num_experts_per_tok=build.num_experts_per_tok,
-        moe_intermediate_size=build.moe_intermediate_size,
-        intermediate_size=build.moe_intermediate_size * build.num_experts_per_tok,
-        norm_topk_prob=True,
-        max_position_embeddings=_positions(max_length),
-        initializer_range=initializer_range(build.hidden_size),
-        tie_word_embeddings=False,
-        bos_token_id=start_token_id(data.teacher_tokenizer),
-        eos_token_id=end_token_id(data.teacher_tokenizer),
-    )
-    architecture._experts_implementation = experts_implementation(hardware.device)
-    return architecture

@@ -10,7 +10,7 @@ from kdkit.alignment.tokenizers import end_token_id
 from kdkit.data.batches import Side
 from kdkit.data.windows import Windows
 from kdkit.losses.cross_entropy import shift_labels
-from kdkit.models.heads import autocast, find_head, last_hidden_state
+from kdkit.models.reading import Reader, open_reader
 from kdkit.training.scoring import iterate_batches
 
 MAX_WINDOWS = 64
@@ -21,7 +21,7 @@ CHEAPER_BY = 3.0
 
 @torch.no_grad()
 def measure_ends(
-    model: PreTrainedModel,
+    model: PreTrainedModel | Reader,
     windows: Windows,
     side: Side,
     tokenizer: PreTrainedTokenizerFast,
@@ -41,20 +41,18 @@ def measure_ends(
     all_ids = np.asarray(windows.student_ids if side == "student" else windows.teacher_ids)[:, 1:]
     rows = np.flatnonzero((all_ids == end).any(axis=1))[:MAX_WINDOWS]
     few = Windows(**{name: np.asarray(array)[rows] for name, array in vars(windows).items()})
-    head = find_head(model, model.get_output_embeddings().weight.shape[0])
     at_end, after = [], []
-    for batch in iterate_batches(few, side, batch_size):
-        ids, targets = batch["input_ids"], shift_labels(batch["labels"])
-        with autocast(model, autocast_dtype):
-            hidden = last_hidden_state(model, ids.to(model.device))
-        is_after = (ids == end) & (targets >= 0)
-        is_after[:, 0] = False  # the start of a window
-        for places, found, wanted in (
-            (targets == end, at_end, torch.tensor(chosen).expand(int((targets == end).sum()), -1)),
-            (is_after, after, targets[is_after][:, None]),
-        ):
-            logprobs = head.logits(hidden[places.to(hidden.device)]).float().log_softmax(dim=-1).cpu()
-            found.append(-logprobs.gather(1, wanted))
+    with open_reader(model, autocast_dtype) as reader:
+        for batch in iterate_batches(few, side, batch_size):
+            ids, targets = batch["input_ids"], shift_labels(batch["labels"]).flatten()
+            logits_of, flat = reader.read(ids), ids.flatten()
+            is_after = (flat == end) & (targets >= 0)
+            is_after[:: ids.shape[1]] = False  # the start of a window
+            rows = ((targets == end) | is_after).nonzero().squeeze(1)
+            nats = -logits_of(rows).float().log_softmax(dim=-1).cpu()
+            of_end, of_after = nats[targets[rows] == end], nats[is_after[rows]]
+            at_end.append(of_end[:, chosen])
+            after.append(of_after.gather(1, targets[is_after][:, None]))
     costs = torch.cat(at_end).mean(dim=0).tolist() if len(rows) else [None] * len(chosen)
     nats_after = torch.cat(after).mean().item() if sum(map(len, after)) else None
     total = ((costs[0] or 0.0) + (nats_after or 0.0)) * int((all_ids == end).sum()) / np.log(2)

@@ -13,18 +13,23 @@ from transformers import PreTrainedModel
 
 from kdkit.data.batches import Side, WindowCollator
 from kdkit.data.windows import PAD, Windows
-from kdkit.losses.chunked.engine import Head, even_chunks, rows_per_chunk
+from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
-from kdkit.models.heads import autocast, find_head, last_hidden_state
+from kdkit.models.reading import Reader, open_reader
 from kdkit.training.score import UNKNOWN_BITS, Score
 
 
 def score_windows(
-    model: PreTrainedModel, windows: Windows, side: Side, batch_size: int, autocast_dtype: torch.dtype | None = None
+    model: PreTrainedModel | Reader,
+    windows: Windows,
+    side: Side,
+    batch_size: int,
+    autocast_dtype: torch.dtype | None = None,
 ) -> Score:
     """Score a model on windows; the model's mode and device are left as they are.
 
     Args:
+        model: or what reads with it, such as a teacher's `reader()`.
         side: whose tokens the model reads.
         batch_size: windows at once.
         autocast_dtype: run the forward pass under autocast; None: as the weights are.
@@ -32,42 +37,31 @@ def score_windows(
     Raises:
         UserError: see `find_head`.
     """
-    was_training = model.training
-    model.eval()
-    head = _narrow(find_head(model, model.get_output_embeddings().weight.shape[0]), autocast_dtype)
     window_nats, piece_nats = np.zeros(len(windows)), np.zeros(windows.pieces.shape[:2])
     num_tokens, num_nats, start = 0, 0.0, 0
-    for batch in iterate_batches(windows, side, batch_size):
-        targets = shift_labels(batch["labels"])
-        nats = _token_nats(model, head, batch["input_ids"], targets, autocast_dtype)
-        rows = slice(start, start := start + len(targets))
-        num_nats += nats.sum()
-        nats += UNKNOWN_BITS * math.log(2) * _unknown_bytes(windows, rows, side, nats.shape)
-        window_nats[rows] = nats.sum(axis=1)
-        piece_nats[rows] = sum_by_piece(nats, windows.pieces[rows, :, 1 if side == "student" else 2])
-        num_tokens += int((targets != IGNORE_INDEX).sum())
-    model.train(was_training)
+    with open_reader(model, autocast_dtype) as reader:
+        for batch in iterate_batches(windows, side, batch_size):
+            targets = shift_labels(batch["labels"])
+            nats = _token_nats(reader, batch["input_ids"], targets)
+            rows = slice(start, start := start + len(targets))
+            num_nats += nats.sum()
+            nats += UNKNOWN_BITS * math.log(2) * _unknown_bytes(windows, rows, side, nats.shape)
+            window_nats[rows] = nats.sum(axis=1)
+            piece_nats[rows] = sum_by_piece(nats, windows.pieces[rows, :, 1 if side == "student" else 2])
+            num_tokens += int((targets != IGNORE_INDEX).sum())
     score = Score(window_nats, np.asarray(windows.num_bytes), num_tokens, token_nats=float(num_nats))
     return _with_documents(score, windows.pieces, piece_nats) if windows.pieces.shape[1] else score
 
 
 @torch.no_grad()
-def _token_nats(
-    model: PreTrainedModel,
-    head: Head,
-    input_ids: torch.Tensor,
-    targets: torch.Tensor,
-    autocast_dtype: torch.dtype | None,
-) -> np.ndarray:
+def _token_nats(reader: Reader, input_ids: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
     """Return -log probability of every target, float64, `[B, S]`; 0 where nothing is predicted."""
-    with autocast(model, autocast_dtype):
-        hidden = last_hidden_state(model, input_ids.to(model.device)).flatten(0, 1)
-    flat = targets.flatten()
+    logits_of, flat = reader.read(input_ids), targets.flatten()
     rows = (flat != IGNORE_INDEX).nonzero().squeeze(1)
     nats = torch.zeros(len(flat), dtype=torch.float64)
-    for part in even_chunks(len(rows), rows_per_chunk(head.vocab_size, hidden.device)):
+    for part in even_chunks(len(rows), rows_per_chunk(reader.vocab_size, reader.device)):
         chosen = rows[part]
-        logits = head.logits(hidden.index_select(0, chosen.to(hidden.device)).to(head.weight.dtype))
+        logits = logits_of(chosen)
         wanted = logits.gather(1, flat[chosen, None].to(logits.device)).squeeze(1)
         nats[chosen] = (logits.logsumexp(dim=-1) - wanted).double().cpu()
     return nats.view(targets.shape).numpy()
@@ -80,11 +74,6 @@ def _unknown_bytes(windows: Windows, rows: slice, side: Side, shape: tuple[int, 
     window, place = np.nonzero(found[:, :, 0] == ("student", "teacher").index(side))
     num_bytes[window, found[window, place, 1]] = found[window, place, 2]
     return num_bytes
-
-
-def _narrow(head: Head, autocast_dtype: torch.dtype | None) -> Head:
-    """Cast a head once to the dtype in which autocast would run its product, chunk by chunk."""
-    return head if autocast_dtype is None else replace(head, weight=head.weight.detach().to(autocast_dtype))
 
 
 def sum_by_piece(nats: np.ndarray, starts: np.ndarray) -> np.ndarray:

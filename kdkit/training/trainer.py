@@ -26,6 +26,7 @@ from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.machine.interrupt import StopRequest
 from kdkit.models.heads import find_head, hidden_of_wrapped
 from kdkit.models.loading import no_bar
+from kdkit.training.masking import Masking
 from kdkit.training.order import EvenBatches
 from kdkit.training.parameters import format_table, group_parameters
 from kdkit.training.read_ahead import ReadAhead
@@ -79,6 +80,7 @@ class LanguageModelTrainer(Trainer):
         vocab_size: int,
         rules: list[ParameterRule] | None = None,
         order: list[int] | None = None,
+        masking: Masking | None = None,
     ):
         """Prepare the training.
 
@@ -87,10 +89,12 @@ class LanguageModelTrainer(Trainer):
             rules: learning rates by parameter name; see `group_parameters`.
             order: row numbers of the windows in the order in which they are read; None: shuffled anew in
                 every epoch.
+            masking: what is hidden of every sequence; None: nothing.
         """
         dataset = range(len(collator.windows)) if order is None else order
         super().__init__(model=model, args=args, train_dataset=dataset, data_collator=collator)
         self.rules = rules or []
+        self.masking = masking
         self.is_ordered = order is not None
         self.parameter_table: list[dict[str, Any]] = []
         self.head = find_head(model, vocab_size)
@@ -120,7 +124,8 @@ class LanguageModelTrainer(Trainer):
 
     def hidden_rows(self, model: torch.nn.Module, inputs: dict[str, Any], rows: torch.Tensor) -> torch.Tensor:
         """Return what the head reads at some positions of the flattened batch, `[rows, H]`."""
-        hidden = hidden_of_wrapped(model, self.model, inputs["input_ids"]).flatten(0, 1)
+        input_ids = inputs.get("masked_input_ids", inputs["input_ids"])
+        hidden = hidden_of_wrapped(model, self.model, input_ids).flatten(0, 1)
         # by index: the backward pass of a boolean mask is several times slower on a CPU
         return hidden.index_select(0, rows).to(self.compute_dtype)
 
@@ -132,7 +137,17 @@ class LanguageModelTrainer(Trainer):
         """Collect the micro-batches of a step out of those that a thread has made; Trainer's hook."""
         if self._ahead is None or self._ahead.items is not epoch_iterator:
             self._ahead = ReadAhead(epoch_iterator)
-        return super().get_batch_samples(self._ahead, num_batches, device)
+        batches, num_items = super().get_batch_samples(self._ahead, num_batches, device)
+        if self.masking is None:
+            return batches, num_items
+        # seeded by the step, so that a resumed training hides what an uninterrupted one would
+        self.masking.apply(batches, (self.args.seed, self.state.global_step, self.args.process_index))
+        return batches, self.count_labels(batches, device)
+
+    def count_labels(self, batches: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
+        """Count the tokens in the loss of a step, over all processes; int64, a scalar."""
+        counts = [(batch["labels"][:, 1:] != IGNORE_INDEX).sum() for batch in batches]
+        return self.accelerator.reduce(torch.stack(counts).sum().to(device), reduction="sum")
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimizer with the learning rates of the rules; Trainer's hook."""

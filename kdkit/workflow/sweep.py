@@ -27,7 +27,8 @@ from kdkit.models.loading import load_causal_lm
 from kdkit.report.sweep import write_sweep_report
 from kdkit.runs.folder import Run, default_run_name, describe_environment, fingerprint, link_folder
 from kdkit.runs.open_run import is_for_embeddings, open_side_run, plan_run
-from kdkit.teachers.prepare import Teacher, prepare_teacher
+from kdkit.teachers.interface import TextTeacher
+from kdkit.teachers.prepare import prepare_teacher
 from kdkit.training.score import Score
 from kdkit.training.scoring import score_windows
 from kdkit.workflow.code import fingerprint_code
@@ -44,6 +45,7 @@ TRAINING = (
     "kdkit.distill.plan",
     "kdkit.distill.train",
     "kdkit.models.loading",
+    "kdkit.teachers.build",
     "kdkit.teachers.prepare",
     "kdkit.training.scoring",
 )
@@ -224,7 +226,7 @@ def train_one(plan: PlannedRun, folder: Run) -> Trial:
     training = plan_training(session, data)
     teacher = open_teacher(training)
     # scored before the training, which may route it otherwise
-    asked = teacher if isinstance(teacher, Teacher) else prepare_teacher(session, data)
+    asked = teacher if isinstance(teacher, TextTeacher) else prepare_teacher(session, data)
     level = _score_teacher(session, asked, data)
     del asked
     result = distill(training, teacher, resume)
@@ -270,10 +272,10 @@ def _share_baseline(training: TrainingPlan, seed: int, folder: Run) -> float:
     return shared.read_json("score.json")["bits_per_byte"]
 
 
-def _score_teacher(session: Session[Config], teacher: Teacher, data: PreparedData) -> Score:
+def _score_teacher(session: Session[Config], teacher: TextTeacher, data: PreparedData) -> Score:
     """Score the teacher, with its own routing, on the held-out text."""
     evaluate, windows = session.config.evaluate, data.evaluation.first(session.config.evaluate.max_sequences)
-    return score_windows(teacher.model, windows, "teacher", evaluate.batch_size, session.hardware.autocast_dtype)
+    return score_windows(teacher.reader(session.hardware.autocast_dtype), windows, "teacher", evaluate.batch_size)
 
 
 def _score_student(session: Session[Config], phase: str, data: PreparedData) -> Score:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from kdkit.data.duplicates import MAX_OWNERS, MIN_SHINGLES, find_near_copies
+from kdkit.data.duplicates import MAX_OWNERS, MIN_SHINGLES, copy_rate, find_near_copies, ngrams
 
 WORDS = [f"{first}{second}" for first in "bdfgklmnprst" for second in ("a", "e", "i", "o", "u", "an", "el", "or")]
 
@@ -76,3 +76,29 @@ def test_what_many_share_is_a_form_and_makes_no_copy():
 def test_nothing_held_out_and_nothing_to_compare():
     assert find_near_copies([], ["a text"]).tolist() == [False]
     assert find_near_copies(["a text"], []).tolist() == []
+
+
+def copied_by_sets(text: str, sources: list[str], n: int) -> float:
+    """Compute the copy rate by definition."""
+    cut = [[tuple(words[i : i + n]) for i in range(len(words) - n + 1)] for words in map(str.split, [text, *sources])]
+    known = {gram for grams in cut[1:] for gram in grams}
+    return sum(gram in known for gram in cut[0]) / len(cut[0]) if cut[0] else 0.0
+
+
+@pytest.mark.parametrize("n", [1, 3, 5, 8])
+def test_the_copy_rate_is_the_share_of_word_ngrams_that_stand_in_a_source(n):
+    generator = random.Random(n)
+    sources = [" ".join(write(generator, 60)) for _ in range(5)]
+    known = ngrams(sources, n)
+    for size in (0, 2, 7, 20, 60):
+        own = write(generator, 30)
+        text = " ".join(own[:size] + sources[size % 5].split()[5 : 5 + size] + own[size:])
+        rate = copied_by_sets(text, sources, n)
+        assert copy_rate(text, sources, n) == copy_rate(text, known, n) == pytest.approx(rate)
+        assert (rate > 0) == (size >= n) or n == 1
+
+
+def test_the_copy_rate_knows_no_case_and_no_punctuation():
+    assert copy_rate("The QUICK brown, fox - jumps!", "see: the quick (brown) fox jumps", 5) == 1.0
+    assert copy_rate("the quick brown fox", "the quick brown fox", 5) == 0.0  # fewer than five words
+    assert copy_rate("the quick brown fox jumps", [], 5) == 0.0

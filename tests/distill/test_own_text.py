@@ -61,9 +61,11 @@ def test_the_student_writes_as_the_settings_say(trainer_of, monkeypatch):
     assert len(calls) == 2
     for call, batch in zip(calls, given, strict=True):
         assert torch.equal(call["prompts"], long_rows(batch)[:, : 1 + PROMPT])
-        stated = call["generation_config"]
-        assert (stated.temperature, stated.max_new_tokens, stated.do_sample) == (0.7, NEW, True)
-        assert stated.top_k == 0  # the whole distribution; what else `generate` does is tested in test_sampling.py
+        (draw,) = call["logits_processor"]  # what it does with the settings is tested in test_generation.py
+        stated = draw.sampling
+        assert (stated.temperature, stated.max_new_tokens) == (0.7, NEW)
+        assert (stated.top_k, stated.top_p, stated.min_p, stated.repetition_penalty) == (0, 1.0, 0.0, 1.0)
+        assert call["generation_config"].max_new_tokens == NEW
         assert call["attention_mask"].eq(1).all()
 
 

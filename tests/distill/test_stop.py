@@ -147,5 +147,5 @@ def test_a_teacher_stopped_at_its_last_step_is_built(place, tmp_path, monkeypatc
     with monkeypatch.context() as patch, pytest.raises(Stopped, match="teacher: built and saved"):
         press_at(patch, 9)
         prepare_teacher(make_session(config, run), data)
-    monkeypatch.setattr("kdkit.teachers.prepare._build", lambda *arguments: pytest.fail("built again"))
+    monkeypatch.setattr("kdkit.teachers.build._build", lambda *arguments: pytest.fail("built again"))
     prepare_teacher(make_session(config, run), data)

@@ -5,7 +5,6 @@ import json
 import multiprocessing
 import os
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from kdkit.distill.student import make_student
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.machine.hardware import Hardware
 from kdkit.runs.folder import Run
+from kdkit.teachers.prepare import Teacher
 from kdkit.training.progress import Progress
 from tests.crossed import cut_unevenly
 from tests.tiny import (
@@ -181,7 +181,7 @@ def test_heads_padded_beyond_the_tokenizer_are_cropped(finished, tmp_path):
             model.get_output_embeddings().weight[len(tokenizer) :] = 50.0
     results = []
     for name, model, asked in (("as it is", student, teacher.model), ("padded", padded, padded_teacher)):
-        asked, run = replace(teacher, model=asked), make_run(tmp_path, name)
+        asked, run = Teacher(asked, "tiny", True), make_run(tmp_path, name)
         plan = make_plan(config, run, data)
         trainer = stage.make_trainer(plan, plan.stages[0], model, asked)
         assert isinstance(trainer, DistillationTrainer)

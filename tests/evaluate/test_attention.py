@@ -2,7 +2,6 @@
 
 import copy
 import math
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -19,6 +18,7 @@ from kdkit.errors import UserError
 from kdkit.evaluate import evaluation as stage
 from kdkit.evaluate.attention import ATTENTION_WINDOWS, measure_attention, similarity
 from kdkit.losses.layers import lay_out
+from kdkit.teachers.prepare import Teacher
 from tests.crossed import cross_data
 from tests.references import plain_kl
 from tests.tiny import make_config, make_data, make_run, make_session, make_teacher
@@ -136,5 +136,5 @@ def test_the_layer_map_is_known_before_training(tmp_path):
     values = config.model_dump()
     values["distill"] |= {"weights": {"attention": 1.0}, "layer_map": {"elsewhere/tiny": {"1": 2}, "tiny": {"0": 1}}}
     config = config_from_values(values)
-    assert plan_layers(config, make_student(data), replace(teacher, path="models/tiny")) == [(1, 0)]
+    assert plan_layers(config, make_student(data), Teacher(teacher.model, "models/tiny", True)) == [(1, 0)]
     assert describe_layer_map(make_session(config, run), data, teacher)["used_by"] == ["attention"]

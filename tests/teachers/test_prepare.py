@@ -52,7 +52,7 @@ def test_training_made_the_built_teacher_better_than_chance(built, data):
 
 
 def test_a_second_run_takes_the_teacher_from_the_cache(config, data, folder, built, monkeypatch):
-    monkeypatch.setattr("kdkit.teachers.prepare._build", lambda *arguments: pytest.fail("built again"))
+    monkeypatch.setattr("kdkit.teachers.build._build", lambda *arguments: pytest.fail("built again"))
     again = prepare_teacher(make_session(config, make_run(folder, "second")), data)
     for a, b in zip(built.model.parameters(), again.model.parameters(), strict=True):
         assert torch.equal(a, b)
@@ -62,7 +62,7 @@ def test_other_settings_build_another_teacher(config, data, folder, built, monke
     def fail(*arguments):
         raise RuntimeError("building")
 
-    monkeypatch.setattr("kdkit.teachers.prepare._build", fail)
+    monkeypatch.setattr("kdkit.teachers.build._build", fail)
     build = config.teacher.build.model_copy(update={"learning_rate": 1e-4})
     changed = config.model_copy(update={"teacher": config.teacher.model_copy(update={"build": build})})
     with pytest.raises(RuntimeError, match="building"):
@@ -74,7 +74,7 @@ def test_a_failed_build_leaves_no_teacher_in_the_cache(config, data, folder, mon
         (path / "config.json").write_text("{}")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kdkit.teachers.prepare._build", fail)
+    monkeypatch.setattr("kdkit.teachers.build._build", fail)
     seeded = config.model_copy(update={"seed": 7})
     before = sorted((folder / "cache" / "teachers").iterdir())
     with pytest.raises(KeyboardInterrupt):

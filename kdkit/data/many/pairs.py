@@ -86,11 +86,17 @@ def make_pairs(
 
 
 def teacher_tokenizer_of(config: Config, documents: list[str]) -> PreTrainedTokenizerFast:
-    """Train the built teacher's tokenizer, or load the given teacher's."""
+    """Train the built teacher's tokenizer, or take the given teacher's."""
     teacher = config.teacher
     if teacher.path == BUILD:
         return train_tokenizer(documents, teacher.build.vocab_size)
-    return load_tokenizer(teacher.path, "teacher.path", teacher.revision, teacher.trust_remote_code)
+    key = "teacher.tokenizer" if teacher.tokenizer else "teacher.path"
+    return load_tokenizer(tokenizer_path_of(config), key, teacher.revision, teacher.trust_remote_code)
+
+
+def tokenizer_path_of(config: Config) -> str:
+    """Return what names the teacher's tokenizer."""
+    return config.teacher.tokenizer or config.teacher.path
 
 
 def student_tokenizer_of(

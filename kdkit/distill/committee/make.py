@@ -14,8 +14,9 @@ from kdkit.distill.committee.weights import kinds_in
 from kdkit.distill.objective import make_objective
 from kdkit.distill.plan import Member, Stage, TrainingPlan
 from kdkit.teachers.cache import CachedSignals
+from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.online import CachedTeacher, OnlineTeacher, VisitingTeacher
-from kdkit.teachers.prepare import Teacher
+from kdkit.training.masking import Masking
 
 
 def make_committee_trainer(
@@ -26,12 +27,14 @@ def make_committee_trainer(
     arguments: TrainingArguments,
     parts: CommitteeParts | None,
     order: list[int] | None,
+    masking: Masking | None = None,
 ) -> CommitteeTrainer:
     """Build the trainer of one stage.
 
     Args:
         stage: of the run's plan; each teacher's own plan has its own loss for it.
         order: see `LanguageModelTrainer`.
+        masking: see `LanguageModelTrainer`.
     """
     seats, collators = [], []
     for member, teacher in zip(committee.members, committee.teachers, strict=True):
@@ -41,7 +44,7 @@ def make_committee_trainer(
         collators.append(collator)
     kinds = kinds_in(plan.data, plan.data.train)
     names = plan.data.kinds.names if plan.data.kinds is not None else ("text",)
-    options: dict[str, Any] = {"parts": parts, "rules": stage.rules, "order": order}
+    options: dict[str, Any] = {"parts": parts, "rules": stage.rules, "order": order, "masking": masking}
     return CommitteeTrainer(
         student,
         seats,
@@ -54,7 +57,7 @@ def make_committee_trainer(
 
 
 def _seat(
-    member: Member, stage: Stage, teacher: Teacher | CachedSignals, arguments: TrainingArguments
+    member: Member, stage: Stage, teacher: TextTeacher | CachedSignals, arguments: TrainingArguments
 ) -> tuple[Seat, WindowCollator]:
     """Prepare one teacher: what answers, its loss, and its reading of the windows."""
     session, data = member.plan.session, member.plan.data
@@ -72,9 +75,9 @@ def _seat(
     if cached:
         source = CachedTeacher(teacher.store.header.get("temperature", 1.0))
         return Seat(member.name, source, objective), collator
-    options = teacher.model, data.overlap.teacher_size, session.hardware.autocast_dtype
-    if session.config.teachers.resident == "one":
-        source = VisitingTeacher(*options, session.hardware.teacher_device)
+    options = data.overlap.teacher_size, session.hardware.autocast_dtype
+    if session.config.teachers.resident == "one" and teacher.has_layers:
+        source: OnlineTeacher = VisitingTeacher(teacher.model, *options, session.hardware.teacher_device)
     else:
-        source = OnlineTeacher(*options)
+        source = teacher.online(*options)
     return Seat(member.name, source, objective), collator

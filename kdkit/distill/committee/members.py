@@ -6,7 +6,7 @@ import numpy as np
 
 from kdkit.distill.plan import Member
 from kdkit.teachers.cache import CachedSignals
-from kdkit.teachers.prepare import Teacher
+from kdkit.teachers.interface import TextTeacher
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Committee:
     """
 
     members: tuple[Member, ...]
-    teachers: tuple[Teacher | CachedSignals, ...]
+    teachers: tuple[TextTeacher | CachedSignals, ...]
     shares: np.ndarray
     """fp32, `[num_windows, D, K]`: each teacher's weight at every piece of the training windows; they sum to 1, or to 0
     where nobody teaches."""

@@ -22,6 +22,7 @@ from kdkit.losses.chunked.signals import Signals, check_teacher
 from kdkit.losses.cross_entropy import count_items, shift_labels
 from kdkit.runs.folder import Run
 from kdkit.teachers.online import CachedTeacher, OnlineTeacher
+from kdkit.training.masking import Masking
 
 TEACHERS = "teachers"
 """Phase of the lines in metrics.jsonl that say who taught what."""
@@ -51,6 +52,7 @@ class CommitteeTrainer(DistillationTrainer):
         parts: CommitteeParts | None = None,
         rules: list[ParameterRule] | None = None,
         order: list[int] | None = None,
+        masking: Masking | None = None,
     ):
         """Prepare the training.
 
@@ -61,9 +63,10 @@ class CommitteeTrainer(DistillationTrainer):
             parts: see `DistillationTrainer`.
             rules: see `LanguageModelTrainer`.
             order: see `LanguageModelTrainer`.
+            masking: see `LanguageModelTrainer`.
         """
         first = next((seat for seat in seats if isinstance(seat.source, OnlineTeacher)), seats[0])
-        options = {"objective": seats[0].objective, "parts": parts, "rules": rules, "order": order}
+        options = {"objective": seats[0].objective, "parts": parts, "rules": rules, "order": order, "masking": masking}
         super().__init__(student, first.source, args, collator, **options)
         self.seats, self.manifest, self.is_averaged = seats, manifest, is_averaged
         self.taught = np.zeros((len(seats), len(collator.kind_names)))

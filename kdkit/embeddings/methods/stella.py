@@ -9,7 +9,6 @@ from kdkit.config.embeddings import EmbeddingStage
 from kdkit.config.methods import Stella
 from kdkit.config.training import ParameterRule
 from kdkit.embeddings.methods.base import BatchViews, PairFacts, SentenceMethod, Start, Terms
-from kdkit.embeddings.models.backbone import find_layers
 from kdkit.embeddings.models.embedder import EmbeddingModel
 from kdkit.errors import UserError
 from kdkit.losses.sentences import (
@@ -18,6 +17,7 @@ from kdkit.losses.sentences import (
     similarity_mse,
     unit,
 )
+from kdkit.models.taps import decoder_layers
 
 SHARES = (4000 / 13200, 7000 / 13200, 2200 / 13200)
 """Steps of the paper's first three stages (arXiv 2412.19048, 4.2)."""
@@ -114,7 +114,7 @@ class StellaMethod(SentenceMethod):
 def _below_last_layers(student: EmbeddingModel) -> str:
     """Return a pattern of the parameters that the paper's second stage freezes: embeddings and lower layers."""
     names = {id(module): name for name, module in student.named_modules()}
-    frozen = [f"student.{names[id(layer)]}." for layer in find_layers(student.backbone)[:-LAST_LAYERS]]
+    frozen = [f"student.{names[id(layer)]}." for layer in decoder_layers(student.backbone)[:-LAST_LAYERS]]
     frozen.append(f"student.{_embedding_prefix(student)}")
     return "^(" + "|".join(map(re.escape, frozen)) + ")"
 

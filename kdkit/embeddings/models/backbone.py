@@ -98,22 +98,6 @@ def context_length(backbone: PreTrainedModel) -> int:
     return getattr(backbone.config, "max_position_embeddings", None) or 2**30
 
 
-def find_layers(backbone: PreTrainedModel) -> nn.ModuleList:
-    """Return a transformer's list of layers, by its length.
-
-    Raises:
-        UserError: no list of modules is as long as `num_hidden_layers`.
-    """
-    count = backbone.config.num_hidden_layers
-    found = [module for module in backbone.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
-    if not found:
-        raise UserError(
-            f"student.layers: expected a model with a list of {count} layers, got {type(backbone).__name__} without "
-            "one; leave student.layers out"
-        )
-    return found[0]
-
-
 @contextmanager
 def _no_report() -> Iterator[None]:
     """Hide transformers' table of weights that are missing or left over: `load_backbone` looks at them itself."""

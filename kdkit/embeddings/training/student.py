@@ -2,16 +2,15 @@
 
 from dataclasses import replace
 
-from transformers import BertConfig, BertModel, PreTrainedModel, set_seed
+from transformers import BertConfig, BertModel, set_seed
 
 from kdkit.config.embeddings import REDUCE, EmbeddingConfig
 from kdkit.config.types import BUILD
 from kdkit.embeddings.data.prepare import SentenceData
-from kdkit.embeddings.models.backbone import find_layers
 from kdkit.embeddings.models.embedder import EmbeddingModel, load_embedding_model
 from kdkit.embeddings.models.places import resolve_embedding_path
 from kdkit.embeddings.models.pooling import Reading
-from kdkit.errors import UserError
+from kdkit.models.keep_layers import keep_layers, spread_layers
 
 
 def make_embedding_student(config: EmbeddingConfig, data: SentenceData, *, attentions: bool = False) -> EmbeddingModel:
@@ -56,49 +55,6 @@ def make_embedding_student(config: EmbeddingConfig, data: SentenceData, *, atten
     if attentions:
         student.backbone.set_attn_implementation("eager")
     return student
-
-
-def spread_layers(num_layers: int, num_kept: int) -> list[int]:
-    """Choose layers to keep: the first, the last, and others between them at even distances.
-
-    The first and the last matter most: of 6 layers, 0, 2, 5 start 7.6 points of STS-B above 1, 3, 5. An only layer
-    is the last.
-
-    Raises:
-        UserError: more layers than there are.
-    """
-    if num_kept > num_layers:
-        raise UserError(
-            f"student.num_layers: expected at most the model's {num_layers} layers, got {num_kept}; lower it"
-        )
-    if num_kept == 1:
-        return [num_layers - 1]
-    # halves are rounded down: 0, 2, 5 of six
-    return [(2 * i * (num_layers - 1) + num_kept - 2) // (2 * (num_kept - 1)) for i in range(num_kept)]
-
-
-def keep_layers(backbone: PreTrainedModel, kept: list[int]) -> None:
-    """Cut a transformer down to some of its layers, in place.
-
-    Raises:
-        UserError: a layer that is not there or is named twice, or a model whose layers cannot be found.
-    """
-    layers = find_layers(backbone)
-    if not kept or len(set(kept)) < len(kept) or max(kept) >= len(layers):
-        raise UserError(
-            f"student.layers: expected different layers among 0 to {len(layers) - 1}, got {kept}; change them"
-        )
-    chosen = [layers[index] for index in sorted(kept)]
-    del layers[:]
-    layers.extend(chosen)
-    for number, layer in enumerate(chosen):  # decoders number their layers for their key-value cache
-        for module in layer.modules():
-            if "layer_idx" in vars(module):
-                module.layer_idx = number
-    backbone.config.num_hidden_layers = len(chosen)
-    types = backbone.config.to_dict().get("layer_types")
-    if types is not None:
-        backbone.config.layer_types = [types[index] for index in sorted(kept)]
 
 
 def _build(config: EmbeddingConfig, data: SentenceData) -> EmbeddingModel:

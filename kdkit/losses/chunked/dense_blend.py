@@ -83,7 +83,8 @@ def dense_blend(
 def _spread(queried: QueriedRows, num_rows: int) -> tuple[QueriedRows, torch.Tensor]:
     """Return the queried rows, all of them where they are most, and the weight of each value in the logged term.
 
-    A row that was not queried compares with the teacher's first row, and both of its weights are 0.
+    A row that was not queried compares with the row that the one before it is compared with, and both of its weights
+    are 0.
 
     Returns:
         The rows, and fp32, `[queried_rows]`.
@@ -95,4 +96,5 @@ def _spread(queried: QueriedRows, num_rows: int) -> tuple[QueriedRows, torch.Ten
     teacher_rows, weights, raw = (
         part.new_zeros(num_rows).index_copy(0, rows, part) for part in (queried.teacher_rows, queried.weights, raw)
     )
+    teacher_rows = teacher_rows.cummax(dim=0).values  # in order, as a teacher is read
     return replace(queried, rows=torch.arange(num_rows), teacher_rows=teacher_rows, weights=weights), raw

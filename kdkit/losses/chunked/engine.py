@@ -56,6 +56,10 @@ class Head:
             self._copies[device, dtype] = moved.used(dtype)
         return self._copies[device, dtype]
 
+    def drop_copies(self) -> None:
+        """Make the copies of `on` anew from now on: the weights have changed."""
+        self._copies.clear()
+
     @cached_property
     def _copies(self) -> "dict[tuple[torch.device, torch.dtype], Head]":
         return {}

@@ -3,6 +3,7 @@
 Losses take either kind and do not know where it came from. A whole row exists for one chunk at a time.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -90,6 +91,41 @@ class DenseSignals:
                 f"of {self.name}, or run it in a dtype that holds its numbers (train.precision=fp32, or bf16 on a GPU "
                 "that has it)"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitSignals(DenseSignals):
+    """Signals of a teacher that gives logits and no hidden states: the inherited ones are `[teacher_rows, 0]`.
+
+    Every row is made when it is asked for, and made again when it is asked for again.
+    """
+
+    read: Callable[[torch.Tensor], torch.Tensor]
+    """From teacher rows, int64, `[rows]`, on the CPU, to their logits, fp32, `[rows, V]`."""
+
+    def unchecked_logits(self, rows: torch.Tensor) -> torch.Tensor:
+        """See `DenseSignals.unchecked_logits`."""
+        return self.read(rows.cpu()).to(self.device)
+
+    def columns(self, rows: torch.Tensor, events: Events, room: Room | None = None) -> torch.Tensor:
+        """See `DenseSignals.columns`; a teacher's own memory is not overwritten."""
+        logits = self.unchecked_logits(rows)
+        columns = events.pick(logits)
+        return columns.clone() if columns is logits else columns
+
+
+def logit_signals(
+    read: Callable[[torch.Tensor], torch.Tensor],
+    vocab_size: int,
+    device: torch.device,
+    targets: torch.Tensor,
+    windows: torch.Tensor,
+    name: str,
+) -> LogitSignals:
+    """Make signals of logits that are given row by row; arguments as in `LogitSignals`."""
+    nothing = torch.empty(len(targets), 0, device=device)
+    head = Head(torch.empty(vocab_size, 0, device=device), vocab_size)
+    return LogitSignals(nothing, head, device, targets, windows, name=name, read=read)
 
 
 @dataclass(frozen=True)

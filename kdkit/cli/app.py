@@ -3,15 +3,25 @@
 A user's mistake is one line on stderr and exit code 2; a failure is one line and exit code 1.
 """
 
-import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
 from kdkit import __version__
+from kdkit.cli.cache import cache_app
+from kdkit.cli.options import (
+    INTERRUPTED,
+    ConfigFile,
+    Debug,
+    InterruptedWorkError,
+    Parameters,
+    RunName,
+    RunsDir,
+    Verbose,
+    interruptible,
+)
+from kdkit.cli.text import text_app
 from kdkit.errors import UserError
 
 app = typer.Typer(
@@ -23,27 +33,11 @@ app = typer.Typer(
     "Start with: python -m kdkit doctor, then python -m kdkit run configs/demo.yaml",
 )
 
-cache_app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="The teacher's answers on disk: build them once, train many students without the teacher.",
-)
 app.add_typer(cache_app, name="cache")
+app.add_typer(text_app)
 
-INTERRUPTED = 130
-"""Exit code of Ctrl-C."""
 USAGE_ERROR = typer.BadParameter.__base__
 """A mistyped command or option; typer has no public name for the class."""
-
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-ConfigFile = Annotated[str, typer.Argument(help="A YAML file, or the name of one of configs/: demo.")]
-Parameters = Annotated[
-    list[str], typer.Option("-p", "--parameter", metavar="SECTION.KEY=VALUE", help="Change a setting; repeatable.")
-]
-RunName = Annotated[str, typer.Option(help="Name of the run; default: made from the file and the changed settings.")]
-RunsDir = Annotated[str, typer.Option(help="Folder of runs; in the project around the current folder, else in this.")]
-Verbose = Annotated[bool, typer.Option("--verbose", help="Show all that is printed on the way.")]
-CacheFile = Annotated[str, typer.Argument(metavar="FILE", help="A cache, as `cache build` names it.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -87,7 +81,7 @@ def run(
     from kdkit.workflow.summary import summarise
 
     request = RunRequest(config, parameter, name, runs_dir, first, only, resume, verbose)
-    with _interruptible("nothing was begun"):
+    with interruptible("nothing was begun"):
         finished = run_notebooks(request)
     print("\n".join(summarise(finished)))
 
@@ -113,7 +107,7 @@ def sweep(
     """
     from kdkit.workflow.sweep import SweepRequest, run_sweep
 
-    with _interruptible("nothing was begun"):
+    with interruptible("nothing was begun"):
         finished = run_sweep(SweepRequest(file, parameter, name, runs_dir, only, seeds, verbose))
     print(f"report: {finished.path / 'report.html'}")
 
@@ -173,103 +167,13 @@ def doctor(
         raise typer.Exit(1)
 
 
-@cache_app.command()
-def build(
-    config: ConfigFile,
-    output: Annotated[str, typer.Option(help="File to write; default: in the folder of caches.")] = "",
-    parameter: Parameters = [],  # noqa: B006
-    name: RunName = "",
-    runs_dir: RunsDir = "runs",
-    verbose: Verbose = False,
-    debug: Debug = False,
-) -> None:
-    """Let the teacher answer for every training sequence and keep the answers.
-
-    A build that was stopped goes on with the same command. Size and time are said first. Example:
-
-    python -m kdkit cache build configs/demo.yaml --output answers.h5
-
-    python -m kdkit run configs/demo.yaml -p cache.enabled=true -p cache.file=answers.h5
-    """
-    from dataclasses import replace
-
-    from kdkit.data.prepare import prepare_data
-    from kdkit.distill.open_teacher import build_cache
-    from kdkit.distill.plan import plan_training
-    from kdkit.machine.open_session import open_session
-    from kdkit.workflow.terminal import Terminal
-
-    # the file is the command's business: it must not make another run of the same settings
-    session = open_session(config, parameter, name, runs_dir)
-    if output:
-        cache = session.config.cache.model_copy(update={"file": output})
-        session = replace(session, config=session.config.model_copy(update={"cache": cache}))
-    terminal = Terminal(verbose)
-    terminal.say(f"hardware: {session.hardware.reason}")
-    words = [config, *(word for setting in parameter for word in ("-p", setting))]
-    chosen = [("--output", output, ""), ("--name", name, ""), ("--runs-dir", runs_dir, "runs")]
-    words += [word for option, value, default in chosen if value != default for word in (option, value)]
-    with (
-        _interruptible(f"finished chunks are kept; to go on: {_command('cache', 'build', *words)}"),
-        terminal.capturing(),
-    ):
-        path = build_cache(plan_training(session, prepare_data(session)))
-    terminal.say(f"cache: {path}")
-
-
-@cache_app.command()
-def verify(file: CacheFile, debug: Debug = False) -> None:
-    """Check every byte of a cache; exit code 2 if something is wrong."""
-    from pathlib import Path
-
-    from kdkit.distill.open_teacher import verify_cache
-
-    facts = verify_cache(Path(file))
-    print(f"{file}: {facts['num_samples']:,} sequences in {facts['num_chunks']} chunks, all as they were written")
-
-
-@cache_app.command()
-def info(file: CacheFile, debug: Debug = False) -> None:
-    """Say what a cache holds and what it was made from."""
-    from kdkit.config.values import flatten
-    from kdkit.runs.store import describe_store
-
-    for key, value in flatten(describe_store(file)).items():
-        if not key.startswith("header.config."):
-            print(f"{key.removeprefix('header.'):<24} {value}")
-
-
-@cache_app.command()
-def repair(
-    file: CacheFile,
-    runs_dir: RunsDir = "runs",
-    cache_dir: Annotated[str, typer.Option(help="Folder of prepared data and built teachers.")] = ".cache",
-    debug: Debug = False,
-) -> None:
-    """Make the damaged chunks of a cache again, and leave the others as they are.
-
-    The file carries the settings that it was made with; the teacher and the text must still be there.
-    """
-    from pathlib import Path
-
-    from kdkit.distill.open_teacher import repair_cache
-    from kdkit.runs.folder import default_run_name
-    from kdkit.runs.open_run import open_side_run
-
-    name = default_run_name(f"repair-{Path(file).name}", [])  # a file may have a name that a run may not
-    words = ["--runs-dir", runs_dir, "--cache-dir", cache_dir, "--", file]
-    with _interruptible(f"mended chunks are kept; to go on: {_command('cache', 'repair', *words)}"):
-        damaged = repair_cache(Path(file), open_side_run(name, runs_dir, cache_dir))
-    print(f"{file}: {f'made again: {damaged}' if damaged else 'nothing is damaged'}")
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit: 0 done, 1 failed, 2 a user's mistake, 130 interrupted."""
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = app(arguments, prog_name="python -m kdkit", standalone_mode=False)
         if code == INTERRUPTED:
-            raise _InterruptedError("stopped")
+            raise InterruptedWorkError("stopped")
     except USAGE_ERROR as error:
         _stop(UserError(error.format_message()), 2, arguments)
     except UserError as error:
@@ -288,31 +192,9 @@ def main(arguments: list[str] | None = None) -> None:
         from kdkit.workflow.packages import missing_package
 
         _stop(missing_package(str(error)), 2, arguments)
-    except _InterruptedError as error:
+    except InterruptedWorkError as error:
         _stop(error, INTERRUPTED, arguments)
     sys.exit(code or 0)
-
-
-def _command(*words: str) -> str:
-    """Write a command line that can be copied."""
-    return shlex.join(["python", "-m", "kdkit", *words])
-
-
-class _InterruptedError(Exception):
-    """Ctrl-C, with what is kept and how to go on: typer makes a bare number of KeyboardInterrupt."""
-
-
-@contextmanager
-def _interruptible(otherwise: str) -> Iterator[None]:
-    """Answer Ctrl-C with what the interrupted work says of itself.
-
-    Args:
-        otherwise: what to say where it says nothing.
-    """
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise _InterruptedError(f"stopped; {str(error) or otherwise}") from None
 
 
 def _stop(error: BaseException, code: int, arguments: list[str]) -> None:

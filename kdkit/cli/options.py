@@ -1,0 +1,42 @@
+"""What the verbs share: options, the exit code of Ctrl-C, and what is said after it."""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+INTERRUPTED = 130
+"""Exit code of Ctrl-C."""
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+ConfigFile = Annotated[str, typer.Argument(help="A YAML file, or the name of one of configs/: demo.")]
+Parameters = Annotated[
+    list[str], typer.Option("-p", "--parameter", metavar="SECTION.KEY=VALUE", help="Change a setting; repeatable.")
+]
+RunName = Annotated[str, typer.Option(help="Name of the run; default: made from the file and the changed settings.")]
+RunsDir = Annotated[str, typer.Option(help="Folder of runs; in the project around the current folder, else in this.")]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show all that is printed on the way.")]
+
+
+def command_line(*words: str) -> str:
+    """Write a command line that can be copied."""
+    return shlex.join(["python", "-m", "kdkit", *words])
+
+
+class InterruptedWorkError(Exception):
+    """Ctrl-C, with what is kept and how to go on: typer makes a bare number of KeyboardInterrupt."""
+
+
+@contextmanager
+def interruptible(otherwise: str) -> Iterator[None]:
+    """Answer Ctrl-C with what the interrupted work says of itself.
+
+    Args:
+        otherwise: what to say where it says nothing.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise InterruptedWorkError(f"stopped; {str(error) or otherwise}") from None

@@ -1,0 +1,192 @@
+"""One model's side of conversations: its template around the contents, its tokens, and the text that each token covers.
+
+A conversation is a row of intervals: what the template opens with, then for every message its content, the end of the
+turn, and what leads to the next content. Both models' tokens are laid on one line of places: a content has a place for
+each of its UTF-8 bytes, everything else one place, at which all its tokens end.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from kdkit.alignment.encoding import TextEncoder
+from kdkit.alignment.templates import ChatTemplate, Message, Piece, width
+
+OPENING, CONTENT, END, BETWEEN = range(4)
+"""Kinds of intervals."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A conversation that fits into a row."""
+
+    messages: tuple[Message, ...]
+    is_cut: bool = False
+    """Something of it was left out to make it fit."""
+    answer_is_cut: bool = False
+    """Its last answer goes on, so no end of turn follows it."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What of a conversation stands in the text of both models."""
+
+    contents: list[str]
+    sizes: list[int]
+    """UTF-8 bytes of each."""
+    is_stripped: bool = False
+    """Whether a message has more: spaces around it, which a template strips."""
+
+
+@dataclass(frozen=True)
+class SideTokens:
+    """The tokens of one side, conversation after conversation, without the first one of each."""
+
+    starts: np.ndarray
+    """int64, `[num_conversations]`: the first tokens."""
+    ids: np.ndarray
+    """int32, `[num_tokens]`."""
+    places: np.ndarray
+    """int64, `[num_tokens]`: where each token ends on the common line, non-decreasing."""
+    counts: np.ndarray
+    """int64, `[num_conversations]`: tokens of each, its first one included."""
+    losses: np.ndarray
+    """int64, `[num_losses, 3]`: see `find_losses`; tokens are counted as in `ids`."""
+
+
+class Side:
+    """A tokenizer and its template."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, template: ChatTemplate, max_length: int):
+        """Prepare one side.
+
+        Args:
+            max_length: tokens of a row at most.
+        """
+        self.tokenizer, self.template, self.max_length = tokenizer, template, max_length
+        self.encoder = TextEncoder(tokenizer)
+        self._checked = False
+
+    def pieces(self, fitted: Fitted, shown: Shown) -> tuple[list[Piece], list[int]]:
+        """Return what a model reads, and the width of each interval in it: bytes of text, and 1 for a special token."""
+        around = self._around(fitted, shown)
+        opening = self.template.begin(around[0])
+        pieces, widths, last = list(opening), [width(opening)], len(shown.contents) - 1
+        for number, content in enumerate(shown.contents):
+            cut = self.template.split(around[number + 1], is_last=number == last)
+            goes_on = fitted.answer_is_cut and number == last
+            pieces += (content, *(() if goes_on else cut.end), *cut.rest)
+            widths += (shown.sizes[number], 0 if goes_on else cut.widths[0], cut.widths[1])
+        return pieces, widths[:-1]
+
+    def _around(self, fitted: Fitted, shown: Shown) -> Sequence[str]:
+        """Return the template's text, with the spaces that a content has more than what both models are shown."""
+        around = self.template.around(tuple(message.role for message in fitted.messages))
+        if not shown.is_stripped:
+            return around
+        parts = list(around)
+        for number, message in enumerate(fitted.messages if self.keeps_spaces(fitted) else ()):
+            if message.content != shown.contents[number]:
+                text = message.content
+                parts[number] += text[: len(text) - len(text.lstrip())]
+                parts[number + 1] = text[len(text.rstrip()) :] + parts[number + 1]
+        return parts
+
+    def keeps_spaces(self, fitted: Fitted) -> bool:
+        """Return whether the template writes the spaces around contents."""
+        return self.template.check([fitted.messages])[0] is None
+
+    def read(self, conversations: list[tuple[Fitted, Shown]], lines: np.ndarray, is_content: np.ndarray) -> SideTokens:
+        """Tokenize conversations.
+
+        Args:
+            lines: int64, `[num_intervals]`: where each interval ends on the common line.
+            is_content: bool, `[num_intervals]`.
+        """
+        pieces, widths = zip(*(self.pieces(*each) for each in conversations), strict=True)
+        joined = [_join_texts(each) for each in pieces]
+        items = list(chain.from_iterable(joined))
+        texts = [item for item in items if isinstance(item, str)]
+        if texts and not self._checked:
+            self.encoder.check(max(texts[:64], key=len)[:10_000])
+            self._checked = True
+        codes = np.array([-1 if isinstance(item, str) else item for item in items], np.int64)
+        is_text = codes < 0
+        ids, covered, text_counts, losses = self.encoder.encode(texts)
+        counts, sizes = np.ones(len(items), np.int64), np.ones(len(items), np.int64)
+        counts[is_text] = text_counts
+        sizes[is_text] = [len(text.encode()) for text in texts]
+        of_item = np.repeat(np.arange(len(items)), counts)
+        all_ids, within = codes[of_item], np.ones(len(of_item), np.int64)
+        in_text = is_text[of_item]
+        all_ids[in_text] = ids
+        within[in_text] = covered.cumsum() - np.repeat(
+            (sums := _sums(covered, text_counts)).cumsum() - sums, text_counts
+        )
+        ends = (sizes.cumsum() - sizes)[of_item] + within
+        limits = np.fromiter(chain.from_iterable(widths), np.int64).cumsum()
+        assert limits[-1] == sizes.sum()
+        interval = np.searchsorted(limits, ends, side="left")
+        places = lines[interval] - np.where(is_content[interval], limits[interval] - ends, 0)
+        of_conversation = np.repeat(np.arange(len(joined)), [len(each) for each in joined])
+        lengths = _sums(counts, np.bincount(of_conversation, minlength=len(joined)))
+        first = lengths.cumsum() - lengths
+        number = np.flatnonzero(in_text)  # of each token of text among all
+        kept = np.ones(len(all_ids), bool)
+        kept[first] = False
+        moved = number[losses[:, 0]]
+        losses = np.column_stack([np.cumsum(kept)[moved] - 1, losses[:, 1:]])[kept[moved]]
+        return SideTokens(all_ids[first], all_ids[kept].astype(np.int32), places[kept], lengths, losses)
+
+    def count(self, fitted: Fitted, shown: Shown) -> int:
+        """Count the tokens of one conversation."""
+        items = _join_texts(self.pieces(fitted, shown)[0])
+        texts = [item for item in items if isinstance(item, str)]
+        return len(items) - len(texts) + (len(self.encoder.encode(texts)[0]) if texts else 0)
+
+
+@lru_cache(maxsize=1024)
+def interval_kinds(roles: tuple[str, ...], loss_on: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the kind of each interval of a conversation, and whether it is in the loss; both `[3 * len(roles)]`."""
+    kinds = np.array([OPENING, *[CONTENT, END, BETWEEN] * len(roles)][:-1])
+    chosen = {"answers": [role == "assistant" for role in roles], "all": [True] * len(roles)}
+    wanted = chosen.get(loss_on) or [False] * (len(roles) - 1) + [True]
+    is_counted = np.array([False, *chain.from_iterable((each, each, False) for each in wanted)][:-1])
+    return kinds, is_counted
+
+
+def show(fitted: Fitted, stripped: Iterable[tuple[bool, ...] | None]) -> Shown:
+    """Return the contents that both models are shown: without the spaces around them where a template strips them.
+
+    Args:
+        stripped: of each template; see `ChatTemplate.check`.
+    """
+    contents = [message.content for message in fitted.messages]
+    marks = [found for found in stripped if found is not None]
+    for found in marks:
+        contents = [text.strip() if strips else text for text, strips in zip(contents, found, strict=True)]
+    return Shown(contents, [len(content.encode()) for content in contents], is_stripped=bool(marks))
+
+
+def _sums(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Sum neighbouring values, so many at a time."""
+    sums = np.append(0, values.cumsum())
+    stops = counts.cumsum()
+    return sums[stops] - sums[stops - counts]
+
+
+def _join_texts(pieces: Iterable[Piece]) -> list[Piece]:
+    """Join neighbouring texts, and leave out empty ones."""
+    joined: list[Piece] = []
+    for piece in pieces:
+        if not isinstance(piece, str):
+            joined.append(piece)
+        elif joined and isinstance(joined[-1], str):
+            joined[-1] += piece
+        elif piece:
+            joined.append(piece)
+    return joined

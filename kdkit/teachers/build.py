@@ -1,0 +1,149 @@
+"""A teacher trained from scratch on the corpus: a small Qwen3-MoE (`teacher.path: build`)."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM, set_seed
+
+from kdkit.alignment.tokenizers import end_token_id, start_token_id
+from kdkit.config.language import BuildTeacherConfig, Config, TrainConfig
+from kdkit.data.batches import WindowCollator
+from kdkit.data.prepare import (
+    PreparedData,
+    build_data,
+    identify_text_of_teacher,
+    open_data,
+    teacher_max_length,
+    text_of_teacher,
+)
+from kdkit.data.windows import Windows
+from kdkit.losses.cross_entropy import IGNORE_INDEX, cross_entropy, masked_mean, shift_labels
+from kdkit.machine.hardware import Hardware
+from kdkit.machine.interrupt import StopRequest, stop_when_saved
+from kdkit.machine.session import Session
+from kdkit.models.loading import experts_implementation, no_bar
+from kdkit.models.scratch import initializer_range, spread_embeddings
+from kdkit.runs.costs import write_cost
+from kdkit.runs.folder import cached_folder, fingerprint, link_folder
+from kdkit.runs.messages import note
+from kdkit.training.arguments import checkpoint_step, last_checkpoint, make_training_arguments
+from kdkit.training.progress import Curve, Progress
+from kdkit.training.trainer import LanguageModelTrainer, StopAtStep
+
+FORMAT = 5
+"""Raise it when the same settings build another teacher than before."""
+
+BALANCE_WEIGHT = 0.01
+"""Weight of the load-balancing term while a teacher is built."""
+
+
+def built_context(config: Config) -> int:
+    """Return the context that the built model of a configuration gets."""
+    return _positions(teacher_max_length(config))
+
+
+def _positions(max_length: int) -> int:
+    """Return the context that a built model gets."""
+    return max(max_length, 512)
+
+
+def build_teacher(session: Session[Config], data: PreparedData) -> Path:
+    """Return the run's folder of the built teacher; it is trained unless the cache has it.
+
+    A training that was stopped goes on from its checkpoint, in any run: the key stands for all that makes it.
+
+    Raises:
+        Stopped: by the user, with what was trained saved.
+    """
+    run, key = session.run, build_key(session, data)
+    parent = run.cache_path / "teachers"
+    with stop_when_saved() as request:
+        folder = cached_folder(parent, key, lambda path: _build(session, path, parent / f"{key}.checkpoints", request))
+        request.check("teacher: built and saved")
+    link_folder(folder, run.path / "teacher" / "model")
+    return run.path / "teacher" / "model"
+
+
+def build_key(session: Session[Config], data: PreparedData) -> str:
+    """Fingerprint what makes a built teacher."""
+    config = session.config
+    text = identify_text_of_teacher(config, data)
+    return fingerprint(FORMAT, text, config.seed, config.teacher.build.model_dump(), session.hardware.precision)
+
+
+def _build(session: Session[Config], folder: Path, checkpoints: Path, request: StopRequest) -> None:
+    """Train a Qwen3-MoE on its own view of the training text and save it.
+
+    Raises:
+        Stopped: by the user, at a step that is saved.
+    """
+    config, hardware = session.config, session.hardware
+    data = open_data(build_data(text_of_teacher(config), session.run.cache_path))
+    build = config.teacher.build
+    set_seed(config.seed)
+    architecture = _architecture(build, data, teacher_max_length(config), hardware)
+    model = spread_embeddings(Qwen3MoeForCausalLM(architecture)).to(hardware.device)
+    train = TrainConfig(
+        per_device_train_batch_size=build.batch_size,
+        gradient_accumulation_steps=1,
+        learning_rate=build.learning_rate,
+        warmup_steps=max(1, build.max_steps // 20),
+        log_every=max(1, build.max_steps // 10),
+        save_every=config.train.save_every,
+    )
+    arguments = make_training_arguments(train, hardware, checkpoints, max_steps=build.max_steps, seed=config.seed)
+    trainer = MixtureTrainer(model, arguments, WindowCollator(data.train, "teacher"), len(data.teacher_tokenizer))
+    held_out: Windows = data.evaluation.first(config.evaluate.curve_sequences)
+    every = max(1, build.max_steps // 4)
+    curve = Curve(held_out, "teacher", config.evaluate.batch_size, every, hardware.autocast_dtype)
+    trainer.add_callback(progress := Progress(session.run, "teacher", curve))
+    trainer.add_callback(StopAtStep(request, saves_last=False))
+    if (checkpoint := last_checkpoint(checkpoints)) is not None:
+        note(f"teacher: goes on from step {checkpoint_step(checkpoint)} of {build.max_steps}")
+    trainer.train(resume_from_checkpoint=checkpoint)
+    if (step := trainer.state.global_step) < build.max_steps:
+        request.check(f"teacher: step {step} of {build.max_steps} is saved")
+    write_cost(folder, progress.seconds, round(trainer.read_counts()["tokens"]))
+    with no_bar():
+        model.save_pretrained(folder)
+    data.teacher_tokenizer.save_pretrained(folder)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+class MixtureTrainer(LanguageModelTrainer):
+    """Adds the load-balancing term; without it a few experts take every token."""
+
+    def compute_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Add the balance of the experts to cross-entropy (Fedus et al. 2021, arXiv:2101.03961, eq. 4)."""
+        outputs = model(input_ids=inputs["input_ids"], output_router_logits=True, use_cache=False)
+        targets = shift_labels(inputs["labels"])
+        ce = masked_mean(cross_entropy(outputs.logits, targets), targets != IGNORE_INDEX, num_items_in_batch)
+        return ce + BALANCE_WEIGHT * outputs.aux_loss, {"ce_loss": ce, "balance_loss": outputs.aux_loss}
+
+
+def _architecture(build: BuildTeacherConfig, data: PreparedData, max_length: int, hardware: Hardware) -> Qwen3MoeConfig:
+    """Describe the built teacher to transformers."""
+    architecture = Qwen3MoeConfig(
+        vocab_size=len(data.teacher_tokenizer),
+        hidden_size=build.hidden_size,
+        num_hidden_layers=build.num_layers,
+        num_attention_heads=build.num_heads,
+        num_key_value_heads=build.num_heads,
+        head_dim=build.hidden_size // build.num_heads,
+        num_experts=build.num_experts,
+        num_experts_per_tok=build.num_experts_per_tok,
+        moe_intermediate_size=build.moe_intermediate_size,
+        intermediate_size=build.moe_intermediate_size * build.num_experts_per_tok,
+        norm_topk_prob=True,
+        max_position_embeddings=_positions(max_length),
+        initializer_range=initializer_range(build.hidden_size),
+        tie_word_embeddings=False,
+        bos_token_id=start_token_id(data.teacher_tokenizer),
+        eos_token_id=end_token_id(data.teacher_tokenizer),
+    )
+    architecture._experts_implementation = experts_implementation(hardware.device)
+    return architecture

@@ -1,0 +1,124 @@
+"""What makes one of a teacher's answers better than another: a known answer, a reference, or the teacher itself."""
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdkit.config.teacher import TEACHER_LOGPROB
+from kdkit.errors import UserError
+from kdkit.machine.user_code import find_user_function, is_user_code
+from kdkit.runs.folder import fingerprint, fingerprint_files
+
+NUMBER = re.compile(r"-?(?:\d[\d,]*\.?\d*|\.\d+)")
+MARKED = "####"
+"""Stands before the final answer in GSM8K."""
+TOLERANCE = 1e-6
+"""Relative, between numbers that count as equal."""
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_SIGNS = re.compile(r"[^\w\s]|_")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of a teacher's answers, and what it answers."""
+
+    prompt: Sequence[dict[str, str]]
+    """Messages with `role` and `content`, the last one the user's."""
+    answer: str
+    reference: str
+    """The answer that the data gives."""
+    logprob: float
+    """Mean log-probability of the answer's tokens under the teacher, in nats; NaN where nobody asked."""
+
+
+Scorer = Callable[[Candidate], float]
+
+
+def make_scorer(name: str) -> Scorer:
+    """Return what a value of `sampling.scorer` means: from a candidate to a number, larger is better.
+
+    A scorer of the user's own, `python:module:function`, is called with the prompt's messages, the answer and the
+    reference.
+
+    Raises:
+        UserError: see `find_user_function`.
+    """
+    if is_user_code(name):
+        function = find_user_function(name, "sampling.scorer")
+        return lambda each: function(list(each.prompt), each.answer, each.reference)
+    if name == "rouge_l":
+        rouge = _make_rouge()
+        return lambda each: rouge(each.reference, each.answer)
+    known: dict[str, Scorer] = {
+        TEACHER_LOGPROB: lambda each: each.logprob,
+        "exact_match": lambda each: float(each.answer.strip() == each.reference.strip()),
+        "normalised_match": lambda each: float(normalise(each.answer) == normalise(each.reference)),
+        "numeric_match": lambda each: float(same_number(each.answer, each.reference)),
+    }
+    return known[name]
+
+
+def identify_scorer(name: str) -> str:
+    """Return what scores are known by: the name, and for a scorer of the user's own the text of its file."""
+    if not is_user_code(name):
+        return name
+    function = find_user_function(name, "sampling.scorer")
+    file = Path(function.__code__.co_filename) if inspect.isfunction(function) else Path()
+    return fingerprint(name, fingerprint_files(file) if file.is_file() else "")
+
+
+def score(scorer: Scorer, candidate: Candidate, name: str, number: int) -> float:
+    """Score a candidate.
+
+    Args:
+        name: of the scorer, for messages.
+        number: of the prompt, for messages.
+
+    Raises:
+        UserError: the scorer raises, or returns something that is no finite number.
+    """
+    wanted = f"sampling.scorer: expected a finite number from {name!r} for prompt {number}, got"
+    answer = " ".join(candidate.answer.split())[:60]
+    try:
+        value: Any = scorer(candidate)
+        number_of_it = float(value)
+    except Exception as error:  # whatever the user's own scorer raises
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{wanted} {type(error).__name__}: {reason} (answer: {answer!r}); correct the scorer"
+        ) from error
+    if not math.isfinite(number_of_it):
+        raise UserError(f"{wanted} {number_of_it} (answer: {answer!r}); correct the scorer")
+    return number_of_it
+
+
+def normalise(text: str) -> str:
+    """Return a text in lower case without punctuation, articles and repeated spaces.
+
+    Source: the answers of SQuAD are compared so (Rajpurkar et al. 2016, arXiv:1606.05250).
+    """
+    return " ".join(_ARTICLES.sub(" ", _SIGNS.sub(" ", text.casefold())).split())
+
+
+def same_number(answer: str, reference: str) -> bool:
+    """Return whether two texts end in the same number; False where one of them holds none."""
+    found = final_number(answer), final_number(reference)
+    return None not in found and math.isclose(*found, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+
+
+def final_number(text: str) -> float | None:
+    """Return the last number of a text, or of what stands behind `####`; commas inside it are left out."""
+    numbers = NUMBER.findall(text.rpartition(MARKED)[2])
+    return float(numbers[-1].replace(",", "").rstrip(".")) if numbers else None
+
+
+def _make_rouge() -> Callable[[str, str], float]:
+    """Return ROUGE-L (F1, stemmed) of a reference and an answer."""
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+    return lambda reference, answer: scorer.score(reference, answer)["rougeL"].fmeasure
