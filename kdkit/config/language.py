@@ -16,11 +16,23 @@ from pydantic import Field, field_validator, model_validator
 from kdkit.config.chat import ChatDataConfig, ChatModelConfig
 from kdkit.config.losses import Auto, LossSettings, TermWeights
 from kdkit.config.reading import apply_overrides, check_values, read_model_file, read_values
-from kdkit.config.shared import BUILD, BuildConfig, ModelConfig, ReportConfig
 from kdkit.config.teacher import CacheConfig, RouterConfig, SamplingConfig, SelfTeacherConfig
 from kdkit.config.teachers import BuildTeacherConfig, DocumentEnd, TeachersConfig, require_divides
 from kdkit.config.training import TRAINING_ALIASES, MaskingConfig, OptimizationConfig, ParameterRule, StageSettings
-from kdkit.config.types import Count, DropShare, OpenShare, Positive, Section, Share, SourceName, VocabularySize
+from kdkit.config.types import (
+    BUILD,
+    BuildConfig,
+    Count,
+    DropShare,
+    ModelConfig,
+    OpenShare,
+    Positive,
+    ReportConfig,
+    Section,
+    Share,
+    SourceName,
+    VocabularySize,
+)
 from kdkit.config.values import flatten
 from kdkit.errors import UserError
 
@@ -262,16 +274,12 @@ class Config(Section):
     report: LanguageReportConfig = LanguageReportConfig()
 
     @model_validator(mode="after")
-    def _router(self) -> "Config":
+    def _together(self) -> "Config":
         self.router.check(self.teacher.others, self.cache.enabled)
+        self.teachers.check(list(self.data.sources), self.teacher.path, self.router.kind, self.train.curriculum)
         changing = "cache.enabled" if self.cache.enabled else ""
         changing = changing or f"router.kind={self.router.kind}" * (self.router.kind != "none")
         self.teacher.check(self.teacher.path, self.student.path, changing)
-        return self
-
-    @model_validator(mode="after")
-    def _teachers(self) -> "Config":
-        self.teachers.check(list(self.data.sources), self.teacher.path, self.router.kind, self.train.curriculum)
         return self
 
     def view(self, name: str) -> "Config":
