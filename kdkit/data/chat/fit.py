@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kdkit.alignment.templates import Message
-from kdkit.alignment.tokenizers import encode_with_ends
 from kdkit.data.chat.sides import Fitted, Side
 
 ROUNDS = 6
@@ -111,7 +110,7 @@ def _without_back(text: str, sides: Sequence[Side], over: list[int]) -> str:
 
 def _ends(text: str, side: Side) -> list[int]:
     """Return the byte at which each token of a text ends."""
-    return encode_with_ends(side.tokenizer, side.encoder.table, text)[1].tolist()
+    return side.encoder.encode([text])[1].cumsum().tolist() if text else []
 
 
 def _count(text: str, side: Side) -> int:
