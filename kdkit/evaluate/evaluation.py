@@ -82,6 +82,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
         "evaluated": {
             "windows": len(windows),
             "bytes": int(windows.num_bytes.sum()),
+            **({"loss_on": config.data.loss_on} if data.is_chat else {}),
             "hardware": hardware.reason,
             "intervals_over": resampled.over,
             "interval_units": resampled.num_units,
