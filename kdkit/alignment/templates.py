@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jinja2
 from transformers import PreTrainedTokenizerFast
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from kdkit.alignment.tokenizers import encode_with_ends, end_token_id, start_token_id, token_bytes
 from kdkit.errors import UserError
@@ -94,7 +95,13 @@ class ChatTemplate:
             return []
         plain = [[{"role": m.role, "content": m.content} for m in messages] for messages in conversations]
         try:
-            return self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=for_answer)
+            # what apply_chat_template does with messages that are known to be such
+            return render_jinja_template(
+                plain,
+                chat_template=self.tokenizer.get_chat_template(),
+                add_generation_prompt=for_answer,
+                **self.tokenizer.special_tokens_map,
+            )[0]
         except (jinja2.TemplateError, ValueError, TypeError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(

@@ -167,11 +167,13 @@ def _sums(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def _join_texts(pieces: Iterable[Piece]) -> list[Piece]:
     """Join neighbouring texts, and leave out empty ones."""
     joined: list[Piece] = []
+    text = ""
     for piece in pieces:
-        if not isinstance(piece, str):
-            joined.append(piece)
-        elif joined and isinstance(joined[-1], str):
-            joined[-1] += piece
-        elif piece:
-            joined.append(piece)
-    return joined
+        if isinstance(piece, str):
+            text += piece
+            continue
+        if text:
+            joined.append(text)
+            text = ""
+        joined.append(piece)
+    return [*joined, text] if text else joined
