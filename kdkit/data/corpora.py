@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from kdkit.config.language import DataConfig
-from kdkit.data.chat.questions import python_questions
+from kdkit.data.chat.questions import python_questions_in_json
 from kdkit.data.chat.read import ChatReader, columns_of, read_file
 from kdkit.data.documents import Documents, clean_text, write_documents
 from kdkit.data.files import FILE_SUFFIXES, as_text, find_files, missing_column, read_files, split_text
@@ -48,7 +48,7 @@ PYTHON_DOCS, PYTHON_QUESTIONS = "python-docs", "python-questions"
 LIBRARY: dict[str, Callable[[], Iterator[str]]] = {
     PYTHON_DOCS: python_docs,
     "python-code": python_code,
-    PYTHON_QUESTIONS: lambda: (each.to_json() for each in python_questions()),
+    PYTHON_QUESTIONS: python_questions_in_json,
 }
 """What comes with Python itself: text, and conversations made of it."""
 

@@ -21,6 +21,11 @@ _LENGTHS = range(24, 400)
 _Callable = ast.FunctionDef | ast.AsyncFunctionDef
 
 
+def python_questions_in_json() -> Iterator[str]:
+    """Yield `python_questions` as documents; see `Conversation.to_json`."""
+    return (conversation.to_json() for conversation in python_questions())
+
+
 def python_questions() -> Iterator[Conversation]:
     """Yield what modules, classes and functions are for, and which arguments functions take, in the files' order.
 
