@@ -8,11 +8,13 @@ content that names one is text.
 
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import jinja2
+from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -275,6 +277,26 @@ def template_of(tokenizer: PreTrainedTokenizerFast) -> ChatTemplate:
     return ChatTemplate(tokenizer)
 
 
+def after_special(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Return a tokenizer that reads a text as one behind a special token.
+
+    Newer SentencePiece tokenizers put a space before the first word of a text, and none before what follows a special
+    token.
+    """
+    cutting = tokenizer.backend_tokenizer.pre_tokenizer
+    if not isinstance(cutting, pre_tokenizers.Metaspace) or cutting.prepend_scheme != "first":
+        return tokenizer
+    reader = deepcopy(tokenizer)
+    options = {"replacement": cutting.replacement, "prepend_scheme": "never", "split": cutting.split}
+    reader.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(**options)
+    return reader
+
+
+@lru_cache(maxsize=4)
+def _reader(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    return after_special(tokenizer)
+
+
 @lru_cache(maxsize=4)
 def _table(tokenizer: PreTrainedTokenizerFast) -> list[bytes | None]:
     return token_bytes(tokenizer)
@@ -311,7 +333,9 @@ def encode_pieces(pieces: Sequence[Piece], tokenizer: PreTrainedTokenizerFast) -
             text += piece
             continue
         if text:
-            ids += encode_with_ends(tokenizer, _table(tokenizer), text)[0]
+            # what the first text of all follows is no special token
+            reader = _reader(tokenizer) if ids else tokenizer
+            ids += encode_with_ends(reader, _table(tokenizer), text)[0]
             text = ""
         if piece is not None:
             ids.append(piece)

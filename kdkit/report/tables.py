@@ -24,11 +24,9 @@ EQUAL_TIMES = {
 def comparison_table(evaluation: dict[str, Any]) -> Table:
     """Put every model side by side: quality, retention, cost."""
     headings = ["", *(LABELS[name] for name in evaluation["models"])]
-    overlap = f"top-{_top_k(evaluation)} overlap with the teacher"
+    bits, overlap = _bits(evaluation), f"top-{_top_k(evaluation)} overlap with the teacher"
     rows = [
-        _judge(
-            evaluation, f"{_bits(evaluation)} {LOWER}", _format_bits(evaluation), _values(evaluation, "bits_per_byte")
-        ),
+        _judge(evaluation, f"{bits} {LOWER}", _format_bits(evaluation), _values(evaluation, "bits_per_byte")),
         _judge(evaluation, f"perplexity (own tokens) {LOWER}", *_cells(evaluation, "perplexity", "{:.1f}")),
         _retention_row(evaluation, f"KL to the teacher, nats {LOWER}", "kl_to_teacher", "{:.3f}"),
         _retention_row(evaluation, f"{overlap} {HIGHER}", "top_k_overlap", "{:.1%}"),

@@ -1,6 +1,8 @@
 """Chat templates: contents are found where they lie, or the template is refused with what it does."""
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.templates import (
     CHATML,
@@ -10,11 +12,13 @@ from kdkit.alignment.templates import (
     read_template,
     render_prompt,
     stop_ids,
+    template_of,
 )
 from kdkit.alignment.tokenizers import train_tokenizer
 from kdkit.errors import UserError
 from tests.chats import chat_tokenizers
 
+SHORT = "{% for m in messages %}{{ m['role'] + ':' + m['content'] + '</s>' }}{% endfor %}"
 TURN = (Message("user", "a question"), Message("assistant", "an answer"))
 
 
@@ -101,3 +105,17 @@ def test_a_template_is_given_as_text_or_as_a_file(tmp_path):
     assert read_template(str(file), "k") == read_template(CHATML, "k") == CHATML
     with pytest.raises(UserError, match=r"k: expected a chat template .* got 'none.jinja'"):
         read_template("none.jinja", "k")
+
+
+def test_text_behind_a_special_token_gets_no_space_of_its_own():
+    pieces = ["<s>", "</s>", "<unk>", *"\u2581abcdefghijklmnopqrstuvwxyz:\n"]
+    backend = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, [], unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    backend.add_special_tokens(["<s>", "</s>"])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    for text in ("{{ '<s>' }}{% for m in messages %}{{ m['content'] + '</s>' }}{% endfor %}", SHORT):
+        tokenizer.chat_template = text
+        template_of.cache_clear()
+        messages = [{"role": "user", "content": "ab cd"}]
+        wanted = tokenizer.apply_chat_template(messages, add_generation_prompt=True)["input_ids"]
+        assert render_prompt([Message(**each) for each in messages], tokenizer) == wanted

@@ -14,7 +14,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.encoding import TextEncoder
-from kdkit.alignment.templates import ChatTemplate, Message, Piece, width
+from kdkit.alignment.templates import ChatTemplate, Message, Piece, after_special, width
 
 OPENING, CONTENT, END, BETWEEN = range(4)
 """Kinds of intervals."""
@@ -78,7 +78,8 @@ class Side:
             max_length: tokens of a row at most.
         """
         self.tokenizer, self.template, self.max_length = tokenizer, template, max_length
-        self.encoder = TextEncoder(tokenizer)
+        opening = template.begin(template.around(("user", "assistant"))[0])
+        self.encoder = TextEncoder(tokenizer if isinstance(opening[0], str) else after_special(tokenizer))
         self._checked = False
 
     def pieces(self, fitted: Fitted) -> tuple[list[Piece], list[int]]:
