@@ -195,8 +195,8 @@ def _read(source: str | Path, config: DataConfig, reader: ChatReader) -> tuple[I
         if config.format not in ("auto", "chat" if is_chat else "text"):
             wanted = "text" if is_chat else "conversations"
             raise UserError(
-                f"data.format: expected {wanted} in data.path for {config.format!r}, got {source!r}, which is {has}; set "
-                f"data.path={other}, or name a file, a folder or a hub data set: data.path=FILE.jsonl"
+                f"data.format: expected {wanted} in data.path for {config.format!r}, got {source!r}, which is {has}; "
+                f"set data.path={other}, or name a file, a folder or a hub data set: data.path=FILE.jsonl"
             )
         texts = (each.to_json() for each in python_questions()) if is_chat else _read_python_docs()
     elif isinstance(source, Path):
