@@ -198,10 +198,12 @@ def _read(source: str | Path, config: DataConfig, reader: ChatReader) -> tuple[I
     is_shuffled = is_chat = False
     if source in LIBRARY:
         is_chat = source == PYTHON_QUESTIONS
+        has, other = ("conversations", PYTHON_DOCS) if is_chat else ("text", PYTHON_QUESTIONS)
         if config.format not in ("auto", "chat" if is_chat else "text"):
+            wanted = "text" if is_chat else "conversations"
             raise UserError(
-                f"data.format: expected {'conversations' if is_chat else 'text'} of {source!r}, got {config.format!r}; "
-                "set data.format=auto, or name a file, a folder or a hub data set: data.path=FILE"
+                f"data.format: expected {wanted} in data.path for {config.format!r}, got {source!r}, which is {has}; "
+                f"set data.path={other}, or name a file, a folder or a hub data set: data.path=FILE.jsonl"
             )
         texts = LIBRARY[source]()
     elif isinstance(source, Path):

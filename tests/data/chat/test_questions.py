@@ -5,7 +5,11 @@ import shutil
 
 import pytest
 
+from kdkit.config.language import DataConfig
 from kdkit.data.chat.questions import python_questions
+from kdkit.data.conversations import Conversation
+from kdkit.data.corpora import load_corpus
+from kdkit.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +47,13 @@ def test_the_same_name_is_not_answered_twice_in_the_same_words(conversations):
 
 def test_nothing_private_is_asked_about(conversations):
     assert not [each for each in conversations if re.search(r"[ .]_\w", each.prompt[0].content)]
+
+
+def test_the_questions_are_a_data_path_and_their_format_is_known(tmp_path):
+    corpus = load_corpus(DataConfig(path="python-questions", subset_size=20), tmp_path)
+    assert corpus.is_chat and len(corpus.documents) == 20
+    first = Conversation.from_json(corpus.documents[0])
+    assert [message.role for message in first.messages] == ["user", "assistant"]
+    for path, wanted in (("python-questions", "text"), ("python-docs", "chat")):
+        with pytest.raises(UserError, match=r"data\.format: expected .* in data\.path for .* set data\.path=python-"):
+            load_corpus(DataConfig(path=path, format=wanted), tmp_path)
