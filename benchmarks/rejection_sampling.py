@@ -6,8 +6,8 @@ Teachers: stories260K (`tiny`) and SmolLM2-135M-Instruct out of the package llm-
 4 answers to each; nothing ends an answer before its last token, so every side writes the same number of tokens.
 Ways of writing: transformers' `generate` for one text at a time; the same for a whole batch (`num_return_sequences`,
 left-padded, in the order of length, which costs it nothing here); and the sampler with drawing, scoring and choosing.
-The three take turns; figures are medians over rounds, and ratios are those of the same round. Time is processor time with
-one thread, which other work on the machine changes little, and the wall clock's with more.
+The three take turns; figures are medians over rounds, and ratios are those of the same round. Time is processor time
+with one thread, which other work on the machine changes little, and the wall clock's with more.
 """
 
 import argparse
@@ -138,9 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=sorted(SIZES), default=["tiny", "real"])
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--bf16", action="store_true", help="as the sampler loads a teacher on a CPU that multiplies it faster"
-    )
+    parser.add_argument("--bf16", action="store_true", help="weights in bf16, as some CPUs multiply faster")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     shared = Path(os.environ["KDKIT_TEST_DATA"])
