@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 FAST_TESTS = tests/test_layers.py tests/config tests/losses tests/alignment tests/runs
 
-.PHONY: run test check lint quickstart browser clean
+.PHONY: run test check lint quickstart browser gguf clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m kdkit run configs/demo.yaml
@@ -34,6 +34,11 @@ quickstart: $(VENV)/.installed
 browser: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check jupyterlab playwright
 	$(BIN)/python -m pytest -m browser tests/test_browser.py
+
+# teachers in GGUF files; llama-cpp-python is compiled the first time (7 to 25 minutes) and then kept by pip
+gguf: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "llama-cpp-python>=0.3.36,<0.4" "gguf>=0.10"
+	$(BIN)/python -m pytest tests/machine/test_gguf_files.py tests/teachers/test_gguf.py
 
 clean:
 	rm -rf $(VENV) .cache runs

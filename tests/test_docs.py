@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from kdkit.config.describe import describe_settings
+from kdkit.config.embeddings import ALIASES as EMBEDDING_ALIASES
 from kdkit.config.embeddings import EmbeddingConfig
-from kdkit.config.language import Config
+from kdkit.config.language import ALIASES, Config
 from kdkit.config.losses import loss_options
 from kdkit.config.methods import method_options
 from kdkit.config.values import flatten
@@ -96,6 +97,18 @@ def test_the_settings_page_has_every_loss_and_method_with_its_options():
     for name, options in [*loss_options().items(), *method_options().items()]:
         part = "".join(re.findall(rf"^### {name}\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL))
         assert [option for option in options if f"| `{option}` |" not in part] == [], name
+
+
+def test_the_settings_that_the_page_of_features_names_exist():
+    text = (ROOT / "docs" / "seed_features.md").read_text(encoding="utf-8")
+    sections = "|".join(sorted({*Config.model_fields, *EmbeddingConfig.model_fields}))
+    named = set(re.findall(rf"`((?:{sections})(?:\.[a-z_]+)+)`", text))
+    known = {*flatten(Config().model_dump()), *flatten(EmbeddingConfig().model_dump()), *ALIASES, *EMBEDDING_ALIASES}
+    assert len(named) > 60, "the page names its settings in full"
+    assert sorted(named - known) == []
+    options = {option for names in method_options().values() for option in names}
+    of_methods = re.findall(r"options? ((?:`[a-z_]+`(?:, | and )?)+)", text)
+    assert of_methods and {name for names in of_methods for name in re.findall(r"`([a-z_]+)`", names)} <= options
 
 
 def test_every_setting_says_what_it_takes_and_what_it_is():

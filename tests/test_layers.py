@@ -37,7 +37,8 @@ WING = ["models", "data", "teacher", "methods", "training", "evaluate"]
 
 LIBRARY = ("alignment", "losses")
 """Rooms that know nothing of runs and stages."""
-BELOW_LIBRARY = ("kdkit.errors", "kdkit.config", "kdkit.machine.hub", "kdkit.alignment", "kdkit.losses")
+PATHS_OF_MODELS = tuple(f"kdkit.machine.{name}" for name in ("hub", "gguf_files", "gguf_tokenizer", "user_code"))
+BELOW_LIBRARY = ("kdkit.errors", "kdkit.config", *PATHS_OF_MODELS, "kdkit.alignment", "kdkit.losses")
 
 MAX_FILES_IN_ROOM = 15
 MAX_FILE_LINES = 350

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import jinja2
 from transformers import PreTrainedTokenizerFast
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from kdkit.alignment.tokenizers import encode_with_ends, end_token_id, start_token_id, token_bytes
 from kdkit.errors import UserError
@@ -79,9 +80,10 @@ class ChatTemplate:
         self._cut: dict[str, tuple[Piece, ...]] = {}
         last = self.pieces(self.around(("user", "assistant"))[-1])
         ends = [piece for piece in last if isinstance(piece, int)]
-        self.end_id = ends[0] if ends else end_token_id(tokenizer)
+        end_id = ends[0] if ends else end_token_id(tokenizer)
+        assert end_id is not None, "load_tokenizer has seen to it"
+        self.end_id: int = end_id
         """Token that ends an answer; the end of a text where the template writes none."""
-        self.writes_end = bool(ends)
 
     def render(self, conversations: Sequence[Sequence[Message]], for_answer: bool = False) -> list[str]:
         """Return conversations as the template writes them.
@@ -89,9 +91,17 @@ class ChatTemplate:
         Args:
             for_answer: also write what opens the assistant's next message.
         """
+        if not conversations:  # which transformers refuses
+            return []
         plain = [[{"role": m.role, "content": m.content} for m in messages] for messages in conversations]
         try:
-            return self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=for_answer)
+            # what apply_chat_template does with messages that are known to be such
+            return render_jinja_template(
+                plain,
+                chat_template=self.tokenizer.get_chat_template(),
+                add_generation_prompt=for_answer,
+                **self.tokenizer.special_tokens_map,
+            )[0]
         except (jinja2.TemplateError, ValueError, TypeError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
@@ -219,8 +229,8 @@ def check_markers(template: ChatTemplate, is_given: bool) -> None:
     names, key = ", ".join(map(repr, unknown[:4])), template.key
     if is_given:
         raise UserError(
-            f"{key}: expected a template whose markers are tokens of this tokenizer, got {names}, which it would read as "
-            f"pieces of text; write other markers ('### User:'), or name a model that has them"
+            f"{key}: expected a template whose markers are tokens of this tokenizer, got {names}, which it would read "
+            "as pieces of text; write other markers ('### User:'), or name a model that has them"
         )
     print(f"{key}: the tokenizer has no tokens {names} that its own template names; they are read as pieces of text")
 

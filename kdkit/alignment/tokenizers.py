@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from kdkit.alignment.bytes import utf8_widths
 from kdkit.alignment.files import PROBES, obey_file
 from kdkit.errors import UserError
+from kdkit.machine.gguf_files import is_gguf
+from kdkit.machine.gguf_tokenizer import load_gguf_tokenizer
 from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_path, resolve_model_path
+from kdkit.machine.user_code import is_user_code, make_user_object
 
 END_OF_TEXT = "<|endoftext|>"
 DOCUMENT_END = "document_end"
@@ -52,12 +56,16 @@ def load_tokenizer(
     """Load a tokenizer by hub name or folder; where `tokenizer.json` and transformers disagree, the file is obeyed.
 
     Args:
-        path: hub name or folder.
+        path: hub name or folder, a GGUF file, or a teacher of the user's own (`python:MODULE:CLASS`).
         key: the setting that named it, for messages.
 
     Raises:
         UserError: no tokenizer there, no network, or one without a fast (Rust) implementation; see also `obey_file`.
     """
+    if is_gguf(str(path)):
+        return load_gguf_tokenizer(path, key)
+    if is_user_code(str(path)):
+        return deepcopy(make_user_object(str(path), key).tokenizer)  # settings of a run are put into it
     name = resolve_model_path(str(path), key)
     is_offline = is_local_path(name) or not hub_is_reachable()
     try:

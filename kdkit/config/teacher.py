@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from kdkit.config.shared import BUILD
-from kdkit.config.types import Count, NotNegative, Number, OpenShare, Positive, Section, Share
+from kdkit.config.types import BUILD, Count, NotNegative, Number, OpenShare, Positive, Section, Share
 from kdkit.errors import UserError
 
 

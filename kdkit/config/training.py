@@ -15,6 +15,8 @@ StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 TRAINING_ALIASES = {
     "train.batch_size": "train.per_device_train_batch_size",
     "train.num_epochs": "train.num_train_epochs",
+    "train.epochs": "train.num_train_epochs",
+    "train.lr": "train.learning_rate",
 }
 """Other names of a training's settings, and the key that each one means."""
 

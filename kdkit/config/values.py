@@ -1,5 +1,6 @@
 """Nested settings as plain values: flattening, aliases, overrides, suggestions. Knows no schema."""
 
+import copy
 import difflib
 from typing import Any
 
@@ -49,23 +50,37 @@ def resolve_aliases(values: dict[str, Any], aliases: dict[str, str]) -> dict[str
     """Replace aliases in the sections by the declared keys.
 
     Args:
-        aliases: `{"section.alias": "section.key"}`.
+        aliases: `{"section.alias": "section.key"}`; the key may lie deeper, as `section.part.key`.
 
     Raises:
-        UserError: a key and its alias are both given.
+        UserError: a key and its alias are both given, or a part that is a value.
     """
     resolved = {}
     for section, content in values.items():
         if isinstance(content, dict):
-            renamed: dict[str, Any] = {}
-            for key, value in content.items():
-                name = aliases.get(f"{section}.{key}", key).rpartition(".")[2]
-                if name in renamed:
-                    raise UserError(f"{section}.{key}: expected one of {name} and its alias, got both; keep one")
-                renamed[name] = value
+            names = {key: aliases.get(f"{section}.{key}", f"{section}.{key}").split(".")[1:] for key in content}
+            renamed = copy.deepcopy({key: value for key, value in content.items() if names[key] == [key]})
+            for key, (*parts, last) in names.items():
+                if [*parts, last] != [key]:
+                    _place(renamed, parts, last, content[key], f"{section}.{key}")
             content = renamed
         resolved[section] = content
     return resolved
+
+
+def _place(content: dict[str, Any], parts: list[str], last: str, value: object, given: str) -> None:
+    """Set a value inside the parts of a section, in place, which may not hold it yet.
+
+    Args:
+        given: the alias, for messages.
+    """
+    for part in parts:
+        content = content.setdefault(part, {})
+        if not isinstance(content, dict):
+            raise UserError(f"{given}: expected {part} to hold settings, got {content!r}; set them there, one by one")
+    if last in content:
+        raise UserError(f"{given}: expected one of {last} and its alias, got both; keep one")
+    content[last] = value
 
 
 def suggest_key(path: str, known: list[str]) -> str:

@@ -3,13 +3,11 @@
 Every source ends as a list of distinct, non-empty texts with a fingerprint. Used by notebook 01.
 """
 
-import ast
 import json
 import random
 import re
 import sys
-import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -17,9 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from kdkit.config.language import DataConfig
+from kdkit.data.chat.questions import python_questions
 from kdkit.data.chat.read import ChatReader, columns_of, read_file
 from kdkit.data.documents import Documents, clean_text, write_documents
 from kdkit.data.files import FILE_SUFFIXES, as_text, find_files, missing_column, read_files, split_text
+from kdkit.data.library import python_code, python_docs
 from kdkit.errors import UserError
 from kdkit.machine.hub import hub_is_reachable
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files
@@ -34,7 +34,6 @@ SAMPLE_SEED = 0
 SHUFFLE_ROWS = 10_000
 """Rows of a streamed data set among which the next one is drawn."""
 
-PYTHON_DOCS = "python-docs"
 
 HUB_NAMES = {
     "wikitext": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
@@ -45,7 +44,13 @@ HUB_NAMES = {
 LARGE_DATASETS = ("Skylion007/openwebtext", "allenai/c4")
 """Streamed even when all of it is wanted: tens to hundreds of gigabytes."""
 
-_SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "pydoc_data"}
+PYTHON_DOCS, PYTHON_QUESTIONS = "python-docs", "python-questions"
+LIBRARY: dict[str, Callable[[], Iterator[str]]] = {
+    PYTHON_DOCS: python_docs,
+    "python-code": python_code,
+    PYTHON_QUESTIONS: lambda: (each.to_json() for each in python_questions()),
+}
+"""What comes with Python itself: text, and conversations made of it."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,15 @@ class Corpus:
     """Documents that were dropped because another one has exactly the same text."""
     files_left_out: int = 0
     """Files of the folder that are hidden, or left over by an editor or an archive."""
+    kinds: dict[str, str] = field(default_factory=dict)
+    """Fingerprint of each kind of text, where there are several."""
     is_chat: bool = False
     """Whether the documents are conversations, in JSON: see `Conversation.to_json`."""
     rows_left_out: dict[str, int] = field(default_factory=dict)
     """Rows that are no conversation, or were not wanted, by the reason."""
 
 
-def load_corpora(data: DataConfig, cache_path: Path) -> tuple[Corpus, Corpus | None]:
+def load_with_held_out(data: DataConfig, cache_path: Path) -> tuple[Corpus, Corpus | None]:
     """Load the text of a configuration and its held-out text; None where that is a part of the other.
 
     The fingerprint of the first is that of both.
@@ -134,8 +141,8 @@ def split_documents(
 def _identify(config: DataConfig) -> tuple[str | Path, str]:
     """Decide what `data.path` names, and fingerprint all that decides the documents."""
     path, chat = resolve_input(config.path), _chat_settings(config)
-    if config.path == PYTHON_DOCS:
-        return PYTHON_DOCS, fingerprint(FORMAT, PYTHON_DOCS, sys.version, config.subset_size)
+    if config.path in LIBRARY:
+        return config.path, fingerprint(FORMAT, config.path, sys.version, config.subset_size)
     if path.exists():
         files = [path] if path.is_file() else find_files(path)[0]
         content = [[str(file.relative_to(path)), fingerprint_files(file)] for file in files]
@@ -189,13 +196,14 @@ def _read(source: str | Path, config: DataConfig, reader: ChatReader) -> tuple[I
         The documents, and whether they are conversations.
     """
     is_shuffled = is_chat = False
-    if source == PYTHON_DOCS:
-        if config.format == "chat":
+    if source in LIBRARY:
+        is_chat = source == PYTHON_QUESTIONS
+        if config.format not in ("auto", "chat" if is_chat else "text"):
             raise UserError(
-                f"data.format: expected conversations in data.path for 'chat', got {PYTHON_DOCS!r}, which is text; "
-                "name a file, a folder or a hub data set: data.path=FILE.jsonl"
+                f"data.format: expected {'conversations' if is_chat else 'text'} of {source!r}, got {config.format!r}; "
+                "set data.format=auto, or name a file, a folder or a hub data set: data.path=FILE"
             )
-        texts: Iterator[str] = _read_python_docs()
+        texts = LIBRARY[source]()
     elif isinstance(source, Path):
         files = find_files(source)[0]
         is_chat = reader.wants(columns_of(files[0]))
@@ -227,24 +235,6 @@ def _sample(texts: Iterable[str], count: int) -> Iterator[str]:
         elif (place := generator.randrange(number + 1)) < count:
             chosen[place] = number, text
     yield from (text for _, text in sorted(chosen))
-
-
-def _read_python_docs() -> Iterator[str]:
-    """Yield Python's reference topics and, a document per module, the standard library's docstrings."""
-    from pydoc_data import topics
-
-    yield from (text for _, text in sorted(topics.topics.items()))
-    library = Path(sysconfig.get_paths()["stdlib"])
-    for path in sorted(library.rglob("*.py")):
-        if _SKIPPED_FOLDERS.isdisjoint(path.relative_to(library).parts):
-            yield "\n\n".join(_docstrings(path.read_bytes()))
-
-
-def _docstrings(source: bytes) -> Iterator[str]:
-    """Yield the docstrings of a module's source, without running it."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield from filter(None, [ast.get_docstring(node)])
 
 
 def _read_hub(name: str, config: DataConfig, reader: ChatReader) -> tuple[Iterator[str], bool, bool]:

@@ -2,7 +2,6 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -13,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from kdkit.alignment.bytes import VocabularyOverlap
 from kdkit.alignment.encoding import TextEncoder
 from kdkit.alignment.tokenizers import end_token_id, start_token_id
-from kdkit.data.arrays import GrowingArray
+from kdkit.data.arrays import ArrayFolder, join_lists
 from kdkit.data.streams import empty_streams, read_streams
 from kdkit.data.windows import LISTS, PAD, Windows, assemble_windows, count_windows, describe_counts
 
@@ -49,43 +48,38 @@ class Packer:
         streams = empty_streams()
         for part in chain(read_streams(documents, (student, teacher), ends), [None]):
             streams = streams if part is None else streams.then(part)
-            bounds, dropped, stop = _cut(streams.groups, widths[0] - 1, widths[1] - 1, is_last=part is None)
+            bounds, dropped, stop = cut_groups(streams.groups, [width - 1 for width in widths], part is None)
             lost = int(streams.group_bytes[dropped].sum())
             yield assemble_windows(streams, bounds, self.overlap, starts, widths), lost
             streams = streams.rest(stop)
 
     def write(self, documents: Iterable[str], folder: Path) -> dict[str, float]:
-        """Pack documents into a folder that `Windows.load` opens; see `write_windows`."""
-        return write_windows(self.pack(documents), folder)
+        """Pack documents into a folder that `Windows.load` opens; see `WindowFiles`."""
+        files = WindowFiles(folder)
+        for windows, lost in self.pack(documents):
+            files.append(windows, lost)
+        return files.close()
 
 
-def write_windows(parts: Iterable[tuple[Windows, int]], folder: Path) -> dict[str, float]:
-    """Write windows into a folder that `Windows.load` opens, without holding them in memory.
+class WindowFiles:
+    """A folder of windows in the making, which `Windows.load` opens; they are not held in memory."""
 
-    Args:
-        parts: windows, and the bytes that are in none of them.
+    def __init__(self, folder: Path):
+        """Make the folder."""
+        self._files = ArrayFolder(folder, LISTS, PAD)
+        self._counts: list[np.ndarray] = []
+        self._lost = 0
 
-    Returns:
-        What `Windows.describe` says, and `bytes_left_out`.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptions, lists, lost = [], [], 0
-    with ExitStack() as stack:
-        files: dict[str, GrowingArray] = {}
-        for windows, left_out in parts:
-            lists.append([getattr(windows, name) for name in LISTS])
-            for name, array in vars(windows).items():
-                if name in LISTS:
-                    continue
-                if name not in files:
-                    file = GrowingArray(folder / f"{name}.npy", array.dtype, array.shape[1:])
-                    files[name] = stack.enter_context(file)
-                files[name].append(array)
-            descriptions.append(count_windows(windows))
-            lost += left_out
-    for name, joined in zip(LISTS, zip(*lists, strict=True), strict=True):
-        np.save(folder / f"{name}.npy", _join_lists(joined))
-    return describe_counts(np.sum(descriptions, axis=0)) | {"bytes_left_out": lost}
+    def append(self, windows: Windows, lost: int) -> None:
+        """Write windows, and count the bytes that were left out beside them."""
+        self._files.append(vars(windows))
+        self._counts.append(count_windows(windows))
+        self._lost += lost
+
+    def close(self) -> dict[str, float]:
+        """Finish the files; return what `Windows.describe` says of them, and `bytes_left_out`."""
+        self._files.close()
+        return describe_counts(np.sum(self._counts, axis=0)) | {"bytes_left_out": self._lost}
 
 
 def pack_windows(
@@ -109,22 +103,15 @@ def pack_windows(
 def _join(parts: Sequence[Windows]) -> Windows:
     """Put windows of equal widths after each other."""
     arrays = {name: [getattr(part, name) for part in parts] for name in Windows.__dataclass_fields__}
-    return Windows(**{n: _join_lists(a) if n in LISTS else np.concatenate(a) for n, a in arrays.items()})
+    return Windows(**{n: join_lists(a, PAD) if n in LISTS else np.concatenate(a) for n, a in arrays.items()})
 
 
-def _join_lists(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Put lists of windows after each other, all as long as the longest."""
-    longest = max(part.shape[1] for part in parts)
-    room = [((0, 0), (0, longest - part.shape[1]), (0, 0)) for part in parts]
-    return np.concatenate([np.pad(part, each, constant_values=PAD) for part, each in zip(parts, room, strict=True)])
-
-
-def _cut(
-    groups: np.ndarray, student_room: int, teacher_room: int, is_last: bool
-) -> tuple[list[tuple[int, int]], list[int], int]:
+def cut_groups(groups: np.ndarray, rooms: Sequence[int], is_last: bool) -> tuple[list[tuple[int, int]], list[int], int]:
     """Fill windows greedily with whole groups.
 
     Args:
+        groups: int64, `[num_groups, 2 * sides]`: first and last + 1 token of every side.
+        rooms: tokens of every side that a window has room for.
         is_last: nothing follows; else the last window may have to wait for more.
 
     Returns:
@@ -132,8 +119,8 @@ def _cut(
     """
     bounds: list[tuple[int, int]] = []
     dropped: list[int] = []
-    places = [memoryview(groups[:, column].copy()) for column in range(4)]  # far faster to read one by one
-    sides = (places[0], places[1], student_room), (places[2], places[3], teacher_room)
+    places = [memoryview(column.copy()) for column in groups.T]  # far faster to read one by one
+    sides = list(zip(places[::2], places[1::2], rooms, strict=True))
     start = 0
     while start < len(groups):
         limits = [

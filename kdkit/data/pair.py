@@ -18,10 +18,9 @@ from kdkit.alignment.tokenizers import (
     token_bytes,
     train_tokenizer,
 )
-from kdkit.config.language import BUILD, Config
-from kdkit.config.shared import ModelConfig
+from kdkit.config.language import BUILD, Config, StudentConfig, TeacherConfig
 from kdkit.data.documents import Documents
-from kdkit.machine.user_code import is_user_code, make_user_object
+from kdkit.errors import UserError
 
 SAMPLE_DOCUMENTS, SAMPLE_CHARACTERS = 64, 2_000
 """Documents, and characters of each, that two tokenizers must cut alike to be one."""
@@ -66,6 +65,35 @@ def pair_tokenizers(
     for note in notes:
         print(f"student and teacher share a tokenizer: {note}")
     return TokenizerPair(*pair, _facts(pair, shared is not None, notes))
+
+
+def make_pairs(
+    student: PreTrainedTokenizerFast,
+    teachers: dict[str, PreTrainedTokenizerFast],
+    choices: dict[str, tuple[str, str]],
+    documents: list[str],
+) -> dict[str, TokenizerPair]:
+    """Make a pair with each of several teachers, with the same student in all.
+
+    Args:
+        choices: `document_end` of the student and of the teacher, by the teacher's name.
+
+    Raises:
+        UserError: the student would read with another tokenizer beside one of them.
+    """
+    pairs: dict[str, TokenizerPair] = {}
+    for name, teacher in teachers.items():
+        own, theirs = choices[name]
+        if pairs:
+            own = "bos" if end_token_id(student) == student.bos_token_id != student.eos_token_id else "eos"
+        pair = pair_tokenizers(student, teacher, (own, theirs), documents)
+        if pairs and pair.student is not student:
+            raise UserError(
+                f"teachers.members.{name}: expected a tokenizer with the student's entries or others, got one that "
+                f"lacks {len(student) - len(pair.student)} of its own; list it first, so that the student reads with it"
+            )
+        pairs[name], student = pair, pair.student
+    return pairs
 
 
 def with_templates(
@@ -127,9 +155,14 @@ def make_teacher_tokenizer(config: Config, documents: list[str], is_chat: bool =
     teacher = config.teacher
     if teacher.path == BUILD:
         return _train(documents, teacher.build.vocab_size, teacher.chat_template, "teacher", is_chat)
-    if is_user_code(teacher.path):
-        return deepcopy(make_user_object(teacher.path, "teacher.path").tokenizer)  # settings of a run are put into it
-    return _load(teacher, teacher.chat_template, "teacher")
+    if teacher.tokenizer:
+        return _load(teacher, teacher.tokenizer, "teacher.tokenizer")
+    return _load(teacher, teacher.path, "teacher.path")
+
+
+def tokenizer_path_of(config: Config) -> str:
+    """Return what names the teacher's tokenizer."""
+    return config.teacher.tokenizer or config.teacher.path
 
 
 def make_student_tokenizer(
@@ -138,7 +171,7 @@ def make_student_tokenizer(
     """Train the built student's tokenizer, share the teacher's, or load the given student's; with its chat template."""
     student = config.student
     if student.path != BUILD:
-        return _load(student, student.chat_template, "student")
+        return _load(student, student.path, "student.path")
     if student.build.tokenizer == "own":
         return _train(documents, student.build.vocab_size, student.chat_template, "student", is_chat)
     if student.chat_template is None:
@@ -158,9 +191,9 @@ def _train(
     return tokenizer
 
 
-def _load(model: ModelConfig, template: str | None, side: str) -> PreTrainedTokenizerFast:
-    """Load a model's tokenizer, with a chat template that was given for it."""
-    tokenizer = load_tokenizer(model.path, f"{side}.path", model.revision, model.trust_remote_code)
-    if template is not None:
-        tokenizer.chat_template = read_template(template, f"{side}.chat_template")
+def _load(model: StudentConfig | TeacherConfig, path: str, key: str) -> PreTrainedTokenizerFast:
+    """Load a model's tokenizer, with the chat template that was given for it."""
+    tokenizer = load_tokenizer(path, key, model.revision, model.trust_remote_code)
+    if model.chat_template is not None:
+        tokenizer.chat_template = read_template(model.chat_template, f"{key.partition('.')[0]}.chat_template")
     return tokenizer

@@ -20,6 +20,7 @@ from kdkit.data.comparable import check_readable, describe_changed
 from kdkit.data.prepare import PreparedData
 from kdkit.errors import UserError
 from kdkit.losses.chunked.events import CommonTokenEvents, EventPair, PrefixEvents, TokenEvents
+from kdkit.losses.chunked.overlap import OverlapMeter
 from kdkit.losses.measures import check_sparse
 
 FEW_SHARED_PREFIXES = 0.3
@@ -109,6 +110,23 @@ def make_events(settings: LossSettings, data: PreparedData, device: torch.device
         groups = torch.from_numpy(group_tokens(*pair[::-1])).to(device)
         return EventPair(PrefixEvents(groups, teacher_size), TokenEvents(), teacher_size, name)
     return EventPair(TokenEvents(), TokenEvents(), student_size, name)
+
+
+def make_overlap(
+    settings: LossSettings, data: PreparedData, device: torch.device, top_k: int, cache: CacheConfig | None
+) -> OverlapMeter | None:
+    """Prepare the diagnostics beside a loss, over its own events, or over those of `projected_kl` where it has none.
+
+    Args:
+        top_k: `distill.overlap_top_k`.
+        cache: how the signals were kept; None for an online teacher.
+
+    Returns:
+        None where that is 0, or where a cache does not hold the teacher's most likely tokens.
+    """
+    if not top_k or (cache is not None and cache.mode != "top_k"):
+        return None
+    return OverlapMeter(make_events(settings if compares_events(settings) else ProjectedKL(), data, device), top_k)
 
 
 def compares_events(settings: LossSettings) -> bool:

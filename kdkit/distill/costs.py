@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from kdkit.distill.checkpoints import update_results
+from kdkit.distill.committee.scores import needs_scores, score_path
 from kdkit.distill.curriculum import cached_rows
 from kdkit.distill.open_teacher import cache_path
 from kdkit.distill.plan import TrainingPlan
@@ -30,8 +31,10 @@ class EqualTime:
 
 
 def measure_head(head: Head) -> float:
-    """Return the seconds that a head takes for one row, by a few chunks of nothing."""
+    """Return the seconds that a head takes for one row, by a few chunks of nothing; 0 for a teacher that has none."""
     weight = head.weight
+    if not weight.shape[1]:
+        return 0.0
     rows = rows_per_chunk(head.vocab_size, weight.device)
     hidden = torch.zeros(rows, weight.shape[1], dtype=weight.dtype, device=weight.device)
     times = []
@@ -51,18 +54,35 @@ def equal_time(plan: TrainingPlan) -> EqualTime:
     """
     student, config = plan.session.run.read_json("training.json")[STUDENT], plan.session.config
     seconds = student["seconds"]
-    if config.cache.enabled:
-        path = cache_path(plan)
+    asked = [each for each in _each_teacher(plan) if each.session.config.cache.enabled]
+    for each in asked:
+        path = cache_path(each)
         cost = read_cost(path)
         if cost is None:
             note(f"cache {path}: nobody noted how long it took, so equal time counts the student's steps alone")
-            return EqualTime(seconds, None)
-        share = min(1.0, len(cached_rows(plan)) / max(cost.get("sequences", 0), 1))
-        return EqualTime(seconds + cost["seconds"] * share, seconds)
+            return EqualTime(student["seconds"], None)
+        share = min(1.0, len(cached_rows(each)) / max(cost.get("sequences", 0), 1))
+        seconds += cost["seconds"] * share
+    seconds += sum(cost["seconds"] for _, cost in _opinions(plan) if cost is not None)
+    if asked:
+        return EqualTime(seconds, student["seconds"] - student.get("teacher_seconds", 0.0))
     # a router's answers follow one student, and so do judgements of what it wrote
     follows = config.router.kind != "none" or any(stage.on_policy is not None for stage in plan.stages)
     answers = student.get("teacher_seconds", 0.0)
-    return EqualTime(seconds, seconds - answers if answers and not follows else None)
+    return EqualTime(seconds, student["seconds"] - answers if answers and not follows else None)
+
+
+def _opinions(plan: TrainingPlan) -> list[tuple[str, dict[str, Any] | None]]:
+    """Return what it cost to ask each of several teachers about the text, by name, where that decides who teaches."""
+    if not needs_scores(plan.session.config.teachers):
+        return []
+    rows = cached_rows(plan)
+    return [(member.name, read_cost(score_path(member.plan, rows))) for member in plan.members]
+
+
+def _each_teacher(plan: TrainingPlan) -> list[TrainingPlan]:
+    """Return the plan of every teacher."""
+    return [member.plan for member in plan.members] or [plan]
 
 
 def steps_in(plan: TrainingPlan, seconds: float) -> int:
@@ -76,12 +96,14 @@ def list_costs(plan: TrainingPlan) -> list[dict[str, Any]]:
 
     Seconds are None where an older build made something without a note of it.
     """
-    run, config = plan.session.run, plan.session.config
-    rows = []
-    if (folder := run.path / "teacher" / "model").is_dir():
-        rows.append(_row("teacher, trained here", read_cost(folder)))
-    if config.cache.enabled and (path := cache_path(plan)).is_file():
-        rows.append(_row("teacher's answers, kept", read_cost(path)))
+    run, rows = plan.session.run, []
+    for each in _each_teacher(plan):
+        name = f" {each.session.config.teachers.only}" if plan.members else ""
+        if (folder := each.session.run.path / "teacher" / "model").is_dir():
+            rows.append(_row(f"teacher{name}, trained here", read_cost(folder)))
+        if each.session.config.cache.enabled and (path := cache_path(each)).is_file():
+            rows.append(_row(f"teacher{name}'s answers, kept", read_cost(path)))
+    rows += [_row(f"teacher {name}'s opinion of the text", cost) for name, cost in _opinions(plan)]
     trained = run.read_json("training.json")
     for phase in (STUDENT, BASELINE, EQUAL_TIME, ANSWERS_REUSED):
         if phase in trained:

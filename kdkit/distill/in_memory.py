@@ -67,21 +67,18 @@ def distill_models(
         >>> student = distill_models(teacher, student, teacher_tokenizer, student_tokenizer, texts, max_steps=100)
     """
     config = _make_config(loss, kd_ratio, temperature, max_steps, batch_size, learning_rate)
-    if isinstance(teacher, PreTrainedModel):
-        teacher = Teacher(teacher.eval(), "teacher", False, teacher_tokenizer)
-    if teacher.has_layers:
-        _check_size("teacher", teacher.model, teacher_tokenizer)
+    source = _as_teacher(teacher, teacher_tokenizer)
     _check_size("student", student, student_tokenizer)
     data = data_from_texts(texts, student_tokenizer, teacher_tokenizer, max_length)
-    _check_reading(teacher, student, data, hardware := find_hardware(config.train.device, config.train.precision))
+    _check_reading(source, student, data, hardware := find_hardware(config.train.device, config.train.precision))
     (stage,) = plan_stages(config, data, choose_loss(config, data)[0])
     with tempfile.TemporaryDirectory() as folder:
         arguments = make_training_arguments(config.train, hardware, Path(folder), max_steps=max_steps, seed=seed)
         options = {"kd_ratio": kd_ratio, "temperature": temperature, "device": arguments.device}
         objective = make_objective(stage.loss, data, **options)
-        source = teacher.online(data.overlap.teacher_size, hardware.autocast_dtype)
+        online = source.online(data.overlap.teacher_size, hardware.autocast_dtype)
         collator = WindowCollator(data.train, with_teacher=True)
-        trainer = DistillationTrainer(student, source, arguments, collator, objective=objective)
+        trainer = DistillationTrainer(student, online, arguments, collator, objective=objective)
         with no_bar():
             trainer.train()
     return student.eval()
@@ -117,6 +114,14 @@ def _check_reading(teacher: TextTeacher, student: PreTrainedModel, data: Prepare
         return
     first = WindowCollator(data.train, "teacher")([0])["input_ids"]
     check_finite(teacher.model, first, "teacher", "the first training sequence", hardware.autocast_dtype)
+
+
+def _as_teacher(given: PreTrainedModel | TextTeacher, tokenizer: PreTrainedTokenizerFast) -> TextTeacher:
+    """Return what was given as a teacher; a model is checked against its tokenizer."""
+    if isinstance(given, TextTeacher):
+        return given
+    _check_size("teacher", given, tokenizer)
+    return Teacher(given.eval(), "teacher", False, tokenizer)
 
 
 def _check_size(side: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast) -> None:

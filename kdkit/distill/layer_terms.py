@@ -70,7 +70,7 @@ def make_parts(
     check_source(config.distill.weights, teacher)
     if not isinstance(teacher, TextTeacher) or not active_parts(config.distill.weights):
         return None
-    return LayerParts(config, student, teacher.model, teacher.path)
+    return LayerParts(config, student, teacher.model, *teacher.names)
 
 
 def plan_layers(config: Config, student: PreTrainedModel, teacher: TextTeacher) -> list[tuple[int, int]]:
@@ -79,7 +79,7 @@ def plan_layers(config: Config, student: PreTrainedModel, teacher: TextTeacher) 
     Raises:
         UserError: see `map_layers`.
     """
-    return map_layers(config.distill.layer_map, _num_layers(student), _num_layers(teacher.model), teacher.path)
+    return map_layers(config.distill.layer_map, _num_layers(student), _num_layers(teacher.model), *teacher.names)
 
 
 def describe_layer_map(session: Session[Config], data: PreparedData, teacher: TextTeacher) -> dict[str, Any]:
@@ -87,12 +87,16 @@ def describe_layer_map(session: Session[Config], data: PreparedData, teacher: Te
 
     Returns:
         `student_layers` and `teacher_layers`, their numbers; `pairs` of a student and a teacher layer; `used_by`,
-        the parts of the loss that compare them, without `logits`.
+        the parts of the loss that compare them, without `logits`; or `missing` alone, the reason.
 
     Raises:
         UserError: see `map_layers` and `make_student`.
     """
     student = make_student(session.config, data)
+    if not teacher.has_layers:
+        missing = f"{teacher.name} gives predictions only: there are no layers of it to compare."
+        session.run.write_json("teacher/layer_map.json", {"missing": missing})
+        return {"missing": missing}
     facts = {
         "student_layers": _num_layers(student),
         "teacher_layers": _num_layers(teacher.model),
@@ -110,7 +114,7 @@ def _num_layers(model: PreTrainedModel) -> int:
 class LayerParts:
     """The parts of one phase of training; their projections are trained from stage to stage, as the student is."""
 
-    def __init__(self, config: Config, student: PreTrainedModel, teacher: PreTrainedModel, teacher_name: str):
+    def __init__(self, config: Config, student: PreTrainedModel, teacher: PreTrainedModel, *teacher_names: str):
         """Choose layers, make projections from the run's seed; nothing is hooked yet.
 
         Raises:
@@ -118,7 +122,7 @@ class LayerParts:
         """
         settings = config.distill
         sizes = len(decoder_layers(student)), len(decoder_layers(teacher))
-        self.pairs = map_layers(settings.layer_map, *sizes, teacher_name)
+        self.pairs = map_layers(settings.layer_map, *sizes, *teacher_names)
         self.weights = {name: getattr(settings.weights, name) for name in active_parts(settings.weights)}
         self.heads, self.temperature = settings.attention_heads, settings.contrastive_temperature
         pairs = self.pairs if "layerwise" in self.weights else self.pairs[-1:]
@@ -144,7 +148,13 @@ class LayerParts:
         return projections
 
     def loss_of(
-        self, spans: Spans, widths: tuple[int, int], counted: torch.Tensor, num_items: float, kd_ratio: float
+        self,
+        spans: Spans,
+        widths: tuple[int, int],
+        counted: torch.Tensor,
+        num_items: float,
+        kd_ratio: float,
+        row_weights: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Sum the weighted parts of a batch that both models have just read with open taps.
 
@@ -153,16 +163,20 @@ class LayerParts:
             counted: bool, `[student_rows]`: those in the loss.
             num_items: tokens of the whole optimizer step.
             kd_ratio: weight of the teacher's signal as a whole.
+            row_weights: see `Objective.row_weights`; alike within a span.
 
         Returns:
             The loss, a scalar with a graph; and of each part its raw and its weighted value, to log.
         """
         weights = span_weights(spans, counted, num_items)
+        shares = weights
+        if row_weights is not None:
+            shares = weights * row_weights.index_select(0, spans.student_starts[:-1].to(row_weights.device))
         loss, terms = weights.new_zeros(()), {}
         for name, values in self._values(spans, widths).items():
             raw = (values * weights).sum()
             scale = self.balance.scale(name) if self.balance else 1.0
-            weighted = raw * (kd_ratio * self.weights[name] * scale)
+            weighted = (values * shares).sum() * (kd_ratio * self.weights[name] * scale)
             loss = loss + weighted
             terms |= {f"{name}_loss": raw.detach(), f"{name}_weighted": weighted.detach()}
         return loss, terms

@@ -56,6 +56,8 @@ class Objective:
     extra_ce: torch.Tensor | None = None
     """fp32, `[student_rows]` of one batch: added to the weight of a row's cross-entropy in the loss, not in the logged
     term; below 0 a token becomes less likely. None: 0."""
+    logged_rows: torch.Tensor | None = None
+    """fp32, `[student_rows]` of one batch: how much each row's cross-entropy counts in the logged term; None: 1."""
     tail: str = "ghost"
     """What a sparse teacher's unknown part is taken for; see `CacheConfig.tail`."""
 
@@ -101,16 +103,17 @@ class Objective:
         counted = targets != IGNORE_INDEX
         targets = targets.clamp(min=0)
         num_items = torch.as_tensor(num_items, dtype=torch.float32, device=targets.device)
-        raw = counted.float() / num_items
+        share = counted.float() / num_items
+        raw = share if self.logged_rows is None else share * self.logged_rows
         passes = signals if isinstance(signals, tuple) else () if signals is None else (signals,)
         width = max([self.student_size, *(part.head.vocab_size for part in passes if isinstance(part, DenseSignals))])
         chunks = list(chunk_spans(spans, rows_per_chunk(width, targets.device)))
         if not passes:
-            return weighted_cross_entropy(targets, raw, raw), chunks
-        queried = self._asked_spans(spans, counted.cpu() if counted_here is None else counted_here)
+            return weighted_cross_entropy(targets, share, raw), chunks
+        queried = self.asked_spans(spans, counted.cpu() if counted_here is None else counted_here)
         rows = _rows_of(spans, queried) if self.span_loss else spans.student_starts[queried]
         rows = to_device(rows, raw.device)
-        weights = self._ce_weights(raw, rows)
+        weights = self._ce_weights(share, rows)
         if self.logits_weight == 0.0:
             return weighted_cross_entropy(targets, weights, raw), chunks
         if self.span_loss is None:
@@ -128,9 +131,9 @@ class Objective:
         ]
         return blend(average(teacher), weighted_cross_entropy(targets, weights, raw)), chunks
 
-    def _ce_weights(self, raw: torch.Tensor, queried: torch.Tensor) -> torch.Tensor:
-        """Return the weight of cross-entropy of each row, given that of all in the logged term and the queried rows."""
-        share = raw if self.row_weights is None else raw * self.row_weights
+    def _ce_weights(self, share: torch.Tensor, queried: torch.Tensor) -> torch.Tensor:
+        """Return the weight of cross-entropy of each row, given that of a row in no other loss and the queried rows."""
+        share = share if self.row_weights is None else share * self.row_weights
         weights = share.clone() if self.ce_elsewhere else torch.zeros_like(share)
         weights[queried] = share[queried] * (1.0 - self.kd_ratio)
         return weights if self.extra_ce is None else weights + self.extra_ce
@@ -140,7 +143,7 @@ class Objective:
         weights = self.row_weights
         return values if weights is None else values * weights[rows.to(weights.device)].to(values.device)
 
-    def _asked_spans(self, spans: Spans, counted: torch.Tensor) -> torch.Tensor:
+    def asked_spans(self, spans: Spans, counted: torch.Tensor) -> torch.Tensor:
         """Return the spans at which the teacher is queried, as indices.
 
         A divergence compares a span's first row, another loss all its rows: these must be in the loss.

@@ -25,6 +25,7 @@ from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.objective import Objective
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.losses.chunked.engine import chunked_loss, cross_entropy_chunk, even_chunks, rows_per_chunk
+from kdkit.losses.chunked.overlap import OverlapMeter
 from kdkit.losses.chunked.signals import Signals
 from kdkit.losses.copying import KnownNGrams, unlikelihood
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
@@ -52,9 +53,11 @@ class OnPolicyTrainer(DistillationTrainer):
         parts: LayerParts | None = None,
         rules: list[ParameterRule] | None = None,
         order: list[int] | None = None,
+        overlap: OverlapMeter | None = None,
     ):
         """Prepare the stage; see `DistillationTrainer`."""
-        super().__init__(student, teacher, args, collator, objective=objective, parts=parts, rules=rules, order=order)
+        shared = {"objective": objective, "parts": parts, "rules": rules, "order": order, "overlap": overlap}
+        super().__init__(student, teacher, args, collator, **shared)
         self.data, self.settings = data, settings
         self.from_data = objective
         self.own_text = replace(objective, kd_ratio=1.0, ce_elsewhere=False)

@@ -12,6 +12,9 @@ import torch
 from kdkit.config.language import config_from_values
 from kdkit.data.prepare import build_data, open_data
 from kdkit.distill.choose_loss import compares_events, make_events
+from kdkit.distill.committee.members import Committee
+from kdkit.distill.committee.scores import needs_scores, score_member
+from kdkit.distill.committee.weights import share_out
 from kdkit.distill.curriculum import cached_rows
 from kdkit.distill.plan import TrainingPlan, plan_training
 from kdkit.errors import UserError
@@ -31,19 +34,35 @@ NOT_COMPARED = ("config", "data", "temperature", "tempered", "precision")
 temperature is converted (`kdkit.losses.sparse`) or refused (`check_temperature_of`), another precision is told."""
 
 
-def open_teacher(plan: TrainingPlan) -> TextTeacher | CachedSignals:
+def open_teacher(plan: TrainingPlan) -> TextTeacher | CachedSignals | Committee:
     """Open the teacher of a run: loaded in memory, or a cache of its predictions (built if missing).
 
-    With a cache the teacher is loaded only if the cache has to be built, and let go of afterwards.
+    With a cache the teacher is loaded only if the cache has to be built, and let go of afterwards. Several teachers are
+    opened one after the other, so that of those with a cache no two are in memory at once.
 
     Raises:
         UserError: see `prepare_teacher`, `build_cache`, `open_cache`.
     """
+    if plan.members:
+        return _open_committee(plan)
     if not plan.session.config.cache.enabled:
         return prepare_teacher(plan.session, plan.data, DTYPES[plan.answer_precision])
     if not cache_path(plan).is_file():
         build_cache(plan)
     return open_cache(plan)
+
+
+def _open_committee(plan: TrainingPlan) -> Committee:
+    """Open several teachers, after each has been asked about every piece of text where that decides who teaches it."""
+    settings, teachers, scores = plan.session.config.teachers, [], []
+    for member in plan.members:
+        if needs_scores(settings):
+            scores.append(score_member(member.plan, cached_rows(plan)))
+        teacher = open_teacher(member.plan)
+        if settings.resident == "one" and isinstance(teacher, TextTeacher) and teacher.has_layers:
+            teacher.model.to("cpu")
+        teachers.append(teacher)
+    return Committee(plan.members, tuple(teachers), share_out(plan, scores))
 
 
 def build_cache(plan: TrainingPlan) -> Path:
@@ -115,7 +134,7 @@ def repair_cache(path: Path, run: Run) -> list[int]:
         )
     values = store.header["config"]
     config = config_from_values(values | {"cache": values["cache"] | {"enabled": True, "file": str(path)}})
-    data = open_data(build_data(config, run.cache_path))
+    data = open_data(build_data(config, run.cache_path), config.teachers.only)
     plan = plan_training(Session(config, run, find_hardware(**values["train"])), data)
     expected = {name: value for name, value in plan.cache_header.items() if name not in ("config", "data", "precision")}
     with open_store(path, expected, verify=False) as store:

@@ -12,6 +12,7 @@ from typing import Any
 
 from kdkit.config.language import BUILD, Config
 from kdkit.config.losses import Auto, LossSettings
+from kdkit.config.teachers import MemberConfig, TeachersConfig
 from kdkit.config.training import OnPolicy
 from kdkit.data.prepare import PreparedData
 from kdkit.distill.choose_loss import (
@@ -21,13 +22,14 @@ from kdkit.distill.choose_loss import (
     choose_loss,
     name_events,
 )
+from kdkit.distill.layer_terms import active_parts
 from kdkit.distill.student import check_student_lengths
 from kdkit.errors import UserError
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
-from kdkit.runs.folder import fingerprint
-from kdkit.teachers.cache import describe_cache
-from kdkit.teachers.prepare import check_teacher_lengths, identify_teacher
+from kdkit.runs.folder import Run, fingerprint
+from kdkit.teachers.cache import describe_cache, hash_tokenizer
+from kdkit.teachers.prepare import check_teacher_lengths, has_layers, identify_teacher
 from kdkit.training.order import num_processes
 from kdkit.training.stages import TrainingStage
 
@@ -60,12 +62,17 @@ class TrainingPlan:
     reason: str
     """Why this loss."""
     stages: list[Stage]
+    members: tuple["Member", ...] = ()
+    """Several teachers, each with a plan of its own; the loss above and those of the stages are the first one's."""
 
     @property
     def answer_precision(self) -> str:
-        """Precision in which the teacher answers: that of the run where a router is trained, fp32 for an average."""
+        """Precision in which the teacher answers: that of the run where a router is trained, fp32 for an average.
+
+        A teacher that is no model of transformers computes as it does, and hands over fp32.
+        """
         hardware, config = self.session.hardware, self.session.config
-        if config.teacher.average_decay is not None:
+        if config.teacher.average_decay is not None or not has_layers(config.teacher.path):
             return "fp32"
         return hardware.precision if config.router.kind != "none" else hardware.answer_precision
 
@@ -84,6 +91,8 @@ class TrainingPlan:
         settings["cache"] = {name: value for name, value in values["cache"].items() if name not in ("enabled", "file")}
         settings["evaluate"] = {"batch_size": config.evaluate.batch_size}
         settings["train"] = {"device": config.train.device, "precision": config.train.precision}
+        if config.teachers.members:  # the text is cut for all of them
+            settings["teachers"] = values["teachers"]
         identity = identify_teacher(self.session, self.data)
         header = describe_cache(config, self.data, identity, name_events(self.loss, self.data), self.answer_precision)
         return header | {"data": self.data.manifest["corpus"]["source"], "config": settings}
@@ -97,6 +106,20 @@ class TrainingPlan:
         return fingerprint(kind, self.data.key, identify_teacher(self.session, self.data))
 
 
+@dataclass(frozen=True)
+class Member:
+    """One of several teachers."""
+
+    settings: MemberConfig
+    plan: TrainingPlan
+    """What would be trained if it were the only teacher, on the same windows; its run folder lies inside the run's."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.settings.name
+
+
 def plan_training(session: Session[Config], data: PreparedData) -> TrainingPlan:
     """Decide what a run trains, and check that it can be trained.
 
@@ -105,11 +128,14 @@ def plan_training(session: Session[Config], data: PreparedData) -> TrainingPlan:
             `check_student_lengths` and `check_teacher_lengths`.
     """
     config = session.config
+    if data.members:
+        return _plan_members(session, data)
     if config.distill.start_from_teacher and config.student.path != BUILD:
         raise UserError(
             f"distill.start_from_teacher: expected a student built here, got student.path={config.student.path!r}, "
             "whose embeddings are trained already; set distill.start_from_teacher=false"
         )
+    check_capabilities(config)
     loss, reason = choose_loss(config, data)
     stages = plan_stages(config, data, loss)
     check_student_lengths(config, data)
@@ -117,6 +143,107 @@ def plan_training(session: Session[Config], data: PreparedData) -> TrainingPlan:
     if not config.cache.enabled or is_local_path(config.teacher.path):
         check_teacher_lengths(config, data)
     return TrainingPlan(session, data, loss, reason, stages)
+
+
+def check_capabilities(config: Config) -> None:
+    """Refuse what needs the layers or the weights of a teacher that gives predictions only.
+
+    Raises:
+        UserError: naming the teacher and what asks for more.
+    """
+    if has_layers(config.teacher.path):
+        return
+    parts = [name for name, weight in config.distill.weights if weight > 0.0 and name != "logits"]
+    wants = {
+        f"distill.weights.{parts[0] if parts else ''}": ("hidden states and attention", bool(parts), "0"),
+        "distill.start_from_teacher": ("embeddings", config.distill.start_from_teacher, "false"),
+        "router.kind": ("experts, layers or states to route by", config.router.kind != "none", "none"),
+    }
+    for key, (what, is_wanted, without) in wants.items():
+        if is_wanted:
+            raise UserError(
+                f"{key}: expected a teacher with {what}, got teacher.path={config.teacher.path!r}, which gives "
+                f"predictions only; set {key}={without}, or teacher.path to a model of transformers"
+            )
+
+
+def view_of(session: Session[Config], data: PreparedData, name: str = "") -> tuple[Session[Config], PreparedData]:
+    """Return a run as one of its teachers sees it, with the same run folder; unchanged where there is only one.
+
+    Args:
+        name: of the teacher; empty: the first.
+
+    Raises:
+        UserError: no teacher of that name.
+    """
+    if not data.members:
+        return session, data
+    name = name or next(iter(data.members))
+    return replace(session, config=session.config.view(name)), data.members[name]
+
+
+def own_view_of(session: Session[Config], data: PreparedData, name: str) -> tuple[Session[Config], PreparedData]:
+    """Return what `view_of` does, with a run folder of the teacher's own inside the run's: `teachers/NAME`."""
+    view, own = view_of(session, data, name)
+    return replace(view, run=Run(session.run.path / "teachers" / name, session.run.cache_path)), own
+
+
+def _plan_members(session: Session[Config], data: PreparedData) -> TrainingPlan:
+    """Plan the training with several teachers: one plan for each, of the same stages.
+
+    Raises:
+        UserError: an on-policy stage; see also `plan_training`, with the teacher's name before the message.
+    """
+    config = session.config
+    if on_policy := [stage.name for stage in config.train.stages if stage.on_policy is not None]:
+        raise UserError(
+            f"train.stages: expected stages on the text of the corpus with teachers.members, got the on-policy stage "
+            f"{on_policy[0]!r}, whose text no teacher has been asked about; set teachers.only to the one that judges it"
+        )
+    members = []
+    for member in config.teachers.members:
+        try:
+            plan = plan_training(*own_view_of(session, data, member.name))
+        except UserError as error:
+            raise UserError(f"teachers.members.{member.name}: {error}") from None
+        members.append(Member(member, plan))
+    first = members[0].plan
+    reason = "; ".join(f"{member.name}: {member.plan.loss.name}, {member.plan.reason}" for member in members)
+    check_combination(config.teachers, members)
+    return TrainingPlan(session, data, first.loss, reason, first.stages, tuple(members))
+
+
+def check_combination(settings: TeachersConfig, members: list[Member]) -> None:
+    """Refuse teachers whose answers cannot be combined as asked for.
+
+    Raises:
+        UserError: a mixture of distributions over different tokens, of caches, or under different losses.
+    """
+    if settings.combine != "averaged":
+        return
+    first, key = members[0], hash_tokenizer(members[0].plan.data.teacher_tokenizer)
+    for member in members:
+        name = f"teachers.members.{member.name}"
+        if hash_tokenizer(member.plan.data.teacher_tokenizer) != key:
+            raise UserError(
+                "teachers.combine: expected one tokenizer for 'averaged', a mean of distributions over its tokens, "
+                f"got another for {member.name} than for {first.name}; set teachers.combine=sum (each its own loss)"
+            )
+        if member.plan.session.config.cache.enabled:
+            raise UserError(
+                f"{name}: expected a teacher in memory for teachers.combine=averaged, got cached answers, of which "
+                "each keeps other tokens; set cache.enabled=false, or teachers.combine=sum"
+            )
+        if member.plan.loss != first.plan.loss:
+            raise UserError(
+                f"{name}.loss: expected that of {first.name}, {first.plan.loss.name!r}, for teachers.combine=averaged, "
+                f"got {member.plan.loss.name!r}; leave out the losses of single teachers"
+            )
+        if active_parts(member.plan.session.config.distill.weights):
+            raise UserError(
+                "distill.weights: expected logits only with teachers.combine=averaged, which has no hidden states of "
+                "its own, got other parts; set teachers.combine=sum"
+            )
 
 
 def plan_stages(config: Config, data: PreparedData, loss: LossSettings) -> list[Stage]:

@@ -45,24 +45,24 @@ def start_student(
 
 
 def check_student_lengths(config: Config, data: PreparedData) -> None:
-    """Check a pretrained student's context and layers against what they are asked for, by its configuration alone.
+    """Check the student's context and layers against what they are asked for, by its configuration alone.
 
     Raises:
         UserError: layers that are not there (see `choose_layers`); a context shorter than a sequence, or than prompt
             and new tokens of an on-policy stage.
     """
-    if config.student.path == BUILD:
-        return
-    student = config.student
-    model_config = read_model_config(
-        student.path, "student.path", revision=student.revision, trust_remote_code=student.trust_remote_code
-    )
-    if student.layers is not None:
-        choose_layers(student.layers, model_config.get_text_config().num_hidden_layers)
-    context = context_length(model_config)
-    longest = longest_sequence("student", data.train, data.evaluation)
-    check_context(context, longest, "student.path", "data.max_length")
-    check_own_text(config, data, context, "student.path")
+    student, longest = config.student, longest_sequence("student", data.train, data.evaluation)
+    if student.path == BUILD:
+        context, key = student.build.max_length, "student.build.max_length"
+    else:
+        model_config = read_model_config(
+            student.path, "student.path", revision=student.revision, trust_remote_code=student.trust_remote_code
+        )
+        if student.layers is not None:
+            choose_layers(student.layers, model_config.get_text_config().num_hidden_layers)
+        context, key = context_length(model_config), "student.path"
+    check_context(context, longest, key, "data.max_length")
+    check_own_text(config, data, context, key)
 
 
 def _build(config: Config, data: PreparedData) -> PreTrainedModel:
@@ -96,7 +96,8 @@ def _architecture(config: Config, data: PreparedData) -> LlamaConfig:
         num_attention_heads=build.num_heads,
         num_key_value_heads=build.num_heads,
         intermediate_size=build.intermediate_size,
-        max_position_embeddings=max(config.data.max_length, 512, *written),
+        max_position_embeddings=build.max_length or max(config.data.max_length, 512, *written),
+        attention_dropout=build.dropout,
         initializer_range=initializer_range(build.hidden_size),
         tie_word_embeddings=False,
         bos_token_id=start_token_id(data.student_tokenizer),

@@ -25,6 +25,12 @@ from kdkit.distill.checkpoints import (
     saved_step,
     update_results,
 )
+from kdkit.distill.choose_loss import make_overlap
+from kdkit.distill.committee.make import make_committee_trainer
+from kdkit.distill.committee.manifest import keep_manifest
+from kdkit.distill.committee.members import Committee
+from kdkit.distill.committee.parts import CommitteeParts, make_committee_parts
+from kdkit.distill.committee.trainer import CommitteeTrainer, TeachersLog
 from kdkit.distill.costs import (
     ANSWERS_REUSED,
     BASELINE,
@@ -57,8 +63,11 @@ from kdkit.training.progress import Curve, Progress
 from kdkit.training.scoring import score_windows
 from kdkit.training.trainer import LanguageModelTrainer, StopAtStep, group_by_rules
 
+AnyTeacher = TextTeacher | CachedSignals | Committee
+"""What `open_teacher` opens."""
 
-def distill(plan: TrainingPlan, teacher: TextTeacher | CachedSignals, resume: bool = False) -> TrainingResult:
+
+def distill(plan: TrainingPlan, teacher: AnyTeacher, resume: bool = False) -> TrainingResult:
     """Train the student with the teacher, or a cache of its predictions, and save it to the run's `student/`.
 
     Raises:
@@ -103,9 +112,9 @@ def make_trainer(
     plan: TrainingPlan,
     stage: Stage,
     student: PreTrainedModel,
-    teacher: TextTeacher | CachedSignals | None,
+    teacher: AnyTeacher | None,
     phase: str = STUDENT,
-    parts: LayerParts | None = None,
+    parts: LayerParts | CommitteeParts | None = None,
 ) -> LanguageModelTrainer:
     """Build the trainer of one stage of a phase; without a teacher it is cross-entropy alone.
 
@@ -126,11 +135,12 @@ def make_trainer(
         learning_rate=stage.learning_rate,
         name=f"{phase}-{stage.name}" if stage.name else phase,
     )
-    order, masking = (
-        sequence_order(plan, stage),
-        make_masking(config.train.masking, data.student_tokenizer, data.is_chat),
-    )
-    if teacher is None:
+    order = sequence_order(plan, stage)
+    masking = make_masking(config.train.masking, data.student_tokenizer, data.is_chat)
+    if isinstance(teacher, Committee) and stage.asks_teacher:
+        parts = parts or make_committee_parts(student, teacher)
+        return make_committee_trainer(plan, stage, student, teacher, arguments, parts, order, masking)
+    if teacher is None or isinstance(teacher, Committee):
         collator, size = WindowCollator(data.train), data.overlap.student_size
         return LanguageModelTrainer(student, arguments, collator, size, stage.rules, order, masking)
     cached = isinstance(teacher, CachedSignals)
@@ -144,7 +154,9 @@ def make_trainer(
         logits_weight=config.distill.weights.logits,
     )
     parts = (parts or make_parts(config, student, teacher)) if stage.asks_teacher else None
-    shared = {"objective": objective, "parts": parts, "rules": stage.rules, "order": order}
+    kept = config.cache if cached else None
+    overlap = make_overlap(stage.loss, data, arguments.device, config.distill.overlap_top_k, kept)
+    shared = {"objective": objective, "parts": parts, "rules": stage.rules, "order": order, "overlap": overlap}
     reads_cache = cached and stage.asks_teacher
     collator = WindowCollator(data.train, with_teacher=True, signals=teacher.read if reads_cache else None)
     if cached:
@@ -157,7 +169,7 @@ def make_trainer(
 
 
 def _train_phase(
-    plan: TrainingPlan, teacher: TextTeacher | CachedSignals | None, phase: str, stages: list[Stage], resume: bool
+    plan: TrainingPlan, teacher: AnyTeacher | None, phase: str, stages: list[Stage], resume: bool
 ) -> TrainingResult:
     """Train the stages of a phase, with `resume` from where it was stopped, and save the model.
 
@@ -167,6 +179,8 @@ def _train_phase(
     config, run, data = plan.session.config, plan.session.run, plan.data
     steps = sum(stage.steps for stage in stages)
     finished = read_result(run, phase)
+    if isinstance(teacher, Committee):
+        keep_manifest(plan, resume=resume and bool(finished or saved_step(run, phase, stages)))
     if resume and finished and finished.steps == steps:
         note(f"{phase}: trained before, kept")
         return finished
@@ -176,11 +190,14 @@ def _train_phase(
         forget(run, phase)
     student = make_student(config, data)
     if teacher is not None and config.distill.start_from_teacher:
-        started = start_student(plan.session, data, student, teacher)
+        started = _start_student(plan, student, teacher)
         print(f"{phase}: {started} of {len(data.student_tokenizer)} tokens start from the teacher's", flush=True)
     if isinstance(teacher, TextTeacher) and follows_student(plan):
         teacher.model.load_state_dict(student.state_dict())  # whatever it has learned in an earlier training
-    parts = make_parts(config, student, teacher)
+    if isinstance(teacher, Committee):
+        parts = make_committee_parts(student, teacher)
+    else:
+        parts = make_parts(config, student, teacher)
     tables = _describe_parameters(student, parts, stages, config.train.weight_decay)
     progress = _make_progress(plan, phase, steps)
     with stop_when_saved() as request:
@@ -217,8 +234,8 @@ def _train_stage(
     plan: TrainingPlan,
     stage: Stage,
     student: PreTrainedModel,
-    teacher: TextTeacher | CachedSignals | None,
-    parts: LayerParts | None,
+    teacher: AnyTeacher | None,
+    parts: LayerParts | CommitteeParts | None,
     progress: Progress,
     request: StopRequest,
 ) -> dict[str, float]:
@@ -235,6 +252,8 @@ def _train_stage(
     progress.first_step = stage.first_step
     trainer = make_trainer(plan, stage, student, teacher, phase, parts)
     trainer.add_callback(progress)
+    if isinstance(trainer, CommitteeTrainer):
+        trainer.add_callback(TeachersLog(run, trainer, stage.first_step))
     if isinstance(trainer, DistillationTrainer) and isinstance(trainer.teacher, RoutedTeacher):
         held_out = _curve_windows(plan)
         trainer.add_callback(RouterLog(run, trainer.teacher, stage.first_step, trainer.head, held_out))
@@ -254,6 +273,13 @@ def follows_student(plan: TrainingPlan) -> bool:
     return plan.session.config.teacher.average_decay is not None
 
 
+def _start_student(plan: TrainingPlan, student: PreTrainedModel, teacher: AnyTeacher) -> int:
+    """Start the student's embeddings from the teacher's, of several from the first one's."""
+    if isinstance(teacher, Committee):
+        return _start_student(teacher.members[0].plan, student, teacher.teachers[0])
+    return start_student(plan.session, plan.data, student, teacher)
+
+
 def _note_start(phase: str, saved: int, steps: int, resume: bool) -> None:
     """Say from which step a phase starts, where somebody could expect another one."""
     if resume and saved:
@@ -267,8 +293,9 @@ def _note_start(phase: str, saved: int, steps: int, resume: bool) -> None:
 def _read_counts(trainer: LanguageModelTrainer) -> dict[str, float]:
     """Return what a stage counted, the teacher's head included: its logits are made in the loss, chunk by chunk."""
     counts = trainer.read_counts()
-    if rows := counts.get("teacher_rows"):
-        counts["teacher_seconds"] += rows * measure_head(trainer.teacher.head)
+    if isinstance(trainer, DistillationTrainer):
+        for head, rows in trainer.head_rows(counts):
+            counts["teacher_seconds"] += rows * measure_head(head) if rows else 0.0
     return counts
 
 
@@ -283,7 +310,7 @@ def _make_progress(plan: TrainingPlan, phase: str, steps: int) -> Progress:
 
 
 def _describe_parameters(
-    student: PreTrainedModel, parts: LayerParts | None, stages: list[Stage], weight_decay: float
+    student: PreTrainedModel, parts: LayerParts | CommitteeParts | None, stages: list[Stage], weight_decay: float
 ) -> list[dict[str, Any]]:
     """Return the parameter tables of all stages, which finds mistakes in a later one before the first is trained."""
     tables = []

@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
+from kdkit.alignment.spans import Spans
 from kdkit.config.training import ParameterRule
 from kdkit.data.batches import WindowCollator
 from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.objective import Objective
-from kdkit.losses.chunked.engine import chunked_loss, to_device
+from kdkit.losses.chunked.engine import Head, chunked_loss, to_device
+from kdkit.losses.chunked.overlap import OverlapMeter
 from kdkit.losses.chunked.signals import Signals, check_teacher
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.machine.stopwatch import Stopwatch
@@ -48,6 +50,7 @@ class DistillationTrainer(LanguageModelTrainer):
         parts: LayerParts | None = None,
         rules: list[ParameterRule] | None = None,
         order: list[int] | None = None,
+        overlap: OverlapMeter | None = None,
         masking: Masking | None = None,
     ):
         """Prepare the training of one student.
@@ -59,10 +62,13 @@ class DistillationTrainer(LanguageModelTrainer):
                 are trained with the student.
             rules: see `LanguageModelTrainer`.
             order: see `LanguageModelTrainer`.
+            overlap: what is measured, beside the loss, in each step whose line is logged; None: nothing.
             masking: see `LanguageModelTrainer`.
         """
         super().__init__(student, args, collator, objective.student_size, rules, order, masking)
         self.teacher = teacher
+        self.overlap = overlap
+        self.overlap_values: dict[str, float] = {}
         self.objective = objective
         self.parts = parts
         self.clock = Stopwatch(torch.device(teacher.device if isinstance(teacher, OnlineTeacher) else "cpu"))
@@ -93,6 +99,8 @@ class DistillationTrainer(LanguageModelTrainer):
         tokens = shift_labels(inputs["input_ids"]).flatten().index_select(0, rows)
         emphasis = self.teacher.emphasis if isinstance(self.teacher, RoutedTeacher) and signals is not None else None
         chunk_loss, chunks = self.objective.loss_of(spans, targets, signals, num_items, tokens, emphasis, counted_here)
+        if signals is not None:
+            self._measure_overlap(hidden.detach(), spans, signals, counted_here)
         loss, totals = chunked_loss(hidden, self.head, chunk_loss, chunks)
         check_teacher(signals, totals)
         _, ce, kd = totals
@@ -119,13 +127,46 @@ class DistillationTrainer(LanguageModelTrainer):
             self.count("teacher_rows", passes * len(inputs["spans"].same_token))
         return signals
 
+    def _measure_overlap(
+        self,
+        hidden: torch.Tensor,
+        spans: Spans,
+        signals: Signals | tuple[Signals, ...],
+        counted: torch.Tensor,
+    ) -> None:
+        """Measure on the first micro-batch of a step that is logged; the time is the step's."""
+        is_due = (self.state.global_step + 1) % self.args.logging_steps == 0
+        if self.overlap is None or self.overlap_values or not is_due:
+            return
+        asked = self.objective.asked_spans(spans, counted)
+        places = asked, spans.student_starts[asked], spans.teacher_starts[asked]
+        passes = signals if isinstance(signals, tuple) else (signals,)
+        self.overlap_values = self.overlap.measure(hidden, self.head, passes, places)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the overlap to what is logged; Trainer's hook."""
+        if "loss" in logs:
+            logs |= self.overlap_values
+            self.overlap_values = {}
+        super().log(logs, start_time)
+
+    def head_rows(self, counts: dict[str, float]) -> list[tuple[Head, float]]:
+        """Return the head of a teacher in memory and the rows that it was asked for: its logits are made in the loss.
+
+        Args:
+            counts: from `read_counts`.
+        """
+        return [(self.teacher.head, counts.get("teacher_rows", 0.0))] if isinstance(self.teacher, OnlineTeacher) else []
+
     def read_counts(self) -> dict[str, float]:
         """Return also what the teacher cost: `teacher_tokens` and `teacher_rows`, `teacher_seconds` of its passes.
 
         Of a router `router_tokens` and `router_seconds`, which the teacher's do not hold.
         """
         counts = super().read_counts()
-        seconds = {"teacher_seconds": self.clock.seconds()} if isinstance(self.teacher, OnlineTeacher) else {}
+        seconds = {}
+        if isinstance(self.teacher, OnlineTeacher):
+            seconds["teacher_seconds"] = self.clock.seconds() + self.teacher.late_seconds
         if isinstance(self.teacher, RoutedTeacher):
             seconds |= {"router_seconds": self.teacher.clock.seconds(), "router_tokens": self.teacher.tokens_compared}
             seconds["teacher_seconds"] -= seconds["router_seconds"]

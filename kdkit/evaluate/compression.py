@@ -13,9 +13,11 @@ from kdkit.data.batches import Side
 from kdkit.data.windows import Windows
 from kdkit.evaluate.language import Interval
 from kdkit.evaluate.significance import paired_t_test
+from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.losses.cross_entropy import IGNORE_INDEX
 from kdkit.machine.memory import memory_in_use, read_peak, start_peak
 from kdkit.models.heads import autocast
+from kdkit.models.reading import Reader
 from kdkit.training.scoring import iterate_batches
 
 SIZE_DTYPE = torch.float32
@@ -41,7 +43,7 @@ def count_bytes(model: PreTrainedModel, dtype: torch.dtype | None = None) -> int
 
 
 def measure_speeds(
-    models: Mapping[str, tuple[PreTrainedModel, Side]],
+    models: Mapping[str, tuple[PreTrainedModel | Reader, Side]],
     windows: Windows,
     batch_size: int,
     autocast_dtype: torch.dtype | None = None,
@@ -49,7 +51,7 @@ def measure_speeds(
     """Time forward passes over windows without keys and values, in rounds that take the models in turn.
 
     Args:
-        models: with whose tokens each one reads.
+        models: or readers, with whose tokens each one reads.
 
     Returns:
         Per model `tokens_per_second` in its own tokens, `bytes_per_second` of text, which compares models whose
@@ -61,11 +63,11 @@ def measure_speeds(
         forward(model, batches[name][0]["input_ids"], autocast_dtype)
     for _ in range(SPEED_ROUNDS):
         for name, (model, _) in models.items():
-            _synchronize(model)
+            _synchronize(model.device)
             start = time.perf_counter()
             for batch in batches[name]:
                 forward(model, batch["input_ids"], autocast_dtype)
-            _synchronize(model)
+            _synchronize(model.device)
             seconds[name].append(time.perf_counter() - start)
     num_bytes = float(windows.num_bytes.sum())
     return {
@@ -96,53 +98,85 @@ def measure_generation(
         `peak_memory_bytes`, weights included; see `measure_peak_memory`.
     """
     ids = next(iter(iterate_batches(windows, side, 1)))["input_ids"].to(model.device)
-    prompt = ids[:, : max(1, ids.shape[1] // 2)]
-    # a prompt and its continuation are no longer than a window, so they fit every model
-    count = max(1, min(GENERATED_TOKENS, ids.shape[1] - prompt.shape[1]))
-    options = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": False, "use_cache": True}
 
-    def write() -> None:
+    def write(prompt: torch.Tensor, count: int) -> None:
+        options = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": False, "use_cache": True}
         with autocast(model, autocast_dtype):
             model.generate(prompt, attention_mask=torch.ones_like(prompt), pad_token_id=0, **options)
 
-    write()
-    _synchronize(model)
+    return time_writing(write, ids, windows, side, model.device, count_bytes(model))
+
+
+def time_writing(
+    write: Callable[[torch.Tensor, int], None],
+    ids: torch.Tensor,
+    windows: Windows,
+    side: Side,
+    device: torch.device,
+    weight_bytes: int | None,
+) -> dict[str, float | None]:
+    """Time whatever goes on with the first half of a window; see `measure_generation`.
+
+    Args:
+        write: takes a prompt, int64, `[1, S]`, and how many tokens to write.
+        ids: int64, `[1, S]`: the window.
+        weight_bytes: of the weights in memory; None: not known, and so is the peak.
+    """
+    prompt = ids[:, : max(1, ids.shape[1] // 2)]
+    # a prompt and its continuation are no longer than a window, so they fit every model
+    count = max(1, min(GENERATED_TOKENS, ids.shape[1] - prompt.shape[1]))
+    write(prompt, count)
+    _synchronize(device)
     start = time.perf_counter()
-    write()
-    _synchronize(model)
+    write(prompt, count)
+    _synchronize(device)
     speed = count / (time.perf_counter() - start)
-    peak = _peak_of(model, write)
+    peak = _peak_of(device, weight_bytes, lambda: write(prompt, count))
     tokens = sum(_count_tokens([batch]) for batch in iterate_batches(windows, side, 8))
     bytes_per_token = float(windows.num_bytes.sum()) / max(tokens, 1)
     return {"tokens_per_second": speed, "bytes_per_second": speed * bytes_per_token, "peak_memory_bytes": peak}
 
 
 def measure_peak_memory(
-    model: PreTrainedModel, windows: Windows, side: Side, batch_size: int, autocast_dtype: torch.dtype | None = None
+    model: PreTrainedModel | Reader,
+    windows: Windows,
+    side: Side,
+    batch_size: int,
+    autocast_dtype: torch.dtype | None = None,
+    weight_bytes: int | None = None,
 ) -> int | None:
     """Return the bytes that the weights and the forward pass of one batch occupy at their peak.
 
     On a GPU: allocated memory. On Linux without one: the growth of the process's resident memory
     during the pass, plus the weights; None on other systems.
+
+    Args:
+        weight_bytes: of what is read with, where that is no model of transformers; None: not known, and so is the peak.
     """
     batch = next(iter(iterate_batches(windows, side, batch_size)))
-    return _peak_of(model, lambda: forward(model, batch["input_ids"], autocast_dtype))
+    weight_bytes = weight_bytes if isinstance(model, Reader) else count_bytes(model)
+    return _peak_of(model.device, weight_bytes, lambda: forward(model, batch["input_ids"], autocast_dtype))
 
 
-def _peak_of(model: PreTrainedModel, run: Callable[[], None]) -> int | None:
+def _peak_of(device: torch.device, weight_bytes: int | None, run: Callable[[], None]) -> int | None:
     """Return the bytes that the weights and a call occupy at their peak; see `measure_peak_memory`."""
-    if model.device.type != "cuda" and not sys.platform.startswith("linux"):
+    if weight_bytes is None or (device.type != "cuda" and not sys.platform.startswith("linux")):
         run()
         return None
-    start_peak(model.device)
-    before = memory_in_use(model.device)
+    start_peak(device)
+    before = memory_in_use(device)
     run()
-    return max(0, read_peak(model.device) - before) + count_bytes(model)
+    return max(0, read_peak(device) - before) + weight_bytes
 
 
 @torch.no_grad()
-def forward(model: PreTrainedModel, input_ids: torch.Tensor, autocast_dtype: torch.dtype | None) -> None:
-    """Run one forward pass, which keeps no keys and values, and drop its result."""
+def forward(model: PreTrainedModel | Reader, input_ids: torch.Tensor, autocast_dtype: torch.dtype | None) -> None:
+    """Run one forward pass, which keeps no keys and values, and drop its result; a reader's chunk by chunk."""
+    if isinstance(model, Reader):
+        logits_of, rows = model.read(input_ids), torch.arange(input_ids.numel())
+        for part in even_chunks(len(rows), rows_per_chunk(model.vocab_size, model.device)):
+            logits_of(rows[part])
+        return
     with autocast(model, autocast_dtype):
         model(input_ids=input_ids.to(model.device), use_cache=False)
 
@@ -151,7 +185,7 @@ def _count_tokens(batches: list[dict[str, torch.Tensor]]) -> int:
     return sum(int((batch["labels"] != IGNORE_INDEX).sum()) for batch in batches)
 
 
-def _synchronize(model: PreTrainedModel) -> None:
+def _synchronize(device: torch.device) -> None:
     """Wait for the GPU, so that a clock read next is true."""
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

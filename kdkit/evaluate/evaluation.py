@@ -10,8 +10,10 @@ from kdkit.data.comparable import why_not_comparable
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import Windows
 from kdkit.distill.layer_terms import plan_layers
+from kdkit.distill.plan import view_of
 from kdkit.distill.train import ANSWERS_REUSED, BASELINE, EQUAL_TIME, STUDENT
 from kdkit.errors import UserError
+from kdkit.evaluate.answers import check_rouge, score_answers
 from kdkit.evaluate.attention import ATTENTION_WINDOWS, measure_attention
 from kdkit.evaluate.compression import (
     SIZE_DTYPE,
@@ -22,18 +24,26 @@ from kdkit.evaluate.compression import (
     measure_peak_memory,
     measure_speeds,
 )
+from kdkit.evaluate.kinds import evaluate_kinds
 from kdkit.evaluate.language import BOOTSTRAP_SAMPLES, Resampled, gap_closed, resample_text
 from kdkit.evaluate.retention import measure_retention
+from kdkit.evaluate.teacher_costs import measure_costs
 from kdkit.evaluate.text_scores import write_scores
 from kdkit.machine.session import Session
 from kdkit.models.continuations import choose_prompts, continue_prompts
 from kdkit.models.loading import load_causal_lm
-from kdkit.teachers.prepare import Teacher
+from kdkit.models.reading import Reader
+from kdkit.models.writer import model_writer
+from kdkit.teachers.interface import TextTeacher
+from kdkit.teachers.probe import write_continuations
 from kdkit.training.ends import measure_ends
 from kdkit.training.scoring import score_windows
 
+Models = dict[str, tuple[PreTrainedModel | Reader, Side]]
+"""By name, with whose tokens each one reads; a teacher that gives predictions only is a reader."""
 
-def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher) -> dict[str, Any]:
+
+def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeacher) -> dict[str, Any]:
     """Measure every model of a run and write `evaluation.json`, and what its figures add up from: `scores.json`.
 
     Returns:
@@ -42,15 +52,19 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
         `measure_retention` and `measure_attention`), `compression` (teacher to student), `gap_closed` (None
         without a gap, or if a tokenizer changes the text) and `gap` (baseline - teacher), `differences` (baseline -
         student), all with their intervals (`evaluated` says over what), `late_gain` (see there), `costs` (seconds
-        and tokens by item, see `list_costs`) and `continuations`.
+        and tokens by item, see `list_costs`), `continuations`, of conversations `answers` (see `score_answers`), and
+        `by_kind` (see `evaluate_kinds`). Of several teachers `teacher` is the first; `by_kind` has them all.
 
     Raises:
         UserError: the run has no trained student or baseline.
     """
+    whole = session, data
+    session, data = view_of(session, data)
     config, hardware = session.config, session.hardware
     windows = data.evaluation.first(config.evaluate.max_sequences)
     students = load_students(session)
-    models: dict[str, tuple[PreTrainedModel, Side]] = {"teacher": (teacher.model, "teacher")}
+    check_rouge(data.is_chat and config.evaluate.num_answers > 0)
+    models: Models = {"teacher": (teacher.model if teacher.has_layers else teacher.reader(), "teacher")}
     models |= {name: (model, "student") for name, model in students.items()}
     scores = {
         name: score_windows(model, windows, side, config.evaluate.batch_size, hardware.autocast_dtype)
@@ -58,7 +72,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
     }
     levels = {name: score.bits_per_byte for name, score in scores.items()}
     resampled = resample_text(scores, config.seed)
-    costs = _costs(session, models, windows)
+    costs = _costs(session, teacher, models, windows)
     reasons = {name: why_not_comparable(data.manifest["evaluation"], side) for name, (_, side) in models.items()}
     # models of one tokenizer read the same easier text
     is_comparable = data.same_tokenizer or not any(reasons.values())
@@ -71,6 +85,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
         | ({"training": training[name]} if name in training else {})
         for name in models
     }
+    loss_on = {"loss_on": config.data.loss_on} if data.is_chat else {}
     evaluation = {
         "models": entries,
         "retention": _retention(session, data, teacher, students, windows),
@@ -79,19 +94,25 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: Teacher)
         "differences": _differences(levels, resampled),
         "late_gain": late_gain(session.run.read_metrics(), training[STUDENT]["steps"]),
         "costs": training.get("costs", []),
-        "evaluated": {
-            "windows": len(windows),
-            "bytes": int(windows.num_bytes.sum()),
-            "hardware": hardware.reason,
-            "intervals_over": resampled.over,
-            "interval_units": resampled.num_units,
-            "bootstrap_samples": BOOTSTRAP_SAMPLES,
-        },
-        "continuations": _continuations(session, data, models),
+        "evaluated": _describe(windows, resampled, hardware.reason) | loss_on,
+        **_texts(session, data, teacher, students),
+        "by_kind": evaluate_kinds(*whole, scores),
     }
     session.run.write_json("evaluation.json", evaluation)
     write_scores(session.run, scores)
     return evaluation
+
+
+def _describe(windows: Windows, resampled: Resampled, hardware: str) -> dict[str, Any]:
+    """Say on what the models were measured."""
+    return {
+        "windows": len(windows),
+        "bytes": int(windows.num_bytes.sum()),
+        "hardware": hardware,
+        "intervals_over": resampled.over,
+        "interval_units": resampled.num_units,
+        "bootstrap_samples": BOOTSTRAP_SAMPLES,
+    }
 
 
 def _gap(levels: dict[str, float], resampled: Resampled, is_comparable: bool) -> dict[str, Any]:
@@ -121,7 +142,7 @@ def late_gain(metrics: list[dict[str, Any]], steps: int) -> float | None:
 
 
 def _document_ends(
-    session: Session[Config], data: PreparedData, models: dict[str, tuple[PreTrainedModel, Side]], windows: Windows
+    session: Session[Config], data: PreparedData, models: Models, windows: Windows
 ) -> dict[str, dict[str, float]]:
     """Measure what every model pays at the ends of documents; see `measure_ends`."""
     tokenizers = {"teacher": data.teacher_tokenizer, "student": data.student_tokenizer}
@@ -157,13 +178,13 @@ def load_students(session: Session[Config]) -> dict[str, PreTrainedModel]:
 def _retention(
     session: Session[Config],
     data: PreparedData,
-    teacher: Teacher,
+    teacher: TextTeacher,
     students: dict[str, PreTrainedModel],
     windows: Windows,
 ) -> dict[str, dict[str, Any]]:
     """Compare the students' predictions and attention with the teacher's."""
     kept = measure_retention(
-        teacher.model,
+        teacher.model if teacher.has_layers else teacher.reader(),
         students,
         data,
         windows,
@@ -171,11 +192,12 @@ def _retention(
         top_k=session.config.evaluate.top_k,
         autocast_dtype=session.hardware.autocast_dtype,
     )
-    pairs, few = plan_layers(session.config, students[STUDENT], teacher), windows.first(ATTENTION_WINDOWS)
+    few = windows.first(ATTENTION_WINDOWS)
+    pairs = plan_layers(session.config, students[STUDENT], teacher) if teacher.has_layers else []
     try:
         attention = measure_attention(teacher.model, students, pairs, few, session.hardware.autocast_dtype)
     except UserError as error:
-        # not every architecture has attention; all else can be measured
+        # not every architecture shows attention, and a GGUF file shows none; all else can be measured
         print(f"attention is not compared: {error}")
         attention = dict.fromkeys(students)
     return {
@@ -186,13 +208,13 @@ def _retention(
 
 
 def _costs(
-    session: Session[Config], models: dict[str, tuple[PreTrainedModel, Side]], windows: Windows
+    session: Session[Config], teacher: TextTeacher, models: Models, windows: Windows
 ) -> dict[str, dict[str, Any]]:
     """Measure what every model costs to keep and to run."""
     batch_size, dtype = session.config.evaluate.batch_size, session.hardware.autocast_dtype
     few = windows.first(4 * batch_size)
     speeds = measure_speeds(models, few, batch_size, dtype)
-    return {
+    costs = {
         name: {
             "architecture": type(model).__name__,
             "parameters": count_parameters(model),
@@ -205,7 +227,11 @@ def _costs(
             "generation": measure_generation(model, few, side, dtype),
         }
         for name, (model, side) in models.items()
+        if isinstance(model, PreTrainedModel)
     }
+    if not teacher.has_layers:
+        costs = {"teacher": measure_costs(teacher, few, batch_size) | speeds["teacher"]} | costs
+    return costs
 
 
 def _compression(entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -213,8 +239,8 @@ def _compression(entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
     teacher, student = entries["teacher"], entries[STUDENT]
     by_round = (entry["bytes_per_second_by_round"] for entry in (student, teacher))
     return {
-        "parameters": teacher["parameters"] / student["parameters"],
-        "size": teacher["size_bytes"] / student["size_bytes"],
+        "parameters": teacher["parameters"] and teacher["parameters"] / student["parameters"],
+        "size": teacher["size_bytes"] and teacher["size_bytes"] / student["size_bytes"],
         "size_dtype": student["size_dtype"],
         "speed": student["bytes_per_second"] / teacher["bytes_per_second"],
         "speed_interval_95": compare_speeds(*by_round),
@@ -241,22 +267,39 @@ def _differences(levels: dict[str, float], resampled: Resampled) -> dict[str, di
 
 
 def _continuations(
-    session: Session[Config], data: PreparedData, models: dict[str, tuple[PreTrainedModel, Side]]
+    session: Session[Config], data: PreparedData, teacher: TextTeacher, students: dict[str, PreTrainedModel]
 ) -> list[dict[str, str]]:
     """Generate every model's continuations of the same openings."""
     config, settings = session.config, session.config.evaluate
     prompts = choose_prompts(data.manifest["openings"], settings.num_prompts, settings.prompt_length)
-    tokenizers = {"teacher": data.teacher_tokenizer, "student": data.student_tokenizer}
-    texts = {
+    texts = {"teacher": write_continuations(session, data, teacher, prompts)}
+    texts |= {
         name: continue_prompts(
             model,
-            tokenizers[side],
+            data.student_tokenizer,
             prompts,
             max_new_tokens=settings.max_new_tokens,
             temperature=settings.generation_temperature,
             seed=config.seed,
             autocast_dtype=session.hardware.autocast_dtype,
         )
-        for name, (model, side) in models.items()
+        for name, model in students.items()
     }
-    return [{"prompt": prompt} | {name: texts[name][i] for name in models} for i, prompt in enumerate(prompts)]
+    return [{"prompt": prompt} | {name: texts[name][i] for name in texts} for i, prompt in enumerate(prompts)]
+
+
+def _texts(
+    session: Session[Config], data: PreparedData, teacher: TextTeacher, students: dict[str, PreTrainedModel]
+) -> dict[str, Any]:
+    """Let every model write: of conversations `answers` to held-out prompts, of other text `continuations`."""
+    if not data.is_chat:
+        return {"continuations": _continuations(session, data, teacher, students)}
+    settings, dtype = session.config.evaluate, session.hardware.autocast_dtype
+    conversations = data.prompts("evaluation", settings.num_answers)
+    if not conversations:
+        return {"continuations": []}
+    writers = {"teacher": teacher.writer(autocast_dtype=dtype)}
+    for name, model in students.items():
+        writers[name] = model_writer(model, data.student_tokenizer, autocast_dtype=dtype)
+    answers = score_answers(writers, conversations, data.prompts("train"), settings)
+    return {"continuations": [], "answers": answers}

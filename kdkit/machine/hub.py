@@ -10,7 +10,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from kdkit.errors import UserError
+from kdkit.machine.gguf_files import hash_gguf, is_gguf, resolve_gguf
 from kdkit.machine.packages import is_packaged, resolve_package
+from kdkit.machine.user_code import is_user_code, make_user_object
+from kdkit.runs.folder import fingerprint, fingerprint_files
 from kdkit.runs.paths import resolve_input
 
 CONNECT_SECONDS = 5.0
@@ -34,8 +37,13 @@ def hub_is_reachable() -> bool:
 
 
 def is_local_path(path: str) -> bool:
-    """Return whether a name means a folder: it exists, or is written as a path, or as a package that is here."""
-    return is_packaged(path) or path.startswith(("/", "./", "../", "~")) or resolve_input(path).is_dir()
+    """Return whether a name means a folder: it exists, or is written as a path, or as a package that is here.
+
+    So does a GGUF file.
+    """
+    return (
+        is_packaged(path) or is_gguf(path) or path.startswith(("/", "./", "../", "~")) or resolve_input(path).is_dir()
+    )
 
 
 def resolve_model_path(path: str, key: str) -> str:
@@ -54,6 +62,19 @@ def resolve_model_path(path: str, key: str) -> str:
             f"{key}: expected a model folder, got {path!r}, which does not exist (in {Path.cwd()}); correct the path"
         )
     return str(folder)
+
+
+def identify_tokenizer(path: str, key: str) -> str:
+    """Name what a path's tokenizer is made of: a hub name by itself, a folder by what its tokenizer files hold."""
+    if is_user_code(path):
+        return fingerprint(make_user_object(path, key).tokenizer.backend_tokenizer.to_str())
+    if is_gguf(path):
+        return hash_gguf(resolve_gguf(path, key))
+    folder = resolve_input(path)
+    if not folder.is_dir():
+        return path
+    names = (file for file in sorted(folder.glob("*")) if file.suffix in (".json", ".txt", ".model"))
+    return fingerprint(*(fingerprint_files(file) for file in names if file.is_file()))
 
 
 def explain_load_error(error: Exception, path: str, key: str, what: str) -> UserError:

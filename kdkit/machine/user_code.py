@@ -34,6 +34,20 @@ def is_user_code(path: str) -> bool:
     return path.startswith(PREFIX)
 
 
+def code_file(path: str) -> Path | None:
+    """Return the file in which a `path` finds its class, without running it; None where it names no such file."""
+    if not is_user_code(path):
+        return None
+    module_name = path.removeprefix(PREFIX).rpartition(":")[0]
+    if module_name.endswith(".py"):
+        return resolve_input(module_name)
+    try:
+        found = importlib.util.find_spec(module_name) if module_name else None
+    except (ImportError, ValueError):
+        found = None
+    return Path(found.origin) if found is not None and found.origin and Path(found.origin).is_file() else None
+
+
 def make_user_object(path: str, key: str) -> UserCode:
     """Import what a `path` names and make one.
 

@@ -1,11 +1,14 @@
 """Sampled continuations of held-out openings, by every model: what the numbers look like as text."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kdkit.alignment.tokenizers import end_token_id, start_token_id
 from kdkit.data.duplicates import UNIT
-from kdkit.models.generation import Sampling, generate_ids
+from kdkit.models.generation import Generated, Sampling, generate_ids
 from kdkit.models.loading import context_length
 
 
@@ -44,18 +47,30 @@ def continue_prompts(
         temperature: sampling temperature, > 0, of the whole distribution.
         autocast_dtype: dtype for autocast; None: none.
     """
-    context, start = context_length(model.config), start_token_id(tokenizer)
+    write = partial(generate_ids, model, vocab_size=len(tokenizer), autocast_dtype=autocast_dtype)
+    sampling = Sampling(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed)
+    return continue_with(write, context_length(model.config), tokenizer, prompts, sampling)
+
+
+def continue_with(
+    write: Callable[..., list[list[Generated]]],
+    context: int | None,
+    tokenizer: PreTrainedTokenizerFast,
+    prompts: list[str],
+    sampling: Sampling,
+) -> list[str]:
+    """Continue every prompt with whatever writes.
+
+    Args:
+        write: takes prompts, sampling and stop tokens; see `generate_ids`.
+        context: most tokens that it reads; None: no limit.
+    """
+    start = start_token_id(tokenizer)
     rows = [[start, *tokenizer(prompt, add_special_tokens=False).input_ids] for prompt in prompts]
     full = [context is not None and len(row) >= context for row in rows]
     for row in [row for row, is_full in zip(rows, full, strict=True) if is_full]:
         print(f"continuations: a prompt of {len(row)} tokens fills the context of {context}, and is not continued")
-    written = generate_ids(
-        model,
-        [row for row, is_full in zip(rows, full, strict=True) if not is_full],
-        Sampling(temperature=temperature, max_new_tokens=max_new_tokens, seed=seed),
-        [end_token_id(tokenizer)],
-        vocab_size=len(tokenizer),
-        autocast_dtype=autocast_dtype,
-    )
+    open_rows = [row for row, is_full in zip(rows, full, strict=True) if not is_full]
+    written = write(open_rows, sampling, [end_token_id(tokenizer)])
     texts = iter(tokenizer.decode(samples[0].ids, skip_special_tokens=True) for samples in written)
     return ["" if is_full else next(texts) for is_full in full]

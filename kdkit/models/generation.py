@@ -6,7 +6,7 @@ whatever generation settings lie in the model's folder.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import numpy as np
@@ -54,7 +54,7 @@ class Generated:
     """Without the token that ended it."""
     stop_id: int | None
     """The stop token that ended it; None: it ran out of room."""
-    logprob: float | None = None
+    logprob: float | None = field(default=None, compare=False)
     """Mean log-probability of its tokens, the stop token included, in nats, as the model itself finds them likely: at
     temperature 1, nothing cut off. None: nobody noted it, as where the most likely token is always taken."""
 
@@ -72,6 +72,7 @@ def generate_ids(
     *,
     vocab_size: int,
     num_samples: int = 1,
+    first: int = 0,
     batch_size: int = 16,
     autocast_dtype: torch.dtype | None = None,
     on_token: Callable[[int], None] | None = None,
@@ -83,6 +84,7 @@ def generate_ids(
         stop_ids: tokens that end a text.
         vocab_size: true size of the tokenizer; rows of a padded head beyond it are never drawn.
         num_samples: texts for every prompt.
+        first: number of the first prompt, where a longer list is written in parts: its random numbers go on.
         batch_size: texts that are written at the same time.
         autocast_dtype: dtype for autocast; None: none.
         on_token: called with every token as it is drawn, stop tokens included; for one prompt and one sample.
@@ -95,7 +97,8 @@ def generate_ids(
     """
     if on_token is not None and (len(prompts), num_samples) != (1, 1):
         raise ValueError(f"on_token: expected one prompt and one sample, got {len(prompts)} and {num_samples}")
-    rooms = [_room(model, prompt, sampling.max_new_tokens) for prompt in prompts]
+    context = context_length(model.config)
+    rooms = [check_room(context, prompt, sampling.max_new_tokens) for prompt in prompts]
     # prompts of like length together: little padding; and of one room, since all rows of a batch go on to its end
     order = sorted(range(len(prompts)), key=lambda i: (-rooms[i], len(prompts[i])))
     texts: dict[tuple[int, int], Generated] = {}
@@ -105,10 +108,11 @@ def generate_ids(
         with _own_settings_aside(model), autocast(model, autocast_dtype):
             for room, group in groupby(order, key=rooms.__getitem__):
                 places = [(i, sample) for i in group for sample in range(num_samples)]
-                for first in range(0, len(places), batch_size):
-                    batch = places[first : first + batch_size]
+                for start in range(0, len(places), batch_size):
+                    batch = places[start : start + batch_size]
                     rows = [list(prompts[i]) for i, _ in batch]
-                    draw = _Draw(rows, batch, sampling, room, vocab_size, model.device)
+                    numbers = [(first + i, sample) for i, sample in batch]
+                    draw = Draw(rows, numbers, sampling, room, vocab_size, model.device)
                     written = _write(model, rows, draw, room, stop_ids, on_token)
                     found = map(_cut, written, draw.logprobs_of(len(written)), [stop_ids] * len(written))
                     texts.update(zip(batch, found, strict=True))
@@ -117,9 +121,15 @@ def generate_ids(
     return [[texts[i, sample] for sample in range(num_samples)] for i in range(len(prompts))]
 
 
-def _room(model: PreTrainedModel, prompt: Sequence[int], max_new_tokens: int) -> int:
-    """Return how many tokens may follow a prompt."""
-    context = context_length(model.config)
+def check_room(context: int | None, prompt: Sequence[int], max_new_tokens: int) -> int:
+    """Return how many tokens may follow a prompt.
+
+    Args:
+        context: most tokens that the model reads; None: no limit.
+
+    Raises:
+        UserError: none, or an empty prompt.
+    """
     if not len(prompt):
         raise UserError("prompt: expected at least one token, got an empty prompt; write something")
     if context is not None and len(prompt) >= context:
@@ -133,7 +143,7 @@ def _room(model: PreTrainedModel, prompt: Sequence[int], max_new_tokens: int) ->
 def _write(
     model: PreTrainedModel,
     rows: list[list[int]],
-    draw: "_Draw",
+    draw: "Draw",
     room: int,
     stop_ids: Sequence[int],
     on_token: Callable[[int], None] | None,
@@ -168,7 +178,7 @@ def _cut(row: list[int], logprobs: list[float], stop_ids: Sequence[int]) -> Gene
     return Generated(row, None, mean) if place is None else Generated(row[:place], row[place], mean)
 
 
-class _Draw(LogitsProcessor):
+class Draw(LogitsProcessor):
     """Draws the next token of every row; transformers then takes the only one that is left.
 
     Every row has random numbers of its own, so that it does not matter which rows share a batch.
@@ -177,7 +187,7 @@ class _Draw(LogitsProcessor):
     def __init__(
         self,
         rows: list[list[int]],
-        places: list[tuple[int, int]],
+        numbers: list[tuple[int, int]],
         sampling: Sampling,
         room: int,
         vocab_size: int,
@@ -186,11 +196,11 @@ class _Draw(LogitsProcessor):
         """Prepare a batch.
 
         Args:
-            places: index of the prompt and of the sample, of every row.
+            numbers: of the prompt and of the sample, for every row.
         """
         self.sampling, self.vocab_size = sampling, vocab_size
         self.starts = torch.tensor([max(map(len, rows)) - len(row) for row in rows], device=device)
-        draws = [np.random.default_rng((sampling.seed, *place)).random(room) for place in places]
+        draws = [np.random.default_rng((sampling.seed, *each)).random(room) for each in numbers]
         self.uniform = torch.from_numpy(np.stack(draws, axis=1)).to(device)
         self.step = 0
         self.logprobs: list[torch.Tensor] = []

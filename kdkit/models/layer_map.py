@@ -10,14 +10,15 @@ FORMS = '"auto", {teacher layer: student layer}, {teacher: {...}}, or a .json fi
 
 
 def map_layers(
-    setting: str | dict[Any, Any], num_student_layers: int, num_teacher_layers: int, teacher_name: str
+    setting: str | dict[Any, Any], num_student_layers: int, num_teacher_layers: int, *teacher_names: str
 ) -> list[tuple[int, int]]:
     """Resolve `distill.layer_map` for a pair of models.
 
     Args:
         setting: `auto`; a map from teacher layer to student layer, both counted from 0; such a map per teacher;
             a .json file with either, or its content.
-        teacher_name: path or hub name of the teacher, of which the last component will do as a key.
+        teacher_names: path or hub name of the teacher, of which the last component will do as a key; before it, its
+            name among several teachers.
 
     Returns:
         Pairs of student layer and teacher layer, by student layer.
@@ -27,7 +28,7 @@ def map_layers(
     """
     if setting == "auto":
         return proportional(num_student_layers, num_teacher_layers)
-    table = _for_teacher(_read(setting), teacher_name)
+    table = _for_teacher(_read(setting), teacher_names)
     pairs = [
         (
             _layer(student, num_student_layers, "student"),
@@ -75,16 +76,18 @@ def _read(setting: str | dict[Any, Any]) -> dict[Any, Any]:
     return table
 
 
-def _for_teacher(table: dict[Any, Any], teacher_name: str) -> dict[Any, Any]:
+def _for_teacher(table: dict[Any, Any], teacher_names: tuple[str, ...]) -> dict[Any, Any]:
     """Return the map of one teacher out of those of several."""
     if not all(isinstance(value, dict) for value in table.values()):
         return table
-    for name in (teacher_name, Path(teacher_name).name):
-        if table.get(name):
-            return table[name]
+    for name in teacher_names:
+        for key in (name, Path(name).name):
+            if table.get(key):
+                return table[key]
     raise UserError(
-        f"distill.layer_map: expected an entry for the teacher {teacher_name!r}, "
-        f"got entries for {', '.join(map(str, table))}; name it by its path, or by the last part of that"
+        f"distill.layer_map: expected an entry for the teacher {teacher_names[0]!r}, "
+        f"got entries for {', '.join(map(str, table))}; name it by its name in "
+        "teachers.members, by its path, or by the last part of that"
     )
 
 

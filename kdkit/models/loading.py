@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, Pre
 from transformers.utils import logging
 
 from kdkit.errors import UserError
+from kdkit.machine.gguf_files import is_gguf
 from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_path, resolve_model_path
 
 CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len")
@@ -32,6 +33,11 @@ def check_model_folder(path: str, key: str) -> str:
     Raises:
         UserError: no such folder, no configuration, or no safetensors weights in it.
     """
+    if is_gguf(path):
+        raise UserError(
+            f"{key}: expected a model of transformers, got the GGUF file {path!r}, which llama.cpp runs and nobody can "
+            "train or look into; only teacher.path takes one"
+        )
     name = resolve_model_path(path, key)
     if not is_local_path(name):
         return name

@@ -59,9 +59,11 @@ def draw_expert_load(run: Run) -> Path | None:
     return save(figure, run, "expert_load.png")
 
 
-def draw_layer_map(run: Run) -> Path:
-    """Show which layer of the student learns from which layer of the teacher (02)."""
+def draw_layer_map(run: Run) -> Path | None:
+    """Show which layer of the student learns from which layer of the teacher (02); None where it shows none."""
     facts = run.read_json("teacher/layer_map.json")
+    if "missing" in facts:
+        return None
     counts, names = (facts["student_layers"], facts["teacher_layers"]), ("student", "teacher")
     # both columns are equally high: a line that is level joins layers of equal relative depth; an only layer is a last
     heights = [[layer / (count - 1) if count > 1 else 1.0 for layer in range(count)] for count in counts]
@@ -117,6 +119,30 @@ def draw_loss_terms(run: Run) -> Path:
     return save(figure, run, "loss_terms.png")
 
 
+def draw_overlap(run: Run) -> Path | None:
+    """Show how far the student agrees with the teacher on what comes next, over steps (03); None if not measured."""
+    lines = [m for m in run.read_metrics() if m["phase"] == "student" and "overlap_share" in m]
+    if not lines:
+        return None
+    figure = Figure(figsize=(9.2, 2.6), layout="constrained")
+    share, mass, gap = figure.subplots(1, 3)
+    plot_recorded(share, lines, "overlap_share", color=COLOURS["student"])
+    share.set(ylim=(0, 1))
+    tidy(share, "share of the most likely tokens that both have")
+    for side in ("teacher", "student"):
+        plot_recorded(mass, lines, f"overlap_{side}_mass", color=COLOURS[side], label=LABELS[side])
+    mass.set(ylim=(0, 1))
+    mass.legend(frameon=False, fontsize=8)
+    tidy(mass, "probability of those, by each")
+    plot_recorded(gap, lines, "overlap_entropy_gap", color=COLOURS["student"])
+    gap.axhline(0.0, color="#94a3b8", linewidth=1)
+    tidy(gap, "student's entropy less the teacher's, nats")
+    for axes in (share, mass, gap):
+        axes.title.set_fontsize(8.5)
+        axes.set(xlabel="optimizer step")
+    return save(figure, run, "overlap.png")
+
+
 def draw_loss_parts(run: Run) -> Path | None:
     """Show the parts of the teacher's signal over steps: raw, each on its own scale, and weighted, together (03).
 
@@ -152,9 +178,11 @@ def draw_quality_against_size(run: Run) -> Path:
     }
     scale = {"bits_per_byte": 1, "bytes_per_second": 1e3, "size_bytes": 1e6}
     for axes, (key, (title, pattern)) in zip(figure.subplots(1, 3, sharey=True), panels.items(), strict=True):
-        values = [entry[key] / scale[key] for entry in models.values()]
+        known = {name: entry[key] / scale[key] for name, entry in models.items() if entry[key] is not None}
+        values = [known.get(name, 0.0) for name in models]  # nobody counted the parameters of a teacher of one's own
         rectangles = axes.barh([LABELS[name] for name in models], values, color=[COLOURS[name] for name in models])
-        axes.bar_label(rectangles, [pattern.format(value) for value in values], padding=3, fontsize=8)
+        labels = [pattern.format(known[name]) if name in known else "not known" for name in models]
+        axes.bar_label(rectangles, labels, padding=3, fontsize=8)
         axes.margins(x=0.22)
         tidy(axes, title)
     axes.invert_yaxis()

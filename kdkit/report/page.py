@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from kdkit.report.answers import answer_examples, answers_table, answers_verdict
 from kdkit.report.experts import draw_experts
 from kdkit.report.figures import (
     draw_alignment,
@@ -11,6 +12,7 @@ from kdkit.report.figures import (
     draw_learning_curves,
     draw_loss_parts,
     draw_loss_terms,
+    draw_overlap,
     draw_quality_against_size,
 )
 from kdkit.report.recipe import language_recipe
@@ -24,6 +26,7 @@ from kdkit.report.tables import (
     equal_time_table,
     language_verdict,
 )
+from kdkit.report.teachers import differences_table, draw_kinds, draw_shares
 from kdkit.runs.folder import Run
 
 
@@ -52,8 +55,11 @@ def _facts(run: Run) -> dict[str, Any]:
         "Quality and cost": draw_quality_against_size(run),
         "Learning curves": draw_learning_curves(run),
         "Terms of the student's loss": draw_loss_terms(run),
+        "Agreement with the teacher while it trained": draw_overlap(run),
         "Parts of the teacher's signal": (parts := draw_loss_parts(run)),
         "Which layers were compared": draw_layer_map(run) if parts is not None and was_probed else None,
+        "Who taught what": draw_shares(run),
+        "Kind by kind": draw_kinds(run),
         "How the teacher was routed": draw_router(run),
         "How the tokenizers meet": draw_alignment(run),
         "The teacher's experts": draw_expert_load(run) if was_probed else None,
@@ -70,5 +76,9 @@ def _facts(run: Run) -> dict[str, Any]:
         "compression": compression_table(evaluation),
         "equal_time": equal_time_table(evaluation),
         "costs": cost_table(evaluation),
-        "continuations": continuations_table(evaluation, facts["config"]["report"]["num_examples"]),
+        "continuations": continuations_table(evaluation, count := facts["config"]["report"]["num_examples"]),
+        "answers": answers_table(evaluation),
+        "answers_verdict": answers_verdict(evaluation),
+        "examples": answer_examples(evaluation, count),
+        "by_kind": differences_table(run),
     }

@@ -8,9 +8,16 @@ import torch
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM, set_seed
 
 from kdkit.alignment.tokenizers import end_token_id, start_token_id
-from kdkit.config.language import BuildTeacherConfig, Config, TrainConfig, config_from_values
+from kdkit.config.language import BuildTeacherConfig, Config, TrainConfig
 from kdkit.data.batches import WindowCollator
-from kdkit.data.prepare import PreparedData, build_data, identify_data, open_data, teacher_max_length
+from kdkit.data.prepare import (
+    PreparedData,
+    build_data,
+    identify_text_of_teacher,
+    open_data,
+    teacher_max_length,
+    text_of_teacher,
+)
 from kdkit.data.windows import Windows
 from kdkit.losses.cross_entropy import IGNORE_INDEX, cross_entropy, masked_mean, shift_labels
 from kdkit.machine.hardware import Hardware
@@ -62,20 +69,8 @@ def build_teacher(session: Session[Config], data: PreparedData) -> Path:
 def build_key(session: Session[Config], data: PreparedData) -> str:
     """Fingerprint what makes a built teacher."""
     config = session.config
-    text = identify_data(_view_of_teacher(config), data.manifest["corpus"]["fingerprint"], data.is_chat)
+    text = identify_text_of_teacher(config, data)
     return fingerprint(FORMAT, text, config.seed, config.teacher.build.model_dump(), session.hardware.precision)
-
-
-def _view_of_teacher(config: Config) -> Config:
-    """Return the configuration of the teacher's own training text: no student has a part in it.
-
-    So one teacher serves every student, whatever its tokenizer.
-    """
-    values = config.model_dump()
-    values["student"] = {"build": {"tokenizer": "teacher"}}
-    values["data"]["max_length"] = teacher_max_length(config)
-    values["teacher"]["max_length"] = teacher_max_length(config)
-    return config_from_values(values)
 
 
 def _build(session: Session[Config], folder: Path, checkpoints: Path, request: StopRequest) -> None:
@@ -85,7 +80,7 @@ def _build(session: Session[Config], folder: Path, checkpoints: Path, request: S
         Stopped: by the user, at a step that is saved.
     """
     config, hardware = session.config, session.hardware
-    data = open_data(build_data(_view_of_teacher(config), session.run.cache_path))
+    data = open_data(build_data(text_of_teacher(config), session.run.cache_path))
     build = config.teacher.build
     set_seed(config.seed)
     architecture = _architecture(build, data, teacher_max_length(config), hardware)

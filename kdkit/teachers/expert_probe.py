@@ -17,7 +17,7 @@ from kdkit.models.continuations import choose_prompts
 from kdkit.models.experts import Choice, Experts
 from kdkit.models.heads import autocast, last_hidden_state
 from kdkit.models.loading import num_experts
-from kdkit.teachers.prepare import Teacher
+from kdkit.teachers.interface import TextTeacher
 
 MAX_TOKENS = 24
 """Tokens of a text that are read: as many as a picture can name."""
@@ -107,7 +107,7 @@ class ExpertExplorer:
         return self.tokenizer.decode([token_id]) if piece is None else piece.decode(errors="backslashreplace")
 
 
-def probe_experts(session: Session[Config], data: PreparedData, teacher: Teacher) -> ExpertExplorer | None:
+def probe_experts(session: Session[Config], data: PreparedData, teacher: TextTeacher) -> ExpertExplorer | None:
     """Inspect a teacher's experts and write `teacher/experts.json`.
 
     The file holds `layers` (decoder layers that are mixtures), `num_experts`, `top_k`, `texts` to choose from, and
@@ -117,6 +117,10 @@ def probe_experts(session: Session[Config], data: PreparedData, teacher: Teacher
     Returns:
         The explorer; None without such experts.
     """
+    if not teacher.has_layers:
+        missing = f"{teacher.name} gives predictions only: whether it has experts, and which it uses, cannot be seen."
+        session.run.write_json("teacher/experts.json", {"missing": missing})
+        return None
     if not num_experts(teacher.model.config):
         session.run.write_json("teacher/experts.json", {"missing": "This teacher is dense: it has no experts."})
         return None

@@ -6,6 +6,7 @@ llama.cpp. A cache of answers stands in for either (`kdkit.teachers.cache`). See
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +18,7 @@ from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.machine.user_code import UserCode
 from kdkit.models.generation import Generated, Sampling
 from kdkit.models.reading import Reader, Rows
+from kdkit.models.writer import Writer
 from kdkit.runs.folder import fingerprint, fingerprint_files
 from kdkit.teachers.online import LogitTeacher, OnlineTeacher
 
@@ -30,6 +32,8 @@ class TextTeacher(UserCode):
 
     path: str = ""
     """Where it comes from, for messages and reports."""
+    member: str = ""
+    """Its name among several teachers."""
     was_built: bool = False
     """Whether it is a teacher of `teacher.path: build`."""
     device: torch.device = torch.device("cpu")
@@ -40,6 +44,10 @@ class TextTeacher(UserCode):
     """Texts that `generate` writes at the same time, where it writes several."""
     parameters: int | None = None
     """How many it has; None: not known."""
+    num_bytes: int | None = None
+    """Bytes of its weights in memory; None: not known."""
+    weight_type: str = "unknown"
+    """In what its weights are stored."""
     has_layers: bool = False
     """Whether it is a model of transformers, whose layers, experts and attention can be seen: see `model`."""
 
@@ -47,6 +55,11 @@ class TextTeacher(UserCode):
     def name(self) -> str:
         """What messages and reports call it."""
         return f"{type(self).__name__} {self.path!r}" if self.path else type(self).__name__
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a layer map may call it."""
+        return (self.member, self.path) if self.member else (self.path,)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -73,7 +86,7 @@ class TextTeacher(UserCode):
         Args:
             prompts: token ids, each with all that the model expects before a text.
             sampling: how tokens are drawn.
-            stop_ids: tokens that end a text.
+            stop_ids: tokens that end a text; none: it goes on to `sampling.max_new_tokens`.
 
         Raises:
             UserError: a prompt that leaves no room in the context.
@@ -81,6 +94,29 @@ class TextTeacher(UserCode):
         raise UserError(
             f"teacher: expected one that writes text, got {self.name}, whose class has no method generate; add it"
         )
+
+    def write(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        stop_ids: Sequence[int],
+        *,
+        num_samples: int = 1,
+        first: int = 0,
+        on_token: Callable[[int], None] | None = None,
+    ) -> list[list[Generated]]:
+        """Write several texts after every prompt, as `generate_ids` does; by default `generate` on repeated prompts.
+
+        Args:
+            first: number of the first prompt, in a longer list that is written in parts; by default the seed moves on.
+            on_token: called with every token; by default when the text is whole.
+        """
+        repeated = [prompt for prompt in prompts for _ in range(num_samples)]
+        written = self.generate(repeated, replace(sampling, seed=sampling.seed + first), stop_ids)
+        for text in written if on_token is not None else ():
+            for token_id in text.ids:
+                on_token(token_id)
+        return [written[i : i + num_samples] for i in range(0, len(written), num_samples)]
 
     def get_hidden_states(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return what goes into each layer, and what the head reads: `[B, T, H]` each, first to last.
@@ -135,6 +171,15 @@ class TextTeacher(UserCode):
             autocast_dtype: for a model of transformers.
         """
         return LogitTeacher(self.reader(autocast_dtype), vocab_size, self.context)
+
+    def writer(self, batch_size: int = 16, autocast_dtype: torch.dtype | None = None) -> Writer:
+        """Return what writes text with it.
+
+        Args:
+            batch_size: texts that are written at the same time, by a model of transformers.
+            autocast_dtype: for a model of transformers.
+        """
+        return Writer(self.tokenizer, self.write)
 
     def refuse(self, what: str, wanted_by: str) -> NoReturn:
         """Stop: it does not give what a loss or a step needs.

@@ -1,5 +1,6 @@
 """The teacher's signals for a batch: from a model in memory, or out of a cache, with the batch."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,9 @@ class StudentRows:
 class OnlineTeacher:
     """A teacher in memory, frozen, run on every batch."""
 
+    late_seconds: float = 0.0
+    """Seconds of reading that was done in the loss, after `answer`."""
+
     def __init__(self, model: PreTrainedModel, vocab_size: int, autocast_dtype: torch.dtype | None = None):
         """Find the head of a model.
 
@@ -57,6 +61,19 @@ class OnlineTeacher:
             student: for teachers that are routed by the student's rows.
         """
         return self.pack(self.hidden(inputs), inputs, device)
+
+    @torch.no_grad()
+    def answer_some(self, inputs: dict[str, Any], device: torch.device, sequences: torch.Tensor) -> Signals:
+        """Do what `answer` does for some sequences of a batch; what is said of the others is not to be read.
+
+        Args:
+            sequences: int64, `[num_sequences]`: places in the batch.
+        """
+        input_ids = inputs["teacher_input_ids"]
+        some = self.hidden({"teacher_input_ids": input_ids[to_device(sequences, input_ids.device)]})
+        whole = some.new_zeros(*input_ids.shape, some.shape[1])
+        whole[to_device(sequences, some.device)] = some.view(len(sequences), *whole.shape[1:])
+        return self.pack(whole.flatten(0, 1), inputs, device)
 
     def hidden(self, inputs: dict[str, Any]) -> torch.Tensor:
         """Run the model; return what its head would read, `[B * T, H_teacher]`."""
@@ -102,9 +119,33 @@ class LogitTeacher(OnlineTeacher):
         targets, windows = targets_of(inputs)
 
         def read(rows: torch.Tensor) -> torch.Tensor:
-            return logits(rows_of_batch[rows])[:, : self.vocab_size]
+            start = time.perf_counter()
+            made = logits(rows_of_batch[rows])[:, : self.vocab_size]
+            self.late_seconds += time.perf_counter() - start
+            return made
 
         return logit_signals(read, self.vocab_size, device, targets.to(device), windows, self.reader.name)
+
+    def answer_some(self, inputs: dict[str, Any], device: torch.device, sequences: torch.Tensor) -> Signals:
+        """See `OnlineTeacher.answer_some`; nothing is read before it is asked for."""
+        return self.answer(inputs, device)
+
+
+class VisitingTeacher(OnlineTeacher):
+    """A teacher that waits in the CPU's memory and is on its device only while it answers."""
+
+    def __init__(self, model: PreTrainedModel, vocab_size: int, autocast_dtype: torch.dtype | None, device: str):
+        """Remember where it answers; the model is on the CPU."""
+        super().__init__(model, vocab_size, autocast_dtype)
+        self.device = device
+
+    def hidden(self, inputs: dict[str, Any]) -> torch.Tensor:
+        """Move the model to its device, run it, and move it back; what it says stays there."""
+        self.model.to(self.device)
+        try:
+            return super().hidden(inputs)
+        finally:
+            self.model.to("cpu")
 
 
 class CachedTeacher:

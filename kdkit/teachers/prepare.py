@@ -1,6 +1,6 @@
 """The teacher stage: load the model that the configuration names, or build one once (notebook 02)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -10,6 +10,7 @@ from kdkit.config.language import BUILD, Config
 from kdkit.data.batches import WindowCollator, longest_sequence
 from kdkit.data.prepare import PreparedData
 from kdkit.errors import UserError
+from kdkit.machine.gguf_files import hash_gguf, is_gguf, read_gguf_header
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
 from kdkit.machine.user_code import is_user_code, make_user_object
@@ -24,9 +25,11 @@ from kdkit.models.loading import (
     read_model_config,
 )
 from kdkit.models.reading import ModelReader, Reader
+from kdkit.models.writer import Writer, model_writer
 from kdkit.runs.folder import fingerprint, fingerprint_files
 from kdkit.runs.messages import note
 from kdkit.teachers.build import build_key, build_teacher, built_context
+from kdkit.teachers.gguf import GGUFTeacher
 from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.online import OnlineTeacher
 
@@ -50,6 +53,7 @@ class Teacher(TextTeacher):
         self.path, self.was_built = path, was_built
         self.device, self.context = model.device, context_length(model.config)
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.num_bytes, self.weight_type = model.get_memory_footprint(), str(model.dtype).removeprefix("torch.")
 
     @property
     def name(self) -> str:
@@ -82,9 +86,22 @@ class Teacher(TextTeacher):
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, stop_ids: Sequence[int]
     ) -> list[Generated]:
         """See `TextTeacher.generate`."""
-        options = {"vocab_size": len(self.tokenizer), "batch_size": self.batch_size}
-        written = generate_ids(self._model, prompts, sampling, stop_ids, **options)
-        return [samples[0] for samples in written]
+        return [texts[0] for texts in self.write(prompts, sampling, stop_ids)]
+
+    def write(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        stop_ids: Sequence[int],
+        *,
+        num_samples: int = 1,
+        first: int = 0,
+        on_token: Callable[[int], None] | None = None,
+    ) -> list[list[Generated]]:
+        """See `TextTeacher.write`; batch by batch."""
+        sizes = {"vocab_size": len(self.tokenizer), "batch_size": self.batch_size}
+        options = {"num_samples": num_samples, "first": first, "on_token": on_token}
+        return generate_ids(self._model, prompts, sampling, stop_ids, **sizes, **options)
 
     def reader(self, autocast_dtype: torch.dtype | None = None) -> Reader:
         """See `TextTeacher.reader`."""
@@ -93,6 +110,10 @@ class Teacher(TextTeacher):
     def online(self, vocab_size: int, autocast_dtype: torch.dtype | None = None) -> OnlineTeacher:
         """See `TextTeacher.online`."""
         return OnlineTeacher(self._model, vocab_size, autocast_dtype)
+
+    def writer(self, batch_size: int = 16, autocast_dtype: torch.dtype | None = None) -> Writer:
+        """See `TextTeacher.writer`."""
+        return model_writer(self._model, self.tokenizer, batch_size, autocast_dtype)
 
 
 def prepare_teacher(session: Session[Config], data: PreparedData, dtype: torch.dtype | None = None) -> TextTeacher:
@@ -107,12 +128,18 @@ def prepare_teacher(session: Session[Config], data: PreparedData, dtype: torch.d
     """
     config = session.config
     check_teacher_lengths(config, data)
-    if is_user_code(config.teacher.path):
-        return _prepare_own(session, data)
-    if config.teacher.path == BUILD:
-        path = str(build_teacher(session, data))
+    if is_user_code(config.teacher.path) or is_gguf(config.teacher.path):
+        teacher = _prepare_without_layers(session, data)
     else:
-        path = config.teacher.path
+        teacher = _prepare_model(session, data, dtype)
+    teacher.member = config.teachers.only
+    return teacher
+
+
+def _prepare_model(session: Session[Config], data: PreparedData, dtype: torch.dtype | None) -> Teacher:
+    """Load a model of transformers, or build it, and check its first answer."""
+    config = session.config
+    path = str(build_teacher(session, data)) if config.teacher.path == BUILD else config.teacher.path
     model = load_causal_lm(
         path,
         "teacher.path",
@@ -143,10 +170,15 @@ def make_own_teacher(path: str, key: str) -> TextTeacher:
     return made
 
 
-def _prepare_own(session: Session[Config], data: PreparedData) -> TextTeacher:
-    """Make a teacher of the user's own class, and check its first answer."""
-    teacher = make_own_teacher(session.config.teacher.path, "teacher.path")
-    note(f"teacher.path: {teacher.name} is code of your own, run with all that you may do")
+def _prepare_without_layers(session: Session[Config], data: PreparedData) -> TextTeacher:
+    """Load a GGUF file or make a teacher of the user's own class, and check its first answer."""
+    path = session.config.teacher.path
+    if is_gguf(path):
+        on_gpu = session.hardware.teacher_device.startswith("cuda")
+        teacher: TextTeacher = GGUFTeacher(path, data.teacher_tokenizer, "teacher.path", on_gpu=on_gpu)
+    else:
+        teacher = make_own_teacher(path, "teacher.path")
+        note(f"teacher.path: {teacher.name} is code of your own, run with all that you may do")
     check_first_rows(teacher, data, "teacher.path")
     return teacher
 
@@ -190,6 +222,8 @@ def check_teacher_lengths(config: Config, data: PreparedData) -> None:
             context = built_context(config)
         elif is_user_code(path):
             context = make_own_teacher(path, key).context
+        elif is_gguf(path):
+            context = read_gguf_header(path, key).context
         else:
             main = path == config.teacher.path
             trust = config.teacher.trust_remote_code
@@ -232,6 +266,22 @@ def own_text_lengths(config: Config, data: PreparedData) -> list[tuple[str, int,
     ]
 
 
+def has_layers(path: str) -> bool:
+    """Return whether the teacher of a path shows its layers, without loading it; see `TextTeacher.has_layers`."""
+    return not is_gguf(path) and (not is_user_code(path) or make_own_teacher(path, "teacher.path").has_layers)
+
+
+def identify_files(path: str, key: str) -> dict[str, str]:
+    """Return what the answers of a GGUF file, or of a teacher of the user's own, depend on.
+
+    Raises:
+        UserError: see `read_gguf_header` and `make_own_teacher`.
+    """
+    if is_gguf(path):
+        return {"gguf": hash_gguf(read_gguf_header(path, key).path)}
+    return make_own_teacher(path, key).identify()
+
+
 def identify_teacher(session: Session[Config], data: PreparedData) -> dict[str, str]:
     """Identify the teacher of a configuration without loading or building it: what a cache of its signals must match.
 
@@ -246,8 +296,8 @@ def identify_teacher(session: Session[Config], data: PreparedData) -> dict[str, 
     config = session.config
     if config.teacher.path == BUILD:
         return {"path": BUILD, "key": build_key(session, data)}
-    if is_user_code(config.teacher.path):
-        return make_own_teacher(config.teacher.path, "teacher.path").identify()
+    if is_user_code(config.teacher.path) or is_gguf(config.teacher.path):
+        return identify_files(config.teacher.path, "teacher.path")
     name = check_model_folder(config.teacher.path, "teacher.path")
     if not is_local_path(name):
         return {"path": name, "revision": config.teacher.revision or "main"}

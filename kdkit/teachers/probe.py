@@ -4,6 +4,7 @@ Used by notebook 02.
 """
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,18 +19,20 @@ from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
 from kdkit.machine.hardware import Hardware
 from kdkit.machine.session import Session
-from kdkit.models.continuations import choose_prompts, continue_prompts
+from kdkit.models.continuations import choose_prompts, continue_with
 from kdkit.models.experts import Experts, all_experts, top_k_choice
-from kdkit.models.finite import REMEDY, check_finite, describe_model
-from kdkit.models.heads import autocast, find_head
+from kdkit.models.finite import REMEDY, check_finite
+from kdkit.models.generation import Sampling, generate_ids
+from kdkit.models.heads import autocast
 from kdkit.models.loading import num_experts
-from kdkit.teachers.prepare import Teacher
+from kdkit.models.reading import Reader
+from kdkit.teachers.interface import TextTeacher
 from kdkit.training.ends import measure_ends, warn_of_ends
 from kdkit.training.score import Score
 from kdkit.training.scoring import iterate_batches, score_windows
 
 
-def probe_teacher(session: Session[Config], data: PreparedData, teacher: Teacher) -> dict[str, Any]:
+def probe_teacher(session: Session[Config], data: PreparedData, teacher: TextTeacher) -> dict[str, Any]:
     """Measure the teacher on held-out text and write `teacher/probe.json`.
 
     Returns:
@@ -37,45 +40,56 @@ def probe_teacher(session: Session[Config], data: PreparedData, teacher: Teacher
         (mean probability of its `top_k` most likely tokens), `expert_load` (`[num_layers, E]`, shares that sum to 1
         per layer; None for a dense model), `by_routing` (see `measure_routings`; None likewise), `continuations`.
     """
-    config, dtype = session.config, session.hardware.autocast_dtype
-    windows = data.evaluation.first(config.evaluate.max_sequences)
-    score = score_windows(teacher.model, windows, "teacher", config.evaluate.batch_size, dtype)
+    config, reader = session.config, teacher.reader(session.hardware.autocast_dtype)
+    windows, batch_size = data.evaluation.first(config.evaluate.max_sequences), config.evaluate.batch_size
+    score = score_windows(reader, windows, "teacher", batch_size)
     check_scores(session, data, teacher, windows, score)
     curve_windows = data.evaluation.first(config.evaluate.curve_sequences)
-    level = score_windows(teacher.model, curve_windows, "teacher", config.evaluate.batch_size, dtype)
+    level = score_windows(reader, curve_windows, "teacher", batch_size)
     prompts = choose_prompts(data.manifest["openings"], config.evaluate.num_prompts, config.evaluate.prompt_length)
-    texts = continue_prompts(
-        teacher.model,
-        data.teacher_tokenizer,
-        prompts,
-        max_new_tokens=config.evaluate.max_new_tokens,
-        temperature=config.evaluate.generation_temperature,
-        seed=config.seed,
-        autocast_dtype=dtype,
-    )
-    ends = measure_ends(
-        teacher.model, curve_windows, "teacher", data.teacher_tokenizer, config.evaluate.batch_size, dtype
-    )
-    if warning := warn_of_ends(ends, "teacher.document_end"):
+    texts = write_continuations(session, data, teacher, prompts)
+    ends = measure_ends(reader, curve_windows, "teacher", data.teacher_tokenizer, batch_size)
+    # a chat template decides what ends a turn
+    if not data.is_chat and (warning := warn_of_ends(ends, "teacher.document_end")):
         print(warning)
     probe = {
         "path": teacher.path,
-        "architecture": type(teacher.model).__name__,
-        "parameters": sum(parameter.numel() for parameter in teacher.model.parameters()),
+        "architecture": type(teacher.model).__name__ if teacher.has_layers else teacher.name,
+        "parameters": teacher.parameters,
         "perplexity": score.perplexity,
         "bits_per_byte": score.bits_per_byte,
         "teacher_on_curve": level.bits_per_byte,
         "document_ends": ends,
-        **_measure_certainty(session, data, teacher, windows),
-        "by_routing": measure_routings(teacher, curve_windows, config.evaluate.batch_size, session.hardware),
+        **_measure_certainty(session, data, reader, windows),
+        "expert_load": _measure_load(session, teacher, windows),
+        "by_routing": measure_routings(teacher, curve_windows, batch_size, session.hardware),
         "continuations": [{"prompt": p, "teacher": t} for p, t in zip(prompts, texts, strict=True)],
     }
     session.run.write_json("teacher/probe.json", probe)
     return probe
 
 
+def write_continuations(
+    session: Session[Config], data: PreparedData, teacher: TextTeacher, prompts: list[str]
+) -> list[str]:
+    """Continue prompts with a teacher; empty texts, and a printed line, where it does not write."""
+    settings = session.config.evaluate
+    sampling = Sampling(
+        settings.generation_temperature, max_new_tokens=settings.max_new_tokens, seed=session.config.seed
+    )
+    write = teacher.write
+    if teacher.has_layers:
+        sizes = {"vocab_size": len(data.teacher_tokenizer), "autocast_dtype": session.hardware.autocast_dtype}
+        write = partial(generate_ids, teacher.model, **sizes)
+    try:
+        return continue_with(write, teacher.context, data.teacher_tokenizer, prompts, sampling)
+    except UserError as error:
+        print(f"the teacher writes no text: {error}")
+        return [""] * len(prompts)
+
+
 def check_scores(
-    session: Session[Config], data: PreparedData, teacher: Teacher, windows: Windows, score: Score
+    session: Session[Config], data: PreparedData, teacher: TextTeacher, windows: Windows, score: Score
 ) -> None:
     """Stop at a held-out text about which the teacher said NaN or inf.
 
@@ -88,15 +102,19 @@ def check_scores(
     input_ids = WindowCollator(windows, "teacher")([int(bad[0])])["input_ids"]
     opening = data.teacher_tokenizer.decode(input_ids[0, :16], skip_special_tokens=True)
     what = f"held-out sequence {bad[0]} ({opening!r}...), one of {len(bad)} in {len(windows)}"
+    if not teacher.has_layers:
+        raise UserError(
+            f"teacher.path: expected a finite loss, got NaN or inf from {teacher.name} for {what}; check its weights"
+        )
     check_finite(teacher.model, input_ids, "teacher.path", what, session.hardware.autocast_dtype)
     raise UserError(
-        f"teacher.path: expected a finite loss, got NaN or inf from {describe_model(teacher.model)} for {what}, with "
+        f"teacher.path: expected a finite loss, got NaN or inf from {teacher.name} for {what}, with "
         f"finite logits; its batches overflow, run it in {REMEDY}"
     )
 
 
 def measure_routings(
-    teacher: Teacher, windows: Windows, batch_size: int, hardware: Hardware
+    teacher: TextTeacher, windows: Windows, batch_size: int, hardware: Hardware
 ) -> list[dict[str, Any]] | None:
     """Score a MoE teacher with its own routing, with its top 1 and top 2 experts, and with all of them.
 
@@ -106,7 +124,7 @@ def measure_routings(
         `routing`, `perplexity` and `bits_per_byte` per routing; None for a dense teacher and for one whose experts
         cannot be routed, which a printed line says.
     """
-    if num_experts(teacher.model.config) == 0:
+    if not teacher.has_layers or num_experts(teacher.model.config) == 0:
         return None
     try:
         experts = Experts(teacher.model)
@@ -129,31 +147,36 @@ def measure_routings(
 
 @torch.no_grad()
 def _measure_certainty(
-    session: Session[Config], data: PreparedData, teacher: Teacher, windows: Windows
+    session: Session[Config], data: PreparedData, reader: Reader, windows: Windows
 ) -> dict[str, Any]:
-    """Average entropy and top-k mass over tokens, and count the tokens of every expert."""
-    is_moe = num_experts(teacher.model.config) > 0
-    top_k = min(session.config.teacher.top_k, len(data.teacher_tokenizer))
-    entropy = mass = 0.0
-    tokens = 0
-    load: torch.Tensor | float = 0.0
-    head = find_head(teacher.model, len(data.teacher_tokenizer))
+    """Average entropy and top-k mass over tokens."""
+    size = len(data.teacher_tokenizer)
+    top_k, entropy, mass, tokens = min(session.config.teacher.top_k, size), 0.0, 0.0, 0
     for batch in iterate_batches(windows, "teacher", session.config.evaluate.batch_size):
-        options = {"output_router_logits": True} if is_moe else {}
-        input_ids = batch["input_ids"].to(teacher.model.device)
-        with autocast(teacher.model, session.hardware.autocast_dtype):
-            outputs = teacher.model.base_model(input_ids=input_ids, use_cache=False, **options)
-        is_token = (shift_labels(batch["labels"]) != IGNORE_INDEX).to(teacher.model.device)
-        hidden = outputs.last_hidden_state[is_token]
-        for part in even_chunks(len(hidden), rows_per_chunk(head.vocab_size, hidden.device)):
-            logprobs = torch.log_softmax(head.logits(hidden[part]), dim=-1)
+        logits_of = reader.read(batch["input_ids"])
+        rows = (shift_labels(batch["labels"]).flatten() != IGNORE_INDEX).nonzero().squeeze(1)
+        for part in even_chunks(len(rows), rows_per_chunk(reader.vocab_size, reader.device)):
+            logprobs = torch.log_softmax(logits_of(rows[part])[:, :size], dim=-1)
             entropy -= (logprobs.exp() * logprobs).sum().item()
             mass += logprobs.topk(top_k).values.exp().sum().item()
-        tokens += int(is_token.sum())
-        if is_moe:
-            load = load + _count_experts(outputs.router_logits, is_token, teacher.model.config.num_experts_per_tok)
-    shares = (load / load.sum(dim=1, keepdim=True)).tolist() if is_moe else None
-    return {"entropy": entropy / tokens, "top_k": top_k, "top_k_mass": mass / tokens, "expert_load": shares}
+        tokens += len(rows)
+    return {"entropy": entropy / tokens, "top_k": top_k, "top_k_mass": mass / tokens}
+
+
+@torch.no_grad()
+def _measure_load(session: Session[Config], teacher: TextTeacher, windows: Windows) -> list[list[float]] | None:
+    """Count the tokens of every expert; return their shares, `[num_layers, E]`, None without experts to be seen."""
+    if not teacher.has_layers or not num_experts(teacher.model.config):
+        return None
+    model, load = teacher.model, torch.zeros(())
+    for batch in iterate_batches(windows, "teacher", session.config.evaluate.batch_size):
+        with autocast(model, session.hardware.autocast_dtype):
+            outputs = model.base_model(
+                input_ids=batch["input_ids"].to(model.device), use_cache=False, output_router_logits=True
+            )
+        is_token = (shift_labels(batch["labels"]) != IGNORE_INDEX).to(model.device)
+        load = load + _count_experts(outputs.router_logits, is_token, model.config.num_experts_per_tok)
+    return (load / load.sum(dim=1, keepdim=True)).tolist()
 
 
 def _count_experts(router_logits: tuple[torch.Tensor, ...], is_token: torch.Tensor, top_k: int) -> torch.Tensor:

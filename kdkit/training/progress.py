@@ -93,7 +93,11 @@ class Progress(TrainerCallback):
         state.log_history[-1]["seconds"] = self.seconds
         names = ("loss", "ce_loss", "kd_loss", "grad_norm", "learning_rate")
         values = {name: logs[name] for name in names if name in logs}
-        values |= {name: value for name, value in logs.items() if name.endswith(("_loss", "_weighted"))}
+        values |= {
+            name: value
+            for name, value in logs.items()
+            if name.endswith(("_loss", "_weighted")) or name.startswith("overlap_")
+        }
         self._record(state, values)
         step, total = self.first_step + state.global_step, self.total_steps or state.max_steps
         eta = self.seconds / step * (total - step)

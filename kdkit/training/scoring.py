@@ -47,7 +47,7 @@ def score_windows(
             num_nats += nats.sum()
             nats += UNKNOWN_BITS * math.log(2) * _unknown_bytes(windows, rows, side, nats.shape)
             window_nats[rows] = nats.sum(axis=1)
-            piece_nats[rows] = _sum_by_piece(nats, windows.pieces[rows, :, 1 if side == "student" else 2])
+            piece_nats[rows] = sum_by_piece(nats, windows.pieces[rows, :, 1 if side == "student" else 2])
             num_tokens += int((targets != IGNORE_INDEX).sum())
     score = Score(window_nats, np.asarray(windows.num_bytes), num_tokens, token_nats=float(num_nats))
     return _with_documents(score, windows.pieces, piece_nats) if windows.pieces.shape[1] else score
@@ -76,8 +76,8 @@ def _unknown_bytes(windows: Windows, rows: slice, side: Side, shape: tuple[int, 
     return num_bytes
 
 
-def _sum_by_piece(nats: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Sum values of positions over the pieces that begin at `starts`: `[B, S]`, `[B, D]` -> `[B, D]`."""
+def sum_by_piece(nats: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """Sum values of positions, float64, over the pieces that begin at `starts`: `[B, S]`, `[B, D]` -> `[B, D]`."""
     ends = np.append(starts[:, 1:], np.full((len(starts), 1), PAD), axis=1)
     ends = np.where(ends == PAD, nats.shape[1], ends)
     sums = np.pad(nats.cumsum(axis=1), ((0, 0), (1, 0)))
@@ -96,9 +96,15 @@ def _with_documents(score: Score, pieces: np.ndarray, piece_nats: np.ndarray) ->
 
 
 def iterate_batches(
-    windows: Windows, side: Side, batch_size: int, with_teacher: bool = False
+    windows: Windows, side: Side, batch_size: int, with_teacher: bool = False, rows: list[int] | None = None
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield the windows in order, as batches."""
+    """Yield windows in order, as batches.
+
+    Args:
+        rows: row numbers of those wanted, which come with the batch as `windows`; None: all.
+    """
     collate = WindowCollator(windows, side, with_teacher)
-    for start in range(0, len(windows), batch_size):
-        yield collate(list(range(start, min(start + batch_size, len(windows)))))
+    wanted = range(len(windows)) if rows is None else rows
+    for start in range(0, len(wanted), batch_size):
+        chosen = list(wanted[start : start + batch_size])
+        yield collate(chosen) | {"windows": chosen}

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdkit.config.embeddings import REDUCE, EmbeddingConfig
 from kdkit.config.language import BUILD, Config, dump_config
+from kdkit.machine.user_code import code_file
 from kdkit.runs.folder import Run, describe_environment, fingerprint
 from kdkit.runs.paths import resolve_input
 from kdkit.workflow.forecast import plan_work
@@ -47,7 +48,7 @@ def stamp_inputs(config: Config | EmbeddingConfig) -> str:
     files = [
         [str(file), file.stat().st_size, file.stat().st_mtime_ns]
         for text in sorted(set(_texts(config.model_dump())))
-        if (path := resolve_input(text)).exists()
+        if (path := code_file(text) or resolve_input(text)).exists()
         for file in ([path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()))
     ]
     return fingerprint(dump_config(config), sys.version, describe_environment()["packages"], files)
@@ -77,21 +78,25 @@ def _check_language(config: Config, run: Run) -> Inputs:
     from kdkit.machine.hardware import find_hardware
     from kdkit.machine.session import Session
     from kdkit.models.loading import check_model_folder
-    from kdkit.teachers.prepare import identify_teacher
+    from kdkit.teachers.prepare import has_layers, identify_files, identify_teacher
 
     hardware = find_hardware(config.train.device, config.train.precision)
-    parts = []
-    for path, key in ((config.teacher.path, "teacher.path"), (config.student.path, "student.path")):
-        if path != BUILD:
+    parts: list[Any] = []
+    members = [(member.path, f"teachers.members.{member.name}.path") for member in config.teachers.members]
+    for path, key in (*(members or [(config.teacher.path, "teacher.path")]), (config.student.path, "student.path")):
+        if path != BUILD and key != "student.path" and not has_layers(path):
+            parts.append(identify_files(path, key))
+        elif path != BUILD:
             name = check_model_folder(path, key)
             files = sorted(Path(name).glob("*"))  # none for a hub name
             parts.append([[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files])
     folder = build_data(config, run.cache_path)
-    plan = plan_training(Session(config, run, hardware), open_data(folder))
-    builds_teacher = config.teacher.path == BUILD
-    if builds_teacher:
-        key = identify_teacher(plan.session, plan.data)["key"]
-        builds_teacher = not (run.cache_path / "teachers" / key).is_dir()
+    plan = plan_training(Session(config, run, hardware), open_data(folder, config.teachers.only))
+    builds_teacher = False
+    for each in [member.plan for member in plan.members] or [plan]:
+        if each.session.config.teacher.path == BUILD:
+            key = identify_teacher(each.session, each.data)["key"]
+            builds_teacher |= not (run.cache_path / "teachers" / key).is_dir()
     steps = sum(stage.steps for stage in plan.stages)
     return Inputs(fingerprint(folder.name, parts), plan_work(config, steps, builds_teacher))
 

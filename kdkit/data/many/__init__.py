@@ -1,0 +1,1 @@
+"""Text of several kinds, and windows of it that several teachers read."""

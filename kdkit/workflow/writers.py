@@ -1,0 +1,89 @@
+"""What `generate` writes with: a model of a run, of a folder, of a package or of the hub."""
+
+import difflib
+from pathlib import Path
+
+from kdkit.alignment.tokenizers import load_tokenizer
+from kdkit.data.prepare import open_data
+from kdkit.errors import UserError
+from kdkit.machine.gguf_files import is_gguf
+from kdkit.machine.hardware import find_hardware
+from kdkit.machine.hub import is_local_path
+from kdkit.machine.open_session import open_trained_session
+from kdkit.machine.user_code import is_user_code
+from kdkit.models.loading import check_fits, load_causal_lm
+from kdkit.models.writer import Writer, model_writer
+from kdkit.runs.paths import find_root, resolve_input, resolve_output
+from kdkit.teachers.gguf import GGUFTeacher
+from kdkit.teachers.prepare import make_own_teacher, prepare_teacher
+
+KEY = "MODEL"
+"""The argument, for messages."""
+
+
+def open_writer(source: str, which: str, runs_dir: str, batch_size: int) -> tuple[Writer, bool | None]:
+    """Load what the argument of `generate` names.
+
+    Args:
+        source: a run, by its name or folder; else a folder, package (`package:NAME`) or hub name of a causal LM, a GGUF
+            file, or a teacher of one's own (`python:module:Class`).
+        which: model of a run: `teacher`, `student`, `baseline`, or another folder of it.
+        batch_size: texts that are written at the same time.
+
+    Returns:
+        The writer, and whether it was trained on conversations; None: nobody knows.
+
+    Raises:
+        UserError: nothing of that name; see also `load_causal_lm` and `load_tokenizer`.
+    """
+    folder = _run_folder(source, runs_dir)
+    if folder is not None:
+        return _open_run(folder, which, batch_size)
+    if which != "student":
+        raise UserError(f"--model: expected a run where a model of it is named, got {source!r}; leave --model out")
+    if not is_local_path(source) and not is_user_code(source) and "/" not in source:
+        _refuse(source, runs_dir)
+    hardware = find_hardware()
+    if is_user_code(source):
+        return make_own_teacher(source, KEY).writer(), None
+    tokenizer = load_tokenizer(source, KEY)
+    if is_gguf(source):
+        teacher = GGUFTeacher(source, tokenizer, KEY, on_gpu=hardware.device.startswith("cuda"))
+        return teacher.writer(), None
+    model = load_causal_lm(source, KEY, dtype=hardware.dtype, device=hardware.device)
+    check_fits(model, len(tokenizer), 1, KEY, KEY)
+    return model_writer(model, tokenizer, batch_size, hardware.autocast_dtype), None
+
+
+def _run_folder(source: str, runs_dir: str) -> Path | None:
+    """Return the folder of a run that is named by itself or by its path; None where there is none."""
+    candidates = [resolve_input(source)]
+    if source == Path(source).name:
+        candidates.insert(0, resolve_output(runs_dir, find_root()) / source)
+    return next((folder for folder in candidates if (folder / "config.yaml").is_file()), None)
+
+
+def _open_run(folder: Path, which: str, batch_size: int) -> tuple[Writer, bool]:
+    """Load a model of a run."""
+    session = open_trained_session(folder.name, runs_dir=folder.resolve().parent)
+    hardware, run, data = session.hardware, session.run, open_data(session.run.path / "data")
+    if which == "teacher":
+        return prepare_teacher(session, data).writer(batch_size, hardware.autocast_dtype), data.is_chat
+    if not (run.path / which / "config.json").is_file():
+        there = ", ".join(sorted(file.parent.name for file in run.path.glob("*/config.json")))
+        raise UserError(f"--model: expected one of teacher, {there} of run {run.name!r}, got {which!r}; name one")
+    tokenizer = load_tokenizer(run.path / which, "--model")
+    model = load_causal_lm(str(run.path / which), "--model", dtype=hardware.dtype, device=hardware.device)
+    return model_writer(model, tokenizer, batch_size, hardware.autocast_dtype), data.is_chat
+
+
+def _refuse(source: str, runs_dir: str) -> None:
+    """Say what there is instead."""
+    folder = resolve_output(runs_dir, find_root())
+    runs = sorted(file.parent.name for file in folder.glob("*/config.yaml"))
+    near = difflib.get_close_matches(source, runs, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else f"there are {', '.join(runs[:8])}; " if runs else ""
+    raise UserError(
+        f"{KEY}: expected a run in {folder}, or the folder, package or hub name (owner/name) of a model, got "
+        f"{source!r}; {hint}make a run: python -m kdkit run quick"
+    )
