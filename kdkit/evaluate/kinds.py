@@ -71,14 +71,15 @@ def score_teachers(session: Session[Config], data: PreparedData, first: Score | 
     Args:
         first: of the first teacher, if it is known.
     """
-    scores, options = {}, (session.config.evaluate.batch_size, session.hardware.autocast_dtype)
+    scores = {}
     for name in data.members:
         if first is not None and not scores:
             scores[name] = first
             continue
         view, own = own_view_of(session, data, name)
         windows = own.evaluation.first(session.config.evaluate.max_sequences)
-        scores[name] = score_windows(prepare_teacher(view, own).model, windows, "teacher", *options)
+        reader = prepare_teacher(view, own).reader(session.hardware.autocast_dtype)
+        scores[name] = score_windows(reader, windows, "teacher", session.config.evaluate.batch_size)
     return scores
 
 

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from kdkit.config.teachers import TeachersConfig
 from kdkit.data.batches import Side
 from kdkit.data.windows import PAD, Windows
 from kdkit.distill.plan import TrainingPlan
-from kdkit.losses.chunked.engine import even_chunks, log_softmax_, rows_per_chunk
+from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
 from kdkit.machine.hardware import DTYPES
-from kdkit.models.heads import autocast, find_head, last_hidden_state
+from kdkit.models.reading import Reader
 from kdkit.runs.costs import write_cost
 from kdkit.runs.folder import fingerprint
 from kdkit.runs.messages import note
@@ -55,8 +54,8 @@ def score_member(plan: TrainingPlan, rows: list[int]) -> PieceScores:
     if not path.is_file():
         teacher, begin = prepare_teacher(session, data, DTYPES[plan.answer_precision]), time.perf_counter()
         note(f"{session.config.teachers.only}: reads {len(rows):,} training sequences to say how well it knows them")
-        options = session.config.evaluate.batch_size, session.hardware.autocast_dtype
-        found = score_pieces(teacher.model, data.train, len(data.teacher_tokenizer), *options, rows)
+        reader, size = teacher.reader(session.hardware.autocast_dtype), len(data.teacher_tokenizer)
+        found = score_pieces(reader, data.train, size, session.config.evaluate.batch_size, rows)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.npz")
         np.savez(partial, **vars(found))
@@ -78,34 +77,24 @@ def score_path(plan: TrainingPlan, rows: list[int]) -> Path:
 
 
 @torch.no_grad()
-def score_pieces(
-    model: PreTrainedModel,
-    windows: Windows,
-    vocab_size: int,
-    batch_size: int,
-    autocast_dtype: torch.dtype | None,
-    rows: list[int],
-) -> PieceScores:
-    """Run a teacher over some windows.
+def score_pieces(reader: Reader, windows: Windows, vocab_size: int, batch_size: int, rows: list[int]) -> PieceScores:
+    """Let a teacher read some windows.
 
     Args:
+        reader: of the teacher.
         vocab_size: true size of its tokenizer.
         rows: row numbers of the windows.
     """
-    head = find_head(model, vocab_size)
     starts = first_positions(windows.pieces, "teacher")
     sums = np.zeros((3, *starts.shape))
     for batch in iterate_batches(windows, "teacher", batch_size, rows=rows):
-        with autocast(model, autocast_dtype):
-            hidden = last_hidden_state(model, batch["input_ids"].to(model.device)).flatten(0, 1)
-        targets = shift_labels(batch["labels"])
+        logits_of, targets = reader.read(batch["input_ids"]), shift_labels(batch["labels"])
         flat = targets.flatten()
         places = (flat != IGNORE_INDEX).nonzero().squeeze(1)
         values = torch.zeros(3, len(flat), dtype=torch.float64)
-        for part in even_chunks(len(places), rows_per_chunk(vocab_size, hidden.device)):
+        for part in even_chunks(len(places), rows_per_chunk(vocab_size, reader.device)):
             chosen = places[part]
-            logprobs = head.logits(hidden.index_select(0, chosen.to(hidden.device)))
-            log_softmax_(logprobs)
+            logprobs = logits_of(chosen)[:, :vocab_size].log_softmax(dim=-1)
             own = logprobs.gather(1, flat[chosen, None].to(logprobs.device)).squeeze(1)
             entropy = torch.special.entr(logprobs.exp()).sum(dim=-1)
             values[:, chosen] = torch.stack([-own, entropy, -logprobs.amax(dim=-1)]).double().cpu()

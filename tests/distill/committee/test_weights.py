@@ -57,9 +57,9 @@ def test_dynamic_weights_keep_those_of_the_settings():
 def test_scores_are_sums_over_the_tokens_of_a_piece(plan):
     """The sums of a window's pieces, beside a plain forward pass."""
     own = plan.members[1].plan
-    model, windows = prepare_teacher(own.session, own.data).model, own.data.train
-    rows = [2, 7, 11]
-    scores = score_pieces(model, windows, len(own.data.teacher_tokenizer), 2, None, rows)
+    teacher, windows = prepare_teacher(own.session, own.data), own.data.train
+    model, rows = teacher.model, [2, 7, 11]
+    scores = score_pieces(teacher.reader(), windows, len(own.data.teacher_tokenizer), 2, rows)
     for row in rows:
         ids = torch.from_numpy(windows.teacher_ids[row][windows.teacher_ids[row] != PAD].astype(np.int64))
         with torch.no_grad():
