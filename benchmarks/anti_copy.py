@@ -22,8 +22,8 @@ import torch
 from benchmarks.measure import versions, write_results
 from kdkit.alignment.tokenizers import end_token_id
 from kdkit.config.language import Config, config_from_values
-from kdkit.data.duplicates import copy_rate, ngrams
 from kdkit.data.prepare import PreparedData, build_data, open_data
+from kdkit.data.text.duplicates import copy_rate, ngrams
 from kdkit.data.windows import Windows
 from kdkit.distill.plan import TrainingPlan, plan_training
 from kdkit.distill.student import make_student

@@ -20,8 +20,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benchmarks.measure import measure, versions
 from kdkit.alignment.tokenizers import train_tokenizer
 from kdkit.config.language import DataConfig, load_config
-from kdkit.data.corpora import load_corpus
 from kdkit.data.prepare import prepare_data
+from kdkit.data.text.corpora import load_corpus
 from kdkit.distill.open_teacher import open_teacher
 from kdkit.distill.plan import plan_training
 from kdkit.distill.train import distill

@@ -28,8 +28,8 @@ from kdkit.data.conversations import Conversation
 from kdkit.machine.hub import resolve_model_path
 from kdkit.models.loading import load_causal_lm
 from kdkit.teachers.prepare import Teacher
-from kdkit.teachers.rejection import RejectionSampler
-from kdkit.teachers.scorers import make_scorer
+from kdkit.teachers.sampling.rejection import RejectionSampler
+from kdkit.teachers.sampling.scorers import make_scorer
 
 RESULTS = Path(__file__).parent / "results" / "rejection_sampling.json"
 PLAIN = "{% for m in messages %}{{ m['content'] + '\\n' }}{% endfor %}"

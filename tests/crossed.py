@@ -12,9 +12,9 @@ import numpy as np
 from kdkit.alignment.bytes import overlap_vocabularies
 from kdkit.alignment.tokenizers import end_token_id, token_bytes, train_tokenizer
 from kdkit.config.language import Config
-from kdkit.data.corpora import load_corpus, split_documents
 from kdkit.data.packing import pack_windows
 from kdkit.data.prepare import PreparedData
+from kdkit.data.text.corpora import load_corpus, split_documents
 from kdkit.data.windows import PAD, Windows
 
 

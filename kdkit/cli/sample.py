@@ -33,7 +33,7 @@ def sample(
     from kdkit.data.prepare import prepare_data
     from kdkit.machine.open_session import open_session
     from kdkit.runs.paths import make_place_for
-    from kdkit.teachers.rejection import sample_answers
+    from kdkit.teachers.sampling.rejection import sample_answers
     from kdkit.workflow.terminal import Terminal
 
     session = open_session(config, parameter, name, runs_dir)

@@ -16,7 +16,6 @@ from kdkit.data.chat.markers import handle_markers
 from kdkit.data.chat.packer import ChatPacker, describe_cuts, give_answers
 from kdkit.data.chat.sides import Side
 from kdkit.data.conversations import texts_of
-from kdkit.data.corpora import Corpus
 from kdkit.data.many.kinds import FILE
 from kdkit.data.many.splits import HeldOut, hold_out
 from kdkit.data.many.windows import Reader, write_together
@@ -29,6 +28,7 @@ from kdkit.data.pair import (
     sample_for_tokenizer,
     with_templates,
 )
+from kdkit.data.text.corpora import Corpus
 from kdkit.errors import UserError
 
 OWN = "own_student_tokenizer"

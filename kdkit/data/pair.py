@@ -19,7 +19,7 @@ from kdkit.alignment.tokenizers import (
     train_tokenizer,
 )
 from kdkit.config.language import BUILD, Config, StudentConfig, TeacherConfig
-from kdkit.data.documents import Documents
+from kdkit.data.text.documents import Documents
 from kdkit.errors import UserError
 
 SAMPLE_DOCUMENTS, SAMPLE_CHARACTERS = 64, 2_000

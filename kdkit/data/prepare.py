@@ -18,12 +18,12 @@ from kdkit.alignment.tokenizers import load_tokenizer
 from kdkit.config.language import BUILD, Config, config_from_values
 from kdkit.data.build import OWN, fill_folder, teacher_max_length
 from kdkit.data.conversations import Conversation
-from kdkit.data.corpora import Corpus, load_with_held_out
-from kdkit.data.documents import Documents
 from kdkit.data.many.documents import join_corpora, join_fingerprints, load_corpora
 from kdkit.data.many.kinds import Kinds
 from kdkit.data.packing import pack_windows
 from kdkit.data.pair import pair_tokenizers, pair_vocabularies, tokenizer_path_of
+from kdkit.data.text.corpora import Corpus, load_with_held_out
+from kdkit.data.text.documents import Documents
 from kdkit.data.windows import Windows
 from kdkit.errors import UserError
 from kdkit.machine.hub import identify_tokenizer

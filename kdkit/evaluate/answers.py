@@ -8,7 +8,7 @@ from typing import Any
 
 from kdkit.config.language import EvaluateConfig
 from kdkit.data.conversations import Conversation
-from kdkit.data.duplicates import UNIT, WORDS, copy_rate, ngrams
+from kdkit.data.text.duplicates import UNIT, WORDS, copy_rate, ngrams
 from kdkit.errors import UserError
 from kdkit.evaluate.significance import paired_t_test
 from kdkit.models.generation import Sampling

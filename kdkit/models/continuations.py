@@ -7,7 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kdkit.alignment.tokenizers import end_token_id, start_token_id
-from kdkit.data.duplicates import UNIT
+from kdkit.data.text.duplicates import UNIT
 from kdkit.models.generation import Generated, Sampling, generate_ids
 from kdkit.models.loading import context_length
 

@@ -15,7 +15,7 @@ from kdkit.alignment.tokenizers import (
     tokenizers_match,
     train_tokenizer,
 )
-from kdkit.data.corpora import clean_text
+from kdkit.data.text.corpora import clean_text
 from kdkit.errors import UserError
 
 REAL = ["gpt2", "qwen1.5", "smollm2", "bert-base-uncased", "stories260K"]

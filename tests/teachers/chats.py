@@ -9,8 +9,8 @@ import torch
 from kdkit.alignment.templates import Message
 from kdkit.alignment.tokenizers import end_token_id
 from kdkit.data.conversations import Conversation
-from kdkit.data.documents import Documents, write_documents
 from kdkit.data.prepare import PreparedData
+from kdkit.data.text.documents import Documents, write_documents
 from kdkit.models.generation import Generated, Sampling
 from kdkit.teachers.interface import TextTeacher
 

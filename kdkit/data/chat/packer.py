@@ -20,9 +20,9 @@ from kdkit.data.chat.fit import fit
 from kdkit.data.chat.privileged import ALONE, AnswerSide, PrivilegedPrompt
 from kdkit.data.chat.sides import CONTENT, Fitted, Side, SideTokens, interval_kinds
 from kdkit.data.conversations import Conversation
-from kdkit.data.documents import DocumentWriter
 from kdkit.data.packing import WindowFiles
 from kdkit.data.streams import BATCH_CHARACTERS, Streams
+from kdkit.data.text.documents import DocumentWriter
 from kdkit.data.windows import Windows, assemble_windows
 from kdkit.errors import UserError
 

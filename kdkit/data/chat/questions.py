@@ -8,7 +8,7 @@ from zlib import crc32
 
 from kdkit.alignment.templates import Message
 from kdkit.data.conversations import Conversation
-from kdkit.data.library import SKIPPED_FOLDERS
+from kdkit.data.text.library import SKIPPED_FOLDERS
 
 _ASKED = {
     "module": ("What is the module {} for?", "What does the Python module {} provide?"),

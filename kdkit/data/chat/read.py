@@ -10,7 +10,7 @@ from typing import Any
 
 from kdkit.config.language import DataConfig
 from kdkit.data.conversations import ANSWERS, LISTS, QUESTIONS, BadRowError, Layout, find_layout, read_conversation
-from kdkit.data.files import check_text, parse_json
+from kdkit.data.text.files import check_text, parse_json
 from kdkit.errors import UserError
 
 Row = dict[str, Any]

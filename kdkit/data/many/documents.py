@@ -10,8 +10,8 @@ from typing import overload
 import numpy as np
 
 from kdkit.config.language import DataConfig
-from kdkit.data.corpora import Corpus, load_corpus, split_documents
-from kdkit.data.documents import Documents
+from kdkit.data.text.corpora import Corpus, load_corpus, split_documents
+from kdkit.data.text.documents import Documents
 from kdkit.errors import UserError
 from kdkit.runs.folder import fingerprint
 

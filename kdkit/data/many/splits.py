@@ -6,10 +6,10 @@ import numpy as np
 
 from kdkit.config.language import DataConfig
 from kdkit.data.conversations import texts_of
-from kdkit.data.corpora import Corpus, split_documents
-from kdkit.data.documents import Documents
-from kdkit.data.duplicates import find_near_copies
 from kdkit.data.many.documents import MixedDocuments, split_kinds
+from kdkit.data.text.corpora import Corpus, split_documents
+from kdkit.data.text.documents import Documents
+from kdkit.data.text.duplicates import find_near_copies
 from kdkit.errors import UserError
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kdkit.config.embeddings import SentencesConfig
-from kdkit.data.corpora import PYTHON_DOCS
+from kdkit.data.text.corpora import PYTHON_DOCS
 from kdkit.embeddings.data.sentences import Sentences
 from kdkit.errors import UserError
 

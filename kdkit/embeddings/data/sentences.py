@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.config.language import DataConfig
-from kdkit.data.corpora import PYTHON_DOCS, clean_text, load_corpus
 from kdkit.data.rows import Row, read_rows
+from kdkit.data.text.corpora import PYTHON_DOCS, clean_text, load_corpus
 from kdkit.embeddings.data.prose import cut_sentences
 from kdkit.errors import UserError
 from kdkit.runs.folder import fingerprint

@@ -8,8 +8,8 @@ import numpy as np
 
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.config.tasks import Task
-from kdkit.data.corpora import PYTHON_DOCS
 from kdkit.data.rows import is_data_file
+from kdkit.data.text.corpora import PYTHON_DOCS
 from kdkit.embeddings.data.sentences import Sentences, load_sentences
 from kdkit.errors import UserError
 from kdkit.runs.folder import fingerprint

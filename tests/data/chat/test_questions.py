@@ -8,7 +8,7 @@ import pytest
 from kdkit.config.language import DataConfig
 from kdkit.data.chat.questions import python_questions
 from kdkit.data.conversations import Conversation
-from kdkit.data.corpora import load_corpus
+from kdkit.data.text.corpora import load_corpus
 from kdkit.errors import UserError
 
 

@@ -30,7 +30,7 @@ from kdkit.runs.lines import append_line, read_lines
 from kdkit.runs.messages import note, step_line
 from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.prepare import identify_teacher, prepare_teacher
-from kdkit.teachers.scorers import Candidate, Scorer, identify_scorer, make_scorer, score
+from kdkit.teachers.sampling.scorers import Candidate, Scorer, identify_scorer, make_scorer, score
 
 FORMAT = 1
 """Raise it when the same settings sample other answers than before."""

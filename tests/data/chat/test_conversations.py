@@ -8,7 +8,7 @@ from pyarrow import parquet
 
 from kdkit.config.language import DataConfig
 from kdkit.data.conversations import Conversation, Message, find_layout, read_conversation
-from kdkit.data.corpora import load_corpus
+from kdkit.data.text.corpora import load_corpus
 from kdkit.errors import UserError
 
 WANTED = (Message("user", "two and two?"), Message("assistant", "four"))

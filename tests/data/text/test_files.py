@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from kdkit.config.language import DataConfig, dump_config, load_config
-from kdkit.data import corpora
-from kdkit.data.corpora import load_corpus, split_text
+from kdkit.data.text import corpora
+from kdkit.data.text.corpora import load_corpus, split_text
 from kdkit.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +84,7 @@ def test_a_missing_part_is_found_before_anything_is_read(tmp_path, names):
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 10_000])
 @pytest.mark.parametrize("separator", [None, "\n---\n", "ab", "\n\n\n", "<|endoftext|>"])
 def test_files_are_cut_as_whole_texts_whatever_is_read_at_once(tmp_path, monkeypatch, block, separator):
-    monkeypatch.setattr("kdkit.data.files.BLOCK", block)
+    monkeypatch.setattr("kdkit.data.text.files.BLOCK", block)
     texts = [
         "one\n---\ntwo\r\n---\r\nthree\n\n\n\nfour abab five",
         "caf\u00e9 \U0001f600 ab<|endoftext|>\n---\n \n\n<|endoftext|>ab",

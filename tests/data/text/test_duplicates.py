@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from kdkit.data.duplicates import MAX_OWNERS, MIN_SHINGLES, copy_rate, find_near_copies, ngrams
+from kdkit.data.text.duplicates import MAX_OWNERS, MIN_SHINGLES, copy_rate, find_near_copies, ngrams
 
 WORDS = [f"{first}{second}" for first in "bdfgklmnprst" for second in ("a", "e", "i", "o", "u", "an", "el", "or")]
 

@@ -17,9 +17,9 @@ import numpy as np
 from kdkit.config.language import DataConfig
 from kdkit.data.chat.questions import python_questions_in_json
 from kdkit.data.chat.read import ChatReader, columns_of, read_file
-from kdkit.data.documents import Documents, clean_text, write_documents
-from kdkit.data.files import FILE_SUFFIXES, as_text, find_files, missing_column, read_files, split_text
-from kdkit.data.library import python_code, python_docs
+from kdkit.data.text.documents import Documents, clean_text, write_documents
+from kdkit.data.text.files import FILE_SUFFIXES, as_text, find_files, missing_column, read_files, split_text
+from kdkit.data.text.library import python_code, python_docs
 from kdkit.errors import UserError
 from kdkit.machine.hub import hub_is_reachable
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files

@@ -6,8 +6,8 @@ import pytest
 from pyarrow import parquet
 
 from kdkit.config.language import DataConfig
-from kdkit.data import corpora
-from kdkit.data.corpora import clean_text, load_corpus, split_documents, split_text
+from kdkit.data.text import corpora
+from kdkit.data.text.corpora import clean_text, load_corpus, split_documents, split_text
 from kdkit.errors import UserError
 
 

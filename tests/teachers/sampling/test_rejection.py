@@ -11,9 +11,9 @@ from kdkit.config.language import config_from_values
 from kdkit.data.prepare import data_from_texts
 from kdkit.errors import UserError
 from kdkit.models.generation import Generated, Sampling
-from kdkit.teachers import rejection
 from kdkit.teachers.prepare import Teacher
-from kdkit.teachers.rejection import mean_logprobs, sample_answers
+from kdkit.teachers.sampling import rejection
+from kdkit.teachers.sampling.rejection import mean_logprobs, sample_answers
 from tests.teachers.chats import ScriptedTeacher, as_chat, converse
 from tests.tiny import make_llama, make_run, make_session
 

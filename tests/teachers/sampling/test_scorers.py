@@ -6,7 +6,7 @@ import pytest
 
 from kdkit.config.language import config_from_values
 from kdkit.errors import UserError
-from kdkit.teachers.scorers import Candidate, final_number, identify_scorer, make_scorer, normalise, score
+from kdkit.teachers.sampling.scorers import Candidate, final_number, identify_scorer, make_scorer, normalise, score
 
 
 def candidate(answer: str, reference: str, logprob: float = math.nan) -> Candidate:

@@ -1,0 +1,1 @@
+"""Documents: from the library, files and hub data sets to distinct texts."""

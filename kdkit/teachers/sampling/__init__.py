@@ -1,0 +1,1 @@
+"""The teacher's own answers, the best of several."""
