@@ -1,1 +1,1 @@
-"""Documents, cut into windows that both models read, and their batches."""
+"""Documents and conversations, cut into windows that the models read, and their batches."""

@@ -1,1 +1,1 @@
-"""Causal language models: loading, building, looking inside."""
+"""Causal language models: loading, building, looking inside, writing text."""

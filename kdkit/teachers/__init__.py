@@ -1,1 +1,1 @@
-"""Teachers: prepared, probed, run online or read from a cache, mixed."""
+"""Teachers of any kind: prepared, probed, run online or read from a cache, mixed, sampled."""
