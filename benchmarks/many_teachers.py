@@ -32,6 +32,7 @@ from kdkit.evaluate.significance import paired_t_test
 from kdkit.machine.hardware import find_hardware
 from kdkit.machine.open_session import open_session
 from kdkit.machine.session import Session
+from kdkit.runs.folder import fingerprint
 from kdkit.teachers.prepare import prepare_teacher
 from kdkit.training.score import Score
 from kdkit.training.scoring import score_windows
@@ -46,7 +47,7 @@ def open_seed(arguments: argparse.Namespace, seed: int, overrides: list[str]) ->
     settings += [f"train.{name}_every=1000000" for name in ("save", "log", "evaluate")]
     if arguments.data:
         settings += _sources(arguments.data.split(","))
-    name = f"many-{Path(arguments.config).stem}-{arguments.data.replace(',', '-')}-{seed}-{abs(hash(str(settings)))}"
+    name = f"many-{Path(arguments.config).stem}-{arguments.data.replace(',', '-')}-{seed}-{fingerprint(settings)}"
     return replace(open_session(arguments.config, settings, name), hardware=find_hardware("cpu"))
 
 
@@ -149,15 +150,17 @@ def main() -> None:
     parser.add_argument("-p", action="append", default=[], help="a setting, section.key=value")
     parser.add_argument("--out", default="")
     arguments = parser.parse_args()
-    seeds = [run_seed(arguments, seed) for seed in arguments.seeds]
-    results = {
-        "command": [Path(word).name for word in sys.argv],
-        "versions": versions(),
-        "seeds": seeds,
-        "summary": summarise(seeds, arguments.combine),
-    }
-    if arguments.out:
-        Path(arguments.out).write_text(json.dumps(results, indent=1))
+    seeds = []
+    for seed in arguments.seeds:
+        seeds.append(run_seed(arguments, seed))
+        results = {
+            "command": [Path(word).name for word in sys.argv],
+            "versions": versions(),
+            "seeds": seeds,
+            "summary": summarise(seeds, arguments.combine),
+        }
+        if arguments.out:
+            Path(arguments.out).write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ KEPT = "keep_output"
 COMPARED = "nbval-check-output"
 QUICKSTART = "00_quickstart"
 EMBEDDINGS = "06_embedding_distillation"
+SEVERAL = "07_many_teachers"
 JUDGING = ("04_evaluate", "05_report")
 TYPES = ("str", "bool", "int", "float")
 PLACES = ["OVERRIDES", "RUN", "RUNS_DIR"]
@@ -40,6 +41,7 @@ PARAMETERS = {
     "05_report": ["RUN", "COMPARE", "OVERRIDES", "RUNS_DIR"],
     QUICKSTART: ["CONFIG", "TEMPERATURE", "RUNS_DIR"],
     EMBEDDINGS: ["CONFIG", "DATA", "TEACHER", "METHOD", *TURNED, *PLACES, "RESUME"],
+    SEVERAL: ["CONFIG", "COMBINE", "MAX_STEPS", "SEED", *PLACES, "RESUME"],
 }
 """Names of every notebook's parameters, in order."""
 
@@ -50,6 +52,7 @@ PAGES = {
     "04_evaluate": "results",
     "05_report": "notebooks",
     EMBEDDINGS: "embeddings",
+    SEVERAL: "many_teachers",
     QUICKSTART: "quickstart",
 }
 """The page of docs/ that each notebook belongs to."""
@@ -193,7 +196,7 @@ def test_every_parameter_is_used(name):
     assert set(PARAMETERS[name]) <= used
 
 
-@pytest.mark.parametrize("name", ["01_data", "02_teacher_probe", "03_distill", EMBEDDINGS])
+@pytest.mark.parametrize("name", ["01_data", "02_teacher_probe", "03_distill", EMBEDDINGS, SEVERAL])
 def test_parameters_lead_to_settings_that_exist(name):
     settings = {}
     for cell in code_cells(name):
@@ -309,6 +312,8 @@ def test_all_run_under_nbval_from_a_plain_copy(tmp_path):
     for name in (QUICKSTART, "01_data", "02_teacher_probe", "03_distill"):  # nbval can set no parameter
         path = tmp_path / "notebooks" / f"{name}.ipynb"
         path.write_text(path.read_text().replace("configs/quick.yaml", "configs/smoke.yaml"))
+    several = tmp_path / "notebooks" / f"{SEVERAL}.ipynb"
+    several.write_text(several.read_text().replace("configs/many_teachers.yaml", "configs/many_smoke.yaml"))
     # without PYTHONPATH the kernels find the package only through the bootstrap cell
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTEST_ADDOPTS")}
     result = subprocess.run(

@@ -6,13 +6,15 @@ the same text with the real contents in their places. Special tokens count as su
 content that names one is text.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
 
 import jinja2
 from transformers import PreTrainedTokenizerFast
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from kdkit.alignment.tokenizers import encode_with_ends, end_token_id, start_token_id, token_bytes
 from kdkit.errors import UserError
@@ -26,6 +28,9 @@ CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 
 _MARK = "\ue000{}\ue001"
 """Content that nobody writes: a number between two characters of a private-use area."""
+
+_MARKER = re.compile(r"<\|[^|<>\s]+\|>|</?(?:start|end)_of_turn>")
+"""Markers of widespread templates. `[INST]` is none: Llama 2 reads it as text."""
 
 Piece = int | str
 """A special token, or text."""
@@ -75,9 +80,10 @@ class ChatTemplate:
         self._cut: dict[str, tuple[Piece, ...]] = {}
         last = self.pieces(self.around(("user", "assistant"))[-1])
         ends = [piece for piece in last if isinstance(piece, int)]
-        self.end_id = ends[0] if ends else end_token_id(tokenizer)
+        end_id = ends[0] if ends else end_token_id(tokenizer)
+        assert end_id is not None, "load_tokenizer has seen to it"
+        self.end_id: int = end_id
         """Token that ends an answer; the end of a text where the template writes none."""
-        self.writes_end = bool(ends)
 
     def render(self, conversations: Sequence[Sequence[Message]], for_answer: bool = False) -> list[str]:
         """Return conversations as the template writes them.
@@ -85,9 +91,17 @@ class ChatTemplate:
         Args:
             for_answer: also write what opens the assistant's next message.
         """
+        if not conversations:  # which transformers refuses
+            return []
         plain = [[{"role": m.role, "content": m.content} for m in messages] for messages in conversations]
         try:
-            return self.tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=for_answer)
+            # what apply_chat_template does with messages that are known to be such
+            return render_jinja_template(
+                plain,
+                chat_template=self.tokenizer.get_chat_template(),
+                add_generation_prompt=for_answer,
+                **self.tokenizer.special_tokens_map,
+            )[0]
         except (jinja2.TemplateError, ValueError, TypeError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
             raise UserError(
@@ -176,11 +190,11 @@ class ChatTemplate:
         """Cut what stands before the first content; a start token where there is nothing."""
         return self.pieces(stretch) or (start_token_id(self.tokenizer),)  # type: ignore[return-value]
 
-    def unknown_markers(self, pattern: Any) -> list[str]:
+    def unknown_markers(self) -> list[str]:
         """Return what looks like a special token in the template's text and is none of this tokenizer."""
         texts = [*self.around(("user", "assistant", "user", "assistant")), self.around(("user",), True)[-1]]
         pieces = [piece for text in texts for piece in self.pieces(text) if isinstance(piece, str)]
-        return list(dict.fromkeys(found for piece in pieces for found in pattern.findall(piece)))
+        return list(dict.fromkeys(found for piece in pieces for found in _MARKER.findall(piece)))
 
     def pieces(self, text: str) -> tuple[Piece, ...]:
         """Cut text of the template at its special tokens."""
@@ -198,6 +212,29 @@ class ChatTemplate:
         return self._cut[text]
 
 
+def check_markers(template: ChatTemplate, is_given: bool) -> None:
+    """Look for markers that the tokenizer does not know: it would read them as pieces of text.
+
+    A model that brings such a template was trained with these pieces, so that is only said.
+
+    Args:
+        is_given: the template was given by hand.
+
+    Raises:
+        UserError: there are such in a template that was given.
+    """
+    unknown = template.unknown_markers()
+    if not unknown:
+        return
+    names, key = ", ".join(map(repr, unknown[:4])), template.key
+    if is_given:
+        raise UserError(
+            f"{key}: expected a template whose markers are tokens of this tokenizer, got {names}, which it would read "
+            "as pieces of text; write other markers ('### User:'), or name a model that has them"
+        )
+    print(f"{key}: the tokenizer has no tokens {names} that its own template names; they are read as pieces of text")
+
+
 def width(pieces: Sequence[Piece]) -> int:
     """Count the UTF-8 bytes of pieces; a special token counts as 1."""
     return sum(len(piece.encode()) if isinstance(piece, str) else 1 for piece in pieces)
@@ -210,6 +247,26 @@ class ContentChangedError(Exception):
         super().__init__(message)
         self.number = number
         """Of the conversation."""
+
+
+def read_template(given: str, key: str) -> str:
+    """Return a chat template that was given as text or as the name of a file.
+
+    Args:
+        key: the setting, for messages.
+
+    Raises:
+        UserError: neither.
+    """
+    if "{{" in given or "{%" in given:
+        return given
+    file = Path(given).expanduser()
+    if not file.is_file():
+        raise UserError(
+            f"{key}: expected a chat template (Jinja) or a file with one, got {given!r}, which does not exist (in "
+            f"{Path.cwd()}); correct the path"
+        )
+    return file.read_text(encoding="utf-8")
 
 
 @lru_cache(maxsize=4)

@@ -25,19 +25,22 @@ READS_SPECIAL = "reads_special_tokens"
 """Name, in a tokenizer's own settings, of whether special tokens in a text are read as such."""
 
 
-def train_tokenizer(documents: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE whose only special token, `<|endoftext|>`, starts and ends documents.
+def train_tokenizer(
+    documents: list[str], vocab_size: int, more_special: tuple[str, ...] = ()
+) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE whose special token `<|endoftext|>` starts and ends documents.
 
     Args:
         documents: training texts only; evaluation text must not shape the vocabulary.
-        vocab_size: entries, the 256 bytes and the special token included.
+        vocab_size: entries, the 256 bytes and the special tokens included.
+        more_special: other special tokens, such as those of a chat template.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=[END_OF_TEXT],
+        special_tokens=[END_OF_TEXT, *more_special],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -121,6 +124,11 @@ def set_document_end(tokenizer: PreTrainedTokenizerFast, choice: str, key: str) 
         tokenizer.init_kwargs[DOCUMENT_END] = tokenizer.bos_token
     else:
         tokenizer.init_kwargs.pop(DOCUMENT_END, None)
+
+
+def set_turn_end(tokenizer: PreTrainedTokenizerFast, token_id: int) -> None:
+    """Let the token that ends an answer end what is read; it is kept in the tokenizer's files, in place."""
+    tokenizer.init_kwargs[DOCUMENT_END] = tokenizer.convert_ids_to_tokens(token_id)
 
 
 def read_special_tokens(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -21,6 +21,7 @@ from kdkit.cli.options import (
     Verbose,
     interruptible,
 )
+from kdkit.cli.sample import sample_app
 from kdkit.cli.text import text_app
 from kdkit.errors import UserError
 
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cache_app, name="cache")
+app.add_typer(sample_app)
 app.add_typer(text_app)
 
 USAGE_ERROR = typer.BadParameter.__base__

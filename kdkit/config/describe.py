@@ -5,7 +5,7 @@ python -c "from kdkit.config.describe import describe_settings; print(describe_s
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, get_args
@@ -18,6 +18,7 @@ from kdkit.config.language import ALIASES, Config
 from kdkit.config.losses import LossSettings
 from kdkit.config.methods import AnyMethod
 from kdkit.config.tasks import Task
+from kdkit.config.teachers import MemberConfig
 from kdkit.config.training import OnPolicy, ParameterRule, StageSettings
 from kdkit.config.types import Section
 
@@ -46,10 +47,16 @@ takes the teacher's principal directions, turned towards the student's first vec
 `random`: small normal numbers; `auto`: `identity` where the widths are equal, else `fitted`.
 """
 
+LISTS = "Teachers, stages, rules, the student's own text"
+"""Heading of what stands inside lists."""
+
+MEMBERS = "Items of `teachers.members`; `build` holds settings of `teacher.build`."
+
 BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 """How the limits of a number are written."""
 
 SECTION_LINKS = {
+    "MemberConfig": "[teachers](#a-teacher-of-several)",
     "ParameterRule": "[rules](#rules-of-learning-rates)",
     "StageSettings": "[stages](#a-stage)",
     "EmbeddingStage": "[stages](#a-stage-of-embeddings)",
@@ -97,10 +104,11 @@ def settings_parts() -> list[Part]:
     """Return all settings of the schemas, part by part: what docs/settings.md and `kdkit settings` show."""
     losses, *_ = get_args(LossSettings)
     stage = next(part for part in _schemas_of(EmbeddingConfig) if part.__name__ == "EmbeddingStage")
-    lists = "Stages, rules, the student's own text"
+    lists = LISTS
     return [
         *_sections(Config, "", "Language models"),
         *(_chosen(member, "Losses") for member in get_args(losses)),
+        _named(lists, "A teacher of several", MEMBERS, MemberConfig, {"build"}),
         _named(lists, "A stage", "Items of `train.stages`.", StageSettings),
         _named(lists, "Rules of learning rates", "Items of `train.parameter_lr_multipliers`.", ParameterRule),
         _named(lists, "On policy", "`on_policy` of a stage.", OnPolicy),
@@ -117,7 +125,7 @@ def describe_settings() -> str:
         "Language models": "## Language models",
         "Losses": "## Losses\n\nValues of `distill.loss`. A loss is its name, or its name with options: "
         "`{name: jsd, teacher_weight: 0.1}`.\nAn option that a loss does not take is refused.",
-        "Stages, rules, the student's own text": "## Stages, rules, the student's own text",
+        LISTS: f"## {LISTS}",
         "Embedding models": "## Embedding models",
         "Methods": METHODS,
     }
@@ -142,9 +150,9 @@ def _sections(schema: type[Section], prefix: str, group: str) -> Iterator[Part]:
         yield from _sections(part, f"{prefix}{name}.", group)
 
 
-def _named(group: str, name: str, words: str, schema: type[Section]) -> Part:
+def _named(group: str, name: str, words: str, schema: type[Section], left_out: Collection[str] = ()) -> Part:
     """Describe a schema that stands inside a list."""
-    return Part(group, name, f"{words} {_first_words(schema)}", _settings(schema, "", set()))
+    return Part(group, name, f"{words} {_first_words(schema)}", _settings(schema, "", set(left_out)))
 
 
 def _chosen(schema: type[Section], group: str) -> Part:
@@ -193,7 +201,7 @@ def _takes(facts: dict[str, Any], limits: str) -> str:
     kind = facts.get("type", "any")
     if kind == "array":
         items = _takes(facts["items"], limits)
-        return items if items.startswith("[rules") or "stages" in items or "tasks" in items else f"list of {items}"
+        return items if items.startswith("[rules") or "stages" in items or "[t" in items else f"list of {items}"
     if kind == "object":
         return "mapping"
     return f"{words.get(kind, kind)} {limits if kind in ('number', 'integer') else ''}".strip()

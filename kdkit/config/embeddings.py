@@ -10,10 +10,19 @@ from pydantic import Field, model_validator
 
 from kdkit.config.methods import Dskd, MethodSettings, method_options
 from kdkit.config.reading import apply_overrides, check_values, read_values
-from kdkit.config.shared import BuildConfig, ModelConfig, ReportConfig
 from kdkit.config.tasks import Label, Task
 from kdkit.config.training import TRAINING_ALIASES, OptimizationConfig, ParameterRule, StageName
-from kdkit.config.types import Count, OpenShare, Positive, Section, Share, VocabularySize
+from kdkit.config.types import (
+    BuildConfig,
+    Count,
+    ModelConfig,
+    OpenShare,
+    Positive,
+    ReportConfig,
+    Section,
+    Share,
+    VocabularySize,
+)
 from kdkit.errors import UserError
 
 REDUCE = "reduce"

@@ -16,11 +16,23 @@ from pydantic import Field, field_validator, model_validator
 from kdkit.config.chat import ChatDataConfig, ChatModelConfig
 from kdkit.config.losses import Auto, LossSettings, TermWeights
 from kdkit.config.reading import apply_overrides, check_values, read_model_file, read_values
-from kdkit.config.shared import BUILD, BuildConfig, ModelConfig, ReportConfig
-from kdkit.config.teacher import CacheConfig, RouterConfig, SamplingConfig
+from kdkit.config.teacher import CacheConfig, RouterConfig, SamplingConfig, SelfTeacherConfig
 from kdkit.config.teachers import BuildTeacherConfig, DocumentEnd, TeachersConfig, require_divides
 from kdkit.config.training import TRAINING_ALIASES, MaskingConfig, OptimizationConfig, ParameterRule, StageSettings
-from kdkit.config.types import Count, DropShare, OpenShare, Positive, Section, Share, SourceName, VocabularySize
+from kdkit.config.types import (
+    BUILD,
+    BuildConfig,
+    Count,
+    DropShare,
+    ModelConfig,
+    OpenShare,
+    Positive,
+    ReportConfig,
+    Section,
+    Share,
+    SourceName,
+    VocabularySize,
+)
 from kdkit.config.values import flatten
 from kdkit.errors import UserError
 
@@ -46,7 +58,8 @@ class DataConfig(ChatDataConfig):
     """What the models read, and how it is cut into sequences."""
 
     path: str = "python-docs"
-    """`python-docs`, `python-code`, a .txt/.jsonl/.csv/.parquet file or folder of them, or a hub data set's name."""
+    """`python-docs` (text), `python-code` (text) or `python-questions` (conversations), made of Python's own library; a
+    file (.txt, .jsonl, .csv, .parquet) or folder of them; or a hub data set's name."""
     sources: dict[SourceName, str] = Field(default_factory=dict)
     """Several kinds of text in place of `path`, `{name of the kind: what path may be}`; every figure is then also given
     by kind, and each kind has its own held-out part."""
@@ -65,6 +78,8 @@ class DataConfig(ChatDataConfig):
     """Training documents that nearly repeat a held-out one: leave them out, or train on them and only count them."""
     special_tokens: Literal["text", "read"] = "text"
     """Names of special tokens in the text, such as `<|im_start|>`: text like any other, or `read` as what they name."""
+    evaluation_path: str | None = None
+    """Held-out text of its own, read like `path`; null: `evaluation_fraction` of the documents of `path`."""
     evaluation_fraction: OpenShare = 0.05
     """Share of the documents that is held out for evaluation."""
     max_length: Annotated[int, Field(ge=8)] = 512
@@ -78,7 +93,7 @@ class DataConfig(ChatDataConfig):
         return text and re.sub(r"\\[nrt]", lambda match: escapes[match[0]], text)
 
 
-class TeacherConfig(ChatModelConfig, ModelConfig):
+class TeacherConfig(SelfTeacherConfig, ChatModelConfig, ModelConfig):
     """The large model."""
 
     path: str = BUILD
@@ -91,9 +106,6 @@ class TeacherConfig(ChatModelConfig, ModelConfig):
     """Longest teacher sequence in tokens; null: twice `data.max_length` (the tokenizers differ)."""
     others: list[str] = Field(default_factory=list)
     """More teachers with the same tokenizer, by hub name or folder, that the router weighs against `path`."""
-    average_decay: OpenShare | None = None
-    """Let the teacher follow the student it starts from (`teacher.path` is `student.path`): after every optimizer step
-    its weights are `average_decay * own + (1 - average_decay) * student's`; null: it stays as it is."""
     top_k: Count = 8
     """Tokens whose summed probability the probe reports as `mass covered by top-k`."""
     document_end: DocumentEnd = "auto"
@@ -262,29 +274,12 @@ class Config(Section):
     report: LanguageReportConfig = LanguageReportConfig()
 
     @model_validator(mode="after")
-    def _router(self) -> "Config":
+    def _together(self) -> "Config":
         self.router.check(self.teacher.others, self.cache.enabled)
-        return self
-
-    @model_validator(mode="after")
-    def _average(self) -> "Config":
-        if self.teacher.average_decay is None:
-            return self
-        if self.teacher.path != self.student.path or self.student.path == BUILD:
-            raise UserError(
-                "teacher.average_decay: expected teacher.path and student.path to name one pretrained model, got "
-                f"{self.teacher.path!r} and {self.student.path!r}; set teacher.path to the student's"
-            )
-        if self.cache.enabled or self.router.kind != "none":
-            got = "cache.enabled" if self.cache.enabled else f"router.kind={self.router.kind}"
-            raise UserError(
-                f"teacher.average_decay: expected no cache and no router of a teacher that changes with the student, "
-                f"got {got}; set cache.enabled=false and router.kind=none"
-            )
-        return self
-
-    def _teachers(self) -> "Config":
         self.teachers.check(list(self.data.sources), self.teacher.path, self.router.kind, self.train.curriculum)
+        changing = "cache.enabled" if self.cache.enabled else ""
+        changing = changing or f"router.kind={self.router.kind}" * (self.router.kind != "none")
+        self.teacher.check(self.teacher.path, self.student.path, changing)
         return self
 
     def view(self, name: str) -> "Config":

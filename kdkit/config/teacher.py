@@ -1,10 +1,11 @@
-"""Settings of the teacher's cache, of its router, and of rejection sampling from it."""
+"""Settings of the teacher's cache and router, of rejection sampling, and of a student that teaches itself."""
 
+from string import Formatter
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from kdkit.config.types import Count, NotNegative, Number, Positive, Section, Share
+from kdkit.config.types import BUILD, Count, NotNegative, Number, OpenShare, Positive, Section, Share
 from kdkit.errors import UserError
 
 
@@ -167,7 +168,7 @@ class SamplingConfig(Section):
     """Prompts at most, the first ones of the training split; null: all."""
     max_new_tokens: Count = 128
     """Teacher tokens of an answer at most; one that is cut there is never accepted."""
-    temperature: Positive = 1.0
+    generation_temperature: Positive = 1.0
     """Of the softmax that answers are drawn from."""
     top_k: Annotated[int, Field(ge=0)] = 0
     """Most likely tokens that are drawn from; 0: all."""
@@ -200,3 +201,56 @@ class SamplingConfig(Section):
         if self.threshold is not None:
             return self.threshold
         return 1.0 if self.scorer in VERIFIED else float("-inf")
+
+
+class SelfTeacherConfig(Section):
+    """A teacher that is the student itself: asked with the answer, or an average of the student's weights."""
+
+    privileged_prompt: str | None = None
+    """What the teacher of conversations is asked in place of the last question, with `{prompt}` and `{answer}` in their
+    places: `{prompt} A good answer is: {answer} Now answer in your own words.` It then knows more than the student, who
+    learns the last answer alone; null: the same question."""
+    average_decay: OpenShare | None = None
+    """Let the teacher follow the student it starts from (`teacher.path` is `student.path`): after every optimizer step
+    its weights are `average_decay * own + (1 - average_decay) * student's`; null: it stays as it is."""
+
+    @field_validator("privileged_prompt")
+    @classmethod
+    def _has_the_answer(cls, template: str | None) -> str | None:
+        """Refuse a template that leaves the answer out, or names something else."""
+        if template is None:
+            return None
+        try:
+            names = {name for _, name, _, _ in Formatter().parse(template) if name is not None}
+        except ValueError as error:
+            names = {str(error)}
+        if "answer" not in names or names - {"prompt", "answer"}:
+            raise UserError(
+                f"teacher.privileged_prompt: expected a text with {{answer}}, and perhaps {{prompt}}, got "
+                f"{template!r}; correct it, and write {{{{ for a brace"
+            )
+        return template
+
+    def check(self, teacher_path: str, student_path: str, changing: str) -> None:
+        """Refuse what does not go together with the rest of a configuration.
+
+        Args:
+            teacher_path: `teacher.path`.
+            student_path: `student.path`.
+            changing: a setting that an averaged teacher does not go together with; empty: none is set.
+
+        Raises:
+            UserError: an average of another model, or one in a cache or under a router.
+        """
+        if self.average_decay is None:
+            return
+        if teacher_path != student_path or student_path == BUILD:
+            raise UserError(
+                "teacher.average_decay: expected teacher.path and student.path to name one pretrained model, got "
+                f"{teacher_path!r} and {student_path!r}; set teacher.path to the student's"
+            )
+        if changing:
+            raise UserError(
+                "teacher.average_decay: expected no cache and no router of a teacher that changes with the student, "
+                f"got {changing}; set cache.enabled=false and router.kind=none"
+            )

@@ -7,8 +7,17 @@ from pydantic import Field, model_validator
 
 from kdkit.config.chat import ChatModelConfig
 from kdkit.config.losses import LossSettings
-from kdkit.config.shared import BUILD, ModelConfig
-from kdkit.config.types import Count, NotNegative, Number, Positive, Section, SourceName, VocabularySize
+from kdkit.config.types import (
+    BUILD,
+    Count,
+    ModelConfig,
+    NotNegative,
+    Number,
+    Positive,
+    Section,
+    SourceName,
+    VocabularySize,
+)
 from kdkit.errors import UserError
 
 DocumentEnd = Literal["auto", "eos", "bos"]

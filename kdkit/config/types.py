@@ -1,6 +1,6 @@
-"""Types that the settings are made of: checked numbers, and a section of a configuration."""
+"""Types that the settings are made of: checked numbers, sections, and those that both families of models have."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -34,3 +34,41 @@ class Section(BaseModel):
     """A frozen group of settings that refuses keys it does not declare."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+BUILD = "build"
+"""Value of `path`: make the model from scratch."""
+
+
+class ModelConfig(Section):
+    """Where a model comes from."""
+
+    path: str
+    revision: str | None = None
+    """Hub revision; pin it for results that others can repeat."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model; leave it off unless you have read that code."""
+
+
+class BuildConfig(Section):
+    """A small student from random weights (`student.path: build`)."""
+
+    tokenizer: Literal["own", "teacher"]
+    """`own`: a BPE of `vocab_size` entries trained on the text of the run; `teacher`: the teacher's."""
+    vocab_size: VocabularySize
+    """Entries of its own tokenizer."""
+    hidden_size: Count
+    """Width of the residual stream."""
+    num_layers: Count
+    """Transformer layers."""
+    num_heads: Count
+    """Attention heads; must divide `hidden_size`."""
+    intermediate_size: Count
+    """Width of the feed-forward layer."""
+
+
+class ReportConfig(Section):
+    """What the report says."""
+
+    title: str = ""
+    """Heading of the page; empty: the run's name."""

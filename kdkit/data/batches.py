@@ -37,7 +37,8 @@ class WindowCollator:
             `input_ids` and `labels`, int64, `[B, S]`, not shifted; ignored are the labels of position 0, a start
             token that nothing predicts, and of what is not in the loss (see `Windows.in_loss`). With
             `with_teacher` also `teacher_input_ids`, `[B, T]`, `spans` (see `Spans`), `counted` (see `counted_rows`)
-            and `windows`, the row numbers; with `signals` what it returns.
+            and `windows`, the row numbers; where not all tokens are labels also `teacher_counted`, bool,
+            `[teacher_rows]`; with `signals` what it returns.
         """
         ids = self.windows.student_ids if self.side == "student" else self.windows.teacher_ids
         input_ids = _trim(ids[rows])
@@ -49,6 +50,9 @@ class WindowCollator:
             widths = input_ids.shape[1], batch["teacher_input_ids"].shape[1]
             spans = find_spans(self.windows, rows, *widths)
             batch |= {"spans": spans, "counted": counted_rows(labels, spans), "windows": list(rows)}
+            if self.windows.in_loss.shape[1]:
+                is_label = self.windows.labels(rows, of_teacher=True)[:, 1 : widths[1]]
+                batch["teacher_counted"] = is_label[np.asarray(self.windows.teacher_ids[rows])[:, 1 : widths[1]] != PAD]
         if self.signals is not None:
             batch |= self.signals(rows)
         return batch

@@ -1,7 +1,7 @@
 """Conversations out of the rows of a data set, whatever its columns are called."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -69,6 +69,11 @@ class Conversation:
     def from_json(cls, text: str) -> "Conversation":
         """Read what `to_json` wrote."""
         return cls(tuple(Message(role, content) for role, content in json.loads(text)))
+
+
+def texts_of(documents: Iterable[str], is_chat: bool) -> Iterator[str]:
+    """Yield documents as plain texts; of conversations the contents alone."""
+    return (Conversation.from_json(document).text if is_chat else document for document in documents)
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,23 @@
 Every source ends as a list of distinct, non-empty texts with a fingerprint. Used by notebook 01.
 """
 
-import ast
 import json
 import random
 import re
 import sys
-import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from kdkit.config.language import DataConfig
+from kdkit.data.chat.questions import python_questions
+from kdkit.data.chat.read import ChatReader, columns_of, read_file
 from kdkit.data.documents import Documents, clean_text, write_documents
 from kdkit.data.files import FILE_SUFFIXES, as_text, find_files, missing_column, read_files, split_text
+from kdkit.data.library import python_code, python_docs
 from kdkit.errors import UserError
 from kdkit.machine.hub import hub_is_reachable
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files
@@ -33,9 +34,6 @@ SAMPLE_SEED = 0
 SHUFFLE_ROWS = 10_000
 """Rows of a streamed data set among which the next one is drawn."""
 
-PYTHON_DOCS, PYTHON_CODE = "python-docs", "python-code"
-EMBEDDED = (PYTHON_DOCS, PYTHON_CODE)
-"""Corpora that come with Python itself."""
 
 HUB_NAMES = {
     "wikitext": ("Salesforce/wikitext", "wikitext-103-raw-v1"),
@@ -46,9 +44,13 @@ HUB_NAMES = {
 LARGE_DATASETS = ("Skylion007/openwebtext", "allenai/c4")
 """Streamed even when all of it is wanted: tens to hundreds of gigabytes."""
 
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-"""What can have a docstring."""
-_SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "pydoc_data"}
+PYTHON_DOCS, PYTHON_QUESTIONS = "python-docs", "python-questions"
+LIBRARY: dict[str, Callable[[], Iterator[str]]] = {
+    PYTHON_DOCS: python_docs,
+    "python-code": python_code,
+    PYTHON_QUESTIONS: lambda: (each.to_json() for each in python_questions()),
+}
+"""What comes with Python itself: text, and conversations made of it."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,30 @@ class Corpus:
     """Files of the folder that are hidden, or left over by an editor or an archive."""
     kinds: dict[str, str] = field(default_factory=dict)
     """Fingerprint of each kind of text, where there are several."""
+    is_chat: bool = False
+    """Whether the documents are conversations, in JSON: see `Conversation.to_json`."""
+    rows_left_out: dict[str, int] = field(default_factory=dict)
+    """Rows that are no conversation, or were not wanted, by the reason."""
+
+
+def load_with_held_out(data: DataConfig, cache_path: Path) -> tuple[Corpus, Corpus | None]:
+    """Load the text of a configuration and its held-out text; None where that is a part of the other.
+
+    The fingerprint of the first is that of both.
+
+    Raises:
+        UserError: conversations and plain text; see also `load_corpus`.
+    """
+    corpus = load_corpus(data, cache_path)
+    if data.evaluation_path is None:
+        return corpus, None
+    held_out = load_corpus(data.model_copy(update={"path": data.evaluation_path, "subset_size": None}), cache_path)
+    if held_out.is_chat != corpus.is_chat:
+        kinds = ["conversations" if each.is_chat else "plain text" for each in (corpus, held_out)]
+        raise UserError(
+            f"data.evaluation_path: expected {kinds[0]}, as data.path holds, got {kinds[1]}; name another file"
+        )
+    return replace(corpus, fingerprint=fingerprint(corpus.fingerprint, held_out.fingerprint)), held_out
 
 
 def load_corpus(config: DataConfig, cache_path: Path) -> Corpus:
@@ -74,7 +100,7 @@ def load_corpus(config: DataConfig, cache_path: Path) -> Corpus:
         UserError: missing, empty or unreadable files, a missing column, no network for a hub name.
     """
     source, key = _identify(config)
-    folder = cached_folder(cache_path / "corpora", key, lambda path: _write(path, _read(source, config), source))
+    folder = cached_folder(cache_path / "corpora", key, lambda path: _write(path, source, config))
     meta = json.loads((folder / "meta.json").read_text())
     return Corpus(Documents(folder), **meta)
 
@@ -114,57 +140,86 @@ def split_documents(
 
 def _identify(config: DataConfig) -> tuple[str | Path, str]:
     """Decide what `data.path` names, and fingerprint all that decides the documents."""
-    path = resolve_input(config.path)
-    if config.path in EMBEDDED:
+    path, chat = resolve_input(config.path), _chat_settings(config)
+    if config.path in LIBRARY:
         return config.path, fingerprint(FORMAT, config.path, sys.version, config.subset_size)
     if path.exists():
         files = [path] if path.is_file() else find_files(path)[0]
         content = [[str(file.relative_to(path)), fingerprint_files(file)] for file in files]
         settings = config.text_column, config.document_separator, config.subset_size
-        return path, fingerprint(FORMAT, content, path.suffix, *settings)
+        return path, fingerprint(FORMAT, content, path.suffix, *settings, *chat)
     if path.suffix in FILE_SUFFIXES or config.path.startswith(("/", ".", "~")):
         raise UserError(
             f"data.path: expected an existing file or folder, got {config.path!r}, which does not exist "
             f"(in {Path.cwd()}); correct the path, or use data.path=python-docs"
         )
     settings = config.name, config.split, config.text_column, config.subset_size
-    return config.path, fingerprint(FORMAT, config.path, *settings)
+    return config.path, fingerprint(FORMAT, config.path, *settings, *chat)
 
 
-def _write(folder: Path, texts: Iterable[str], source: str | Path) -> None:
+def _chat_settings(config: DataConfig) -> list[str | None]:
+    """Return the settings that decide how conversations are read; none where all are the defaults: older keys stay."""
+    chosen = [config.format, config.prompt_template, config.answer_column, config.skip_rows_where, config.bad_rows]
+    return chosen if chosen != ["auto", None, None, None, "refuse"] else []
+
+
+def _write(folder: Path, source: str | Path, config: DataConfig) -> None:
     """Write distinct non-empty documents and what is known of them."""
-    num_left_out = 0
+    num_left_out, reader = 0, ChatReader(config)
+    texts, is_chat = _read(source, config, reader)
     if isinstance(source, Path):
         files, left_out = find_files(source)
         num_left_out, size = len(left_out), sum(file.stat().st_size for file in files)
         more = f"; hidden or left-over and not read: {num_left_out}, such as {left_out[0].name}" if left_out else ""
         print(f"data: reading {source}, {size / 1e6:.1f} MB in {len(files)} file(s){more}", flush=True)
     num_documents, num_duplicates, digest = write_documents(folder, texts)
+    if reader.left_out:
+        print(f"data: rows left out: {reader.describe()}", flush=True)
     if not num_documents:
-        raise UserError(f"data.path: expected text, got none in {str(source)!r}; it is empty")
+        why = f"every row was left out: {reader.describe()}" if reader.left_out else "it is empty"
+        raise UserError(f"data.path: expected text, got none in {str(source)!r}; {why}")
+    chat = {"is_chat": True, "rows_left_out": dict(reader.left_out)} if is_chat else {}
     meta = {
         "source": str(source),
         "fingerprint": digest,
         "num_duplicates": num_duplicates,
         "files_left_out": num_left_out,
+        **chat,
     }
     (folder / "meta.json").write_text(json.dumps(meta))
 
 
-def _read(source: str | Path, config: DataConfig) -> Iterator[str]:
-    """Yield the raw documents of any source; with `subset_size` so many of them, drawn at random, in their order."""
-    if source == PYTHON_DOCS:
-        texts = _read_python_docs()
-    elif source == PYTHON_CODE:
-        texts = _read_python_code()
+def _read(source: str | Path, config: DataConfig, reader: ChatReader) -> tuple[Iterator[str], bool]:
+    """Read the raw documents of any source; with `subset_size` so many of them, drawn at random, in their order.
+
+    Returns:
+        The documents, and whether they are conversations.
+    """
+    is_shuffled = is_chat = False
+    if source in LIBRARY:
+        is_chat = source == PYTHON_QUESTIONS
+        if config.format not in ("auto", "chat" if is_chat else "text"):
+            raise UserError(
+                f"data.format: expected {'conversations' if is_chat else 'text'} of {source!r}, got {config.format!r}; "
+                "set data.format=auto, or name a file, a folder or a hub data set: data.path=FILE"
+            )
+        texts = LIBRARY[source]()
     elif isinstance(source, Path):
-        texts = read_files(find_files(source)[0], config)
+        files = find_files(source)[0]
+        is_chat = reader.wants(columns_of(files[0]))
+        texts = _read_chat_files(files, reader) if is_chat else read_files(files, config)
     else:
-        texts, is_shuffled = _read_hub(source, config)
-        if is_shuffled:
-            return islice((text for text in texts if text.strip()), config.subset_size)
+        texts, is_shuffled, is_chat = _read_hub(source, config, reader)
     texts = (text for text in texts if text.strip())
-    return texts if config.subset_size is None else _sample(texts, config.subset_size)
+    if is_shuffled:
+        return islice(texts, config.subset_size), is_chat
+    return texts if config.subset_size is None else _sample(texts, config.subset_size), is_chat
+
+
+def _read_chat_files(files: list[Path], reader: ChatReader) -> Iterator[str]:
+    """Yield the conversations of files; each may have columns of its own."""
+    for file in files:
+        yield from reader.read(read_file(file), columns_of(file), str(file))
 
 
 def _sample(texts: Iterable[str], count: int) -> Iterator[str]:
@@ -182,46 +237,12 @@ def _sample(texts: Iterable[str], count: int) -> Iterator[str]:
     yield from (text for _, text in sorted(chosen))
 
 
-def _read_python_docs() -> Iterator[str]:
-    """Yield Python's reference topics and, a document per module, the standard library's docstrings."""
-    from pydoc_data import topics
-
-    yield from (text for _, text in sorted(topics.topics.items()))
-    for path in _library_files():
-        yield "\n\n".join(_docstrings(path.read_bytes()))
-
-
-def _read_python_code() -> Iterator[str]:
-    """Yield the code of the standard library, a document per module, without docstrings and comments."""
-    for path in _library_files():
-        tree = ast.parse(path.read_bytes())
-        for node in ast.walk(tree):
-            if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-                node.body = node.body[1:] or [ast.Pass()]
-        yield ast.unparse(tree)
-
-
-def _library_files() -> Iterator[Path]:
-    """Yield the modules of the standard library."""
-    library = Path(sysconfig.get_paths()["stdlib"])
-    for path in sorted(library.rglob("*.py")):
-        if _SKIPPED_FOLDERS.isdisjoint(path.relative_to(library).parts):
-            yield path
-
-
-def _docstrings(source: bytes) -> Iterator[str]:
-    """Yield the docstrings of a module's source, without running it."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, DOCUMENTED):
-            yield from filter(None, [ast.get_docstring(node)])
-
-
-def _read_hub(name: str, config: DataConfig) -> tuple[Iterator[str], bool]:
+def _read_hub(name: str, config: DataConfig, reader: ChatReader) -> tuple[Iterator[str], bool, bool]:
     """Read the documents of a hub data set, streamed when it is large or only a part is wanted.
 
     Returns:
-        The documents, and whether they come shuffled: a stream, of which not all is wanted, is drawn from the first
-        `SHUFFLE_ROWS` rows of shards in random order.
+        The documents; whether they come shuffled: a stream, of which not all is wanted, is drawn from the first
+        `SHUFFLE_ROWS` rows of shards in random order; and whether they are conversations.
     """
     import datasets
 
@@ -242,12 +263,16 @@ def _read_hub(name: str, config: DataConfig) -> tuple[Iterator[str], bool]:
             f"data.path: expected the hub data set {path!r} to be readable, got {type(error).__name__}: {reason}; "
             "check the name and the network, or point data.path to a local .txt, .jsonl, .csv or .parquet file"
         ) from None
-    if config.text_column not in columns:
+    is_chat = reader.wants(columns)
+    if not is_chat and config.text_column not in columns:
         raise missing_column(config.text_column, ", ".join(columns), f"the hub data set {path!r}")
     if is_shuffled:
         rows = rows.shuffle(seed=SAMPLE_SEED, buffer_size=SHUFFLE_ROWS)
+    if is_chat:
+        numbered = ((f"row {number} of {path!r}", row) for number, row in enumerate(rows, start=1))
+        return reader.read(numbered, columns, path), is_shuffled, True
     texts = (as_text(row[config.text_column], config.text_column, path) for row in rows)
-    return (_join_articles(texts) if is_wikitext else texts), is_shuffled
+    return (_join_articles(texts) if is_wikitext else texts), is_shuffled, False
 
 
 def _join_articles(lines: Iterable[str]) -> Iterator[str]:

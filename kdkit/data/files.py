@@ -82,7 +82,7 @@ def read_files(files: list[Path], config: DataConfig) -> Iterator[str]:
         if file.suffix == ".parquet":
             yield from _read_parquet(file, config.text_column)
             continue
-        _check_text(file)
+        check_text(file)
         if file.suffix == ".txt":
             yield from _split_file(file, config.document_separator)
         else:
@@ -188,7 +188,7 @@ def _gather_paragraphs(lines: Iterable[str]) -> Iterator[str]:
     yield "".join(document)
 
 
-def _check_text(file: Path) -> None:
+def check_text(file: Path) -> None:
     """Refuse a file that is no UTF-8 text, before anything is made of it."""
     decoder, place = codecs.getincrementaldecoder("utf-8")(), 0
     with file.open("rb") as stream:
@@ -219,7 +219,7 @@ def _read_rows(file: Path, column: str) -> Iterator[str]:
             csv.field_size_limit(2**31 - 1)
             rows: Iterable[object] = csv.DictReader(stream)
         else:
-            rows = (_parse_json(line, file, number) for number, line in enumerate(stream, 1) if line.strip())
+            rows = (parse_json(line, file, number) for number, line in enumerate(stream, 1) if line.strip())
         for number, row in enumerate(rows, 1):
             if not isinstance(row, dict) or column not in row:
                 columns = ", ".join(map(str, row)) if isinstance(row, dict) else type(row).__name__
@@ -227,7 +227,7 @@ def _read_rows(file: Path, column: str) -> Iterator[str]:
             yield as_text(row[column], column, f"row {number} of {str(file)!r}")
 
 
-def _parse_json(line: str, file: Path, number: int) -> object:
+def parse_json(line: str, file: Path, number: int) -> object:
     """Read one line of a .jsonl file."""
     try:
         return json.loads(line)

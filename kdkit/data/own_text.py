@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 from kdkit.alignment.bytes import VocabularyOverlap
 from kdkit.alignment.tokenizers import encode_with_ends, end_token_id, start_token_id, token_bytes
 from kdkit.data.streams import StreamBuilder
-from kdkit.data.windows import Windows, assemble_windows
+from kdkit.data.windows import PAD, Windows, assemble_windows
 
 
 def windows_of_ids(
@@ -18,6 +18,7 @@ def windows_of_ids(
     overlap: VocabularyOverlap,
     same_tokenizer: bool,
     max_teacher_length: int | None = None,
+    end_ids: tuple[int, int] | None = None,
 ) -> Windows:
     """Make a window of each row; a row of which nothing can be read by both models is left out.
 
@@ -28,9 +29,10 @@ def windows_of_ids(
         rows: student ids, without the start token; end tokens separate documents.
         same_tokenizer: the teacher reads the very same ids.
         max_teacher_length: tokens of the teacher's context; what would not fit is left out. None: no limit.
+        end_ids: what ends a text for student and teacher; None: the ends of documents.
     """
     tables = _table(student_tokenizer), _table(teacher_tokenizer)
-    end_ids = end_token_id(student_tokenizer), end_token_id(teacher_tokenizer)
+    end_ids = end_ids or (end_token_id(student_tokenizer), end_token_id(teacher_tokenizer))
     builder = StreamBuilder()
     bounds = []
     for row in rows:
@@ -57,6 +59,65 @@ def windows_of_ids(
     widths = np.max(lengths or [(0, 0)], axis=0) + 1
     starts = start_token_id(student_tokenizer), start_token_id(teacher_tokenizer)
     return assemble_windows(streams, bounds, overlap, starts, (int(widths[0]), int(widths[1])))
+
+
+def prompts_of(windows: Windows, rows: list[int]) -> list[tuple[list[int], list[int]]]:
+    """Return what both models read before the last answer of some windows, student first.
+
+    A window without an answer in the loss is left out.
+    """
+    found = []
+    for row in rows:
+        starts = [_last_run(windows.labels([row], of_teacher)[0]) for of_teacher in (False, True)]
+        if min(starts) > 0:
+            ids = windows.student_ids[row], windows.teacher_ids[row]
+            found.append(tuple(side[:start].tolist() for side, start in zip(ids, starts, strict=True)))
+    return found
+
+
+def _last_run(labels: np.ndarray) -> int:
+    """Return where the last stretch of labels begins; 0 where there is none."""
+    begins = np.flatnonzero(labels[1:] & ~labels[:-1]) + 1
+    return int(begins[-1]) if len(begins) else 0
+
+
+def answers_after(prompts: list[tuple[list[int], list[int]]], answers: list[Windows]) -> Windows:
+    """Put what was written behind its prompts, which are one group of tokens, in no loss.
+
+    Args:
+        prompts: of student and teacher; the two need not be the same text.
+        answers: windows of one row each, from `windows_of_ids`, whose start tokens give way to the prompts.
+    """
+    sides = [[], []]
+    positions, same, counted = [], [], []
+    for prompt, answer in zip(prompts, answers, strict=True):
+        ids = answer.student_ids[0], answer.teacher_ids[0]
+        own = [side[1:][side[1:] != PAD].tolist() for side in ids]
+        for side, before, after in zip(sides, prompt, own, strict=True):
+            side.append(before + after)
+        places = answer.teacher_positions[0, : len(own[0])]
+        moved = np.where(places == PAD, PAD, places + len(prompt[1]) - 1)
+        before = len(prompt[0]) - 1
+        # the first token predicts the group of the prompts, which both go through at once
+        positions.append([0] * (before > 0) + [PAD] * (before - 1) + moved.tolist() + [PAD])
+        same.append([False] * before + answer.same_token[0, : len(own[0])].tolist() + [False])
+        counted.append([False] * (before + 1) + [True] * len(own[0]))
+    return Windows(
+        student_ids=_rows(sides[0], PAD, np.int32),
+        teacher_ids=_rows(sides[1], PAD, np.int32),
+        teacher_positions=_rows(positions, PAD, np.int32),
+        same_token=_rows(same, False, bool),
+        num_bytes=np.concatenate([answer.num_bytes for answer in answers]),
+        in_loss=_rows(counted, False, bool),
+    )
+
+
+def _rows(rows: list[list], filling: int | bool, dtype: type) -> np.ndarray:
+    """Pad lists to an array."""
+    filled = np.full((len(rows), max(map(len, rows))), filling, dtype)
+    for number, row in enumerate(rows):
+        filled[number, : len(row)] = row
+    return filled
 
 
 def _fitting(groups: np.ndarray, first: int, stop: int, room: int) -> int:

@@ -54,23 +54,11 @@ class Packer:
             streams = streams.rest(stop)
 
     def write(self, documents: Iterable[str], folder: Path) -> dict[str, float]:
-        """Pack documents into a folder that `Windows.load` opens; see `write_windows`."""
-        return write_windows(self.pack(documents), folder)
-
-
-def write_windows(parts: Iterable[tuple[Windows, int]], folder: Path) -> dict[str, float]:
-    """Write windows into a folder that `Windows.load` opens, without holding them in memory.
-
-    Args:
-        parts: windows, and the bytes that are in none of them.
-
-    Returns:
-        What `Windows.describe` says, and `bytes_left_out`.
-    """
-    files = WindowFiles(folder)
-    for windows, lost in parts:
-        files.append(windows, lost)
-    return files.close()
+        """Pack documents into a folder that `Windows.load` opens; see `WindowFiles`."""
+        files = WindowFiles(folder)
+        for windows, lost in self.pack(documents):
+            files.append(windows, lost)
+        return files.close()
 
 
 class WindowFiles:

@@ -5,48 +5,37 @@ hash of both, and linked into the run's `data/`.
 """
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.bytes import VocabularyOverlap
+from kdkit.alignment.templates import read_template
 from kdkit.alignment.tokenizers import load_tokenizer
-from kdkit.config.language import BUILD, Config, DataConfig, config_from_values
-from kdkit.data.chat.markers import handle_markers
+from kdkit.config.language import BUILD, Config, config_from_values
+from kdkit.data.build import OWN, fill_folder, teacher_max_length
 from kdkit.data.conversations import Conversation
-from kdkit.data.corpora import Corpus, load_corpus
+from kdkit.data.corpora import Corpus, load_with_held_out
 from kdkit.data.documents import Documents
 from kdkit.data.many.documents import join_corpora, join_fingerprints, load_corpora
 from kdkit.data.many.kinds import Kinds
-from kdkit.data.many.pairs import (
-    make_pair,
-    make_pairs,
-    overlap_of,
-    student_tokenizer_of,
-    teacher_tokenizer_of,
-    tokenizer_path_of,
-)
-from kdkit.data.many.splits import HeldOut, hold_out
-from kdkit.data.many.windows import Reader, write_together
 from kdkit.data.packing import pack_windows
-from kdkit.data.windows import PAD, Windows
+from kdkit.data.pair import pair_tokenizers, pair_vocabularies, tokenizer_path_of
+from kdkit.data.windows import Windows
 from kdkit.errors import UserError
 from kdkit.machine.hub import identify_tokenizer
 from kdkit.machine.session import Session
-from kdkit.runs.folder import cached_folder, fingerprint, link_folder
+from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
+from kdkit.runs.paths import resolve_input
 
 FORMAT = 5
 """Raise it when the meaning of the stored arrays changes: old caches are then left alone."""
+CHAT_FORMAT = 1
+"""The same for conversations, beside `FORMAT`."""
 Split = Literal["train", "evaluation"]
-OWN = "own_student_tokenizer"
-"""Folder of the student's tokenizer where the pair reads with the teacher's."""
-TOKENIZER_CHARACTERS = 20_000_000
-"""Text from which tokenizers are trained at most: more of it costs time and changes next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -103,16 +92,24 @@ def prepare_data(session: Session[Config]) -> PreparedData:
     return open_data(session.run.path / "data")
 
 
-def identify_data(config: Config, corpus_fingerprint: str) -> str:
+def identify_data(config: Config, corpus_fingerprint: str, is_chat: bool = False) -> str:
     """Fingerprint all that decides the prepared data of a configuration: its text, tokenizers and lengths."""
-    return fingerprint(FORMAT, corpus_fingerprint, config.seed, _relevant_settings(config))
+    return fingerprint(FORMAT, corpus_fingerprint, config.seed, _relevant_settings(config, is_chat))
 
 
 def build_data(config: Config, cache_path: Path) -> Path:
     """Return the cache folder with the prepared data of a configuration, making it if needed."""
-    corpus = _load(config, cache_path)
-    key = identify_data(config, corpus.fingerprint)
-    return cached_folder(cache_path / "data", key, lambda path: _build(config, corpus, key, path, cache_path))
+    corpus, held_out = _load(config, cache_path)
+    key = identify_data(config, corpus.fingerprint, corpus.is_chat)
+
+    def fill(folder: Path) -> None:
+        # the tokenizer of a teacher that is built on a part of the text comes with that text
+        views = [config.view(member.name) for member in config.teachers.members if member.path == BUILD]
+        folders = {view.teachers.only: build_data(text_of_teacher(view), cache_path) for view in views}
+        given = {name: load_tokenizer(at / "teacher_tokenizer", "teacher.path") for name, at in folders.items()}
+        fill_folder(config, corpus, held_out, key, folder, given)
+
+    return cached_folder(cache_path / "data", key, fill)
 
 
 def open_data(folder: Path, only: str = "") -> PreparedData:
@@ -135,11 +132,17 @@ def open_data(folder: Path, only: str = "") -> PreparedData:
         evaluation=Windows.load(folder / "evaluation"),
         student_tokenizer=student_tokenizer,
         teacher_tokenizer=teacher_tokenizer,
-        overlap=overlap_of(student_tokenizer, teacher_tokenizer),
+        overlap=pair_vocabularies(student_tokenizer, teacher_tokenizer),
         manifest=manifest,
         own_student_tokenizer=load_tokenizer(own, "student.path") if own.is_dir() else None,
         kinds=Kinds.load(list(kinds), folder) if kinds else None,
+        conversations=_open_conversations(folder) if "chat" in manifest else None,
     )
+
+
+def _open_conversations(folder: Path) -> dict[Split, Documents]:
+    """Open the conversations of both splits that a packer wrote."""
+    return {split: Documents(folder / split / "conversations") for split in ("train", "evaluation")}
 
 
 def _part_of(folder: Path, only: str) -> Path:
@@ -150,37 +153,24 @@ def _part_of(folder: Path, only: str) -> Path:
     return folder / "members" / members[only]
 
 
-def _load(config: Config, cache_path: Path) -> Corpus:
-    """Read the documents of a configuration."""
-    sources = config.data.sources
-    return join_corpora(load_corpora(config.data, cache_path)) if sources else load_corpus(config.data, cache_path)
+def _load(config: Config, cache_path: Path) -> tuple[Corpus, Corpus | None]:
+    """Read the documents of a configuration, and those that are held out; None where they are a part of the others."""
+    if config.data.sources:
+        return join_corpora(load_corpora(config.data, cache_path)), None
+    return load_with_held_out(config.data, cache_path)
 
 
-def alignment_examples(data: PreparedData, count: int) -> list[dict[str, str]]:
-    """Show evaluation tokens side by side, quoted, so that spaces and line ends can be seen."""
-    return list(islice(_aligned_tokens(data), count))
-
-
-def _aligned_tokens(data: PreparedData) -> Iterator[dict[str, str]]:
-    """Yield, token by token, the student's text and the teacher's where one position predicts both."""
-    windows, teacher, student = data.evaluation, data.teacher_tokenizer, data.student_tokenizer
-    arrays = windows.student_ids, windows.teacher_ids, windows.teacher_positions, windows.same_token
-    for row, teacher_row, positions, same_token in zip(*arrays, strict=True):
-        for token_id, position, same in zip(row[1:], positions, same_token, strict=False):
-            if token_id != PAD:
-                text = repr(teacher.decode(teacher_row[position + 1])) if same else "-"
-                yield {"student": repr(student.decode(token_id)), "teacher": text}
-
-
-def _relevant_settings(config: Config) -> list[Any]:
+def _relevant_settings(config: Config, is_chat: bool) -> list[Any]:
     """Collect the settings that decide the tokenizers and the windows."""
     members = config.teachers.members
     if not members:
-        return _settings_of_pair(config)
-    return [[member.name, member.trained_on, _settings_of_pair(config.view(member.name))] for member in members]
+        return _settings_of_pair(config, is_chat)
+    return [
+        [member.name, member.trained_on, _settings_of_pair(config.view(member.name), is_chat)] for member in members
+    ]
 
 
-def _settings_of_pair(config: Config) -> list[Any]:
+def _settings_of_pair(config: Config, is_chat: bool) -> list[Any]:
     """Collect those of a student and one teacher."""
     student, teacher = config.student, config.teacher
     return [
@@ -196,7 +186,21 @@ def _settings_of_pair(config: Config) -> list[Any]:
         if student.path == BUILD
         else [identify_tokenizer(student.path, "student.path"), student.revision],
         [student.document_end, teacher.document_end],
+        *([_chat_settings(config)] if is_chat else []),
     ]
+
+
+def _chat_settings(config: Config) -> list[Any]:
+    """Collect the settings that decide how conversations become windows; templates by what they are."""
+    given = []
+    for side, model in (("student", config.student), ("teacher", config.teacher)):
+        file = resolve_input(model.path) / "chat_template.jinja"
+        own = fingerprint_files(file) if file.is_file() else None
+        given.append(
+            own if model.chat_template is None else read_template(model.chat_template, f"{side}.chat_template")
+        )
+    privileged = config.teacher.privileged_prompt
+    return [CHAT_FORMAT, *given, config.data.loss_on, config.data.bad_rows, *([privileged] if privileged else [])]
 
 
 def data_from_texts(
@@ -216,19 +220,14 @@ def data_from_texts(
     """
     if isinstance(texts, str):
         raise UserError(f"texts: expected a list of documents, got one string of {len(texts)} characters; write [text]")
-    pair = make_pair(student_tokenizer, teacher_tokenizer, ("auto", "auto"), texts)
+    pair = pair_tokenizers(student_tokenizer, teacher_tokenizer, ("auto", "auto"), texts)
     student_tokenizer, teacher_tokenizer = pair.student, pair.teacher
-    overlap = overlap_of(student_tokenizer, teacher_tokenizer)
+    overlap = pair_vocabularies(student_tokenizer, teacher_tokenizer)
     train, _ = pack_windows(texts, student_tokenizer, teacher_tokenizer, overlap, max_length, 2 * max_length)
     if not len(train):
         raise UserError(f"texts: expected text of at least one token, got {len(texts)} texts without any; give more")
     manifest = {"key": "", "train": train.describe(), **pair.facts}
     return PreparedData(train, train.first(0), student_tokenizer, teacher_tokenizer, overlap, manifest)
-
-
-def teacher_max_length(config: Config) -> int:
-    """Return the longest teacher sequence in tokens."""
-    return config.teacher.max_length or 2 * config.data.max_length
 
 
 def text_of_teacher(config: Config) -> Config:
@@ -257,104 +256,4 @@ def identify_text_of_teacher(config: Config, data: PreparedData) -> str:
     own, corpus = text_of_teacher(config), data.manifest["corpus"]
     is_part = own.data.sources and own.data.sources.keys() != corpus["kinds"].keys()
     chosen = {kind: corpus["kinds"][kind] for kind in own.data.sources}
-    return identify_data(own, join_fingerprints(chosen) if is_part else corpus["fingerprint"])
-
-
-def _build(config: Config, corpus: Corpus, key: str, folder: Path, cache_path: Path) -> None:
-    """Fill a folder with tokenizers, windows and the manifest; of several teachers each gets a folder inside."""
-    documents = hold_out(config.data, corpus, config.seed)
-    sample = _tokenizer_sample(documents.train)
-    print(f"data: tokenizers, from {sum(map(len, sample)) / 1e6:.1f} million characters of training text", flush=True)
-    views = {member.name: config.view(member.name) for member in config.teachers.members} or {"": config}
-    teachers = {name: _teacher_tokenizer(view, sample, cache_path) for name, view in views.items()}
-    own = student_tokenizer_of(config, sample, next(iter(teachers.values())))
-    pairs = make_pairs(own, teachers, {name: _document_ends(view) for name, view in views.items()}, sample)
-    student = next(iter(pairs.values())).student
-    tokenizers = student, *(pair.teacher for pair in pairs.values())
-    markers = handle_markers(sample, tokenizers, config.data.special_tokens == "read")
-    readers = [
-        Reader(name, student, pair.teacher, overlap_of(student, pair.teacher), teacher_max_length(views[name]))
-        for name, pair in pairs.items()
-    ]
-    folders = {name: folder / "members" / f"{key}-{name}" if name else folder for name in pairs}
-    described = _write_windows(config.data, corpus, documents, readers, list(folders.values()))
-    facts = {"key": key, "corpus": _describe_corpus(corpus, documents) | {"markers": markers}}
-    openings = [text[:2_000] for text in documents.evaluation[:64]]
-    for reader, part in zip(readers, described, strict=True):
-        where, pair = folders[reader.name], pairs[reader.name]
-        pair.student.save_pretrained(where / "student_tokenizer")
-        pair.teacher.save_pretrained(where / "teacher_tokenizer")
-        if len(own) > len(pair.student):
-            own.save_pretrained(where / OWN)
-        vocabulary = {"student": len(pair.student), "teacher": len(pair.teacher)}
-        manifest = facts | part | pair.facts
-        manifest |= {"vocabulary": vocabulary | {"common": len(reader.overlap.student_ids)}}
-        if config.data.sources:
-            manifest["kinds"] = documents.count_kinds(list(config.data.sources))
-            documents.save_kinds(where)
-        manifest["openings"] = openings
-        _write_json(where / "manifest.json", manifest)
-        (where / where.name).touch()  # by which `link_folder` knows it
-    if len(folders) > 1 or "" not in folders:
-        first = json.loads((next(iter(folders.values())) / "manifest.json").read_text(encoding="utf-8"))
-        _write_json(folder / "manifest.json", first | {"members": {name: part.name for name, part in folders.items()}})
-
-
-def _write_windows(
-    data: DataConfig, corpus: Corpus, documents: HeldOut, readers: list[Reader], folders: list[Path]
-) -> list[dict[str, Any]]:
-    """Cut both splits into windows; return the entries `train` and `evaluation` of each reader's manifest."""
-    described: list[dict[str, Any]] = [{} for _ in readers]
-    for name, texts in (("training", documents.train), ("evaluation", documents.evaluation)):
-        split = {"training": "train"}.get(name, name)
-        size = texts.num_characters.sum() / 1e6
-        print(f"data: cutting {size:.1f} million characters of {name} text into sequences", flush=True)
-        parts = write_together(texts, readers, data.max_length, [folder / split for folder in folders])
-        for entries, part in zip(described, parts, strict=True):
-            tokens = part["student_tokens"]
-            if tokens < data.max_length - 1:
-                raise UserError(
-                    f"data.path: expected at least one sequence of {data.max_length} tokens of {name} text, "
-                    f"got {tokens} tokens from {corpus.source!r}; give more text or lower data.max_length"
-                )
-            if split == "evaluation":
-                del part["bytes_left_out"]
-            entries[split] = part
-    return described
-
-
-def _describe_corpus(corpus: Corpus, documents: HeldOut) -> dict[str, Any]:
-    """Return the entry `corpus` of the manifest."""
-    facts: dict[str, Any] = {
-        "source": corpus.source,
-        "fingerprint": corpus.fingerprint,
-        "num_documents": len(corpus.documents),
-        "num_duplicates": corpus.num_duplicates,
-        "files_left_out": corpus.files_left_out,
-        "near_duplicates": documents.near_copies,
-        "train_documents": len(documents.train),
-        "evaluation_documents": len(documents.evaluation),
-    }
-    return facts | ({"kinds": corpus.kinds} if corpus.kinds else {})
-
-
-def _document_ends(config: Config) -> tuple[str, str]:
-    return config.student.document_end, config.teacher.document_end
-
-
-def _teacher_tokenizer(config: Config, sample: list[str], cache_path: Path) -> PreTrainedTokenizerFast:
-    """Return a teacher's tokenizer; that of one that is built on a part of the text comes with that text."""
-    if config.teacher.path == BUILD and config.teachers.only:
-        folder = build_data(text_of_teacher(config), cache_path)
-        return load_tokenizer(folder / "teacher_tokenizer", "teacher.path")
-    return teacher_tokenizer_of(config, sample)
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=1, ensure_ascii=False), encoding="utf-8")
-
-
-def _tokenizer_sample(documents: Documents) -> list[str]:
-    """Choose documents to train tokenizers on, at even distances, of at most `TOKENIZER_CHARACTERS`."""
-    step = max(1, math.ceil(documents.num_characters.sum() / TOKENIZER_CHARACTERS))
-    return [document[:TOKENIZER_CHARACTERS] for document in documents[::step]]
+    return identify_data(own, join_fingerprints(chosen) if is_part else corpus["fingerprint"], data.is_chat)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from kdkit.distill.checkpoints import update_results
+from kdkit.distill.committee.scores import needs_scores, score_path
 from kdkit.distill.curriculum import cached_rows
 from kdkit.distill.open_teacher import cache_path
 from kdkit.distill.plan import TrainingPlan
@@ -62,12 +63,21 @@ def equal_time(plan: TrainingPlan) -> EqualTime:
             return EqualTime(student["seconds"], None)
         share = min(1.0, len(cached_rows(each)) / max(cost.get("sequences", 0), 1))
         seconds += cost["seconds"] * share
+    seconds += sum(cost["seconds"] for _, cost in _opinions(plan) if cost is not None)
     if asked:
         return EqualTime(seconds, student["seconds"] - student.get("teacher_seconds", 0.0))
     # a router's answers follow one student, and so do judgements of what it wrote
     follows = config.router.kind != "none" or any(stage.on_policy is not None for stage in plan.stages)
     answers = student.get("teacher_seconds", 0.0)
-    return EqualTime(seconds, seconds - answers if answers and not follows else None)
+    return EqualTime(seconds, student["seconds"] - answers if answers and not follows else None)
+
+
+def _opinions(plan: TrainingPlan) -> list[tuple[str, dict[str, Any] | None]]:
+    """Return what it cost to ask each of several teachers about the text, by name, where that decides who teaches."""
+    if not needs_scores(plan.session.config.teachers):
+        return []
+    rows = cached_rows(plan)
+    return [(member.name, read_cost(score_path(member.plan, rows))) for member in plan.members]
 
 
 def _each_teacher(plan: TrainingPlan) -> list[TrainingPlan]:
@@ -93,6 +103,7 @@ def list_costs(plan: TrainingPlan) -> list[dict[str, Any]]:
             rows.append(_row(f"teacher{name}, trained here", read_cost(folder)))
         if each.session.config.cache.enabled and (path := cache_path(each)).is_file():
             rows.append(_row(f"teacher{name}'s answers, kept", read_cost(path)))
+    rows += [_row(f"teacher {name}'s opinion of the text", cost) for name, cost in _opinions(plan)]
     trained = run.read_json("training.json")
     for phase in (STUDENT, BASELINE, EQUAL_TIME, ANSWERS_REUSED):
         if phase in trained:

@@ -103,9 +103,8 @@ class Objective:
         counted = targets != IGNORE_INDEX
         targets = targets.clamp(min=0)
         num_items = torch.as_tensor(num_items, dtype=torch.float32, device=targets.device)
-        share = raw = counted.float() / num_items
-        if self.logged_rows is not None:
-            raw = raw * self.logged_rows
+        share = counted.float() / num_items
+        raw = share if self.logged_rows is None else share * self.logged_rows
         passes = signals if isinstance(signals, tuple) else () if signals is None else (signals,)
         width = max([self.student_size, *(part.head.vocab_size for part in passes if isinstance(part, DenseSignals))])
         chunks = list(chunk_spans(spans, rows_per_chunk(width, targets.device)))

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
+from kdkit.alignment.templates import stop_ids, template_of
 from kdkit.alignment.tokenizers import end_token_id
 from kdkit.config.training import OnPolicy, ParameterRule
 from kdkit.data.batches import WindowCollator, counted_rows
-from kdkit.data.own_text import windows_of_ids
+from kdkit.data.own_text import answers_after, prompts_of, windows_of_ids
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import Windows
 from kdkit.distill.layer_terms import LayerParts
@@ -29,7 +30,7 @@ from kdkit.losses.chunked.signals import Signals
 from kdkit.losses.copying import KnownNGrams, unlikelihood
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.losses.own_tokens import constant_advantages, importance_weights, student_logprobs, teacher_logprobs
-from kdkit.models.generation import Sampling, generate_ids
+from kdkit.models.generation import Generated, Sampling, generate_ids
 from kdkit.teachers.online import OnlineTeacher, StudentRows
 
 
@@ -148,48 +149,68 @@ class OnPolicyTrainer(DistillationTrainer):
         return loss, {"ce_loss": -logprobs.sum() / num_items, "kd_loss": nothing, "kd_weighted": nothing}
 
     def _write(self, batch: dict[str, Any], seed: int) -> dict[str, Any]:
-        """Generate the student's text after the first tokens of each sequence; keep the batch where it is empty.
+        """Generate the student's text in place of a batch's; keep the batch where it is empty.
 
-        A sequence that is shorter than a prompt is left out.
+        It goes on from the first tokens of each sequence, and one that is shorter is left out; of conversations it
+        answers the last question.
         """
+        pairs = prompts_of(self.data.train, batch["windows"]) if self.data.is_chat else []
         starts = batch["input_ids"][:, : 1 + self.settings.prompt_length]
         prompts = starts[batch["labels"][:, starts.shape[1] - 1] != IGNORE_INDEX].tolist()
+        if self.data.is_chat:
+            prompts = [student for student, _ in pairs]
         if not prompts:
             return batch
+        rows = [self._first_part(text.ids + [text.stop_id] * text.stopped) for text in self._generate(prompts, seed)]
+        if self.data.is_chat:
+            windows = self._answers(pairs, rows)
+        else:
+            windows = self._windows([prompt[1:] + row for prompt, row in zip(prompts, rows, strict=True)])
+        if not len(windows):
+            return batch
+        collated = WindowCollator(windows, with_teacher=True)(list(range(len(windows))))
+        if not self.data.is_chat:
+            collated["labels"][:, : starts.shape[1]] = IGNORE_INDEX
+            collated["counted"] = counted_rows(collated["labels"], collated["spans"])
+        return {name: _to(value, self.args.device) for name, value in collated.items()} | {"is_own_text": True}
+
+    def _generate(self, prompts: list[list[int]], seed: int) -> list[Generated]:
+        """Let the student write after prompts."""
         tokenizer = self.data.student_tokenizer
         sampling = Sampling(
             temperature=self.settings.generation_temperature,
             max_new_tokens=self.settings.max_new_tokens,
             seed=seed + self.args.process_index,
         )
-        end = end_token_id(tokenizer)
         written = generate_ids(
             self.model,
             prompts,
             sampling,
-            [end],
+            stop_ids(tokenizer) if self.data.is_chat else [end_token_id(tokenizer)],
             vocab_size=self.objective.student_size,
             batch_size=len(prompts),
             autocast_dtype=None if self.compute_dtype == torch.float32 else self.compute_dtype,
         )
-        rows = [
-            prompt[1:] + self._first_part(text.ids + [end] * text.stopped)
-            for prompt, (text,) in zip(prompts, written, strict=True)
-        ]
-        windows = windows_of_ids(
-            rows,
-            tokenizer,
-            self.data.teacher_tokenizer,
-            self.data.overlap,
-            self.data.same_tokenizer,
-            max_teacher_length=self.teacher_context,
-        )
-        if not len(windows):
-            return batch
-        collated = WindowCollator(windows, with_teacher=True)(list(range(len(windows))))
-        collated["labels"][:, : starts.shape[1]] = IGNORE_INDEX
-        collated["counted"] = counted_rows(collated["labels"], collated["spans"])
-        return {name: _to(value, self.args.device) for name, value in collated.items()} | {"is_own_text": True}
+        return [text for (text,) in written]
+
+    def _windows(self, rows: list[list[int]], num_before: int = 0, end_ids: tuple[int, int] | None = None) -> Windows:
+        """Make windows of what was written.
+
+        Args:
+            num_before: teacher tokens that stand before a row, the start token aside.
+            end_ids: see `windows_of_ids`.
+        """
+        data, context = self.data, self.teacher_context
+        room = None if context is None else context - num_before
+        tokenizers = data.student_tokenizer, data.teacher_tokenizer
+        return windows_of_ids(rows, *tokenizers, data.overlap, data.same_tokenizer, room, end_ids)
+
+    def _answers(self, pairs: list[tuple[list[int], list[int]]], rows: list[list[int]]) -> Windows:
+        """Make windows of answers behind their prompts; an answer of which nothing can be read is left out."""
+        ends = template_of(self.data.student_tokenizer).end_id, template_of(self.data.teacher_tokenizer).end_id
+        made = [self._windows([row], len(pair[1]) - 1, ends) for pair, row in zip(pairs, rows, strict=True)]
+        kept = [(pair, each) for pair, each in zip(pairs, made, strict=True) if len(each)]
+        return answers_after(*map(list, zip(*kept, strict=True))) if kept else self.data.train.first(0)
 
     def _first_part(self, row: list[int]) -> list[int]:
         """Cut own tokens beyond the first share."""

@@ -36,7 +36,7 @@ def measure_attention(
         windows: held-out text, one window at a time: the maps of all its layers are in memory together.
 
     Returns:
-        Per student the mean `similarity` over all spans of all windows, then over the pairs of layers.
+        Per student the mean `similarity` over all spans in the loss of all windows, then over the pairs of layers.
 
     Raises:
         UserError: an architecture that shows no attention maps; see `Taps`.
@@ -46,14 +46,15 @@ def measure_attention(
     for batch in iterate_batches(windows, "student", 1, with_teacher=True):
         student_ids, teacher_ids = batch["input_ids"], batch["teacher_input_ids"]
         sides = lay_out(batch["spans"], student_ids.shape[1], teacher_ids.shape[1])
-        num_spans += len(sides[0].lengths)
+        is_counted = torch.from_numpy(batch["counted"])[batch["spans"].student_starts[:-1]]
+        num_spans += int(is_counted.sum())
         expected = _maps(teacher, teacher_ids, teacher_layers, autocast_dtype)
         for name, student in students.items():
             got = _maps(student, student_ids, student_layers, autocast_dtype)
             for student_layer, teacher_layer in pairs:
                 matched = match_heads(got[student_layer], expected[teacher_layer], "mean")
                 pooled = (pool_maps(*side) for side in zip(matched, sides, strict=True))
-                sums[name] += similarity(*pooled, sides[0]).sum().item()
+                sums[name] += similarity(*pooled, sides[0])[is_counted].sum().item()
     return {name: total / max(num_spans * len(pairs), 1) for name, total in sums.items()}
 
 

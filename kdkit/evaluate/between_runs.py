@@ -13,6 +13,7 @@ from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.config.language import Config
 from kdkit.config.values import flatten
 from kdkit.evaluate.language import MIN_DOCUMENTS, Resampled, resample_text
+from kdkit.evaluate.significance import paired_t_test
 from kdkit.evaluate.text_scores import read_scores
 from kdkit.runs.folder import Run
 from kdkit.training.score import Score
@@ -76,7 +77,9 @@ def compare_language(runs: list[Finished]) -> list[dict[str, Any]]:
     Returns:
         Per run `steps`; per phase (`student`, `baseline`) its `bits_per_byte`, its `difference` from the reference's
         and the `interval_95` of it (None for the reference itself, and without `scores.json`); `over`: what the
-        intervals were drawn over; `gain` over its own baseline; `gap_closed`; and its learning `curves`.
+        intervals were drawn over; `gain` over its own baseline; `gap_closed`; of conversations the student's
+        `answers`: their `rouge_l`, and its `difference` from the reference's over the same prompts, with `interval_95`
+        (None as above, or where the prompts are others); and its learning `curves`.
     """
     scores = [read_scores(finished.run) for finished in runs]
     known = {
@@ -96,10 +99,24 @@ def compare_language(runs: list[Finished]) -> list[dict[str, Any]]:
             interval = _interval(resampled, place, phase) if place and scores[place] is not None else None
             difference = first - level if place else None
             entry[phase] = {"bits_per_byte": level, "difference": difference, "interval_95": interval}
+        entry["answers"] = _compare_answers(finished, runs[0])
         entry |= {"gain": evaluation["differences"]["baseline"], "gap_closed": evaluation["gap_closed"]}
         entry |= {"over": None if resampled is None else f"{resampled.num_units} {resampled.over}".strip()}
         entries.append(entry | {"curves": _curves(finished) if _same_curve(finished, runs[0]) else {}})
     return entries
+
+
+def _compare_answers(finished: Finished, reference: Finished) -> dict[str, Any] | None:
+    """Compare a student's answers to held-out prompts with the reference's; None where it gave none."""
+    own, first = (each.evaluation.get("answers") for each in (finished, reference))
+    if own is None:
+        return None
+    values = {"rouge_l": own["models"]["student"]["rouge_l"]["mean"], "num_prompts": own["num_prompts"]}
+    if finished is reference or first is None or first["prompts"] != own["prompts"]:
+        return values | {"difference": None, "interval_95": None}
+    pairs = zip(own["rouge_l"]["student"], first["rouge_l"]["student"], strict=True)
+    test = paired_t_test([ours - theirs for ours, theirs in pairs])
+    return values | {"difference": test.mean, "interval_95": test.interval}
 
 
 def _read_the_same(first: Score, second: Score) -> bool:

@@ -85,6 +85,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
         | ({"training": training[name]} if name in training else {})
         for name in models
     }
+    loss_on = {"loss_on": config.data.loss_on} if data.is_chat else {}
     evaluation = {
         "models": entries,
         "retention": _retention(session, data, teacher, students, windows),
@@ -93,7 +94,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
         "differences": _differences(levels, resampled),
         "late_gain": late_gain(session.run.read_metrics(), training[STUDENT]["steps"]),
         "costs": training.get("costs", []),
-        "evaluated": _describe(windows, resampled, hardware.reason),
+        "evaluated": _describe(windows, resampled, hardware.reason) | loss_on,
         **_texts(session, data, teacher, students),
         "by_kind": evaluate_kinds(*whole, scores),
     }

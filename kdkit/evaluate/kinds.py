@@ -8,42 +8,93 @@ import numpy as np
 from kdkit.config.language import Config
 from kdkit.data.many.kinds import kinds_of_documents
 from kdkit.data.prepare import PreparedData
-from kdkit.distill.costs import STUDENT
+from kdkit.distill.costs import BASELINE, STUDENT
 from kdkit.distill.plan import own_view_of
 from kdkit.evaluate.language import Resampled, resample_text
 from kdkit.machine.session import Session
+from kdkit.models.loading import load_causal_lm
 from kdkit.teachers.prepare import prepare_teacher
 from kdkit.training.score import Score
 from kdkit.training.scoring import score_windows
 
+KINDS_FILE = "kinds.json"
+"""In the run: see `compare_kinds`."""
+ONLY = "only "
+"""Before the name of a teacher: the student that it has taught alone."""
 MEAN = "mean of all kinds"
 """Stands among the kinds for their unweighted mean."""
 
 
 def evaluate_kinds(session: Session[Config], data: PreparedData, scores: dict[str, Score]) -> dict[str, Any]:
-    """Compare all models on every kind of held-out text; of several teachers, each is loaded in its turn.
+    """Compare all models on every kind of held-out text, and write `kinds.json`.
 
     Args:
-        data: of the run, with all of its teachers.
-        scores: of the run's models; `teacher` is the first one's.
+        data: of the run, with all of its teachers; those that have no score yet are loaded, one after the other.
+        scores: of the run's models; `teacher`, if it is there, is the first teacher.
 
     Returns:
         See `compare_kinds`; empty where the text is of one kind, or nobody knows its documents.
     """
-    if data.kinds is None or scores[STUDENT].document_nats is None:
+    if data.kinds is None or any(score.document_nats is None for score in scores.values()):
         return {}
-    config, known = session.config, dict(scores)
+    known = dict(scores)
     if data.members:
-        first, *others = data.members
-        known = {first: known.pop("teacher"), **known}
-        for name in others:
-            view, own = own_view_of(session, data, name)
-            windows, model = own.evaluation.first(config.evaluate.max_sequences), prepare_teacher(view, own).model
-            options = config.evaluate.batch_size, session.hardware.autocast_dtype
-            known = {name: score_windows(model, windows, "teacher", *options), **known}
-    windows = data.evaluation.first(config.evaluate.max_sequences)
+        known = score_teachers(session, data, known.pop("teacher", None)) | known
+    windows = data.evaluation.first(session.config.evaluate.max_sequences)
     kinds = kinds_of_documents(windows, data.kinds.evaluation)
-    return compare_kinds(known, kinds, data.kinds.names, STUDENT, config.seed)
+    by_kind = compare_kinds(known, kinds, data.kinds.names, STUDENT, session.config.seed)
+    session.run.write_json(KINDS_FILE, by_kind)
+    return by_kind
+
+
+def evaluate_students(session: Session[Config], data: PreparedData) -> dict[str, Any]:
+    """Compare a run's student with those that each of its teachers has taught alone, kind by kind (notebook 07).
+
+    Returns:
+        See `evaluate_kinds`; the students of one teacher are named `only NAME`.
+    """
+    run, options = session.run, (session.config.evaluate.batch_size, session.hardware.autocast_dtype)
+    folders = {name: run.path / name for name in (STUDENT, BASELINE)}
+    folders |= {f"{ONLY}{name}": run.path / "teachers" / name / STUDENT for name in data.members}
+    windows = data.evaluation.first(session.config.evaluate.max_sequences)
+    scores = {}
+    for name, folder in folders.items():
+        if folder.is_dir():
+            model = load_causal_lm(str(folder), "student.path", device=session.hardware.device)
+            scores[name] = score_windows(model, windows, "student", *options)
+    return evaluate_kinds(session, data, scores)
+
+
+def score_teachers(session: Session[Config], data: PreparedData, first: Score | None = None) -> dict[str, Score]:
+    """Score every teacher on the held-out text, one in memory at a time.
+
+    Args:
+        first: of the first teacher, if it is known.
+    """
+    scores, options = {}, (session.config.evaluate.batch_size, session.hardware.autocast_dtype)
+    for name in data.members:
+        if first is not None and not scores:
+            scores[name] = first
+            continue
+        view, own = own_view_of(session, data, name)
+        windows = own.evaluation.first(session.config.evaluate.max_sequences)
+        scores[name] = score_windows(prepare_teacher(view, own).model, windows, "teacher", *options)
+    return scores
+
+
+def describe_teachers(session: Session[Config], data: PreparedData) -> list[dict[str, Any]]:
+    """Say what each teacher is worth on each kind of held-out text: a row per teacher, bits per byte."""
+    scores, names = score_teachers(session, data), data.kinds.names if data.kinds is not None else ()
+    windows = data.evaluation.first(session.config.evaluate.max_sequences)
+    kinds = kinds_of_documents(windows, data.kinds.evaluation) if data.kinds is not None else None
+    rows = []
+    for teacher, score in scores.items():
+        levels = {
+            name: scores_of_kind({teacher: score}, kinds, i)[teacher].bits_per_byte for i, name in enumerate(names)
+        }
+        rows.append({"bits per byte": teacher} | {name: f"{level:.3f}" for name, level in levels.items()})
+        rows[-1]["all text"] = f"{score.bits_per_byte:.3f}"
+    return rows
 
 
 def scores_of_kind(scores: Mapping[str, Score], kinds: np.ndarray, kind: int) -> dict[str, Score]:

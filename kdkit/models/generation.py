@@ -6,7 +6,7 @@ whatever generation settings lie in the model's folder.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import numpy as np
@@ -54,6 +54,9 @@ class Generated:
     """Without the token that ended it."""
     stop_id: int | None
     """The stop token that ended it; None: it ran out of room."""
+    logprob: float | None = field(default=None, compare=False)
+    """Mean log-probability of its tokens, the stop token included, in nats, as the model itself finds them likely: at
+    temperature 1, nothing cut off. None: nobody noted it, as where the most likely token is always taken."""
 
     @property
     def stopped(self) -> bool:
@@ -111,7 +114,8 @@ def generate_ids(
                     numbers = [(first + i, sample) for i, sample in batch]
                     draw = Draw(rows, numbers, sampling, room, vocab_size, model.device)
                     written = _write(model, rows, draw, room, stop_ids, on_token)
-                    texts.update(zip(batch, (_cut(row, stop_ids) for row in written), strict=True))
+                    found = map(_cut, written, draw.logprobs_of(len(written)), [stop_ids] * len(written))
+                    texts.update(zip(batch, found, strict=True))
     finally:
         model.train(was_training)
     return [[texts[i, sample] for sample in range(num_samples)] for i in range(len(prompts))]
@@ -166,10 +170,12 @@ def _write(
     return output[:, width:].tolist()
 
 
-def _cut(row: list[int], stop_ids: Sequence[int]) -> Generated:
+def _cut(row: list[int], logprobs: list[float], stop_ids: Sequence[int]) -> Generated:
     """Cut what was written at its first stop token."""
     place = next((i for i, token_id in enumerate(row) if token_id in stop_ids), None)
-    return Generated(row, None) if place is None else Generated(row[:place], row[place])
+    own = logprobs if place is None else logprobs[: place + 1]
+    mean = sum(own) / len(own) if own else None
+    return Generated(row, None, mean) if place is None else Generated(row[:place], row[place], mean)
 
 
 class Draw(LogitsProcessor):
@@ -197,6 +203,7 @@ class Draw(LogitsProcessor):
         draws = [np.random.default_rng((sampling.seed, *each)).random(room) for each in numbers]
         self.uniform = torch.from_numpy(np.stack(draws, axis=1)).to(device)
         self.step = 0
+        self.logprobs: list[torch.Tensor] = []
         self.warpers = LogitsProcessorList()
         if sampling.top_k:
             self.warpers.append(TopKLogitsWarper(sampling.top_k))
@@ -213,16 +220,27 @@ class Draw(LogitsProcessor):
             scores: fp32, `[B, V]`.
         """
         scores[:, self.vocab_size :] = -torch.inf
+        own = scores
         if self.sampling.repetition_penalty != 1.0:
             scores = self._penalise(input_ids, scores)
         if self.sampling.temperature == 0.0:
             return scores
         kept = self.warpers(input_ids, scores / self.sampling.temperature)
         # a sum of 50,000 probabilities in fp32 would round small ones away
-        reached = torch.softmax(kept, dim=-1).cumsum(dim=-1, dtype=torch.float64)
+        probabilities = torch.softmax(kept, dim=-1)
+        reached = probabilities.cumsum(dim=-1, dtype=torch.float64)
         drawn = torch.searchsorted(reached, self.uniform[self.step, :, None] * reached[:, -1:], right=True)
         self.step += 1
-        return torch.full_like(scores, -torch.inf).scatter_(1, drawn.clamp_(max=self.vocab_size - 1), 0.0)
+        drawn.clamp_(max=self.vocab_size - 1)
+        is_own = not self.warpers and (self.sampling.temperature, self.sampling.repetition_penalty) == (1.0, 1.0)
+        self.logprobs.append(
+            probabilities.gather(1, drawn).log() if is_own else own.gather(1, drawn) - own.logsumexp(-1, keepdim=True)
+        )
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn, 0.0)
+
+    def logprobs_of(self, count: int) -> list[list[float]]:
+        """Return the log-probabilities of what was drawn, row by row; none where nothing was."""
+        return torch.cat(self.logprobs, dim=1).tolist() if self.logprobs else [[] for _ in range(count)]
 
     def _penalise(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Lower the scores of tokens that the text has; transformers' own class counts the padding in."""

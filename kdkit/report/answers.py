@@ -11,7 +11,7 @@ _ROWS = {
     "rouge_l": (f"ROUGE-L {HIGHER}", "{:.3f}"),
     "exact_match": (f"the reference, word for word {HIGHER}", "{:.1%}"),
     "length": ("words", "{:.1f}"),
-    "stop_rate": (f"ended by the model {HIGHER}", "{:.1%}"),
+    "stop_rate": ("ended by the model", "{:.1%}"),
     "copied_from_prompt": ("copied from the prompt", "{:.1%}"),
     "copied_from_training": ("copied from training answers", "{:.1%}"),
 }

@@ -111,7 +111,23 @@ def _language_tables(comparison: dict[str, Any]) -> dict[str, Table]:
         if phase == "student":
             headings += [f"better than its own baseline by {HIGHER}", "95 % interval of it", f"gap closed {HIGHER}"]
         tables[heading] = headings, rows
-    return tables
+    return tables | {"answers of the students to held-out prompts": _answers_table(comparison["runs"])}
+
+
+def _answers_table(runs: list[dict[str, Any]]) -> Table:
+    """Return the students' ROUGE-L; no rows for runs without conversations."""
+    rows = [
+        [
+            f"{entry['label']}  {entry['name']}",
+            f"{answers['num_prompts']}",
+            f"{answers['rouge_l']:.3f}",
+            write_number(answers["difference"], "{:+.3f}"),
+            write_interval(answers["interval_95"], 3),
+        ]
+        for entry in runs
+        if (answers := entry.get("answers")) is not None
+    ]
+    return ["run", "prompts", f"ROUGE-L {HIGHER}", f"better than A by {HIGHER}", "95 % interval"], rows
 
 
 def _embedding_tables(comparison: dict[str, Any]) -> dict[str, Table]:

@@ -54,6 +54,20 @@ def show_verdict(text: str) -> HTML:
     return HTML(f"<div style='{style}'>{html.escape(text)}</div>")
 
 
+def show_conversation(parts: list[tuple[str, bool]]) -> HTML:
+    """Show text with what is in the loss in colour and in brackets.
+
+    Args:
+        parts: text, and whether it is in the loss.
+    """
+    learnt = "background:#ccfbf1;color:#134e4a"
+    body = "".join(
+        f"<span style='{learnt}'>[{html.escape(text)}]</span>" if is_learnt else html.escape(text)
+        for text, is_learnt in parts
+    )
+    return HTML(f"<pre style='max-width:820px;white-space:pre-wrap;word-break:break-word'>{body}</pre>")
+
+
 def show_report(run: Run) -> Markdown:
     """Show `report.md` with its pictures inside it: no path of this machine, nothing to lose when the file moves."""
 

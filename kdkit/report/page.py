@@ -80,5 +80,5 @@ def _facts(run: Run) -> dict[str, Any]:
         "answers": answers_table(evaluation),
         "answers_verdict": answers_verdict(evaluation),
         "examples": answer_examples(evaluation, count),
-        "by_kind": differences_table(evaluation),
+        "by_kind": differences_table(run),
     }

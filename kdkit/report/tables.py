@@ -26,7 +26,9 @@ def comparison_table(evaluation: dict[str, Any]) -> Table:
     headings = ["", *(LABELS[name] for name in evaluation["models"])]
     overlap = f"top-{_top_k(evaluation)} overlap with the teacher"
     rows = [
-        _judge(evaluation, f"bits per byte {LOWER}", _format_bits(evaluation), _values(evaluation, "bits_per_byte")),
+        _judge(
+            evaluation, f"{_bits(evaluation)} {LOWER}", _format_bits(evaluation), _values(evaluation, "bits_per_byte")
+        ),
         _judge(evaluation, f"perplexity (own tokens) {LOWER}", *_cells(evaluation, "perplexity", "{:.1f}")),
         _retention_row(evaluation, f"KL to the teacher, nats {LOWER}", "kl_to_teacher", "{:.3f}"),
         _retention_row(evaluation, f"{overlap} {HIGHER}", "top_k_overlap", "{:.1%}"),
@@ -114,7 +116,7 @@ def language_verdict(evaluation: dict[str, Any]) -> str:
     low, high = difference["interval_95"]
     gain = difference["bits_per_byte"]
     numbers = (
-        f"{student:.3f} against {baseline:.3f} bits per byte, a difference of {gain:+.3f} "
+        f"{student:.3f} against {baseline:.3f} {_bits(evaluation)}, a difference of {gain:+.3f} "
         f"(95 % interval over {_what_was_resampled(evaluation)} {low:+.3f} to {high:+.3f}; above 0 favours the student)"
     )
     if reason := too_short(evaluation):
@@ -278,6 +280,12 @@ def _judge(evaluation: dict[str, Any], label: str, cells: list[str], values: lis
     """Mark the best student of a row, by its label's arrow: the teacher is no competitor."""
     good = LOWER if label.endswith(LOWER) else HIGHER
     return [label, *mark_best(cells, values, good, [name != "teacher" for name in evaluation["models"]])]
+
+
+def _bits(evaluation: dict[str, Any]) -> str:
+    """Name the measure by what was scored: of conversations only what is in the loss."""
+    scored = {"answers": " of answers", "last": " of last answers", "all": " of messages"}
+    return "bits per byte" + scored.get(evaluation["evaluated"].get("loss_on"), "")
 
 
 def _format_bits(evaluation: dict[str, Any]) -> list[str]:

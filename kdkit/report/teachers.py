@@ -14,8 +14,24 @@ from kdkit.runs.folder import Run
 
 PHASE = "teachers"
 """Of the lines in metrics.jsonl."""
-MEAN = "mean of all kinds"
-"""Stands among the kinds in evaluation.json for their mean."""
+ONLY = "only "
+"""Before the name of a teacher in kinds.json: the student that it has taught alone."""
+
+
+def label_of(model: str) -> str:
+    """Return what a model is called in pictures and tables; a teacher by its own name."""
+    if model.startswith(ONLY):
+        return f"student of {model.removeprefix(ONLY)} alone"
+    return LABELS.get(model, f"teacher {model}")
+
+
+def text_table(manifest: dict[str, Any]) -> Table | None:
+    """Say how much text of each kind there is (01); None where there is one kind."""
+    if not manifest.get("kinds"):
+        return None
+    rows = [[kind, *(f"{count:,}" for count in facts.values())] for kind, facts in manifest["kinds"].items()]
+    headings = [name.replace("_", " ") for name in next(iter(manifest["kinds"].values()))]
+    return ["kind of text", *headings], rows
 
 
 def draw_shares(run: Run) -> Path | None:
@@ -71,24 +87,24 @@ def _draw_by_kind(axes: Axes, sums: dict[str, dict[str, float]], kinds: list[str
 
 def draw_kinds(run: Run) -> Path | None:
     """Show the bits per byte of all models on each kind of held-out text (04); None where there is one kind."""
-    by_kind = run.read_json("evaluation.json").get("by_kind") if (run.path / "evaluation.json").is_file() else None
+    by_kind = _by_kind(run)
     if not by_kind:
         return None
     models = list(next(iter(by_kind.values())))
-    teachers = [name for name in models if name not in LABELS]
+    teachers = [name for name in models if name not in LABELS and not name.startswith(ONLY)]
     colours = COLOURS | dict(zip(teachers, source_colours(len(teachers)), strict=True))
     figure = Figure(figsize=(9.2, 0.9 + 0.26 * len(models) * len(by_kind) / 2), layout="constrained")
     rows = -(-len(by_kind) // 2)
     panels = figure.subplots(rows, min(2, len(by_kind)), sharex=True, squeeze=False).flatten()
     for axes, (kind, levels) in zip(panels, by_kind.items(), strict=False):
-        names = [LABELS.get(name, name) for name in models]
+        names = [label_of(name) for name in models]
         values = [levels[name]["bits_per_byte"] for name in models]
         low, high = zip(*(levels[name]["interval_95"] for name in models), strict=True)
         errors = [
             [max(0.0, v - edge) for v, edge in zip(values, low, strict=True)],
             [max(0.0, edge - v) for v, edge in zip(values, high, strict=True)],
         ]
-        axes.barh(names, values, color=[colours[name] for name in models])
+        axes.barh(names, values, color=[colours.get(name, "#94a3b8") for name in models])
         axes.errorbar(values, names, xerr=errors, fmt="none", ecolor="#334155", elinewidth=0.9, capsize=2)
         for name, value, edge in zip(names, values, high, strict=True):
             axes.text(max(value, edge), name, f"  {value:.3f}", va="center", fontsize=8)
@@ -101,28 +117,31 @@ def draw_kinds(run: Run) -> Path | None:
     return save(figure, run, "kinds.png")
 
 
-def kinds_table(evaluation: dict[str, Any]) -> Table:
-    """Put the bits per byte of every model on every kind of text side by side; empty where there is one kind."""
-    by_kind = evaluation.get("by_kind") or {}
-    if not by_kind:
-        return [], []
+def _by_kind(run: Run) -> dict[str, Any]:
+    """Return what was measured on each kind of text last; empty where there is one kind."""
+    return run.read_json("kinds.json") if (run.path / "kinds.json").is_file() else {}
+
+
+def kinds_table(run: Run) -> Table | None:
+    """Put the bits per byte of every model on every kind of text side by side; None where there is one kind."""
+    if not (by_kind := _by_kind(run)):
+        return None
     models = list(next(iter(by_kind.values())))
     rows = [
-        [LABELS.get(name, name), *(f"{of_kind[name]['bits_per_byte']:.3f}" for of_kind in by_kind.values())]
-        for name in models
+        [label_of(name), *(f"{of_kind[name]['bits_per_byte']:.3f}" for of_kind in by_kind.values())] for name in models
     ]
     return ["bits per byte", *by_kind], rows
 
 
-def differences_table(evaluation: dict[str, Any]) -> Table:
+def differences_table(run: Run) -> Table:
     """Say by how much the student is better than every other model on every kind of text, with intervals."""
-    by_kind = evaluation.get("by_kind") or {}
+    by_kind = _by_kind(run)
     rows = []
     for kind, of_kind in by_kind.items():
         for name, values in of_kind.items():
             if name != "student":
                 interval = write_interval(values["difference_interval_95"], 3)
-                rows.append([kind, LABELS.get(name, name), f"{values['difference']:+.3f}", interval])
+                rows.append([kind, label_of(name), f"{values['difference']:+.3f}", interval])
     return ["kind of text", "student against", "bits per byte better", "95 % interval"], rows
 
 

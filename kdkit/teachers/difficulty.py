@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from kdkit.data.windows import PAD, Windows
+from kdkit.data.windows import Windows
 from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.losses.cross_entropy import shift_labels
 from kdkit.machine.hardware import Hardware
@@ -14,7 +14,7 @@ from kdkit.training.scoring import iterate_batches, score_windows
 def teacher_loss(teacher: TextTeacher, windows: Windows, batch_size: int, hardware: Hardware) -> np.ndarray:
     """Return the teacher's mean cross-entropy of each window, nats per token: float64, `[num_windows]`."""
     score = score_windows(teacher.reader(hardware.autocast_dtype), windows, "teacher", batch_size)
-    return score.window_nats / np.maximum((windows.teacher_ids[:, 1:] != PAD).sum(axis=1), 1)
+    return score.window_nats / np.maximum(windows.labels(slice(None), of_teacher=True).sum(axis=1), 1)
 
 
 @torch.no_grad()

@@ -39,11 +39,12 @@ def describe_pair(session: Session[Config], data: PreparedData, teacher: TextTea
     online = teacher.online(overlap.teacher_size, session.hardware.autocast_dtype)
     for batch in iterate_batches(windows, "student", session.config.evaluate.batch_size, with_teacher=True):
         spans: Spans = batch["spans"]
-        is_single = (spans.student_lengths == 1) & (spans.teacher_starts.diff() == 1)
-        counts += [len(is_single), int(is_single.sum()), int(spans.same_token.sum())]
-        tokens += len(spans.student_rows)
-        spans_seen += len(is_single)
-        mass += _mass_on(online, batch, overlap.teacher_ids)
+        is_counted = torch.from_numpy(batch["counted"])[spans.student_starts[:-1]]
+        is_single = (spans.student_lengths == 1) & (spans.teacher_starts.diff() == 1) & is_counted
+        counts += [int(is_counted.sum()), int(is_single.sum()), int(spans.same_token.sum())]
+        tokens += int(batch["counted"].sum())
+        spans_seen += int(is_counted.sum())
+        mass += _mass_on(online, batch, overlap.teacher_ids, is_counted)
     shares = (counts / max(tokens, 1)).tolist()
     pair = {
         "student_vocabulary": overlap.student_size,
@@ -59,10 +60,10 @@ def describe_pair(session: Session[Config], data: PreparedData, teacher: TextTea
 
 
 @torch.no_grad()
-def _mass_on(teacher: OnlineTeacher, batch: dict[str, Any], token_ids: np.ndarray) -> float:
-    """Sum the probability that the teacher gives to some tokens, over the first rows of all spans."""
+def _mass_on(teacher: OnlineTeacher, batch: dict[str, Any], token_ids: np.ndarray, is_counted: torch.Tensor) -> float:
+    """Sum the probability that the teacher gives to some tokens, over the first rows of the spans that count."""
     device = teacher.device
-    signals, rows = teacher.answer(batch, device), batch["spans"].teacher_starts[:-1]
+    signals, rows = teacher.answer(batch, device), batch["spans"].teacher_starts[:-1][is_counted]
     chosen = torch.from_numpy(token_ids).to(device)
     total = 0.0
     for part in even_chunks(len(rows), rows_per_chunk(teacher.head.vocab_size, device)):

@@ -49,7 +49,8 @@ def probe_teacher(session: Session[Config], data: PreparedData, teacher: TextTea
     prompts = choose_prompts(data.manifest["openings"], config.evaluate.num_prompts, config.evaluate.prompt_length)
     texts = write_continuations(session, data, teacher, prompts)
     ends = measure_ends(reader, curve_windows, "teacher", data.teacher_tokenizer, batch_size)
-    if warning := warn_of_ends(ends, "teacher.document_end"):
+    # a chat template decides what ends a turn
+    if not data.is_chat and (warning := warn_of_ends(ends, "teacher.document_end")):
         print(warning)
     probe = {
         "path": teacher.path,

@@ -4,22 +4,24 @@ Finished chunks of prompts are kept, so what was stopped goes on and ends in the
 """
 
 import json
+import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kdkit.alignment.templates import render_prompt, stop_ids
+from kdkit.alignment.templates import Message, render_prompt, stop_ids
 from kdkit.config.language import Config
 from kdkit.config.teacher import TEACHER_LOGPROB, SamplingConfig
 from kdkit.data.conversations import Conversation
 from kdkit.data.prepare import PreparedData
 from kdkit.errors import UserError
 from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
+from kdkit.machine.hardware import DTYPES
 from kdkit.machine.session import Session
 from kdkit.models.generation import Generated, Sampling
 from kdkit.runs.disk import taking_turns, writing
@@ -53,6 +55,23 @@ class SampledAnswers:
     """All of whose answers are empty; they are left out."""
     too_long: int
     """That fill the teacher's context; they are left out."""
+
+    @property
+    def held_out(self) -> Path:
+        """A .jsonl of the held-out conversations as the data has them: what to judge on, `data.evaluation_path`."""
+        return self.path.with_suffix(".held_out.jsonl")
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings with which a training reads both files."""
+        return {"data.path": str(self.path), "data.evaluation_path": str(self.held_out)}
+
+    def copy_to(self, path: Path) -> "SampledAnswers":
+        """Copy both files; return where they are."""
+        copied = replace(self, path=path)
+        for source, target in ((self.path, path), (self.held_out, copied.held_out)):
+            shutil.copyfile(source, target)
+        return copied
 
     @property
     def acceptance_rate(self) -> float:
@@ -94,10 +113,18 @@ def sample_answers(session: Session[Config], data: PreparedData, teacher: TextTe
         if path.is_file():
             note(f"samples {path}: complete")
             return _read(path)
-        teacher = teacher or prepare_teacher(session, data)
+        teacher = teacher or prepare_teacher(session, data, DTYPES[session.hardware.answer_precision])
         sampler = RejectionSampler(settings, session.config, teacher, scorer)
+        with path.with_suffix(".held_out.jsonl").open("w", encoding="utf-8") as file:
+            rows = ({"messages": as_rows(each.messages)} for each in data.prompts("evaluation"))
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         sampler.run(conversations, path)
     return _read(path)
+
+
+def as_rows(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """Return messages as a row of a data set holds them."""
+    return [{"role": message.role, "content": message.content} for message in messages]
 
 
 def _key(session: Session[Config], data: PreparedData, conversations: list[Conversation]) -> str:
@@ -106,7 +133,8 @@ def _key(session: Session[Config], data: PreparedData, conversations: list[Conve
     template = data.teacher_tokenizer.chat_template
     texts = fingerprint([conversation.to_json() for conversation in conversations])
     scorer = identify_scorer(settings.scorer)
-    return fingerprint(FORMAT, settings.model_dump(), scorer, session.config.seed, teacher, template, texts)
+    made_by = session.config.seed, teacher, template, session.hardware.answer_precision
+    return fingerprint(FORMAT, settings.model_dump(), scorer, *made_by, texts)
 
 
 def _read(path: Path) -> SampledAnswers:
@@ -171,7 +199,7 @@ class RejectionSampler:
         """
         settings, count = self.settings, self.settings.num_samples
         sampling = Sampling(
-            settings.temperature,
+            settings.generation_temperature,
             settings.top_k,
             settings.top_p,
             settings.min_p,
@@ -181,8 +209,9 @@ class RejectionSampler:
         )
         prompts = [ids for _, _, ids in chunk for _ in range(count)]
         written = self.teacher.generate(prompts, sampling, self.stops)
-        logprobs = [float("nan")] * len(written)
-        if settings.scorer == TEACHER_LOGPROB:
+        noted = [sample.logprob for sample in written]
+        logprobs = [float("nan") if value is None else value for value in noted]
+        if settings.scorer == TEACHER_LOGPROB and None in noted:
             logprobs = mean_logprobs(self.teacher, prompts, written)
         rows = []
         for place, (i, conversation, _) in enumerate(chunk):
@@ -194,7 +223,7 @@ class RejectionSampler:
         self, number: int, conversation: Conversation, written: list[Generated], logprobs: list[float]
     ) -> dict[str, Any]:
         """Score the samples of a prompt and keep the best: an accepted one before all others."""
-        prompt = [{"role": message.role, "content": message.content} for message in conversation.prompt]
+        prompt = as_rows(conversation.prompt)
         best, accepted = None, 0
         for sample, logprob in zip(written, logprobs, strict=True):
             text = self.tokenizer.decode(sample.ids, skip_special_tokens=True)

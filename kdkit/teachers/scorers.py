@@ -5,7 +5,9 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from kdkit.config.teacher import TEACHER_LOGPROB
@@ -119,6 +121,9 @@ def final_number(text: str) -> float | None:
 def _make_rouge() -> Callable[[str, str], float]:
     """Return ROUGE-L (F1, stemmed) of a reference and an answer."""
     from rouge_score.rouge_scorer import RougeScorer
+    from rouge_score.tokenizers import DefaultTokenizer
 
-    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+    # a reference is compared with every sample, and stemming takes most of the time
+    tokenize = lru_cache(maxsize=1024)(DefaultTokenizer(use_stemmer=True).tokenize)
+    scorer = RougeScorer(["rougeL"], tokenizer=SimpleNamespace(tokenize=tokenize))
     return lambda reference, answer: scorer.score(reference, answer)["rougeL"].fmeasure

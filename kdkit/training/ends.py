@@ -38,9 +38,9 @@ def measure_ends(
     end = end_token_id(tokenizer)
     others = [i for i in (tokenizer.eos_token_id, tokenizer.bos_token_id) if i not in (None, end)]
     chosen = [end, *others[:1]]
-    all_ids = np.asarray(windows.student_ids if side == "student" else windows.teacher_ids)[:, 1:]
-    rows = np.flatnonzero((all_ids == end).any(axis=1))[:MAX_WINDOWS]
-    few = Windows(**{name: np.asarray(array)[rows] for name, array in vars(windows).items()})
+    all_ids = np.asarray(windows.student_ids if side == "student" else windows.teacher_ids)
+    is_end = (all_ids == end) & windows.labels(slice(None), side == "teacher")
+    few = windows.select(np.flatnonzero(is_end.any(axis=1))[:MAX_WINDOWS])
     at_end, after = [], []
     with open_reader(model, autocast_dtype) as reader:
         for batch in iterate_batches(few, side, batch_size):
@@ -53,9 +53,9 @@ def measure_ends(
             of_end, of_after = nats[targets[rows] == end], nats[is_after[rows]]
             at_end.append(of_end[:, chosen])
             after.append(of_after.gather(1, targets[is_after][:, None]))
-    costs = torch.cat(at_end).mean(dim=0).tolist() if len(rows) else [None] * len(chosen)
+    costs = torch.cat(at_end).mean(dim=0).tolist() if len(few) else [None] * len(chosen)
     nats_after = torch.cat(after).mean().item() if sum(map(len, after)) else None
-    total = ((costs[0] or 0.0) + (nats_after or 0.0)) * int((all_ids == end).sum()) / np.log(2)
+    total = ((costs[0] or 0.0) + (nats_after or 0.0)) * int(is_end.sum()) / np.log(2)
     names = tokenizer.convert_ids_to_tokens(chosen)
     return {
         "token": names[0],

@@ -86,7 +86,7 @@ def run_notebooks(request: RunRequest) -> Run:
     arguments = request.config, request.overrides, request.name, request.runs_dir
     config, run = plan_run(*arguments)
     is_embedding = isinstance(config, EmbeddingConfig)
-    found = find_stages(find_root(), is_embedding)
+    found = find_stages(find_root(), is_embedding, not is_embedding and config.teachers.are_several)
     chosen = choose_stages(found, request.first, request.only)
     check_writable(run.path, "--runs-dir")
     check_writable(run.cache_path, "cache_dir")
@@ -125,10 +125,15 @@ def run_notebooks(request: RunRequest) -> Run:
     return run
 
 
-def find_stages(root: Path, is_embedding: bool = False) -> dict[str, Path]:
-    """Return the numbered notebooks of a story, in order, by name: five for language models, one for embeddings."""
-    pattern = "06_*.ipynb" if is_embedding else "0[1-5]_*.ipynb"
-    return {path.stem: path for path in sorted((root / "notebooks").glob(pattern))}
+def find_stages(root: Path, is_embedding: bool = False, are_several: bool = False) -> dict[str, Path]:
+    """Return the numbered notebooks of a story, in order, by name: five for language models, one for embeddings.
+
+    Args:
+        are_several: several teachers, which have one more.
+    """
+    patterns = ["06_*.ipynb"] if is_embedding else ["0[1-5]_*.ipynb"] + ["07_*.ipynb"] * are_several
+    files = [path for pattern in patterns for path in (root / "notebooks").glob(pattern)]
+    return {path.stem: path for path in sorted(files)}
 
 
 def choose_stages(stages: dict[str, Path], first: str, only: str) -> set[str]:

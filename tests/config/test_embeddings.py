@@ -104,6 +104,7 @@ def test_a_file_with_a_method_belongs_to_notebook_06(tmp_path):
 def test_stages_of_the_two_stories_do_not_mix():
     embedding, language = find_stages(ROOT, True), find_stages(ROOT)
     assert list(embedding) == ["06_embedding_distillation"] and len(language) == 5
+    assert list(find_stages(ROOT, are_several=True)) == [*language, "07_many_teachers"]
     assert choose_stages(embedding, "06", "") == set(embedding)
     with pytest.raises(UserError, match="--only: expected one of 06_embedding_distillation, got '03'"):
         choose_stages(embedding, "", "03")

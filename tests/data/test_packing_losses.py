@@ -30,7 +30,7 @@ def packer():
 
 def pack(packer):
     pair = packer.student_tokenizer, packer.teacher_tokenizer
-    return pack_windows(TEXTS, *pair, packer.overlap, packer.max_length, packer.teacher_max_length)
+    return pack_windows(TEXTS, *pair, packer.overlaps[0], packer.max_length, packer.teacher_max_length)
 
 
 def test_all_losses_of_all_documents_are_in_the_windows(packer):

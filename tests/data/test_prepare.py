@@ -9,7 +9,8 @@ import pytest
 
 from kdkit.alignment.tokenizers import token_bytes
 from kdkit.data import prepare
-from kdkit.data.prepare import alignment_examples, build_data, open_data, prepare_data
+from kdkit.data.examples import alignment_examples
+from kdkit.data.prepare import build_data, open_data, prepare_data
 from kdkit.data.windows import PAD
 from kdkit.errors import UserError
 from tests.tiny import WORDS, make_config, make_run, make_session, write_corpus
@@ -85,7 +86,7 @@ def test_opened_data_are_the_prepared_data(prepared):
 def test_a_second_run_of_the_same_configuration_builds_nothing(tmp_path, monkeypatch):
     config = make_config(tmp_path)
     first = prepare_data(make_session(config, make_run(tmp_path, "first")))
-    monkeypatch.setattr(prepare, "_build", lambda *arguments: pytest.fail("built again"))
+    monkeypatch.setattr(prepare, "fill_folder", lambda *arguments: pytest.fail("built again"))
     second = prepare_data(make_session(config, make_run(tmp_path, "second")))
     assert second.manifest == first.manifest
     np.testing.assert_array_equal(second.train.student_ids, first.train.student_ids)

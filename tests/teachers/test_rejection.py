@@ -1,5 +1,6 @@
 """Rejection sampling: the best of several answers is kept, counted, and the same whether or not it was interrupted."""
 
+import itertools
 import json
 import math
 
@@ -9,7 +10,7 @@ import torch
 from kdkit.config.language import config_from_values
 from kdkit.data.prepare import data_from_texts
 from kdkit.errors import UserError
-from kdkit.models.generation import Generated
+from kdkit.models.generation import Generated, Sampling
 from kdkit.teachers import rejection
 from kdkit.teachers.prepare import Teacher
 from kdkit.teachers.rejection import mean_logprobs, sample_answers
@@ -31,12 +32,12 @@ def data(documents, small_pair, tmp_path_factory):
 def session_of(tmp_path, monkeypatch):
     """Return a function that makes the session of a sampling."""
     monkeypatch.setattr(rejection, "identify_teacher", lambda session, data: {"weights": "test"})
+    numbers = itertools.count()
 
     def make(seed: int = 0, **sampling):
         settings = {"scorer": "numeric_match", "num_samples": 3, "batch_size": 6, "max_new_tokens": 8} | sampling
         config = config_from_values({"seed": seed, "teacher": {"path": "models/big"}, "sampling": settings})
-        path = tmp_path / "runs"
-        return make_session(config, make_run(tmp_path) if not path.exists() else make_run(tmp_path, str(id(config))))
+        return make_session(config, make_run(tmp_path, f"run-{next(numbers)}"))
 
     return make
 
@@ -88,7 +89,7 @@ def test_a_finished_file_is_not_sampled_again_and_other_settings_are_another_fil
     first = sample_answers(session_of(), data, teacher)
     calls = len(teacher.calls)
     assert sample_answers(session_of(), data, teacher) == first and len(teacher.calls) == calls
-    for other in (session_of(seed=1), session_of(temperature=0.5), session_of(scorer="rouge_l")):
+    for other in (session_of(seed=1), session_of(generation_temperature=0.5), session_of(scorer="rouge_l")):
         assert sample_answers(other, data, teacher).path != first.path
 
 
@@ -181,3 +182,16 @@ def test_a_teacher_that_writes_nothing_and_plain_text_are_refused(documents, sma
     plain = data_from_texts(documents, *small_pair, 32)
     with pytest.raises(UserError, match=r"sampling: expected conversations, .* got plain text"):
         sample_answers(session_of(), plain, ScriptedTeacher(data, script))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 0.7}, {"top_k": 9, "top_p": 0.8}, {"min_p": 0.1}, {"repetition_penalty": 1.5}]
+)
+def test_what_is_noted_while_writing_is_what_reading_it_again_finds(small_pair, options):
+    model, tokenizer = make_llama(len(small_pair[1])), small_pair[1]
+    prompts, sampling = [[3, 4, 5, 6], [7, 8], [9]], Sampling(max_new_tokens=9, seed=2, **options)
+    stops = list(range(20, 60))
+    written = Teacher(model, "tiny", False, tokenizer).generate(prompts, sampling, stops)
+    assert {each.stopped for each in written} == {True, False}
+    again = mean_logprobs(Teacher(model, "tiny", False, tokenizer), prompts, written)
+    assert [each.logprob for each in written] == pytest.approx(again, abs=1e-5)

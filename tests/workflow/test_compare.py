@@ -282,3 +282,31 @@ def test_embedding_runs_on_other_rows_are_not_comparable(tmp_path, runs):
     embedding_run(tmp_path, "a"), embedding_run(tmp_path, "b", rows=7)
     with pytest.raises(UserError, match="not comparable: another MRPC: rows 7 against 1379"):
         compare_runs(["a", "b"], runs)
+
+
+def with_answers(run, rouge, prompts=("a", "b", "c")):
+    """Put a student's answers into the evaluation of a run."""
+    evaluation = run.read_json("evaluation.json")
+    models = {"student": {"rouge_l": {"mean": float(np.mean(rouge)), "interval_95": None}}}
+    facts = {"num_prompts": len(rouge), "prompts": list(prompts), "rouge_l": {"student": rouge}, "models": models}
+    run.write_json("evaluation.json", evaluation | {"answers": facts})
+
+
+def test_answers_are_compared_prompt_by_prompt(add, runs):
+    for name, rouge in {"one": [0.1, 0.5, 0.3], "two": [0.2, 0.7, 0.4]}.items():
+        with_answers(add(name), rouge)
+    with_answers(add("three"), [0.9, 0.9, 0.9], ("a", "b", "other"))
+    entries = compare_runs(["one", "two", "three"], runs)["runs"]
+    found = [entry["answers"] for entry in entries]
+    assert [each["rouge_l"] for each in found] == pytest.approx([0.3, 0.4333333, 0.9])
+    assert found[0]["difference"] is None and found[2]["difference"] is None
+    assert found[1]["difference"] == pytest.approx(0.4 / 3)
+    low, high = found[1]["interval_95"]
+    assert low < 0.4 / 3 < high and high - low == pytest.approx(2 * 4.303 * 0.05774 / 3**0.5, rel=1e-3)
+    text = comparison_text(compare_runs(["one", "two"], runs))
+    assert "answers of the students to held-out prompts" in text and "+0.133" in text
+
+
+def test_runs_without_answers_are_compared_as_ever(add, runs):
+    add("one"), add("two")
+    assert "ROUGE" not in comparison_text(compare_runs(["one", "two"], runs))

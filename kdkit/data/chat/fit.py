@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kdkit.alignment.templates import Message
-from kdkit.alignment.tokenizers import encode_with_ends
-from kdkit.data.chat.sides import Fitted, Shown, Side
+from kdkit.data.chat.sides import Fitted, Side
 
 ROUNDS = 6
 """A text that was cut may be read as more tokens than it had in the whole: tried again so often, with less."""
@@ -20,7 +19,7 @@ WORD_BYTES = 40
 """A cut moves at most so far, to stand between two words."""
 
 
-def fit(fitted: Fitted, shown: Shown, sides: Sequence[Side], counts: Counter[str]) -> Fitted | None:
+def fit(fitted: Fitted, sides: Sequence[Side], counts: Counter[str]) -> Fitted | None:
     """Cut a conversation until both models have room for it.
 
     Args:
@@ -29,7 +28,7 @@ def fit(fitted: Fitted, shown: Shown, sides: Sequence[Side], counts: Counter[str
     Returns:
         The shorter conversation; None where even the templates leave no room for an answer.
     """
-    messages = [replace(each, content=text) for each, text in zip(fitted.messages, shown.contents, strict=True)]
+    messages = list(fitted.messages)
     first = int(messages[0].role == "system")
     over, turns = _over(messages, sides), 0
     while max(over) > 0 and len(messages) > first + 2:
@@ -40,51 +39,57 @@ def fit(fitted: Fitted, shown: Shown, sides: Sequence[Side], counts: Counter[str
     answer_is_cut = any(each > size for each, size in zip(over, prompt, strict=True))
     if answer_is_cut:
         rooms = [side.max_length // PROMPT_SHARE for side in sides]
-        _cut_prompt(messages, sides, [size - room for size, room in zip(prompt, rooms, strict=True)])
-        if not _cut_answer(messages, sides):
+        over = _cut_prompt(messages, sides, over, [size - room for size, room in zip(prompt, rooms, strict=True)])
+        if not _cut_answer(messages, sides, over):
             return None
     else:
-        _cut_prompt(messages, sides, over)
+        _cut_prompt(messages, sides, over, over)
     cut_bytes = before - _num_bytes(messages[:-1])
     counts.update(conversations_cut=1, turns_left_out=turns, prompt_bytes_cut=cut_bytes, answers_cut=int(answer_is_cut))
-    return Fitted(tuple(messages), is_cut=True, answer_is_cut=answer_is_cut)
+    return Fitted(tuple(messages), is_cut=True, answer_is_cut=answer_is_cut, document=fitted.document)
 
 
 def _over(messages: list[Message], sides: Sequence[Side], answer_is_cut: bool = False) -> list[int]:
     """Return by how many tokens each side is too long; below 0 there is room."""
-    contents = [message.content for message in messages]
-    shown = Shown(contents, [len(content.encode()) for content in contents])
     fitted = Fitted(tuple(messages), answer_is_cut=answer_is_cut)
-    return [side.count(fitted, shown) - side.max_length for side in sides]
+    return [side.count(fitted) - side.max_length for side in sides]
 
 
-def _cut_prompt(messages: list[Message], sides: Sequence[Side], over: list[int]) -> None:
-    """Cut so many tokens of each side off the fronts of the messages before the answer, in place."""
-    if max(over) <= 0:
-        return
-    goal = [now - wanted for now, wanted in zip(_over(messages, sides), over, strict=True)]
+def _cut_prompt(messages: list[Message], sides: Sequence[Side], over: list[int], wanted: list[int]) -> list[int]:
+    """Cut tokens off the fronts of the messages before the answer, in place.
+
+    Args:
+        over: by how many tokens each side is too long.
+        wanted: how many of them are to go.
+
+    Returns:
+        What is left of `over`.
+    """
+    goal = [now - count for now, count in zip(over, wanted, strict=True)]
     for number in range(len(messages) - 1):
         for _ in range(ROUNDS):
-            text = messages[number].content
-            if max(over) <= 0 or not text:
+            text, more = messages[number].content, [now - end for now, end in zip(over, goal, strict=True)]
+            if max(more) <= 0 or not text:
                 break
-            messages[number] = replace(messages[number], content=_without_front(text, sides, over))
-            over = [now - end for now, end in zip(_over(messages, sides), goal, strict=True)]
+            messages[number] = replace(messages[number], content=_without_front(text, sides, more))
+            over = _over(messages, sides)
     if messages[0].role == "system" and not messages[0].content:
         del messages[0]
+        over = _over(messages, sides)
+    return over
 
 
-def _cut_answer(messages: list[Message], sides: Sequence[Side]) -> bool:
+def _cut_answer(messages: list[Message], sides: Sequence[Side], over: list[int]) -> bool:
     """Cut the end of the answer, in place; return whether something is left that fits."""
     for _ in range(ROUNDS):
-        over = _over(messages, sides, answer_is_cut=True)
         if max(over) <= 0:
             return True
         text = _without_back(messages[-1].content, sides, over)
         if not text.strip():
             return False
         messages[-1] = replace(messages[-1], content=text)
-    return max(_over(messages, sides, answer_is_cut=True)) <= 0
+        over = _over(messages, sides, answer_is_cut=True)
+    return max(over) <= 0
 
 
 def _without_front(text: str, sides: Sequence[Side], over: list[int]) -> str:
@@ -113,7 +118,7 @@ def _without_back(text: str, sides: Sequence[Side], over: list[int]) -> str:
 
 def _ends(text: str, side: Side) -> list[int]:
     """Return the byte at which each token of a text ends."""
-    return encode_with_ends(side.tokenizer, side.encoder.table, text)[1].tolist()
+    return side.encoder.encode([text])[1].cumsum().tolist() if text else []
 
 
 def _count(text: str, side: Side) -> int:

@@ -5,8 +5,9 @@ the tokens that end a turn are a pair. A window starts with the first token of t
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -16,26 +17,27 @@ import numpy as np
 from kdkit.alignment.bytes import VocabularyOverlap, align_ends
 from kdkit.alignment.templates import ContentChangedError
 from kdkit.data.chat.fit import fit
-from kdkit.data.chat.sides import CONTENT, Fitted, Shown, Side, SideTokens, interval_kinds, show
+from kdkit.data.chat.privileged import ALONE, AnswerSide, PrivilegedPrompt
+from kdkit.data.chat.sides import CONTENT, Fitted, Side, SideTokens, interval_kinds
 from kdkit.data.conversations import Conversation
 from kdkit.data.documents import DocumentWriter
-from kdkit.data.packing import write_windows
+from kdkit.data.packing import WindowFiles
 from kdkit.data.streams import BATCH_CHARACTERS, Streams
 from kdkit.data.windows import Windows, assemble_windows
 from kdkit.errors import UserError
 
-LossOn = Literal["answers", "last", "all"]
+LossOn = Literal["answers", "last", "all", "alone"]
 CHANGED, NO_ROOM = "the template changes a content", "no room for an answer"
 
 
 @dataclass
 class ChatPacker:
-    """Cuts conversations into windows for two tokenizers and their templates."""
+    """Cuts conversations into windows for a student and its teachers, each with its tokenizer and template."""
 
     student: Side
-    teacher: Side
-    overlap: VocabularyOverlap
-    """The common vocabulary; the ends of a turn are a pair in it."""
+    teachers: Sequence[Side]
+    overlaps: Sequence[VocabularyOverlap]
+    """The common vocabulary with each teacher; the ends of a turn are a pair in it."""
     loss_on: LossOn = "answers"
     skips: bool = False
     """Leave out conversations that cannot be rendered, instead of refusing them."""
@@ -44,19 +46,30 @@ class ChatPacker:
     left_out: Counter[str] = field(default_factory=Counter)
     """Conversations that are in no window, by the reason."""
 
-    def write(self, documents: Iterable[str], folder: Path) -> dict[str, Any]:
-        """Pack conversations (see `Conversation.to_json`) into a folder, and write them as the models read them.
+    documents: list[int] = field(default_factory=list)
+    """Number of the conversation, as they were given, that each window holds."""
+
+    def write(self, documents: Iterable[str], folders: Sequence[Path]) -> list[dict[str, Any]]:
+        """Pack conversations (see `Conversation.to_json`) into a folder for every teacher, as the models read them.
 
         Returns:
-            What `Windows.describe` says, and what `describe` does.
+            For each what `Windows.describe` says, and what `describe` does.
 
         Raises:
             UserError: a conversation that a template changes; none that fits.
         """
         self.counts.clear()
         self.left_out.clear()
-        with DocumentWriter(folder / "conversations") as writer:
-            return write_windows(self._write_each(documents, writer), folder) | self.describe()
+        self.documents.clear()
+        files = [WindowFiles(folder) for folder in folders]
+        with ExitStack() as stack:
+            writers = [stack.enter_context(DocumentWriter(folder / "conversations")) for folder in folders]
+            for windows, kept in self.pack(documents):
+                for file, part, writer in zip(files, windows, writers, strict=True):
+                    file.append(part, 0)
+                    for fitted in kept:
+                        writer.add(Conversation(fitted.messages).to_json())
+        return [file.close() | self.describe() for file in files]
 
     def describe(self) -> dict[str, Any]:
         """Return what was packed, cut and left out since the last `write` began.
@@ -67,14 +80,8 @@ class ChatPacker:
         names = "conversations", "answers", "conversations_cut", "turns_left_out", "prompt_bytes_cut", "answers_cut"
         return {name: self.counts[name] for name in names} | {"conversations_left_out": dict(self.left_out)}
 
-    def _write_each(self, documents: Iterable[str], writer: DocumentWriter) -> Iterator[tuple[Windows, int]]:
-        for windows, kept in self.pack(documents):
-            for fitted in kept:
-                writer.add(Conversation(fitted.messages).to_json())
-            yield windows, 0
-
-    def pack(self, documents: Iterable[str]) -> Iterator[tuple[Windows, list[Fitted]]]:
-        """Yield windows, those of about a megabyte of text at once, and the conversations that they hold, in order.
+    def pack(self, documents: Iterable[str]) -> Iterator[tuple[list[Windows], list[Fitted]]]:
+        """Yield windows for every teacher, of about a megabyte of text at once, and the conversations that they hold.
 
         Conversations that had to be cut follow a batch later.
         """
@@ -87,16 +94,23 @@ class ChatPacker:
                 continue
             windows, kept, cut = self._pack(shown, number)
             number += len(kept)
+            self.documents += [fitted.document for fitted in kept]
             yield windows, kept
         if cut:  # of the last, which hold the cut ones only
             self.left_out[NO_ROOM] += len(cut)
         if not number:
             raise UserError(
                 f"data.max_length: expected room for a conversation in {self.student.max_length} tokens of the student "
-                f"and {self.teacher.max_length} of the teacher, got none that fits ({dict(self.left_out)}); raise it"
+                f"and {min(side.max_length for side in self.teachers)} of the teacher, got none that fits "
+                f"({dict(self.left_out)}); raise it"
             )
 
-    def _pack(self, shown: list[tuple[Fitted, Shown]], number: int) -> tuple[Windows, list[Fitted], list[Fitted]]:
+    @property
+    def sides(self) -> list[Side]:
+        """Whoever reads: the student, and every teacher that has another tokenizer object."""
+        return [self.student, *(side for side in self.teachers if side.tokenizer is not self.student.tokenizer)]
+
+    def _pack(self, shown: list[Fitted], number: int) -> tuple[list[Windows], list[Fitted], list[Fitted]]:
         """Make windows of conversations.
 
         Args:
@@ -107,43 +121,83 @@ class ChatPacker:
         """
         line = _lay_out(shown, self.loss_on)
         student = self.student.read(shown, line.ends, line.kinds == CONTENT)
-        is_one = self.student.tokenizer is self.teacher.tokenizer
-        teacher = student if is_one else self.teacher.read(shown, line.ends, line.kinds == CONTENT)
-        limits = self.student.max_length, self.teacher.max_length
-        fits = (student.counts <= limits[0]) & (teacher.counts <= limits[1])
-        streams, is_counted, of_group = _align(student, teacher, line, number + np.cumsum(fits) - fits)
-        stops = np.searchsorted(of_group, np.arange(len(shown)), side="right")
-        bounds = np.column_stack([np.append(0, stops[:-1]), stops])[fits]
-        starts = student.starts[fits], teacher.starts[fits]
-        windows = assemble_windows(streams, bounds.tolist(), self.overlap, starts, limits, is_counted)
-        kept = [fitted for (fitted, _), has_room in zip(shown, fits, strict=True) if has_room]
+        teachers = [
+            student if self._reads_alike(side) else side.read(shown, line.ends, line.kinds == CONTENT)
+            for side in self.teachers
+        ]
+        fits = student.counts <= self.student.max_length
+        for side, tokens in zip(self.teachers, teachers, strict=True):
+            fits &= tokens.counts <= side.max_length
+        windows = []
+        for side, tokens, overlap in zip(self.teachers, teachers, self.overlaps, strict=True):
+            streams, is_counted, of_group = _align(student, tokens, line, number + np.cumsum(fits) - fits)
+            stops = np.searchsorted(of_group, np.arange(len(shown)), side="right")
+            bounds = np.column_stack([np.append(0, stops[:-1]), stops])[fits]
+            starts = student.starts[fits], tokens.starts[fits]
+            limits = self.student.max_length, side.max_length
+            windows.append(assemble_windows(streams, bounds.tolist(), overlap, starts, limits, is_counted))
+        kept = [fitted for fitted, has_room in zip(shown, fits, strict=True) if has_room]
         self.counts["conversations"] += len(kept)
         self.counts["answers"] += sum(_num_answers(fitted, self.loss_on) for fitted in kept)
-        cut = [self._cut(*each) for each, has_room in zip(shown, fits, strict=True) if not has_room]
+        cut = [self._cut(each) for each, has_room in zip(shown, fits, strict=True) if not has_room]
         return windows, kept, [fitted for fitted in cut if fitted is not None]
 
-    def _cut(self, fitted: Fitted, shown: Shown) -> Fitted | None:
+    def _reads_alike(self, teacher: Side) -> bool:
+        """Return whether a teacher reads what the student reads."""
+        return teacher.tokenizer is self.student.tokenizer and self.loss_on != ALONE
+
+    def _cut(self, fitted: Fitted) -> Fitted | None:
         """Cut a conversation that is too long; None where that does not help."""
-        shorter = None if fitted.is_cut else fit(fitted, shown, (self.student, self.teacher), self.counts)
+        shorter = None if fitted.is_cut else fit(fitted, [self.student, *self.teachers], self.counts)
         if shorter is None:
             self.left_out[NO_ROOM] += 1
         return shorter
 
-    def _show(self, batch: list[Fitted]) -> list[tuple[Fitted, Shown]]:
-        """Find out what of the contents both templates write."""
-        sides = [self.student] if self.student.tokenizer is self.teacher.tokenizer else [self.student, self.teacher]
+    def _show(self, batch: list[Fitted]) -> list[Fitted]:
+        """Find out what of the contents both templates write: they as they are, or without the spaces around them."""
+        if not batch:
+            return []
         messages = [fitted.messages for fitted in batch]
         try:
-            found = zip(*(side.template.check(messages) for side in sides), strict=True)
-            return [(fitted, show(fitted, each)) for fitted, each in zip(batch, found, strict=True)] if batch else []
+            found = zip(*(side.template.check(messages) for side in self.sides), strict=True)
+            return [fitted.without_spaces(each) for fitted, each in zip(batch, found, strict=True)]
         except (ContentChangedError, UserError) as error:
             if not self.skips:
-                raise UserError(f"{error}; leave such conversations out with data.bad_rows=skip") from None
+                raise UserError(f"{error}; or leave such conversations out: data.bad_rows=skip") from None
             if len(batch) == 1:
                 self.left_out[CHANGED] += 1
                 return []
         middle = len(batch) // 2
         return self._show(batch[:middle]) + self._show(batch[middle:])
+
+
+def give_answers(packer: ChatPacker, privileged_prompt: str | None) -> ChatPacker:
+    """Return what packs for teachers that are asked with the answer, see `AnswerSide`; the same where they are not."""
+    if privileged_prompt is None:
+        return packer
+    student, *teachers = (
+        AnswerSide(side.tokenizer, side.template, side.max_length) for side in (packer.student, *packer.teachers)
+    )
+    for teacher in teachers:
+        teacher.privileged = PrivilegedPrompt(privileged_prompt)
+    return replace(packer, student=student, teachers=teachers, loss_on=ALONE)
+
+
+def describe_cuts(facts: dict[str, Any]) -> str:
+    """Say in words what `ChatPacker.describe` counted; empty if nothing was cut or left out.
+
+    Args:
+        facts: with its entries.
+    """
+    parts = []
+    if facts["conversations_cut"]:
+        parts.append(f"{facts['conversations_cut']:,} of {facts['conversations']:,} were too long and cut in front")
+        if facts["turns_left_out"]:
+            parts.append(f"{facts['turns_left_out']:,} old turns left out")
+        if facts["answers_cut"]:
+            parts.append(f"{facts['answers_cut']:,} answers did not fit alone and lost their ends")
+    parts += [f"{count:,} left out ({reason})" for reason, count in facts["conversations_left_out"].items()]
+    return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -170,14 +224,15 @@ class _Line:
         return sizes.cumsum()[interval] - (self.ends[interval] - places) * which[interval]
 
 
-def _lay_out(shown: list[tuple[Fitted, Shown]], loss_on: LossOn) -> _Line:
+def _lay_out(shown: list[Fitted], loss_on: LossOn) -> _Line:
     """Lay the intervals of conversations out on one line."""
     kinds, counted = zip(
-        *(interval_kinds(tuple(m.role for m in fitted.messages), loss_on) for fitted, _ in shown), strict=True
+        *(interval_kinds(tuple(m.role for m in fitted.messages), loss_on) for fitted in shown), strict=True
     )
     joined = np.concatenate(kinds)
     sizes = np.ones(len(joined), np.int64)
-    sizes[joined == CONTENT] = list(chain.from_iterable(each.sizes for _, each in shown))
+    first = -1 if loss_on == ALONE else 0
+    sizes[joined == CONTENT] = list(chain.from_iterable(each.sizes[first:] for each in shown))
     return _Line(joined, sizes.cumsum(), np.concatenate(counted), np.cumsum([len(each) for each in kinds]) - 1)
 
 
@@ -220,15 +275,15 @@ def _counted_tokens(groups: np.ndarray, is_counted: np.ndarray, num_tokens: int)
 
 def _num_answers(fitted: Fitted, loss_on: LossOn) -> int:
     """Count the answers in the loss."""
-    return 1 if loss_on == "last" else sum(message.role == "assistant" for message in fitted.messages)
+    return 1 if loss_on in ("last", ALONE) else sum(message.role == "assistant" for message in fitted.messages)
 
 
 def _batches(documents: Iterable[str]) -> Iterator[list[Fitted]]:
     """Gather conversations of about a megabyte."""
     batch: list[Fitted] = []
     size = 0
-    for document in documents:
-        batch.append(Fitted(Conversation.from_json(document).messages))
+    for number, document in enumerate(documents):
+        batch.append(Fitted(Conversation.from_json(document).messages, document=number))
         size += len(document)
         if size >= BATCH_CHARACTERS:
             yield batch

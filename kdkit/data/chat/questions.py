@@ -8,9 +8,7 @@ from zlib import crc32
 
 from kdkit.alignment.templates import Message
 from kdkit.data.conversations import Conversation
-
-SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_test", "lib2to3", "pydoc_data", "idlelib"}
-"""Folders of the standard library without text worth learning."""
+from kdkit.data.library import SKIPPED_FOLDERS
 
 _ASKED = {
     "module": ("What is the module {} for?", "What does the Python module {} provide?"),
@@ -46,7 +44,7 @@ def _of_library() -> _Named:
     library = Path(sysconfig.get_paths()["stdlib"])
     for path in sorted(library.rglob("*.py")):
         parts = list(path.relative_to(library).with_suffix("").parts)
-        if SKIPPED_FOLDERS.isdisjoint(parts):
+        if SKIPPED_FOLDERS.isdisjoint(parts) and parts[0] != "idlelib":
             if parts[-1] == "__init__":
                 parts.pop()
             if parts and not any(part.startswith("_") for part in parts):

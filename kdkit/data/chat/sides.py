@@ -5,9 +5,9 @@ turn, and what leads to the next content. Both models' tokens are laid on one li
 each of its UTF-8 bytes, everything else one place, at which all its tokens end.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from itertools import chain
 
 import numpy as np
@@ -22,24 +22,34 @@ OPENING, CONTENT, END, BETWEEN = range(4)
 
 @dataclass(frozen=True)
 class Fitted:
-    """A conversation that fits into a row."""
+    """A conversation as both models read it: without the spaces around contents that one of the templates strips."""
 
     messages: tuple[Message, ...]
     is_cut: bool = False
     """Something of it was left out to make it fit."""
     answer_is_cut: bool = False
     """Its last answer goes on, so no end of turn follows it."""
+    document: int = 0
+    """Its number among those that were given."""
 
+    @cached_property
+    def sizes(self) -> list[int]:
+        """UTF-8 bytes of each content."""
+        return [len(message.content.encode()) for message in self.messages]
 
-@dataclass(frozen=True)
-class Shown:
-    """What of a conversation stands in the text of both models."""
+    def without_spaces(self, stripped: Iterable[tuple[bool, ...] | None]) -> "Fitted":
+        """Return the same without the spaces around contents that a template strips.
 
-    contents: list[str]
-    sizes: list[int]
-    """UTF-8 bytes of each."""
-    is_stripped: bool = False
-    """Whether a message has more: spaces around it, which a template strips."""
+        Args:
+            stripped: of each template; see `ChatTemplate.check`.
+        """
+        marks = [found for found in stripped if found is not None]
+        if not marks:
+            return self
+        pairs = zip(self.messages, map(any, zip(*marks, strict=True)), strict=True)
+        return replace(
+            self, messages=tuple(replace(m, content=m.content.strip()) if strip else m for m, strip in pairs)
+        )
 
 
 @dataclass(frozen=True)
@@ -71,43 +81,26 @@ class Side:
         self.encoder = TextEncoder(tokenizer)
         self._checked = False
 
-    def pieces(self, fitted: Fitted, shown: Shown) -> tuple[list[Piece], list[int]]:
+    def pieces(self, fitted: Fitted) -> tuple[list[Piece], list[int]]:
         """Return what a model reads, and the width of each interval in it: bytes of text, and 1 for a special token."""
-        around = self._around(fitted, shown)
+        around = self.template.around(tuple(message.role for message in fitted.messages))
         opening = self.template.begin(around[0])
-        pieces, widths, last = list(opening), [width(opening)], len(shown.contents) - 1
-        for number, content in enumerate(shown.contents):
+        pieces, widths, last = list(opening), [width(opening)], len(fitted.messages) - 1
+        for number, message in enumerate(fitted.messages):
             cut = self.template.split(around[number + 1], is_last=number == last)
             goes_on = fitted.answer_is_cut and number == last
-            pieces += (content, *(() if goes_on else cut.end), *cut.rest)
-            widths += (shown.sizes[number], 0 if goes_on else cut.widths[0], cut.widths[1])
+            pieces += (message.content, *(() if goes_on else cut.end), *cut.rest)
+            widths += (fitted.sizes[number], 0 if goes_on else cut.widths[0], cut.widths[1])
         return pieces, widths[:-1]
 
-    def _around(self, fitted: Fitted, shown: Shown) -> Sequence[str]:
-        """Return the template's text, with the spaces that a content has more than what both models are shown."""
-        around = self.template.around(tuple(message.role for message in fitted.messages))
-        if not shown.is_stripped:
-            return around
-        parts = list(around)
-        for number, message in enumerate(fitted.messages if self.keeps_spaces(fitted) else ()):
-            if message.content != shown.contents[number]:
-                text = message.content
-                parts[number] += text[: len(text) - len(text.lstrip())]
-                parts[number + 1] = text[len(text.rstrip()) :] + parts[number + 1]
-        return parts
-
-    def keeps_spaces(self, fitted: Fitted) -> bool:
-        """Return whether the template writes the spaces around contents."""
-        return self.template.check([fitted.messages])[0] is None
-
-    def read(self, conversations: list[tuple[Fitted, Shown]], lines: np.ndarray, is_content: np.ndarray) -> SideTokens:
+    def read(self, conversations: list[Fitted], lines: np.ndarray, is_content: np.ndarray) -> SideTokens:
         """Tokenize conversations.
 
         Args:
             lines: int64, `[num_intervals]`: where each interval ends on the common line.
             is_content: bool, `[num_intervals]`.
         """
-        pieces, widths = zip(*(self.pieces(*each) for each in conversations), strict=True)
+        pieces, widths = zip(*map(self.pieces, conversations), strict=True)
         joined = [_join_texts(each) for each in pieces]
         items = list(chain.from_iterable(joined))
         texts = [item for item in items if isinstance(item, str)]
@@ -142,34 +135,26 @@ class Side:
         losses = np.column_stack([np.cumsum(kept)[moved] - 1, losses[:, 1:]])[kept[moved]]
         return SideTokens(all_ids[first], all_ids[kept].astype(np.int32), places[kept], lengths, losses)
 
-    def count(self, fitted: Fitted, shown: Shown) -> int:
+    def count(self, fitted: Fitted) -> int:
         """Count the tokens of one conversation."""
-        items = _join_texts(self.pieces(fitted, shown)[0])
+        items = _join_texts(self.pieces(fitted)[0])
         texts = [item for item in items if isinstance(item, str)]
         return len(items) - len(texts) + (len(self.encoder.encode(texts)[0]) if texts else 0)
 
 
 @lru_cache(maxsize=1024)
 def interval_kinds(roles: tuple[str, ...], loss_on: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the kind of each interval of a conversation, and whether it is in the loss; both `[3 * len(roles)]`."""
+    """Return the kind of each interval of a conversation, and whether it is in the loss; both `[3 * len(roles)]`.
+
+    With `loss_on` alone the prompt is one interval, so there are three.
+    """
+    if loss_on == "alone":
+        return np.array([OPENING, CONTENT, END]), np.array([False, True, True])
     kinds = np.array([OPENING, *[CONTENT, END, BETWEEN] * len(roles)][:-1])
     chosen = {"answers": [role == "assistant" for role in roles], "all": [True] * len(roles)}
     wanted = chosen.get(loss_on) or [False] * (len(roles) - 1) + [True]
     is_counted = np.array([False, *chain.from_iterable((each, each, False) for each in wanted)][:-1])
     return kinds, is_counted
-
-
-def show(fitted: Fitted, stripped: Iterable[tuple[bool, ...] | None]) -> Shown:
-    """Return the contents that both models are shown: without the spaces around them where a template strips them.
-
-    Args:
-        stripped: of each template; see `ChatTemplate.check`.
-    """
-    contents = [message.content for message in fitted.messages]
-    marks = [found for found in stripped if found is not None]
-    for found in marks:
-        contents = [text.strip() if strips else text for text, strips in zip(contents, found, strict=True)]
-    return Shown(contents, [len(content.encode()) for content in contents], is_stripped=bool(marks))
 
 
 def _sums(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -182,11 +167,13 @@ def _sums(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def _join_texts(pieces: Iterable[Piece]) -> list[Piece]:
     """Join neighbouring texts, and leave out empty ones."""
     joined: list[Piece] = []
+    text = ""
     for piece in pieces:
-        if not isinstance(piece, str):
-            joined.append(piece)
-        elif joined and isinstance(joined[-1], str):
-            joined[-1] += piece
-        elif piece:
-            joined.append(piece)
-    return joined
+        if isinstance(piece, str):
+            text += piece
+            continue
+        if text:
+            joined.append(text)
+            text = ""
+        joined.append(piece)
+    return [*joined, text] if text else joined

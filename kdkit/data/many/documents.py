@@ -2,6 +2,7 @@
 
 import operator
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import overload
@@ -97,8 +98,18 @@ def load_corpora(config: DataConfig, cache_path: Path) -> dict[str, Corpus]:
 
 
 def join_corpora(corpora: dict[str, Corpus]) -> Corpus:
-    """Return all kinds as one corpus; its documents are not yet mixed."""
+    """Return all kinds as one corpus; its documents are not yet mixed.
+
+    Raises:
+        UserError: conversations beside text.
+    """
     parts = [corpus.documents for corpus in corpora.values()]
+    if len({corpus.is_chat for corpus in corpora.values()}) > 1:
+        chats = ", ".join(kind for kind, corpus in corpora.items() if corpus.is_chat)
+        raise UserError(
+            f"data.sources: expected conversations or text, got both ({chats}: conversations); set data.format=text, "
+            "or leave one of them out"
+        )
     kinds = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     return Corpus(
         documents=MixedDocuments(parts, _number(kinds)),
@@ -107,6 +118,8 @@ def join_corpora(corpora: dict[str, Corpus]) -> Corpus:
         num_duplicates=sum(corpus.num_duplicates for corpus in corpora.values()),
         files_left_out=sum(corpus.files_left_out for corpus in corpora.values()),
         kinds=kinds_of,
+        is_chat=any(corpus.is_chat for corpus in corpora.values()),
+        rows_left_out=dict(sum((Counter(corpus.rows_left_out) for corpus in corpora.values()), Counter())),
     )
 
 

@@ -1,16 +1,15 @@
 """Both splits of a corpus: documents to train on, and documents that are held out."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from kdkit.config.language import DataConfig
+from kdkit.data.conversations import texts_of
 from kdkit.data.corpora import Corpus, split_documents
 from kdkit.data.documents import Documents
 from kdkit.data.duplicates import find_near_copies
 from kdkit.data.many.documents import MixedDocuments, split_kinds
-from kdkit.data.many.kinds import FILE
 from kdkit.errors import UserError
 
 
@@ -37,28 +36,31 @@ class HeldOut:
             for kind, name in enumerate(names)
         }
 
-    def save_kinds(self, folder: Path) -> None:
-        """Write the kinds of the documents beside the windows."""
-        for split in ("train", "evaluation"):
-            np.save(folder / split / FILE, getattr(self, split).kinds)
 
-
-def hold_out(data: DataConfig, corpus: Corpus, seed: int) -> HeldOut:
+def hold_out(data: DataConfig, corpus: Corpus, held_out: Corpus | None, seed: int) -> HeldOut:
     """Hold documents out, and leave those out of training that nearly repeat them.
+
+    Args:
+        held_out: documents of their own to evaluate on; None: a part of the others.
 
     Raises:
         UserError: see `split_documents`; training text that held-out text repeats all of.
     """
-    split = split_kinds if isinstance(corpus.documents, MixedDocuments) else split_documents
-    train, evaluation = split(corpus.documents, data.evaluation_fraction, seed)
-    train, near_copies = _remove_near_copies(data, train, evaluation)
+    if held_out is not None:
+        train, evaluation = corpus.documents, held_out.documents
+    else:
+        split = split_kinds if isinstance(corpus.documents, MixedDocuments) else split_documents
+        train, evaluation = split(corpus.documents, data.evaluation_fraction, seed)
+    train, near_copies = _remove_near_copies(data, train, evaluation, corpus.is_chat)
     return HeldOut(train, evaluation, near_copies)
 
 
-def _remove_near_copies(data: DataConfig, train: Documents, evaluation: Documents) -> tuple[Documents, int]:
+def _remove_near_copies(
+    data: DataConfig, train: Documents, evaluation: Documents, is_chat: bool
+) -> tuple[Documents, int]:
     """Count the training documents that are near-copies of held-out ones, and leave them out unless asked not to."""
     print(f"data: comparing {len(train):,} training documents with {len(evaluation):,} held-out ones", flush=True)
-    is_copy = find_near_copies(evaluation, train)
+    is_copy = find_near_copies(*(texts_of(documents, is_chat) for documents in (evaluation, train)))
     count = int(is_copy.sum())
     if count:
         what = "left out" if data.near_duplicates == "remove" else "kept (data.near_duplicates=keep)"

@@ -33,8 +33,8 @@ class CommitteeCollator:
 
         Returns:
             What the first teacher's collator says; `members`: what each one's says; `weights`, fp32,
-            `[K, student_rows]`; `sequences`, the place in the batch of each student row, an array; `taught`, float64,
-            `[K, num_kinds]`: the student's tokens by who teaches them and by kind, an array.
+            `[K, student_rows]`; `sequences`, the place in the batch of each student row, and `taught`, float64,
+            `[K, num_kinds]`, the student's tokens by who teaches them and by kind: arrays.
         """
         batches = [collate(rows) for collate in self.members]
         first = batches[0]

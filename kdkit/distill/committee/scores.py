@@ -1,7 +1,9 @@
 """What every teacher thinks of every piece of the training text: computed once, one teacher in memory at a time."""
 
 import gc
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,12 +11,13 @@ from transformers import PreTrainedModel
 
 from kdkit.config.teachers import TeachersConfig
 from kdkit.data.batches import Side
-from kdkit.data.windows import Windows
+from kdkit.data.windows import PAD, Windows
 from kdkit.distill.plan import TrainingPlan
 from kdkit.losses.chunked.engine import even_chunks, log_softmax_, rows_per_chunk
 from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
 from kdkit.machine.hardware import DTYPES
 from kdkit.models.heads import autocast, find_head, last_hidden_state
+from kdkit.runs.costs import write_cost
 from kdkit.runs.folder import fingerprint
 from kdkit.runs.messages import note
 from kdkit.teachers.prepare import identify_teacher, prepare_teacher
@@ -48,23 +51,30 @@ def score_member(plan: TrainingPlan, rows: list[int]) -> PieceScores:
     Raises:
         UserError: see `prepare_teacher`.
     """
-    session, data = plan.session, plan.data
-    key = fingerprint("piece scores", data.key, identify_teacher(session, data), plan.answer_precision, rows)
-    path = session.run.cache_path / "scores" / f"{key}.npz"
+    session, data, path = plan.session, plan.data, score_path(plan, rows)
     if not path.is_file():
-        teacher = prepare_teacher(session, data, DTYPES[plan.answer_precision])
+        teacher, begin = prepare_teacher(session, data, DTYPES[plan.answer_precision]), time.perf_counter()
         note(f"{session.config.teachers.only}: reads {len(rows):,} training sequences to say how well it knows them")
         options = session.config.evaluate.batch_size, session.hardware.autocast_dtype
         found = score_pieces(teacher.model, data.train, len(data.teacher_tokenizer), *options, rows)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial.npz")
         np.savez(partial, **vars(found))
+        tokens = int((data.train.teacher_ids[rows, 1:] != PAD).sum())
+        write_cost(path, time.perf_counter() - begin, tokens, sequences=len(rows))
         partial.replace(path)
         del teacher
         gc.collect()
         torch.cuda.empty_cache()
     with np.load(path) as arrays:
         return PieceScores(**{name: arrays[name] for name in PieceScores.__dataclass_fields__})
+
+
+def score_path(plan: TrainingPlan, rows: list[int]) -> Path:
+    """Return the file in which one teacher's opinion of some windows is kept."""
+    identity = identify_teacher(plan.session, plan.data)
+    key = fingerprint("piece scores", plan.data.key, identity, plan.answer_precision, rows)
+    return plan.session.run.cache_path / "scores" / f"{key}.npz"
 
 
 @torch.no_grad()

@@ -96,7 +96,8 @@ class CommitteeTrainer(DistillationTrainer):
         terms = {f"{seat.name}_loss": torch.zeros_like(totals[0]) for seat in self.seats}
         kd = torch.zeros_like(totals[0])
         for (name, lesson), value in zip(lessons.items(), totals[2:], strict=True):
-            share = lesson.weights[torch.from_numpy(lesson.taught).to(lesson.weights.device)].mean()
+            own = torch.from_numpy(lesson.taught).to(lesson.weights.device)
+            share = (lesson.weights * own).sum() / max(int(lesson.taught.sum()), 1)
             terms[name if self.is_averaged else f"{name}_loss"] = value
             kd = kd + share * value
         terms = {"ce_loss": totals[1], "kd_loss": kd, "kd_weighted": kd * self.objective.kd_weight} | terms

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerFast
 from kdkit.alignment.characters import Ragged, TokenGroups
 from kdkit.alignment.tokenizers import END_OF_TEXT, load_tokenizer, tokenizers_match, train_tokenizer
 from kdkit.config.embeddings import REDUCE, EmbeddingConfig
-from kdkit.config.shared import BUILD
+from kdkit.config.types import BUILD
 from kdkit.data.corpora import PYTHON_DOCS
 from kdkit.embeddings.data.selection import select_sentences
 from kdkit.embeddings.data.sentences import Sentences, load_sentences

@@ -5,7 +5,7 @@ from dataclasses import replace
 from transformers import BertConfig, BertModel, set_seed
 
 from kdkit.config.embeddings import REDUCE, EmbeddingConfig
-from kdkit.config.shared import BUILD
+from kdkit.config.types import BUILD
 from kdkit.embeddings.data.prepare import SentenceData
 from kdkit.embeddings.models.embedder import EmbeddingModel, load_embedding_model
 from kdkit.embeddings.models.places import resolve_embedding_path

@@ -89,6 +89,9 @@ def _measure_batch(
     now = teacher.run(inputs, device, scores, end)
     measured = measure_rows(now.signals, student, inputs, teacher.comparison)
     places = counted_places(student, inputs["spans"])[0]
+    read = torch.arange(len(now.signals.targets))
+    if "teacher_counted" in inputs:
+        read = read[torch.from_numpy(inputs["teacher_counted"])]
     results = {"all": {"capacity": measured.student_loss.cpu(), "gap": measured.gap.cpu()}}
     for part in teacher.settings.parts:
         with_part, without, steps = now, now, (end, end)
@@ -99,8 +102,8 @@ def _measure_batch(
         results[part] = {
             "kl": _divergence(with_part.signals, without.signals, places),
             "rerouted": _rerouted(teacher, (with_part, without), steps),
-            "with": own_losses(with_part.signals, torch.arange(len(with_part.signals.targets))).cpu(),
-            "without": own_losses(without.signals, torch.arange(len(without.signals.targets))).cpu(),
+            "with": own_losses(with_part.signals, read).cpu(),
+            "without": own_losses(without.signals, read).cpu(),
         }
     return results
 

@@ -225,7 +225,7 @@ class RoutedTeacher(OnlineTeacher):
         }
         # what the student wrote itself is nothing to be right about
         if settings.text_weight > 0.0 and not inputs.get("is_own_text", False):
-            terms["text"] = text_loss(routed.signals)
+            terms["text"] = text_loss(routed.signals, inputs.get("teacher_counted"))
         loss = (
             terms["kl"]
             + settings.text_weight * terms.get("text", 0.0)

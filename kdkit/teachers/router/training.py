@@ -6,6 +6,7 @@ The two are compared at places: the starts of spans, where both models have read
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import distributed
 
@@ -133,6 +134,8 @@ def first_sequences(
     few = {name: inputs[name][:count] for name in ("input_ids", "teacher_input_ids", "windows")}
     num_rows = len(spans.student_rows)
     rows = replace(student, hidden=student.hidden[:num_rows], targets=student.targets[:num_rows])
+    if "teacher_counted" in inputs:
+        few["teacher_counted"] = inputs["teacher_counted"][: len(spans.teacher_rows)]
     return inputs | few | {"spans": spans}, rows
 
 
@@ -189,10 +192,16 @@ def _compare_mixture(
     return total + (nothing * weights.grad).sum()
 
 
-def text_loss(signals: DenseSignals) -> torch.Tensor:
-    """Return the routed teacher's own cross-entropy on the text, nats per token, with a graph to the router."""
+def text_loss(signals: DenseSignals, is_label: np.ndarray | None = None) -> torch.Tensor:
+    """Return the routed teacher's own cross-entropy on the text, nats per token, with a graph to the router.
+
+    Args:
+        is_label: bool, `[teacher_rows]`: the rows that count; None: all.
+    """
     targets = signals.targets.clamp(min=0)
     counted = (signals.targets >= 0).float()
+    if is_label is not None:
+        counted = counted * torch.from_numpy(is_label).to(counted.device)
     weights = counted / counted.sum().clamp(min=1.0)
     if isinstance(signals, MixedSignals):
         every = torch.arange(len(targets))

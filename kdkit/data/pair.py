@@ -1,0 +1,199 @@
+"""The tokenizers with which student and teacher read: made, given or shared, and what ends a document or a turn."""
+
+import math
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from kdkit.alignment.bytes import VocabularyOverlap, overlap_vocabularies
+from kdkit.alignment.same_ids import share_tokenizer
+from kdkit.alignment.templates import CHATML, CHATML_TOKENS, ChatTemplate, check_markers, read_template
+from kdkit.alignment.tokenizers import (
+    end_token_id,
+    load_tokenizer,
+    set_document_end,
+    set_turn_end,
+    token_bytes,
+    train_tokenizer,
+)
+from kdkit.config.language import BUILD, Config, StudentConfig, TeacherConfig
+from kdkit.data.documents import Documents
+from kdkit.errors import UserError
+
+SAMPLE_DOCUMENTS, SAMPLE_CHARACTERS = 64, 2_000
+"""Documents, and characters of each, that two tokenizers must cut alike to be one."""
+TOKENIZER_CHARACTERS = 20_000_000
+"""Text from which tokenizers are trained at most: more of it costs time and changes next to nothing."""
+
+
+@dataclass(frozen=True)
+class TokenizerPair:
+    """The tokenizers with which the two models read."""
+
+    student: PreTrainedTokenizerFast
+    teacher: PreTrainedTokenizerFast
+    facts: dict[str, Any]
+    """Entries of the manifest: `same_tokenizer`, `tokenizer_notes` (see `SharedTokenizer`), `document_ends`."""
+
+
+def pair_tokenizers(
+    student: PreTrainedTokenizerFast,
+    teacher: PreTrainedTokenizerFast,
+    choices: tuple[str, str],
+    documents: list[str],
+) -> TokenizerPair:
+    """Make one tokenizer of two that mean the same, and decide what separates documents.
+
+    A student learns its separator here, so that is EOS unless it reads with the teacher's tokenizer; a teacher was
+    trained with one, which its files tell.
+
+    Args:
+        choices: `document_end` of the student and of the teacher.
+    """
+    shared = share_tokenizer(student, teacher, [text[:SAMPLE_CHARACTERS] for text in documents[:SAMPLE_DOCUMENTS]])
+    if shared is None:
+        set_document_end(student, "eos" if choices[0] == "auto" else choices[0], "student.document_end")
+        set_document_end(teacher, choices[1], "teacher.document_end")
+        pair, notes = (student, teacher), ()
+    else:
+        pair, notes = (shared.student, shared.teacher), shared.notes
+        choice = choices[1] if choices[0] == "auto" else choices[0]
+        for tokenizer in pair:
+            set_document_end(tokenizer, choice, "student.document_end, teacher.document_end")
+    for note in notes:
+        print(f"student and teacher share a tokenizer: {note}")
+    return TokenizerPair(*pair, _facts(pair, shared is not None, notes))
+
+
+def make_pairs(
+    student: PreTrainedTokenizerFast,
+    teachers: dict[str, PreTrainedTokenizerFast],
+    choices: dict[str, tuple[str, str]],
+    documents: list[str],
+) -> dict[str, TokenizerPair]:
+    """Make a pair with each of several teachers, with the same student in all.
+
+    Args:
+        choices: `document_end` of the student and of the teacher, by the teacher's name.
+
+    Raises:
+        UserError: the student would read with another tokenizer beside one of them.
+    """
+    pairs: dict[str, TokenizerPair] = {}
+    for name, teacher in teachers.items():
+        own, theirs = choices[name]
+        if pairs:
+            own = "bos" if end_token_id(student) == student.bos_token_id != student.eos_token_id else "eos"
+        pair = pair_tokenizers(student, teacher, (own, theirs), documents)
+        if pairs and pair.student is not student:
+            raise UserError(
+                f"teachers.members.{name}: expected a tokenizer with the student's entries or others, got one that "
+                f"lacks {len(student) - len(pair.student)} of its own; list it first, so that the student reads with it"
+            )
+        pairs[name], student = pair, pair.student
+    return pairs
+
+
+def with_templates(
+    config: Config, pair: TokenizerPair, own: tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]
+) -> tuple[TokenizerPair, tuple[ChatTemplate, ChatTemplate]]:
+    """Give both tokenizers their chat templates, and let the end of a turn end what they read.
+
+    Each model has its own; a student that shares the teacher's tokenizer and brings no template reads the teacher's.
+
+    Args:
+        own: the tokenizers with the templates that the models bring, before they were paired.
+
+    Raises:
+        UserError: there is none for a side; a given one names markers that its tokenizer does not know; see also
+            `ChatTemplate`.
+    """
+    student, teacher = pair.student, pair.teacher
+    texts = [tokenizer.chat_template for tokenizer in own]
+    if pair.facts["same_tokenizer"] and not texts[0]:
+        texts[0] = texts[1]
+    if texts[0] != texts[1] and student is teacher:
+        student = deepcopy(teacher)
+    templates = []
+    for tokenizer, text, side in zip((student, teacher), texts, ("student", "teacher"), strict=True):
+        tokenizer.chat_template = text
+        templates.append(ChatTemplate(tokenizer, f"{side}.chat_template"))
+        check_markers(templates[-1], is_given=getattr(config, side).chat_template is not None)
+        set_turn_end(tokenizer, templates[-1].end_id)
+    facts = _facts((student, teacher), pair.facts["same_tokenizer"], pair.facts["tokenizer_notes"])
+    return TokenizerPair(student, teacher, facts), (templates[0], templates[1])
+
+
+def _facts(
+    pair: tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast], is_shared: bool, notes: tuple[str, ...]
+) -> dict[str, Any]:
+    ends = [tokenizer.convert_ids_to_tokens(end_token_id(tokenizer)) for tokenizer in pair]
+    return {"same_tokenizer": is_shared, "tokenizer_notes": list(notes), "document_ends": ends}
+
+
+def pair_vocabularies(
+    student_tokenizer: PreTrainedTokenizerFast, teacher_tokenizer: PreTrainedTokenizerFast
+) -> VocabularyOverlap:
+    """Pair the common tokens, the end of a document, or of a turn, among them."""
+    ends = end_token_id(student_tokenizer), end_token_id(teacher_tokenizer)
+    tables = token_bytes(student_tokenizer), token_bytes(teacher_tokenizer)
+    for table, end in zip(tables, ends, strict=True):
+        table[end] = None  # its partner is the other end, also where texts may name it
+    return overlap_vocabularies(*tables, ends)
+
+
+def sample_for_tokenizer(documents: Documents) -> list[str]:
+    """Choose documents to train tokenizers on, at even distances, of at most `TOKENIZER_CHARACTERS`."""
+    step = max(1, math.ceil(documents.num_characters.sum() / TOKENIZER_CHARACTERS))
+    return [document[:TOKENIZER_CHARACTERS] for document in documents[::step]]
+
+
+def make_teacher_tokenizer(config: Config, documents: list[str], is_chat: bool = False) -> PreTrainedTokenizerFast:
+    """Train the built teacher's tokenizer, or load the given teacher's; with its chat template."""
+    teacher = config.teacher
+    if teacher.path == BUILD:
+        return _train(documents, teacher.build.vocab_size, teacher.chat_template, "teacher", is_chat)
+    if teacher.tokenizer:
+        return _load(teacher, teacher.tokenizer, "teacher.tokenizer")
+    return _load(teacher, teacher.path, "teacher.path")
+
+
+def tokenizer_path_of(config: Config) -> str:
+    """Return what names the teacher's tokenizer."""
+    return config.teacher.tokenizer or config.teacher.path
+
+
+def make_student_tokenizer(
+    config: Config, documents: list[str], teacher_tokenizer: PreTrainedTokenizerFast, is_chat: bool = False
+) -> PreTrainedTokenizerFast:
+    """Train the built student's tokenizer, share the teacher's, or load the given student's; with its chat template."""
+    student = config.student
+    if student.path != BUILD:
+        return _load(student, student.path, "student.path")
+    if student.build.tokenizer == "own":
+        return _train(documents, student.build.vocab_size, student.chat_template, "student", is_chat)
+    if student.chat_template is None:
+        return teacher_tokenizer
+    tokenizer = deepcopy(teacher_tokenizer)
+    tokenizer.chat_template = read_template(student.chat_template, "student.chat_template")
+    return tokenizer
+
+
+def _train(
+    documents: list[str], vocab_size: int, template: str | None, side: str, is_chat: bool
+) -> PreTrainedTokenizerFast:
+    """Train a tokenizer; for conversations with the special tokens of ChatML, and its template where none is given."""
+    tokenizer = train_tokenizer(documents, vocab_size, CHATML_TOKENS if is_chat else ())
+    if is_chat:
+        tokenizer.chat_template = CHATML if template is None else read_template(template, f"{side}.chat_template")
+    return tokenizer
+
+
+def _load(model: StudentConfig | TeacherConfig, path: str, key: str) -> PreTrainedTokenizerFast:
+    """Load a model's tokenizer, with the chat template that was given for it."""
+    tokenizer = load_tokenizer(path, key, model.revision, model.trust_remote_code)
+    if model.chat_template is not None:
+        tokenizer.chat_template = read_template(model.chat_template, f"{key.partition('.')[0]}.chat_template")
+    return tokenizer
