@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from kdkit.distill.plan import Stage, TrainingPlan, sequences_per_step
-from kdkit.teachers.difficulty import teacher_entropy, teacher_loss
 from kdkit.teachers.prepare import prepare_teacher
+from kdkit.teachers.probe import teacher_entropy, teacher_loss
 from kdkit.training.order import num_processes, shuffled_order
 
 READ_AHEAD = 4

@@ -1,6 +1,6 @@
 """Measurement of a teacher on held-out text: perplexity, entropy, use of its experts.
 
-Used by notebook 02.
+Used by notebook 02; also how hard each sequence is for it, by which a curriculum is ordered.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -192,3 +192,29 @@ def _count_experts(router_logits: tuple[torch.Tensor, ...], is_token: torch.Tens
         chosen = logits[counted].topk(top_k, dim=-1).indices.flatten()
         rows.append(torch.bincount(chosen, minlength=logits.shape[-1]).double().cpu())
     return torch.stack(rows)
+
+
+def teacher_loss(teacher: TextTeacher, windows: Windows, batch_size: int, hardware: Hardware) -> np.ndarray:
+    """Return the teacher's mean cross-entropy of each window, nats per token: float64, `[num_windows]`."""
+    score = score_windows(teacher.reader(hardware.autocast_dtype), windows, "teacher", batch_size)
+    return score.window_nats / np.maximum(windows.labels(slice(None), of_teacher=True).sum(axis=1), 1)
+
+
+@torch.no_grad()
+def teacher_entropy(
+    teacher: TextTeacher, windows: Windows, vocab_size: int, batch_size: int, hardware: Hardware
+) -> np.ndarray:
+    """Return the mean entropy in nats of the teacher's predictions in each window: float64, `[num_windows]`."""
+    reader, means = teacher.reader(hardware.autocast_dtype), []
+    for batch in iterate_batches(windows, "teacher", batch_size):
+        logits_of, is_token = reader.read(batch["input_ids"]), shift_labels(batch["labels"]) >= 0
+        rows = is_token.flatten().nonzero().squeeze(1)
+        entropies = torch.zeros(len(rows), dtype=torch.float64)
+        for part in even_chunks(len(rows), rows_per_chunk(vocab_size, reader.device)):
+            logprobs = logits_of(rows[part])[:, :vocab_size].log_softmax(dim=-1)
+            entropies[part] = -(logprobs.exp() * logprobs.clamp(min=-1e4)).sum(dim=-1).double().cpu()
+        counts = is_token.sum(dim=1)
+        of_row = torch.repeat_interleave(torch.arange(len(counts)), counts)
+        sums = torch.zeros(len(counts), dtype=torch.float64).index_add_(0, of_row, entropies)
+        means.append((sums / counts.clamp(min=1)).numpy())
+    return np.concatenate(means)

@@ -19,8 +19,8 @@ from kdkit.distill.curriculum import curriculum_order
 from kdkit.distill.plan import sequences_per_step
 from kdkit.distill.student import make_student
 from kdkit.runs.folder import Run
-from kdkit.teachers.difficulty import teacher_entropy, teacher_loss
 from kdkit.teachers.prepare import Teacher
+from kdkit.teachers.probe import teacher_entropy, teacher_loss
 from tests.tiny import (
     CPU,
     make_config,
@@ -117,7 +117,7 @@ def test_entropy_of_a_certain_teacher_is_zero_and_of_an_undecided_one_the_logari
 def test_the_rows_of_a_chunk_do_not_matter(place, monkeypatch):
     windows = place.data().train.first(9)
     expected = teacher_entropy(place.teacher, windows, 320, 4, CPU)
-    monkeypatch.setattr("kdkit.teachers.difficulty.rows_per_chunk", lambda *_: 3)
+    monkeypatch.setattr("kdkit.teachers.probe.rows_per_chunk", lambda *_: 3)
     assert np.allclose(teacher_entropy(place.teacher, windows, 320, 4, CPU), expected, rtol=1e-6)
 
 
