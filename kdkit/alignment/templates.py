@@ -287,8 +287,9 @@ def after_special(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast
     if not isinstance(cutting, pre_tokenizers.Metaspace) or cutting.prepend_scheme != "first":
         return tokenizer
     reader = deepcopy(tokenizer)
-    options = {"replacement": cutting.replacement, "prepend_scheme": "never", "split": cutting.split}
-    reader.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(**options)
+    reader.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
+        replacement=cutting.replacement, prepend_scheme="never", split=cutting.split
+    )
     return reader
 
 

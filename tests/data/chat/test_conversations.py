@@ -140,5 +140,5 @@ def test_columns_that_hold_no_conversation_are_listed(tmp_path):
         load(file, tmp_path / "cache", format="chat")
     with pytest.raises(UserError, match=r"data.skip_rows_where: expected a column of"):
         load(file, tmp_path / "cache", format="chat", skip_rows_where="bad")
-    with pytest.raises(UserError, match=r"data.format: expected text of 'python-docs', got 'chat'"):
+    with pytest.raises(UserError, match=r"data.format: expected conversations in data.path"):
         load("python-docs", tmp_path / "cache", format="chat")

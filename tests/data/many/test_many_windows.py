@@ -118,7 +118,7 @@ def test_a_built_teacher_never_reads_what_is_held_out(place, data):
         assert list(own.data.sources) == [kind] and not own.teachers.members
         folder = build_data(own, place / "cache")
         assert folder.name == identify_text_of_teacher(committee_config(place).view(member), data.members[member])
-        read = hold_out(own.data, join_corpora(load_corpora(own.data, place / "cache")), own.seed).train
+        read = hold_out(own.data, join_corpora(load_corpora(own.data, place / "cache")), None, own.seed).train
         assert len(read) == data.manifest["kinds"][kind]["train_documents"]
         assert set(read).isdisjoint(data.manifest["openings"])
 

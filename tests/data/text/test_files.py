@@ -10,7 +10,7 @@ from kdkit.data.text import corpora
 from kdkit.data.text.corpora import load_corpus, split_text
 from kdkit.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 QUOTES = "'\""
 
 
