@@ -8,17 +8,15 @@ content that names one is text.
 
 import re
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import jinja2
-from tokenizers import pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from kdkit.alignment.tokenizers import encode_with_ends, end_token_id, start_token_id, token_bytes
+from kdkit.alignment.tokenizers import after_special, encode_with_ends, end_token_id, start_token_id, token_bytes
 from kdkit.errors import UserError
 
 CHATML = (
@@ -275,22 +273,6 @@ def read_template(given: str, key: str) -> str:
 def template_of(tokenizer: PreTrainedTokenizerFast) -> ChatTemplate:
     """Return the template of a tokenizer; the same object for the same tokenizer."""
     return ChatTemplate(tokenizer)
-
-
-def after_special(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """Return a tokenizer that reads a text as one behind a special token.
-
-    Newer SentencePiece tokenizers put a space before the first word of a text, and none before what follows a special
-    token.
-    """
-    cutting = tokenizer.backend_tokenizer.pre_tokenizer
-    if not isinstance(cutting, pre_tokenizers.Metaspace) or cutting.prepend_scheme != "first":
-        return tokenizer
-    reader = deepcopy(tokenizer)
-    reader.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
-        replacement=cutting.replacement, prepend_scheme="never", split=cutting.split
-    )
-    return reader
 
 
 @lru_cache(maxsize=4)

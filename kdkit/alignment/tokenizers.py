@@ -254,3 +254,19 @@ def _piece_bytes(piece: str) -> bytes:
     if len(piece) == 6 and piece.startswith("<0x") and piece.endswith(">"):
         return bytes([int(piece[3:5], 16)])
     return piece.removeprefix("##").replace("\u2581", " ").encode()
+
+
+def after_special(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Return a tokenizer that reads a text as one behind a special token.
+
+    Newer SentencePiece tokenizers put a space before the first word of a text, and none before what follows a special
+    token.
+    """
+    cutting = tokenizer.backend_tokenizer.pre_tokenizer
+    if not isinstance(cutting, pre_tokenizers.Metaspace) or cutting.prepend_scheme != "first":
+        return tokenizer
+    reader = deepcopy(tokenizer)
+    reader.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(
+        replacement=cutting.replacement, prepend_scheme="never", split=cutting.split
+    )
+    return reader

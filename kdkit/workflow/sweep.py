@@ -45,7 +45,6 @@ TRAINING = (
     "kdkit.distill.plan",
     "kdkit.distill.train",
     "kdkit.models.loading",
-    "kdkit.teachers.build",
     "kdkit.teachers.prepare",
     "kdkit.training.scoring",
 )

@@ -14,7 +14,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.encoding import TextEncoder
-from kdkit.alignment.templates import ChatTemplate, Message, Piece, after_special, width
+from kdkit.alignment.templates import ChatTemplate, Message, Piece, width
+from kdkit.alignment.tokenizers import after_special
 
 OPENING, CONTENT, END, BETWEEN = range(4)
 """Kinds of intervals."""

@@ -93,8 +93,9 @@ def _spread(queried: QueriedRows, num_rows: int) -> tuple[QueriedRows, torch.Ten
     if len(queried.rows) <= MOST * num_rows or len(queried.rows) == num_rows:
         return queried, raw
     rows = to_device(queried.rows, raw.device)
-    teacher_rows, weights, raw = (
-        part.new_zeros(num_rows).index_copy(0, rows, part) for part in (queried.teacher_rows, queried.weights, raw)
-    )
-    teacher_rows = teacher_rows.cummax(dim=0).values  # in order, as a teacher is read
+    weights, raw = (part.new_zeros(num_rows).index_copy(0, rows, part) for part in (queried.weights, raw))
+    # a teacher is read in order, so a row that was not queried looks where the one before it does
+    numbers = torch.arange(len(rows), device=rows.device)
+    before = numbers.new_zeros(num_rows).index_copy(0, rows, numbers).cummax(dim=0).values
+    teacher_rows = queried.teacher_rows[before.to(queried.teacher_rows.device)]
     return replace(queried, rows=torch.arange(num_rows), teacher_rows=teacher_rows, weights=weights), raw
