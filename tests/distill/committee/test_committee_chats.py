@@ -1,5 +1,6 @@
 """Several teachers of conversations: trained, stopped, evaluated, masked; and a teacher of one's own among them."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from kdkit.distill.open_teacher import open_teacher
 from kdkit.distill.plan import view_of
 from kdkit.distill.student import make_student
 from kdkit.distill.train import distill, train_baseline
+from kdkit.errors import UserError
 from kdkit.evaluate.evaluation import evaluate_run
 from kdkit.evaluate.kinds import MEAN
 from kdkit.losses.cross_entropy import IGNORE_INDEX
@@ -53,7 +55,8 @@ def step_of(plan, teacher):
     batch = trainer._prepare_inputs(trainer.data_collator(ROWS))
     if trainer.masking is not None:
         trainer.masking.apply([batch], (0, 1))
-    loss, terms = trainer.compute_step(trainer.model, batch, 90)
+    with nullcontext() if trainer.parts is None else trainer.parts.student_taps:
+        loss, terms = trainer.compute_step(trainer.model, batch, 90)
     loss.backward()
     gradient = torch.cat([parameter.grad.flatten() for parameter in student.parameters()])
     return loss.item(), gradient, terms, batch
@@ -192,3 +195,33 @@ def test_what_a_teacher_of_ones_own_reads_in_the_loss_is_its_teachers_time(place
     late = trainer.seats[1].source.late_seconds
     assert late > 0 and trainer.read_counts()["teacher_seconds"] >= late
     assert trainer.read_counts()["teacher_seconds"] == pytest.approx(late + trainer.clock.seconds())
+
+
+def averaged(place, paths, templates):
+    """Return settings of two teachers with the sailor's tokenizer."""
+    first = chat_committee(place).model_dump()["teachers"]["members"][1]
+    names = "one", "two"
+    members = [
+        first | {"name": name, "path": path, "trained_on": [], "chat_template": template}
+        for name, path, template in zip(names, paths, templates, strict=True)
+    ]
+    return {"members": members, "combine": "averaged"}
+
+
+def test_an_average_of_conversations_is_of_one_text(place, own_code):
+    paths, settings = own_code, {"distill": {"loss": "uld"}}
+    plan, committee = open_committee(place, averaged(place, paths, (None, LINES)), "average", **settings)
+    loss, gradient, _, _ = step_of(plan, committee)
+    expected = step_of(committee.members[1].plan, committee.teachers[1])
+    assert loss == pytest.approx(expected[0], rel=1e-5)
+    torch.testing.assert_close(gradient, expected[1], rtol=1e-4, atol=1e-6)
+    with pytest.raises(UserError, match=r"teachers\.members\.two\.chat_template: expected that of one .*averaged"):
+        open_committee(place, averaged(place, paths, (None, "### " + LINES)), "refused", **settings)
+
+
+def test_layers_are_compared_beside_teachers_that_read_other_templates(place):
+    plan, committee = open_committee(place, distill={"weights": {"feature": 0.2, "attention": 0.1}})
+    loss, gradient, _, _ = step_of(plan, committee)
+    singles = [step_of(m.plan, t) for m, t in zip(committee.members, committee.teachers, strict=True)]
+    assert loss == pytest.approx(sum(single[0] for single in singles) / 2, rel=1e-5)
+    torch.testing.assert_close(gradient, sum(single[1] for single in singles) / 2, rtol=1e-4, atol=1e-6)
