@@ -1,6 +1,7 @@
 """Conversations for several teachers: one student, and every teacher its own reading of the same rows."""
 
 import json
+from copy import deepcopy
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +18,7 @@ from kdkit.data.many.kinds import kinds_of_documents, kinds_of_pieces
 from kdkit.data.pair import pair_vocabularies
 from kdkit.data.windows import PAD
 from kdkit.errors import UserError
-from tests.chats import WORDS, chat_tokenizers, talk
+from tests.chats import INST, WORDS, chat_tokenizers, talk
 from tests.committee_chats import LINES, chat_committee
 from tests.tiny import make_data
 
@@ -28,6 +29,14 @@ ANSWER = TEXT.filter(str.strip)
 TURNS = st.lists(st.tuples(TEXT, ANSWER), min_size=1, max_size=3)
 
 
+def second_template():
+    """Return the student's tokenizer with another template."""
+    tokenizer = deepcopy(chat_tokenizers()[0])
+    tokenizer.chat_template = "### " + LINES
+    set_turn_end(tokenizer, ChatTemplate(tokenizer).end_id)
+    return tokenizer
+
+
 def line_teacher():
     """Return a tokenizer whose template is text alone, and whose tokens cross into it."""
     tokenizer = train_tokenizer([f"river {n}.\n\nuser: letter 's\n\nassistant: {WORDS}" for n in range(40)], 420)
@@ -36,11 +45,11 @@ def line_teacher():
     return tokenizer
 
 
-def make_packer(loss_on="answers", lengths=(4096, 4096, 4096)):
+def make_packer(loss_on="answers", lengths=(4096, 4096, 4096, 4096)):
     student, teacher = chat_tokenizers()
     sides = [
         Side(tokenizer, ChatTemplate(tokenizer, "chat_template"), length)
-        for tokenizer, length in zip((student, teacher, line_teacher()), lengths, strict=True)
+        for tokenizer, length in zip((student, teacher, line_teacher(), second_template()), lengths, strict=True)
     ]
     overlaps = [pair_vocabularies(student, side.tokenizer) for side in sides[1:]]
     return ChatPacker(sides[0], sides[1:], overlaps, loss_on)
@@ -77,11 +86,12 @@ def contents_of(packer, number, windows, row):
 def test_all_teachers_read_what_the_student_reads_and_learns(turns, loss_on):
     packer = make_packer(loss_on)
     windows, kept = pack(packer, talk(*(text for turn in turns for text in turn)))
-    first, second = windows
-    assert len(kept) == len(first) == len(second) == 1
-    for name in ("student_ids", "in_loss", "num_bytes"):
-        assert np.array_equal(getattr(first, name), getattr(second, name)), name
-    assert np.array_equal(first.pieces[..., [0, 1, 3]], second.pieces[..., [0, 1, 3]])
+    first, *others = windows
+    assert len(others) == 2 and len(kept) == len(first) == 1
+    for own in others:
+        for name in ("student_ids", "in_loss", "num_bytes"):
+            assert np.array_equal(getattr(first, name), getattr(own, name)), name
+        assert np.array_equal(first.pieces[..., [0, 1, 3]], own.pieces[..., [0, 1, 3]])
     assert first.num_bytes[0] > 0
     for number, own in enumerate(windows):
         pairs = list(contents_of(packer, number, own, 0))
@@ -104,9 +114,9 @@ def test_the_ends_of_turns_are_pairs_with_every_teacher():
     assert windows[1].same_token[0].any() and windows[1].same_token[0, windows[1].labels([0])[0].nonzero()[0][-1] - 1]
 
 
-@pytest.mark.parametrize("short", [0, 1, 2])
+@pytest.mark.parametrize("short", range(4))
 def test_what_is_too_long_for_one_is_cut_for_all(short):
-    lengths = [4096] * 3
+    lengths = [4096] * 4
     lengths[short] = 90
     packer = make_packer(lengths=lengths)
     long = talk("river " * 40, "answer", "garden " * 60 + "and last", "window letter")
@@ -114,7 +124,7 @@ def test_what_is_too_long_for_one_is_cut_for_all(short):
     assert [fitted.is_cut for fitted in kept] == [True] and packer.describe()["conversations_cut"] == 1
     question, answer = kept[0].messages
     assert question.content.endswith("and last") and answer.content == "window letter"
-    assert np.array_equal(windows[0].student_ids, windows[1].student_ids)
+    assert all(np.array_equal(windows[0].student_ids, own.student_ids) for own in windows)
     rows = [windows[0].student_ids, *(own.teacher_ids for own in windows)]
     assert (rows[short] != PAD).sum() <= 90
     for side, ids in zip((packer.student, *packer.teachers), rows, strict=True):
@@ -123,12 +133,12 @@ def test_what_is_too_long_for_one_is_cut_for_all(short):
 
 def test_what_leaves_no_room_for_one_is_in_no_window_of_any():
     room = make_packer().teachers[1].count(Fitted(talk("a", "b").messages))
-    packer = make_packer(lengths=(4096, 4096, room))
+    packer = make_packer(lengths=(4096, 4096, room, 4096))
     windows, kept = pack(packer, talk("a", "b"), talk("a", "\U00010348\U00010348"), talk("a", "c"))
     assert packer.left_out == {NO_ROOM: 1}
     assert [fitted.document for fitted in kept] == [0, 2]
-    assert [len(own) for own in windows] == [2, 2]
-    packer = make_packer(lengths=(4096, 4096, 8))
+    assert [len(own) for own in windows] == [2, 2, 2]
+    packer = make_packer(lengths=(4096, 4096, 8, 4096))
     with pytest.raises(UserError, match=r"expected room for a conversation in 4096 tokens of the student and 8 of the"):
         list(packer.pack([talk("a", "b").to_json()]))
 
@@ -213,6 +223,18 @@ def test_a_student_without_a_template_reads_that_of_the_teacher_whose_tokenizer_
     members[0]["chat_template"] = "{{ messages[0]['content'] }}"
     with pytest.raises(UserError, match=r"teachers\.members\.farmer\.chat_template: expected a chat template that"):
         make_data(chat_committee(place, {"members": members[::-1]}, student={}), place)
+
+
+def test_three_teachers_read_the_same_rows(place):
+    members = chat_committee(place).model_dump()["teachers"]["members"]
+    members.append(
+        members[1] | {"name": "third", "chat_template": INST, "build": members[1]["build"] | {"vocab_size": 360}}
+    )
+    data = make_data(chat_committee(place, {"members": members}), place)
+    assert_same_rows(data)
+    third = data.members["third"]
+    question = data.prompts("train", 1)[0].messages[0].content
+    assert read(third.teacher_tokenizer, third.train.teacher_ids[0]).startswith(f"<s>[INST] {question} [/INST]")
 
 
 def test_privileged_teachers_read_the_answer_each_in_its_own_template(place):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdkit.data.prepare import build_data, open_data, prepare_data
+from kdkit.config.language import dump_config
+from kdkit.data.prepare import build_data, identify_text_of_teacher, open_data, prepare_data, text_of_teacher
 from kdkit.data.windows import PAD
 from kdkit.distill import train
 from kdkit.distill.on_policy import OnPolicyTrainer
@@ -21,7 +22,8 @@ from kdkit.evaluate.evaluation import evaluate_run
 from kdkit.evaluate.kinds import MEAN
 from kdkit.losses.cross_entropy import IGNORE_INDEX
 from kdkit.machine.interrupt import Stopped
-from kdkit.runs.folder import Run
+from kdkit.report.page import write_report
+from kdkit.runs.folder import Run, describe_environment
 from kdkit.teachers.prepare import prepare_teacher
 from tests.committee_chats import LINES, chat_committee
 from tests.distill.test_stop import press_at
@@ -113,6 +115,8 @@ def test_a_run_on_conversations_is_evaluated_kind_by_kind(place):
     )
     run = Run(place / "runs" / "evaluated", place / "cache")
     run.path.mkdir(parents=True)
+    (run.path / "config.yaml").write_text(dump_config(config))
+    run.write_json("env.json", describe_environment())
     plan = make_plan(config, run, prepare_data(make_session(config, run)))
     distill(plan, open_teacher(plan))
     train_baseline(plan)
@@ -126,6 +130,8 @@ def test_a_run_on_conversations_is_evaluated_kind_by_kind(place):
     levels = [by_kind[kind]["student"]["bits_per_byte"] for kind in ("land", "sea")]
     mean = np.dot(levels, sizes) / sum(sizes)
     assert mean == pytest.approx(evaluation["models"]["student"]["bits_per_byte"], rel=1e-5)
+    page = write_report(run).read_text()
+    assert "Who taught what" in page and "teacher sailor" in page
 
 
 def test_one_of_the_teachers_judges_the_students_own_answers(place, tmp_path):
@@ -225,3 +231,20 @@ def test_layers_are_compared_beside_teachers_that_read_other_templates(place):
     singles = [step_of(m.plan, t) for m, t in zip(committee.members, committee.teachers, strict=True)]
     assert loss == pytest.approx(sum(single[0] for single in singles) / 2, rel=1e-5)
     torch.testing.assert_close(gradient, sum(single[1] for single in singles) / 2, rtol=1e-4, atol=1e-6)
+
+
+def test_teachers_that_read_the_answer_teach_together_and_were_not_built_so(place):
+    plain, _ = open_committee(place, name="plain")
+    plan, committee = open_committee(
+        place, {"combine": "select"}, "asked", teacher={"privileged_prompt": "{prompt} It is: {answer} Again."}
+    )
+    for member, other in zip(plan.members, plain.members, strict=True):
+        views = [each.plan.session.config for each in (member, other)]
+        assert text_of_teacher(views[0]) == text_of_teacher(views[1])
+        keys = [
+            identify_text_of_teacher(view, each.plan.data) for view, each in zip(views, (member, other), strict=True)
+        ]
+        assert keys[0] == keys[1]
+    distill(plan, committee)
+    answers = sum(len(line) for line in lines_of(plan))
+    assert answers and weights_of(plan)
