@@ -223,8 +223,7 @@ def check_markers(template: ChatTemplate, is_given: bool) -> None:
     Raises:
         UserError: there are such in a template that was given.
     """
-    unknown = template.unknown_markers()
-    if not unknown:
+    if not (unknown := template.unknown_markers()):
         return
     names, key = ", ".join(map(repr, unknown[:4])), template.key
     if is_given:

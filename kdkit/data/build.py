@@ -47,8 +47,10 @@ class Table:
     overlaps: dict[str, VocabularyOverlap]
     max_lengths: dict[str, int]
     """Tokens of each teacher's windows at most."""
-    templates: dict[str, tuple[ChatTemplate, ChatTemplate]]
-    """Of conversations: the student's and the teacher's in each pair."""
+    template: ChatTemplate | None
+    """The student's, of conversations."""
+    templates: dict[str, ChatTemplate]
+    """The teachers'."""
 
 
 def teacher_max_length(config: Config) -> int:
@@ -107,13 +109,13 @@ def _set_table(config: Config, sample: list[str], given: dict[str, PreTrainedTok
     }
     own = make_student_tokenizer(config, sample, next(iter(teachers.values())), is_chat)
     ends = {name: (view.student.document_end, view.teacher.document_end) for name, view in views.items()}
-    pairs, templates = make_pairs(own, teachers, ends, sample), {}
-    for name, view in views.items() if is_chat else ():
-        pairs[name], templates[name] = with_templates(view, pairs[name], (own, teachers[name]))
+    pairs, template, templates = make_pairs(own, teachers, ends, sample), None, {}
+    if is_chat:
+        pairs, template, templates = with_templates(views, pairs, own, teachers)
     student = next(iter(pairs.values())).student
     overlaps = {name: pair_vocabularies(student, pair.teacher) for name, pair in pairs.items()}
     lengths = {name: teacher_max_length(view) for name, view in views.items()}
-    return Table(own, student, pairs, overlaps, lengths, templates)
+    return Table(own, student, pairs, overlaps, lengths, template, templates)
 
 
 def _write_texts(
@@ -146,10 +148,9 @@ def _write_conversations(
 ) -> list[dict[str, Any]]:
     """Do the same for conversations; say what was cut of them."""
     described: list[dict[str, Any]] = [{} for _ in folders]
-    student_template, _ = next(iter(table.templates.values()))
-    student = Side(table.student, student_template, config.data.max_length)
+    student = Side(table.student, table.template, config.data.max_length)
     teachers = [
-        Side(pair.teacher, table.templates[name][1], table.max_lengths[name]) for name, pair in table.pairs.items()
+        Side(pair.teacher, table.templates[name], table.max_lengths[name]) for name, pair in table.pairs.items()
     ]
     packer = ChatPacker(
         student, teachers, list(table.overlaps.values()), config.data.loss_on, config.data.bad_rows == "skip"

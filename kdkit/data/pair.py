@@ -97,33 +97,56 @@ def make_pairs(
 
 
 def with_templates(
-    config: Config, pair: TokenizerPair, own: tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]
-) -> tuple[TokenizerPair, tuple[ChatTemplate, ChatTemplate]]:
-    """Give both tokenizers their chat templates, and let the end of a turn end what they read.
+    views: dict[str, Config],
+    pairs: dict[str, TokenizerPair],
+    own: PreTrainedTokenizerFast,
+    teachers: dict[str, PreTrainedTokenizerFast],
+) -> tuple[dict[str, TokenizerPair], ChatTemplate, dict[str, ChatTemplate]]:
+    """Give all tokenizers their chat templates, and let the end of a turn end what they read.
 
-    Each model has its own; a student that shares the teacher's tokenizer and brings no template reads the teacher's.
+    Each model has its own; a student that brings none reads that of the first teacher whose tokenizer it shares.
 
     Args:
-        own: the tokenizers with the templates that the models bring, before they were paired.
+        views: the configuration as each teacher alone has it, by its name.
+        own: the student's tokenizer with the template that it brings, before it was paired.
+        teachers: the same of the teachers.
+
+    Returns:
+        The pairs, the student's template and the teachers'.
 
     Raises:
         UserError: there is none for a side; a given one names markers that its tokenizer does not know; see also
             `ChatTemplate`.
     """
-    student, teacher = pair.student, pair.teacher
-    texts = [tokenizer.chat_template for tokenizer in own]
-    if pair.facts["same_tokenizer"] and not texts[0]:
-        texts[0] = texts[1]
-    if texts[0] != texts[1] and student is teacher:
-        student = deepcopy(teacher)
-    templates = []
-    for tokenizer, text, side in zip((student, teacher), texts, ("student", "teacher"), strict=True):
-        tokenizer.chat_template = text
-        templates.append(ChatTemplate(tokenizer, f"{side}.chat_template"))
-        check_markers(templates[-1], is_given=getattr(config, side).chat_template is not None)
-        set_turn_end(tokenizer, templates[-1].end_id)
-    facts = _facts((student, teacher), pair.facts["same_tokenizer"], pair.facts["tokenizer_notes"])
-    return TokenizerPair(student, teacher, facts), (templates[0], templates[1])
+    texts = {name: teacher.chat_template for name, teacher in teachers.items()}
+    shared = [texts[name] for name, pair in pairs.items() if pair.facts["same_tokenizer"]]
+    text = own.chat_template or next(filter(None, shared), None)
+    first = next(iter(views))
+    student, given = pairs[first].student, views[first].student.chat_template
+    template = _set_template(student, text, "student.chat_template", given)
+    made, templates = {}, {}
+    for name, pair in pairs.items():
+        # one tokenizer with two templates is two
+        teacher = deepcopy(student) if pair.teacher is student and texts[name] != text else pair.teacher
+        key, given = f"{teacher_key(views[name])}.chat_template", views[name].teacher.chat_template
+        templates[name] = template if teacher is student else _set_template(teacher, texts[name], key, given)
+        facts = _facts((student, teacher), pair.facts["same_tokenizer"], pair.facts["tokenizer_notes"])
+        made[name] = TokenizerPair(student, teacher, facts)
+    return made, template, templates
+
+
+def _set_template(tokenizer: PreTrainedTokenizerFast, text: str | None, key: str, given: str | None) -> ChatTemplate:
+    """Give a tokenizer its template, in place; see `with_templates`."""
+    tokenizer.chat_template = text
+    template = ChatTemplate(tokenizer, key)
+    check_markers(template, is_given=given is not None)
+    set_turn_end(tokenizer, template.end_id)
+    return template
+
+
+def teacher_key(config: Config) -> str:
+    """Return what the settings of the teacher are called: it may be one of several."""
+    return f"teachers.members.{config.teachers.only}" if config.teachers.only else "teacher"
 
 
 def _facts(
@@ -154,10 +177,10 @@ def make_teacher_tokenizer(config: Config, documents: list[str], is_chat: bool =
     """Train the built teacher's tokenizer, or load the given teacher's; with its chat template."""
     teacher = config.teacher
     if teacher.path == BUILD:
-        return _train(documents, teacher.build.vocab_size, teacher.chat_template, "teacher", is_chat)
+        return _train(documents, teacher.build.vocab_size, teacher.chat_template, teacher_key(config), is_chat)
     if teacher.tokenizer:
-        return _load(teacher, teacher.tokenizer, "teacher.tokenizer")
-    return _load(teacher, teacher.path, "teacher.path")
+        return _load(teacher, teacher.tokenizer, "teacher.tokenizer", teacher_key(config))
+    return _load(teacher, teacher.path, "teacher.path", teacher_key(config))
 
 
 def tokenizer_path_of(config: Config) -> str:
@@ -171,7 +194,7 @@ def make_student_tokenizer(
     """Train the built student's tokenizer, share the teacher's, or load the given student's; with its chat template."""
     student = config.student
     if student.path != BUILD:
-        return _load(student, student.path, "student.path")
+        return _load(student, student.path, "student.path", "student")
     if student.build.tokenizer == "own":
         return _train(documents, student.build.vocab_size, student.chat_template, "student", is_chat)
     if student.chat_template is None:
@@ -191,9 +214,9 @@ def _train(
     return tokenizer
 
 
-def _load(model: StudentConfig | TeacherConfig, path: str, key: str) -> PreTrainedTokenizerFast:
-    """Load a model's tokenizer, with the chat template that was given for it."""
+def _load(model: StudentConfig | TeacherConfig, path: str, key: str, side: str) -> PreTrainedTokenizerFast:
+    """Load a model's tokenizer, with the chat template that was given for it in the section `side`."""
     tokenizer = load_tokenizer(path, key, model.revision, model.trust_remote_code)
     if model.chat_template is not None:
-        tokenizer.chat_template = read_template(model.chat_template, f"{key.partition('.')[0]}.chat_template")
+        tokenizer.chat_template = read_template(model.chat_template, f"{side}.chat_template")
     return tokenizer

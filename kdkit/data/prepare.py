@@ -243,7 +243,8 @@ def text_of_teacher(config: Config) -> Config:
     values["teachers"] = {}
     values["student"] = {"build": {"tokenizer": "teacher"}}
     values["data"]["max_length"] = teacher_max_length(config)
-    values["teacher"]["max_length"] = teacher_max_length(config)
+    # it learns to answer questions, not to repeat the answers in them
+    values["teacher"] |= {"max_length": teacher_max_length(config), "privileged_prompt": None}
     return config_from_values(values)
 
 

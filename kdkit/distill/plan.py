@@ -217,7 +217,7 @@ def check_combination(settings: TeachersConfig, members: list[Member]) -> None:
     """Refuse teachers whose answers cannot be combined as asked for.
 
     Raises:
-        UserError: a mixture of distributions over different tokens, of caches, or under different losses.
+        UserError: a mixture of distributions over different tokens or text, of caches, or under different losses.
     """
     if settings.combine != "averaged":
         return
@@ -228,6 +228,12 @@ def check_combination(settings: TeachersConfig, members: list[Member]) -> None:
             raise UserError(
                 "teachers.combine: expected one tokenizer for 'averaged', a mean of distributions over its tokens, "
                 f"got another for {member.name} than for {first.name}; set teachers.combine=sum (each its own loss)"
+            )
+        tokenizers = [each.plan.data.teacher_tokenizer for each in (member, first)]
+        if member.plan.data.is_chat and tokenizers[0].chat_template != tokenizers[1].chat_template:
+            raise UserError(
+                f"{name}.chat_template: expected that of {first.name} for teachers.combine=averaged, a mean at every "
+                "place of one text, got another; give both one, or set teachers.combine=sum (each reads its own)"
             )
         if member.plan.session.config.cache.enabled:
             raise UserError(

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -128,9 +129,13 @@ class ChatPacker:
         fits = student.counts <= self.student.max_length
         for side, tokens in zip(self.teachers, teachers, strict=True):
             fits &= tokens.counts <= side.max_length
-        windows = []
-        for side, tokens, overlap in zip(self.teachers, teachers, self.overlaps, strict=True):
-            streams, is_counted, of_group = _align(student, tokens, line, number + np.cumsum(fits) - fits)
+        groups = [align_ends(student.places, tokens.places) for tokens in teachers]
+        counted = _agree(groups, [_find_counted(each, student, line) for each in groups])
+        numbers, windows = number + np.cumsum(fits) - fits, []
+        for side, tokens, overlap, each, is_counted in zip(
+            self.teachers, teachers, self.overlaps, groups, counted, strict=True
+        ):
+            streams, of_group = _join(student, tokens, each, is_counted, line, numbers)
             stops = np.searchsorted(of_group, np.arange(len(shown)), side="right")
             bounds = np.column_stack([np.append(0, stops[:-1]), stops])[fits]
             starts = student.starts[fits], tokens.starts[fits]
@@ -236,33 +241,64 @@ def _lay_out(shown: list[Fitted], loss_on: LossOn) -> _Line:
     return _Line(joined, sizes.cumsum(), np.concatenate(counted), np.cumsum([len(each) for each in kinds]) - 1)
 
 
-def _align(
-    student: SideTokens, teacher: SideTokens, line: _Line, numbers: np.ndarray
-) -> tuple[Streams, np.ndarray, np.ndarray]:
-    """Group the tokens of both sides.
+def _find_counted(groups: np.ndarray, student: SideTokens, line: _Line) -> np.ndarray:
+    """Return the groups of which all is in the loss, bool, `[num_groups]`."""
+    begins, ends, _ = _borders(groups, student, line)
+    return line.sum_before(ends, ~line.is_counted) == line.sum_before(begins, ~line.is_counted)
+
+
+def _agree(groups: list[np.ndarray], counted: list[np.ndarray]) -> list[np.ndarray]:
+    """Let the student's tokens be in the loss beside every teacher or beside none.
+
+    A stretch in which groups of all teachers end together counts if all groups in it do.
 
     Args:
-        numbers: int64, `[num_conversations]`: what the documents are called.
-
-    Returns:
-        The streams, which groups are in the loss, and the conversation of each group.
+        groups: of each teacher.
+        counted: which of them are in the loss for this teacher.
     """
-    groups = align_ends(student.places, teacher.places)
+    edges = reduce(np.intersect1d, [each[:, 1] for each in groups])
+    stretches = [np.searchsorted(edges, each[:, 1]) for each in groups]
+    counts = np.ones(len(edges), bool)
+    for of_group, is_counted in zip(stretches, counted, strict=True):
+        counts[of_group[~is_counted]] = False
+    return [counts[of_group] for of_group in stretches]
+
+
+def _borders(groups: np.ndarray, student: SideTokens, line: _Line) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return where groups begin and end on the common line, and the conversation of each."""
     ends = student.places[groups[:, 1] - 1]
     borders = line.ends[line.last]
     of_group = np.searchsorted(borders, ends, side="left")
     # a window's first token is predicted by nobody, and is in no group
-    begins = np.maximum(np.append(0, ends[:-1]), np.append(0, borders)[of_group])
-    outside = ~line.is_counted
-    is_counted = line.sum_before(ends, outside) == line.sum_before(begins, outside)
+    return np.maximum(np.append(0, ends[:-1]), np.append(0, borders)[of_group]), ends, of_group
+
+
+def _join(
+    student: SideTokens,
+    teacher: SideTokens,
+    groups: np.ndarray,
+    is_counted: np.ndarray,
+    line: _Line,
+    numbers: np.ndarray,
+) -> tuple[Streams, np.ndarray]:
+    """Put the tokens of both sides together.
+
+    Args:
+        groups: of the tokens.
+        is_counted: which of them are in the loss.
+        numbers: int64, `[num_conversations]`: what the documents are called.
+
+    Returns:
+        The streams, and the conversation of each group.
+    """
+    begins, ends, of_group = _borders(groups, student, line)
     is_text = line.is_counted & (line.kinds == CONTENT)
     covered = line.sum_before(ends, is_text) - line.sum_before(begins, is_text)
     losses = [
         side.losses[_counted_tokens(groups[:, 2 * n : 2 * n + 2], is_counted, len(side.ids))[side.losses[:, 0]]]
         for n, side in enumerate((student, teacher))
     ]
-    streams = Streams(student.ids, teacher.ids, groups, covered * is_counted, numbers[of_group], *losses)
-    return streams, is_counted, of_group
+    return Streams(student.ids, teacher.ids, groups, covered * is_counted, numbers[of_group], *losses), of_group
 
 
 def _counted_tokens(groups: np.ndarray, is_counted: np.ndarray, num_tokens: int) -> np.ndarray:

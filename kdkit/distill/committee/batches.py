@@ -33,18 +33,18 @@ class CommitteeCollator:
 
         Returns:
             What the first teacher's collator says; `members`: what each one's says; `weights`, fp32,
-            `[K, student_rows]`; `sequences`, the place in the batch of each student row, and `taught`, float64,
-            `[K, num_kinds]`, the student's tokens by who teaches them and by kind: arrays.
+            `[K, student_rows]`; `sequences`, the place in the batch of each student row, and `kinds`, its kind of
+            text, `PAD` where it is of none: int64 arrays, `[student_rows]`.
         """
         batches = [collate(rows) for collate in self.members]
         first = batches[0]
         sequence, piece = self._places(rows, first)
         weights = self.shares[rows][sequence, piece].T
-        kinds = self.kinds[rows][sequence, piece]
-        taught = np.zeros((len(batches), len(self.kind_names)))
-        for number, of_member in enumerate(weights):
-            np.add.at(taught[number], np.maximum(kinds, 0), of_member * first["counted"])
-        more = {"weights": torch.from_numpy(np.ascontiguousarray(weights)), "sequences": sequence, "taught": taught}
+        more = {
+            "weights": torch.from_numpy(np.ascontiguousarray(weights)),
+            "sequences": sequence,
+            "kinds": self.kinds[rows][sequence, piece],
+        }
         return first | {"members": batches} | more
 
     def _places(self, rows: list[int], batch: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:

@@ -87,7 +87,7 @@ class CommitteeTrainer(DistillationTrainer):
         hidden = self.hidden_rows(model, inputs, rows)
         num_items = count_items(int(inputs["counted"].sum()), num_items_in_batch)
         num_items = torch.as_tensor(num_items, dtype=torch.float32, device=targets.device)
-        self.taught += inputs["taught"]
+        self._note_who_teaches(inputs)
         lessons = self._lessons(inputs, targets.device)
         chunk_loss, chunks = committee_loss(list(lessons.values()), targets, tokens, num_items)
         loss, totals = chunked_loss(hidden, self.head, chunk_loss, chunks)
@@ -105,6 +105,12 @@ class CommitteeTrainer(DistillationTrainer):
             added, more = self._compare_layers(inputs, lessons, num_items, terms)
             loss, terms = loss + added, terms | more
         return loss, terms
+
+    def _note_who_teaches(self, inputs: dict[str, Any]) -> None:
+        """Add the tokens in the loss of a batch to `taught`."""
+        kinds = np.maximum(inputs["kinds"], 0)
+        for number, weights in enumerate(inputs["weights"].cpu().numpy()):
+            np.add.at(self.taught[number], kinds, weights * inputs["counted"])
 
     def _lessons(self, inputs: dict[str, Any], device: torch.device) -> dict[str, Lesson]:
         """Ask the teachers that teach something of a batch."""
@@ -170,6 +176,13 @@ class CommitteeTrainer(DistillationTrainer):
         """Return the head of every teacher in memory and the rows that it was asked for."""
         online = [seat for seat in self.seats if isinstance(seat.source, OnlineTeacher)]
         return [(seat.source.head, counts.get(f"{seat.name}_rows", 0.0)) for seat in online]
+
+    def read_counts(self) -> dict[str, float]:
+        """Return what one teacher's trainer does, with what all of them have read in the loss."""
+        counts = super().read_counts()
+        others = [seat.source for seat in self.seats if seat.source is not self.teacher]
+        late = sum(source.late_seconds for source in others if isinstance(source, OnlineTeacher))
+        return counts | {"teacher_seconds": counts["teacher_seconds"] + late} if late else counts
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """Save who the teachers are beside the optimizer; Trainer's hook."""
