@@ -278,6 +278,7 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
     [
         ("distill", "distill.kd_ratio: number ≥ 0, ≤ 1, default 0.5\n    Weight of the teacher's signal"),
         ("distill.weights", "distill.weights.logits: number ≥ 0, default 1.0"),
+        ("masking", "# Language models: train.masking\n"),
         ("kd_ratio", "distill.kd_ratio: "),
         ("alpha_kd", "distill.kd_ratio: "),
         ("jsd", "# Losses: jsd\n"),

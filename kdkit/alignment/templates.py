@@ -293,7 +293,6 @@ def render_prompt(messages: Sequence[Message], tokenizer: PreTrainedTokenizerFas
         UserError: no template, or one that changes or drops a content.
     """
     template = template_of(tokenizer)
-    stripped = None
     try:
         (stripped,) = template.check([messages])
     except ContentChangedError as error:

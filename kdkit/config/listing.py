@@ -16,8 +16,8 @@ def list_settings(wanted: str = "") -> str:
     """Return settings with what they take, their default and their meaning, in lines of at most 100 columns.
 
     Args:
-        wanted: a section (`distill`, `teacher.build`), a setting (`distill.temperature`, or another name of it), a loss
-            or a method by its name; empty: all.
+        wanted: a section (`distill`, `teacher.build`, `masking` of `train.masking`), a setting
+            (`distill.temperature`, or another name of it), a loss or a method by its name; empty: all.
 
     Raises:
         UserError: there is nothing of that name; the nearest one is the first suggestion.
@@ -26,6 +26,7 @@ def list_settings(wanted: str = "") -> str:
     aliases = EMBEDDING_ALIASES | ALIASES
     name = next((key for alias, key in aliases.items() if wanted in (alias, alias.rpartition(".")[2])), wanted)
     found = [part for part in parts if not name or part.name == name or part.name.startswith(f"{name}.")]
+    found = found or [part for part in parts if part.is_section and part.name.rpartition(".")[2] == name]
     found += [part for part in parts if name and part.group.lower() == name.lower()]
     found = found or [chosen for part in parts if (chosen := part.only(name)).settings]
     if not found:

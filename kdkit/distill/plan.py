@@ -27,6 +27,7 @@ from kdkit.distill.student import check_student_lengths
 from kdkit.errors import UserError
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
+from kdkit.models.layer_map import check_layer_map
 from kdkit.runs.folder import Run, fingerprint
 from kdkit.teachers.cache import describe_cache, hash_tokenizer
 from kdkit.teachers.prepare import check_teacher_lengths, has_layers, identify_teacher
@@ -136,6 +137,7 @@ def plan_training(session: Session[Config], data: PreparedData) -> TrainingPlan:
             "whose embeddings are trained already; set distill.start_from_teacher=false"
         )
     check_capabilities(config)
+    check_layer_map(config.distill.layer_map, *filter(None, [config.teachers.only, config.teacher.path]))
     loss, reason = choose_loss(config, data)
     stages = plan_stages(config, data, loss)
     check_student_lengths(config, data)

@@ -46,6 +46,19 @@ def map_layers(
     return sorted(pairs)
 
 
+def check_layer_map(setting: str | dict[Any, Any], *teacher_names: str) -> None:
+    """Check what needs no model: that it is a map, and has an entry for the teacher.
+
+    Args:
+        setting: see `map_layers`; `teacher_names` too.
+
+    Raises:
+        UserError: it is none, its file is not there, it has no entry.
+    """
+    if setting != "auto":
+        _for_teacher(_read(setting), teacher_names)
+
+
 def proportional(num_student_layers: int, num_teacher_layers: int) -> list[tuple[int, int]]:
     """Map every student layer: first to first, last to last, the others in proportion; an only one to the last."""
     if num_student_layers == 1:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kdkit.errors import UserError
-from kdkit.models.layer_map import map_layers
+from kdkit.models.layer_map import check_layer_map, map_layers
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,21 @@ def test_a_map_is_read_from_a_file(tmp_path):
 def test_a_wrong_map_is_refused_with_what_would_be_right(setting, message):
     with pytest.raises(UserError, match=message):
         map_layers(setting, 2, 9, "models/llama")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            {"llama": FLAT, "mistral": FLAT},
+            "an entry for the teacher 'reader', got entries for llama, mistral",
+        ),
+        ("missing.json", "expected a file, got 'missing.json'"),
+        ({}, "name a pair of layers"),
+    ],
+)
+def test_what_needs_no_model_is_refused_before_one_is_loaded(setting, message):
+    with pytest.raises(UserError, match=message):
+        check_layer_map(setting, "reader", "models/qwen")
+    check_layer_map("auto", "reader", "models/qwen")
+    check_layer_map({"llama": FLAT}, "reader", "models/llama")

@@ -103,7 +103,9 @@ class ChatPacker:
             raise UserError(
                 f"data.max_length: expected room for a conversation in {self.student.max_length} tokens of the student "
                 f"and {min(side.max_length for side in self.teachers)} of the teacher, got none that fits "
-                f"({dict(self.left_out)}); raise it"
+                f"({', '.join(f'{count:,}: {reason}' for reason, count in self.left_out.items())}); raise both: "
+                f"data.max_length={2 * self.student.max_length} "
+                f"teacher.max_length={2 * max(side.max_length for side in self.teachers)}"
             )
 
     @property
@@ -168,7 +170,9 @@ class ChatPacker:
             return [fitted.without_spaces(each) for fitted, each in zip(batch, found, strict=True)]
         except (ContentChangedError, UserError) as error:
             if not self.skips:
-                raise UserError(f"{error}; or leave such conversations out: data.bad_rows=skip") from None
+                raise UserError(
+                    f"{error}; give another template, or leave such conversations out: data.bad_rows=skip"
+                ) from None
             if len(batch) == 1:
                 self.left_out[CHANGED] += 1
                 return []

@@ -150,7 +150,10 @@ def test_an_answer_that_does_not_fit_alone_is_cut_and_has_no_end():
 
 def test_no_room_at_all_is_an_error_and_a_few_are_counted():
     packer = make_packer(*chat_tokenizers(), max_length=8)
-    with pytest.raises(UserError, match=r"data.max_length: expected room for a conversation in 8 tokens"):
+    words = (
+        r"room for a conversation in 8 tokens.*\(1: no room for an answer\); raise both: data.max_length=16 teacher.m"
+    )
+    with pytest.raises(UserError, match=words):
         list(packer.pack([talk("question", "answer").to_json()]))
 
 
