@@ -30,6 +30,7 @@ from kdkit.data.pair import (
 )
 from kdkit.data.text.corpora import Corpus
 from kdkit.errors import UserError
+from kdkit.runs.messages import note
 
 OWN = "own_student_tokenizer"
 """Folder of the student's tokenizer where the pair reads with the teacher's."""
@@ -160,7 +161,7 @@ def _write_conversations(
         packer = packers[split]
         parts = packer.write(texts, [folder / split for folder in folders])
         if cut := describe_cuts(parts[0]):
-            print(f"data: {split} conversations: {cut}", flush=True)
+            note(f"data: {split} conversations: {cut}")
         for entries, part, folder in zip(described, parts, folders, strict=True):
             if split == "evaluation":
                 del part["bytes_left_out"]

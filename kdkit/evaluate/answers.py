@@ -64,7 +64,8 @@ def score_answers(
         "max_new_tokens": settings.max_answer_tokens,
         "ngram": WORDS,
         "models": {
-            name: {key: _mean([each[key] for each in rows]) for key in MEASURES} for name, rows in values.items()
+            name: {key: _mean([each[key] for each in rows], key != "length") for key in MEASURES}
+            for name, rows in values.items()
         },
         "differences": {name: _difference(rouge, name) for name in rouge if name not in ("student", "teacher")},
         "prompts": [each.prompt[-1].content for each in conversations],
@@ -127,12 +128,16 @@ def _rouge_scorer() -> Callable[[str, str], float]:
     return lambda reference, answer: scorer.score(reference, answer)["rougeL"].fmeasure
 
 
-def _mean(values: list[float]) -> dict[str, Any]:
-    """Return a mean and the interval of it, by Student's t."""
+def _mean(values: list[float], is_share: bool) -> dict[str, Any]:
+    """Return a mean and the interval of it, by Student's t, cut at what is possible."""
     test = paired_t_test(values)
-    return {"mean": test.mean, "interval_95": test.interval}
+    if test.interval is None:
+        return {"mean": test.mean, "interval_95": None}
+    low, high = test.interval
+    return {"mean": test.mean, "interval_95": (max(low, 0.0), min(high, 1.0) if is_share else high)}
 
 
 def _difference(rouge: Mapping[str, list[float]], name: str) -> dict[str, Any]:
     """Compare the student with another model, prompt by prompt."""
-    return _mean([ours - theirs for ours, theirs in zip(rouge["student"], rouge[name], strict=True)])
+    test = paired_t_test([ours - theirs for ours, theirs in zip(rouge["student"], rouge[name], strict=True)])
+    return {"mean": test.mean, "interval_95": test.interval}

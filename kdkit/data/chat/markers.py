@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.tokenizers import read_special_tokens
+from kdkit.runs.messages import note
 
 _USUAL = r"<\|\w+\|>|<(?:start|end)_of_turn>|\[/?INST\]"
 """Markers of widespread chat templates: ChatML and Llama 3, Gemma, Mistral."""
@@ -30,7 +31,7 @@ def handle_markers(texts: list[str], tokenizers: tuple[PreTrainedTokenizerFast, 
         what = "cut into pieces like any text; if special tokens are meant, set data.special_tokens=read"
         if are_read:
             what = "what is a special token of a tokenizer is read as that (data.special_tokens=read)"
-        print(f"data: the text holds what looks like special tokens, {listed}{more}: {what}", flush=True)
+        note(f"data: the text holds what looks like special tokens, {listed}{more}: {what}")
     return markers
 
 

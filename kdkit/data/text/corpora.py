@@ -23,6 +23,7 @@ from kdkit.data.text.library import python_code, python_docs
 from kdkit.errors import UserError
 from kdkit.machine.hub import hub_is_reachable
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files
+from kdkit.runs.messages import note
 from kdkit.runs.paths import resolve_input
 
 __all__ = ["Corpus", "Documents", "clean_text", "load_corpus", "split_documents", "split_text"]
@@ -174,7 +175,7 @@ def _write(folder: Path, source: str | Path, config: DataConfig) -> None:
         print(f"data: reading {source}, {size / 1e6:.1f} MB in {len(files)} file(s){more}", flush=True)
     num_documents, num_duplicates, digest = write_documents(folder, texts)
     if reader.left_out:
-        print(f"data: rows left out: {reader.describe()}", flush=True)
+        note(f"data: rows left out: {reader.describe()}")
     if not num_documents:
         why = f"every row was left out: {reader.describe()}" if reader.left_out else "it is empty"
         raise UserError(f"data.path: expected text, got none in {str(source)!r}; {why}")
