@@ -125,8 +125,7 @@ def plan_training(session: Session[Config], data: PreparedData) -> TrainingPlan:
     """Decide what a run trains, and check that it can be trained.
 
     Raises:
-        UserError: a start from the teacher for a pretrained student; see also `choose_loss`, `plan_stages`,
-            `check_student_lengths` and `check_teacher_lengths`.
+        UserError: a start from the teacher for a pretrained student; see also the checks that it calls.
     """
     config = session.config
     if data.members:
@@ -141,8 +140,7 @@ def plan_training(session: Session[Config], data: PreparedData) -> TrainingPlan:
     loss, reason = choose_loss(config, data)
     stages = plan_stages(config, data, loss)
     check_student_lengths(config, data)
-    # a cache answers for a teacher that may not even be reachable; where one is built, `prepare_teacher` checks it
-    if not config.cache.enabled or is_local_path(config.teacher.path):
+    if not config.cache.enabled or is_local_path(config.teacher.path):  # else it may not even be reachable
         check_teacher_lengths(config, data)
     return TrainingPlan(session, data, loss, reason, stages)
 

@@ -106,7 +106,11 @@ def test_intervals_are_students_t_over_prompts_and_differences_are_in_pairs():
     found = score(references, student=student, baseline=baseline, teacher=Says(*references))
     rouge = found["rouge_l"]
     expected = paired_t_test(rouge["student"])
-    assert found["models"]["student"]["rouge_l"] == {"mean": expected.mean, "interval_95": expected.interval}
+    low, high = expected.interval
+    assert low > 0.0 and high > 1.0  # what a share cannot be
+    assert found["models"]["student"]["rouge_l"] == {"mean": expected.mean, "interval_95": (low, 1.0)}
+    words = paired_t_test([4.0, 3.0, 2.0, 1.0])
+    assert found["models"]["student"]["length"] == {"mean": words.mean, "interval_95": words.interval}
     pairs = paired_t_test([a - b for a, b in zip(rouge["student"], rouge["baseline"], strict=True)])
     assert found["differences"] == {"baseline": {"mean": pairs.mean, "interval_95": pairs.interval}}
 
