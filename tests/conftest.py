@@ -3,6 +3,7 @@
 import gc
 import os
 import random
+import signal
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from hypothesis import settings
 os.environ["HF_HUB_OFFLINE"] = "1"
 # models of a few thousand parameters: threads would only wait for each other, several times longer on a busy machine
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# a shell starts jobs in the background with Ctrl-C ignored, and what they start inherits that
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # the same examples on every machine; no deadline, because the first call of a tokenizer is slow
 settings.register_profile("kdkit", derandomize=True, deadline=None)

@@ -258,8 +258,8 @@ def test_a_layer_map_per_teacher_by_name_in_settings_or_a_file(place):
     ],
 )
 def test_a_layer_map_of_an_unknown_teacher_or_layer_is_refused(place, maps, message):
-    plan, committee = open_committee(place, distill={"layer_map": maps, "weights": {"feature": 0.1}})
     with pytest.raises(UserError, match=message):
+        plan, committee = open_committee(place, distill={"layer_map": maps, "weights": {"feature": 0.1}})
         make_committee_parts(make_student(plan.session.config, plan.data), committee)
 
 
