@@ -12,10 +12,10 @@ from kdkit.machine.gguf_files import hash_gguf, read_gguf_header
 from kdkit.models.generation import Draw, Generated, Sampling, check_room
 from kdkit.models.llama_cpp import LlamaCpp
 from kdkit.models.reading import Reader, Rows
-from kdkit.teachers.interface import TextTeacher
+from kdkit.teachers.interface import WritingTeacher
 
 
-class GGUFTeacher(TextTeacher):
+class GGUFTeacher(WritingTeacher):
     """A causal LM in a GGUF file; it gives predictions, and no hidden states, experts or attention."""
 
     def __init__(self, path: str, tokenizer: PreTrainedTokenizerFast, key: str, *, on_gpu: bool = False):
@@ -55,12 +55,6 @@ class GGUFTeacher(TextTeacher):
     def reader(self, autocast_dtype: torch.dtype | None = None) -> Reader:
         """See `TextTeacher.reader`; it reads no further than it is asked, and on from where it was."""
         return GGUFReader(self)
-
-    def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, stop_ids: Sequence[int]
-    ) -> list[Generated]:
-        """See `TextTeacher.generate`; one after the other, drawn as `generate_ids` draws."""
-        return [texts[0] for texts in self.write(prompts, sampling, stop_ids)]
 
     def write(
         self,

@@ -241,3 +241,13 @@ class LogitReader(Reader):
                 f"{list(shape)}; get_logits returns a row of the whole vocabulary for every position"
             )
         return logits[0, :, : self.vocab_size].float().to(self.device)
+
+
+class WritingTeacher(TextTeacher):
+    """A teacher whose own `write` is batched: `generate` follows from it."""
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, stop_ids: Sequence[int]
+    ) -> list[Generated]:
+        """See `TextTeacher.generate`."""
+        return [texts[0] for texts in self.write(prompts, sampling, stop_ids)]

@@ -30,11 +30,11 @@ from kdkit.runs.folder import fingerprint, fingerprint_files
 from kdkit.runs.messages import note
 from kdkit.teachers.build import build_key, build_teacher, built_context
 from kdkit.teachers.gguf import GGUFTeacher
-from kdkit.teachers.interface import TextTeacher
+from kdkit.teachers.interface import TextTeacher, WritingTeacher
 from kdkit.teachers.online import OnlineTeacher
 
 
-class Teacher(TextTeacher):
+class Teacher(WritingTeacher):
     """A causal LM of transformers, loaded and frozen, and where its weights lie."""
 
     has_layers = True
@@ -81,12 +81,6 @@ class Teacher(TextTeacher):
         """See `TextTeacher.get_hidden_states`."""
         options = {"use_cache": False, "output_hidden_states": True}
         return self._model.base_model(input_ids=input_ids.to(self.device), **options).hidden_states
-
-    def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, stop_ids: Sequence[int]
-    ) -> list[Generated]:
-        """See `TextTeacher.generate`."""
-        return [texts[0] for texts in self.write(prompts, sampling, stop_ids)]
 
     def write(
         self,
