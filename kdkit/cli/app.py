@@ -65,7 +65,9 @@ def run(
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
-    """Run the notebooks 01 to 05 and print where the report and the student are; 06 for a file with `method:`.
+    """Run the notebooks 01 to 05 and print where the report and the student are.
+
+    A file with `teachers:` also runs 07, one with `method:` 06 alone.
 
     Notebooks that are done and whose inputs are unchanged are skipped. Examples:
 
