@@ -9,6 +9,7 @@ from kdkit.config.chat import ChatModelConfig
 from kdkit.config.losses import LossSettings
 from kdkit.config.types import (
     BUILD,
+    AnyShare,
     Count,
     ModelConfig,
     NotNegative,
@@ -114,8 +115,11 @@ class TeachersConfig(Section):
     combine: Literal["sum", "averaged", "select", "dynamic"] = "sum"
     """`sum`: the weighted losses of all; `averaged`: the loss of their mean distribution (one tokenizer); `select`: one
     teacher per piece of a document; `dynamic`: all, weighed per piece by `softmax(alpha * score)`."""
-    select_by: Literal["loss", "source"] = "loss"
-    """`loss`: the teacher with the lowest loss on the piece itself; `source`: the one whose `sources` name its kind."""
+    select_by: Literal["loss", "source", "router"] = "loss"
+    """`loss`: the teacher with the lowest loss on the piece itself; `source`: the one whose `sources` name its kind;
+    `router`: the lowest loss where the teachers were asked, and elsewhere what a router guesses from the tokens."""
+    asked_share: AnyShare = 0.1
+    """Share of the training sequences that the teachers are asked about for `select_by: router`."""
     score: Literal["loss", "entropy", "max_prob"] = "loss"
     """What `dynamic` weighs by: minus the loss or minus the entropy, in nats per byte, or the mean of the largest
     log-probability per byte, in nats too."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from kdkit.distill.checkpoints import update_results
-from kdkit.distill.committee.scores import needs_scores, score_path
+from kdkit.distill.committee.scores import asked_rows, needs_scores, score_path
 from kdkit.distill.curriculum import cached_rows
 from kdkit.distill.open_teacher import cache_path
 from kdkit.distill.plan import TrainingPlan
@@ -76,7 +76,7 @@ def _opinions(plan: TrainingPlan) -> list[tuple[str, dict[str, Any] | None]]:
     """Return what it cost to ask each of several teachers about the text, by name, where that decides who teaches."""
     if not needs_scores(plan.session.config.teachers):
         return []
-    rows = cached_rows(plan)
+    rows = asked_rows(plan)
     return [(member.name, read_cost(score_path(member.plan, rows))) for member in plan.members]
 
 

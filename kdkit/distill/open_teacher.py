@@ -13,7 +13,7 @@ from kdkit.config.language import config_from_values
 from kdkit.data.prepare import build_data, open_data
 from kdkit.distill.choose_loss import compares_events, make_events
 from kdkit.distill.committee.members import Committee
-from kdkit.distill.committee.scores import needs_scores, score_member
+from kdkit.distill.committee.scores import asked_rows, needs_scores, score_member
 from kdkit.distill.committee.weights import share_out
 from kdkit.distill.curriculum import cached_rows
 from kdkit.distill.plan import TrainingPlan, plan_training
@@ -55,14 +55,15 @@ def open_teacher(plan: TrainingPlan) -> TextTeacher | CachedSignals | Committee:
 def _open_committee(plan: TrainingPlan) -> Committee:
     """Open several teachers, after each has been asked about every piece of text where that decides who teaches it."""
     settings, teachers, scores = plan.session.config.teachers, [], []
+    asked = asked_rows(plan) if needs_scores(settings) else []
     for member in plan.members:
-        if needs_scores(settings):
-            scores.append(score_member(member.plan, cached_rows(plan)))
+        if asked:
+            scores.append(score_member(member.plan, asked))
         teacher = open_teacher(member.plan)
         if settings.resident == "one" and isinstance(teacher, TextTeacher) and teacher.has_layers:
             teacher.model.to("cpu")
         teachers.append(teacher)
-    return Committee(plan.members, tuple(teachers), share_out(plan, scores))
+    return Committee(plan.members, tuple(teachers), share_out(plan, scores, asked))
 
 
 def build_cache(plan: TrainingPlan) -> Path:

@@ -30,7 +30,7 @@ def make(teachers, **sections):
         ({"members": [{"name": "a", "trained_on": ["sky"]}]}, r"teachers\.members\.a\.trained_on"),
         ({"members": [{"name": "a", "path": "x", "trained_on": ["sea"]}]}, "trained already; leave it out"),
         ({"combine": "add"}, "'sum', 'averaged', 'select' or 'dynamic'"),
-        ({"combine": "select", "select_by": "size"}, "'loss' or 'source'"),
+        ({"combine": "select", "select_by": "size"}, "'loss', 'source' or 'router'"),
         ({"combine": "dynamic", "score": "luck"}, "'loss', 'entropy' or 'max_prob'"),
         (
             {"combine": "select", "select_by": "source"},

@@ -1,6 +1,7 @@
 """What every teacher thinks of every piece of the training text: computed once, one teacher in memory at a time."""
 
 import gc
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from kdkit.config.teachers import TeachersConfig
 from kdkit.data.batches import Side
 from kdkit.data.windows import PAD, Windows
+from kdkit.distill.curriculum import cached_rows
 from kdkit.distill.plan import TrainingPlan
 from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
@@ -37,7 +39,19 @@ class PieceScores:
 
 def needs_scores(settings: TeachersConfig) -> bool:
     """Return whether the teachers' own opinion of a text decides who teaches it."""
-    return settings.combine == "dynamic" or (settings.combine == "select" and settings.select_by == "loss")
+    return settings.combine == "dynamic" or (settings.combine == "select" and settings.select_by != "source")
+
+
+def asked_rows(plan: TrainingPlan) -> list[int]:
+    """Return the row numbers of the training windows about which the teachers are asked, increasing.
+
+    With a router they are a share of those that are read, drawn by the run's seed.
+    """
+    rows, settings = cached_rows(plan), plan.session.config.teachers
+    if settings.combine != "select" or settings.select_by != "router":
+        return rows
+    drawn = np.random.default_rng(plan.session.config.seed).permutation(rows)
+    return sorted(drawn[: math.ceil(settings.asked_share * len(rows))].tolist())
 
 
 def score_member(plan: TrainingPlan, rows: list[int]) -> PieceScores:

@@ -7,14 +7,17 @@ from kdkit.data.many.kinds import kinds_of_pieces
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import PAD, Windows
 from kdkit.distill.committee.scores import PieceScores, bytes_of_pieces
+from kdkit.distill.committee.text_router import guess_losses
 from kdkit.distill.plan import TrainingPlan
+from kdkit.runs.messages import note
 
 
-def share_out(plan: TrainingPlan, scores: list[PieceScores]) -> np.ndarray:
+def share_out(plan: TrainingPlan, scores: list[PieceScores], asked: list[int]) -> np.ndarray:
     """Return the weights of all teachers at the pieces of the training windows, fp32, `[num_windows, D, K]`.
 
     Args:
         scores: one per teacher, where `needs_scores` says so; else empty.
+        asked: numbers of the windows that the scores are of.
     """
     settings, kinds = plan.session.config.teachers, kinds_in(plan.data, plan.data.train)
     names = plan.data.kinds.names if plan.data.kinds is not None else ()
@@ -22,7 +25,14 @@ def share_out(plan: TrainingPlan, scores: list[PieceScores]) -> np.ndarray:
     if not scores:
         return normalise(given).astype(np.float32)
     if settings.combine == "select":
-        return select(given, np.stack([score.loss for score in scores], axis=-1)).astype(np.float32)
+        losses = np.stack([score.loss for score in scores], axis=-1)
+        if settings.select_by == "router":
+            losses, agreement = guess_losses(plan.data.train, losses, given, asked, len(plan.data.student_tokenizer))
+            note(
+                f"router: teachers asked about {len(asked):,} training sequences; the best one found in "
+                f"{agreement:.1%} of those kept from it"
+            )
+        return select(given, losses).astype(np.float32)
     per_byte = bytes_of_pieces(plan.data.train)[..., None]
     opinions = -np.stack([getattr(score, settings.score) for score in scores], axis=-1) / per_byte
     return weigh(given, opinions, settings.alpha).astype(np.float32)
@@ -86,6 +96,8 @@ def describe_weights(settings: TeachersConfig) -> dict[str, object]:
     facts: dict[str, object] = {"combine": settings.combine}
     if settings.combine == "select":
         facts["select_by"] = settings.select_by
+    if facts.get("select_by") == "router":
+        facts["asked_share"] = settings.asked_share
     if settings.combine == "dynamic":
         facts |= {"score": settings.score, "alpha": settings.alpha}
     return facts

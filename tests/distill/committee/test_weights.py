@@ -77,7 +77,7 @@ def test_scores_are_sums_over_the_tokens_of_a_piece(plan):
 def test_select_gives_every_piece_to_the_teacher_that_knows_it_best(plan):
     rows = list(range(len(plan.data.train)))
     scores = [score_member(each.plan, rows) for each in plan.members]
-    chosen = share_out(plan, scores)
+    chosen = share_out(plan, scores, rows)
     known = plan.data.train.pieces[:, :, 0] != PAD
     losses = np.stack([score.loss for score in scores], axis=-1)
     assert (chosen[known].sum(axis=-1) == 1.0).all() and not chosen[~known].any()
@@ -92,7 +92,7 @@ def test_dynamic_weights_act_by_the_score_per_byte(plan, score):
     settings = {"combine": "dynamic", "score": score, "alpha": 3.0}
     changed = plan.session.config.teachers.model_copy(update=settings)
     config = plan.session.config.model_copy(update={"teachers": changed})
-    weights = share_out(make_plan(config, plan.session.run, plan.data), scores)
+    weights = share_out(make_plan(config, plan.session.run, plan.data), scores, rows)
     known = plan.data.train.pieces[:, :, 0] != PAD
     opinions = [-getattr(each, score) / bytes_of_pieces(plan.data.train) for each in scores]
     ratio = np.log(weights[..., 0] / np.where(known, weights[..., 1], 1.0), where=known, out=np.zeros(known.shape))
