@@ -1,4 +1,4 @@
-"""A router that guesses which teacher knows a text best, from the student's tokens in it (`teachers.select_by: router`).
+"""A router that guesses from the tokens of a text which teacher knows it best (`teachers.select_by: router`).
 
 The teachers are asked about a share of the text only. There every token of the student learns a vote for each of them:
 a multinomial logistic regression on the mean vote of a piece's tokens. The votes then share out the rest.

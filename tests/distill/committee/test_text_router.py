@@ -85,9 +85,7 @@ def test_the_router_guesses_whom_the_loss_would_choose(plan):
     # with opinions that have nothing to do with the text it knows no better than chance, and says so
     shuffled = np.zeros_like(losses)
     shuffled[rows] = 1.0 + np.random.default_rng(1).random(losses[rows].shape)
-    _, agreement = guess_losses(
-        plan.data.train, shuffled, np.ones_like(losses), rows, len(plan.data.student_tokenizer)
-    )
+    _, agreement = guess_losses(plan.data.train, shuffled, np.ones_like(losses), rows, len(plan.data.student_tokenizer))
     assert agreement < 0.75
 
 
