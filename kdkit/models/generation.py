@@ -12,6 +12,7 @@ from itertools import groupby
 import numpy as np
 import torch
 from transformers import (
+    DynamicCache,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
@@ -163,11 +164,37 @@ def _write(
     output = model.generate(
         input_ids,
         attention_mask=mask,
+        past_key_values=_read_once(model, rows, input_ids, mask),
         generation_config=stated,
         logits_processor=LogitsProcessorList([draw]),
         streamer=None if on_token is None else _Listener(on_token),
     )
     return output[:, width:].tolist()
+
+
+def _read_once(
+    model: PreTrainedModel, rows: list[list[int]], input_ids: torch.Tensor, mask: torch.Tensor
+) -> DynamicCache | None:
+    """Read a prompt with several samples once: its keys and values, all but the last token's, for every row.
+
+    None where all prompts differ, have one token, or where the model keeps something else.
+    """
+    prompts = list(map(tuple, rows))
+    firsts = {prompt: number for number, prompt in reversed(list(enumerate(prompts)))}
+    if len(firsts) == len(rows) or input_ids.shape[1] == 1:
+        return None
+    once = sorted(firsts.values())
+    seen = mask[once, :-1]
+    positions = (seen.cumsum(dim=-1) - 1).clamp(min=0)
+    # without the head, whose logits nobody needs
+    cache = model.base_model(
+        input_ids[once, :-1], attention_mask=seen, position_ids=positions, use_cache=True
+    ).past_key_values
+    if not isinstance(cache, DynamicCache):
+        return None
+    places = {number: place for place, number in enumerate(once)}
+    cache.reorder_cache(torch.tensor([places[firsts[prompt]] for prompt in prompts], device=input_ids.device))
+    return cache
 
 
 def _cut(row: list[int], logprobs: list[float], stop_ids: Sequence[int]) -> Generated:

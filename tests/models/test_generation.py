@@ -4,7 +4,14 @@ import json
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, GPT2LMHeadModel
+from transformers import (
+    AutoModelForCausalLM,
+    GenerationConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from kdkit.errors import UserError
 from kdkit.models.continuations import continue_prompts
@@ -164,6 +171,46 @@ def alone(model, prompts, index, **settings):
     sampling = Sampling(max_new_tokens=12, **settings)
     written = generate_ids(model, prompts[: index + 1], sampling, [END], vocab_size=SIZE, batch_size=1)
     return written[-1][0].ids, written[-1][0].stop_id
+
+
+def windowed(size):
+    """Return a model of which one layer sees few tokens back."""
+    sizes = {
+        "num_hidden_layers": 2,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+    }
+    layers = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 4, "use_sliding_window": True}
+    model = Qwen3ForCausalLM(Qwen3Config(vocab_size=size, head_dim=8, **sizes, **layers)).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(20 if weight.ndim > 1 else 1)
+    return model
+
+
+@pytest.mark.parametrize(
+    "make", [sharp_llama, lambda: gpt2(64), lambda: windowed(SIZE)], ids=["rotary", "gpt2", "window"]
+)
+def test_a_prompt_with_several_samples_is_read_once(make):
+    """The samples are those of rows that each read their prompt, and the prompt is read by one row."""
+    model, widths = make(), []
+    handle = model.base_model.register_forward_pre_hook(
+        lambda _, args, options: widths.append(tuple((args[0] if args else options["input_ids"]).shape)),
+        with_kwargs=True,
+    )
+    sampling, options = Sampling(max_new_tokens=9, top_p=0.95), {"vocab_size": SIZE, "num_samples": 3}
+    prompts = [[0, 3, 4, 9, 8, 7, 5], [0, 5], [0, 6, 6, 6]]
+    together = generate_ids(model, prompts, sampling, [END], batch_size=7, **options)
+    assert widths[:2] == [(3, 6), (7, 1)]
+    widths.clear()
+    alone = generate_ids(model, prompts, sampling, [END], batch_size=1, **options)
+    handle.remove()
+    assert widths[0] == (1, 2)
+    assert together == alone
+    for these, those in zip(together, alone, strict=True):
+        assert [each.logprob for each in these] == pytest.approx([each.logprob for each in those], rel=1e-4)
 
 
 def test_greedy_text_is_what_the_whole_forward_pass_says():
