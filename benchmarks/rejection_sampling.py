@@ -33,7 +33,7 @@ from kdkit.teachers.sampling.scorers import make_scorer
 
 RESULTS = Path(__file__).parent / "results" / "rejection_sampling.json"
 PLAIN = "{% for m in messages %}{{ m['content'] + '\\n' }}{% endfor %}"
-SIZES = {"tiny": (64, 48, 3), "real": (32, 16, 3)}
+SIZES = {"tiny": (64, 48, 3), "real": (64, 32, 3)}
 """Batch, new tokens and rounds of each teacher."""
 SAMPLES = 4
 

@@ -22,10 +22,14 @@ from transformers import (
     TopPLogitsWarper,
 )
 from transformers.generation.streamers import BaseStreamer
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from kdkit.errors import UserError
 from kdkit.models.heads import autocast
 from kdkit.models.loading import context_length
+
+CACHE = "cache" if "cache" in BaseModelOutputWithPast.__dataclass_fields__ else "past_key_values"
+"""What transformers calls keys and values that are kept; the second is its older name."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,7 @@ def _write(
     output = model.generate(
         input_ids,
         attention_mask=mask,
-        past_key_values=_read_once(model, rows, input_ids, mask),
+        **{CACHE: _read_once(model, rows, input_ids, mask)},
         generation_config=stated,
         logits_processor=LogitsProcessorList([draw]),
         streamer=None if on_token is None else _Listener(on_token),
@@ -187,9 +191,7 @@ def _read_once(
     seen = mask[once, :-1]
     positions = (seen.cumsum(dim=-1) - 1).clamp(min=0)
     # without the head, whose logits nobody needs
-    cache = model.base_model(
-        input_ids[once, :-1], attention_mask=seen, position_ids=positions, use_cache=True
-    ).past_key_values
+    cache = model.base_model(input_ids[once, :-1], attention_mask=seen, position_ids=positions, use_cache=True)[CACHE]
     if not isinstance(cache, DynamicCache):
         return None
     places = {number: place for place, number in enumerate(once)}
