@@ -24,6 +24,7 @@ from kdkit.config.types import (
     BuildConfig,
     Count,
     DropShare,
+    LayerMap,
     ModelConfig,
     OpenShare,
     Positive,
@@ -182,7 +183,7 @@ class DistillConfig(Section):
     """Weights of the teacher's signal in its parts: `kd = logits * loss + feature * ... + contrastive * ...`."""
     balance: bool = False
     """Scale every part but the logits to the size of cross-entropy, by running means of both."""
-    layer_map: str | dict[str | int, Any] = "auto"
+    layer_map: LayerMap = "auto"
     """`{teacher layer: student layer}`, or such a map per teacher by its path, or a .json file with either;
     `auto`: proportional, first to first and last to last."""
     attention_heads: Literal["mean", "mapped"] = "mean"

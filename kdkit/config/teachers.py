@@ -10,6 +10,7 @@ from kdkit.config.losses import LossSettings
 from kdkit.config.types import (
     BUILD,
     Count,
+    LayerMap,
     ModelConfig,
     NotNegative,
     Number,
@@ -87,7 +88,7 @@ class MemberConfig(ChatModelConfig, ModelConfig):
     """Kinds of text on which it is trained where `path` is `build`; empty: all."""
     loss: LossSettings | None = None
     """Null: `distill.loss`, chosen for this teacher's tokenizer where that is `auto`."""
-    layer_map: str | dict[str | int, Any] | None = None
+    layer_map: LayerMap | None = None
     """Null: `distill.layer_map`, which may hold a map per teacher, by name or path."""
     cached: bool | None = None
     """Whether its answers are asked beforehand; null: `cache.enabled`."""

@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kdkit.config.types import LAYER_MAP_FORMS as FORMS
 from kdkit.errors import UserError
-
-FORMS = '"auto", {teacher layer: student layer}, {teacher: {...}}, or a .json file with one of these'
 
 
 def map_layers(
