@@ -110,8 +110,9 @@ class TeacherConfig(SelfTeacherConfig, ChatModelConfig, ModelConfig):
     top_k: Count = 8
     """Tokens whose summed probability the probe reports as `mass covered by top-k`."""
     document_end: DocumentEnd = "auto"
-    """Token that separates documents: `eos`, `bos`, or `auto`: BOS where the tokenizer's files put one before a text
-    and nothing behind it, else EOS. Notebook 02 warns where the teacher expects the other one."""
+    """Token that separates documents: `eos`, `bos`, any token of the tokenizer by its text, such as `<|endoftext|>`, or
+    `auto`: BOS where the tokenizer's files put one before a text and nothing behind it, else EOS. Notebook 02 warns
+    where the teacher expects another one."""
     build: BuildTeacherConfig = BuildTeacherConfig()
     """Read when `path` is `build`."""
 
@@ -145,7 +146,8 @@ class StudentConfig(ChatModelConfig, ModelConfig):
     """Layers of the model at `path` to keep, counted from 0, such as `[0, 10, 20, 29]`; or how many, evenly, the first
     and the last among them; null: all."""
     document_end: DocumentEnd = "auto"
-    """Token that separates documents; `auto`: the teacher's if they share a tokenizer, else EOS."""
+    """Token that separates documents, see `teacher.document_end`; `auto`: the teacher's if they share a tokenizer, else
+    EOS."""
     build: BuildStudentConfig = BuildStudentConfig()
     """Read when `path` is `build`; also the name of a .json file with these sizes. Alias: `config`."""
 

@@ -1,7 +1,7 @@
 """Settings of teachers: one that is built here, and several at once."""
 
 import difflib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -21,7 +21,7 @@ from kdkit.config.types import (
 )
 from kdkit.errors import UserError
 
-DocumentEnd = Literal["auto", "eos", "bos"]
+DocumentEnd = Annotated[str, Field(min_length=1)]
 
 
 def require_divides(path: str, hidden_size: int, num_heads: int) -> None:
@@ -31,9 +31,6 @@ def require_divides(path: str, hidden_size: int, num_heads: int) -> None:
             f"{path}.num_heads: expected hidden_size / num_heads to be an even whole number, got "
             f"{hidden_size} / {num_heads}; choose another number of heads"
         )
-
-
-DocumentEnd = Literal["auto", "eos", "bos"]
 
 
 class BuildTeacherConfig(Section):
