@@ -284,12 +284,25 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(
         ("jsd", "# Losses: jsd\n"),
         ("methods", "# Methods: talas\n"),
         ("", "train.learning_rate: number > 0, default 5e-05\n"),
+        ("chat", "data.loss_on: answers, last, all, default answers\n"),
+        ("Chat", "student.chat_template: "),
+        ("conversation", "data.bad_rows: "),
+        ("fp16", "train.precision: "),
+        ("batch", "train.per_device_train_batch_size: "),
     ],
 )
-def test_settings_are_listed_by_section_name_loss_and_method(capsys, wanted, words):
+def test_settings_are_listed_by_section_name_loss_method_and_word(capsys, wanted, words):
     code, text = output_of(["settings", *([wanted] if wanted else [])], capsys)
     assert code == 0 and words in text
     assert max(map(len, text.splitlines())) <= 100
+
+
+def test_a_word_that_is_no_name_lists_the_settings_that_hold_it_alone(capsys):
+    _, text = output_of(["settings", "chat"], capsys)
+    names = [line.partition(":")[0] for line in text.splitlines()]
+    assert "data.format" in names and "data.max_length" not in names and "distill.temperature" not in names
+    _, text = output_of(["settings", "fp16"], capsys)
+    assert "train.precision" in text and "train.learning_rate" not in text
 
 
 def test_an_unknown_section_is_answered_with_the_nearest_first(capsys):

@@ -44,6 +44,8 @@ MAX_FILES_IN_ROOM = 15
 MAX_FILE_LINES = 350
 MAX_TEST_LINES = 400
 MAX_FUNCTION_LINES = 60
+MAX_SILENT_LINES = 15
+"""Of a function inside another one: a longer one says what it does."""
 
 DECLARATIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 DECLARED = {"Typer", "Option", "Argument", "Field", "BeforeValidator", "AfterValidator", "TypeVar"}
@@ -203,6 +205,13 @@ def test_public_names_have_docstrings(module):
         nodes += [node for node in owner.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     public = [node for node in nodes if not getattr(node, "name", "").startswith("_")]
     assert [getattr(node, "name", module) for node in public if not ast.get_docstring(node)] == []
+
+
+@each_module
+def test_long_functions_inside_functions_have_docstrings(module):
+    inner = {node for owner in functions(TREES[module]) for node in functions(owner) if node is not owner}
+    long = [node for node in inner if node.end_lineno - node.lineno >= MAX_SILENT_LINES]
+    assert [node.name for node in long if not ast.get_docstring(node)] == []
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name != "kdkit.__main__"])

@@ -1,5 +1,6 @@
 """Tokenizers: training a byte-level BPE, loading one, and the bytes that each token stands for."""
 
+import difflib
 import json
 import unicodedata
 from copy import deepcopy
@@ -23,6 +24,9 @@ DOCUMENT_END = "document_end"
 """Name, in a tokenizer's own settings, of the token that separates documents where it is not EOS."""
 READS_SPECIAL = "reads_special_tokens"
 """Name, in a tokenizer's own settings, of whether special tokens in a text are read as such."""
+
+MAX_SHOWN = 12
+"""Special tokens that a message names at most."""
 
 
 def train_tokenizer(
@@ -105,13 +109,15 @@ def set_document_end(tokenizer: PreTrainedTokenizerFast, choice: str, key: str) 
 
     Args:
         tokenizer: changed in place.
-        choice: `eos`; `bos`; or `auto`: what the files say. A tokenizer that puts a start token before a text, and
-            nothing behind it, belongs to a model that was trained on documents that a start token divides.
+        choice: `eos`; `bos`; a token's text; or `auto`: what the files say. A tokenizer that puts a start token before
+            a text, and nothing behind it, belongs to a model that was trained on documents that a start token divides.
         key: the setting, for messages.
 
     Raises:
-        UserError: `bos`, and there is no such token.
+        UserError: `bos`, or another token, and there is no such one.
     """
+    tokenizer.init_kwargs.pop(DOCUMENT_END, None)
+    choice = choice.lower() if choice.lower() in ("auto", "eos", "bos") else choice
     if choice == "bos" and tokenizer.bos_token is None:
         raise UserError(f"{key}: expected a tokenizer with a BOS token for 'bos', got none; set {key}=eos")
     if choice == "auto":
@@ -120,10 +126,36 @@ def set_document_end(tokenizer: PreTrainedTokenizerFast, choice: str, key: str) 
         ids = tokenizer("a").input_ids
         starts_only = mask[0] == 1 and mask[-1] == 0 and ids[0] == tokenizer.bos_token_id
         choice = "bos" if starts_only else "eos"
-    if choice == "bos":
-        tokenizer.init_kwargs[DOCUMENT_END] = tokenizer.bos_token
-    else:
-        tokenizer.init_kwargs.pop(DOCUMENT_END, None)
+    if choice == "eos":
+        return
+    token_id = tokenizer.bos_token_id if choice == "bos" else _named_id(tokenizer, choice, key)
+    if token_id != end_token_id(tokenizer):
+        tokenizer.init_kwargs[DOCUMENT_END] = tokenizer.convert_ids_to_tokens(token_id)
+
+
+def _named_id(tokenizer: PreTrainedTokenizerFast, text: str, key: str) -> int:
+    """Return the id of the token that a text names: an entry of the vocabulary, or the token that spells it.
+
+    A token that texts may hold too is pointed out, in a line: a mistyped `eos` may be one.
+
+    Raises:
+        UserError: there is none; the message names the special tokens that there are.
+    """
+    vocabulary = tokenizer.get_vocab()
+    table = [] if text in vocabulary else token_bytes(tokenizer)
+    if text in vocabulary or text.encode() in table:
+        token_id = table.index(text.encode()) if table else vocabulary[text]
+        if token_id not in tokenizer.added_tokens_decoder:
+            print(f"{key}: {text!r} is a token of ordinary text; wherever it stands, a document ends")
+        return token_id
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    near = difflib.get_close_matches(text, ["auto", "eos", "bos", *special], n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"set {key}=eos"
+    shown = ", ".join(map(repr, special[:MAX_SHOWN])) + ", ..." * (len(special) > MAX_SHOWN)
+    raise UserError(
+        f"{key}: expected auto, eos, bos, or a token of the tokenizer (its special ones: {shown or 'none'}), got "
+        f"{text!r}; {hint}"
+    )
 
 
 def set_turn_end(tokenizer: PreTrainedTokenizerFast, token_id: int) -> None:

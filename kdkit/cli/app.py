@@ -138,15 +138,19 @@ def compare(
 
 @app.command()
 def settings(
-    section: Annotated[str, typer.Argument(help="A section, setting, loss or method: distill, jsd; none: all.")] = "",
+    section: Annotated[
+        str, typer.Argument(help="A section, setting, loss, method or word: distill, jsd, chat; none: all.")
+    ] = "",
     debug: Debug = False,
 ) -> None:
-    """List settings with their defaults, ranges and meanings; all of them, or those of a section.
+    """List settings with their defaults, ranges and meanings; all of them, those of a section, or about a word.
 
     Examples:
     python -m kdkit settings distill
 
     python -m kdkit settings train.learning_rate
+
+    python -m kdkit settings chat
     """
     from kdkit.config.listing import list_settings
 

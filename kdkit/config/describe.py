@@ -99,6 +99,13 @@ class Part:
         chosen = [setting for setting in self.settings if name in (setting.name, setting.name.rpartition(".")[2])]
         return replace(self, settings=chosen)
 
+    def about(self, word: str) -> "Part":
+        """Return the part with those settings alone whose name, values or meaning hold a word, or its plural, whole."""
+        whole = re.compile(rf"(?<![^\W_]){re.escape(word)}s?(?![^\W_])", re.IGNORECASE)
+        values = {each.name: re.findall(r"`[^`]*`", each.takes) for each in self.settings}
+        chosen = [each for each in self.settings if whole.search(f"{each.name} {values[each.name]} {each.meaning}")]
+        return replace(self, settings=chosen)
+
 
 def settings_parts() -> list[Part]:
     """Return all settings of the schemas, part by part: what docs/settings.md and `kdkit settings` show."""

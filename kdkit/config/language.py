@@ -24,6 +24,7 @@ from kdkit.config.types import (
     BuildConfig,
     Count,
     DropShare,
+    LayerMap,
     ModelConfig,
     OpenShare,
     Positive,
@@ -109,8 +110,9 @@ class TeacherConfig(SelfTeacherConfig, ChatModelConfig, ModelConfig):
     top_k: Count = 8
     """Tokens whose summed probability the probe reports as `mass covered by top-k`."""
     document_end: DocumentEnd = "auto"
-    """Token that separates documents: `eos`, `bos`, or `auto`: BOS where the tokenizer's files put one before a text
-    and nothing behind it, else EOS. Notebook 02 warns where the teacher expects the other one."""
+    """Token that separates documents: `eos`, `bos`, any token of the tokenizer by its text, such as `<|endoftext|>`, or
+    `auto`: BOS where the tokenizer's files put one before a text and nothing behind it, else EOS. Notebook 02 warns
+    where the teacher expects another one."""
     build: BuildTeacherConfig = BuildTeacherConfig()
     """Read when `path` is `build`."""
 
@@ -144,7 +146,8 @@ class StudentConfig(ChatModelConfig, ModelConfig):
     """Layers of the model at `path` to keep, counted from 0, such as `[0, 10, 20, 29]`; or how many, evenly, the first
     and the last among them; null: all."""
     document_end: DocumentEnd = "auto"
-    """Token that separates documents; `auto`: the teacher's if they share a tokenizer, else EOS."""
+    """Token that separates documents, see `teacher.document_end`; `auto`: the teacher's if they share a tokenizer, else
+    EOS."""
     build: BuildStudentConfig = BuildStudentConfig()
     """Read when `path` is `build`; also the name of a .json file with these sizes. Alias: `config`."""
 
@@ -182,7 +185,7 @@ class DistillConfig(Section):
     """Weights of the teacher's signal in its parts: `kd = logits * loss + feature * ... + contrastive * ...`."""
     balance: bool = False
     """Scale every part but the logits to the size of cross-entropy, by running means of both."""
-    layer_map: str | dict[str | int, Any] = "auto"
+    layer_map: LayerMap = "auto"
     """`{teacher layer: student layer}`, or such a map per teacher by its path, or a .json file with either;
     `auto`: proportional, first to first and last to last."""
     attention_heads: Literal["mean", "mapped"] = "mean"

@@ -1,4 +1,4 @@
-"""Every setting for a terminal: `python -m kdkit settings [SECTION]`, from the same rows as docs/settings.md."""
+"""Every setting for a terminal: `python -m kdkit settings [WORD]`, from the same rows as docs/settings.md."""
 
 import difflib
 import re
@@ -17,7 +17,8 @@ def list_settings(wanted: str = "") -> str:
 
     Args:
         wanted: a section (`distill`, `teacher.build`, `masking` of `train.masking`), a setting
-            (`distill.temperature`, or another name of it), a loss or a method by its name; empty: all.
+            (`distill.temperature`, or another name of it), a loss or a method by its name; else a word that names,
+            values or meanings of settings hold; empty: all.
 
     Raises:
         UserError: there is nothing of that name; the nearest one is the first suggestion.
@@ -29,6 +30,7 @@ def list_settings(wanted: str = "") -> str:
     found = found or [part for part in parts if part.is_section and part.name.rpartition(".")[2] == name]
     found += [part for part in parts if name and part.group.lower() == name.lower()]
     found = found or [chosen for part in parts if (chosen := part.only(name)).settings]
+    found = found or [chosen for part in parts if (chosen := part.about(wanted.strip())).settings]
     if not found:
         known = {part.name for part in parts} | {setting.name for part in parts for setting in part.settings}
         known |= {full.rpartition(".")[2] for full in known}
@@ -36,8 +38,8 @@ def list_settings(wanted: str = "") -> str:
         hint = f"did you mean {near[0]}? " if near else ""
         sections = dict.fromkeys(part.name.partition(".")[0] for part in parts if part.is_section)
         raise UserError(
-            f"settings: {hint}Got {wanted!r}, expected a section ({', '.join(sections)}), losses, methods, or the name "
-            "of a setting, a loss or a method"
+            f"settings: {hint}Got {wanted!r}, expected a section ({', '.join(sections)}), losses, methods, the name of "
+            "a setting, a loss or a method, or a word that settings are about"
         )
     return "\n\n".join(_lines(part) for part in found)
 

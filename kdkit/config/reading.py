@@ -128,20 +128,22 @@ def _describe(error: ValidationError, known: list[str], options: dict[str, list[
             takes = ", ".join(options[chosen[-1]]) or "no option"
             return f"{path}: expected an option that {chosen[-1]!r} takes ({takes}), got {loc[-1]!r}; leave it out"
         return f"{path}: expected a known key, got {path!r}; {suggest_key(path, known)}"
-    if isinstance(error_in_validator := first.get("ctx", {}).get("error"), UserError):
-        return str(error_in_validator)
+    context = first.get("ctx", {})
+    if isinstance(context.get("error"), UserError):
+        return str(context["error"])
     if first["type"] == "union_tag_invalid":
-        value, expected = first["ctx"]["tag"], first["ctx"]["expected_tags"]
+        value, expected = context["tag"], context["expected_tags"]
         near = _suggest_value(value, expected)
     elif first["type"] == "literal_error":
-        near = _suggest_value(value, first["ctx"]["expected"])
+        near = _suggest_value(value, context["expected"])
     elif first["type"] == "union_tag_not_found":
         expected = "a name, or {name: ..., options}"
     constraint = expected or first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     more = f" ({len(error.errors()) - 1} more problem(s) after this one)" if len(error.errors()) > 1 else ""
     if near:
         return f"{path}: {near}Got {value!r}, expected {constraint}; correct the value{more}"
-    return f"{path}: expected {constraint}, got {value!r} ({type(value).__name__}); correct the value{more}"
+    remedy = context.get("remedy", "correct the value")
+    return f"{path}: expected {constraint}, got {value!r} ({type(value).__name__}); {remedy}{more}"
 
 
 def _suggest_value(value: object, expected: str) -> str:

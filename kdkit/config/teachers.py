@@ -1,7 +1,7 @@
 """Settings of teachers: one that is built here, and several at once."""
 
 import difflib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,7 @@ from kdkit.config.types import (
     BUILD,
     AnyShare,
     Count,
+    LayerMap,
     ModelConfig,
     NotNegative,
     Number,
@@ -21,7 +22,7 @@ from kdkit.config.types import (
 )
 from kdkit.errors import UserError
 
-DocumentEnd = Literal["auto", "eos", "bos"]
+DocumentEnd = Annotated[str, Field(min_length=1)]
 
 
 def require_divides(path: str, hidden_size: int, num_heads: int) -> None:
@@ -31,9 +32,6 @@ def require_divides(path: str, hidden_size: int, num_heads: int) -> None:
             f"{path}.num_heads: expected hidden_size / num_heads to be an even whole number, got "
             f"{hidden_size} / {num_heads}; choose another number of heads"
         )
-
-
-DocumentEnd = Literal["auto", "eos", "bos"]
 
 
 class BuildTeacherConfig(Section):
@@ -88,7 +86,7 @@ class MemberConfig(ChatModelConfig, ModelConfig):
     """Kinds of text on which it is trained where `path` is `build`; empty: all."""
     loss: LossSettings | None = None
     """Null: `distill.loss`, chosen for this teacher's tokenizer where that is `auto`."""
-    layer_map: str | dict[str | int, Any] | None = None
+    layer_map: LayerMap | None = None
     """Null: `distill.layer_map`, which may hold a map per teacher, by name or path."""
     cached: bool | None = None
     """Whether its answers are asked beforehand; null: `cache.enabled`."""

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from kdkit.config.losses import LossSettings
 from kdkit.config.types import Count, NotNegative, Number, Positive, Section, Share
@@ -64,6 +64,17 @@ class MaskingConfig(Section):
     dropped_from: Literal["input", "loss"] = "input"
     """`input`: another token stands in the student's input, and the labels stay: it fills the gaps; `loss`: it reads
     them, and they teach nothing."""
+
+    @field_validator("share", mode="wrap")
+    @classmethod
+    def _some_are_left(cls, share: Any, check: ValidatorFunctionWrapHandler) -> float:
+        try:
+            return check(share)
+        except ValidationError:
+            raise UserError(
+                f"train.masking.share: expected a number of at least 0 and below 1, got {share!r}; "
+                f"set train.masking.share={cls.model_fields['share'].default}"
+            ) from None
 
 
 class ParameterRule(Section):

@@ -1,8 +1,9 @@
 """Types that the settings are made of: checked numbers, sections, and those that both families of models have."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 
 def _number(value: object) -> object:
@@ -23,6 +24,17 @@ AnyShare = Annotated[Number, Field(gt=0.0, le=1.0)]
 OpenShare = Annotated[Number, Field(gt=0.0, lt=1.0)]
 DropShare = Annotated[Number, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
+LAYER_MAP_FORMS = '"auto", {teacher layer: student layer}, {teacher: {...}}, or a .json file with one of these'
+
+
+def _layer_map(value: object) -> object:
+    """Refuse what cannot be a layer map, in place of pydantic's two messages on text and mappings."""
+    if isinstance(value, str) or (isinstance(value, dict) and all(isinstance(key, str | int) for key in value)):
+        return value
+    raise PydanticCustomError("layer_map", LAYER_MAP_FORMS, {"remedy": "name a pair of layers, or set auto"})
+
+
+LayerMap = Annotated[str | dict[str | int, Any], BeforeValidator(_layer_map)]
 VocabularySize = Annotated[int, Field(ge=260)]
 """Entries of a tokenizer that is trained here: the 256 bytes and the special tokens are among them."""
 

@@ -43,6 +43,7 @@ def pair_tokenizers(
     teacher: PreTrainedTokenizerFast,
     choices: tuple[str, str],
     documents: list[str],
+    teacher_key: str = "teacher",
 ) -> TokenizerPair:
     """Make one tokenizer of two that mean the same, and decide what separates documents.
 
@@ -51,17 +52,21 @@ def pair_tokenizers(
 
     Args:
         choices: `document_end` of the student and of the teacher.
+        teacher_key: what the settings of the teacher are called, for messages.
+
+    Raises:
+        UserError: see `set_document_end`.
     """
     shared = share_tokenizer(student, teacher, [text[:SAMPLE_CHARACTERS] for text in documents[:SAMPLE_DOCUMENTS]])
     if shared is None:
         set_document_end(student, "eos" if choices[0] == "auto" else choices[0], "student.document_end")
-        set_document_end(teacher, choices[1], "teacher.document_end")
+        set_document_end(teacher, choices[1], f"{teacher_key}.document_end")
         pair, notes = (student, teacher), ()
     else:
         pair, notes = (shared.student, shared.teacher), shared.notes
-        choice = choices[1] if choices[0] == "auto" else choices[0]
+        choice, side = (choices[1], teacher_key) if choices[0] == "auto" else (choices[0], "student")
         for tokenizer in pair:
-            set_document_end(tokenizer, choice, "student.document_end, teacher.document_end")
+            set_document_end(tokenizer, choice, f"{side}.document_end")
     for note in notes:
         print(f"student and teacher share a tokenizer: {note}")
     return TokenizerPair(*pair, _facts(pair, shared is not None, notes))
@@ -85,8 +90,8 @@ def make_pairs(
     for name, teacher in teachers.items():
         own, theirs = choices[name]
         if pairs:
-            own = "bos" if end_token_id(student) == student.bos_token_id != student.eos_token_id else "eos"
-        pair = pair_tokenizers(student, teacher, (own, theirs), documents)
+            own = student.convert_ids_to_tokens(end_token_id(student))
+        pair = pair_tokenizers(student, teacher, (own, theirs), documents, member_key(name))
         if pairs and pair.student is not student:
             raise UserError(
                 f"teachers.members.{name}: expected a tokenizer with the student's entries or others, got one that "
@@ -146,7 +151,12 @@ def _set_template(tokenizer: PreTrainedTokenizerFast, text: str | None, key: str
 
 def teacher_key(config: Config) -> str:
     """Return what the settings of the teacher are called: it may be one of several."""
-    return f"teachers.members.{config.teachers.only}" if config.teachers.only else "teacher"
+    return member_key(config.teachers.only)
+
+
+def member_key(name: str) -> str:
+    """Return what the settings of one of several teachers are called; of the only one where the name is empty."""
+    return f"teachers.members.{name}" if name else "teacher"
 
 
 def _facts(

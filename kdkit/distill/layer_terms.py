@@ -11,10 +11,10 @@ from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from kdkit.alignment.spans import Spans
-from kdkit.config.language import Config
+from kdkit.config.language import BUILD, Config
 from kdkit.config.losses import TermWeights
 from kdkit.data.prepare import PreparedData
-from kdkit.distill.student import make_student
+from kdkit.distill.student import make_student, num_student_layers
 from kdkit.errors import UserError
 from kdkit.losses.layers import (
     Layout,
@@ -29,11 +29,13 @@ from kdkit.losses.layers import (
     state_error,
 )
 from kdkit.losses.precision import at_least_fp32
+from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
-from kdkit.models.layer_map import map_layers
+from kdkit.models.layer_map import check_layer_map, map_layers
 from kdkit.models.taps import Taps, decoder_layers
 from kdkit.teachers.cache import CachedSignals
 from kdkit.teachers.interface import TextTeacher
+from kdkit.teachers.prepare import num_teacher_layers
 
 MEAN_DECAY = 0.9
 """Of the running means that balance the parts, per optimizer step."""
@@ -71,6 +73,24 @@ def make_parts(
     if not isinstance(teacher, TextTeacher) or not active_parts(config.distill.weights):
         return None
     return LayerParts(config, student, teacher.model, *teacher.names)
+
+
+def check_layers(config: Config) -> None:
+    """Check the layer map by the configurations of the models alone, as far as they are known.
+
+    Raises:
+        UserError: see `check_layer_map`.
+    """
+    setting, teacher = config.distill.layer_map, config.teacher
+    if setting == "auto":
+        return
+    # with a cache the teacher of the hub may not even be reachable
+    is_there = teacher.path == BUILD or not config.cache.enabled or is_local_path(teacher.path)
+    num_layers = num_teacher_layers(config) if is_there else None
+    sizes = None if num_layers is None else (num_student_layers(config), num_layers)
+    names = [config.teachers.only, teacher.path] if config.teachers.only else [teacher.path]
+    every = [name for member in config.teachers.members for name in (member.name, member.path) if name != BUILD]
+    check_layer_map(setting, names, sizes, list(dict.fromkeys(every)))
 
 
 def plan_layers(config: Config, student: PreTrainedModel, teacher: TextTeacher) -> list[tuple[int, int]]:

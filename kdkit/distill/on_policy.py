@@ -225,6 +225,7 @@ def known_ngrams(windows: Windows, special: list[int], length: int) -> KnownNGra
     """
 
     def texts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield ids and which of them are the text's own, some windows at a time."""
         for rows in even_chunks(len(windows), 1024):
             ids = np.asarray(windows.student_ids[rows])
             yield ids, windows.labels(rows) & ~np.isin(ids, special)

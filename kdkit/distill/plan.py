@@ -22,12 +22,11 @@ from kdkit.distill.choose_loss import (
     choose_loss,
     name_events,
 )
-from kdkit.distill.layer_terms import active_parts
+from kdkit.distill.layer_terms import active_parts, check_layers
 from kdkit.distill.student import check_student_lengths
 from kdkit.errors import UserError
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
-from kdkit.models.layer_map import check_layer_map
 from kdkit.runs.folder import Run, fingerprint
 from kdkit.teachers.cache import describe_cache, hash_tokenizer
 from kdkit.teachers.prepare import check_teacher_lengths, has_layers, identify_teacher
@@ -136,7 +135,7 @@ def plan_training(session: Session[Config], data: PreparedData) -> TrainingPlan:
             "whose embeddings are trained already; set distill.start_from_teacher=false"
         )
     check_capabilities(config)
-    check_layer_map(config.distill.layer_map, *filter(None, [config.teachers.only, config.teacher.path]))
+    check_layers(config)
     loss, reason = choose_loss(config, data)
     stages = plan_stages(config, data, loss)
     check_student_lengths(config, data)

@@ -65,6 +65,22 @@ def check_student_lengths(config: Config, data: PreparedData) -> None:
     check_own_text(config, data, context, key)
 
 
+def num_student_layers(config: Config) -> int:
+    """Return how many layers the student will have, by its configuration alone.
+
+    Raises:
+        UserError: see `read_model_config` and `choose_layers`.
+    """
+    student = config.student
+    if student.path == BUILD:
+        return student.build.num_layers
+    model_config = read_model_config(
+        student.path, "student.path", revision=student.revision, trust_remote_code=student.trust_remote_code
+    )
+    there = model_config.get_text_config().num_hidden_layers
+    return there if student.layers is None else len(choose_layers(student.layers, there))
+
+
 def _build(config: Config, data: PreparedData) -> PreTrainedModel:
     """Make a small Llama from random weights."""
     return spread_embeddings(LlamaForCausalLM(_architecture(config, data)))

@@ -122,6 +122,7 @@ def _pool(trials: list[Trial]) -> Score:
     """Join the windows and documents of several trials."""
 
     def join(name: str) -> np.ndarray | None:
+        """Put one measure of all trials behind each other; None where a trial lacks it."""
         parts = [getattr(trial, name) for trial in trials]
         return None if None in parts else np.concatenate([np.array(part) for part in parts])
 

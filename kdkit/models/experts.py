@@ -180,6 +180,7 @@ def _gate_hook(layer: int, route: Route | None, seen: list[torch.Tensor]) -> Cal
     """
 
     def hook(gate: nn.Module, inputs: tuple, output: tuple) -> tuple | None:
+        """Replace a gate's choice by that of the routing."""
         if layer == 0:
             seen.clear()
         logits = gate_logits(gate, inputs[0])

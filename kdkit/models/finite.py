@@ -28,6 +28,7 @@ def check_finite(
     input_ids = input_ids.to(model.device)
 
     def look(name: str, output: object) -> None:
+        """Remember the first module whose output is not finite."""
         value = output[0] if isinstance(output, tuple) else getattr(output, "logits", output)
         if not first and isinstance(value, torch.Tensor) and value.is_floating_point() and not is_finite(value):
             first.append(name)

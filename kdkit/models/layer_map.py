@@ -1,12 +1,13 @@
 """Layer map: which layer of the student learns from which layer of the teacher."""
 
+import difflib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from kdkit.config.types import LAYER_MAP_FORMS as FORMS
 from kdkit.errors import UserError
-
-FORMS = '"auto", {teacher layer: student layer}, {teacher: {...}}, or a .json file with one of these'
 
 
 def map_layers(
@@ -46,17 +47,37 @@ def map_layers(
     return sorted(pairs)
 
 
-def check_layer_map(setting: str | dict[Any, Any], *teacher_names: str) -> None:
-    """Check what needs no model: that it is a map, and has an entry for the teacher.
+def check_layer_map(
+    setting: str | dict[Any, Any],
+    teacher_names: Collection[str],
+    sizes: tuple[int, int] | None = None,
+    all_names: Collection[str] = (),
+) -> None:
+    """Check what needs no model: that it is a map, of teachers that there are, with an entry and layers of this one.
 
     Args:
         setting: see `map_layers`; `teacher_names` too.
+        sizes: layers of student and teacher; None: not known yet.
+        all_names: what several teachers may be called; empty: the map may hold entries for teachers of other runs.
 
     Raises:
-        UserError: it is none, its file is not there, it has no entry.
+        UserError: it is none, its file is not there, it names an unknown teacher or layer, it has no entry.
     """
-    if setting != "auto":
-        _for_teacher(_read(setting), teacher_names)
+    if setting == "auto":
+        return
+    table = _read(setting)
+    known = [key for name in all_names for key in (name, Path(name).name)]
+    if known and _is_per_teacher(table) and (unknown := [str(key) for key in table if key not in known]):
+        near = difflib.get_close_matches(unknown[0], known, n=1)
+        remedy = f"did you mean {near[0]!r}?" if near else "leave it out"
+        raise UserError(
+            f"distill.layer_map: expected entries for the teachers {', '.join(all_names)}, got one for {unknown[0]!r}; "
+            f"{remedy}"
+        )
+    if sizes is None:
+        _for_teacher(table, teacher_names)
+    else:
+        map_layers(table, *sizes, *teacher_names)
 
 
 def proportional(num_student_layers: int, num_teacher_layers: int) -> list[tuple[int, int]]:
@@ -89,16 +110,21 @@ def _read(setting: str | dict[Any, Any]) -> dict[Any, Any]:
     return table
 
 
-def _for_teacher(table: dict[Any, Any], teacher_names: tuple[str, ...]) -> dict[Any, Any]:
+def _is_per_teacher(table: dict[Any, Any]) -> bool:
+    """Return whether it holds a map for every teacher."""
+    return all(isinstance(value, dict) for value in table.values())
+
+
+def _for_teacher(table: dict[Any, Any], teacher_names: Collection[str]) -> dict[Any, Any]:
     """Return the map of one teacher out of those of several."""
-    if not all(isinstance(value, dict) for value in table.values()):
+    if not _is_per_teacher(table):
         return table
     for name in teacher_names:
         for key in (name, Path(name).name):
             if table.get(key):
                 return table[key]
     raise UserError(
-        f"distill.layer_map: expected an entry for the teacher {teacher_names[0]!r}, "
+        f"distill.layer_map: expected an entry for the teacher {next(iter(teacher_names))!r}, "
         f"got entries for {', '.join(map(str, table))}; name it by its name in "
         "teachers.members, by its path, or by the last part of that"
     )

@@ -61,6 +61,7 @@ def explorer(facts: dict[str, Any], explore: Explore) -> Any:
     message, picture = ipywidgets.HTML(), ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="980px"))
 
     def show(shown: dict[str, Any]) -> None:
+        """Draw what was found, and move the token's slider there."""
         # moved by hand it runs the teacher, moved by a new text it must not run it again
         token.unobserve(look, "value")
         token.max, token.value = len(shown["tokens"]) - 1, shown["position"]
@@ -68,6 +69,7 @@ def explorer(facts: dict[str, Any], explore: Explore) -> Any:
         picture.value = to_png(picture_of(facts, shown))
 
     def look(change: dict[str, Any]) -> None:
+        """Ask the teacher about the text and the place that are chosen."""
         try:
             # another text: its middle; another token of this text: that one
             show(explore(text.value, token.value if change["owner"] is token else None))

@@ -115,6 +115,7 @@ class GGUFReader(Reader):
         texts, width = input_ids.tolist(), input_ids.shape[1]
 
         def logits(rows: torch.Tensor) -> torch.Tensor:
+            """Return the logits of flat rows; a sequence is read once, however often its rows are asked for."""
             asked = rows.cpu()
             rows, inverse = torch.unique(asked, return_inverse=True)
             numbers, counts = torch.unique_consecutive(rows // width, return_counts=True)

@@ -213,6 +213,7 @@ class LogitReader(Reader):
         kept: dict[int, torch.Tensor] = {}
 
         def of_sequence(number: int) -> torch.Tensor:
+            """Return the logits of one sequence; the last one is kept."""
             if number not in kept:
                 kept.clear()  # before the next one is made, or two would be in memory
                 kept[number] = self._checked(self.get_logits(input_ids[number : number + 1]), width)
@@ -220,6 +221,7 @@ class LogitReader(Reader):
 
         @torch.no_grad()
         def logits(rows: torch.Tensor) -> torch.Tensor:
+            """Return the logits of flat rows, in their order."""
             rows = rows.cpu()
             numbers, counts = torch.unique_consecutive(rows // width, return_counts=True)
             pairs = zip(numbers.tolist(), (rows % width).split(counts.tolist()), strict=True)

@@ -119,6 +119,7 @@ class LogitTeacher(OnlineTeacher):
         targets, windows = targets_of(inputs)
 
         def read(rows: torch.Tensor) -> torch.Tensor:
+            """Return the logits of rows, and count the time that it takes."""
             start = time.perf_counter()
             made = logits(rows_of_batch[rows])[:, : self.vocab_size]
             self.late_seconds += time.perf_counter() - start

@@ -61,6 +61,11 @@ class Teacher(WritingTeacher):
         return describe_model(self._model)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """See `TextTeacher.names`; one that was built here is also called what its `path` says."""
+        return (*super().names, BUILD) if self.was_built else super().names
+
+    @property
     def model(self) -> PreTrainedModel:
         """The model."""
         return self._model
@@ -228,6 +233,23 @@ def check_teacher_lengths(config: Config, data: PreparedData) -> None:
         check_context(context, longest, key, "teacher.max_length")
         if data.same_tokenizer:
             check_own_text(config, data, context, key)
+
+
+def num_teacher_layers(config: Config) -> int | None:
+    """Return how many layers the teacher has, by its configuration alone; None: it shows none, or is code of one's own.
+
+    Raises:
+        UserError: see `read_model_config`.
+    """
+    teacher = config.teacher
+    if teacher.path == BUILD:
+        return teacher.build.num_layers
+    if is_gguf(teacher.path) or is_user_code(teacher.path):
+        return None
+    model_config = read_model_config(
+        teacher.path, "teacher.path", revision=teacher.revision, trust_remote_code=teacher.trust_remote_code
+    )
+    return model_config.get_text_config().num_hidden_layers
 
 
 def check_own_text(config: Config, data: PreparedData, context: int | None, key: str) -> None:

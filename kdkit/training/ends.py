@@ -78,6 +78,6 @@ def warn_of_ends(facts: dict[str, Any], key: str) -> str | None:
         return None
     return (
         f"{key}: the model pays {facts['nats']:.1f} nats for {facts['token']!r} at the end of a document and would pay "
-        f"{facts['other_nats']:.1f} for {facts['other_token']!r}, as it seems to have been trained; set {key} to "
-        "the other of eos and bos"
+        f"{facts['other_nats']:.1f} for {facts['other_token']!r}, as it seems to have been trained; set "
+        f"{key}={facts['other_token']!r}"
     )

@@ -77,6 +77,11 @@ def _read_prompts(request: GenerateRequest) -> list[Any] | None:
     if request.file:
         return _read_file(request.file)
     if request.prompts:
+        if empty := [prompt for prompt in request.prompts if not prompt.strip()]:
+            raise UserError(
+                f'--prompt: expected text, got {empty[0]!r}; write --prompt "The module", or leave it out for a '
+                "conversation"
+            )
         return list(request.prompts)
     if request.output:
         raise UserError("--output: expected prompts to write after, got none; add --prompts FILE or --prompt TEXT")
@@ -89,18 +94,20 @@ def _read_prompts(request: GenerateRequest) -> list[Any] | None:
 
 
 def _read_file(name: str) -> list[Any]:
-    """Read prompts: the lines of a .txt file, or rows of a .jsonl file with `prompt` or `messages`."""
+    """Read prompts: the lines of a .txt file, or rows of a .jsonl file with `prompt` or `messages`; not empty lines."""
     path = Path(name)
     if path.suffix not in (".txt", ".jsonl"):
         raise UserError(f"--prompts: expected a .txt file of lines or a .jsonl file, got {name!r}; rename it")
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = {i: line for i, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1) if line.strip()}
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise UserError(f"--prompts: expected a file that can be read, got {name!r}: {reason}; correct it") from None
     if not lines:
         raise UserError(f"--prompts: expected at least one prompt, got none in {name!r}; write one a line")
-    return lines if path.suffix == ".txt" else [_read_row(line, f"{name}:{i}") for i, line in enumerate(lines, 1)]
+    if path.suffix == ".txt":
+        return list(lines.values())
+    return [_read_row(line, f"{name}:{i}") for i, line in lines.items()]
 
 
 def _read_row(line: str, where: str) -> str | list[Message]:
@@ -114,7 +121,8 @@ def _read_row(line: str, where: str) -> str | list[Message]:
         messages = [Message(ROLES.get(str(each.get("role")), ""), each.get("content")) for each in found]
         while messages and messages[-1].role == "assistant":  # what it answers is to be written anew
             messages.pop()
-        if messages and all(each.role and isinstance(each.content, str) for each in messages):
+        are_whole = all(each.role and isinstance(each.content, str) for each in messages)
+        if messages and are_whole and messages[-1].content.strip():
             return messages
     elif isinstance(found, str) and found.strip():
         return found

@@ -135,6 +135,7 @@ class _Kernel:
             return
 
         def on_signal(signum: int, frame: FrameType | None) -> None:
+            """Pass the first Ctrl-C on to the kernel; kill it at the second."""
             process = next((manager.provisioner.pid for manager in self.managers if manager.provisioner), None)
             self.terminal.erase_in_signal()
             is_second, self.is_asked = self.is_asked, True

@@ -144,6 +144,7 @@ def choose_stages(stages: dict[str, Path], first: str, only: str) -> set[str]:
     """
 
     def resolve(text: str, option: str) -> str:
+        """Return the stage of a number or a name."""
         found = [stage for stage in stages if text in (stage, stage[:2], stage[3:])]
         if not found:
             near = difflib.get_close_matches(text, [name for stage in stages for name in (stage, stage[3:])], n=1)

@@ -120,6 +120,17 @@ def test_a_value_out_of_range_is_refused_with_the_constraint(section, key, value
     assert constraint in message
 
 
+@pytest.mark.parametrize("given", [[1, 2], 3, None, {1.5: 0}])
+def test_a_layer_map_of_another_form_is_refused_with_the_forms_that_there_are(given):
+    said = refusal(config_from_values, {"distill": {"layer_map": given}})
+    forms = '"auto", {teacher layer: student layer}, {teacher: {...}}, or a .json file with one of these'
+    assert said.startswith(f"distill.layer_map: expected {forms}, got ")
+    assert f"got {given!r}" in said and said.endswith("; name a pair of layers, or set auto")
+    if given is not None:  # there it means that of `distill`
+        members = {"members": [{"name": "one", "layer_map": given}]}
+        assert refusal(config_from_values, {"teachers": members}) == said.replace("distill", "teachers.members.0")
+
+
 def test_further_problems_are_counted():
     message = refusal(config_from_values, {"train": {"max_steps": 0, "learning_rate": 0.0, "log_every": 0}})
     assert "(2 more problem(s) after this one)" in message

@@ -286,7 +286,7 @@ def test_a_cache_is_refused_because_it_holds_predictions_only(crossed, tmp_path)
 def test_a_layer_that_there_is_not_is_refused_before_training(crossed, tmp_path):
     config = configure(tmp_path, distill={"layer_map": {"2": 0}})
     with pytest.raises(UserError, match=r"expected a teacher layer out of 0, 1, got 2"):
-        stage.distill(make_plan(config, make_run(tmp_path), crossed[0]), crossed[1])
+        make_plan(config, make_run(tmp_path), crossed[0])
 
 
 def test_weights_that_are_negative_or_all_zero_are_refused():

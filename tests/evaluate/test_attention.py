@@ -138,3 +138,7 @@ def test_the_layer_map_is_known_before_training(tmp_path):
     config = config_from_values(values)
     assert plan_layers(config, make_student(data), Teacher(teacher.model, "models/tiny", True)) == [(1, 0)]
     assert describe_layer_map(make_session(config, run), data, teacher)["used_by"] == ["attention"]
+    values["distill"]["layer_map"] = {"build": {"0": 1}}  # what the settings call a teacher that is built
+    assert plan_layers(config_from_values(values), make_student(data), Teacher(teacher.model, "cache/1", True)) == [
+        (1, 0)
+    ]

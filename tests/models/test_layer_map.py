@@ -1,6 +1,7 @@
 """Which student layer learns from which teacher layer: proportional, given in every form, and what is refused."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 
@@ -89,6 +90,31 @@ def test_a_wrong_map_is_refused_with_what_would_be_right(setting, message):
 )
 def test_what_needs_no_model_is_refused_before_one_is_loaded(setting, message):
     with pytest.raises(UserError, match=message):
-        check_layer_map(setting, "reader", "models/qwen")
-    check_layer_map("auto", "reader", "models/qwen")
-    check_layer_map({"llama": FLAT}, "reader", "models/llama")
+        check_layer_map(setting, ["reader", "models/qwen"])
+    check_layer_map("auto", ["reader", "models/qwen"])
+    check_layer_map({"llama": FLAT}, ["reader", "models/llama"])
+
+
+@pytest.mark.parametrize(("sizes", "is_refused"), [(None, False), ((2, 9), False), ((2, 8), True), ((1, 9), True)])
+def test_layers_are_checked_as_soon_as_their_numbers_are_known(sizes, is_refused):
+    with pytest.raises(UserError, match=r"layer out of") if is_refused else nullcontext():
+        check_layer_map({"llama": FLAT, "qwen": {"99": 99}}, ["models/llama"], sizes)
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (
+            "lama",
+            r"expected entries for the teachers one, models/llama, two, got one for 'lama'; did you mean 'llama'\?",
+        ),
+        ("qwen", r"got one for 'qwen'; leave it out"),
+    ],
+)
+def test_an_entry_for_none_of_several_teachers_is_refused_and_of_another_run_is_not(extra, message):
+    maps = {"one": FLAT, "two": FLAT, extra: FLAT}
+    with pytest.raises(UserError, match=message):
+        check_layer_map(maps, ["one", "models/llama"], None, ["one", "models/llama", "two"])
+    check_layer_map(maps, ["one", "models/llama"])
+    check_layer_map({"llama": FLAT, "two": FLAT}, ["one", "models/llama"], None, ["one", "models/llama", "two"])
+    check_layer_map(FLAT, ["one"], (2, 9), ["one", "two"])

@@ -1,5 +1,6 @@
 """Separators as a model was trained, and what they cost."""
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -10,7 +11,7 @@ from kdkit.data.windows import PAD
 from kdkit.errors import UserError
 from kdkit.training.ends import measure_ends, warn_of_ends
 from kdkit.training.scoring import score_windows
-from tests.tiny import make_llama
+from tests.tiny import make_config, make_data, make_llama
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def test_the_cost_at_ends_is_measured_and_a_wrong_separator_named(stories, choic
     warning = warn_of_ends(facts, "teacher.document_end")
     assert (warning is not None) is warns
     if warns:
-        assert "'</s>'" in warning and "'<s>'" in warning and "teacher.document_end" in warning
+        assert "'</s>'" in warning and warning.endswith("set teacher.document_end='<s>'")
 
 
 def test_the_cost_at_ends_equals_a_slow_reference(small_pair, documents):
@@ -79,10 +80,10 @@ def test_the_cost_at_ends_equals_a_slow_reference(small_pair, documents):
 
 def test_the_choice_of_a_separator_is_kept_in_the_files(stories, tmp_path):
     tokenizer = load_tokenizer(stories[1])
-    for choice, expected in (("auto", 1), ("bos", 1), ("eos", 2)):
+    for choice, expected in (("auto", 1), ("bos", 1), ("<unk>", 0), ("eos", 2), ("</s>", 2)):
         set_document_end(tokenizer, choice, "teacher.document_end")
-        tokenizer.save_pretrained(tmp_path / choice)
-        assert end_token_id(load_tokenizer(tmp_path / choice)) == end_token_id(tokenizer) == expected
+        tokenizer.save_pretrained(tmp_path / str(expected))
+        assert end_token_id(load_tokenizer(tmp_path / str(expected))) == end_token_id(tokenizer) == expected
 
 
 @pytest.mark.parametrize("name", ["gpt2", "qwen1.5", "smollm2"])
@@ -91,6 +92,80 @@ def test_models_without_a_start_token_of_their_own_end_documents_by_eos(test_dat
     set_document_end(tokenizer, "auto", "teacher.document_end")
     assert end_token_id(tokenizer) == tokenizer.eos_token_id
     assert token_bytes(tokenizer)[end_token_id(tokenizer)] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "entry", "warns"),
+    [
+        ("smollm2", "<|endoftext|>", "<|endoftext|>", False),
+        ("smollm2", "<file_sep>", "<file_sep>", False),
+        ("qwen1.5", "<|im_end|>", "<|im_end|>", False),
+        ("gpt2", "\n", "\u010a", True),  # as byte-level vocabularies spell a line end
+        ("qwen1.5", "eso", "eso", True),
+        ("smollm2", "EOS", "<|im_end|>", False),
+    ],
+)
+def test_any_token_may_end_documents_and_one_of_ordinary_text_is_pointed_out(
+    test_data, capsys, name, text, entry, warns
+):
+    tokenizer = load_tokenizer(test_data / "tokenizers" / name)
+    set_document_end(tokenizer, text, "teacher.document_end")
+    assert end_token_id(tokenizer) == tokenizer.get_vocab()[entry]
+    assert ("a token of ordinary text" in capsys.readouterr().out) is warns
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "end"),
+    [
+        ("smollm2", "<|end|>", "did you mean '<|im_end|>'?"),
+        ("gpt2", "eso", "did you mean 'eos'?"),
+        ("bert-base-uncased", "\u010a", "set teacher.document_end=eos"),  # a normaliser would make it `c`
+    ],
+)
+def test_a_token_that_is_not_there_is_refused_in_one_line_with_the_special_ones(test_data, name, text, end):
+    tokenizer = load_tokenizer(test_data / "tokenizers" / name)
+    with pytest.raises(UserError) as refusal:
+        set_document_end(tokenizer, text, "teacher.document_end")
+    said = str(refusal.value)
+    assert said.startswith("teacher.document_end: expected auto, eos, bos, or a token of the tokenizer (its special")
+    assert tokenizer.convert_ids_to_tokens(end_token_id(tokenizer)) in said
+    assert f"got {text!r}" in said and said.endswith(end) and "\n" not in said
+
+
+def read_by(path, teacher, **sections):
+    """Prepare a small corpus for a student of its own tokenizer and one teacher, or the members of several."""
+    config = make_config(path, teacher=teacher, **sections)
+    return make_data(config, path)
+
+
+def test_the_teacher_reads_the_token_that_was_named_and_the_data_are_others(test_data, tmp_path):
+    smollm2 = {"path": str(test_data / "tokenizers" / "smollm2")}
+    named = read_by(tmp_path, smollm2 | {"document_end": "<|endoftext|>"})
+    usual = read_by(tmp_path, smollm2)
+    assert named.manifest["document_ends"] == ["<|endoftext|>", "<|endoftext|>"] and named.key != usual.key
+    assert usual.manifest["document_ends"] == ["<|endoftext|>", "<|im_end|>"]
+    ids = [np.asarray(data.train.teacher_ids)[:, 1:] for data in (named, usual)]
+    vocabulary = named.teacher_tokenizer.get_vocab()
+    assert (ids[0] == vocabulary["<|endoftext|>"]).sum() == (ids[1] == vocabulary["<|im_end|>"]).sum() > 40
+    assert not (ids[0] == vocabulary["<|im_end|>"]).any()
+    # what the student calls the end is what the teacher calls it
+    ends = end_token_id(named.student_tokenizer), end_token_id(named.teacher_tokenizer)
+    assert ends in zip(named.overlap.student_ids.tolist(), named.overlap.teacher_ids.tolist(), strict=True)
+
+
+def test_members_have_separators_of_their_own_and_the_student_keeps_its_one(test_data, tmp_path):
+    def members(end):
+        names = {"one": "qwen1.5", "two": "smollm2"}
+        found = [{"name": n, "path": str(test_data / "tokenizers" / path)} for n, path in names.items()]
+        return {"members": [found[0], found[1] | {"document_end": end}]}
+
+    student = {"build": {"tokenizer": "teacher"}, "document_end": "<|im_start|>"}
+    data = read_by(tmp_path, {}, teachers=members("<|endoftext|>"), student=student)
+    assert data.members["one"].manifest["document_ends"] == ["<|im_start|>", "<|im_start|>"]
+    assert data.members["two"].manifest["document_ends"] == ["<|im_start|>", "<|endoftext|>"]
+    assert read_by(tmp_path, {}, teachers=members("auto"), student=student).key != data.key
+    with pytest.raises(UserError, match=r"^teachers\.members\.two\.document_end: expected .*got '<end>'"):
+        read_by(tmp_path, {}, teachers=members("<end>"), student=student)
 
 
 def test_a_start_token_that_is_not_there_is_refused(test_data):

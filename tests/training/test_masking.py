@@ -163,10 +163,14 @@ def test_evaluation_reads_the_whole_text(parts, tmp_path):
     assert logged[0]["evaluation_bits_per_byte"] == pytest.approx(score.bits_per_byte, rel=1e-6)
 
 
-@pytest.mark.parametrize("share", [1.0, -0.1, 1.5, np.nan])
-def test_a_share_outside_its_range_is_refused(share):
-    with pytest.raises(UserError, match=r"train\.masking\.share: expected .*got"):
+@pytest.mark.parametrize("share", [1.0, -0.1, 1.5, np.nan, "all"])
+def test_a_share_outside_its_range_is_refused_with_the_range_and_a_share_that_works(share):
+    with pytest.raises(UserError) as refusal:
         config_from_values({"train": {"masking": {"enabled": True, "share": share}}})
+    said, _, command = str(refusal.value).partition("; set train.masking.share=")
+    assert said == f"train.masking.share: expected a number of at least 0 and below 1, got {share!r}"
+    values = {"train": {"masking": {"enabled": True, "share": command}}}
+    assert config_from_values(values).train.masking.share == float(command)
 
 
 def test_the_share_is_thirty_percent_once_it_is_switched_on():

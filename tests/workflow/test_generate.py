@@ -258,17 +258,21 @@ def test_a_closed_pipe_ends_it_without_a_word(places):
         (["{teacher}", "--prompts", "{tmp}/no.txt"], "--prompts: expected a file that can be read, .*No such file"),
         (["{teacher}", "--prompts", "{tmp}/x.csv"], r"--prompts: expected a \.txt file of lines or a \.jsonl file"),
         (["{teacher}", "--prompts", "{tmp}/empty.txt"], "--prompts: expected at least one prompt"),
-        (["{teacher}", "--prompts", "{tmp}/bad.jsonl"], r"bad\.jsonl:2: expected .*messages.*, got"),
+        (["{teacher}", "--prompts", "{tmp}/bad.jsonl"], r"bad\.jsonl:3: expected .*messages.*, got .*question"),
+        (["{teacher}", "--prompts", "{tmp}/silent.jsonl"], r"silent\.jsonl:1: expected .*messages.*, got"),
         (["{teacher}", "--prompt", "a", "--output", "{tmp}/empty.txt"], "--output: expected a new file"),
         (["{teacher}", "--output", "{tmp}/new.jsonl"], "--output: expected prompts to write after"),
         (["{teacher}"], "--prompt: expected text, got none"),
+        (["{teacher}", "--prompt", ""], "--prompt: expected text, got ''; write --prompt"),
+        (["{assistant}", "--prompt", "a", "--prompt", " "], "--prompt: expected text, got ' '; write --prompt"),
         (["{teacher}", "--prompt", "a", "--temperature", "-1"], "temperature"),
     ],
 )
 def test_a_mistake_is_one_line(call, places, tmp_path, monkeypatch, words, message):
     monkeypatch.setattr(sys, "stdin", type("Pipe", (), {"isatty": lambda _: False, "read": lambda _: ""})())
     (tmp_path / "empty.txt").write_text("\n")
-    (tmp_path / "bad.jsonl").write_text('{"prompt": "a"}\n{"question": "b"}\n')
-    code, _, err = call(*[word.format(teacher=places["teacher"], tmp=tmp_path) for word in words])
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "a"}\n\n{"question": "b"}\n')
+    (tmp_path / "silent.jsonl").write_text('{"messages": [{"role": "user", "content": " "}]}\n')
+    code, _, err = call(*[word.format(**places, tmp=tmp_path) for word in words])
     assert code == 2 and err.startswith("kdkit: ") and err.count("\n") == 1
     assert re.search(message, err), err

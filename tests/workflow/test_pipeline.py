@@ -71,6 +71,22 @@ def test_changed_teacher_weights_make_everything_run_again(run_stages, project, 
 
 
 @pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["distill.layer_map={9: 0}"], r"expected a teacher layer out of 0, 1, .*got 9"),
+        (["distill.layer_map={0: 9}"], r"expected a student layer out of 0, .*got 9"),
+        (["distill.layer_map={5: 0}", "teacher.path={folder}"], r"teacher layer out of 0, 1, 2, 3, 4, got 5"),
+        (["distill.layer_map={0: 2}", "teacher.path={folder}", "student.path={folder}", "student.layers=2"], "got 2"),
+        (["distill.layer_map={0: 5}", "teacher.path={folder}", "student.path={folder}"], r"of 0, 1, 2, 3, 4, got 5"),
+    ],
+)
+def test_a_layer_that_there_is_not_is_refused_before_the_first_notebook(run_stages, test_data, overrides, message):
+    folder = test_data / "models" / "stories260K"
+    with pytest.raises(UserError, match=message):
+        run_stages(overrides=[override.replace("{folder}", str(folder)) for override in overrides])
+
+
+@pytest.mark.parametrize(
     ("name", "stages"), [("distill/train.py", STAGES), ("report/page.html.j2", STAGES), ("__pycache__/cli.pyc", [])]
 )
 def test_a_changed_package_makes_everything_run_again_but_compiled_files_do_not(

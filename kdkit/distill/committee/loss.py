@@ -78,6 +78,7 @@ def _add_up(parts: list[ChunkLoss], ce: ChunkLoss, taught: list[np.ndarray], unt
     """
 
     def chunk_loss(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum the teachers' losses of some rows, and their gradients."""
         here = [number for number, of_one in enumerate(taught) if of_one[rows].any()]
         terms, total = logits.new_zeros(2 + len(parts)), None
         if untaught[rows].any() or not here:

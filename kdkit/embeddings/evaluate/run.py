@@ -73,6 +73,7 @@ def task_scorer(session: Session[EmbeddingConfig], tasks: list[TaskData]) -> Aft
     """Return what scores a student after an epoch."""
 
     def score(model: EmbeddingModel) -> dict[str, float]:
+        """Score a model, in its own way of reading."""
         before, model.reading = model.reading, _reading_of(model, session.config)
         try:
             batch_size = session.config.evaluate.batch_size

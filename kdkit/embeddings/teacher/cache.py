@@ -220,6 +220,7 @@ def _progress() -> Callable[[int, int], None]:
     start = time.perf_counter()
 
     def report(ready: int, total: int) -> None:
+        """Say how far it is, about ten times."""
         if ready % max(1, total // 10) == 0 or ready == total:
             seconds = time.perf_counter() - start
             print(step_line("teacher", ready, total, "chunks", seconds / ready * (total - ready)), flush=True)

@@ -41,6 +41,7 @@ def dense_blend(
     queried, raw = _spread(queried, len(targets))
 
     def block_loss(logits: torch.Tensor, rows: slice, columns: list[torch.Tensor]) -> torch.Tensor:
+        """Compute the terms of rows that fit into the buffers."""
         inside, local = queried.local(rows)
         chosen, weight = targets[rows, None], weights[rows].to(logits.dtype)
         kd_weight = queried.weights[inside].to(logits.dtype) / len(passes)

@@ -35,6 +35,7 @@ def sparse_blend(
     """
 
     def block_loss(logits: torch.Tensor, rows: slice) -> torch.Tensor:
+        """Compute the terms of rows that fit into the buffers."""
         inside, local = queried.local(rows)
         kept, rest = teacher_logprobs(signals, inside, tail, 1.0, num_tokens)
         weight, chosen, kd_weight = weights[rows], targets[rows, None], queried.weights[inside]
@@ -54,6 +55,7 @@ def sparse_blend(
         return torch.stack([loss, (ce * raw_weights[rows]).sum(), kd.sum() * queried.raw_weight])
 
     def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
+        """Go through a chunk block by block; its logits become the gradient."""
         terms = logits.new_zeros(3)
         for block in blocks_of(logits):
             terms += block_loss(logits[block], slice(rows.start + block.start, rows.start + block.stop))

@@ -189,6 +189,7 @@ class RoutedTeacher(OnlineTeacher):
         shares: list[list[float]] = []
 
         def route(layer: int, hidden: torch.Tensor, logits: torch.Tensor) -> Choice:
+            """Choose the experts of a layer, and keep its logits for the update."""
             mine = logits.float() if self.router is None else self.router.logits(layer, hidden, everywhere)
             now.append(mine.index_select(0, places))
             initial.append(logits.float().index_select(0, places))

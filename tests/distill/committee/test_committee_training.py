@@ -255,12 +255,22 @@ def test_a_layer_map_per_teacher_by_name_in_settings_or_a_file(place):
         ({"farmer": {"0": 0}}, r"members\.sailor: distill\.layer_map: .*'sailor', got entries for farmer"),
         ({"farmer": {"7": 0}, "sailor": {"0": 0}}, r"members\.farmer: distill\.layer_map: .*teacher layer out of 0, 1"),
         ({"farmer": {"0": 0}, "sailor": {"0": 4}}, r"members\.sailor: distill\.layer_map: .*student layer out of 0"),
+        ({"farmer": {"0": 0}, "sailr": {"0": 0}, "sailor": {"0": 0}}, r"'sailr'; did you mean 'sailor'\?"),
+        ({"farmer": {"0": 0}, "sailor": {"0": 0}, "build": {"0": 0}}, r"farmer, sailor, got one for 'build'; leave it"),
     ],
 )
-def test_a_layer_map_of_an_unknown_teacher_or_layer_is_refused(place, maps, message):
+def test_a_layer_map_of_an_unknown_teacher_or_layer_is_refused_before_anything_is_trained(place, maps, message):
+    config = committee_config(place, distill={"layer_map": maps})
     with pytest.raises(UserError, match=message):
-        plan, committee = open_committee(place, distill={"layer_map": maps, "weights": {"feature": 0.1}})
-        make_committee_parts(make_student(plan.session.config, plan.data), committee)
+        make_plan(config, _run(place, "refused"), make_data(config, place))
+
+
+def test_a_layer_that_there_is_not_is_refused_in_the_map_of_a_member(place):
+    config = committee_config(place)
+    members = [member.model_dump() for member in config.teachers.members]
+    members[1]["layer_map"] = {"3": 0}
+    with pytest.raises(UserError, match=r"^teachers\.members\.sailor: .*teacher layer out of 0, 1, 2, got 3"):
+        make_plan(committee_config(place, {"members": members}), _run(place, "x"), make_data(config, place))
 
 
 def test_a_teacher_that_visits_says_the_same(place):
