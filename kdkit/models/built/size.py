@@ -54,6 +54,7 @@ def measure_model(architecture: PreTrainedConfig, batch_size: int, length: int, 
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(copy.deepcopy(architecture))
+        model.tie_weights()  # transformers 5.0 leaves that out without memory
     modules = model.get_input_embeddings(), model.get_output_embeddings()
     tables = {id(module.weight): module.weight for module in modules}  # a shared one is counted once
     parameters = sum(parameter.numel() for parameter in model.parameters())
