@@ -23,6 +23,7 @@ from kdkit.cli.options import (
 )
 from kdkit.cli.sample import sample_app
 from kdkit.cli.text import text_app
+from kdkit.cli.tokenizer import tokenizer_app
 from kdkit.errors import UserError
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ app = typer.Typer(
 app.add_typer(cache_app, name="cache")
 app.add_typer(sample_app)
 app.add_typer(text_app)
+app.add_typer(tokenizer_app, name="tokenizer")
 
 USAGE_ERROR = typer.BadParameter.__base__
 """A mistyped command or option; typer has no public name for the class."""

@@ -101,7 +101,8 @@ class TeacherConfig(SelfTeacherConfig, ChatModelConfig, ModelConfig):
     `python:MODULE:CLASS` or `python:FILE.py:CLASS`, a teacher of your own, whose code is run; or `build` for one
     trained here on the corpus."""
     tokenizer: str = ""
-    """Hub name or folder of its tokenizer; empty: that of `path`. For a GGUF file whose own cannot be rebuilt."""
+    """Hub name or folder of its tokenizer; empty: that of `path`, or one trained here where that is `build`. For a GGUF
+    file whose own cannot be rebuilt, or a teacher built with a tokenizer that is there already."""
     max_length: Count | None = None
     """Longest teacher sequence in tokens; null: twice `data.max_length` (the tokenizers differ)."""
     others: list[str] = Field(default_factory=list)
@@ -118,7 +119,9 @@ class TeacherConfig(SelfTeacherConfig, ChatModelConfig, ModelConfig):
 class BuildStudentConfig(BuildConfig):
     """A small Llama from random weights (`student.path: build`)."""
 
-    tokenizer: Literal["own", "teacher"] = "own"
+    tokenizer: Annotated[str, Field(min_length=1)] = "own"
+    """`own`: a BPE of `vocab_size` entries trained on the text of the run; `teacher`: the teacher's; or the folder or
+    hub name of another, such as `python -m kdkit tokenizer train` makes."""
     vocab_size: VocabularySize = 1024
     hidden_size: Count = 64
     num_layers: Count = 3
