@@ -69,7 +69,7 @@ def run(
 ) -> None:
     """Run the notebooks 01 to 05 and print where the report and the student are.
 
-    A file with `teachers:` also runs 07, one with `method:` 06 alone.
+    A file with `teachers:` also runs 07, one with `report: {look_inside: true}` 08, one with `method:` 06 alone.
 
     Notebooks that are done and whose inputs are unchanged are skipped. Examples:
 

@@ -255,6 +255,8 @@ class LanguageReportConfig(ReportConfig):
 
     num_examples: Count = 4
     """Continuations shown side by side."""
+    look_inside: bool = False
+    """Also run notebook 08: the tokenizer's merges and compression, the student's masks, attention and surprise."""
 
 
 class Config(Section):
