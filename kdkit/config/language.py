@@ -13,17 +13,17 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from kdkit.config.built.architecture import check_window
+from kdkit.config.built.student import BuildStudentConfig
 from kdkit.config.chat import ChatDataConfig, ChatModelConfig
 from kdkit.config.losses import Auto, LossSettings, TermWeights
 from kdkit.config.reading import apply_overrides, check_values, read_model_file, read_values
 from kdkit.config.teacher import CacheConfig, RouterConfig, SamplingConfig, SelfTeacherConfig
-from kdkit.config.teachers import BuildTeacherConfig, DocumentEnd, TeachersConfig, require_divides
+from kdkit.config.teachers import BuildTeacherConfig, DocumentEnd, TeachersConfig
 from kdkit.config.training import TRAINING_ALIASES, MaskingConfig, OptimizationConfig, ParameterRule, StageSettings
 from kdkit.config.types import (
     BUILD,
-    BuildConfig,
     Count,
-    DropShare,
     ModelConfig,
     OpenShare,
     Positive,
@@ -31,7 +31,6 @@ from kdkit.config.types import (
     Section,
     Share,
     SourceName,
-    VocabularySize,
 )
 from kdkit.config.values import flatten
 from kdkit.errors import UserError
@@ -114,28 +113,6 @@ class TeacherConfig(SelfTeacherConfig, ChatModelConfig, ModelConfig):
     and nothing behind it, else EOS. Notebook 02 warns where the teacher expects the other one."""
     build: BuildTeacherConfig = BuildTeacherConfig()
     """Read when `path` is `build`."""
-
-
-class BuildStudentConfig(BuildConfig):
-    """A small Llama from random weights (`student.path: build`)."""
-
-    tokenizer: Annotated[str, Field(min_length=1)] = "own"
-    """`own`: a BPE of `vocab_size` entries trained on the text of the run; `teacher`: the teacher's; or the folder or
-    hub name of another, such as `python -m kdkit tokenizer train` makes."""
-    vocab_size: VocabularySize = 1024
-    hidden_size: Count = 64
-    num_layers: Count = 3
-    num_heads: Count = 4
-    intermediate_size: Count = 192
-    max_length: Count | None = None
-    """Context in tokens; null: 512, or more where `data.max_length` or the student's own text are longer."""
-    dropout: DropShare = 0.0
-    """Share of the attention weights that are dropped in training; a Llama has no other dropout."""
-
-    @model_validator(mode="after")
-    def _shapes(self) -> "BuildStudentConfig":
-        require_divides("student.build", self.hidden_size, self.num_heads)
-        return self
 
 
 class StudentConfig(ChatModelConfig, ModelConfig):
@@ -285,7 +262,19 @@ class Config(Section):
         changing = "cache.enabled" if self.cache.enabled else ""
         changing = changing or f"router.kind={self.router.kind}" * (self.router.kind != "none")
         self.teacher.check(self.teacher.path, self.student.path, changing)
+        if self.student.path == BUILD:
+            window = self.student.build.sliding_window
+            check_window("student.build", window, self.data.max_length, "data.max_length")
+        self._check_teachers_windows()
         return self
+
+    def _check_teachers_windows(self) -> None:
+        """Compare the windows of built teachers with the length that they read."""
+        named = [(f"teachers.members.{member.name}", member) for member in self.teachers.members]
+        for key, teacher in named or [("teacher", self.teacher)]:
+            if teacher.path == BUILD:
+                length = teacher.max_length or 2 * self.data.max_length
+                check_window(f"{key}.build", teacher.build.sliding_window, length, f"{key}.max_length")
 
     def view(self, name: str) -> "Config":
         """Return the configuration in which one of `teachers.members` is the only teacher, of the same windows."""

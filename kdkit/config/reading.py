@@ -26,6 +26,7 @@ MODEL_FILE_NAMES = {
     "max_position_embeddings": "max_length",
     "max_seq_len": "max_length",
     "max_seq_length": "max_length",
+    "tie_word_embeddings": "tie_embeddings",
 }
 """Names in such files, and the setting of `student.build` that each one means."""
 
@@ -121,7 +122,9 @@ def _describe(error: ValidationError, known: list[str], options: dict[str, list[
     loc = [str(part) for part in first["loc"]]
     # pydantic names the chosen loss between the key and its option: distill.loss.jsd.skew
     chosen = [part for part, before in zip(loc[1:], loc, strict=False) if before in CHOSEN_BY_NAME]
-    path = ".".join(part for i, part in enumerate(loc) if not (i and loc[i - 1] in CHOSEN_BY_NAME))
+    # and, of a setting that may be one of several types, the type that it tried
+    keys = [part for i, part in enumerate(loc) if not (i and loc[i - 1] in CHOSEN_BY_NAME) and "[" not in part]
+    path = ".".join(keys)
     value, expected, near = first["input"], "", ""
     if first["type"] == "extra_forbidden":
         if chosen and chosen[-1] in options:

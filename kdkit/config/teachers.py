@@ -1,10 +1,11 @@
 """Settings of teachers: one that is built here, and several at once."""
 
 import difflib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from kdkit.config.built.architecture import ArchitectureConfig, check_architecture, require_divides
 from kdkit.config.chat import ChatModelConfig
 from kdkit.config.losses import LossSettings
 from kdkit.config.types import (
@@ -22,36 +23,34 @@ from kdkit.errors import UserError
 
 DocumentEnd = Literal["auto", "eos", "bos"]
 
-
-def require_divides(path: str, hidden_size: int, num_heads: int) -> None:
-    """Refuse heads that do not fill the width, or that rotary positions cannot halve."""
-    if hidden_size % num_heads or (hidden_size // num_heads) % 2:
-        raise UserError(
-            f"{path}.num_heads: expected hidden_size / num_heads to be an even whole number, got "
-            f"{hidden_size} / {num_heads}; choose another number of heads"
-        )
+FIRST_SETTINGS = (
+    *("vocab_size", "hidden_size", "num_layers", "num_heads", "num_experts", "num_experts_per_tok"),
+    *("moe_intermediate_size", "max_steps", "batch_size", "learning_rate"),
+)
+"""Settings of a built teacher that are part of its name in the cache even where they are the defaults."""
 
 
-DocumentEnd = Literal["auto", "eos", "bos"]
-
-
-class BuildTeacherConfig(Section):
-    """A Qwen3-MoE teacher trained from scratch on the corpus (`teacher.path: build`)."""
+class BuildTeacherConfig(ArchitectureConfig):
+    """A teacher trained from scratch on the corpus (`teacher.path: build`): a Qwen3-MoE, or a dense model."""
 
     vocab_size: VocabularySize = 2048
     """Entries of its own BPE tokenizer, the 256 bytes and the special tokens included."""
     hidden_size: Count = 128
     """Width of the residual stream."""
     num_layers: Count = 4
-    """Transformer layers; every one is a mixture of experts."""
+    """Transformer layers; with experts every one is a mixture of them."""
     num_heads: Count = 4
     """Attention heads; must divide `hidden_size`."""
-    num_experts: Count = 8
-    """Experts per layer."""
+    num_experts: Annotated[int, Field(ge=0)] = 8
+    """Experts per layer; 0: a dense model."""
     num_experts_per_tok: Count = 2
     """Experts that each token is sent to."""
     moe_intermediate_size: Count = 128
     """Width of one expert."""
+    intermediate_size: Count | None = None
+    """Width of a dense model's feed-forward layer; null: `num_experts_per_tok * moe_intermediate_size`."""
+    qk_norm: bool = True
+    """Normalise queries and keys of every head (RMSNorm) before they meet; a mixture of experts always does."""
     max_steps: Count = 600
     """Optimizer steps of its training."""
     batch_size: Count = 16
@@ -62,12 +61,43 @@ class BuildTeacherConfig(Section):
     @model_validator(mode="after")
     def _shapes(self) -> "BuildTeacherConfig":
         require_divides("teacher.build", self.hidden_size, self.num_heads)
+        check_architecture("teacher.build", self, self.num_heads, self.num_layers)
+        if self.num_experts:
+            self._check_mixture()
+        return self
+
+    def _check_mixture(self) -> None:
+        """Refuse what a Qwen3-MoE cannot be."""
+        refused = {
+            "qk_norm": (not self.qk_norm, "true"),
+            "sliding_layers": (self.sliding_layers != "all", "all"),
+            "intermediate_size": (self.intermediate_size is not None, "null (an expert's is moe_intermediate_size)"),
+        }
+        for name, (is_refused, needed) in refused.items():
+            if is_refused:
+                raise UserError(
+                    f"teacher.build.{name}: expected {needed} in a mixture of experts, got {getattr(self, name)!r}; "
+                    "leave it out, or set teacher.build.num_experts=0 for a dense teacher"
+                )
         if self.num_experts_per_tok > self.num_experts:
             raise UserError(
                 f"teacher.build.num_experts_per_tok: expected at most num_experts = {self.num_experts}, "
                 f"got {self.num_experts_per_tok}; lower it or add experts"
             )
-        return self
+
+    @property
+    def dense_width(self) -> int:
+        """Width of the feed-forward layer of a dense model."""
+        return self.intermediate_size or self.num_experts_per_tok * self.moe_intermediate_size
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells one built teacher from another: its first settings, and the changed ones of all later ones.
+
+        So a teacher that was built before a setting existed is still found.
+        """
+        values = self.model_dump()
+        changed = self.model_dump(exclude_defaults=True)
+        return {name: values[name] for name in values if name in FIRST_SETTINGS or name in changed}
 
 
 class MemberConfig(ChatModelConfig, ModelConfig):

@@ -15,7 +15,8 @@ from transformers import PreTrainedTokenizerFast
 from kdkit.alignment.bytes import VocabularyOverlap
 from kdkit.alignment.templates import read_template
 from kdkit.alignment.tokenizers import load_tokenizer
-from kdkit.config.language import BUILD, BuildStudentConfig, Config, config_from_values
+from kdkit.config.built.student import BuildStudentConfig
+from kdkit.config.language import BUILD, Config, config_from_values
 from kdkit.data.build import OWN, fill_folder, teacher_max_length
 from kdkit.data.conversations import Conversation
 from kdkit.data.many.documents import join_corpora, join_fingerprints, load_corpora

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.plan import Stage
 from kdkit.distill.trainer import AVERAGE_FILE, PARTS_FILE
 from kdkit.models.loading import no_bar
+from kdkit.models.saved import load_checkpoint
 from kdkit.runs.folder import Run
 from kdkit.training.arguments import checkpoint_step, last_checkpoint
 from kdkit.training.trainer import COUNTS_FILE
@@ -101,9 +102,7 @@ def load_stage(
         weights = folder / f"checkpoint-{stage.steps}"
         if last_checkpoint(folder) != str(weights):
             return None
-    with no_bar():
-        saved = AutoModelForCausalLM.from_pretrained(weights, dtype=student.dtype, local_files_only=True)
-    student.load_state_dict(saved.state_dict())
+    load_checkpoint(student, weights)
     # a stage without the teacher keeps none
     if parts is not None and (weights / PARTS_FILE).is_file():
         parts.load_state(torch.load(weights / PARTS_FILE, map_location=student.device, weights_only=True))

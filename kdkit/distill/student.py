@@ -1,15 +1,15 @@
-"""The student: a small Llama from random weights or the teacher's embeddings, or a pretrained LM, or layers of it."""
+"""The student: a small model from random weights or the teacher's embeddings, or a pretrained LM, or layers of it."""
 
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, set_seed
+from transformers import PreTrainedConfig, PreTrainedModel, set_seed
 
-from kdkit.alignment.tokenizers import end_token_id, start_token_id
 from kdkit.config.language import BUILD, Config
 from kdkit.data.batches import longest_sequence
 from kdkit.data.prepare import PreparedData
 from kdkit.machine.session import Session
+from kdkit.models.built.dense import build_model, describe_model
+from kdkit.models.built.size import measure_model
 from kdkit.models.keep_layers import choose_layers, keep_layers
 from kdkit.models.loading import check_context, check_fits, context_length, load_causal_lm, read_model_config
-from kdkit.models.scratch import initializer_range, spread_embeddings
 from kdkit.models.teacher_start import start_from_teacher
 from kdkit.teachers.cache import CachedSignals
 from kdkit.teachers.interface import TextTeacher
@@ -23,7 +23,7 @@ def make_student(config: Config, data: PreparedData) -> PreTrainedModel:
         UserError: see `load_causal_lm`, `keep_layers` and `check_fits`.
     """
     set_seed(config.seed)
-    model = _build(config, data) if config.student.path == BUILD else _load(config, data)
+    model = build_model(_architecture(config, data)) if config.student.path == BUILD else _load(config, data)
     if config.train.gradient_checkpointing:
         # set on the model, not in TrainingArguments, whose names for it change between versions
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -65,11 +65,6 @@ def check_student_lengths(config: Config, data: PreparedData) -> None:
     check_own_text(config, data, context, key)
 
 
-def _build(config: Config, data: PreparedData) -> PreTrainedModel:
-    """Make a small Llama from random weights."""
-    return spread_embeddings(LlamaForCausalLM(_architecture(config, data)))
-
-
 def _load(config: Config, data: PreparedData) -> PreTrainedModel:
     """Load a pretrained student, or some of its layers, and check it against its tokenizer and the training text."""
     model = load_causal_lm(
@@ -85,22 +80,27 @@ def _load(config: Config, data: PreparedData) -> PreTrainedModel:
     return model
 
 
-def _architecture(config: Config, data: PreparedData) -> LlamaConfig:
+def describe_student(config: Config, data: PreparedData, half: bool = False) -> str:
+    """Say in one line how large a student is that will be built, and what its training takes.
+
+    Args:
+        half: whether autocast computes in 16 bits.
+    """
+    if config.student.path != BUILD:
+        return f"student: pretrained, {config.student.path}"
+    batch_size = config.train.per_device_train_batch_size
+    longest = longest_sequence("student", data.train, data.evaluation)
+    return measure_model(_architecture(config, data), batch_size, longest, half).describe("student")
+
+
+def _architecture(config: Config, data: PreparedData) -> PreTrainedConfig:
     """Describe the built student to transformers."""
     build = config.student.build
     written = [prompt + new for _, prompt, new in own_text_lengths(config, data)]
-    return LlamaConfig(
-        vocab_size=len(data.student_tokenizer),
-        hidden_size=build.hidden_size,
-        num_hidden_layers=build.num_layers,
-        num_attention_heads=build.num_heads,
-        num_key_value_heads=build.num_heads,
+    return describe_model(
+        build,
+        data.student_tokenizer,
+        context=build.max_length or max(config.data.max_length, 512, *written),
         intermediate_size=build.intermediate_size,
-        max_position_embeddings=build.max_length or max(config.data.max_length, 512, *written),
-        attention_dropout=build.dropout,
-        initializer_range=initializer_range(build.hidden_size),
-        tie_word_embeddings=False,
-        bos_token_id=start_token_id(data.student_tokenizer),
-        eos_token_id=end_token_id(data.student_tokenizer),
-        pad_token_id=data.student_tokenizer.pad_token_id,
+        dropout=build.dropout,
     )

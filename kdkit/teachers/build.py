@@ -1,14 +1,14 @@
-"""A teacher trained from scratch on the corpus: a small Qwen3-MoE (`teacher.path: build`)."""
+"""A teacher trained from scratch on the corpus: a small Qwen3-MoE or a dense model (`teacher.path: build`)."""
 
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM, set_seed
+from transformers import PreTrainedConfig, PreTrainedModel, Qwen3MoeConfig, Qwen3MoeForCausalLM, set_seed
 
 from kdkit.alignment.tokenizers import end_token_id, start_token_id
-from kdkit.config.language import BuildTeacherConfig, Config, TrainConfig
+from kdkit.config.language import Config, TrainConfig
 from kdkit.data.batches import WindowCollator
 from kdkit.data.prepare import (
     PreparedData,
@@ -23,8 +23,10 @@ from kdkit.losses.cross_entropy import IGNORE_INDEX, cross_entropy, masked_mean,
 from kdkit.machine.hardware import Hardware
 from kdkit.machine.interrupt import StopRequest, stop_when_saved
 from kdkit.machine.session import Session
+from kdkit.models.built.dense import architecture_values, build_model, describe_model
+from kdkit.models.built.scratch import initializer_range, spread_embeddings
+from kdkit.models.built.size import measure_model
 from kdkit.models.loading import experts_implementation, no_bar
-from kdkit.models.scratch import initializer_range, spread_embeddings
 from kdkit.runs.costs import write_cost
 from kdkit.runs.folder import cached_folder, fingerprint, link_folder
 from kdkit.runs.messages import note
@@ -70,11 +72,11 @@ def build_key(session: Session[Config], data: PreparedData) -> str:
     """Fingerprint what makes a built teacher."""
     config = session.config
     text = identify_text_of_teacher(config, data)
-    return fingerprint(FORMAT, text, config.seed, config.teacher.build.model_dump(), session.hardware.precision)
+    return fingerprint(FORMAT, text, config.seed, config.teacher.build.identity(), session.hardware.precision)
 
 
 def _build(session: Session[Config], folder: Path, checkpoints: Path, request: StopRequest) -> None:
-    """Train a Qwen3-MoE on its own view of the training text and save it.
+    """Train a model on its own view of the training text and save it.
 
     Raises:
         Stopped: by the user, at a step that is saved.
@@ -83,8 +85,9 @@ def _build(session: Session[Config], folder: Path, checkpoints: Path, request: S
     data = open_data(build_data(text_of_teacher(config), session.run.cache_path))
     build = config.teacher.build
     set_seed(config.seed)
-    architecture = _architecture(build, data, teacher_max_length(config), hardware)
-    model = spread_embeddings(Qwen3MoeForCausalLM(architecture)).to(hardware.device)
+    architecture = _architecture(config, data, hardware)
+    print(_describe(config, architecture, data, hardware), flush=True)
+    model = _from_random_weights(architecture).to(hardware.device)
     train = TrainConfig(
         per_device_train_batch_size=build.batch_size,
         gradient_accumulation_steps=1,
@@ -94,7 +97,8 @@ def _build(session: Session[Config], folder: Path, checkpoints: Path, request: S
         save_every=config.train.save_every,
     )
     arguments = make_training_arguments(train, hardware, checkpoints, max_steps=build.max_steps, seed=config.seed)
-    trainer = MixtureTrainer(model, arguments, WindowCollator(data.train, "teacher"), len(data.teacher_tokenizer))
+    kind = MixtureTrainer if build.num_experts else LanguageModelTrainer
+    trainer = kind(model, arguments, WindowCollator(data.train, "teacher"), len(data.teacher_tokenizer))
     held_out: Windows = data.evaluation.first(config.evaluate.curve_sequences)
     every = max(1, build.max_steps // 4)
     curve = Curve(held_out, "teacher", config.evaluate.batch_size, every, hardware.autocast_dtype)
@@ -125,23 +129,57 @@ class MixtureTrainer(LanguageModelTrainer):
         return ce + BALANCE_WEIGHT * outputs.aux_loss, {"ce_loss": ce, "balance_loss": outputs.aux_loss}
 
 
-def _architecture(build: BuildTeacherConfig, data: PreparedData, max_length: int, hardware: Hardware) -> Qwen3MoeConfig:
-    """Describe the built teacher to transformers."""
+def describe_built_teacher(session: Session[Config], data: PreparedData) -> str:
+    """Say in one line how large a teacher is that will be built, and what its training takes.
+
+    Args:
+        data: of the run.
+    """
+    config, hardware = session.config, session.hardware
+    return _describe(config, _architecture(config, data, hardware), data, hardware)
+
+
+def _describe(config: Config, architecture: PreTrainedConfig, data: PreparedData, hardware: Hardware) -> str:
+    """Say how large a teacher is and what its training takes."""
+    length = teacher_max_length(config)
+    half = hardware.autocast_dtype is not None
+    return measure_model(architecture, config.teacher.build.batch_size, length, half).describe("teacher")
+
+
+def _from_random_weights(architecture: PreTrainedConfig) -> PreTrainedModel:
+    """Draw a teacher's weights."""
+    if isinstance(architecture, Qwen3MoeConfig):
+        return spread_embeddings(Qwen3MoeForCausalLM(architecture))
+    return build_model(architecture)
+
+
+def _architecture(config: Config, data: PreparedData, hardware: Hardware) -> PreTrainedConfig:
+    """Describe the built teacher to transformers.
+
+    Args:
+        data: whose teacher tokenizer it reads with.
+    """
+    build, context = config.teacher.build, _positions(teacher_max_length(config))
+    if not build.num_experts:
+        width = build.dense_width
+        return describe_model(build, data.teacher_tokenizer, context=context, intermediate_size=width)
+    window = build.sliding_window
     architecture = Qwen3MoeConfig(
         vocab_size=len(data.teacher_tokenizer),
         hidden_size=build.hidden_size,
         num_hidden_layers=build.num_layers,
         num_attention_heads=build.num_heads,
-        num_key_value_heads=build.num_heads,
         head_dim=build.hidden_size // build.num_heads,
         num_experts=build.num_experts,
         num_experts_per_tok=build.num_experts_per_tok,
         moe_intermediate_size=build.moe_intermediate_size,
         intermediate_size=build.moe_intermediate_size * build.num_experts_per_tok,
         norm_topk_prob=True,
-        max_position_embeddings=_positions(max_length),
+        max_position_embeddings=context,
+        use_sliding_window=window is not None,
+        sliding_window=window,
+        **architecture_values(build),
         initializer_range=initializer_range(build.hidden_size),
-        tie_word_embeddings=False,
         bos_token_id=start_token_id(data.teacher_tokenizer),
         eos_token_id=end_token_id(data.teacher_tokenizer),
     )

@@ -25,7 +25,7 @@ from kdkit.losses.chunked.engine import chunked_loss, cross_entropy_chunk, even_
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.machine.interrupt import StopRequest
 from kdkit.models.heads import find_head, hidden_of_wrapped
-from kdkit.models.loading import no_bar
+from kdkit.models.saved import load_checkpoint
 from kdkit.training.masking import Masking
 from kdkit.training.order import EvenBatches
 from kdkit.training.parameters import format_table, group_parameters
@@ -215,16 +215,8 @@ class LanguageModelTrainer(Trainer):
             (Path(output_dir) / COUNTS_FILE).write_text(json.dumps(self.read_counts()))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        """Load the weights as `from_pretrained` does; Trainer's hook.
-
-        A mixture of experts is saved expert by expert, and Trainer leaves the experts as they are (transformers 5.24):
-        only `from_pretrained` joins them again.
-        """
-        with no_bar():
-            saved = type(self.model).from_pretrained(
-                resume_from_checkpoint, dtype=self.model.dtype, local_files_only=True
-            )
-        self.model.load_state_dict(saved.state_dict())
+        """Load the weights as `from_pretrained` does; Trainer's hook."""
+        load_checkpoint(self.model, resume_from_checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load the counts beside the optimizer; Trainer's hook."""

@@ -1,7 +1,7 @@
 """What goes into a run beside its settings: checked before the first notebook, and recognised again without reading."""
 
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ class Inputs:
     """Fingerprint of the corpus and the models."""
     work: dict[str, float]
     """See `plan_work`."""
+    sizes: list[str] = field(default_factory=list)
+    """Lines on models that will be built."""
 
 
 def known_inputs(config: Config | EmbeddingConfig, run: Run) -> Inputs | None:
@@ -75,9 +77,11 @@ def _check_language(config: Config, run: Run) -> Inputs:
     """
     from kdkit.data.prepare import build_data, open_data
     from kdkit.distill.plan import plan_training
+    from kdkit.distill.student import describe_student
     from kdkit.machine.hardware import find_hardware
     from kdkit.machine.session import Session
     from kdkit.models.loading import check_model_folder
+    from kdkit.teachers.build import describe_built_teacher
     from kdkit.teachers.prepare import has_layers, identify_files, identify_teacher
 
     hardware = find_hardware(config.train.device, config.train.precision)
@@ -92,13 +96,18 @@ def _check_language(config: Config, run: Run) -> Inputs:
             parts.append([[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files])
     folder = build_data(config, run.cache_path)
     plan = plan_training(Session(config, run, hardware), open_data(folder, config.teachers.only))
+    half = hardware.autocast_dtype is not None
+    sizes = [describe_student(config, plan.data, half)] if config.student.path == BUILD else []
     builds_teacher = False
     for each in [member.plan for member in plan.members] or [plan]:
         if each.session.config.teacher.path == BUILD:
             key = identify_teacher(each.session, each.data)["key"]
-            builds_teacher |= not (run.cache_path / "teachers" / key).is_dir()
+            if not (run.cache_path / "teachers" / key).is_dir():
+                builds_teacher = True
+                sizes.insert(0, describe_built_teacher(each.session, each.data))
     steps = sum(stage.steps for stage in plan.stages)
-    return Inputs(fingerprint(folder.name, parts), plan_work(config, steps, builds_teacher))
+    work = plan_work(config, steps, builds_teacher)
+    return Inputs(fingerprint(folder.name, parts), work, sizes)
 
 
 def _check_embeddings(config: EmbeddingConfig, run: Run) -> Inputs:

@@ -105,6 +105,8 @@ def run_notebooks(request: RunRequest) -> Run:
         with terminal.capturing():
             inputs = check_inputs(config, run)
         terminal.say(f"checked configuration, models and text in {time.monotonic() - started:.1f} s")
+        for line in inputs.sizes:
+            terminal.say(line)
         config, run = open_embedding_run(*arguments) if is_embedding else open_run(*arguments)
         keep_inputs(config, run, inputs)
     terminal.say(f"run {run.name}: {run.path}")

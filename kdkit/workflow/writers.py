@@ -74,6 +74,7 @@ def _open_run(folder: Path, which: str, batch_size: int) -> tuple[Writer, bool]:
         raise UserError(f"--model: expected one of teacher, {there} of run {run.name!r}, got {which!r}; name one")
     tokenizer = load_tokenizer(run.path / which, "--model")
     model = load_causal_lm(str(run.path / which), "--model", dtype=hardware.dtype, device=hardware.device)
+    check_fits(model, len(tokenizer), 1, "--model", "--model")
     return model_writer(model, tokenizer, batch_size, hardware.autocast_dtype), data.is_chat
 
 

@@ -19,7 +19,7 @@ def initializer_range(hidden_size: int) -> float:
 
 @torch.no_grad()
 def spread_embeddings(model: PreTrainedModel) -> PreTrainedModel:
-    """Draw the input embeddings anew, wider than the other weights; the head must not be tied to them."""
-    assert not model.config.tie_word_embeddings
-    model.get_input_embeddings().weight.normal_(std=EMBEDDING_SPREAD)
+    """Draw the input embeddings anew, wider than the other weights; a table that is the head too stays as it is."""
+    if not model.config.tie_word_embeddings:
+        model.get_input_embeddings().weight.normal_(std=EMBEDDING_SPREAD)
     return model

@@ -1,0 +1,1 @@
+"""Settings of models that are built here."""
