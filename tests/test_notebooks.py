@@ -26,6 +26,7 @@ COMPARED = "nbval-check-output"
 QUICKSTART = "00_quickstart"
 EMBEDDINGS = "06_embedding_distillation"
 SEVERAL = "07_many_teachers"
+MINI = "08_tokenizer_and_minillm"
 JUDGING = ("04_evaluate", "05_report")
 TYPES = ("str", "bool", "int", "float")
 PLACES = ["OVERRIDES", "RUN", "RUNS_DIR"]
@@ -42,6 +43,7 @@ PARAMETERS = {
     QUICKSTART: ["CONFIG", "TEMPERATURE", "RUNS_DIR"],
     EMBEDDINGS: ["CONFIG", "DATA", "TEACHER", "METHOD", *TURNED, *PLACES, "RESUME"],
     SEVERAL: ["CONFIG", "COMBINE", "MAX_STEPS", "SEED", *PLACES, "RESUME"],
+    MINI: ["CONFIG", "TEXT", "TEXTS", "TOKENIZERS", "MAX_STEPS", "SEED", *PLACES, "RESUME"],
 }
 """Names of every notebook's parameters, in order."""
 
@@ -53,6 +55,7 @@ PAGES = {
     "05_report": "notebooks",
     EMBEDDINGS: "embeddings",
     SEVERAL: "many_teachers",
+    MINI: "tokenizers",
     QUICKSTART: "quickstart",
 }
 """The page of docs/ that each notebook belongs to."""
@@ -134,7 +137,7 @@ def test_every_section_has_a_heading_and_asks_one_question(name):
 
 @every_notebook
 def test_every_display_says_what_to_see(name):
-    display = re.compile(r"^(show_picture|show_experts|HTML|Markdown)\(", re.MULTILINE)
+    display = re.compile(r"^(show_picture|show_experts|show_tokens|show_surprise|HTML|Markdown)\(", re.MULTILINE)
     for cell, following in pairwise(read(name).cells):
         if cell.cell_type == "code" and display.search(cell.source):
             assert following.source.startswith("**What to see**: "), cell.source
@@ -196,7 +199,7 @@ def test_every_parameter_is_used(name):
     assert set(PARAMETERS[name]) <= used
 
 
-@pytest.mark.parametrize("name", ["01_data", "02_teacher_probe", "03_distill", EMBEDDINGS, SEVERAL])
+@pytest.mark.parametrize("name", ["01_data", "02_teacher_probe", "03_distill", EMBEDDINGS, SEVERAL, MINI])
 def test_parameters_lead_to_settings_that_exist(name):
     settings = {}
     for cell in code_cells(name):
@@ -205,7 +208,8 @@ def test_parameters_lead_to_settings_that_exist(name):
                 pairs = zip(node.keys, node.values, strict=True)
                 settings |= {value.id: key.value for key, value in pairs if isinstance(value, ast.Name)}
     known = {**flatten(Config().model_dump()), **flatten(EmbeddingConfig().model_dump())}
-    assert set(settings) == set(PARAMETERS[name]) - {"CONFIG", "OVERRIDES", "RUN", "RUNS_DIR", "RESUME"}
+    of_the_notebook = {"CONFIG", "OVERRIDES", "RUN", "RUNS_DIR", "RESUME", "TEXT", "TEXTS", "TOKENIZERS"}
+    assert set(settings) == set(PARAMETERS[name]) - of_the_notebook
     assert [key for key in settings.values() if key not in known and key not in ("distill.loss", "method")] == []
 
 
@@ -309,7 +313,7 @@ def test_the_bootstrap_leaves_an_installed_package_alone(bootstrap, tmp_path):
 def test_all_run_under_nbval_from_a_plain_copy(tmp_path):
     for folder in ("kdkit", "notebooks", "configs"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    for name in (QUICKSTART, "01_data", "02_teacher_probe", "03_distill"):  # nbval can set no parameter
+    for name in (QUICKSTART, "01_data", "02_teacher_probe", "03_distill", MINI):  # nbval can set no parameter
         path = tmp_path / "notebooks" / f"{name}.ipynb"
         path.write_text(path.read_text().replace("configs/quick.yaml", "configs/smoke.yaml"))
     several = tmp_path / "notebooks" / f"{SEVERAL}.ipynb"

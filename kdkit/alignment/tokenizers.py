@@ -3,6 +3,7 @@
 import difflib
 import json
 import unicodedata
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
@@ -30,28 +31,58 @@ MAX_SHOWN = 12
 
 
 def train_tokenizer(
-    documents: list[str], vocab_size: int, more_special: tuple[str, ...] = ()
+    documents: Iterable[str], vocab_size: int, more_special: tuple[str, ...] = (), key: str = "vocab_size"
 ) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE whose special token `<|endoftext|>` starts and ends documents.
 
+    Every byte has an entry, so no text is unknown. Where a text runs out of pairs to merge, the vocabulary is smaller
+    than asked for.
+
     Args:
-        documents: training texts only; evaluation text must not shape the vocabulary.
+        documents: training texts only; evaluation text must not shape the vocabulary. They are read once.
         vocab_size: entries, the 256 bytes and the special tokens included.
         more_special: other special tokens, such as those of a chat template.
+        key: the setting that named the size, for messages.
+
+    Raises:
+        UserError: a vocabulary smaller than the alphabet, or special tokens that cannot be (see `check_special`).
     """
+    special = check_special(more_special)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if vocab_size < len(alphabet) + len(special):
+        raise UserError(
+            f"{key}: expected at least {len(alphabet) + len(special)} entries ({len(alphabet)} bytes, {len(special)} "
+            f"special), got {vocab_size}; set {key}={4 * len(alphabet)}"
+        )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[END_OF_TEXT, *more_special],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(documents, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=END_OF_TEXT, eos_token=END_OF_TEXT, pad_token=END_OF_TEXT
     )
+
+
+def check_special(more_special: Sequence[str]) -> list[str]:
+    """Return all special tokens of a tokenizer that is trained here, `<|endoftext|>` first.
+
+    Raises:
+        UserError: one that is given twice, is blank, or is a single character that stands for a byte.
+    """
+    special = [END_OF_TEXT, *more_special]
+    if len(set(special)) < len(special):
+        twice = next(token for token in special if special.count(token) > 1)
+        remedy = "leave it out, it is always there" if twice == END_OF_TEXT else "name it once"
+        raise UserError(f"special tokens: expected each of them once, got {twice!r} twice; {remedy}")
+    for token in more_special:
+        if not token.strip() or len(token) == 1:
+            raise UserError(
+                f"special tokens: expected a mark that no text holds by chance, got {token!r}; write it as <|name|>"
+            )
+    return special
 
 
 def load_tokenizer(

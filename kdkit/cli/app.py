@@ -24,6 +24,7 @@ from kdkit.cli.options import (
 )
 from kdkit.cli.sample import sample_app
 from kdkit.cli.text import text_app
+from kdkit.cli.tokenizer import tokenizer_app
 from kdkit.errors import UserError
 
 app = typer.Typer(
@@ -39,6 +40,7 @@ app.add_typer(cache_app, name="cache")
 app.add_typer(sample_app)
 app.add_typer(text_app)
 app.add_typer(export_app)
+app.add_typer(tokenizer_app, name="tokenizer")
 
 USAGE_ERROR = typer.BadParameter.__base__
 """A mistyped command or option; typer has no public name for the class."""
@@ -69,7 +71,7 @@ def run(
 ) -> None:
     """Run the notebooks 01 to 05 and print where the report and the student are.
 
-    A file with `teachers:` also runs 07, one with `method:` 06 alone.
+    A file with `teachers:` also runs 07, one with `report: {look_inside: true}` 08, one with `method:` 06 alone.
 
     Notebooks that are done and whose inputs are unchanged are skipped. Examples:
 

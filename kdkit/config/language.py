@@ -101,7 +101,8 @@ class TeacherConfig(SelfTeacherConfig, ChatModelConfig, ModelConfig):
     `python:MODULE:CLASS` or `python:FILE.py:CLASS`, a teacher of your own, whose code is run; or `build` for one
     trained here on the corpus."""
     tokenizer: str = ""
-    """Hub name or folder of its tokenizer; empty: that of `path`. For a GGUF file whose own cannot be rebuilt."""
+    """Hub name or folder of its tokenizer; empty: that of `path`, or one trained here where that is `build`. For a GGUF
+    file whose own cannot be rebuilt, or a teacher built with a tokenizer that is there already."""
     max_length: Count | None = None
     """Longest teacher sequence in tokens; null: twice `data.max_length` (the tokenizers differ)."""
     others: list[str] = Field(default_factory=list)
@@ -234,6 +235,8 @@ class LanguageReportConfig(ReportConfig):
 
     num_examples: Count = 4
     """Continuations shown side by side."""
+    look_inside: bool = False
+    """Also run notebook 08: the tokenizer's merges and compression, the student's masks, attention and surprise."""
 
 
 class Config(Section):

@@ -1,6 +1,6 @@
 """Types that the settings are made of: checked numbers, sections, and those that both families of models have."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -66,7 +66,7 @@ class ModelConfig(Section):
 class BuildConfig(Section):
     """A small student from random weights (`student.path: build`)."""
 
-    tokenizer: Literal["own", "teacher"]
+    tokenizer: str
     """`own`: a BPE of `vocab_size` entries trained on the text of the run; `teacher`: the teacher's."""
     vocab_size: VocabularySize
     """Entries of its own tokenizer."""

@@ -1,5 +1,6 @@
 """The tokenizers with which student and teacher read: made, given or shared, and what ends a document or a turn."""
 
+import difflib
 import math
 from copy import deepcopy
 from dataclasses import dataclass
@@ -21,7 +22,11 @@ from kdkit.alignment.tokenizers import (
 from kdkit.config.language import BUILD, Config, StudentConfig, TeacherConfig
 from kdkit.data.text.documents import Documents
 from kdkit.errors import UserError
+from kdkit.machine.hub import is_local_path
+from kdkit.runs.messages import note
 
+SHARED_OR_OWN = ("own", "teacher")
+"""Values of `student.build.tokenizer` that name no tokenizer that is there already."""
 SAMPLE_DOCUMENTS, SAMPLE_CHARACTERS = 64, 2_000
 """Documents, and characters of each, that two tokenizers must cut alike to be one."""
 TOKENIZER_CHARACTERS = 20_000_000
@@ -67,8 +72,8 @@ def pair_tokenizers(
         choice, side = (choices[1], teacher_key) if choices[0] == "auto" else (choices[0], "student")
         for tokenizer in pair:
             set_document_end(tokenizer, choice, f"{side}.document_end")
-    for note in notes:
-        print(f"student and teacher share a tokenizer: {note}")
+    for difference in notes:
+        print(f"student and teacher share a tokenizer: {difference}")
     return TokenizerPair(*pair, _facts(pair, shared is not None, notes))
 
 
@@ -186,7 +191,7 @@ def sample_for_tokenizer(documents: Documents) -> list[str]:
 def make_teacher_tokenizer(config: Config, documents: list[str], is_chat: bool = False) -> PreTrainedTokenizerFast:
     """Train the built teacher's tokenizer, or load the given teacher's; with its chat template."""
     teacher = config.teacher
-    if teacher.path == BUILD:
+    if teacher.path == BUILD and not teacher.tokenizer:
         return _train(documents, teacher.build.vocab_size, teacher.chat_template, teacher_key(config), is_chat)
     if teacher.tokenizer:
         return _load(teacher, teacher.tokenizer, "teacher.tokenizer", teacher_key(config))
@@ -205,7 +210,10 @@ def make_student_tokenizer(
     student = config.student
     if student.path != BUILD:
         return _load(student, student.path, "student.path", "student")
-    if student.build.tokenizer == "own":
+    if (chosen := student.build.tokenizer) not in SHARED_OR_OWN:
+        _check_meant(chosen)
+        return _load(student, chosen, "student.build.tokenizer", "student")
+    if chosen == "own":
         return _train(documents, student.build.vocab_size, student.chat_template, "student", is_chat)
     if student.chat_template is None:
         return teacher_tokenizer
@@ -214,11 +222,24 @@ def make_student_tokenizer(
     return tokenizer
 
 
+def _check_meant(name: str) -> None:
+    """Refuse what is neither a choice of `student.build.tokenizer` nor a tokenizer's name, but nearly a choice."""
+    near = difflib.get_close_matches(name, SHARED_OR_OWN, n=1)
+    if near and not is_local_path(name):
+        raise UserError(
+            f"student.build.tokenizer: did you mean {near[0]!r}? Got {name!r}, expected 'own', 'teacher', or "
+            "the folder or hub name of a tokenizer; correct the value"
+        )
+
+
 def _train(
     documents: list[str], vocab_size: int, template: str | None, side: str, is_chat: bool
 ) -> PreTrainedTokenizerFast:
     """Train a tokenizer; for conversations with the special tokens of ChatML, and its template where none is given."""
-    tokenizer = train_tokenizer(documents, vocab_size, CHATML_TOKENS if is_chat else ())
+    key = f"{side}.build.vocab_size"
+    tokenizer = train_tokenizer(documents, vocab_size, CHATML_TOKENS if is_chat else (), key)
+    if len(tokenizer) < vocab_size:
+        note(f"{key}: {vocab_size:,} entries wanted, {len(tokenizer):,} made: this text has no more pairs to merge")
     if is_chat:
         tokenizer.chat_template = CHATML if template is None else read_template(template, f"{side}.chat_template")
     return tokenizer

@@ -15,13 +15,14 @@ from transformers import PreTrainedTokenizerFast
 from kdkit.alignment.bytes import VocabularyOverlap
 from kdkit.alignment.templates import read_template
 from kdkit.alignment.tokenizers import load_tokenizer
+from kdkit.config.built.student import BuildStudentConfig
 from kdkit.config.language import BUILD, Config, config_from_values
 from kdkit.data.build import OWN, fill_folder, teacher_max_length
 from kdkit.data.conversations import Conversation
 from kdkit.data.many.documents import join_corpora, join_fingerprints, load_corpora
 from kdkit.data.many.kinds import Kinds
 from kdkit.data.packing import pack_windows
-from kdkit.data.pair import pair_tokenizers, pair_vocabularies, tokenizer_path_of
+from kdkit.data.pair import SHARED_OR_OWN, pair_tokenizers, pair_vocabularies, tokenizer_path_of
 from kdkit.data.text.corpora import Corpus, load_with_held_out
 from kdkit.data.text.documents import Documents
 from kdkit.data.windows import Windows
@@ -180,14 +181,21 @@ def _settings_of_pair(config: Config, is_chat: bool) -> list[Any]:
         config.data.max_length,
         teacher_max_length(config),
         [teacher.build.vocab_size]
-        if teacher.path == BUILD
+        if teacher.path == BUILD and not teacher.tokenizer
         else [identify_tokenizer(tokenizer_path_of(config), "teacher.path"), teacher.revision],
-        [student.build.tokenizer, student.build.vocab_size]
+        _settings_of_built(student.build)
         if student.path == BUILD
         else [identify_tokenizer(student.path, "student.path"), student.revision],
         [student.document_end, teacher.document_end],
         *([_chat_settings(config)] if is_chat else []),
     ]
+
+
+def _settings_of_built(build: BuildStudentConfig) -> list[Any]:
+    """Collect those of the tokenizer of a student that is built here."""
+    if build.tokenizer in SHARED_OR_OWN:
+        return [build.tokenizer, build.vocab_size]
+    return [identify_tokenizer(build.tokenizer, "student.build.tokenizer")]
 
 
 def _chat_settings(config: Config) -> list[Any]:

@@ -1,23 +1,34 @@
-"""Attention transfer: how similar a student's attention is to its teacher's.
+"""Attention: how similar a student's is to its teacher's, and where a model looks in a text.
 
-Both sides' attention is pooled over spans, as in the attention part of the loss (`kdkit.losses.layers`), because their
-tokenizers cut the text differently.
+To compare, both sides' attention is pooled over spans, as in the attention part of the loss (`kdkit.losses.layers`),
+because their tokenizers cut the text differently.
 """
 
 import math
 from contextlib import ExitStack
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from kdkit.data.windows import Windows
+from kdkit.alignment.tokenizers import encode_with_ends, start_token_id, token_bytes
+from kdkit.config.language import Config
+from kdkit.data.prepare import PreparedData
+from kdkit.data.windows import PAD, Windows
 from kdkit.losses.layers import Layout, lay_out, match_heads, pool_maps
+from kdkit.machine.session import Session
 from kdkit.models.heads import autocast, last_hidden_state
-from kdkit.models.taps import Taps
+from kdkit.models.loading import load_causal_lm
+from kdkit.models.taps import Taps, decoder_layers
+from kdkit.runs.disk import writing
 from kdkit.training.scoring import iterate_batches
 
+INSIDE_FILE, MAPS_FILE = "inside.json", "inside.npz"
+"""In the run folder: what `look_inside` found."""
 ATTENTION_WINDOWS = 16
 """Held-out windows that are compared; maps grow with the square of a window, so these are few."""
+MAP_TOKENS = 24
+"""Tokens of the text whose attention is drawn, the start token included."""
 
 
 @torch.no_grad()
@@ -75,6 +86,43 @@ def similarity(first: torch.Tensor, second: torch.Tensor, layout: Layout) -> tor
     # log 0 never counts: xlogy(0, 0) and 0 * log_mean are 0
     nats = sum(torch.xlogy(side, side) - side * log_mean for side in (first, second)).sum(dim=-1) / 2
     return 1.0 - (nats / math.log(2)).mean(dim=1)[layout.sequence, layout.place]
+
+
+@torch.no_grad()
+def look_inside(session: Session[Config], data: PreparedData, text: str) -> PreTrainedModel:
+    """See where the run's student looks: in a text, and in a whole window of held-out text; and what surprises it.
+
+    Writes `inside.json` (the text's tokens, the window's tokens and the bits that each of those costs) and `inside.npz`
+    (`maps`, float32, `[num_layers, num_heads, S, S]`, of the text, its start token first; `seen`, bool,
+    `[num_layers, T, T]`: which tokens of the window each one can see at all).
+
+    Returns:
+        The student.
+
+    Raises:
+        UserError: the run has no student; an architecture that shows no attention maps (see `Taps`).
+    """
+    model = load_causal_lm(str(session.run.path / "student"), "student.path", device=session.hardware.device).eval()
+    tokenizer, layers = data.student_tokenizer, list(range(len(decoder_layers(model))))
+    start, table = start_token_id(tokenizer), token_bytes(tokenizer)
+    ids = [start, *encode_with_ends(tokenizer, table, text)[0]][:MAP_TOKENS]
+    row = data.evaluation.student_ids[0]
+    window = row[row != PAD].tolist()
+    of_text, of_window = (_maps(model, torch.tensor([each]), layers, None) for each in (ids, window))
+    logits = model(input_ids=torch.tensor([window], device=model.device)).logits[0, :-1, : len(tokenizer)].float().cpu()
+    nats = -logits.log_softmax(dim=-1).gather(1, torch.tensor(window[1:])[:, None])[:, 0]
+    facts = {
+        "text_tokens": [(table[token_id] or b"").hex() for token_id in ids],
+        "window_tokens": [(table[token_id] or b"").hex() for token_id in window[1:]],
+        "bits": (nats / math.log(2)).tolist(),
+    }
+    session.run.write_json(INSIDE_FILE, facts)
+    maps = torch.stack([of_text[layer][0].float() for layer in layers]).numpy()
+    # a hidden key has weight 0 in every head; none that is seen has, in float32
+    seen = torch.stack([(of_window[layer][0] > 0).any(dim=0) for layer in layers]).numpy()
+    with writing(session.run.path, "--runs-dir"):
+        np.savez_compressed(session.run.path / MAPS_FILE, maps=maps, seen=seen)
+    return model
 
 
 def _maps(

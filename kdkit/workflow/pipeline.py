@@ -86,7 +86,7 @@ def run_notebooks(request: RunRequest) -> Run:
     arguments = request.config, request.overrides, request.name, request.runs_dir
     config, run = plan_run(*arguments)
     is_embedding = isinstance(config, EmbeddingConfig)
-    found = find_stages(find_root(), is_embedding, not is_embedding and config.teachers.are_several)
+    found = find_stages(find_root(), config)
     chosen = choose_stages(found, request.first, request.only)
     check_writable(run.path, "--runs-dir")
     check_writable(run.cache_path, "cache_dir")
@@ -127,13 +127,16 @@ def run_notebooks(request: RunRequest) -> Run:
     return run
 
 
-def find_stages(root: Path, is_embedding: bool = False, are_several: bool = False) -> dict[str, Path]:
+def find_stages(root: Path, config: Config | EmbeddingConfig) -> dict[str, Path]:
     """Return the numbered notebooks of a story, in order, by name: five for language models, one for embeddings.
 
-    Args:
-        are_several: several teachers, which have one more.
+    Several teachers have one more, and so has `report.look_inside`.
     """
-    patterns = ["06_*.ipynb"] if is_embedding else ["0[1-5]_*.ipynb"] + ["07_*.ipynb"] * are_several
+    if isinstance(config, EmbeddingConfig):
+        patterns = ["06_*.ipynb"]
+    else:
+        more = ["07_*.ipynb"] * config.teachers.are_several + ["08_*.ipynb"] * config.report.look_inside
+        patterns = ["0[1-5]_*.ipynb", *more]
     files = [path for pattern in patterns for path in (root / "notebooks").glob(pattern)]
     return {path.stem: path for path in sorted(files)}
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kdkit.config.embeddings import embedding_config_from_values, load_embedding_config
-from kdkit.config.language import dump_config
+from kdkit.config.embeddings import EmbeddingConfig, embedding_config_from_values, load_embedding_config
+from kdkit.config.language import Config, dump_config, load_config
 from kdkit.config.methods import method_options
 from kdkit.errors import UserError
 from kdkit.runs.open_run import open_embedding_run, open_run, plan_run
@@ -102,9 +102,11 @@ def test_a_file_with_a_method_belongs_to_notebook_06(tmp_path):
 
 
 def test_stages_of_the_two_stories_do_not_mix():
-    embedding, language = find_stages(ROOT, True), find_stages(ROOT)
+    embedding, language = find_stages(ROOT, EmbeddingConfig()), find_stages(ROOT, Config())
     assert list(embedding) == ["06_embedding_distillation"] and len(language) == 5
-    assert list(find_stages(ROOT, are_several=True)) == [*language, "07_many_teachers"]
+    assert list(find_stages(ROOT, load_config(ROOT / "configs/many_smoke.yaml"))) == [*language, "07_many_teachers"]
+    inside = load_config(ROOT / "configs/smoke.yaml", ["report.look_inside=true"])
+    assert list(find_stages(ROOT, inside)) == [*language, "08_tokenizer_and_minillm"]
     assert choose_stages(embedding, "06", "") == set(embedding)
     with pytest.raises(UserError, match="--only: expected one of 06_embedding_distillation, got '03'"):
         choose_stages(embedding, "", "03")

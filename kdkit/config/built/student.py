@@ -1,8 +1,8 @@
 """Settings of a student that is built here."""
 
-from typing import Literal
+from typing import Annotated
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from kdkit.config.built.architecture import ArchitectureConfig, check_architecture, require_divides
 from kdkit.config.types import BuildConfig, Count, DropShare, VocabularySize
@@ -13,7 +13,9 @@ class BuildStudentConfig(ArchitectureConfig, BuildConfig):
     alone a Ministral.
     """
 
-    tokenizer: Literal["own", "teacher"] = "own"
+    tokenizer: Annotated[str, Field(min_length=1)] = "own"
+    """`own`: a BPE of `vocab_size` entries trained on the text of the run; `teacher`: the teacher's; or the folder or
+    hub name of another, such as `python -m kdkit tokenizer train` makes."""
     vocab_size: VocabularySize = 1024
     hidden_size: Count = 64
     num_layers: Count = 3

@@ -17,6 +17,7 @@ import numpy as np
 from kdkit.config.language import DataConfig
 from kdkit.data.chat.questions import python_questions_in_json
 from kdkit.data.chat.read import ChatReader, columns_of, read_file
+from kdkit.data.conversations import texts_of
 from kdkit.data.text.documents import Documents, clean_text, write_documents
 from kdkit.data.text.files import FILE_SUFFIXES, as_text, find_files, missing_column, read_files, split_text
 from kdkit.data.text.library import python_code, python_docs
@@ -139,23 +140,46 @@ def split_documents(
     return [documents[index] for index in sides[0]], [documents[index] for index in sides[1]]
 
 
-def _identify(config: DataConfig) -> tuple[str | Path, str]:
-    """Decide what `data.path` names, and fingerprint all that decides the documents."""
-    path, chat = resolve_input(config.path), _chat_settings(config)
+def stream_texts(config: DataConfig) -> tuple[Iterator[str], bool]:
+    """Read the texts that a configuration names, of conversations the contents; nothing is kept on the disk.
+
+    Returns:
+        The texts, duplicates among them, and whether they are conversations.
+
+    Raises:
+        UserError: see `load_corpus`.
+    """
+    texts, is_chat = _read(_find_source(config), config, ChatReader(config))
+    return texts_of((clean_text(text) for text in texts), is_chat), is_chat
+
+
+def _find_source(config: DataConfig) -> str | Path:
+    """Decide what `data.path` names: text that comes with Python, a file or folder, or a hub data set."""
+    path = resolve_input(config.path)
     if config.path in LIBRARY:
-        return config.path, fingerprint(FORMAT, config.path, sys.version, config.subset_size)
+        return config.path
     if path.exists():
-        files = [path] if path.is_file() else find_files(path)[0]
-        content = [[str(file.relative_to(path)), fingerprint_files(file)] for file in files]
-        settings = config.text_column, config.document_separator, config.subset_size
-        return path, fingerprint(FORMAT, content, path.suffix, *settings, *chat)
+        return path
     if path.suffix in FILE_SUFFIXES or config.path.startswith(("/", ".", "~")):
         raise UserError(
             f"data.path: expected an existing file or folder, got {config.path!r}, which does not exist "
             f"(in {Path.cwd()}); correct the path, or use data.path=python-docs"
         )
+    return config.path
+
+
+def _identify(config: DataConfig) -> tuple[str | Path, str]:
+    """Decide what `data.path` names, and fingerprint all that decides the documents."""
+    source, chat = _find_source(config), _chat_settings(config)
+    if source in LIBRARY:
+        return source, fingerprint(FORMAT, config.path, sys.version, config.subset_size)
+    if isinstance(source, Path):
+        files = [source] if source.is_file() else find_files(source)[0]
+        content = [[str(file.relative_to(source)), fingerprint_files(file)] for file in files]
+        settings = config.text_column, config.document_separator, config.subset_size
+        return source, fingerprint(FORMAT, content, source.suffix, *settings, *chat)
     settings = config.name, config.split, config.text_column, config.subset_size
-    return config.path, fingerprint(FORMAT, config.path, *settings, *chat)
+    return source, fingerprint(FORMAT, config.path, *settings, *chat)
 
 
 def _chat_settings(config: DataConfig) -> list[str | None]:
