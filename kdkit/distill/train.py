@@ -59,6 +59,7 @@ from kdkit.teachers.router.log import RouterLog
 from kdkit.teachers.router.teacher import RoutedTeacher
 from kdkit.training.arguments import last_checkpoint, make_training_arguments
 from kdkit.training.masking import make_masking
+from kdkit.training.options.averaging import WeightAverage
 from kdkit.training.options.bundle import TrainingOptions, make_options
 from kdkit.training.progress import Curve, Progress
 from kdkit.training.scoring import score_windows
@@ -216,7 +217,8 @@ def _train_phase(
     else:
         parts = make_parts(config, student, teacher)
     tables = _describe_parameters(student, parts, stages, config.train.weight_decay)
-    progress, options = _make_progress(plan, phase, steps), make_options(config.train, student)
+    options = make_options(config.train, student)
+    progress = _make_progress(plan, phase, steps, options.average)
     with stop_when_saved() as request:
         totals: Counter[str] = Counter()
         for stage in stages:
@@ -317,14 +319,14 @@ def _read_counts(trainer: LanguageModelTrainer) -> dict[str, float]:
     return counts
 
 
-def _make_progress(plan: TrainingPlan, phase: str, steps: int) -> Progress:
+def _make_progress(plan: TrainingPlan, phase: str, steps: int, average: WeightAverage | None) -> Progress:
     """Prepare the learning curve of a phase; seconds go on from what an interrupted training has logged."""
     config, run = plan.session.config, plan.session.run
     every = config.train.evaluate_every or max(1, steps // 5)
     autocast_dtype = plan.session.hardware.autocast_dtype
     curve = Curve(_curve_windows(plan), "student", config.evaluate.batch_size, every, autocast_dtype)
     past = [line["seconds"] for line in run.read_metrics() if line["phase"] == phase]
-    return Progress(run, phase, curve, total_steps=steps, seconds=past[-1] if past else 0.0)
+    return Progress(run, phase, curve, total_steps=steps, seconds=past[-1] if past else 0.0, average=average)
 
 
 def _describe_parameters(
