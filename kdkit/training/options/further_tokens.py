@@ -55,7 +55,7 @@ class FurtherTokens(torch.nn.Module):
             targets = F.pad(labels[:, distance:], (0, min(distance, labels.shape[1])), value=IGNORE_INDEX).flatten()
             rows = (targets != IGNORE_INDEX).nonzero().squeeze(1)
             chosen = hidden.index_select(0, rows)
-            moved = chosen + F.silu(block(chosen)).to(chosen.dtype)
+            moved = chosen + F.silu(F.linear(chosen, block.weight.to(chosen.dtype)))
             weights = torch.full((len(rows),), 1.0, device=hidden.device) / num_items
             chunks = even_chunks(len(rows), rows_per_chunk(head.vocab_size, hidden.device))
             loss, _ = chunked_loss(moved, head, cross_entropy_chunk(targets[rows], weights), chunks)
