@@ -20,7 +20,7 @@ from kdkit.config.losses import Auto, LossSettings, TermWeights
 from kdkit.config.reading import apply_overrides, check_values, read_model_file, read_values
 from kdkit.config.teacher import CacheConfig, RouterConfig, SamplingConfig, SelfTeacherConfig
 from kdkit.config.teachers import BuildTeacherConfig, DocumentEnd, TeachersConfig
-from kdkit.config.training import TRAINING_ALIASES, MaskingConfig, OptimizationConfig, ParameterRule, StageSettings
+from kdkit.config.training import TRAINING_ALIASES, MaskingConfig, ParameterRule, RecipeConfig, StageSettings
 from kdkit.config.types import (
     BUILD,
     Count,
@@ -84,6 +84,9 @@ class DataConfig(ChatDataConfig):
     """Share of the documents that is held out for evaluation."""
     max_length: Annotated[int, Field(ge=8)] = 512
     """Tokens of a student sequence, the start token included."""
+    align: Literal["stream", "documents"] = "stream"
+    """`documents`: a training sequence begins where a document does, and cuts none that fits into one; of a longer one
+    the next begins where it stopped. `stream`: documents follow each other. Held-out text is cut as a stream."""
 
     @field_validator("document_separator")
     @classmethod
@@ -179,7 +182,7 @@ class DistillConfig(Section):
     """Also train the baseline for the student's wall time (more steps, no teacher)."""
 
 
-class TrainConfig(OptimizationConfig):
+class TrainConfig(RecipeConfig):
     """How the student and its baselines are trained."""
 
     gradient_checkpointing: bool = False
@@ -265,6 +268,9 @@ class Config(Section):
         changing = "cache.enabled" if self.cache.enabled else ""
         changing = changing or f"router.kind={self.router.kind}" * (self.router.kind != "none")
         self.teacher.check(self.teacher.path, self.student.path, changing)
+        changing = changing or "teachers.members" * bool(self.teachers.members)
+        has_own_text = any(stage.on_policy for stage in self.train.stages)
+        self.train.check_recipe(self.data.max_length, changing, has_own_text)
         if self.student.path == BUILD:
             window = self.student.build.sliding_window
             check_window("student.build", window, self.data.max_length, "data.max_length")

@@ -134,7 +134,8 @@ def _write_texts(
         for name, pair in table.pairs.items()
     ]
     for split, texts in _announce(documents):
-        parts = write_together(texts, readers, config.data.max_length, [folder / split for folder in folders])
+        keeps = split == "train" and config.data.align == "documents"
+        parts = write_together(texts, readers, config.data.max_length, [folder / split for folder in folders], keeps)
         for entries, part, folder in zip(described, parts, folders, strict=True):
             _check_size(part, split, corpus, config.data)
             if split == "evaluation":

@@ -106,13 +106,17 @@ def _join(parts: Sequence[Windows]) -> Windows:
     return Windows(**{n: join_lists(a, PAD) if n in LISTS else np.concatenate(a) for n, a in arrays.items()})
 
 
-def cut_groups(groups: np.ndarray, rooms: Sequence[int], is_last: bool) -> tuple[list[tuple[int, int]], list[int], int]:
+def cut_groups(
+    groups: np.ndarray, rooms: Sequence[int], is_last: bool, documents: np.ndarray | None = None
+) -> tuple[list[tuple[int, int]], list[int], int]:
     """Fill windows greedily with whole groups.
 
     Args:
         groups: int64, `[num_groups, 2 * sides]`: first and last + 1 token of every side.
         rooms: tokens of every side that a window has room for.
         is_last: nothing follows; else the last window may have to wait for more.
+        documents: int64, `[num_groups]`, increasing: the document of each group; a window then ends before one that it
+            would cut, unless that has begun where the window does, or before. None: documents are cut anywhere.
 
     Returns:
         First group of each window and the one after its last; the groups that fit in none; the first group left.
@@ -130,6 +134,9 @@ def cut_groups(groups: np.ndarray, rooms: Sequence[int], is_last: bool) -> tuple
         stop = min(limits)
         if stop == len(groups) and not is_last:
             break
+        if documents is not None and stop < len(groups) and documents[stop] == documents[stop - 1]:
+            begin = int(np.searchsorted(documents, documents[stop]))
+            stop = begin if begin > start else stop
         if stop > start:
             bounds.append((start, stop))
         else:

@@ -187,6 +187,7 @@ def _settings_of_pair(config: Config, is_chat: bool) -> list[Any]:
         if student.path == BUILD
         else [identify_tokenizer(student.path, "student.path"), student.revision],
         [student.document_end, teacher.document_end],
+        *([config.data.align] if config.data.align != "stream" else []),
         *([_chat_settings(config)] if is_chat else []),
     ]
 
@@ -241,8 +242,8 @@ def data_from_texts(
 def text_of_teacher(config: Config) -> Config:
     """Return the configuration of a built teacher's own training text: no student has a part in it.
 
-    So one teacher serves every student, whatever its tokenizer. What is held out stays so: each kind of text is split
-    for itself.
+    So one teacher serves every student, whatever its tokenizer and the cut of its text. What is held out stays so:
+    each kind of text is split for itself.
     """
     values = config.model_dump()
     if config.teachers.only and (chosen := config.teachers.member(config.teachers.only).trained_on):
@@ -250,7 +251,7 @@ def text_of_teacher(config: Config) -> Config:
         values["data"]["sources"] = {kind: path for kind, path in sources.items() if kind in chosen}
     values["teachers"] = {}
     values["student"] = {"build": {"tokenizer": "teacher"}}
-    values["data"]["max_length"] = teacher_max_length(config)
+    values["data"] |= {"max_length": teacher_max_length(config), "align": "stream"}
     # it learns to answer questions, not to repeat the answers in them
     values["teacher"] |= {"max_length": teacher_max_length(config), "privileged_prompt": None}
     return config_from_values(values)

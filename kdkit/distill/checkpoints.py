@@ -11,16 +11,22 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kdkit.distill.layer_terms import LayerParts
-from kdkit.distill.plan import Stage
+from kdkit.distill.plan import Stage, TrainingPlan
 from kdkit.distill.trainer import AVERAGE_FILE, PARTS_FILE
 from kdkit.models.loading import no_bar
 from kdkit.models.saved import load_checkpoint
 from kdkit.runs.folder import Run
+from kdkit.runs.messages import note
 from kdkit.training.arguments import checkpoint_step, last_checkpoint
+from kdkit.training.options.bundle import OPTIONS_FILE, TrainingOptions
+from kdkit.training.scoring import score_windows
 from kdkit.training.trainer import COUNTS_FILE
 
 PROJECTIONS_FILE = "student_projections.safetensors"
 """In the run, beside `student/`: what maps the student's hidden states to the teacher's width."""
+
+LAST = "_last"
+"""In the run, `PHASE_last/`: the weights of the last step, where those that are saved are an average."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,7 @@ def save_stage(
     parts: LayerParts | None,
     average: PreTrainedModel | None,
     counts: dict[str, float],
+    options: TrainingOptions | None = None,
 ) -> None:
     """Keep the weights at the end of a stage, whole or not at all; its checkpoints are no longer needed.
 
@@ -81,6 +88,8 @@ def save_stage(
         torch.save(parts.state(), partial / PARTS_FILE)
     if average is not None:
         torch.save(average.state_dict(), partial / AVERAGE_FILE)
+    if options is not None and options.has_state:
+        torch.save(options.state(), partial / OPTIONS_FILE)
     (partial / COUNTS_FILE).write_text(json.dumps(counts))
     partial.rename(folder / "finished")
     for checkpoint in folder.glob("checkpoint-*"):
@@ -88,7 +97,12 @@ def save_stage(
 
 
 def load_stage(
-    folder: Path, student: PreTrainedModel, parts: LayerParts | None, average: PreTrainedModel | None, stage: Stage
+    folder: Path,
+    student: PreTrainedModel,
+    parts: LayerParts | None,
+    average: PreTrainedModel | None,
+    stage: Stage,
+    options: TrainingOptions | None = None,
 ) -> dict[str, float] | None:
     """Load what a stage ended with into the student, the parts of its loss and its average; None if it has not ended.
 
@@ -108,6 +122,8 @@ def load_stage(
         parts.load_state(torch.load(weights / PARTS_FILE, map_location=student.device, weights_only=True))
     if average is not None and (weights / AVERAGE_FILE).is_file():
         average.load_state_dict(torch.load(weights / AVERAGE_FILE, map_location=average.device, weights_only=True))
+    if options is not None and options.has_state:
+        options.load_state(torch.load(weights / OPTIONS_FILE, map_location=student.device, weights_only=True))
     counts = weights / COUNTS_FILE
     return json.loads(counts.read_text()) if counts.is_file() else {}
 
@@ -127,6 +143,27 @@ def save_student(
     partial.rename(run.path / phase)
 
 
+def save_trained(
+    plan: TrainingPlan,
+    phase: str,
+    student: PreTrainedModel,
+    parts: LayerParts | None,
+    averaged: PreTrainedModel | None,
+) -> None:
+    """Save what a phase has trained; where its weights were averaged, these, and the last ones to PHASE_last."""
+    run, data = plan.session.run, plan.data
+    tokenizer = data.own_student_tokenizer or data.student_tokenizer
+    if averaged is not None:
+        save_student(run, f"{phase}{LAST}", student, tokenizer, None)
+        held_out = data.evaluation.first(plan.session.config.evaluate.curve_sequences)
+        size = plan.session.config.evaluate.batch_size
+        last, mean = (score_windows(each, held_out, "student", size).bits_per_byte for each in (student, averaged))
+        update_results(run, {f"{phase}_average": {"last": last, "averaged": mean}})
+        note(f"{phase}: {mean:.4f} bits per byte with averaged weights, {last:.4f} with the last ones ({phase}{LAST})")
+        student.load_state_dict(averaged.state_dict())
+    save_student(run, phase, student, tokenizer, parts)
+
+
 def read_result(run: Run, phase: str) -> TrainingResult | None:
     """Read what a finished phase cost; None if it has not finished."""
     path = run.path / "training.json"
@@ -139,7 +176,7 @@ def forget(run: Run, phase: str) -> None:
 
     One that starts over and is stopped would otherwise leave the old model beside the new one's metrics.
     """
-    for folder in (run.path / "checkpoints" / phase, run.path / phase):
+    for folder in (run.path / "checkpoints" / phase, run.path / phase, run.path / f"{phase}{LAST}"):
         shutil.rmtree(folder, ignore_errors=True)
     if (run.path / "training.json").is_file():
         kept = {key: value for key, value in run.read_json("training.json").items() if not _is_of(key, phase)}
@@ -147,7 +184,7 @@ def forget(run: Run, phase: str) -> None:
 
 
 def _is_of(key: str, phase: str) -> bool:
-    return key in (phase, f"{phase}_parameters")
+    return key in (phase, f"{phase}_parameters", f"{phase}_average")
 
 
 def update_results(run: Run, values: dict[str, Any]) -> None:

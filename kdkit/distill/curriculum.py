@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kdkit.distill.plan import Stage, TrainingPlan, sequences_per_step
+from kdkit.distill.plan import Stage, TrainingPlan
 from kdkit.teachers.prepare import prepare_teacher
 from kdkit.teachers.probe import teacher_entropy, teacher_loss
+from kdkit.training.options.batch_plan import has_plan, plan_batches
 from kdkit.training.order import num_processes, shuffled_order
 
 READ_AHEAD = 4
@@ -19,12 +20,13 @@ READ_AHEAD = 4
 def sequence_order(plan: TrainingPlan, stage: Stage) -> list[int] | None:
     """Return the row numbers of a stage's training sequences in the order of reading.
 
-    None where they are shuffled by Trainer: in a stage whose steps are given, so that a step never reads beyond the end
-    of a pass. The difficulties are computed once, by the teacher, and kept in the cache.
+    None where they are shuffled by Trainer: in a stage whose steps are given and alike, so that a step never reads
+    beyond the end of a pass. The difficulties are computed once, by the teacher, and kept in the cache.
     """
     num_draws, seed = _draws(plan, stage), plan.session.config.seed + stage.first_step
     if not plan.curriculum_key:
-        return None if stage.num_sequences is None else shuffled_order(len(plan.data.train), num_draws, seed)
+        is_given = stage.num_sequences is not None or has_plan(plan.session.config.train)
+        return shuffled_order(len(plan.data.train), num_draws, seed) if is_given else None
     path = plan.session.run.cache_path / "difficulty" / f"{plan.curriculum_key}.npy"
     if not path.is_file():
         _build_difficulty(plan, path)
@@ -73,8 +75,11 @@ def rows_read(plan: TrainingPlan, stage: Stage) -> set[int]:
 
 def _draws(plan: TrainingPlan, stage: Stage) -> int:
     """Return how many sequences a stage reads, those of several passes each time."""
-    num_draws = stage.steps * sequences_per_step(plan.session.config)
-    return num_draws if stage.num_sequences is None else min(num_draws, stage.num_sequences)
+    train = plan.session.config.train
+    num_draws = plan_batches(train, stage.steps).num_sequences
+    if stage.num_sequences is None or has_plan(train):  # what a plan names is read to its end
+        return num_draws
+    return min(num_draws, stage.num_sequences)
 
 
 def _build_difficulty(plan: TrainingPlan, path: Path) -> None:

@@ -4,7 +4,6 @@ Without `train.stages` there is one stage. Each has its own length, loss, learni
 own optimizer and scheduler; the model walks through them all.
 """
 
-import math
 import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,7 +29,8 @@ from kdkit.machine.session import Session
 from kdkit.runs.folder import Run, fingerprint
 from kdkit.teachers.cache import describe_cache, hash_tokenizer
 from kdkit.teachers.prepare import check_teacher_lengths, has_layers, identify_teacher
-from kdkit.training.order import num_processes
+from kdkit.training.options.batch_plan import steps_for
+from kdkit.training.options.bundle import check_options
 from kdkit.training.stages import TrainingStage
 
 
@@ -135,6 +135,7 @@ def plan_training(session: Session[Config], data: PreparedData) -> TrainingPlan:
             "whose embeddings are trained already; set distill.start_from_teacher=false"
         )
     check_capabilities(config)
+    check_options(config.train, data.is_chat)
     check_layers(config)
     loss, reason = choose_loss(config, data)
     stages = plan_stages(config, data, loss)
@@ -336,14 +337,9 @@ def stretch(stages: list[Stage], total_steps: int) -> list[Stage]:
 
 def steps_of_epochs(config: Config, data: PreparedData, epochs: float) -> int:
     """Return the optimizer steps of some passes over the training sequences, the last step perhaps a small one."""
-    return math.ceil(sequences_of_epochs(data, epochs) / sequences_per_step(config))
+    return steps_for(config.train, sequences_of_epochs(data, epochs))
 
 
 def sequences_of_epochs(data: PreparedData, epochs: float) -> int:
     """Return the training sequences that some passes read."""
     return max(1, round(epochs * len(data.train)))
-
-
-def sequences_per_step(config: Config) -> int:
-    """Return the training sequences of one optimizer step, of all processes."""
-    return config.train.per_device_train_batch_size * config.train.gradient_accumulation_steps * num_processes()

@@ -21,7 +21,7 @@ from kdkit.distill.checkpoints import (
     load_stage,
     read_result,
     save_stage,
-    save_student,
+    save_trained,
     saved_step,
     update_results,
 )
@@ -59,6 +59,8 @@ from kdkit.teachers.router.log import RouterLog
 from kdkit.teachers.router.teacher import RoutedTeacher
 from kdkit.training.arguments import last_checkpoint, make_training_arguments
 from kdkit.training.masking import make_masking
+from kdkit.training.options.averaging import WeightAverage
+from kdkit.training.options.bundle import TrainingOptions, make_options
 from kdkit.training.progress import Curve, Progress
 from kdkit.training.scoring import score_windows
 from kdkit.training.trainer import LanguageModelTrainer, StopAtStep, group_by_rules
@@ -115,15 +117,31 @@ def make_trainer(
     teacher: AnyTeacher | None,
     phase: str = STUDENT,
     parts: LayerParts | CommitteeParts | None = None,
+    options: TrainingOptions | None = None,
 ) -> LanguageModelTrainer:
     """Build the trainer of one stage of a phase; without a teacher it is cross-entropy alone.
 
     Args:
         parts: those of the phase, from `make_parts`; None: made here.
+        options: those of the phase, from `make_options`; None: made here.
 
     Raises:
         UserError: see `make_parts` and `make_online_teacher`.
     """
+    trainer = _choose_trainer(plan, stage, student, teacher, phase, parts)
+    trainer.use(options or make_options(plan.session.config.train, student))
+    return trainer
+
+
+def _choose_trainer(
+    plan: TrainingPlan,
+    stage: Stage,
+    student: PreTrainedModel,
+    teacher: AnyTeacher | None,
+    phase: str,
+    parts: LayerParts | CommitteeParts | None,
+) -> LanguageModelTrainer:
+    """Build the trainer that a stage and its teacher ask for."""
     session, data, config = plan.session, plan.data, plan.session.config
     arguments = make_training_arguments(
         config.train,
@@ -199,11 +217,12 @@ def _train_phase(
     else:
         parts = make_parts(config, student, teacher)
     tables = _describe_parameters(student, parts, stages, config.train.weight_decay)
-    progress = _make_progress(plan, phase, steps)
+    options = make_options(config.train, student)
+    progress = _make_progress(plan, phase, steps, options.average)
     with stop_when_saved() as request:
         totals: Counter[str] = Counter()
         for stage in stages:
-            totals.update(_train_stage(plan, stage, student, teacher, parts, progress, request))
+            totals.update(_train_stage(plan, stage, student, teacher, parts, options, progress, request))
             if stage is not stages[-1]:
                 request.check(f"{phase}: step {stage.first_step + stage.steps} of {steps} is saved")
         if config.train.wandb != "disabled":
@@ -211,7 +230,7 @@ def _train_phase(
 
             wandb.finish()  # the next phase is a run of its own
         student.requires_grad_(True)
-        save_student(run, phase, student, data.own_student_tokenizer or data.student_tokenizer, parts)
+        save_trained(plan, phase, student, parts, options.averaged)
         result = TrainingResult(
             phase,
             steps,
@@ -236,6 +255,7 @@ def _train_stage(
     student: PreTrainedModel,
     teacher: AnyTeacher | None,
     parts: LayerParts | CommitteeParts | None,
+    options: TrainingOptions,
     progress: Progress,
     request: StopRequest,
 ) -> dict[str, float]:
@@ -247,10 +267,10 @@ def _train_stage(
     run, phase = plan.session.run, progress.phase
     folder = checkpoint_folder(run, phase, stage)
     average = teacher.model if isinstance(teacher, TextTeacher) and follows_student(plan) else None
-    if (counts := load_stage(folder, student, parts, average, stage)) is not None:
+    if (counts := load_stage(folder, student, parts, average, stage, options)) is not None:
         return counts
     progress.first_step = stage.first_step
-    trainer = make_trainer(plan, stage, student, teacher, phase, parts)
+    trainer = make_trainer(plan, stage, student, teacher, phase, parts, options)
     trainer.add_callback(progress)
     if isinstance(trainer, CommitteeTrainer):
         trainer.add_callback(TeachersLog(run, trainer, stage.first_step))
@@ -264,7 +284,7 @@ def _train_stage(
         request.check(f"{phase}: step {stage.first_step + step} of {progress.total_steps} is saved")
     counts = _read_counts(trainer)
     if stage.first_step + stage.steps < progress.total_steps:
-        save_stage(folder, student, parts, average, counts)
+        save_stage(folder, student, parts, average, counts, options)
     return counts
 
 
@@ -299,14 +319,14 @@ def _read_counts(trainer: LanguageModelTrainer) -> dict[str, float]:
     return counts
 
 
-def _make_progress(plan: TrainingPlan, phase: str, steps: int) -> Progress:
+def _make_progress(plan: TrainingPlan, phase: str, steps: int, average: WeightAverage | None) -> Progress:
     """Prepare the learning curve of a phase; seconds go on from what an interrupted training has logged."""
     config, run = plan.session.config, plan.session.run
     every = config.train.evaluate_every or max(1, steps // 5)
     autocast_dtype = plan.session.hardware.autocast_dtype
     curve = Curve(_curve_windows(plan), "student", config.evaluate.batch_size, every, autocast_dtype)
     past = [line["seconds"] for line in run.read_metrics() if line["phase"] == phase]
-    return Progress(run, phase, curve, total_steps=steps, seconds=past[-1] if past else 0.0)
+    return Progress(run, phase, curve, total_steps=steps, seconds=past[-1] if past else 0.0, average=average)
 
 
 def _describe_parameters(

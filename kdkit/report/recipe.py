@@ -27,9 +27,33 @@ def language_recipe(config: dict[str, Any], training: dict[str, Any], steps: int
     ]
     if stages := config["train"].get("stages"):
         recipe.insert(3, ("stages", ", ".join(stage["name"] for stage in stages)))
+    if options := training_options(config["train"]):
+        recipe.insert(-1, ("trained with", ", ".join(options)))
     if (router := config.get("router", {}).get("kind", "none")) != "none":
         recipe.insert(1, ("router", router))
     return recipe
+
+
+def training_options(train: dict[str, Any]) -> list[str]:
+    """Return in words what a training does beyond AdamW, a cosine and batches of one size; older runs name none.
+
+    Args:
+        train: section of a configuration.
+    """
+    words = [] if train.get("optimizer", "adamw") == "adamw" else [train["optimizer"]]
+    if (schedule := train.get("lr_schedule", "cosine")) != "cosine":
+        words.append(schedule.replace("_", " "))
+    if (end := train.get("weight_decay_end")) is not None:
+        decays = map(write_number_plainly, (train["weight_decay"], end))
+        words.append("weight decay " + " to ".join(decays))
+    if (average := train.get("average", {}).get("kind", "none")) != "none":
+        words.append({"ema": "moving average of weights", "uniform": "mean of weights"}[average])
+    if tokens := train.get("multi_token", {}).get("num_tokens", 0):
+        words.append(f"{tokens} further token{'s' * (tokens > 1)}")
+    for key, name in (("batch_schedule", "batch"), ("length_schedule", "length")):
+        if schedule := train.get(key):
+            words.append(f"{name} {', '.join(str(schedule[share]) for share in sorted(schedule, key=float))}")
+    return words
 
 
 def embedding_recipe(config: dict[str, Any], name: str, training: dict[str, Any]) -> Recipe:

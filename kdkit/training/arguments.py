@@ -7,6 +7,7 @@ from transformers import TrainingArguments
 
 from kdkit.config.language import TrainConfig
 from kdkit.machine.hardware import Hardware
+from kdkit.training.options.schedules import schedule_options
 
 
 def make_training_arguments(
@@ -19,7 +20,7 @@ def make_training_arguments(
     learning_rate: float | None = None,
     name: str = "",
 ) -> TrainingArguments:
-    """Translate the configuration into Trainer's arguments: AdamW, warm-up, cosine, autocast.
+    """Translate the configuration into Trainer's arguments: warm-up, schedule, clipping, autocast.
 
     Weights & Biases reads its mode and project from the environment, so they are set there.
 
@@ -40,7 +41,8 @@ def make_training_arguments(
         learning_rate=learning_rate or train.learning_rate,
         weight_decay=train.weight_decay,
         warmup_steps=train.warmup_steps,
-        lr_scheduler_type="cosine",
+        lr_scheduler_type=train.lr_schedule,
+        lr_scheduler_kwargs=schedule_options(train, max_steps),
         max_grad_norm=train.max_grad_norm,
         fp16=hardware.precision == "fp16",
         bf16=hardware.precision == "bf16",

@@ -14,6 +14,7 @@ from kdkit.errors import TrainingError
 from kdkit.runs.folder import Run, is_watched
 from kdkit.runs.messages import step_line
 from kdkit.training.live import LiveChart
+from kdkit.training.options.averaging import WeightAverage
 from kdkit.training.scoring import score_windows
 
 
@@ -44,6 +45,8 @@ class Progress(TrainerCallback):
     """Wall time of the steps; the curve's own evaluations are not in it."""
     skipped_steps: int = 0
     """Optimizer steps that GradScaler skipped because of inf gradients."""
+    average: WeightAverage | None = None
+    """Averaged weights of the model that is trained: points of the curve score them, too."""
     chart: LiveChart | None = field(init=False)
     """Widgets, where a person watches."""
     _started: float = field(init=False, default=0.0)
@@ -123,12 +126,16 @@ class Progress(TrainerCallback):
 
     def _measure(self, model: torch.nn.Module, state: TrainerState) -> None:
         """Score the curve's windows and record the point."""
-        score = score_windows(
-            model, self.curve.windows, self.curve.side, self.curve.batch_size, self.curve.autocast_dtype
-        )
-        self._record(state, {"evaluation_bits_per_byte": score.bits_per_byte})
+        point = {"evaluation_bits_per_byte": self._score(model)}
+        if self.average is not None and self.average.model is not None:
+            point["averaged_bits_per_byte"] = self._score(self.average.model)
+        self._record(state, point)
         if self.chart is not None:
             self.chart.draw()
+
+    def _score(self, model: torch.nn.Module) -> float:
+        curve = self.curve
+        return score_windows(model, curve.windows, curve.side, curve.batch_size, curve.autocast_dtype).bits_per_byte
 
     def _record(self, state: TrainerState, values: dict[str, float]) -> None:
         if state.is_world_process_zero:

@@ -27,6 +27,9 @@ from kdkit.machine.interrupt import StopRequest
 from kdkit.models.heads import find_head, hidden_of_wrapped
 from kdkit.models.saved import load_checkpoint
 from kdkit.training.masking import Masking
+from kdkit.training.options.batch_plan import PieceCollator, PlannedBatches, PlannedRows
+from kdkit.training.options.bundle import OPTIONS_FILE, TrainingOptions
+from kdkit.training.options.schedules import MoveWeightDecay
 from kdkit.training.order import EvenBatches
 from kdkit.training.parameters import format_table, group_parameters
 from kdkit.training.read_ahead import ReadAhead
@@ -108,6 +111,24 @@ class LanguageModelTrainer(Trainer):
         self._term_sums: dict[str, torch.Tensor] = {}
         self._terms_since_step = 0
         self._ahead: ReadAhead[dict[str, Any]] | None = None
+        self.options: TrainingOptions | None = None
+        self._all_hidden: torch.Tensor | None = None
+
+    def use(self, options: TrainingOptions) -> None:
+        """Train with more than the plain recipe; called before `train`, and before other callbacks are added.
+
+        A plan of batches takes the place of the order: it must name as many sequences as the plan reads.
+        """
+        self.options = options
+        if options.further is not None:
+            options.further.to(self.args.device)
+        if options.average is not None:
+            self.add_callback(options.average)
+        if options.train.weight_decay_end is not None:
+            self.add_callback(MoveWeightDecay(options.train.weight_decay_end / options.train.weight_decay))
+        if (plan := options.plan_of(self.args.max_steps)) is not None:
+            self.train_dataset = PlannedRows(self.train_dataset, plan)
+            self.data_collator = PieceCollator(self.data_collator)
 
     def compute_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
@@ -126,6 +147,7 @@ class LanguageModelTrainer(Trainer):
         """Return what the head reads at some positions of the flattened batch, `[rows, H]`."""
         input_ids = inputs.get("masked_input_ids", inputs["input_ids"])
         hidden = hidden_of_wrapped(model, self.model, input_ids).flatten(0, 1)
+        self._all_hidden = hidden if self.options is not None and self.options.further is not None else None
         # by index: the backward pass of a boolean mask is several times slower on a CPU
         return hidden.index_select(0, rows).to(self.compute_dtype)
 
@@ -156,15 +178,21 @@ class LanguageModelTrainer(Trainer):
             groups, self.parameter_table = self.group_parameters()
             if self.rules and self.is_world_process_zero():
                 print(format_table(self.parameter_table), flush=True)
-            self.optimizer = optimizer_class(groups, **options)
+            if self.options is None:
+                self.optimizer = optimizer_class(groups, **options)
+            else:
+                self.optimizer = self.options.make_optimizer(self.model, groups, optimizer_class, options)
         return self.optimizer
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
-        """Give several processes batches of which no sequence stands in two; Trainer's hook."""
-        if self.accelerator.num_processes == 1:
+        """Give batches by a plan, and several processes those of which no sequence stands in two; Trainer's hook."""
+        if isinstance(self.train_dataset, PlannedRows):
+            batches: torch.utils.data.Sampler = PlannedBatches(self.train_dataset.plan)
+        elif self.accelerator.num_processes == 1:
             return super().get_train_dataloader()
-        sampler = self._get_train_sampler(self.train_dataset)
-        batches = EvenBatches(sampler, self.args.per_device_train_batch_size, self.accelerator.num_processes)
+        else:
+            sampler = self._get_train_sampler(self.train_dataset)
+            batches = EvenBatches(sampler, self.args.per_device_train_batch_size, self.accelerator.num_processes)
         pin = self.args.dataloader_pin_memory
         loader = torch.utils.data.DataLoader(
             self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator, pin_memory=pin
@@ -187,17 +215,36 @@ class LanguageModelTrainer(Trainer):
     ) -> torch.Tensor:
         """Compute the loss and remember its terms; Trainer's hook."""
         assert not return_outputs, "models are evaluated by kdkit.training.scoring"
+        further = self.options.further if self.options is not None else None
         if not self._term_sums:
             self._terms_since_step = self.state.global_step
         if self._counted_step != self.state.global_step:  # the first micro-batch stands for all of its step
             self._counted_step = self.state.global_step
             own = (inputs["labels"][:, 1:] != IGNORE_INDEX).sum()
             self.count("tokens", own if num_items_in_batch is None else num_items_in_batch)
+            if further is not None:
+                further.zero_grad()
         loss, terms = self.compute_step(model, inputs, num_items_in_batch)
+        if further is not None:
+            hidden = self._all_hidden.to(self.compute_dtype)
+            added, more = further.loss_of(hidden, inputs["labels"], self.head, num_items_in_batch)
+            loss, terms, self._all_hidden = loss + added, terms | more, None
         for name, value in terms.items():
             self._term_sums[name] = self._term_sums.get(name, 0.0) + value.detach()
         # every process divides by the tokens of all of them, and DDP averages over the processes
         return loss * self.accelerator.num_processes
+
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
+        """Compute and differentiate the loss of a micro-batch; Trainer's hook."""
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.options is not None and self.options.further is not None and self.accelerator.sync_gradients:
+            self.options.further.average_gradients(self.accelerator)
+        return loss
 
     def count(self, name: str, value: torch.Tensor | float) -> None:
         """Add to something that is counted; a tensor stays on its device until somebody reads it."""
@@ -213,6 +260,8 @@ class LanguageModelTrainer(Trainer):
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
             (Path(output_dir) / COUNTS_FILE).write_text(json.dumps(self.read_counts()))
+            if self.options is not None and self.options.has_state:
+                torch.save(self.options.state(), Path(output_dir) / OPTIONS_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """Load the weights as `from_pretrained` does; Trainer's hook."""
@@ -223,6 +272,9 @@ class LanguageModelTrainer(Trainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None and (Path(checkpoint) / COUNTS_FILE).is_file():
             self._counts = json.loads((Path(checkpoint) / COUNTS_FILE).read_text())
+        if checkpoint is not None and self.options is not None and self.options.has_state:
+            saved = torch.load(Path(checkpoint) / OPTIONS_FILE, map_location=self.args.device, weights_only=True)
+            self.options.load_state(saved)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the raw terms, averaged over the steps since the last line, to what Trainer logs."""

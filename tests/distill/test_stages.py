@@ -8,8 +8,9 @@ from kdkit.config.language import config_from_values
 from kdkit.config.losses import ALM, ForwardKL, JensenShannon, ProjectedKL
 from kdkit.config.training import ParameterRule
 from kdkit.distill import train
-from kdkit.distill.plan import Stage, sequences_per_step, stretch
+from kdkit.distill.plan import Stage, stretch
 from kdkit.errors import UserError
+from kdkit.training.options.batch_plan import sequences_per_step
 from kdkit.training.trainer import LanguageModelTrainer
 from tests.distill.staged import with_stages
 from tests.tiny import make_config, make_data, make_plan, make_run, plan_stages, save_teacher
@@ -28,7 +29,7 @@ def test_without_stages_there_is_one_with_the_settings_of_the_training(parts):
 
 def test_a_stage_is_as_long_as_its_steps_or_its_passes(parts):
     config, data, _ = parts
-    per_step = sequences_per_step(config)
+    per_step = sequences_per_step(config.train)
     assert per_step == 8 and len(data.train) % 8
     stages = plan_stages(
         with_stages(

@@ -16,11 +16,11 @@ from kdkit.data.windows import PAD, Windows
 from kdkit.distill import curriculum, train
 from kdkit.distill import open_teacher as source
 from kdkit.distill.curriculum import curriculum_order
-from kdkit.distill.plan import sequences_per_step
 from kdkit.distill.student import make_student
 from kdkit.runs.folder import Run
 from kdkit.teachers.prepare import Teacher
 from kdkit.teachers.probe import teacher_entropy, teacher_loss
+from kdkit.training.options.batch_plan import sequences_per_step
 from tests.tiny import (
     CPU,
     make_config,
@@ -194,7 +194,7 @@ def test_the_trainer_reads_easy_to_hard(place, tmp_path, kind, asks):
             length = int((labels >= 0).sum()) + 1
             read.append(difficulty[row_of[tuple(ids[:length].tolist())]])
     size = len(data.train)
-    assert len(read) == 15 * sequences_per_step(config) > size
+    assert len(read) == 15 * sequences_per_step(config.train) > size
     # windows of equal text have one difficulty, so places are compared by it
     assert np.allclose(read[:size], np.sort(difficulty), rtol=1e-5)
     assert (np.diff(read[size:]) >= -1e-5).all()

@@ -12,6 +12,7 @@ import yaml
 from kdkit import cli
 from kdkit.config.language import dump_config, load_config
 from kdkit.config.teacher import RouterConfig
+from kdkit.config.training import OptimizationConfig, RecipeConfig
 from kdkit.errors import UserError
 from kdkit.runs.open_run import open_run
 from kdkit.training.progress import Progress
@@ -239,6 +240,23 @@ def test_the_shipped_sweep_compares_every_kind_of_router_with_none():
     kinds = {config.router.kind for config in configs.values()}
     assert kinds == set(get_args(RouterConfig.model_fields["kind"].annotation))
     assert configs[loaded.reference].router.kind == "none" and len(loaded.seeds) >= 3
+
+
+def test_the_shipped_sweep_of_recipes_changes_every_option_of_a_training():
+    loaded = load_sweep(str(ROOT / "configs" / "minillm_recipes.yaml"))
+    variants = loaded.variants.items()
+    configs = {name: load_config(loaded.config, [as_override(*item) for item in of.items()]) for name, of in variants}
+    plain = configs.pop(loaded.reference)
+    assert plain.train == load_config(loaded.config).train and len(loaded.seeds) >= 3
+    changed = {
+        name
+        for config in configs.values()
+        for name, value in config.train
+        if name in RecipeConfig.model_fields and value != getattr(plain.train, name)
+    }
+    own = RecipeConfig.model_fields.keys() - OptimizationConfig.model_fields.keys()
+    assert own - changed <= {"muon", "lr_schedule_options"}
+    assert "documents" in {config.data.align for config in configs.values()}
 
 
 def test_a_name_with_a_comma_is_chosen_whole_or_by_its_folder():

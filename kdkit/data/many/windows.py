@@ -35,13 +35,14 @@ class Reader:
 
 
 def pack_together(
-    documents: Sequence[str], readers: Sequence[Reader], max_length: int
+    documents: Sequence[str], readers: Sequence[Reader], max_length: int, keeps_documents: bool = False
 ) -> Iterator[tuple[list[Windows], int]]:
     """Tokenize documents for the student and for every teacher, and yield windows of each teacher.
 
     Args:
         documents: valid texts, in the order in which they are read.
         max_length: student tokens of a window at most, the start token included.
+        keeps_documents: cut no document that fits into a window; see `cut_groups`.
 
     Yields:
         Windows for each reader, all of the same text, and the bytes left out because one aligned group was longer than
@@ -61,10 +62,11 @@ def pack_together(
         buffers = [old if new is None else old.then(new) for old, new in zip(buffers, parts, strict=True)]
         _check_same(buffers, readers)
         groups = common_groups(buffers)
-        bounds, dropped, stop = cut_groups(groups, rooms, is_last)
-        # the same cuts in every pair's own groups, by the student token at which they lie
+        # the same places in every pair's own groups, by the student token at which they lie
         edges = np.append(groups[:, 0], groups[-1:, 1])
         places = [np.searchsorted(buffer.groups[:, 0], edges) for buffer in buffers]
+        of_groups = buffers[0].documents[places[0][:-1]] if keeps_documents and len(groups) else None
+        bounds, dropped, stop = cut_groups(groups, rooms, is_last, of_groups)
         lost = sum(int(buffers[0].group_bytes[places[0][each] : places[0][each + 1]].sum()) for each in dropped)
         yield [_assemble(*each, bounds, max_length) for each in zip(buffers, places, readers, strict=True)], lost
         buffers = [buffer.rest(int(place[stop])) for buffer, place in zip(buffers, places, strict=True)]
@@ -87,11 +89,15 @@ def common_groups(buffers: Sequence[Streams]) -> np.ndarray:
 
 
 def write_together(
-    documents: Sequence[str], readers: Sequence[Reader], max_length: int, folders: Sequence[Path]
+    documents: Sequence[str],
+    readers: Sequence[Reader],
+    max_length: int,
+    folders: Sequence[Path],
+    keeps_documents: bool = False,
 ) -> list[dict[str, float]]:
     """Pack documents into a folder for each reader, without holding the windows in memory; see `Packer.write`."""
     files = [WindowFiles(folder) for folder in folders]
-    for windows, lost in pack_together(documents, readers, max_length):
+    for windows, lost in pack_together(documents, readers, max_length, keeps_documents):
         for file, part in zip(files, windows, strict=True):
             file.append(part, lost)
     return [file.close() for file in files]

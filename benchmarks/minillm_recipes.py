@@ -1,0 +1,170 @@
+"""What each option of a training is worth to a small language model at equal time, and the best of them together.
+
+    nice -n 19 python -m benchmarks.minillm_recipes [--seeds 0 1 2] [--steps 600] [--only NAME ...]
+
+Text: the demo's (`python-docs`). Model: the demo's student, without a teacher. Every variant gets the processor time of
+the plain recipe (AdamW, cosine, its learning rate tuned): its steps follow from the time of a step, measured in turns
+with the plain recipe's. Score: bits per byte of the same held-out text. The best recipe is also trained for 0.6 of that
+time, by a schedule that ends there.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.measure import write_results
+from kdkit.config.language import Config, config_from_values
+from kdkit.data.prepare import PreparedData, build_data, open_data
+from kdkit.distill.plan import plan_training
+from kdkit.distill.student import make_student
+from kdkit.distill.train import make_trainer
+from kdkit.machine.hardware import Hardware
+from kdkit.machine.session import Session
+from kdkit.models.loading import no_bar
+from kdkit.runs.folder import Run
+from kdkit.training.options.bundle import make_options
+from kdkit.training.scoring import score_windows
+
+RESULTS = Path(__file__).parent / "results" / "minillm_recipes.json"
+PLAIN = "plain"
+BEST = "best"
+EARLY = 0.6
+"""Part of the plain recipe's time in which the best one shall reach its score."""
+CALIBRATION_STEPS, CALIBRATION_ROUNDS = 30, 3
+ALIGNED = {"align": "documents"}
+VARIANTS: dict[str, dict[str, Any]] = {
+    PLAIN: {},
+    "Muon": {"optimizer": "muon"},
+    "linear": {"lr_schedule": "linear"},
+    "warm-up, stable, decay": {"lr_schedule": "warmup_stable_decay", "lr_schedule_options": {"decay_share": 0.4}},
+    "inverse square root": {"lr_schedule": "inverse_sqrt"},
+    "constant": {"lr_schedule": "constant_with_warmup"},
+    "weight decay 0.1": {"weight_decay": 0.1},
+    "weight decay 0.1 to 0": {"weight_decay": 0.1, "weight_decay_end": 0.0},
+    "weight decay 0 to 0.1": {"weight_decay": 0.001, "weight_decay_end": 0.1},
+    "moving average": {"average": {"kind": "ema", "decay": 0.98}},
+    "moving average, constant": {
+        "lr_schedule": "constant_with_warmup",
+        "average": {"kind": "ema", "decay": 0.98},
+    },
+    "mean of the last fifth, constant": {
+        "lr_schedule": "constant_with_warmup",
+        "average": {"kind": "uniform", "start": 0.8},
+    },
+    "aligned documents": ALIGNED,
+    "one further token": {"multi_token": {"num_tokens": 1}},
+    "three further tokens": {"multi_token": {"num_tokens": 3}},
+    "batch 4 to 16": {"batch_schedule": {0: 4, 0.4: 8, 0.8: 16}},
+    "batch 4": {"per_device_train_batch_size": 4},
+    "length 32 to 128": {"length_schedule": {0: 32, 0.25: 64, 0.5: 128}},
+    BEST: {"optimizer": "muon"},
+}
+"""Settings of `train`, but for `align`, which is one of `data`."""
+
+
+def configure(seed: int, steps: int, changes: dict[str, Any]) -> Config:
+    """Return the configuration of one training."""
+    train = {"batch_size": 8, "gradient_accumulation_steps": 1, "learning_rate": 1e-2, "max_steps": steps}
+    train |= {"warmup_steps": max(1, steps // 15), "log_every": 10**6, "save_every": 10**6}
+    own = {name: value for name, value in changes.items() if name != "align"}
+    if "per_device_train_batch_size" in own:
+        del train["batch_size"]
+    return config_from_values(
+        {
+            "seed": seed,
+            "data": {"max_length": 128} | {name: changes[name] for name in ("align",) if name in changes},
+            "student": {"build": {"vocab_size": 1536, "num_layers": 2}},
+            "train": train | own,
+        }
+    )
+
+
+class Bench:
+    """Trains variants on data that all of a seed share."""
+
+    def __init__(self, folder: Path):
+        """Keep runs and data in a folder."""
+        self.folder, self.count = folder, 0
+
+    def data(self, config: Config) -> PreparedData:
+        """Return the prepared data of a configuration."""
+        return open_data(build_data(config, self.folder / "cache"))
+
+    def train(self, seed: int, steps: int, changes: dict[str, Any]) -> dict[str, float]:
+        """Train once; return the processor time of the steps, and the score of what would be saved."""
+        config = configure(seed, steps, changes)
+        data = self.data(config)
+        run = Run(self.folder / "runs" / str(self.count), self.folder / "cache")
+        run.path.mkdir(parents=True)
+        self.count += 1
+        plan = plan_training(Session(config, run, Hardware("cpu", "cpu", "fp32", "cpu", "benchmark")), data)
+        student = make_student(config, data)
+        options = make_options(config.train, student)
+        trainer = make_trainer(plan, plan.stages[0], student, None, "baseline", options=options)
+        with no_bar():
+            start = time.process_time()
+            trainer.train()
+            seconds = time.process_time() - start
+        score = score_windows(options.averaged or student, data.evaluation, "student", 16)
+        return {"steps": steps, "seconds": seconds, "bits_per_byte": score.bits_per_byte}
+
+    def step_cost(self, changes: dict[str, Any]) -> float:
+        """Return the processor time of a variant's step in that of the plain recipe, both measured in turns."""
+        ratios = []
+        for _ in range(CALIBRATION_ROUNDS):
+            plain, own = (self.train(0, CALIBRATION_STEPS, each)["seconds"] for each in ({}, changes))
+            ratios.append(own / plain)
+        return statistics.median(ratios)
+
+
+def summarise(name: str, trained: list[dict[str, float]], plain: list[dict[str, float]], cost: float) -> dict[str, Any]:
+    """Return a row of the table: scores, and differences to the plain recipe seed by seed."""
+    scores = [each["bits_per_byte"] for each in trained]
+    gains = [a["bits_per_byte"] - b["bits_per_byte"] for a, b in zip(trained, plain, strict=True)]
+    times = [a["seconds"] / b["seconds"] for a, b in zip(trained, plain, strict=True)]
+    return {
+        "name": name,
+        "steps": trained[0]["steps"],
+        "step_cost": round(cost, 3),
+        "time_to_plain": round(statistics.mean(times), 3),
+        "bits_per_byte": round(statistics.mean(scores), 4),
+        "by_seed": [round(score, 4) for score in scores],
+        "difference": round(statistics.mean(gains), 4),
+        "differences": [round(gain, 4) for gain in gains],
+        "seconds": [round(each["seconds"], 1) for each in trained],
+    }
+
+
+def main() -> None:
+    """Train every variant for every seed and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=600, help="of the plain recipe")
+    parser.add_argument("--only", nargs="+", default=list(VARIANTS), help="variants beside the plain recipe")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder))
+        bench.train(0, CALIBRATION_STEPS, {})  # what is made once is made here
+        plain = [bench.train(seed, arguments.steps, {}) for seed in arguments.seeds]
+        rows.append(summarise(PLAIN, plain, plain, 1.0))
+        print(rows[-1], flush=True)
+        wanted = [(name, 1.0) for name in VARIANTS if name in arguments.only and name != PLAIN]
+        for name, part in [*wanted, *((name, EARLY) for name, _ in wanted if name == BEST)]:
+            cost = bench.step_cost(VARIANTS[name])
+            steps = round(part * arguments.steps / cost)
+            trained = [bench.train(seed, steps, VARIANTS[name]) for seed in arguments.seeds]
+            rows.append(summarise(name if part == 1.0 else f"{name}, {part:g} of the time", trained, plain, cost))
+            print(rows[-1], flush=True)
+            write_results(arguments.results, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What a training may do beyond the plain recipe: other optimizers and schedules, averages, further tokens."""
