@@ -22,6 +22,9 @@ from kdkit.training.options.bundle import OPTIONS_FILE, TrainingOptions
 from kdkit.training.scoring import score_windows
 from kdkit.training.trainer import COUNTS_FILE
 
+STUDENT, BASELINE, EQUAL_TIME, ANSWERS_REUSED = "student", "baseline", "baseline_equal_time", "baseline_answers_reused"
+"""Phases of training, which are also the folders of the trained models in the run."""
+
 PROJECTIONS_FILE = "student_projections.safetensors"
 """In the run, beside `student/`: what maps the student's hidden states to the teacher's width."""
 
@@ -192,3 +195,13 @@ def update_results(run: Run, values: dict[str, Any]) -> None:
     path = run.path / "training.json"
     results = json.loads(path.read_text()) if path.is_file() else {}
     run.write_json("training.json", results | values)
+
+
+def note_start(phase: str, saved: int, steps: int, resume: bool) -> None:
+    """Say from which step a phase starts, where somebody could expect another one."""
+    if resume and saved:
+        note(f"{phase}: goes on from step {saved} of {steps}")
+    elif resume and phase == STUDENT:
+        note(f"{phase}: no checkpoint is there to go on from, so it starts at step 0 of {steps}")
+    elif saved:
+        note(f"{phase}: starts over and drops the checkpoint at step {saved} (--resume or RESUME = True would go on)")

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from kdkit.distill.checkpoints import update_results
+from kdkit.distill.checkpoints import ANSWERS_REUSED, BASELINE, EQUAL_TIME, STUDENT, update_results
 from kdkit.distill.committee.scores import asked_rows, needs_scores, score_path
 from kdkit.distill.curriculum import cached_rows
 from kdkit.distill.open_teacher import cache_path
@@ -15,9 +15,6 @@ from kdkit.distill.plan import TrainingPlan
 from kdkit.losses.chunked.engine import Head, rows_per_chunk
 from kdkit.runs.costs import read_cost
 from kdkit.runs.messages import note
-
-STUDENT, BASELINE, EQUAL_TIME, ANSWERS_REUSED = "student", "baseline", "baseline_equal_time", "baseline_answers_reused"
-"""Phases of training, which are also the folders of the trained models in the run."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from kdkit.distill.checkpoints import (
     checkpoint_folder,
     forget,
     load_stage,
+    note_start,
     read_result,
     save_stage,
     save_trained,
@@ -194,7 +195,7 @@ def _train_phase(
     Raises:
         Stopped: by the user; what was trained is saved.
     """
-    config, run, data = plan.session.config, plan.session.run, plan.data
+    config, run = plan.session.config, plan.session.run
     steps = sum(stage.steps for stage in stages)
     finished = read_result(run, phase)
     if isinstance(teacher, Committee):
@@ -203,19 +204,10 @@ def _train_phase(
         note(f"{phase}: trained before, kept")
         return finished
     checkpoints = run.path / "checkpoints" / phase
-    _note_start(phase, saved_step(run, phase, stages), steps, resume)
+    note_start(phase, saved_step(run, phase, stages), steps, resume)
     if not resume:
         forget(run, phase)
-    student = make_student(config, data)
-    if teacher is not None and config.distill.start_from_teacher:
-        started = _start_student(plan, student, teacher)
-        print(f"{phase}: {started} of {len(data.student_tokenizer)} tokens start from the teacher's", flush=True)
-    if isinstance(teacher, TextTeacher) and follows_student(plan):
-        teacher.model.load_state_dict(student.state_dict())  # whatever it has learned in an earlier training
-    if isinstance(teacher, Committee):
-        parts = make_committee_parts(student, teacher)
-    else:
-        parts = make_parts(config, student, teacher)
+    student, parts = _begin(plan, teacher, phase)
     tables = _describe_parameters(student, parts, stages, config.train.weight_decay)
     options = make_options(config.train, student)
     progress = _make_progress(plan, phase, steps, options.average)
@@ -247,6 +239,22 @@ def _train_phase(
         shutil.rmtree(checkpoints, ignore_errors=True)
         request.check(f"{phase}: its {steps} steps are done and saved")
     return result
+
+
+def _begin(
+    plan: TrainingPlan, teacher: AnyTeacher | None, phase: str
+) -> tuple[PreTrainedModel, LayerParts | CommitteeParts | None]:
+    """Make the student as it is before its first step, and the parts of its loss that learn with it."""
+    config, data = plan.session.config, plan.data
+    student = make_student(config, data)
+    if teacher is not None and config.distill.start_from_teacher:
+        started = _start_student(plan, student, teacher)
+        print(f"{phase}: {started} of {len(data.student_tokenizer)} tokens start from the teacher's", flush=True)
+    if isinstance(teacher, TextTeacher) and follows_student(plan):
+        teacher.model.load_state_dict(student.state_dict())  # whatever it has learned in an earlier training
+    if isinstance(teacher, Committee):
+        return student, make_committee_parts(student, teacher)
+    return student, make_parts(config, student, teacher)
 
 
 def _train_stage(
@@ -298,16 +306,6 @@ def _start_student(plan: TrainingPlan, student: PreTrainedModel, teacher: AnyTea
     if isinstance(teacher, Committee):
         return _start_student(teacher.members[0].plan, student, teacher.teachers[0])
     return start_student(plan.session, plan.data, student, teacher)
-
-
-def _note_start(phase: str, saved: int, steps: int, resume: bool) -> None:
-    """Say from which step a phase starts, where somebody could expect another one."""
-    if resume and saved:
-        note(f"{phase}: goes on from step {saved} of {steps}")
-    elif resume and phase == STUDENT:
-        note(f"{phase}: no checkpoint is there to go on from, so it starts at step 0 of {steps}")
-    elif saved:
-        note(f"{phase}: starts over and drops the checkpoint at step {saved} (--resume or RESUME = True would go on)")
 
 
 def _read_counts(trainer: LanguageModelTrainer) -> dict[str, float]:
