@@ -5,6 +5,7 @@ an order of roles holds for every conversation of that order. The proof is a lis
 does anything else with a content, or something that is not known here, is not said to copy.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import jinja2
@@ -89,6 +90,10 @@ class _Proof:
         _allow(kind in (_CLEAN, _CONTENT))
         return kind
 
+    def _texts(self, parts: Sequence[nodes.Node]) -> str:
+        """Return what texts hold together."""
+        return _CONTENT if _CONTENT in [self._text(each) for each in parts] else _CLEAN
+
     def _test(self, node: nodes.Node) -> None:
         """Read a condition; that a plain content is there is true of all."""
         self._text(node.node if isinstance(node, nodes.Not) else node)
@@ -101,20 +106,19 @@ class _Proof:
         if isinstance(node, nodes.Getattr | nodes.Getitem):
             return self._part(node)
         if isinstance(node, nodes.Add | nodes.Concat):
-            parts = [node.left, node.right] if isinstance(node, nodes.Add) else node.nodes
-            return max(map(self._text, parts), key=(_CLEAN, _CONTENT).index)
-        if isinstance(node, nodes.CondExpr) and node.expr2 is not None:
+            return self._texts([node.left, node.right] if isinstance(node, nodes.Add) else node.nodes)
+        if isinstance(node, nodes.CondExpr):
             self._test(node.test)
-            return max(map(self._text, (node.expr1, node.expr2)), key=(_CLEAN, _CONTENT).index)
+            return self._texts([node.expr1] if node.expr2 is None else [node.expr1, node.expr2])
         if (stripped := _stripped(node)) is not None:
             return self._text(stripped)
         if isinstance(node, nodes.Test) and node.name in _OF_TYPE:
             self._kind(node.node)
             return _CLEAN
-        if isinstance(node, nodes.Filter) and node.name in ("length", "count") and self._kind(node.node) == _LIST:
-            return _CLEAN
+        counts = isinstance(node, nodes.Filter) and node.name in ("length", "count")
         for child in node.iter_child_nodes():
-            _allow(self._kind(child) == _CLEAN)
+            kind = self._kind(child)
+            _allow(kind == _CLEAN or (counts and kind == _LIST))
         return _CLEAN
 
     def _part(self, node: nodes.Getattr | nodes.Getitem) -> str:
@@ -128,8 +132,9 @@ class _Proof:
             _allow(self._kind(node.arg) == _CLEAN)
         kind = self._kind(of)
         if kind == _LIST:
+            is_slice = isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice)
             _allow(isinstance(node, nodes.Getitem))
-            return _LIST if isinstance(node.arg, nodes.Slice) else _MESSAGE
+            return _LIST if is_slice else _MESSAGE
         if kind == _MESSAGE:
             # nothing else is there, but methods of a dictionary give its values
             _allow(isinstance(name, str) and name not in dir(dict))
@@ -138,7 +143,7 @@ class _Proof:
         return kind
 
 
-def _stripped(node: nodes.Node) -> nodes.Node | None:
+def _stripped(node: nodes.Node) -> nodes.Expr | None:
     """Return what a filter or a method without arguments strips of the spaces around it; None where there is none."""
     if not isinstance(node, nodes.Filter | nodes.Call) or node.args or node.kwargs or node.dyn_args or node.dyn_kwargs:
         return None
