@@ -19,7 +19,7 @@ from kdkit.alignment.bytes import VocabularyOverlap, align_ends
 from kdkit.alignment.templates import ContentChangedError
 from kdkit.data.chat.fit import fit
 from kdkit.data.chat.privileged import ALONE, AnswerSide, PrivilegedPrompt
-from kdkit.data.chat.sides import CONTENT, Fitted, Side, SideTokens, interval_kinds
+from kdkit.data.chat.sides import CONTENT, Fitted, SharedCuts, Side, SideTokens, interval_kinds
 from kdkit.data.conversations import Conversation
 from kdkit.data.packing import WindowFiles
 from kdkit.data.streams import BATCH_CHARACTERS, Streams
@@ -123,10 +123,13 @@ class ChatPacker:
             The windows, the conversations in them, and shorter versions of those that are too long.
         """
         line = _lay_out(shown, self.loss_on)
-        student = self.student.read(shown, line.ends, line.kinds == CONTENT)
+        own = [None if self._reads_alike(side) else side.lay(shown) for side in self.teachers]
+        laid = self.student.lay(shown)
+        cuts = SharedCuts(chain(laid.texts, *(each.texts for each in own if each is not None)))
+        student = self.student.read(laid, cuts, line.ends, line.kinds == CONTENT)
         teachers = [
-            student if self._reads_alike(side) else side.read(shown, line.ends, line.kinds == CONTENT)
-            for side in self.teachers
+            student if each is None else side.read(each, cuts, line.ends, line.kinds == CONTENT)
+            for side, each in zip(self.teachers, own, strict=True)
         ]
         fits = student.counts <= self.student.max_length
         for side, tokens in zip(self.teachers, teachers, strict=True):

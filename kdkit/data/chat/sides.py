@@ -14,6 +14,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.encoding import TextEncoder
+from kdkit.alignment.pieces import Pieces
 from kdkit.alignment.templates import ChatTemplate, Message, Piece, width
 from kdkit.alignment.tokenizers import after_special
 
@@ -69,6 +70,36 @@ class SideTokens:
     """int64, `[num_losses, 3]`: see `find_losses`; tokens are counted as in `ids`."""
 
 
+@dataclass(frozen=True)
+class Laid:
+    """What one side's model reads of conversations, before its texts are tokenized."""
+
+    items: list[Piece]
+    """Special tokens and texts, conversation after conversation."""
+    texts: list[str]
+    """Those that are texts."""
+    counts: np.ndarray
+    """int64, `[num_conversations]`: items of each."""
+    widths: np.ndarray
+    """int64, `[num_intervals]`: UTF-8 bytes of text, and 1 for a special token."""
+
+
+class SharedCuts:
+    """Cuts the texts of all sides: sides whose templates write the same texts have the same pieces."""
+
+    def __init__(self, texts: Iterable[str]):
+        """Prepare for such texts."""
+        self._numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        self._cut: dict[int, Pieces | None] = {}
+
+    def find(self, texts: list[str], encoder: TextEncoder) -> Pieces | None:
+        """Return what the `cut` of an encoder makes of some of the texts."""
+        if encoder.level not in self._cut:
+            self._cut[encoder.level] = encoder.cut(list(self._numbers))
+        pieces = self._cut[encoder.level]
+        return pieces and pieces.take(np.array([self._numbers[text] for text in texts], np.int64))
+
+
 class Side:
     """A tokenizer and its template."""
 
@@ -82,26 +113,40 @@ class Side:
         opening = template.begin(template.around(("user", "assistant"))[0])
         self.encoder = TextEncoder(tokenizer if isinstance(opening[0], str) else after_special(tokenizer))
         self._checked = False
+        self._frames: dict[
+            tuple[tuple[str, ...], bool], tuple[tuple[Piece, ...], list[tuple[Piece, ...]], list[int]]
+        ] = {}
 
     def pieces(self, fitted: Fitted) -> tuple[list[Piece], list[int]]:
         """Return what a model reads, and the width of each interval in it: bytes of text, and 1 for a special token."""
-        around = self.template.around(tuple(message.role for message in fitted.messages))
-        opening = self.template.begin(around[0])
-        pieces, widths, last = list(opening), [width(opening)], len(fitted.messages) - 1
-        for number, message in enumerate(fitted.messages):
-            cut = self.template.split(around[number + 1], is_last=number == last)
-            goes_on = fitted.answer_is_cut and number == last
-            pieces += (message.content, *(() if goes_on else cut.end), *cut.rest)
-            widths += (fitted.sizes[number], 0 if goes_on else cut.widths[0], cut.widths[1])
-        return pieces, widths[:-1]
+        opening, behind, widths = self._frame(tuple(message.role for message in fitted.messages), fitted.answer_is_cut)
+        pieces = list(opening)
+        for message, after in zip(fitted.messages, behind, strict=True):
+            pieces.append(message.content)
+            pieces += after
+        widths = widths.copy()
+        widths[1::3] = fitted.sizes
+        return pieces, widths
 
-    def read(self, conversations: list[Fitted], lines: np.ndarray, is_content: np.ndarray) -> SideTokens:
-        """Tokenize conversations.
+    def _frame(
+        self, roles: tuple[str, ...], answer_is_cut: bool
+    ) -> tuple[tuple[Piece, ...], list[tuple[Piece, ...]], list[int]]:
+        """Return what stands before the first content and behind each, and the widths of all intervals."""
+        if (roles, answer_is_cut) not in self._frames:
+            around = self.template.around(roles)
+            opening, behind = self.template.begin(around[0]), []
+            widths = [width(opening)]
+            for number, stretch in enumerate(around[1:], start=1):
+                is_last = number == len(roles)
+                cut = self.template.split(stretch, is_last)
+                goes_on = answer_is_cut and is_last
+                behind.append((*(() if goes_on else cut.end), *cut.rest))
+                widths += (0, 0 if goes_on else cut.widths[0], cut.widths[1])
+            self._frames[roles, answer_is_cut] = opening, behind, widths[:-1]
+        return self._frames[roles, answer_is_cut]
 
-        Args:
-            lines: int64, `[num_intervals]`: where each interval ends on the common line.
-            is_content: bool, `[num_intervals]`.
-        """
+    def lay(self, conversations: list[Fitted]) -> "Laid":
+        """Put what a model reads of conversations after each other."""
         pieces, widths = zip(*map(self.pieces, conversations), strict=True)
         joined = [_join_texts(each) for each in pieces]
         items = list(chain.from_iterable(joined))
@@ -109,9 +154,21 @@ class Side:
         if texts and not self._checked:
             self.encoder.check(max(texts[:64], key=len)[:10_000])
             self._checked = True
+        return Laid(items, texts, np.array(list(map(len, joined))), np.fromiter(chain.from_iterable(widths), np.int64))
+
+    def read(self, laid: "Laid", cuts: "SharedCuts", lines: np.ndarray, is_content: np.ndarray) -> SideTokens:
+        """Tokenize conversations.
+
+        Args:
+            laid: what `lay` made of them.
+            cuts: of its texts.
+            lines: int64, `[num_intervals]`: where each interval ends on the common line.
+            is_content: bool, `[num_intervals]`.
+        """
+        items, texts = laid.items, laid.texts
         codes = np.array([-1 if isinstance(item, str) else item for item in items], np.int64)
         is_text = codes < 0
-        ids, covered, text_counts, losses = self.encoder.encode(texts)
+        ids, covered, text_counts, losses = self.encoder.encode(texts, cuts.find(texts, self.encoder))
         counts, sizes = np.ones(len(items), np.int64), np.ones(len(items), np.int64)
         counts[is_text] = text_counts
         sizes[is_text] = [len(text.encode()) for text in texts]
@@ -123,12 +180,11 @@ class Side:
             (sums := _sums(covered, text_counts)).cumsum() - sums, text_counts
         )
         ends = (sizes.cumsum() - sizes)[of_item] + within
-        limits = np.fromiter(chain.from_iterable(widths), np.int64).cumsum()
+        limits = laid.widths.cumsum()
         assert limits[-1] == sizes.sum()
         interval = np.searchsorted(limits, ends, side="left")
         places = lines[interval] - np.where(is_content[interval], limits[interval] - ends, 0)
-        of_conversation = np.repeat(np.arange(len(joined)), [len(each) for each in joined])
-        lengths = _sums(counts, np.bincount(of_conversation, minlength=len(joined)))
+        lengths = _sums(counts, laid.counts)
         first = lengths.cumsum() - lengths
         number = np.flatnonzero(in_text)  # of each token of text among all
         kept = np.ones(len(all_ids), bool)
