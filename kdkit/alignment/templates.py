@@ -16,7 +16,7 @@ import jinja2
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from kdkit.alignment.copying import copies_plain, is_plain
+from kdkit.alignment.jinja.copying import copies_plain, is_plain
 from kdkit.alignment.tokenizers import after_special, encode_with_ends, end_token_id, start_token_id, token_bytes
 from kdkit.errors import UserError
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kdkit.alignment.copying import copies_plain, is_plain
+from kdkit.alignment.jinja.copying import copies_plain, is_plain
 from kdkit.alignment.templates import CHATML, ChatTemplate, ContentChangedError, Message
 from kdkit.alignment.tokenizers import train_tokenizer
 from kdkit.errors import UserError
