@@ -4,7 +4,7 @@ Most text repeats the same words. Where a tokenizer makes no token across the sp
 text are those of its words, one after the other, and a table of the words seen replaces the tokenizer.
 """
 
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -15,6 +15,9 @@ from kdkit.alignment.tokenizers import encode_with_ends, reads_special_tokens, t
 
 MAX_PIECES = 400_000
 """Pieces that an encoder remembers before it starts anew: about 100 MB."""
+
+PART = 1_000
+"""Pieces that a tokenizer reads at once."""
 
 Encoded = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 """Ids of all texts, int32; UTF-8 bytes that each token covers, int64; tokens of each text, int64, `[num_texts]`; what
@@ -134,11 +137,16 @@ class TextEncoder:
             self.tokenizer
         )  # every call of the tokenizer itself resets this
         texts = [piece.removeprefix(" ") for piece in pieces] if self._adds_space else pieces
-        encoding = backend.encode(texts, is_pretokenized=True, add_special_tokens=False)
-        ids = np.array(encoding.ids, np.int32)
-        lengths = np.bincount(np.array(encoding.word_ids, np.int64), minlength=len(pieces))
+        backend.no_padding()  # nor in a batch
+        # several inputs are read on several cores
+        parts = [texts[first : first + PART] for first in range(0, len(texts), PART)]
+        encodings = backend.encode_batch(parts, is_pretokenized=True, add_special_tokens=False)
+        token_ids = list(chain.from_iterable(each.ids for each in encodings))
+        words = [np.array(each.word_ids, np.int64) + number * PART for number, each in enumerate(encodings)]
+        ids = np.array(token_ids, np.int32)
+        lengths = np.bincount(np.concatenate(words), minlength=len(pieces))
         starts = np.cumsum(lengths) - lengths
-        spelled = [self.table[token_id] or b"" for token_id in encoding.ids]
+        spelled = [self.table[token_id] or b"" for token_id in token_ids]
         widths = np.fromiter(map(len, spelled), np.int64, len(spelled))
         is_spelled = np.array(
             [

@@ -41,6 +41,14 @@ class Pieces(NamedTuple):
     counts: np.ndarray
     """int64, `[num_texts]`: pieces of each text."""
 
+    def take(self, numbers: np.ndarray) -> "Pieces":
+        """Return the pieces of some of the texts, int64, in their order; a text may come again."""
+        counts = self.counts[numbers]
+        ends = counts.cumsum()
+        first = (self.counts.cumsum() - self.counts)[numbers]
+        within = np.arange(counts.sum()) - np.repeat(ends - counts, counts)
+        return Pieces(self.different, self.indices[np.repeat(first, counts) + within], counts)
+
 
 def cut(texts: list[str], level: int) -> Pieces:
     """Cut texts into pieces; put together they are the texts.

@@ -16,6 +16,7 @@ import jinja2
 from transformers import PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from kdkit.alignment.jinja.copying import copies_plain, is_plain
 from kdkit.alignment.tokenizers import after_special, encode_with_ends, end_token_id, start_token_id, token_bytes
 from kdkit.errors import UserError
 
@@ -136,6 +137,9 @@ class ChatTemplate:
     def check(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[bool, ...] | None]:
         """Compare what the template writes with its contents in their places.
 
+        Where the template is known to copy contents (see `copies_plain`), what it writes for their order of roles says
+        so for all that are plain; every other conversation is rendered.
+
         Returns:
             Per conversation None where all contents appear as they are, else for each whether it was stripped of the
             spaces around it.
@@ -143,12 +147,21 @@ class ChatTemplate:
         Raises:
             ContentChangedError: a content appears neither way.
         """
-        found: list[tuple[bool, ...] | None] = []
-        for number, (messages, text) in enumerate(zip(conversations, self.render(conversations), strict=True)):
-            around = self.around(tuple(message.role for message in messages))
+        found: list[tuple[bool, ...] | None] = [None] * len(conversations)
+        arounds = [self.around(tuple(message.role for message in messages)) for messages in conversations]
+        copies = copies_plain(str(self.tokenizer.get_chat_template()))
+        numbers = [
+            number
+            for number, messages in enumerate(conversations)
+            if not (copies and all(is_plain(message.content) for message in messages))
+        ]
+        texts = self.render([conversations[number] for number in numbers])
+        for number, text in zip(numbers, texts, strict=True):
+            messages, around = conversations[number], arounds[number]
             contents = [message.content for message in messages]
             joined = around[0] + "".join(a + b for a, b in zip(contents, around[1:], strict=True))
-            found.append(None if text == joined else self._find_stripped(messages, around, text, number))
+            if text != joined:
+                found[number] = self._find_stripped(messages, around, text, number)
         return found
 
     def _find_stripped(

@@ -7,9 +7,11 @@ where it does not fit alone; the prompt then keeps up to a quarter of the row.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
+from itertools import chain
 
 from kdkit.alignment.templates import Message
-from kdkit.data.chat.sides import Fitted, Side
+from kdkit.data.chat.sides import Fitted, SharedCuts, Side
 
 ROUNDS = 6
 """A text that was cut may be read as more tokens than it had in the whole: tried again so often, with less."""
@@ -19,10 +21,11 @@ WORD_BYTES = 40
 """A cut moves at most so far, to stand between two words."""
 
 
-def fit(fitted: Fitted, sides: Sequence[Side], counts: Counter[str]) -> Fitted | None:
+def fit(fitted: Fitted, sides: Sequence[Side], over: list[int], counts: Counter[str]) -> Fitted | None:
     """Cut a conversation until both models have room for it.
 
     Args:
+        over: by how many tokens each side is too long.
         counts: gets `conversations_cut`, `turns_left_out`, `prompt_bytes_cut` and `answers_cut` added.
 
     Returns:
@@ -30,7 +33,7 @@ def fit(fitted: Fitted, sides: Sequence[Side], counts: Counter[str]) -> Fitted |
     """
     messages = list(fitted.messages)
     first = int(messages[0].role == "system")
-    over, turns = _over(messages, sides), 0
+    turns = 0
     while max(over) > 0 and len(messages) > first + 2:
         del messages[first : first + 2]
         over, turns = _over(messages, sides), turns + 1
@@ -51,8 +54,9 @@ def fit(fitted: Fitted, sides: Sequence[Side], counts: Counter[str]) -> Fitted |
 
 def _over(messages: list[Message], sides: Sequence[Side], answer_is_cut: bool = False) -> list[int]:
     """Return by how many tokens each side is too long; below 0 there is room."""
-    fitted = Fitted(tuple(messages), answer_is_cut=answer_is_cut)
-    return [side.count(fitted) - side.max_length for side in sides]
+    laid = [side.lay([Fitted(tuple(messages), answer_is_cut=answer_is_cut)]) for side in sides]
+    cuts = SharedCuts(chain.from_iterable(each.texts for each in laid))
+    return [side.count(each, cuts) - side.max_length for side, each in zip(sides, laid, strict=True)]
 
 
 def _cut_prompt(messages: list[Message], sides: Sequence[Side], over: list[int], wanted: list[int]) -> list[int]:
@@ -116,6 +120,7 @@ def _without_back(text: str, sides: Sequence[Side], over: list[int]) -> str:
     return rest[:space] if space > 0 else rest
 
 
+@lru_cache(maxsize=16)
 def _ends(text: str, side: Side) -> list[int]:
     """Return the byte at which each token of a text ends."""
     return side.encoder.encode([text])[1].cumsum().tolist() if text else []

@@ -19,7 +19,7 @@ from kdkit.alignment.bytes import VocabularyOverlap, align_ends
 from kdkit.alignment.templates import ContentChangedError
 from kdkit.data.chat.fit import fit
 from kdkit.data.chat.privileged import ALONE, AnswerSide, PrivilegedPrompt
-from kdkit.data.chat.sides import CONTENT, Fitted, Side, SideTokens, interval_kinds
+from kdkit.data.chat.sides import CONTENT, Fitted, SharedCuts, Side, SideTokens, interval_kinds
 from kdkit.data.conversations import Conversation
 from kdkit.data.packing import WindowFiles
 from kdkit.data.streams import BATCH_CHARACTERS, Streams
@@ -123,14 +123,17 @@ class ChatPacker:
             The windows, the conversations in them, and shorter versions of those that are too long.
         """
         line = _lay_out(shown, self.loss_on)
-        student = self.student.read(shown, line.ends, line.kinds == CONTENT)
+        own = [None if self._reads_alike(side) else side.lay(shown) for side in self.teachers]
+        laid = self.student.lay(shown)
+        cuts = SharedCuts(chain(laid.texts, *(each.texts for each in own if each is not None)))
+        student = self.student.read(laid, cuts, line.ends, line.kinds == CONTENT)
         teachers = [
-            student if self._reads_alike(side) else side.read(shown, line.ends, line.kinds == CONTENT)
-            for side in self.teachers
+            student if each is None else side.read(each, cuts, line.ends, line.kinds == CONTENT)
+            for side, each in zip(self.teachers, own, strict=True)
         ]
-        fits = student.counts <= self.student.max_length
-        for side, tokens in zip(self.teachers, teachers, strict=True):
-            fits &= tokens.counts <= side.max_length
+        sides = [self.student, *self.teachers]
+        over = np.array([each.counts for each in (student, *teachers)]).T - [side.max_length for side in sides]
+        fits = (over <= 0).all(axis=1)
         groups = [align_ends(student.places, tokens.places) for tokens in teachers]
         counted = _agree(groups, [_find_counted(each, student, line) for each in groups])
         numbers, windows = number + np.cumsum(fits) - fits, []
@@ -146,16 +149,16 @@ class ChatPacker:
         kept = [fitted for fitted, has_room in zip(shown, fits, strict=True) if has_room]
         self.counts["conversations"] += len(kept)
         self.counts["answers"] += sum(_num_answers(fitted, self.loss_on) for fitted in kept)
-        cut = [self._cut(each) for each, has_room in zip(shown, fits, strict=True) if not has_room]
+        cut = [self._cut(shown[place], over[place].tolist()) for place in np.flatnonzero(~fits).tolist()]
         return windows, kept, [fitted for fitted in cut if fitted is not None]
 
     def _reads_alike(self, teacher: Side) -> bool:
         """Return whether a teacher reads what the student reads."""
         return teacher.tokenizer is self.student.tokenizer and self.loss_on != ALONE
 
-    def _cut(self, fitted: Fitted) -> Fitted | None:
-        """Cut a conversation that is too long; None where that does not help."""
-        shorter = None if fitted.is_cut else fit(fitted, [self.student, *self.teachers], self.counts)
+    def _cut(self, fitted: Fitted, over: list[int]) -> Fitted | None:
+        """Cut a conversation that is too long, by so many tokens on each side; None where that does not help."""
+        shorter = None if fitted.is_cut else fit(fitted, [self.student, *self.teachers], over, self.counts)
         if shorter is None:
             self.left_out[NO_ROOM] += 1
         return shorter

@@ -5,7 +5,7 @@ turn, and what leads to the next content. Both models' tokens are laid on one li
 each of its UTF-8 bytes, everything else one place, at which all its tokens end.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import chain
@@ -14,6 +14,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.encoding import TextEncoder
+from kdkit.alignment.pieces import Pieces
 from kdkit.alignment.templates import ChatTemplate, Message, Piece, width
 from kdkit.alignment.tokenizers import after_special
 
@@ -69,6 +70,36 @@ class SideTokens:
     """int64, `[num_losses, 3]`: see `find_losses`; tokens are counted as in `ids`."""
 
 
+@dataclass(frozen=True)
+class Laid:
+    """What one side's model reads of conversations, before its texts are tokenized."""
+
+    codes: np.ndarray
+    """int64, `[num_pieces]`: special tokens, and -1 for each text, conversation after conversation."""
+    texts: list[str]
+    """The texts."""
+    counts: np.ndarray
+    """int64, `[num_conversations]`: pieces of each."""
+    widths: np.ndarray
+    """int64, `[num_intervals]`: UTF-8 bytes of text, and 1 for a special token."""
+
+
+class SharedCuts:
+    """Cuts the texts of all sides: sides whose templates write the same texts have the same pieces."""
+
+    def __init__(self, texts: Iterable[str]):
+        """Prepare for such texts."""
+        self._numbers = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+        self._cut: dict[int, Pieces | None] = {}
+
+    def find(self, texts: list[str], encoder: TextEncoder) -> Pieces | None:
+        """Return what the `cut` of an encoder makes of some of the texts."""
+        if encoder.level not in self._cut:
+            self._cut[encoder.level] = encoder.cut(list(self._numbers))
+        pieces = self._cut[encoder.level]
+        return pieces and pieces.take(np.array([self._numbers[text] for text in texts], np.int64))
+
+
 class Side:
     """A tokenizer and its template."""
 
@@ -82,40 +113,72 @@ class Side:
         opening = template.begin(template.around(("user", "assistant"))[0])
         self.encoder = TextEncoder(tokenizer if isinstance(opening[0], str) else after_special(tokenizer))
         self._checked = False
+        self._frames: dict[tuple[tuple[str, ...], bool], _Frame] = {}
 
     def pieces(self, fitted: Fitted) -> tuple[list[Piece], list[int]]:
-        """Return what a model reads, and the width of each interval in it: bytes of text, and 1 for a special token."""
-        around = self.template.around(tuple(message.role for message in fitted.messages))
-        opening = self.template.begin(around[0])
-        pieces, widths, last = list(opening), [width(opening)], len(fitted.messages) - 1
-        for number, message in enumerate(fitted.messages):
-            cut = self.template.split(around[number + 1], is_last=number == last)
-            goes_on = fitted.answer_is_cut and number == last
-            pieces += (message.content, *(() if goes_on else cut.end), *cut.rest)
-            widths += (fitted.sizes[number], 0 if goes_on else cut.widths[0], cut.widths[1])
-        return pieces, widths[:-1]
+        """Return what a model reads, and the width of each interval in it: bytes of text, and 1 for a special token.
 
-    def read(self, conversations: list[Fitted], lines: np.ndarray, is_content: np.ndarray) -> SideTokens:
-        """Tokenize conversations.
-
-        Args:
-            lines: int64, `[num_intervals]`: where each interval ends on the common line.
-            is_content: bool, `[num_intervals]`.
+        No two neighbours are texts, and none is empty.
         """
+        roles = tuple(message.role for message in fitted.messages)
+        opening, text, behind, widths = self._frame(roles, fitted.answer_is_cut)
+        pieces = list(opening)
+        for message, after in zip(fitted.messages, behind, strict=True):
+            text += message.content + after.head
+            if after.middle:
+                if text:
+                    pieces.append(text)
+                pieces += after.middle
+                text = after.tail
+        if text:
+            pieces.append(text)
+        widths = widths.copy()
+        widths[1::3] = fitted.sizes
+        return pieces, widths
+
+    def _frame(self, roles: tuple[str, ...], answer_is_cut: bool) -> "_Frame":
+        """Return what stands around the contents of a conversation."""
+        if (roles, answer_is_cut) not in self._frames:
+            around = self.template.around(roles)
+            opening = self.template.begin(around[0])
+            behind, widths = [], [width(opening)]
+            for number, stretch in enumerate(around[1:], start=1):
+                is_last = number == len(roles)
+                cut = self.template.split(stretch, is_last)
+                goes_on = answer_is_cut and is_last
+                behind.append(_Between.of((*(() if goes_on else cut.end), *cut.rest)))
+                widths += (0, 0 if goes_on else cut.widths[0], cut.widths[1])
+            first = _Between.of((-1, *opening))  # as if a special token stood before it
+            self._frames[roles, answer_is_cut] = first.middle[1:], first.tail, behind, widths[:-1]
+        return self._frames[roles, answer_is_cut]
+
+    def lay(self, conversations: list[Fitted]) -> Laid:
+        """Put what a model reads of conversations after each other."""
         pieces, widths = zip(*map(self.pieces, conversations), strict=True)
-        joined = [_join_texts(each) for each in pieces]
-        items = list(chain.from_iterable(joined))
-        texts = [item for item in items if isinstance(item, str)]
+        joined = list(chain.from_iterable(pieces))
+        codes = np.array([-1 if isinstance(piece, str) else piece for piece in joined], np.int64)
+        texts: list[str] = [joined[place] for place in np.flatnonzero(codes < 0).tolist()]  # type: ignore[misc]
         if texts and not self._checked:
             self.encoder.check(max(texts[:64], key=len)[:10_000])
             self._checked = True
-        codes = np.array([-1 if isinstance(item, str) else item for item in items], np.int64)
+        return Laid(codes, texts, np.array(list(map(len, pieces))), np.fromiter(chain.from_iterable(widths), np.int64))
+
+    def read(self, laid: Laid, cuts: SharedCuts, lines: np.ndarray, is_content: np.ndarray) -> SideTokens:
+        """Tokenize conversations.
+
+        Args:
+            laid: what `lay` made of them.
+            cuts: of its texts.
+            lines: int64, `[num_intervals]`: where each interval ends on the common line.
+            is_content: bool, `[num_intervals]`.
+        """
+        codes, texts = laid.codes, laid.texts
         is_text = codes < 0
-        ids, covered, text_counts, losses = self.encoder.encode(texts)
-        counts, sizes = np.ones(len(items), np.int64), np.ones(len(items), np.int64)
+        ids, covered, text_counts, losses = self.encoder.encode(texts, cuts.find(texts, self.encoder))
+        counts, sizes = np.ones(len(codes), np.int64), np.ones(len(codes), np.int64)
         counts[is_text] = text_counts
         sizes[is_text] = [len(text.encode()) for text in texts]
-        of_item = np.repeat(np.arange(len(items)), counts)
+        of_item = np.repeat(np.arange(len(codes)), counts)
         all_ids, within = codes[of_item], np.ones(len(of_item), np.int64)
         in_text = is_text[of_item]
         all_ids[in_text] = ids
@@ -123,12 +186,11 @@ class Side:
             (sums := _sums(covered, text_counts)).cumsum() - sums, text_counts
         )
         ends = (sizes.cumsum() - sizes)[of_item] + within
-        limits = np.fromiter(chain.from_iterable(widths), np.int64).cumsum()
+        limits = laid.widths.cumsum()
         assert limits[-1] == sizes.sum()
         interval = np.searchsorted(limits, ends, side="left")
         places = lines[interval] - np.where(is_content[interval], limits[interval] - ends, 0)
-        of_conversation = np.repeat(np.arange(len(joined)), [len(each) for each in joined])
-        lengths = _sums(counts, np.bincount(of_conversation, minlength=len(joined)))
+        lengths = _sums(counts, laid.counts)
         first = lengths.cumsum() - lengths
         number = np.flatnonzero(in_text)  # of each token of text among all
         kept = np.ones(len(all_ids), bool)
@@ -137,11 +199,11 @@ class Side:
         losses = np.column_stack([np.cumsum(kept)[moved] - 1, losses[:, 1:]])[kept[moved]]
         return SideTokens(all_ids[first], all_ids[kept].astype(np.int32), places[kept], lengths, losses)
 
-    def count(self, fitted: Fitted) -> int:
-        """Count the tokens of one conversation."""
-        items = _join_texts(self.pieces(fitted)[0])
-        texts = [item for item in items if isinstance(item, str)]
-        return len(items) - len(texts) + (len(self.encoder.encode(texts)[0]) if texts else 0)
+    def count(self, laid: Laid, cuts: SharedCuts) -> int:
+        """Count the tokens of what `lay` made; see `read`."""
+        texts = laid.texts
+        of_text = len(self.encoder.encode(texts, cuts.find(texts, self.encoder))[0]) if texts else 0
+        return len(laid.codes) - len(texts) + of_text
 
 
 @lru_cache(maxsize=1024)
@@ -166,16 +228,30 @@ def _sums(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return sums[stops] - sums[stops - counts]
 
 
-def _join_texts(pieces: Iterable[Piece]) -> list[Piece]:
-    """Join neighbouring texts, and leave out empty ones."""
-    joined: list[Piece] = []
-    text = ""
-    for piece in pieces:
-        if isinstance(piece, str):
-            text += piece
-            continue
-        if text:
-            joined.append(text)
-            text = ""
-        joined.append(piece)
-    return [*joined, text] if text else joined
+@dataclass(frozen=True)
+class _Between:
+    """What a template writes between two contents, with the texts that go on from one and into the other."""
+
+    head: str
+    """Text behind a content; all there is where no special token follows."""
+    middle: list[Piece]
+    """From the first special token to the last one."""
+    tail: str
+    """Text before the next content."""
+
+    @classmethod
+    def of(cls, pieces: Sequence[Piece]) -> "_Between":
+        """Join neighbouring texts."""
+        joined: list[Piece] = []
+        texts = [""]
+        for piece in pieces:
+            if isinstance(piece, str):
+                texts[-1] += piece
+                continue
+            joined += [texts[-1], piece]
+            texts.append("")
+        return cls(texts[0], [piece for piece in joined[1:] if piece != ""], texts[-1] if joined else "")
+
+
+_Frame = tuple[list[Piece], str, list[_Between], list[int]]
+"""What a template writes before the first content, the text last, and behind each; the widths of all intervals."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from kdkit.config.teacher import TEACHER_LOGPROB
@@ -22,6 +21,7 @@ TOLERANCE = 1e-6
 """Relative, between numbers that count as equal."""
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _SIGNS = re.compile(r"[^\w\s]|_")
+_WORD = re.compile("[a-z0-9]+")
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,38 @@ def final_number(text: str) -> float | None:
 
 
 def _make_rouge() -> Callable[[str, str], float]:
-    """Return ROUGE-L (F1, stemmed) of a reference and an answer."""
-    from rouge_score.rouge_scorer import RougeScorer
+    """Return ROUGE-L (F1, stemmed) of a reference and an answer, as the package rouge-score has it, but faster."""
+    from rouge_score.scoring import fmeasure
     from rouge_score.tokenizers import DefaultTokenizer
 
-    # a reference is compared with every sample, and stemming takes most of the time
-    tokenize = lru_cache(maxsize=1024)(DefaultTokenizer(use_stemmer=True).tokenize)
-    scorer = RougeScorer(["rougeL"], tokenizer=SimpleNamespace(tokenize=tokenize))
-    return lambda reference, answer: scorer.score(reference, answer)["rougeL"].fmeasure
+    # stemming takes most of the time, and texts repeat the same words
+    stem = lru_cache(maxsize=100_000)(DefaultTokenizer(use_stemmer=True).tokenize)
+
+    def words(text: str) -> list[str]:
+        return [each for word in _WORD.findall(text.lower()) for each in stem(word)]
+
+    def rouge(reference: str, answer: str) -> float:
+        wanted, found = words(reference), words(answer)
+        if not wanted or not found:
+            return 0.0
+        common = count_common(wanted, found)
+        return fmeasure(common / len(found), common / len(wanted))
+
+    return rouge
+
+
+def count_common(first: Sequence[str], second: Sequence[str]) -> int:
+    """Return the length of the longest common subsequence.
+
+    A bit per place of `first`, in one whole number: a bit is 0 where the subsequence of what was read becomes longer.
+    Source: Hyyrö 2004, Bit-parallel LCS-length computation revisited.
+    """
+    places: dict[str, int] = {}
+    for place, word in enumerate(first):
+        places[word] = places.get(word, 0) | 1 << place
+    every = (1 << len(first)) - 1
+    bits = every
+    for word in second:
+        matches = bits & places.get(word, 0)
+        bits = ((bits + matches) | (bits - matches)) & every
+    return len(first) - bits.bit_count()

@@ -13,7 +13,7 @@ from kdkit.alignment.templates import CHATML, ChatTemplate
 from kdkit.alignment.tokenizers import end_token_id, set_turn_end, train_tokenizer
 from kdkit.data.batches import find_spans
 from kdkit.data.chat.packer import NO_ROOM, ChatPacker
-from kdkit.data.chat.sides import Fitted, Side
+from kdkit.data.chat.sides import Fitted, SharedCuts, Side
 from kdkit.data.many.kinds import kinds_of_documents, kinds_of_pieces
 from kdkit.data.pair import pair_vocabularies
 from kdkit.data.windows import PAD
@@ -132,7 +132,9 @@ def test_what_is_too_long_for_one_is_cut_for_all(short):
 
 
 def test_what_leaves_no_room_for_one_is_in_no_window_of_any():
-    room = make_packer().teachers[1].count(Fitted(talk("a", "b").messages))
+    side = make_packer().teachers[1]
+    laid = side.lay([Fitted(talk("a", "b").messages)])
+    room = side.count(laid, SharedCuts(laid.texts))
     packer = make_packer(lengths=(4096, 4096, room, 4096))
     windows, kept = pack(packer, talk("a", "b"), talk("a", "\U00010348\U00010348"), talk("a", "c"))
     assert packer.left_out == {NO_ROOM: 1}

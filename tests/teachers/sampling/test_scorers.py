@@ -1,8 +1,12 @@
 """Scorers: known answers compared exactly, without what does not matter, as numbers; what a bad one is told."""
 
+import json
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
 
 from kdkit.config.language import config_from_values
 from kdkit.errors import UserError
@@ -38,6 +42,27 @@ def test_rouge_l_is_that_of_the_package():
     # the longest common subsequence has 3 of 4 and of 5 words: F1 is 2 * 3 / 9
     assert scorer(candidate("cats sat on mats today", "cats sat there mats")) == pytest.approx(6 / 9)
     assert scorer(candidate("other words", "cats sat")) == 0.0
+
+
+WORDS = ("a", "b", "c", "running", "runs", "Cats", "cat's", "na\u00efve", "\u0130x", "1999", "_a")
+TEXT = st.lists(st.sampled_from(WORDS)).map(" ".join)
+
+
+@given(TEXT, TEXT)
+@settings(max_examples=200)
+def test_rouge_l_of_any_words_is_that_of_the_package(answer, reference):
+    expected = RougeScorer(["rougeL"], use_stemmer=True).score(reference, answer)["rougeL"].fmeasure
+    assert make_scorer("rouge_l")(candidate(answer, reference)) == expected
+
+
+def test_rouge_l_of_real_answers_is_that_of_the_package(test_data):
+    lines = (test_data / "instruction" / "dolly_dev.jsonl").read_text(encoding="utf-8").splitlines()[:200]
+    answers = [json.loads(line)["output"][:600] for line in lines]
+    ours, theirs = make_scorer("rouge_l"), RougeScorer(["rougeL"], use_stemmer=True)
+    pairs = [(answers[i - apart], answer) for apart in (0, 1, 7) for i, answer in enumerate(answers)]
+    found = [ours(candidate(answer, reference)) for reference, answer in pairs]
+    assert found == [theirs.score(reference, answer)["rougeL"].fmeasure for reference, answer in pairs]
+    assert len(set(found)) > 100
 
 
 def test_the_teachers_own_score_is_its_mean_log_probability():

@@ -1,0 +1,1 @@
+"""What the programs that chat templates are do with the contents of messages."""
