@@ -35,10 +35,11 @@ browser: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check jupyterlab playwright
 	$(BIN)/python -m pytest -m browser tests/test_browser.py
 
-# teachers in GGUF files; llama-cpp-python is compiled the first time (7 to 25 minutes) and then kept by pip
+# teachers in GGUF files, and models written as such; llama-cpp-python is compiled the first time (7 to 25 minutes) and then kept by pip
 gguf: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "llama-cpp-python>=0.3.36,<0.4" "gguf>=0.10"
-	$(BIN)/python -m pytest tests/machine/test_gguf_files.py tests/teachers/test_gguf.py
+	$(BIN)/python -m pytest tests/machine/test_gguf_files.py tests/teachers/test_gguf.py \
+	    tests/models/gguf tests/workflow/test_export.py
 
 clean:
 	rm -rf $(VENV) .cache runs

@@ -10,6 +10,7 @@ import typer
 
 from kdkit import __version__
 from kdkit.cli.cache import cache_app
+from kdkit.cli.export import export_app
 from kdkit.cli.options import (
     INTERRUPTED,
     ConfigFile,
@@ -39,6 +40,7 @@ app.add_typer(cache_app, name="cache")
 app.add_typer(sample_app)
 app.add_typer(text_app)
 app.add_typer(tokenizer_app, name="tokenizer")
+app.add_typer(export_app)
 
 USAGE_ERROR = typer.BadParameter.__base__
 """A mistyped command or option; typer has no public name for the class."""

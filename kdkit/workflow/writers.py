@@ -39,10 +39,7 @@ def open_writer(source: str, which: str, runs_dir: str, batch_size: int) -> tupl
     folder = _run_folder(source, runs_dir)
     if folder is not None:
         return _open_run(folder, which, batch_size)
-    if which != "student":
-        raise UserError(f"--model: expected a run where a model of it is named, got {source!r}; leave --model out")
-    if not is_local_path(source) and not is_user_code(source) and "/" not in source:
-        _refuse(source, runs_dir)
+    _check_name(source, which, runs_dir)
     hardware = find_hardware()
     if is_user_code(source):
         return make_own_teacher(source, KEY).writer(), None
@@ -53,6 +50,41 @@ def open_writer(source: str, which: str, runs_dir: str, batch_size: int) -> tupl
     model = load_causal_lm(source, KEY, dtype=hardware.dtype, device=hardware.device)
     check_fits(model, len(tokenizer), 1, KEY, KEY)
     return model_writer(model, tokenizer, batch_size, hardware.autocast_dtype), None
+
+
+def model_folder(source: str, which: str, runs_dir: str) -> tuple[str, str]:
+    """Return the folder or name of a model of transformers, and what named it, for messages.
+
+    Args:
+        source: a run, by its name or folder; else a folder, package or hub name.
+        which: model of a run: `student`, `baseline`, or another folder of it.
+
+    Raises:
+        UserError: nothing of that name.
+    """
+    folder = _run_folder(source, runs_dir)
+    if folder is None:
+        _check_name(source, which, runs_dir)
+        return source, KEY
+    if which == "teacher" and (folder / "teacher" / "model" / "config.json").is_file():
+        which = "teacher/model"  # one that was built
+    _check_has(folder, which)
+    return str(folder / which), "--model"
+
+
+def _check_name(source: str, which: str, runs_dir: str) -> None:
+    """Refuse what can only be the name of a run that is not there, and a model of no run."""
+    if which != "student":
+        raise UserError(f"--model: expected a run where a model of it is named, got {source!r}; leave --model out")
+    if not is_local_path(source) and not is_user_code(source) and "/" not in source:
+        _refuse(source, runs_dir)
+
+
+def _check_has(folder: Path, which: str) -> None:
+    """Refuse a model that a run does not have."""
+    if not (folder / which / "config.json").is_file():
+        there = ", ".join(sorted(file.parent.name for file in folder.glob("*/config.json")))
+        raise UserError(f"--model: expected one of teacher, {there} of run {folder.name!r}, got {which!r}; name one")
 
 
 def _run_folder(source: str, runs_dir: str) -> Path | None:
@@ -69,9 +101,7 @@ def _open_run(folder: Path, which: str, batch_size: int) -> tuple[Writer, bool]:
     hardware, run, data = session.hardware, session.run, open_data(session.run.path / "data")
     if which == "teacher":
         return prepare_teacher(session, data).writer(batch_size, hardware.autocast_dtype), data.is_chat
-    if not (run.path / which / "config.json").is_file():
-        there = ", ".join(sorted(file.parent.name for file in run.path.glob("*/config.json")))
-        raise UserError(f"--model: expected one of teacher, {there} of run {run.name!r}, got {which!r}; name one")
+    _check_has(run.path, which)
     tokenizer = load_tokenizer(run.path / which, "--model")
     model = load_causal_lm(str(run.path / which), "--model", dtype=hardware.dtype, device=hardware.device)
     check_fits(model, len(tokenizer), 1, "--model", "--model")

@@ -1,0 +1,1 @@
+"""Writing models of transformers as GGUF files, which llama.cpp runs."""
