@@ -34,8 +34,8 @@ def trained(config: Config, folder: Path, name: str) -> dict[str, float]:
     trainer.train()
     options = trainer.options
     parts = {"student": trainer.model, "heads": options.further, "average": options.averaged}
-    sums = {name: sum(float(p.double().abs().sum()) for p in part.parameters()) for name, part in parts.items()}
-    return sums | trainer.read_counts() | {"teacher_seconds": 0.0}
+    sums = {name: sum(float(p.detach().double().abs().sum()) for p in part.parameters()) for name, part in parts.items()}
+    return sums | {"tokens": trainer.read_counts()["tokens"]}
 
 
 def train_as_process(rank: int, config: Config, folder: Path, port: int) -> None:
