@@ -199,6 +199,9 @@ class DistillConfig(Section):
 class TrainConfig(OptimizationConfig):
     """How the student and its baselines are trained."""
 
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Seed of the student's weights, its order of reading and dropout; null: `seed`. Another one makes another student
+    of the same text, with the same documents held out: one of an ensemble, or of a chain."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     evaluate_every: Count | None = None
@@ -281,6 +284,11 @@ class Config(Section):
         changing = changing or f"router.kind={self.router.kind}" * (self.router.kind != "none")
         self.teacher.check(self.teacher.path, self.student.path, changing)
         return self
+
+    @property
+    def training_seed(self) -> int:
+        """Seed of the student's weights and of the order in which it reads."""
+        return self.seed if self.train.seed is None else self.train.seed
 
     def view(self, name: str) -> "Config":
         """Return the configuration in which one of `teachers.members` is the only teacher, of the same windows."""

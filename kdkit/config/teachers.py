@@ -1,7 +1,7 @@
 """Settings of teachers: one that is built here, and several at once."""
 
 import difflib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -58,6 +58,8 @@ class BuildTeacherConfig(Section):
     """Sequences a step."""
     learning_rate: Positive = 2.0e-3
     """Peak learning rate (AdamW, 5 % warm-up, cosine)."""
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Seed of its weights and of the order in which it reads; null: `seed`. Teachers of an ensemble need one each."""
 
     @model_validator(mode="after")
     def _shapes(self) -> "BuildTeacherConfig":

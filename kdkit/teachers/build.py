@@ -69,8 +69,13 @@ def build_teacher(session: Session[Config], data: PreparedData) -> Path:
 def build_key(session: Session[Config], data: PreparedData) -> str:
     """Fingerprint what makes a built teacher."""
     config = session.config
-    text = identify_text_of_teacher(config, data)
-    return fingerprint(FORMAT, text, config.seed, config.teacher.build.model_dump(), session.hardware.precision)
+    text, build = identify_text_of_teacher(config, data), config.teacher.build
+    return fingerprint(FORMAT, text, _seed(config), build.model_dump(exclude={"seed"}), session.hardware.precision)
+
+
+def _seed(config: Config) -> int:
+    """Return the seed of a built teacher."""
+    return config.seed if config.teacher.build.seed is None else config.teacher.build.seed
 
 
 def _build(session: Session[Config], folder: Path, checkpoints: Path, request: StopRequest) -> None:
@@ -82,7 +87,7 @@ def _build(session: Session[Config], folder: Path, checkpoints: Path, request: S
     config, hardware = session.config, session.hardware
     data = open_data(build_data(text_of_teacher(config), session.run.cache_path))
     build = config.teacher.build
-    set_seed(config.seed)
+    set_seed(_seed(config))
     architecture = _architecture(build, data, teacher_max_length(config), hardware)
     model = spread_embeddings(Qwen3MoeForCausalLM(architecture)).to(hardware.device)
     train = TrainConfig(
@@ -93,7 +98,7 @@ def _build(session: Session[Config], folder: Path, checkpoints: Path, request: S
         log_every=max(1, build.max_steps // 10),
         save_every=config.train.save_every,
     )
-    arguments = make_training_arguments(train, hardware, checkpoints, max_steps=build.max_steps, seed=config.seed)
+    arguments = make_training_arguments(train, hardware, checkpoints, max_steps=build.max_steps, seed=_seed(config))
     trainer = MixtureTrainer(model, arguments, WindowCollator(data.train, "teacher"), len(data.teacher_tokenizer))
     held_out: Windows = data.evaluation.first(config.evaluate.curve_sequences)
     every = max(1, build.max_steps // 4)
