@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from kdkit.config.chat import ChatDataConfig, ChatModelConfig
 from kdkit.config.losses import Auto, LossSettings, TermWeights
 from kdkit.config.reading import apply_overrides, check_values, read_model_file, read_values
+from kdkit.config.tasks import EvaluateConfig
 from kdkit.config.teacher import CacheConfig, RouterConfig, SamplingConfig, SelfTeacherConfig
 from kdkit.config.teachers import BuildTeacherConfig, DocumentEnd, TeachersConfig, require_divides
 from kdkit.config.training import TRAINING_ALIASES, MaskingConfig, OptimizationConfig, ParameterRule, StageSettings
@@ -223,31 +224,6 @@ class TrainConfig(OptimizationConfig):
                 f"train.stages: expected a name of its own for every stage, got {twice!r} twice; rename one"
             )
         return self
-
-
-class EvaluateConfig(Section):
-    """What notebook 04 measures."""
-
-    batch_size: Count = 8
-    """Sequences in a batch."""
-    max_sequences: Count | None = None
-    """Evaluation sequences to score at most; null: all."""
-    curve_sequences: Count = 64
-    """Evaluation sequences behind each point of a learning curve."""
-    top_k: Count = 5
-    """Size of the top-k sets whose overlap with the teacher's is reported."""
-    num_prompts: Count = 4
-    """Held-out openings that every model continues."""
-    prompt_length: Count = 24
-    """Words of an opening."""
-    max_new_tokens: Count = 48
-    """Tokens of a continuation."""
-    generation_temperature: Positive = 0.8
-    """Sampling temperature of continuations, of the whole distribution."""
-    num_answers: Annotated[int, Field(ge=0)] = 48
-    """Held-out prompts of conversations that every model answers, always with the most likely token; 0: none."""
-    max_answer_tokens: Count = 128
-    """Tokens of such an answer."""
 
 
 class LanguageReportConfig(ReportConfig):

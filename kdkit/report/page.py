@@ -15,6 +15,7 @@ from kdkit.report.figures import (
     draw_overlap,
     draw_quality_against_size,
 )
+from kdkit.report.pairs import pairs_table, pairs_verdict
 from kdkit.report.recipe import language_recipe
 from kdkit.report.render import render_files, run_facts
 from kdkit.report.router import draw_router
@@ -80,5 +81,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "answers": answers_table(evaluation),
         "answers_verdict": answers_verdict(evaluation),
         "examples": answer_examples(evaluation, count),
+        "pairs": pairs_table(evaluation),
+        "pairs_verdict": pairs_verdict(evaluation),
         "by_kind": differences_table(run),
     }
