@@ -28,6 +28,7 @@ PEOPLE += [
     ("girl", "herself"),
     ("sister", "herself"),
 ]
+WANTED = ["saw", "liked", "found", "wanted"]
 SEEN = ["saw", "hurt", "helped", "liked", "found", "washed"]
 IRREGULAR = [("children", "childs"), ("men", "mans"), ("women", "womans"), ("mice", "mouses"), ("feet", "foots")]
 IRREGULAR += [("teeth", "tooths"), ("geese", "gooses"), ("knives", "knifes"), ("leaves", "leafs"), ("wolves", "wolfs")]
@@ -59,7 +60,7 @@ def _across_clause() -> Sentences:
 
 
 def _determiner_noun() -> Sentences:
-    for thing, pair, verb, number in product(THINGS, (("this", "these"), ("that", "those")), SEEN[:4], (0, 1)):
+    for thing, pair, verb, number in product(THINGS, (("this", "these"), ("that", "those")), WANTED, (0, 1)):
         start = f"She {verb} {pair[number]}"
         yield f"{start} {thing[number]}.", f"{start} {thing[1 - number]}."
 
@@ -92,7 +93,7 @@ def _irregular_plural() -> Sentences:
 
 def _polarity() -> Sentences:
     for thing, verb, (good, bad) in product(
-        THINGS, ("seen", "opened", "liked"), (("Nobody", "Somebody"), ("No one", "Someone"))
+        THINGS, ("seen", "opened", "liked"), (("Nobody", "Somebody"), ("None of us", "Some of us"))
     ):
         yield f"{good} has ever {verb} the {thing[0]}.", f"{bad} has ever {verb} the {thing[0]}."
 
@@ -113,7 +114,7 @@ def _pronoun_case() -> Sentences:
 
 
 def _article() -> Sentences:
-    for (vowel, consonant), verb in product(zip(AN, A, strict=True), SEEN[:5]):
+    for (vowel, consonant), verb in product(zip(AN, A, strict=True), [*WANTED, "has"]):
         yield f"She {verb} an {vowel}.", f"She {verb} a {vowel}."
         yield f"She {verb} a {consonant}.", f"She {verb} an {consonant}."
 
