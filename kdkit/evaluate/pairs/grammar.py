@@ -1,6 +1,6 @@
 """Minimal pairs of English grammar made here, so that they need no download: `kdkit-grammar`.
 
-Each pair differs in one word, or in the order of two, and only the first sentence is English. Where the rule is
+Each pair differs in one word, or in the order of its words, and only the first sentence is English. Where the rule is
 agreement, every form stands as often in the good sentences as in the bad ones, so that a model which knows how
 frequent words are, and nothing of grammar, is right in half of them. What each phenomenon is called, and which there
 are, follows BLiMP (Warstadt et al. 2020, arXiv:1912.00582); the sentences are our own.

@@ -91,7 +91,7 @@ def test_the_pairs_made_here_differ_little_and_are_as_many_of_every_phenomenon()
         words = pair.good.split(), pair.bad.split()
         assert pair.good[0].isupper() and pair.good[-1] in ".?" and pair.bad not in good
         assert len(words[0]) == len(words[1])
-        assert 1 <= sum(a != b for a, b in zip(*words, strict=True)) <= 2
+        assert sum(a != b for a, b in zip(*words, strict=True)) == 1 or sorted(words[0]) == sorted(words[1])
 
 
 @pytest.mark.parametrize("phenomenon", AGREEMENT)
