@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from kdkit.report.answers import answer_examples, answers_table, answers_verdict
+from kdkit.report.answers import answer_examples, answers_table, answers_verdict, pairs_table, pairs_verdict
 from kdkit.report.experts import draw_experts
 from kdkit.report.figures import (
     draw_alignment,
@@ -15,7 +15,6 @@ from kdkit.report.figures import (
     draw_overlap,
     draw_quality_against_size,
 )
-from kdkit.report.pairs import pairs_table, pairs_verdict
 from kdkit.report.recipe import language_recipe
 from kdkit.report.render import render_files, run_facts
 from kdkit.report.router import draw_router

@@ -12,16 +12,48 @@ from itertools import product
 PAIRS_EACH = 60
 """Pairs of every phenomenon."""
 
-NOUNS = [("cat", "cats"), ("dog", "dogs"), ("teacher", "teachers"), ("girl", "girls"), ("boy", "boys")]
-NOUNS += [("bird", "birds"), ("friend", "friends"), ("farmer", "farmers"), ("doctor", "doctors"), ("king", "kings")]
-THINGS = [("book", "books"), ("table", "tables"), ("box", "boxes"), ("house", "houses"), ("tree", "trees")]
-THINGS += [("letter", "letters"), ("picture", "pictures"), ("car", "cars"), ("flower", "flowers"), ("door", "doors")]
-VERBS = [("sleeps", "sleep"), ("runs", "run"), ("sings", "sing"), ("works", "work"), ("plays", "play")]
-VERBS += [("laughs", "laugh"), ("waits", "wait"), ("walks", "walk")]
+NOUNS = [
+    ("cat", "cats"),
+    ("dog", "dogs"),
+    ("teacher", "teachers"),
+    ("girl", "girls"),
+    ("boy", "boys"),
+    ("bird", "birds"),
+    ("friend", "friends"),
+    ("farmer", "farmers"),
+    ("doctor", "doctors"),
+    ("king", "kings"),
+]
+THINGS = [
+    ("book", "books"),
+    ("table", "tables"),
+    ("box", "boxes"),
+    ("house", "houses"),
+    ("tree", "trees"),
+    ("letter", "letters"),
+    ("picture", "pictures"),
+    ("car", "cars"),
+    ("flower", "flowers"),
+    ("door", "doors"),
+]
+VERBS = [
+    ("sleeps", "sleep"),
+    ("runs", "run"),
+    ("sings", "sing"),
+    ("works", "work"),
+    ("plays", "play"),
+    ("laughs", "laugh"),
+    ("waits", "wait"),
+    ("walks", "walk"),
+]
 ADJECTIVES = ["old", "small", "happy", "tall", "new", "big", "quiet", "little"]
 TIMES = ["every day", "at night", "in the morning", "here"]
-PEOPLE = [("man", "himself"), ("father", "himself"), ("king", "himself"), ("boy", "himself"), ("brother", "himself")]
-PEOPLE += [
+PEOPLE = [
+    ("man", "himself"),
+    ("father", "himself"),
+    ("king", "himself"),
+    ("boy", "himself"),
+    ("brother", "himself"),
     ("woman", "herself"),
     ("mother", "herself"),
     ("queen", "herself"),
@@ -30,10 +62,28 @@ PEOPLE += [
 ]
 WANTED = ["saw", "liked", "found", "wanted"]
 SEEN = ["saw", "hurt", "helped", "liked", "found", "washed"]
-IRREGULAR = [("children", "childs"), ("men", "mans"), ("women", "womans"), ("mice", "mouses"), ("feet", "foots")]
-IRREGULAR += [("teeth", "tooths"), ("geese", "gooses"), ("knives", "knifes"), ("leaves", "leafs"), ("wolves", "wolfs")]
-PARTICIPLES = [("gone", "went"), ("seen it", "saw it"), ("eaten", "ate"), ("written", "wrote"), ("taken it", "took it")]
-PARTICIPLES += [("begun", "began"), ("fallen", "fell"), ("spoken", "spoke")]
+IRREGULAR = [
+    ("children", "childs"),
+    ("men", "mans"),
+    ("women", "womans"),
+    ("mice", "mouses"),
+    ("feet", "foots"),
+    ("teeth", "tooths"),
+    ("geese", "gooses"),
+    ("knives", "knifes"),
+    ("leaves", "leafs"),
+    ("wolves", "wolfs"),
+]
+PARTICIPLES = [
+    ("gone", "went"),
+    ("seen it", "saw it"),
+    ("eaten", "ate"),
+    ("written", "wrote"),
+    ("taken it", "took it"),
+    ("begun", "began"),
+    ("fallen", "fell"),
+    ("spoken", "spoke"),
+]
 CASES = [("him", "he"), ("her", "she"), ("them", "they"), ("me", "I"), ("us", "we")]
 AN, A = ["apple", "egg", "old box", "orange", "idea", "open door"], ["book", "tree", "new box", "letter", "car", "door"]
 

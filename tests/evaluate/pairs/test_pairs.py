@@ -15,7 +15,7 @@ from kdkit.evaluate.pairs.files import BUILT_IN, Pair, read_pairs
 from kdkit.evaluate.pairs.grammar import AGREEMENT, PAIRS_EACH, PHENOMENA
 from kdkit.evaluate.pairs.score import compare, evaluate_pairs, score_sentences, wilson_interval
 from kdkit.models.reading import Reader
-from kdkit.report.pairs import pairs_table, pairs_verdict
+from kdkit.report.answers import pairs_table, pairs_verdict
 from tests.tiny import make_llama
 
 ROW = {"sentence_good": "The cats run.", "sentence_bad": "The cats runs.", "UID": "regular_plural"}
