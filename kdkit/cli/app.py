@@ -121,6 +121,35 @@ def sweep(
 
 
 @app.command()
+def chain(
+    config: ConfigFile,
+    generations: Annotated[int, typer.Option(metavar="K", help="Students that learn one from the other.")],
+    parameter: Parameters = [],  # noqa: B006
+    name: Annotated[str, typer.Option(help="Name of the chain; its runs are NAME-generation-1, and so on.")] = "",
+    runs_dir: RunsDir = "runs",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted training from its checkpoint.")
+    ] = False,
+    verbose: Verbose = False,
+    debug: Debug = False,
+) -> None:
+    """Train students that teach students: generation 1 learns from the teacher, generation k from generation k - 1.
+
+    Generations that are done are skipped, so the same command goes on after Ctrl-C. Examples:
+
+    python -m kdkit chain configs/ensemble.yaml --generations 3
+
+    python -m kdkit chain configs/demo.yaml --generations 2 --name born-again
+    """
+    from kdkit.report.terminal import to_text
+    from kdkit.workflow.chain import ChainRequest, chain_table, run_chain
+
+    with interruptible("nothing was begun"):
+        runs = run_chain(ChainRequest(config, generations, parameter, name, runs_dir, resume, verbose))
+    print(f"\n{to_text(chain_table(runs))}\n\nstudent: {runs[-1].path / 'student'}")
+
+
+@app.command()
 def compare(
     runs: Annotated[list[str], typer.Argument(metavar="RUN RUN ...", help="Run names, the reference first.")],
     runs_dir: RunsDir = "runs",

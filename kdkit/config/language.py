@@ -18,6 +18,7 @@ from kdkit.config.built.student import BuildStudentConfig
 from kdkit.config.chat import ChatDataConfig, ChatModelConfig
 from kdkit.config.losses import Auto, LossSettings, TermWeights
 from kdkit.config.reading import apply_overrides, check_values, read_model_file, read_values
+from kdkit.config.tasks import EvaluateConfig
 from kdkit.config.teacher import CacheConfig, RouterConfig, SamplingConfig, SelfTeacherConfig
 from kdkit.config.teachers import BuildTeacherConfig, DocumentEnd, TeachersConfig
 from kdkit.config.training import TRAINING_ALIASES, MaskingConfig, ParameterRule, RecipeConfig, StageSettings
@@ -185,6 +186,9 @@ class DistillConfig(Section):
 class TrainConfig(RecipeConfig):
     """How the student and its baselines are trained."""
 
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Seed of the student's weights, its order of reading and dropout; null: `seed`. Another one makes another student
+    of the same text, with the same documents held out: one of an ensemble, or of a chain."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     evaluate_every: Count | None = None
@@ -206,31 +210,6 @@ class TrainConfig(RecipeConfig):
                 f"train.stages: expected a name of its own for every stage, got {twice!r} twice; rename one"
             )
         return self
-
-
-class EvaluateConfig(Section):
-    """What notebook 04 measures."""
-
-    batch_size: Count = 8
-    """Sequences in a batch."""
-    max_sequences: Count | None = None
-    """Evaluation sequences to score at most; null: all."""
-    curve_sequences: Count = 64
-    """Evaluation sequences behind each point of a learning curve."""
-    top_k: Count = 5
-    """Size of the top-k sets whose overlap with the teacher's is reported."""
-    num_prompts: Count = 4
-    """Held-out openings that every model continues."""
-    prompt_length: Count = 24
-    """Words of an opening."""
-    max_new_tokens: Count = 48
-    """Tokens of a continuation."""
-    generation_temperature: Positive = 0.8
-    """Sampling temperature of continuations, of the whole distribution."""
-    num_answers: Annotated[int, Field(ge=0)] = 48
-    """Held-out prompts of conversations that every model answers, always with the most likely token; 0: none."""
-    max_answer_tokens: Count = 128
-    """Tokens of such an answer."""
 
 
 class LanguageReportConfig(ReportConfig):
@@ -284,6 +263,11 @@ class Config(Section):
             if teacher.path == BUILD:
                 length = teacher.max_length or 2 * self.data.max_length
                 check_window(f"{key}.build", teacher.build.sliding_window, length, f"{key}.max_length")
+
+    @property
+    def training_seed(self) -> int:
+        """Seed of the student's weights and of the order in which it reads."""
+        return self.seed if self.train.seed is None else self.train.seed
 
     def view(self, name: str) -> "Config":
         """Return the configuration in which one of `teachers.members` is the only teacher, of the same windows."""

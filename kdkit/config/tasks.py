@@ -1,10 +1,10 @@
-"""Settings of an evaluation task for embedding models."""
+"""Settings of what models are judged by: a task of embedding models, and the evaluation of language models."""
 
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from kdkit.config.types import Count, Section
+from kdkit.config.types import Count, Positive, Section
 
 
 def _as_text(value: object) -> object:
@@ -43,3 +43,31 @@ class Task(Section):
     """Texts per label in the n-shot protocol (classification)."""
     max_rows: Count | None = None
     """Rows at most, the first ones; null: all."""
+
+
+class EvaluateConfig(Section):
+    """What notebook 04 measures."""
+
+    batch_size: Count = 8
+    """Sequences in a batch."""
+    max_sequences: Count | None = None
+    """Evaluation sequences to score at most; null: all."""
+    curve_sequences: Count = 64
+    """Evaluation sequences behind each point of a learning curve."""
+    top_k: Count = 5
+    """Size of the top-k sets whose overlap with the teacher's is reported."""
+    num_prompts: Count = 4
+    """Held-out openings that every model continues."""
+    prompt_length: Count = 24
+    """Words of an opening."""
+    max_new_tokens: Count = 48
+    """Tokens of a continuation."""
+    generation_temperature: Positive = 0.8
+    """Sampling temperature of continuations, of the whole distribution."""
+    num_answers: Annotated[int, Field(ge=0)] = 48
+    """Held-out prompts of conversations that every model answers, always with the most likely token; 0: none."""
+    max_answer_tokens: Count = 128
+    """Tokens of such an answer."""
+    minimal_pairs: str | None = None
+    """Pairs of sentences of which one breaks a rule of grammar: `kdkit-grammar` (English, made here), or a .jsonl file
+    or folder of such files with `sentence_good` and `sentence_bad`, as BLiMP's; null: none are judged."""

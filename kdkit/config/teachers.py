@@ -59,6 +59,8 @@ class BuildTeacherConfig(ArchitectureConfig):
     """Sequences a step."""
     learning_rate: Positive = 2.0e-3
     """Peak learning rate (AdamW, 5 % warm-up, cosine)."""
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Seed of its weights and of the order in which it reads; null: `seed`. Teachers of an ensemble need one each."""
 
     @model_validator(mode="after")
     def _shapes(self) -> "BuildTeacherConfig":
@@ -95,9 +97,9 @@ class BuildTeacherConfig(ArchitectureConfig):
     def identity(self) -> dict[str, Any]:
         """Return what tells one built teacher from another: its first settings, and the changed ones of all later ones.
 
-        So a teacher that was built before a setting existed is still found.
+        So a teacher that was built before a setting existed is still found. Without the seed, which the run may give.
         """
-        values = self.model_dump()
+        values = self.model_dump(exclude={"seed"})
         changed = self.model_dump(exclude_defaults=True)
         return {name: values[name] for name in values if name in FIRST_SETTINGS or name in changed}
 

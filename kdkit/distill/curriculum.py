@@ -23,7 +23,7 @@ def sequence_order(plan: TrainingPlan, stage: Stage) -> list[int] | None:
     None where they are shuffled by Trainer: in a stage whose steps are given and alike, so that a step never reads
     beyond the end of a pass. The difficulties are computed once, by the teacher, and kept in the cache.
     """
-    num_draws, seed = _draws(plan, stage), plan.session.config.seed + stage.first_step
+    num_draws, seed = _draws(plan, stage), plan.session.config.training_seed + stage.first_step
     if not plan.curriculum_key:
         is_given = stage.num_sequences is not None or has_plan(plan.session.config.train)
         return shuffled_order(len(plan.data.train), num_draws, seed) if is_given else None
@@ -63,7 +63,7 @@ def cached_rows(plan: TrainingPlan) -> list[int]:
 def rows_read(plan: TrainingPlan, stage: Stage) -> set[int]:
     """Return the row numbers of the sequences that a stage reads, those fetched ahead among them."""
     config, num_rows = plan.session.config, len(plan.data.train)
-    num_draws, seed = _draws(plan, stage), config.seed + stage.first_step
+    num_draws, seed = _draws(plan, stage), config.training_seed + stage.first_step
     if config.train.curriculum != "none":
         # how hard they are decides their order alone, not which they are
         return set(curriculum_order(np.zeros(num_rows), num_draws, seed))

@@ -151,7 +151,7 @@ class LayerParts:
         self.student_taps = Taps(student, [pair[0] for pair in hidden_pairs], [pair[0] for pair in map_pairs])
         self.teacher_taps = Taps(teacher, [pair[1] for pair in hidden_pairs], [pair[1] for pair in map_pairs])
         widths = (model.config.get_text_config().hidden_size for model in (student, teacher))
-        self.projections = self._make_projections(*widths, config.seed)
+        self.projections = self._make_projections(*widths, config.training_seed)
         self.balance = Balance(list(self.weights)) if settings.balance else None
         self._step_is_over = True
 

@@ -62,7 +62,7 @@ def make_online_teacher(
         student_width=student_width,
         num_steps=stage.steps,
         # stages must not draw the same experts
-        seed=session.config.seed + stage.first_step,
+        seed=session.config.training_seed + stage.first_step,
     )
 
 

@@ -22,7 +22,7 @@ def make_student(config: Config, data: PreparedData) -> PreTrainedModel:
     Raises:
         UserError: see `load_causal_lm`, `keep_layers` and `check_fits`.
     """
-    set_seed(config.seed)
+    set_seed(config.training_seed)
     model = build_model(_architecture(config, data)) if config.student.path == BUILD else _load(config, data)
     if config.train.gradient_checkpointing:
         # set on the model, not in TrainingArguments, whose names for it change between versions
@@ -41,7 +41,7 @@ def start_student(
     model = teacher.model if isinstance(teacher, TextTeacher) else prepare_teacher(session, data).model
     tables = model.get_input_embeddings().weight.detach(), model.get_output_embeddings().weight.detach()
     tokenizers = data.student_tokenizer, data.teacher_tokenizer
-    return start_from_teacher(student, *tables, *tokenizers, session.config.seed)
+    return start_from_teacher(student, *tables, *tokenizers, session.config.training_seed)
 
 
 def check_student_lengths(config: Config, data: PreparedData) -> None:

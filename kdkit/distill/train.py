@@ -150,7 +150,7 @@ def _choose_trainer(
         checkpoint_folder(session.run, phase, stage),
         max_steps=stage.steps,
         # stages must not read the sequences in the same order
-        seed=config.seed + stage.first_step,
+        seed=config.training_seed + stage.first_step,
         learning_rate=stage.learning_rate,
         name=f"{phase}-{stage.name}" if stage.name else phase,
     )

@@ -6,7 +6,7 @@ All figures are means over prompts, with intervals over them. Answers are greedy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from kdkit.config.language import EvaluateConfig
+from kdkit.config.tasks import EvaluateConfig
 from kdkit.data.conversations import Conversation
 from kdkit.data.text.duplicates import UNIT, WORDS, copy_rate, ngrams
 from kdkit.errors import UserError

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kdkit.config.language import Config
 from kdkit.data.batches import Side
@@ -26,6 +26,8 @@ from kdkit.evaluate.compression import (
 )
 from kdkit.evaluate.kinds import evaluate_kinds
 from kdkit.evaluate.language import BOOTSTRAP_SAMPLES, Resampled, gap_closed, resample_text
+from kdkit.evaluate.pairs.files import read_pairs
+from kdkit.evaluate.pairs.score import evaluate_pairs
 from kdkit.evaluate.retention import measure_retention
 from kdkit.evaluate.teacher_costs import measure_costs
 from kdkit.evaluate.text_scores import write_scores
@@ -52,11 +54,12 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
         `measure_retention` and `measure_attention`), `compression` (teacher to student), `gap_closed` (None
         without a gap, or if a tokenizer changes the text) and `gap` (baseline - teacher), `differences` (baseline -
         student), all with their intervals (`evaluated` says over what), `late_gain` (see there), `costs` (seconds
-        and tokens by item, see `list_costs`), `continuations`, of conversations `answers` (see `score_answers`), and
-        `by_kind` (see `evaluate_kinds`). Of several teachers `teacher` is the first; `by_kind` has them all.
+        and tokens by item, see `list_costs`), `continuations`, of conversations `answers` (see `score_answers`),
+        `minimal_pairs` where they are asked for (see `evaluate_pairs`), and `by_kind` (see `evaluate_kinds`). Of
+        several teachers `teacher` is the first; `by_kind` has them all.
 
     Raises:
-        UserError: the run has no trained student or baseline.
+        UserError: the run has no trained student or baseline; see also `read_pairs`.
     """
     whole = session, data
     session, data = view_of(session, data)
@@ -64,6 +67,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
     windows = data.evaluation.first(config.evaluate.max_sequences)
     students = load_students(session)
     check_rouge(data.is_chat and config.evaluate.num_answers > 0)
+    pairs = read_pairs(config.evaluate.minimal_pairs)
     models: Models = {"teacher": (teacher.model if teacher.has_layers else teacher.reader(), "teacher")}
     models |= {name: (model, "student") for name, model in students.items()}
     scores = {
@@ -85,7 +89,6 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
         | ({"training": training[name]} if name in training else {})
         for name in models
     }
-    loss_on = {"loss_on": config.data.loss_on} if data.is_chat else {}
     evaluation = {
         "models": entries,
         "retention": _retention(session, data, teacher, students, windows),
@@ -94,8 +97,9 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
         "differences": _differences(levels, resampled),
         "late_gain": late_gain(session.run.read_metrics(), training[STUDENT]["steps"]),
         "costs": training.get("costs", []),
-        "evaluated": _describe(windows, resampled, hardware.reason) | loss_on,
+        "evaluated": _describe(windows, resampled, hardware.reason, config.data.loss_on if data.is_chat else ""),
         **_texts(session, data, teacher, students),
+        **evaluate_pairs(pairs, models, _tokenizers(data), config.evaluate, hardware.autocast_dtype),
         "by_kind": evaluate_kinds(*whole, scores),
     }
     session.run.write_json("evaluation.json", evaluation)
@@ -103,7 +107,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
     return evaluation
 
 
-def _describe(windows: Windows, resampled: Resampled, hardware: str) -> dict[str, Any]:
+def _describe(windows: Windows, resampled: Resampled, hardware: str, loss_on: str) -> dict[str, Any]:
     """Say on what the models were measured."""
     return {
         "windows": len(windows),
@@ -112,7 +116,7 @@ def _describe(windows: Windows, resampled: Resampled, hardware: str) -> dict[str
         "intervals_over": resampled.over,
         "interval_units": resampled.num_units,
         "bootstrap_samples": BOOTSTRAP_SAMPLES,
-    }
+    } | ({"loss_on": loss_on} if loss_on else {})
 
 
 def _gap(levels: dict[str, float], resampled: Resampled, is_comparable: bool) -> dict[str, Any]:
@@ -145,11 +149,16 @@ def _document_ends(
     session: Session[Config], data: PreparedData, models: Models, windows: Windows
 ) -> dict[str, dict[str, float]]:
     """Measure what every model pays at the ends of documents; see `measure_ends`."""
-    tokenizers = {"teacher": data.teacher_tokenizer, "student": data.student_tokenizer}
+    tokenizers = _tokenizers(data)
     options = session.config.evaluate.batch_size, session.hardware.autocast_dtype
     return {
         name: measure_ends(model, windows, side, tokenizers[side], *options) for name, (model, side) in models.items()
     }
+
+
+def _tokenizers(data: PreparedData) -> dict[Side, PreTrainedTokenizerFast]:
+    """Return the tokenizers by whose tokens they are."""
+    return {"teacher": data.teacher_tokenizer, "student": data.student_tokenizer}
 
 
 def load_students(session: Session[Config]) -> dict[str, PreTrainedModel]:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from kdkit.report.answers import answer_examples, answers_table, answers_verdict
+from kdkit.report.answers import answer_examples, answers_table, answers_verdict, pairs_table, pairs_verdict
 from kdkit.report.experts import draw_experts
 from kdkit.report.figures import (
     draw_alignment,
@@ -80,5 +80,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "answers": answers_table(evaluation),
         "answers_verdict": answers_verdict(evaluation),
         "examples": answer_examples(evaluation, count),
+        "pairs": pairs_table(evaluation),
+        "pairs_verdict": pairs_verdict(evaluation),
         "by_kind": differences_table(run),
     }

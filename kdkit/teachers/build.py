@@ -72,7 +72,12 @@ def build_key(session: Session[Config], data: PreparedData) -> str:
     """Fingerprint what makes a built teacher."""
     config = session.config
     text = identify_text_of_teacher(config, data)
-    return fingerprint(FORMAT, text, config.seed, config.teacher.build.identity(), session.hardware.precision)
+    return fingerprint(FORMAT, text, _seed(config), config.teacher.build.identity(), session.hardware.precision)
+
+
+def _seed(config: Config) -> int:
+    """Return the seed of a built teacher."""
+    return config.seed if config.teacher.build.seed is None else config.teacher.build.seed
 
 
 def _build(session: Session[Config], folder: Path, checkpoints: Path, request: StopRequest) -> None:
@@ -84,7 +89,7 @@ def _build(session: Session[Config], folder: Path, checkpoints: Path, request: S
     config, hardware = session.config, session.hardware
     data = open_data(build_data(text_of_teacher(config), session.run.cache_path))
     build = config.teacher.build
-    set_seed(config.seed)
+    set_seed(_seed(config))
     architecture = _architecture(config, data, hardware)
     print(_describe(config, architecture, data, hardware), flush=True)
     model = _from_random_weights(architecture).to(hardware.device)
@@ -96,7 +101,7 @@ def _build(session: Session[Config], folder: Path, checkpoints: Path, request: S
         log_every=max(1, build.max_steps // 10),
         save_every=config.train.save_every,
     )
-    arguments = make_training_arguments(train, hardware, checkpoints, max_steps=build.max_steps, seed=config.seed)
+    arguments = make_training_arguments(train, hardware, checkpoints, max_steps=build.max_steps, seed=_seed(config))
     kind = MixtureTrainer if build.num_experts else LanguageModelTrainer
     trainer = kind(model, arguments, WindowCollator(data.train, "teacher"), len(data.teacher_tokenizer))
     held_out: Windows = data.evaluation.first(config.evaluate.curve_sequences)

@@ -16,6 +16,7 @@ from typing import Any
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.config.language import Config
 from kdkit.errors import UserError
+from kdkit.evaluate.pairs.files import BUILT_IN, find_pair_files
 from kdkit.machine.interrupt import Stopped
 from kdkit.runs.disk import check_writable
 from kdkit.runs.folder import Run, fingerprint, fingerprint_files
@@ -193,6 +194,8 @@ def _settings_of(config: Config | EmbeddingConfig, stage: str) -> dict[str, Any]
         return values
     if stage < "04":
         values["evaluate"] = {"curve_sequences": config.evaluate.curve_sequences}
+    elif config.evaluate.minimal_pairs not in (None, BUILT_IN):
+        values["minimal_pairs"] = [fingerprint_files(file) for file in find_pair_files(config.evaluate.minimal_pairs)]
     if stage < "05":
         del values["report"]
     return values

@@ -7,7 +7,7 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
 from kdkit.alignment.templates import Message
-from kdkit.config.language import EvaluateConfig
+from kdkit.config.tasks import EvaluateConfig
 from kdkit.data.conversations import Conversation
 from kdkit.errors import UserError
 from kdkit.evaluate.answers import MEASURES, check_rouge, score_answers
