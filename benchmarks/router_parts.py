@@ -20,7 +20,7 @@ from kdkit.distill.train import STUDENT, distill
 from kdkit.machine.open_session import open_session
 from kdkit.models.loading import load_causal_lm
 from kdkit.training.scoring import score_windows
-from kdkit.workflow.variants import as_override, load_sweep
+from kdkit.workflow.several.variants import as_override, load_sweep
 
 RESULTS = Path(__file__).parent / "results" / "router_parts.json"
 SWEEP = "configs/ablation_router.yaml"

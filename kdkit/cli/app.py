@@ -113,7 +113,7 @@ def sweep(
 
     python -m kdkit sweep configs/ablation_router.yaml --only all-experts,knowledge-augmentation --seeds 0
     """
-    from kdkit.workflow.sweep import SweepRequest, run_sweep
+    from kdkit.workflow.several.sweep import SweepRequest, run_sweep
 
     with interruptible("nothing was begun"):
         finished = run_sweep(SweepRequest(file, parameter, name, runs_dir, only, seeds, verbose))
@@ -142,7 +142,7 @@ def chain(
     python -m kdkit chain configs/demo.yaml --generations 2 --name born-again
     """
     from kdkit.report.terminal import to_text
-    from kdkit.workflow.chain import ChainRequest, chain_table, run_chain
+    from kdkit.workflow.several.chain import ChainRequest, chain_table, run_chain
 
     with interruptible("nothing was begun"):
         runs = run_chain(ChainRequest(config, generations, parameter, name, runs_dir, resume, verbose))
@@ -162,7 +162,7 @@ def compare(
     python -m kdkit compare demo demo-temperature=2
     """
     from kdkit.report.compare import comparison_text, write_comparison
-    from kdkit.workflow.compare import compare_runs, comparison_page
+    from kdkit.workflow.several.compare import compare_runs, comparison_page
 
     comparison = compare_runs(runs, runs_dir)
     print(comparison_text(comparison))

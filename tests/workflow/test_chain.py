@@ -13,8 +13,8 @@ from kdkit.config.language import load_config
 from kdkit.errors import UserError
 from kdkit.machine.interrupt import Stopped
 from kdkit.runs.folder import Run
-from kdkit.workflow import chain
-from kdkit.workflow.chain import ChainRequest, chain_table, run_chain, settings_of
+from kdkit.workflow.several import chain
+from kdkit.workflow.several.chain import ChainRequest, chain_table, run_chain, settings_of
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from kdkit.runs.folder import write_text
-from kdkit.workflow import sweep
 from kdkit.workflow.code import code_files, fingerprint_code
-from kdkit.workflow.sweep import TRAINING
+from kdkit.workflow.several import sweep
+from kdkit.workflow.several.sweep import TRAINING
 
 PACKAGE = Path(sweep.__file__).parents[1]
 DECIDING = [

@@ -21,7 +21,7 @@ from kdkit.report.display import show_comparison
 from kdkit.runs.folder import Run, write_text
 from kdkit.runs.open_run import plan_run
 from kdkit.training.score import Score
-from kdkit.workflow.compare import compare_runs
+from kdkit.workflow.several.compare import compare_runs
 from tests.report.embeddings import finished_runs
 from tests.report.test_page import make_evaluation, make_run
 
@@ -250,7 +250,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(add, runs, capsys):
 
 
 def test_comparing_loads_no_torch():
-    code = "import sys, kdkit.workflow.compare; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = (
+        "import sys, kdkit.workflow.several.compare; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

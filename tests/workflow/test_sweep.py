@@ -16,9 +16,9 @@ from kdkit.config.training import OptimizationConfig, RecipeConfig
 from kdkit.errors import UserError
 from kdkit.runs.open_run import open_run
 from kdkit.training.progress import Progress
-from kdkit.workflow import sweep
-from kdkit.workflow.sweep import SweepRequest, baseline_key, plan_runs, run_sweep
-from kdkit.workflow.variants import as_override, choose_variants, load_sweep
+from kdkit.workflow.several import sweep
+from kdkit.workflow.several.sweep import SweepRequest, baseline_key, plan_runs, run_sweep
+from kdkit.workflow.several.variants import as_override, choose_variants, load_sweep
 from tests.tiny import make_config, make_data
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -33,8 +33,8 @@ from kdkit.training.score import Score
 from kdkit.training.scoring import score_windows
 from kdkit.workflow.code import fingerprint_code
 from kdkit.workflow.inputs import check_inputs
+from kdkit.workflow.several.variants import SweepFile, as_override, choose_variants, folder_name, load_sweep
 from kdkit.workflow.terminal import Terminal, say_time
-from kdkit.workflow.variants import SweepFile, as_override, choose_variants, folder_name, load_sweep
 
 FORMAT = 1
 """Raise it when this module trains or scores in another way: finished runs are then made again."""
@@ -171,7 +171,7 @@ def plan_runs(sweep: SweepFile, request: SweepRequest, name: str) -> list[Planne
 def code_fingerprint() -> str:
     """Fingerprint the code that decides a figure, and the versions of the packages below it."""
     return fingerprint(
-        FORMAT, fingerprint_code(TRAINING, Path(__file__).parents[1]), describe_environment()["packages"]
+        FORMAT, fingerprint_code(TRAINING, Path(__file__).parents[2]), describe_environment()["packages"]
     )
 
 

@@ -19,8 +19,8 @@ from kdkit.report.tables import MISSING, Table, write_interval
 from kdkit.runs.folder import Run, check_run_name, default_run_name
 from kdkit.runs.open_run import plan_run
 from kdkit.workflow.pipeline import RunRequest, run_notebooks
+from kdkit.workflow.several.variants import as_override
 from kdkit.workflow.terminal import Terminal
-from kdkit.workflow.variants import as_override
 
 SEEDS_APART = 1000
 """Between the seeds of neighbouring generations."""

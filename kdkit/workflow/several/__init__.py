@@ -1,0 +1,1 @@
+"""Several runs at once or one after the other: sweeps, chains, comparisons."""
