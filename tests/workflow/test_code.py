@@ -11,7 +11,7 @@ from kdkit.workflow.code import code_files, fingerprint_code
 from kdkit.workflow.several import sweep
 from kdkit.workflow.several.sweep import TRAINING
 
-PACKAGE = Path(sweep.__file__).parents[1]
+PACKAGE = Path(sweep.__file__).parents[2]
 DECIDING = [
     "alignment/tokenizers.py",
     "config/language.py",
@@ -78,7 +78,9 @@ def test_a_change_of_deciding_code_changes_the_fingerprint(package, file):
     assert fingerprint_code(TRAINING, package) != before
 
 
-@pytest.mark.parametrize("file", ["report/page.py", "embeddings/training/train.py", "workflow/sweep.py", "cli/app.py"])
+@pytest.mark.parametrize(
+    "file", ["report/page.py", "embeddings/training/train.py", "workflow/several/sweep.py", "cli/app.py"]
+)
 def test_a_change_of_other_code_keeps_the_fingerprint(package, file):
     before = fingerprint_code(TRAINING, package)
     with (package / file).open("a") as stream:
