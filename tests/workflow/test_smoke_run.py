@@ -48,6 +48,13 @@ def test_a_smoke_run_succeeds_and_ends_with_the_paths(finished):
     assert process.stdout.splitlines()[-2:] == [f"report: {run / 'report.html'}", f"student: {run / 'student'}"]
 
 
+def test_a_run_says_how_large_its_models_are_before_it_builds_them(finished, evaluation):
+    before, _, _ = " ".join(finished[1].stdout.split()).partition("[1/5]")
+    for name in ("teacher", "student"):
+        assert f"{name}: {evaluation['models'][name]['parameters']:,} parameters (" in before
+        assert "training takes about" in before
+
+
 @pytest.mark.parametrize(
     "name",
     ["report.html", "report.md", "student/README.md", "student/model.safetensors", "student/tokenizer.json"]
