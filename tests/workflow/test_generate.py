@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -238,6 +239,17 @@ def test_a_closed_pipe_ends_it_without_a_word(places):
         process.stdout.close()
         err = process.stderr.read().decode()
         assert process.wait(timeout=120) == 1 and err == ""
+
+
+def test_a_model_of_a_run_that_its_tokenizer_does_not_fit_is_refused(call, places):
+    torn = places["student"].parent / "torn"
+    make_folder(torn, 5)
+    make_llama(260).save_pretrained(torn)
+    code, _, err = call("small", "--model", "torn", "--prompt", "the quick")
+    shutil.rmtree(torn)
+    line = err.splitlines()[-1]  # after the bars of saving it
+    assert code == 2 and line.startswith("kdkit: --model: expected at least")
+    assert line.endswith("got a model with 260; model and tokenizer do not belong together")
 
 
 @pytest.mark.parametrize(
