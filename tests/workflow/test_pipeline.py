@@ -185,3 +185,11 @@ def test_a_notebook_that_fails_is_named_with_the_file_to_look_at(project, code, 
     assert executed.is_file()
     entry = read_status(project / "runs" / "r")["01_data"]
     assert entry["state"] == "failed" and reason in entry["message"] and entry["seconds"] > 0
+
+
+def test_a_look_inside_is_a_stage_more_and_makes_no_training_run_again(run_stages, project):
+    write_notebook(project, "08_look", "1")
+    run_stages()
+    looking = run_stages(overrides=["report.look_inside=true"])
+    assert "08_look" in looking and not {"01_data", "03_distill"} & set(looking)
+    assert list(run_stages(overrides=["report.look_inside=true"])) == []

@@ -71,9 +71,8 @@ def show_surprise(run: Run) -> HTML:
     num_bytes = sum(len(token) // 2 for token in facts["window_tokens"])
     mean = f"{sum(facts['bits']) / max(num_bytes, 1):.2f} bits per byte in this window"
     style = "max-width:820px;white-space:pre-wrap;word-break:break-word;line-height:1.7;background:white;color:#111"
-    return HTML(
-        f"<p>{mean}; from white (0 bits) to red ({MOST_BITS:.0f})</p><pre style='{style}'>{''.join(spans)}</pre>"
-    )
+    legend = f"{mean}; a token from white (0 bits) to red ({MOST_BITS:.0f})"
+    return HTML(f"<p>{legend}</p><pre style='{style}'>{''.join(spans)}</pre>")
 
 
 def reach_of(seen: np.ndarray) -> int | None:
