@@ -34,7 +34,9 @@ def trained(config: Config, folder: Path, name: str) -> dict[str, float]:
     trainer.train()
     options = trainer.options
     parts = {"student": trainer.model, "heads": options.further, "average": options.averaged}
-    sums = {name: sum(float(p.detach().double().abs().sum()) for p in part.parameters()) for name, part in parts.items()}
+    sums = {
+        name: sum(float(p.detach().double().abs().sum()) for p in part.parameters()) for name, part in parts.items()
+    }
     return sums | {"tokens": trainer.read_counts()["tokens"]}
 
 
