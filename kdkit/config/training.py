@@ -107,6 +107,11 @@ class RecipeConfig(OptimizationConfig):
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon`: see `train.muon`; torch 2.9 or newer."""
     muon: MuonConfig = MuonConfig()
+    adam_betas: Annotated[list[DropShare], Field(min_length=2, max_length=2)] = Field(
+        default_factory=lambda: [0.9, 0.999]
+    )
+    """AdamW's running means of the gradient and of its square: the share that stays in every step. With 0.95 in place
+    of 0.999 the second forgets faster."""
     lr_schedule: Literal[
         "cosine",
         "cosine_with_restarts",

@@ -41,6 +41,8 @@ def training_options(train: dict[str, Any]) -> list[str]:
         train: section of a configuration.
     """
     words = [] if train.get("optimizer", "adamw") == "adamw" else [train["optimizer"]]
+    if (betas := train.get("adam_betas", [0.9, 0.999])) != [0.9, 0.999]:
+        words.append("betas " + " and ".join(map(write_number_plainly, betas)))
     if (schedule := train.get("lr_schedule", "cosine")) != "cosine":
         words.append(schedule.replace("_", " "))
     if (end := train.get("weight_decay_end")) is not None:

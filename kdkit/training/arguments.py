@@ -40,6 +40,8 @@ def make_training_arguments(
         max_steps=max_steps,
         learning_rate=learning_rate or train.learning_rate,
         weight_decay=train.weight_decay,
+        adam_beta1=train.adam_betas[0],
+        adam_beta2=train.adam_betas[1],
         warmup_steps=train.warmup_steps,
         lr_scheduler_type=train.lr_schedule,
         lr_scheduler_kwargs=schedule_options(train, max_steps),

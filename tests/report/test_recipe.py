@@ -15,6 +15,7 @@ def test_the_plain_recipe_needs_no_words_and_neither_does_an_older_run():
 def test_every_option_is_named():
     words = recipe(
         optimizer="muon",
+        adam_betas=[0.9, 0.95],
         lr_schedule="warmup_stable_decay",
         weight_decay=0.1,
         weight_decay_end=0.0,
@@ -24,6 +25,6 @@ def test_every_option_is_named():
         length_schedule={0: 32},
     )["trained with"]
     assert words == (
-        "muon, warmup stable decay, weight decay 0.1 to 0, moving average of weights, 2 further tokens, batch 2, 8, "
-        "length 32"
+        "muon, betas 0.9 and 0.95, warmup stable decay, weight decay 0.1 to 0, moving average of weights, "
+        "2 further tokens, batch 2, 8, length 32"
     )
