@@ -2,31 +2,37 @@
 
 For every seed, which also decides the documents that are held out: one student on cross-entropy, for several numbers of
 epochs; teachers of the student's own size that read the same text, each with a seed of its own; then students that
-learn from one of them, from their mean distribution (`teachers.combine=averaged`), and in a chain in which generation k
+learn from one of them, from their mean distribution, and in a chain in which generation k
 learns from generation k - 1. All are judged on the same held-out documents; what the teachers took is counted beside
 it. The number of epochs of the student without a teacher is the best one of its seed *by the held-out text itself*;
 those of the others are set.
 
     python -m benchmarks.little_data --seeds 0 1 2
 
+Teachers are asked once about every window and their answers kept (`cache.enabled`), since they are read many times
+over; of an ensemble those of the mean. `--in-memory` asks all of them in every step instead, as `teachers.combine=averaged`.
+
 Writes `benchmarks/results/little_data.json` after every training, and trains nothing again that it holds.
 """
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from benchmarks.measure import print_table, versions
+from kdkit.alignment.tokenizers import load_tokenizer
 from kdkit.data.prepare import prepare_data
 from kdkit.distill.open_teacher import open_teacher
 from kdkit.distill.plan import TrainingPlan, plan_training, stretch
@@ -38,7 +44,8 @@ from kdkit.machine.hardware import find_hardware
 from kdkit.machine.open_session import open_session
 from kdkit.models.loading import load_causal_lm, no_bar
 from kdkit.models.reading import ModelReader, Reader, Rows
-from kdkit.runs.folder import fingerprint
+from kdkit.runs.folder import fingerprint, fingerprint_files
+from kdkit.teachers.interface import TextTeacher
 from kdkit.training.score import Score
 from kdkit.training.scoring import score_windows
 
@@ -54,6 +61,9 @@ SETTINGS = [
 """Beside those of the demo: its text, 1 MB of it for training, and a student that can learn it by heart."""
 VARIANTS = {"dropout 0.1": ["student.build.dropout=0.1"], "weight decay 0.3": ["train.weight_decay=0.3"]}
 """Further ways to learn a text less by heart, without a teacher."""
+FOLDERS = "LITTLE_DATA_TEACHERS"
+"""Variable of the environment that holds the folders of `MeanTeacher`."""
+CACHED = ["cache.enabled=true", "cache.top_k=128"]
 DISTILL = ["distill.start_from_teacher=false", "distill.kd_ratio=1.0", "distill.loss=forward_kl"]
 
 
@@ -69,6 +79,29 @@ class MeanReader(Reader):
         """See `Reader.read`."""
         parts = [reader.read(input_ids) for reader in self.readers]
         return lambda rows: torch.stack([part(rows).log_softmax(-1) for part in parts]).logsumexp(0)
+
+
+class MeanTeacher(TextTeacher):
+    """The mean distribution of the students in the folders that `FOLDERS` names: one teacher, so with one cache."""
+
+    @cached_property
+    def models(self) -> list[PreTrainedModel]:
+        """The students."""
+        return [load_causal_lm(folder, "teacher.path") for folder in os.environ[FOLDERS].split(os.pathsep)]
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """See `TextTeacher.tokenizer`."""
+        return load_tokenizer(os.environ[FOLDERS].split(os.pathsep)[0], "teacher.path")
+
+    def reader(self, autocast_dtype: torch.dtype | None = None) -> Reader:
+        """See `TextTeacher.reader`; batch by batch."""
+        return MeanReader(self.models)
+
+    def identify(self) -> dict[str, str]:
+        """See `TextTeacher.identify`."""
+        folders = os.environ[FOLDERS].split(os.pathsep)
+        return {"weights": fingerprint([fingerprint_files(Path(each) / "model.safetensors") for each in folders])}
 
 
 class Bench:
@@ -111,8 +144,8 @@ class Bench:
         plan = self.plan(seed, own)
         size = plan.session.config.train.per_device_train_batch_size
         steps = round(epochs * len(plan.data.train) / size)
-        teacher = open_teacher(plan) if teachers else None
         student, begin = make_student(plan.session.config, plan.data), time.process_time()
+        teacher = open_teacher(plan) if teachers else None
         for stage in stretch(plan.stages, steps):
             make_trainer(plan, stage, student, teacher, "little-data").train()
         seconds = time.process_time() - begin
@@ -215,13 +248,20 @@ def run_seed(bench: Bench, seed: int, arguments: argparse.Namespace) -> None:
     ending = f", {arguments.student_epochs:g} epochs" + "".join(f", {each}" for each in arguments.distill)
     if len(teachers) > 1:
         bench.score_mean(seed, teachers)
-        own = [*learn, "teachers.combine=averaged", f"teachers.members={members(bench, seed, teachers)}"]
-        bench.train(seed, f"ensemble of {len(teachers)}{ending}", arguments.student_epochs, own, teachers)
+        if arguments.in_memory:
+            several = ["teachers.combine=averaged", f"teachers.members={members(bench, seed, teachers)}"]
+        else:
+            folders = [str(bench.folder(seed, name)) for name in teachers]
+            os.environ[FOLDERS] = os.pathsep.join(folders)
+            several = [*CACHED, "teacher.path=python:benchmarks.little_data:MeanTeacher"]
+            several += [f"teacher.tokenizer={folders[0]}"]
+        name = f"ensemble of {len(teachers)}{ending}{', in memory' * arguments.in_memory}"
+        bench.train(seed, name, arguments.student_epochs, [*learn, *several], teachers)
     below = teachers[0]
     for generation in range(1, arguments.generations + 1):
-        name = f"chain, generation {generation}{ending}"
+        name = f"chain, generation {generation}, {arguments.chain_epochs:g} epochs"
         path = [f"teacher.path={bench.folder(seed, below)}", f"train.seed={100 * generation + seed}"]
-        bench.train(seed, name, arguments.student_epochs, [*learn, *path], [below])
+        bench.train(seed, name, arguments.chain_epochs, [*learn, *CACHED, *path], [below])
         below = name
 
 
@@ -233,11 +273,13 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--teachers", type=int, default=4)
     parser.add_argument("--teacher-epochs", type=float, default=3)
-    parser.add_argument("--student-epochs", type=float, default=6)
+    parser.add_argument("--student-epochs", type=float, default=8)
+    parser.add_argument("--chain-epochs", type=float, default=5)
     parser.add_argument("--generations", type=int, default=3)
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("-p", dest="settings", action="append", default=[], help="a setting of all, section.key=value")
     parser.add_argument("-d", dest="distill", action="append", default=[], help="one of those that have a teacher")
+    parser.add_argument("--in-memory", action="store_true", help="ask all teachers in every step")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     bench = Bench(arguments.out, [*SETTINGS, *arguments.settings], arguments.precision)

@@ -207,6 +207,21 @@ def test_evaluation_file_has_every_model_and_measure(trained):
     assert len(saved["continuations"]) == 2 and saved["continuations"][0].keys() >= {"prompt", "teacher", "student"}
 
 
+def test_minimal_pairs_are_judged_by_every_model_where_they_are_asked_for(trained, tmp_path):
+    config, data, run, teacher = trained
+    assert "minimal_pairs" not in evaluate_run(make_session(config, run), data, teacher)
+    rows = [{"sentence_good": f"the quick fox {n}.", "sentence_bad": f"fox quick the {n}.", "UID": "x"} for n in (1, 2)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    evaluate = config.evaluate.model_copy(update={"minimal_pairs": str(tmp_path / "pairs.jsonl")})
+    asked = config.model_copy(update={"evaluate": evaluate})
+    evaluate_run(make_session(asked, run), data, teacher)
+    found = run.read_json("evaluation.json")["minimal_pairs"]
+    assert found["models"].keys() == {"teacher", "student", "baseline"} and found["num_pairs"] == {"x": 2}
+    missing = config.model_copy(update={"evaluate": config.evaluate.model_copy(update={"minimal_pairs": "none.jsonl"})})
+    with pytest.raises(UserError, match=r"evaluate\.minimal_pairs: expected kdkit-grammar"):
+        evaluate_run(make_session(missing, run), data, teacher)
+
+
 def test_missing_students_name_the_notebook_to_run(trained, tmp_path):
     config = trained[0]
     with pytest.raises(UserError, match=r"expected a trained student.*notebook 03"):

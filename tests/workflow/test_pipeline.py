@@ -70,6 +70,18 @@ def test_changed_teacher_weights_make_everything_run_again(run_stages, project, 
     assert list(run_stages(overrides=["teacher.path=./big"])) == STAGES
 
 
+def test_changed_minimal_pairs_are_judged_again_and_nothing_is_trained_again(run_stages, project):
+    row = '{"sentence_good": "This is %s.", "sentence_bad": "This are %s."}'
+    settings = {"overrides": ["evaluate.minimal_pairs=pairs.jsonl"]}
+    with pytest.raises(UserError, match=r"evaluate\.minimal_pairs: expected kdkit-grammar"):
+        run_stages(**settings)
+    (project / "pairs.jsonl").write_text(row % ("one", "one"))
+    assert list(run_stages(**settings)) == STAGES
+    assert list(run_stages(**settings)) == []
+    (project / "pairs.jsonl").write_text(row % ("it", "it"))
+    assert list(run_stages(**settings)) == STAGES[3:]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
