@@ -10,7 +10,7 @@ those of the others are set.
     python -m benchmarks.little_data --seeds 0 1 2
 
 Teachers are asked once about every window and their answers kept (`cache.enabled`), since they are read many times
-over; of an ensemble those of the mean. `--in-memory` asks all of them in every step instead, as `teachers.combine=averaged`.
+over; of an ensemble those of the mean. `--in-memory` asks all of them in every step, as `teachers.combine=averaged`.
 
 Writes `benchmarks/results/little_data.json` after every training, and trains nothing again that it holds.
 """
