@@ -27,13 +27,13 @@ from kdkit.data.tokenizer.train import train_on
 
 RESULTS = Path(__file__).parent / "results" / "tokenizer_speed.json"
 FILES = ("tinystories_a.txt", "gutenberg_melville-moby_dick.txt", "tinyshakespeare.txt")
-SIZES = (4096, 8192)
+SIZES = (8192,)
 
 
 def main() -> None:
     """Measure, write the results and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
     folder = Path(os.environ["KDKIT_TEST_DATA"]) / "lm"
     rows = [row for name in FILES for size in SIZES for row in measure_file(folder / name, size, rounds)]
