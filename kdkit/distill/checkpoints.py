@@ -155,6 +155,7 @@ def save_trained(
 ) -> None:
     """Save what a phase has trained; where its weights were averaged, these, and the last ones to PHASE_last."""
     run, data = plan.session.run, plan.data
+    student.requires_grad_(True)  # what a stage has frozen, too
     tokenizer = data.own_student_tokenizer or data.student_tokenizer
     if averaged is not None:
         save_student(run, f"{phase}{LAST}", student, tokenizer, None)

@@ -221,7 +221,6 @@ def _train_phase(
             import wandb
 
             wandb.finish()  # the next phase is a run of its own
-        student.requires_grad_(True)
         save_trained(plan, phase, student, parts, options.averaged)
         result = TrainingResult(
             phase,

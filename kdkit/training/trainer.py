@@ -128,7 +128,6 @@ class LanguageModelTrainer(Trainer):
             self.add_callback(MoveWeightDecay(options.train.weight_decay_end / options.train.weight_decay))
         if (plan := options.plan_of(self.args.max_steps)) is not None:
             self.train_dataset = PlannedRows(self.train_dataset, plan)
-            self.data_collator = PieceCollator(self.data_collator)
 
     def compute_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
@@ -186,8 +185,10 @@ class LanguageModelTrainer(Trainer):
 
     def get_train_dataloader(self) -> torch.utils.data.DataLoader:
         """Give batches by a plan, and several processes those of which no sequence stands in two; Trainer's hook."""
+        collate: Any = self.data_collator
         if isinstance(self.train_dataset, PlannedRows):
             batches: torch.utils.data.Sampler = PlannedBatches(self.train_dataset.plan)
+            collate = PieceCollator(collate)
         elif self.accelerator.num_processes == 1:
             return super().get_train_dataloader()
         else:
@@ -195,7 +196,7 @@ class LanguageModelTrainer(Trainer):
             batches = EvenBatches(sampler, self.args.per_device_train_batch_size, self.accelerator.num_processes)
         pin = self.args.dataloader_pin_memory
         loader = torch.utils.data.DataLoader(
-            self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator, pin_memory=pin
+            self.train_dataset, batch_sampler=batches, collate_fn=collate, pin_memory=pin
         )
         self.accelerator.dataloader_config.even_batches = False
         return self.accelerator.prepare(loader)

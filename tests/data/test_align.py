@@ -77,6 +77,7 @@ def test_without_it_the_key_of_the_data_stays_and_the_teacher_serves_both(tmp_pa
     plain, aligned = make_config(tmp_path), make_config(tmp_path, data=ALIGNED)
     assert identify_data(plain, "x") != identify_data(aligned, "x")
     assert text_of_teacher(plain) == text_of_teacher(aligned)
+    assert identify_data(config_from_values({}), "corpus") == "6b0ad4aa759d0376", "as before there was a choice"
     assert build_data(plain, tmp_path / "cache") == build_data(
         make_config(tmp_path, data={"align": "stream"}), tmp_path / "cache"
     )
