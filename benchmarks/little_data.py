@@ -10,7 +10,7 @@ those of the others are set.
     python -m benchmarks.little_data --seeds 0 1 2
 
 Teachers are asked once about every window and their answers kept (`cache.enabled`), since they are read many times
-over; of an ensemble those of the mean. `--in-memory` asks all of them in every step instead, as `teachers.combine=averaged`.
+over; of an ensemble those of the mean. `--in-memory` asks all in every step instead (`teachers.combine=averaged`).
 
 Writes `benchmarks/results/little_data.json` after every training, and trains nothing again that it holds.
 """
@@ -63,7 +63,7 @@ VARIANTS = {"dropout 0.1": ["student.build.dropout=0.1"], "weight decay 0.3": ["
 """Further ways to learn a text less by heart, without a teacher."""
 FOLDERS = "LITTLE_DATA_TEACHERS"
 """Variable of the environment that holds the folders of `MeanTeacher`."""
-CACHED = ["cache.enabled=true", "cache.top_k=128"]
+CACHED = ["cache.enabled=true", "cache.top_k=128", "cache.sequences=all"]
 DISTILL = ["distill.start_from_teacher=false", "distill.kd_ratio=1.0", "distill.loss=forward_kl"]
 
 
