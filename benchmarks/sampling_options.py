@@ -3,8 +3,8 @@
     python -m benchmarks.sampling_options runs/ensemble/student "The module" "A list" "If the"
 
 For each setting 32 texts of 64 tokens after every prompt: the mean log-probability of their tokens under the model
-itself at temperature 1, distinct tokens in a hundred, and the share of their 4-grams of tokens that stand earlier in the
-same text.
+itself at temperature 1, distinct tokens in a hundred, and the share of their 4-grams of tokens that stand earlier in
+the same text.
 """
 
 import sys
