@@ -211,9 +211,8 @@ class Bench:
         self.out.parent.mkdir(parents=True, exist_ok=True)
         self.out.write_text(json.dumps(facts | {"summary": summarise(self.rows), "rows": self.rows}))
 
-    def score_mean(self, seed: int, names: Sequence[str]) -> None:
+    def score_mean(self, seed: int, name: str, names: Sequence[str]) -> None:
         """Score the mean distribution of some students."""
-        name = f"mean of {len(names)} teachers"
         if self.find(seed, name) is not None:
             return
         models = [load_causal_lm(str(self.folder(seed, each)), "teacher.path") for each in names]
@@ -271,12 +270,13 @@ def run_seed(bench: Bench, seed: int, arguments: argparse.Namespace) -> None:
     teachers = [f"plain, {arguments.teacher_epochs:g} epochs"]
     for number in range(2, arguments.teachers + 1):
         own = ["distill.kd_ratio=0", f"train.seed={1000 * number + seed}"]
-        bench.train(seed, f"teacher {number}", arguments.teacher_epochs, own)
-        teachers.append(f"teacher {number}")
+        teachers.append(f"teacher {number}, {arguments.teacher_epochs:g} epochs")
+        bench.train(seed, teachers[-1], arguments.teacher_epochs, own)
     learn = [*DISTILL, *arguments.distill]
     ending = f", {arguments.student_epochs:g} epochs" + "".join(f", {each}" for each in arguments.distill)
     if len(teachers) > 1:
-        bench.score_mean(seed, teachers)
+        each = f"{len(teachers)} x {arguments.teacher_epochs:g} epochs"
+        bench.score_mean(seed, f"mean of {each}", teachers)
         if arguments.in_memory:
             several = ["teachers.combine=averaged", f"teachers.members={members(bench, seed, teachers)}"]
         else:
@@ -284,7 +284,7 @@ def run_seed(bench: Bench, seed: int, arguments: argparse.Namespace) -> None:
             os.environ[FOLDERS] = os.pathsep.join(folders)
             several = ["teacher.path=python:benchmarks.little_data:MeanTeacher"]
             several += [f"teacher.tokenizer={folders[0]}"]
-        name = f"ensemble of {len(teachers)}{ending}{', in memory' * arguments.in_memory}"
+        name = f"ensemble of {each}{ending}{', in memory' * arguments.in_memory}"
         bench.train(seed, name, arguments.student_epochs, [*learn, *several], teachers)
     below = teachers[0]
     for generation in range(1, arguments.generations + 1):
@@ -298,10 +298,10 @@ def main() -> None:
     """Run the seeds and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=float, nargs="+", default=[2, 3, 4, 6], help="without a teacher")
+    parser.add_argument("--epochs", type=float, nargs="+", default=[3, 4, 5, 6], help="without a teacher")
     parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--teachers", type=int, default=4)
-    parser.add_argument("--teacher-epochs", type=float, default=3)
+    parser.add_argument("--teacher-epochs", type=float, default=5)
     parser.add_argument("--student-epochs", type=float, default=10)
     parser.add_argument("--chain-epochs", type=float, default=5)
     parser.add_argument("--generations", type=int, default=3)
