@@ -116,7 +116,7 @@ def check_scores(
 def measure_routings(
     teacher: TextTeacher, windows: Windows, batch_size: int, hardware: Hardware
 ) -> list[dict[str, Any]] | None:
-    """Score a MoE teacher with its own routing, with its top 1 and top 2 experts, and with all of them.
+    """Score a MoE teacher with its own routing, with its top 1 and top 2 experts, if it has two, and with all.
 
     A merged mixture can get worse the more experts are used, and then a router that uses more teaches worse.
 
@@ -136,7 +136,8 @@ def measure_routings(
         return experts.routed(lambda _, __, logits: top_k_choice(logits, k, normalised=experts.normalised))
 
     all_of_them = experts.routed(lambda _, __, logits: all_experts(logits))
-    contexts = {"own": nullcontext(), "top 1": top(1), "top 2": top(2), "all": all_of_them}
+    few = {f"top {k}": top(k) for k in (1, 2) if k <= experts.num_experts}
+    contexts = {"own": nullcontext(), **few, "all": all_of_them}
     rows = []
     for name, context in contexts.items():
         with context:

@@ -134,6 +134,17 @@ def test_routings_are_scored_as_models_configured_with_them(config, data):
         assert rows[name]["perplexity"] == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_mixture_of_one_expert_is_probed(tmp_path):
+    sizes = {"hidden_size": 16, "num_layers": 1, "moe_intermediate_size": 16, "max_steps": 2}
+    build = {"vocab_size": 320, "num_experts": 1, "num_experts_per_tok": 1, **sizes}
+    config = make_config(tmp_path, teacher={"build": build})
+    data, session = make_data(config, tmp_path), make_session(config, make_run(tmp_path))
+    teacher = prepare_teacher(session, data)
+    rows = measure_routings(teacher, data.evaluation.first(4), 4, CPU)
+    assert [row["routing"] for row in rows] == ["own", "top 1", "all"]
+    assert rows[0]["perplexity"] == pytest.approx(rows[2]["perplexity"], rel=1e-4)
+
+
 def test_prompts_are_the_first_words_of_texts_that_are_longer():
     assert choose_prompts(["a b", "a b c d", "e f g h"], count=1, num_words=3) == ["a b c"]
 
