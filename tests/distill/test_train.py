@@ -2,9 +2,6 @@
 
 import copy
 import json
-import multiprocessing
-import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -21,6 +18,7 @@ from kdkit.runs.folder import Run
 from kdkit.teachers.prepare import Teacher
 from kdkit.training.progress import Progress
 from tests.crossed import cut_unevenly
+from tests.processes import join_group, run_two
 from tests.tiny import (
     make_config,
     make_data,
@@ -241,10 +239,9 @@ def train_cases(configs: dict[str, Config], folder: Path, name: str) -> dict[str
     return lines
 
 
-def train_as_process(rank: int, configs: dict[str, Config], folder: Path, port: int) -> None:
+def train_as_process(rank: int, port: int, configs: dict[str, Config], folder: Path) -> None:
     """Train as one of two processes; the first one writes what was logged."""
-    addresses = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ |= addresses | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    join_group(rank, port)
     lines = train_cases(configs, folder, "two")
     if rank == 0:
         (folder / "two.json").write_text(json.dumps(lines))
@@ -255,21 +252,8 @@ def test_two_processes_of_two_equal_one_of_four(tmp_path, monkeypatch):
     data = cut_unevenly(make_data(make_config(tmp_path), tmp_path))
     monkeypatch.setattr(source, "prepare_teacher", lambda *_: make_teacher(data))
     one = train_cases(configure_cases(tmp_path, 4), tmp_path, "one")  # builds the cache that the others read
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # a server that imports once and is forked: two fresh interpreters would import for longer than they train
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.crossed", "tests.tiny"])
     # made here once: making a configuration writes the corpus
-    arguments = configure_cases(tmp_path, 2), tmp_path, port
-    processes = [context.Process(target=train_as_process, args=(rank, *arguments), daemon=True) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=200)
-        assert process.exitcode == 0
+    run_two(train_as_process, configure_cases(tmp_path, 2), tmp_path, preload=("tests.crossed", "tests.tiny"))
     two = json.loads((tmp_path / "two.json").read_text())
     assert two.keys() == one.keys() == CASES.keys()
     for case in CASES:
