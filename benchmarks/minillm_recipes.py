@@ -4,8 +4,10 @@
 
 Text: the demo's (`python-docs`). Model: the demo's student, without a teacher. Every variant gets the processor time of
 the plain recipe (AdamW, cosine, its learning rate tuned): its steps follow from the time of a step, measured in turns
-with the plain recipe's. Score: bits per byte of the same held-out text. The best recipe is also trained for 0.6 of that
-time, by a schedule that ends there.
+with the plain recipe's. Score: bits per byte of the same held-out text. The best recipe is also trained for less than
+0.6 of that time, by a schedule that ends there. It was chosen on seeds 1 and 2, so others confirm it:
+
+    nice -n 19 python -m benchmarks.minillm_recipes --only best --seeds 3 4 5 0 1 2 --results FILE
 """
 
 import argparse
@@ -33,10 +35,16 @@ from kdkit.training.scoring import score_windows
 RESULTS = Path(__file__).parent / "results" / "minillm_recipes.json"
 PLAIN = "plain"
 BEST = "best"
-EARLY = 0.6
-"""Part of the plain recipe's time in which the best one shall reach its score."""
+EARLY = 0.55
+"""Part of the plain recipe's steps, in the time of its own: what begins a training counts, too, so that 0.6 is kept."""
 CALIBRATION_STEPS, CALIBRATION_ROUNDS = 30, 2
-FASTER_EMBEDDINGS = {"parameter_lr_multipliers": [{"pattern": "embed", "lr_multiplier": 20.0}]}
+EMBEDDINGS = {"parameter_lr_multipliers": [{"pattern": "embed", "lr_multiplier": 20.0}]}
+TABLES = {
+    "parameter_lr_multipliers": [
+        {"pattern": "embed", "lr_multiplier": 50.0},
+        {"pattern": "lm_head", "lr_multiplier": 2.0},
+    ]
+}
 STABLE = {
     "lr_schedule": "warmup_stable_decay",
     "lr_schedule_options": {"decay_share": 0.7, "decay_type": "linear"},
@@ -46,10 +54,10 @@ CONSTANT = {"lr_schedule": "constant_with_warmup"}
 LENGTHS = {"length_schedule": {0: 32, 0.4: 64, 0.7: 128}}
 VARIANTS: dict[str, dict[str, Any]] = {
     PLAIN: {},
-    BEST: {"adam_betas": [0.9, 0.95]} | STABLE | FASTER_EMBEDDINGS | LENGTHS,
+    BEST: STABLE | TABLES | LENGTHS,
     "Muon": {"optimizer": "muon"},
     "Muon, twice the rate": {"optimizer": "muon", "learning_rate": 2e-2},
-    "faster embeddings": FASTER_EMBEDDINGS,
+    "embeddings 20 x faster": EMBEDDINGS,
     "betas 0.9, 0.95": {"adam_betas": [0.9, 0.95]},
     "linear": {"lr_schedule": "linear"},
     "warm-up, stable, decay": STABLE,
@@ -154,20 +162,23 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
         bench.train(0, CALIBRATION_STEPS, {}, scores=False)  # what is made once is made here
-        plain = [bench.train(seed, arguments.steps, {}) for seed in arguments.seeds]
-        rows.append(summarise(PLAIN, plain, plain, 1.0))
-        print(rows[-1], flush=True)
-        wanted = [(name, 1.0) for name in VARIANTS if name in arguments.only and name != PLAIN]
-        for name, part in [*((name, EARLY) for name, _ in wanted if name == BEST), *wanted]:
-            cost = bench.step_cost(VARIANTS[name])
-            steps = round(part * arguments.steps / cost)
-            trained = [bench.train(seed, steps, VARIANTS[name]) for seed in arguments.seeds]
-            rows.append(summarise(name if part == 1.0 else f"{name}, {part:g} of the time", trained, plain, cost))
-            print(rows[-1], flush=True)
+        wanted = [(name, 1.0) for name in VARIANTS if name in (PLAIN, *arguments.only)]
+        wanted += [(BEST, EARLY)] if BEST in arguments.only else []
+        costs = {name: bench.step_cost(VARIANTS[name]) for name, _ in wanted}
+        trained: dict[tuple[str, float], list[dict[str, float]]] = {each: [] for each in wanted}
+        for seed in arguments.seeds:  # one after the other, so that what else the machine does is about the same
+            for name, part in wanted:
+                steps = round(part * arguments.steps / costs[name])
+                trained[name, part].append(bench.train(seed, steps, VARIANTS[name]))
+                print(seed, name, part, trained[name, part][-1], flush=True)
+            plain = trained[PLAIN, 1.0]
+            rows = [
+                summarise(name if part == 1.0 else f"{name}, {part:g} of the time", found, plain, costs[name])
+                for (name, part), found in trained.items()
+            ]
             write_results(arguments.results, rows)
 
 
