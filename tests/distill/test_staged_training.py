@@ -228,8 +228,8 @@ STOPS = {
     "step 4, the first of the second stage": stop_at_step(4),
     "step 6, after a checkpoint": stop_at_step(6),
     "step 7, the last": stop_at_step(7),
-    "before the model is saved": stop_in("save_student"),
-    "after the model was saved": stop_in("save_student", after=True),
+    "before the model is saved": stop_in("save_trained"),
+    "after the model was saved": stop_in("save_trained", after=True),
 }
 
 
