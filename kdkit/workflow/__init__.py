@@ -1,1 +1,1 @@
-"""Notebooks in order, and sweeps over variants and seeds."""
+"""Notebooks in order, sweeps, chains, and what the verbs of the command line do."""

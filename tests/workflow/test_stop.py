@@ -118,6 +118,9 @@ def test_at_a_terminal_one_line_is_rewritten(project):
     assert "\r\x1b[K[3/5] student 1/3 · 2 s left" in text
     left = [re.split(r"\r\x1b\[K", line)[-1] for line in text.replace("\r\n", "\n").split("\n")]
     assert "[3/5] 03_distill: done" in " ".join(left)
+    sizes = [line for line in left if line.startswith(("student: ", "teacher: "))]  # said before they are built
+    assert len(sizes) == 2 and all("parameters" in line for line in sizes)
+    left = [line for line in left if line not in sizes]
     assert not any("student" in line or "sample of the corpus" in line for line in left), "what stays on the screen"
     assert max(map(len, left)) <= 100 + len(str(project))
 
