@@ -17,6 +17,7 @@ LAYERS = [
     {"machine"},
     {"alignment"},
     {"losses"},
+    {"maths"},
     {"data"},
     {"models"},
     {"training"},

@@ -17,6 +17,7 @@ from kdkit.config.built.architecture import check_window
 from kdkit.config.built.student import BuildStudentConfig
 from kdkit.config.chat import ChatDataConfig, ChatModelConfig
 from kdkit.config.losses import Auto, LossSettings, TermWeights
+from kdkit.config.maths.settings import MathsConfig
 from kdkit.config.reading import apply_overrides, check_values, read_model_file, read_values
 from kdkit.config.tasks import EvaluateConfig
 from kdkit.config.teacher import CacheConfig, RouterConfig, SamplingConfig, SelfTeacherConfig
@@ -236,6 +237,7 @@ class Config(Section):
     cache: CacheConfig = CacheConfig()
     router: RouterConfig = RouterConfig()
     sampling: SamplingConfig = SamplingConfig()
+    maths: MathsConfig = MathsConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     report: LanguageReportConfig = LanguageReportConfig()

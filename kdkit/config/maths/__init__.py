@@ -1,0 +1,1 @@
+"""Settings of maths: problems, checker, judging."""
