@@ -1,10 +1,17 @@
 """A problem with its solution, step by step, and how its answer is to be compared."""
 
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 Domain = Literal["algebra", "calculus", "linear_algebra", "complex_analysis", "differential_equations", "optimisation"]
-DOMAINS: tuple[Domain, ...] = get_args(Domain)
+DOMAINS: tuple[Domain, ...] = (
+    "algebra",
+    "calculus",
+    "linear_algebra",
+    "complex_analysis",
+    "differential_equations",
+    "optimisation",
+)
 
 AnswerKind = Literal[
     "expression",  # a number or a formula

@@ -16,11 +16,13 @@ class ProblemsConfig(Section):
     """The problems of `data.path: kdkit-maths`."""
 
     domains: list[DomainName] = Field(default_factory=lambda: ["algebra", "calculus"])
+    """Fields that the problems come from."""
     templates: list[str] | None = None
     """Kinds of problems by name (`python -m kdkit problems`); null: all of the domains."""
     held_out_templates: list[str] | None = None
     """Kinds that are only judged on, never trained on; null: one of each domain that has several."""
     levels: list[Level] = Field(default_factory=lambda: [1, 2, 3])
+    """Of difficulty, 1 is the easiest."""
     num_problems: Count = 4000
     """To train on, at most: small templates run out of numbers."""
     num_held_out: Count = 200
