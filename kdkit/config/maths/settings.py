@@ -43,6 +43,7 @@ class CheckerConfig(Section):
 
     policies: PolicyConfig = PolicyConfig()
     num_workers: Count = 2
+    """Processes at once."""
     seconds: Positive = 5.0
     """For one answer; beyond it counts as unanswered."""
     memory_mb: Count = 1024
