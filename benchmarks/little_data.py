@@ -60,8 +60,12 @@ SETTINGS = [
     *(f"train.{name}_every=1000000" for name in ("save", "log", "evaluate")),
 ]
 """Beside those of the demo: its text, 1 MB of it for training, and a student that can learn it by heart."""
-VARIANTS = {"dropout 0.1": ["student.build.dropout=0.1"], "weight decay 0.3": ["train.weight_decay=0.3"]}
-"""Further ways to learn a text less by heart, without a teacher."""
+REGULARISED = {
+    "dropout 0.1": ["student.build.dropout=0.1"],
+    "weight decay 0.3": ["train.weight_decay=0.3"],
+    "weight decay 1": ["train.weight_decay=1.0"],
+}
+"""Ways to learn a text less by heart (`--with`), for everybody: beside AdamW's weight decay of 0.01."""
 FOLDERS = "LITTLE_DATA_TEACHERS"
 """Variable of the environment that holds the folders of `MeanTeacher`."""
 DISTILL = ["distill.start_from_teacher=false", "distill.kd_ratio=1.0", "distill.loss=forward_kl"]
@@ -254,41 +258,34 @@ def _score(row: dict[str, Any]) -> Score:
     return Score(nats, sizes, 1, nats, sizes)
 
 
-def members(bench: Bench, seed: int, names: Sequence[str]) -> str:
-    """Return the settings of several teachers."""
-    return json.dumps([{"name": f"t{i}", "path": str(bench.folder(seed, name))} for i, name in enumerate(names, 1)])
-
-
 def run_seed(bench: Bench, seed: int, arguments: argparse.Namespace) -> None:
     """Train all students of a seed."""
+    everybody = REGULARISED.get(arguments.regularised, [])
+    alone, suffix = [*everybody, "distill.kd_ratio=0"], f", {arguments.regularised}" * bool(everybody)
     for epochs in arguments.epochs:
-        bench.train(seed, f"plain, {epochs:g} epochs", epochs, ["distill.kd_ratio=0"])
-    for name, settings in VARIANTS.items():
-        if name in arguments.variants:
-            own = ["distill.kd_ratio=0", *settings]
-            bench.train(seed, f"plain, {name}, {arguments.teacher_epochs:g} epochs", arguments.teacher_epochs, own)
-    teachers = [f"plain, {arguments.teacher_epochs:g} epochs"]
+        bench.train(seed, f"plain, {epochs:g} epochs{suffix}", epochs, alone)
+    if not arguments.teachers:
+        return
+    teachers = [f"plain, {arguments.teacher_epochs:g} epochs{suffix}"]
     for number in range(2, arguments.teachers + 1):
-        own = ["distill.kd_ratio=0", f"train.seed={1000 * number + seed}"]
-        teachers.append(f"teacher {number}, {arguments.teacher_epochs:g} epochs")
-        bench.train(seed, teachers[-1], arguments.teacher_epochs, own)
-    learn = [*DISTILL, *arguments.distill]
-    ending = f", {arguments.student_epochs:g} epochs" + "".join(f", {each}" for each in arguments.distill)
+        teachers.append(f"teacher {number}, {arguments.teacher_epochs:g} epochs{suffix}")
+        bench.train(seed, teachers[-1], arguments.teacher_epochs, [*alone, f"train.seed={1000 * number + seed}"])
+    learn = [*DISTILL, *everybody, *arguments.distill]
+    ending = f", {arguments.student_epochs:g} epochs" + "".join(f", {each}" for each in arguments.distill) + suffix
     if len(teachers) > 1:
         each = f"{len(teachers)} x {arguments.teacher_epochs:g} epochs"
-        bench.score_mean(seed, f"mean of {each}", teachers)
+        bench.score_mean(seed, f"mean of {each}{suffix}", teachers)
+        folders = [str(bench.folder(seed, name)) for name in teachers]
+        os.environ[FOLDERS] = os.pathsep.join(folders)
+        own = ["teacher.path=python:benchmarks.little_data:MeanTeacher", f"teacher.tokenizer={folders[0]}"]
         if arguments.in_memory:
-            several = ["teachers.combine=averaged", f"teachers.members={members(bench, seed, teachers)}"]
-        else:
-            folders = [str(bench.folder(seed, name)) for name in teachers]
-            os.environ[FOLDERS] = os.pathsep.join(folders)
-            several = ["teacher.path=python:benchmarks.little_data:MeanTeacher"]
-            several += [f"teacher.tokenizer={folders[0]}"]
+            members = [{"name": f"t{number}", "path": folder} for number, folder in enumerate(folders, 1)]
+            own = ["teachers.combine=averaged", f"teachers.members={json.dumps(members)}"]
         name = f"ensemble of {each}{ending}{', in memory' * arguments.in_memory}"
-        bench.train(seed, name, arguments.student_epochs, [*learn, *several], teachers)
+        bench.train(seed, name, arguments.student_epochs, [*learn, *own], teachers)
     below = teachers[0]
     for generation in range(1, arguments.generations + 1):
-        name = f"chain, generation {generation}, {arguments.chain_epochs:g} epochs"
+        name = f"chain, generation {generation}, {arguments.chain_epochs:g} epochs{suffix}"
         path = [f"teacher.path={bench.folder(seed, below)}", f"train.seed={100 * generation + seed}"]
         bench.train(seed, name, arguments.chain_epochs, [*learn, *path], [below])
         below = name
@@ -299,7 +296,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=float, nargs="+", default=[3, 4, 5, 6], help="without a teacher")
-    parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--with", dest="regularised", choices=REGULARISED, default="")
     parser.add_argument("--teachers", type=int, default=4)
     parser.add_argument("--teacher-epochs", type=float, default=5)
     parser.add_argument("--student-epochs", type=float, default=10)
