@@ -301,9 +301,14 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
         overrides: such as `["distill.temperature=2", "teacher.path=models/big"]`; values are YAML.
 
     Raises:
-        UserError: no such file, not YAML, unknown key, wrong type, value out of range.
+        UserError: no such file, not YAML, a sweep, unknown key, wrong type, value out of range.
     """
-    return config_from_values(apply_overrides(Config, read_values(path), overrides or [], ALIASES))
+    values = read_values(path)
+    if "variants" in values:
+        raise UserError(
+            f"config: expected settings of one run, got variants in {str(path)!r}; python -m kdkit sweep {path}"
+        )
+    return config_from_values(apply_overrides(Config, values, overrides or [], ALIASES))
 
 
 def config_from_values(values: dict[str, Any]) -> Config:
