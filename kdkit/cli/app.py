@@ -17,6 +17,7 @@ from kdkit.cli.options import (
     Debug,
     InterruptedWorkError,
     Parameters,
+    Resume,
     RunName,
     RunsDir,
     Verbose,
@@ -63,9 +64,7 @@ def run(
         str, typer.Option("--from", metavar="NN", help="Run from this notebook on, even if done: 03.")
     ] = "",
     only: Annotated[str, typer.Option(metavar="NN,NN", help="Run these notebooks only, even if done: 04,05.")] = "",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue an interrupted training from its checkpoint.")
-    ] = False,
+    resume: Resume = False,
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
@@ -127,9 +126,7 @@ def chain(
     parameter: Parameters = [],  # noqa: B006
     name: Annotated[str, typer.Option(help="Name of the chain; its runs are NAME-generation-1, and so on.")] = "",
     runs_dir: RunsDir = "runs",
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue an interrupted training from its checkpoint.")
-    ] = False,
+    resume: Resume = False,
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:

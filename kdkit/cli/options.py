@@ -17,6 +17,7 @@ Parameters = Annotated[
 ]
 RunName = Annotated[str, typer.Option(help="Name of the run; default: made from the file and the changed settings.")]
 RunsDir = Annotated[str, typer.Option(help="Folder of runs; in the project around the current folder, else in this.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted training from its checkpoint.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show all that is printed on the way.")]
 
 

@@ -22,11 +22,11 @@ def generate(
         bool | None, typer.Option("--chat/--plain", help="Answer as an assistant, or go on with the text.")
     ] = None,
     system: Annotated[str, typer.Option(metavar="TEXT", help="System message of a conversation.")] = "",
-    temperature: Annotated[float, typer.Option(min=0.0, help="0: always the most likely token.")] = 0.8,
+    temperature: Annotated[float, typer.Option(min=0.0, max=1e6, help="0: always the most likely token.")] = 0.8,
     top_k: Annotated[int, typer.Option(min=0, help="Draw from so many tokens; 0: all.")] = 0,
     top_p: Annotated[float, typer.Option(min=1e-6, max=1.0, help="Draw from this share of the probability.")] = 0.95,
     min_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least probability, against the greatest.")] = 0.0,
-    repetition_penalty: Annotated[float, typer.Option(min=1e-6, help="Above 1: repeat less.")] = 1.0,
+    repetition_penalty: Annotated[float, typer.Option(min=1e-6, max=1e6, help="Above 1: repeat less.")] = 1.0,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a text at most.")] = 256,
     num_samples: Annotated[int, typer.Option(min=1, help="Texts for every prompt.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same texts.")] = 0,

@@ -19,10 +19,12 @@ from kdkit.config.chat import ChatDataConfig, ChatModelConfig
 from kdkit.config.losses import Auto, LossSettings, TermWeights
 from kdkit.config.maths.settings import MathsConfig
 from kdkit.config.reading import apply_overrides, check_values, read_model_file, read_values
+from kdkit.config.recipe.schedules import check_schedule
+from kdkit.config.recipe.settings import RecipeConfig
 from kdkit.config.tasks import EvaluateConfig
 from kdkit.config.teacher import CacheConfig, RouterConfig, SamplingConfig, SelfTeacherConfig
 from kdkit.config.teachers import BuildTeacherConfig, DocumentEnd, TeachersConfig
-from kdkit.config.training import TRAINING_ALIASES, MaskingConfig, ParameterRule, RecipeConfig, StageSettings
+from kdkit.config.training import TRAINING_ALIASES, MaskingConfig, ParameterRule, StageSettings
 from kdkit.config.types import (
     BUILD,
     Count,
@@ -203,13 +205,17 @@ class TrainConfig(RecipeConfig):
     """Order of the training sequences, easy to hard for the teacher, in every epoch; `none`: shuffled."""
 
     @model_validator(mode="after")
-    def _names(self) -> "TrainConfig":
+    def _stages(self) -> "TrainConfig":
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise UserError(
                 f"train.stages: expected a name of its own for every stage, got {twice!r} twice; rename one"
             )
+        for stage in self.stages:
+            if stage.learning_rate is not None:
+                key = f"learning_rate of stage {stage.name!r}"
+                check_schedule(self.lr_schedule, self.lr_schedule_options, stage.learning_rate, key)
         return self
 
 
@@ -295,9 +301,14 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Config:
         overrides: such as `["distill.temperature=2", "teacher.path=models/big"]`; values are YAML.
 
     Raises:
-        UserError: no such file, not YAML, unknown key, wrong type, value out of range.
+        UserError: no such file, not YAML, a sweep, unknown key, wrong type, value out of range.
     """
-    return config_from_values(apply_overrides(Config, read_values(path), overrides or [], ALIASES))
+    values = read_values(path)
+    if "variants" in values:
+        raise UserError(
+            f"config: expected settings of one run, got variants in {str(path)!r}; python -m kdkit sweep {path}"
+        )
+    return config_from_values(apply_overrides(Config, values, overrides or [], ALIASES))
 
 
 def config_from_values(values: dict[str, Any]) -> Config:

@@ -141,6 +141,9 @@ def _describe(error: ValidationError, known: list[str], options: dict[str, list[
         near = _suggest_value(value, context["expected"])
     elif first["type"] == "union_tag_not_found":
         expected = "a name, or {name: ..., options}"
+    elif first["type"] in ("too_long", "too_short"):
+        limit = context.get("max_length", context.get("min_length"))
+        expected = f"{'at most' if first['type'] == 'too_long' else 'at least'} {limit} items"
     constraint = expected or first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     more = f" ({len(error.errors()) - 1} more problem(s) after this one)" if len(error.errors()) > 1 else ""
     if near:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from kdkit.config.losses import LossSettings
-from kdkit.config.types import Count, DropShare, NotNegative, Number, OpenShare, Positive, Section, Share
+from kdkit.config.types import Count, NotNegative, Number, Positive, Section, Share
 from kdkit.errors import UserError
 
 StageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
@@ -19,20 +19,6 @@ TRAINING_ALIASES = {
     "train.lr": "train.learning_rate",
 }
 """Other names of a training's settings, and the key that each one means."""
-
-SCHEDULE_OPTIONS: dict[str, tuple[str, ...]] = {
-    "cosine": ("num_cycles",),
-    "cosine_with_restarts": ("num_cycles",),
-    "cosine_with_min_lr": ("min_lr", "min_lr_rate", "num_cycles"),
-    "linear": (),
-    "polynomial": ("lr_end", "power"),
-    "inverse_sqrt": ("timescale",),
-    "constant": (),
-    "constant_with_warmup": (),
-    "warmup_stable_decay": ("decay_share", "decay_type", "warmup_type", "min_lr_ratio", "num_cycles"),
-}
-"""Options of the learning rate's schedules: transformers', but for `decay_share`, a share of the steps for
-`num_decay_steps`: trainings of other lengths, as a baseline of equal time, keep the shape."""
 
 
 class OptimizationConfig(Section):
@@ -66,143 +52,6 @@ class OptimizationConfig(Section):
     """Also log to Weights & Biases; metrics.jsonl is written in any case."""
     wandb_project: str = "kdkit"
     """Project that Weights & Biases files the run under."""
-
-
-class MuonConfig(Section):
-    """Muon on the matrices of the hidden layers; embeddings, head, norms and biases stay with AdamW."""
-
-    lr_multiplier: Positive = 1.0
-    """Factor of the learning rate on these matrices; updates are as large as AdamW's (arXiv:2502.16982)."""
-    momentum: DropShare = 0.95
-    """Share of the last steps' gradient that is kept (Nesterov)."""
-
-
-class AverageConfig(Section):
-    """The student that is saved is an average of the weights of its last steps; the last ones are kept beside it."""
-
-    kind: Literal["none", "ema", "uniform"] = "none"
-    """`ema`: exponential moving average; `uniform`: the mean of all steps that count (stochastic weight averaging)."""
-    decay: OpenShare = 0.99
-    """Share of the average that stays in every step of `ema`."""
-    start: DropShare = 0.0
-    """Share of a stage's steps after which the average begins."""
-
-
-class MultiTokenConfig(Section):
-    """Heads that predict further tokens than the next one while the student is trained; they are not saved with it."""
-
-    num_tokens: Annotated[int, Field(ge=0)] = 0
-    """Further tokens, each by a head of its own in front of the student's output head (arXiv:2404.19737); 0: none."""
-    weight: Positive = 0.1
-    """Weight of each one's mean cross-entropy beside the loss."""
-
-
-ByShare = dict[DropShare, Count]
-"""A schedule in steps: from which share of a stage's steps on a value holds, the first one from 0."""
-
-
-class RecipeConfig(OptimizationConfig):
-    """How a language model is trained beyond AdamW, a cosine and one batch size."""
-
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """`muon`: see `train.muon`; torch 2.9 or newer."""
-    muon: MuonConfig = MuonConfig()
-    adam_betas: Annotated[list[DropShare], Field(min_length=2, max_length=2)] = Field(
-        default_factory=lambda: [0.9, 0.999]
-    )
-    """AdamW's running means of the gradient and of its square: the share that stays in every step. With 0.95 in place
-    of 0.999 the second forgets faster."""
-    lr_schedule: Literal[
-        "cosine",
-        "cosine_with_restarts",
-        "cosine_with_min_lr",
-        "linear",
-        "polynomial",
-        "inverse_sqrt",
-        "constant",
-        "constant_with_warmup",
-        "warmup_stable_decay",
-    ] = "cosine"
-    """Course of the learning rate after `warmup_steps`, by transformers' names."""
-    lr_schedule_options: dict[str, Number | str] = Field(default_factory=dict)
-    """Its options, transformers' `lr_scheduler_kwargs`; `warmup_stable_decay` takes `decay_share` of the steps (0.2) in
-    place of `num_decay_steps`."""
-    weight_decay_end: NotNegative | None = None
-    """Weight decay of the last step, to which it moves in a straight line; null: it stays."""
-    average: AverageConfig = AverageConfig()
-    multi_token: MultiTokenConfig = MultiTokenConfig()
-    batch_schedule: ByShare = Field(default_factory=dict)
-    """Sequences of a micro-batch, by share of the steps: `{0: 2, 0.3: 8}`; empty: `per_device_train_batch_size`."""
-    length_schedule: ByShare = Field(default_factory=dict)
-    """Tokens of a sequence at most, by share of the steps: `{0: 32, 0.5: 128}`; longer ones are read in pieces, in the
-    same micro-batch, so that a step reads as much text; empty: `data.max_length`."""
-
-    @model_validator(mode="after")
-    def _recipe(self) -> "RecipeConfig":
-        allowed = SCHEDULE_OPTIONS[self.lr_schedule]
-        if unknown := [name for name in self.lr_schedule_options if name not in allowed]:
-            raise UserError(
-                f"train.lr_schedule_options: expected {', '.join(allowed) or 'none'} for {self.lr_schedule}, "
-                f"got {unknown[0]!r}; correct it"
-            )
-        chosen = self.lr_schedule_options.keys()
-        if self.lr_schedule == "cosine_with_min_lr" and len(chosen & {"min_lr", "min_lr_rate"}) != 1:
-            raise UserError(
-                "train.lr_schedule_options: expected either min_lr or min_lr_rate for cosine_with_min_lr, got "
-                f"{', '.join(chosen) or 'none'}; set train.lr_schedule_options={{min_lr_rate: 0.1}}"
-            )
-        for name in ("decay_type", "warmup_type"):
-            if (value := self.lr_schedule_options.get(name, "linear")) not in ("linear", "cosine", "1-sqrt"):
-                raise UserError(f"train.lr_schedule_options: expected {name} linear, cosine or 1-sqrt, got {value!r}")
-        if not 0.0 < _share(self.lr_schedule_options.get("decay_share", 0.2)) <= 1.0:
-            raise UserError(
-                "train.lr_schedule_options: expected decay_share above 0 and at most 1, got "
-                f"{self.lr_schedule_options['decay_share']!r}; it is a share of the steps"
-            )
-        if self.weight_decay_end is not None and self.weight_decay == 0.0:
-            raise UserError(
-                f"train.weight_decay_end: expected train.weight_decay above 0, from which it moves to "
-                f"{self.weight_decay_end:g}, got 0; set train.weight_decay=0.01, or leave it out"
-            )
-        for key in ("batch_schedule", "length_schedule"):
-            if (values := getattr(self, key)) and 0.0 not in values:
-                raise UserError(
-                    f"train.{key}: expected a first value from share 0 on, got shares {', '.join(map(str, values))}; "
-                    f"write {{0: {next(iter(values.values()))}, ...}}"
-                )
-        return self
-
-    def check_recipe(self, max_length: int, changing: str, has_own_text: bool) -> None:
-        """Refuse what does not fit the rest of a configuration.
-
-        Args:
-            max_length: `data.max_length`.
-            changing: a setting under which sequences are read as a whole; empty: there is none.
-            has_own_text: whether the student writes the text of a stage.
-
-        Raises:
-            UserError: lengths below 8 or above `max_length`, or a setting that an option cannot work with.
-        """
-        for length in self.length_schedule.values():
-            if not 8 <= length <= max_length:
-                raise UserError(
-                    f"train.length_schedule: expected lengths from 8 to data.max_length, {max_length}, got {length}; "
-                    "change one of them"
-                )
-        if self.length_schedule and (changing or has_own_text):
-            raise UserError(
-                "train.length_schedule: expected sequences that may be read in pieces, got "
-                f"{changing or 'an on-policy stage'}, which needs whole ones; leave one of the two out"
-            )
-        if self.multi_token.num_tokens and has_own_text:
-            raise UserError(
-                "train.multi_token: expected stages that read the data, got an on-policy one, which learns nothing of "
-                "its own text but from the teacher; set train.multi_token.num_tokens=0"
-            )
-
-
-def _share(value: float | str) -> float:
-    return value if isinstance(value, float) else -1.0
 
 
 class MaskingConfig(Section):

@@ -9,7 +9,14 @@ from kdkit.machine.session import Session
 from kdkit.models.built.dense import build_model, describe_model
 from kdkit.models.built.size import measure_model
 from kdkit.models.keep_layers import choose_layers, keep_layers
-from kdkit.models.loading import check_context, check_fits, context_length, load_causal_lm, read_model_config
+from kdkit.models.loading import (
+    check_context,
+    check_fits,
+    check_rows,
+    context_length,
+    load_causal_lm,
+    read_model_config,
+)
 from kdkit.models.teacher_start import start_from_teacher
 from kdkit.teachers.cache import CachedSignals
 from kdkit.teachers.interface import TextTeacher
@@ -45,11 +52,11 @@ def start_student(
 
 
 def check_student_lengths(config: Config, data: PreparedData) -> None:
-    """Check the student's context and layers against what they are asked for, by its configuration alone.
+    """Check the student's context, rows and layers against what they are asked for, by its configuration alone.
 
     Raises:
-        UserError: layers that are not there (see `choose_layers`); a context shorter than a sequence, or than prompt
-            and new tokens of an on-policy stage.
+        UserError: a vocabulary smaller than its tokenizer's; layers that are not there (see `choose_layers`); a context
+            shorter than a sequence, or than prompt and new tokens of an on-policy stage.
     """
     student, longest = config.student, longest_sequence("student", data.train, data.evaluation)
     if student.path == BUILD:
@@ -61,6 +68,7 @@ def check_student_lengths(config: Config, data: PreparedData) -> None:
         if student.layers is not None:
             choose_layers(student.layers, model_config.get_text_config().num_hidden_layers)
         context, key = context_length(model_config), "student.path"
+        check_rows(model_config.get_text_config().vocab_size, len(data.student_tokenizer), key)
     check_context(context, longest, key, "data.max_length")
     check_own_text(config, data, context, key)
 

@@ -15,6 +15,10 @@ from transformers import PreTrainedModel
 from kdkit.data.batches import WindowCollator
 from kdkit.data.windows import Windows
 from kdkit.distill.checkpoints import (
+    ANSWERS_REUSED,
+    BASELINE,
+    EQUAL_TIME,
+    STUDENT,
     TrainingResult,
     checkpoint_folder,
     forget,
@@ -32,16 +36,7 @@ from kdkit.distill.committee.manifest import keep_manifest
 from kdkit.distill.committee.members import Committee
 from kdkit.distill.committee.parts import CommitteeParts, make_committee_parts
 from kdkit.distill.committee.trainer import CommitteeTrainer, TeachersLog
-from kdkit.distill.costs import (
-    ANSWERS_REUSED,
-    BASELINE,
-    EQUAL_TIME,
-    STUDENT,
-    equal_time,
-    measure_head,
-    note_costs,
-    steps_in,
-)
+from kdkit.distill.costs import equal_time, measure_head, note_costs, steps_in
 from kdkit.distill.curriculum import sequence_order
 from kdkit.distill.layer_terms import LayerParts, make_parts
 from kdkit.distill.objective import make_objective

@@ -9,9 +9,9 @@ from kdkit.data.batches import Side
 from kdkit.data.comparable import why_not_comparable
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import Windows
+from kdkit.distill.checkpoints import ANSWERS_REUSED, BASELINE, EQUAL_TIME, STUDENT
 from kdkit.distill.layer_terms import plan_layers
 from kdkit.distill.plan import view_of
-from kdkit.distill.train import ANSWERS_REUSED, BASELINE, EQUAL_TIME, STUDENT
 from kdkit.errors import UserError
 from kdkit.evaluate.answers import check_rouge, score_answers
 from kdkit.evaluate.attention import ATTENTION_WINDOWS, measure_attention

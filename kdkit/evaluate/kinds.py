@@ -8,7 +8,7 @@ import numpy as np
 from kdkit.config.language import Config
 from kdkit.data.many.kinds import kinds_of_documents
 from kdkit.data.prepare import PreparedData
-from kdkit.distill.costs import BASELINE, STUDENT
+from kdkit.distill.checkpoints import BASELINE, STUDENT
 from kdkit.distill.plan import own_view_of
 from kdkit.evaluate.language import Resampled, resample_text
 from kdkit.machine.session import Session

@@ -223,6 +223,19 @@ def check_context(context: int | None, longest: int, key: str, length_key: str) 
         )
 
 
+def check_rows(rows: int, vocab_size: int, key: str) -> None:
+    """Compare the vocabulary rows of a model, or of its configuration, with the size of its tokenizer.
+
+    Raises:
+        UserError: fewer rows than the tokenizer has ids.
+    """
+    if rows < vocab_size:
+        raise UserError(
+            f"{key}: expected at least {vocab_size} vocabulary rows for its tokenizer, got a model with {rows}; "
+            "model and tokenizer do not belong together"
+        )
+
+
 def check_fits(model: PreTrainedModel, vocab_size: int, max_length: int, key: str, length_key: str) -> None:
     """Check a model against its tokenizer and the longest sequence it will read; print if its head is padded.
 
@@ -230,11 +243,7 @@ def check_fits(model: PreTrainedModel, vocab_size: int, max_length: int, key: st
         UserError: fewer rows than the tokenizer has ids, or a context shorter than a sequence.
     """
     rows = model.get_output_embeddings().weight.shape[0]
-    if rows < vocab_size:
-        raise UserError(
-            f"{key}: expected at least {vocab_size} vocabulary rows for its tokenizer, got a model with {rows}; "
-            "model and tokenizer do not belong together"
-        )
+    check_rows(rows, vocab_size, key)
     if rows > vocab_size:
         print(f"{key}: {rows:,} vocabulary rows for {vocab_size:,} tokens; the rows beyond them are left out")
     check_context(context_length(model.config), max_length, key, length_key)

@@ -107,6 +107,7 @@ class Taps:
 
     def _catch_states(self, number: int) -> Any:
         def hook(_: torch.nn.Module, __: Arguments, output: torch.Tensor | Arguments) -> None:
+            """Keep the layer's output while this is listening."""
             if self._is_listening:
                 self._states[number] = output[0] if isinstance(output, tuple) else output
 
@@ -114,6 +115,7 @@ class Taps:
 
     def _catch_maps(self, number: int) -> Any:
         def hook(_: torch.nn.Module, __: Arguments, output: Arguments) -> None:
+            """Keep the maps that eager attention returns beside its output, and refuse a layer that returns none."""
             maps = output[1] if isinstance(output, tuple) and len(output) > 1 else None
             if not isinstance(maps, torch.Tensor) or not maps.numel():
                 raise UserError(

@@ -20,6 +20,7 @@ from kdkit.models.loading import (
     check_context,
     check_fits,
     check_model_folder,
+    check_rows,
     context_length,
     load_causal_lm,
     read_model_config,
@@ -212,7 +213,8 @@ def check_teacher_lengths(config: Config, data: PreparedData) -> None:
     """Check every teacher's context against the text that it will read, by the configurations of the models alone.
 
     Raises:
-        UserError: a context shorter than a sequence, or than the student's own text where that has the same tokens.
+        UserError: a vocabulary smaller than the tokenizer's; a context shorter than a sequence, or than the student's
+            own text where that has the same tokens.
     """
     longest = longest_sequence("teacher", data.train, data.evaluation)
     for path in (config.teacher.path, *config.teacher.others):
@@ -230,6 +232,7 @@ def check_teacher_lengths(config: Config, data: PreparedData) -> None:
                 path, key, revision=config.teacher.revision if main else None, trust_remote_code=trust
             )
             context = context_length(model_config)
+            check_rows(model_config.get_text_config().vocab_size, len(data.teacher_tokenizer), key)
         check_context(context, longest, key, "teacher.max_length")
         if data.same_tokenizer:
             check_own_text(config, data, context, key)

@@ -44,9 +44,8 @@ def generate_text(request: GenerateRequest) -> None:
         UserError: nothing to write after, a file that cannot be read, or one that is there already.
         KeyboardInterrupt: with what is kept.
     """
+    _check_request(request)
     rows = _read_prompts(request)
-    if request.output and Path(request.output).exists():
-        raise UserError(f"--output: expected a new file, got {request.output!r}, which exists; name another one")
     writer, learnt_chat = open_writer(request.source, request.model, request.runs_dir, request.batch_size)
     is_chat = _is_chat(request.style, writer, learnt_chat)
     if rows is None:
@@ -57,6 +56,31 @@ def generate_text(request: GenerateRequest) -> None:
         _write_file(request, writer, prompts)
     else:
         _show(request, writer, prompts)
+
+
+def _check_request(request: GenerateRequest) -> None:
+    """Refuse options that do not go together, and a file that cannot be written, before a model is loaded."""
+    sampling, output = request.sampling, Path(request.output)
+    if request.prompts and request.file:
+        raise UserError("--prompt: expected it or --prompts, got both; write it into the file, or leave one out")
+    if sampling.temperature == 0.0:  # the most likely token, always
+        idle = {
+            "--num-samples": (request.num_samples, 1),
+            "--top-k": (sampling.top_k, 0),
+            "--min-p": (sampling.min_p, 0.0),
+        }
+        for option, (value, otherwise) in idle.items():
+            if value != otherwise:
+                raise UserError(
+                    f"{option}: expected {otherwise:g} at --temperature 0, which draws nothing, got {value:g}; leave "
+                    "it out, or set --temperature 0.8"
+                )
+    if request.output and output.exists():
+        raise UserError(f"--output: expected a new file, got {request.output!r}, which exists; name another one")
+    if request.output and not output.absolute().parent.is_dir():
+        raise UserError(
+            f"--output: expected a file in a folder that exists, got {request.output!r}; make the folder first"
+        )
 
 
 def _is_chat(style: Style, writer: Writer, learnt_chat: bool | None) -> bool:

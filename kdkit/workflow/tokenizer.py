@@ -22,6 +22,7 @@ from kdkit.errors import UserError
 from kdkit.report.terminal import to_text
 from kdkit.report.tokens.words import colour_tokens, counts_table, divide_tokens, use_table
 from kdkit.runs.paths import find_root, resolve_input, resolve_output
+from kdkit.workflow.writers import is_bare_name, unknown_name
 
 TOKENIZER_FILES = "tokenizer.json", "tokenizer_config.json"
 
@@ -107,7 +108,12 @@ def open_tokenizer(source: str, runs_dir: str) -> PreTrainedTokenizerFast:
     of_run = run / "data" / "student_tokenizer"
     if of_run.is_dir() and not any((run / name).is_file() for name in TOKENIZER_FILES):
         source = str(of_run)
-    return load_tokenizer(source, "TOKENIZER")
+    try:
+        return load_tokenizer(source, "TOKENIZER")
+    except UserError:
+        if is_bare_name(source):
+            raise unknown_name(source, runs_dir, "TOKENIZER", "tokenizer") from None
+        raise
 
 
 def _sources(files: list[str], overrides: list[str]) -> list[DataConfig]:

@@ -76,8 +76,8 @@ def _check_name(source: str, which: str, runs_dir: str) -> None:
     """Refuse what can only be the name of a run that is not there, and a model of no run."""
     if which != "student":
         raise UserError(f"--model: expected a run where a model of it is named, got {source!r}; leave --model out")
-    if not is_local_path(source) and not is_user_code(source) and "/" not in source:
-        _refuse(source, runs_dir)
+    if is_bare_name(source):
+        raise unknown_name(source, runs_dir)
 
 
 def _check_has(folder: Path, which: str) -> None:
@@ -108,13 +108,23 @@ def _open_run(folder: Path, which: str, batch_size: int) -> tuple[Writer, bool]:
     return model_writer(model, tokenizer, batch_size, hardware.autocast_dtype), data.is_chat
 
 
-def _refuse(source: str, runs_dir: str) -> None:
-    """Say what there is instead."""
+def is_bare_name(source: str) -> bool:
+    """Return whether an argument can only be a run, or a hub name without its owner."""
+    return not is_local_path(source) and not is_user_code(source) and "/" not in source
+
+
+def unknown_name(source: str, runs_dir: str, key: str = KEY, kind: str = "model") -> UserError:
+    """Return the error for a run that is not there, which says what there is instead.
+
+    Args:
+        key: the argument, for messages.
+        kind: what it names beside a run.
+    """
     folder = resolve_output(runs_dir, find_root())
     runs = sorted(file.parent.name for file in folder.glob("*/config.yaml"))
     near = difflib.get_close_matches(source, runs, n=1)
     hint = f"did you mean {near[0]!r}? " if near else f"there are {', '.join(runs[:8])}; " if runs else ""
-    raise UserError(
-        f"{KEY}: expected a run in {folder}, or the folder, package or hub name (owner/name) of a model, got "
+    return UserError(
+        f"{key}: expected a run in {folder}, or the folder, package or hub name (owner/name) of a {kind}, got "
         f"{source!r}; {hint}make a run: python -m kdkit run quick"
     )

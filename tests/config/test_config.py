@@ -230,6 +230,11 @@ def test_a_file_that_is_not_yaml_is_refused(load, text):
     assert refusal(load, text).startswith("config: expected YAML in")
 
 
+def test_a_sweep_is_no_run(load):
+    with pytest.raises(UserError, match=r"got variants in .*; (run: )?python -m kdkit sweep "):
+        load("variants: {plain: {}}")
+
+
 def test_a_file_that_is_not_utf8_is_refused(tmp_path):
     (tmp_path / "config.yaml").write_bytes(b"report: {title: caf\xe9}")
     assert "config: expected YAML in" in refusal(load_config, tmp_path / "config.yaml")

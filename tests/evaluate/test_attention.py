@@ -12,8 +12,8 @@ from kdkit.alignment.spans import Spans
 from kdkit.config.language import config_from_values
 from kdkit.data.batches import WindowCollator
 from kdkit.data.prepare import PreparedData
+from kdkit.distill.checkpoints import BASELINE, STUDENT
 from kdkit.distill.layer_terms import describe_layer_map, plan_layers
-from kdkit.distill.train import BASELINE, STUDENT
 from kdkit.errors import UserError
 from kdkit.evaluate import evaluation as stage
 from kdkit.evaluate.attention import ATTENTION_WINDOWS, measure_attention, similarity

@@ -121,6 +121,18 @@ def test_the_remedy_of_a_short_teacher_works_in_every_stage_that_asks_it(pair, t
     assert probe["perplexity"] > 1 and len(probe["continuations"]) == 2
 
 
+@pytest.mark.parametrize("side", ["teacher", "student"])
+def test_a_model_with_fewer_rows_than_its_tokenizer_is_refused_before_it_is_loaded(
+    pair, tmp_path, nothing_is_loaded, side
+):
+    _, data = pair
+    make_gpt2(data, side, tmp_path, 512)
+    GPT2Config(vocab_size=261, n_positions=512, n_embd=16, n_layer=1, n_head=2).save_pretrained(tmp_path)
+    config = configure(pair, **{side: {"path": str(tmp_path)}})
+    with pytest.raises(UserError, match=rf"{side}\.path: expected at least \d+ vocabulary rows .* with 261; model and"):
+        plan_training(make_session(config), data)
+
+
 def test_one_of_several_teachers_with_a_short_context_is_refused(pair, tmp_path, nothing_is_loaded):
     _, data = pair
     path = make_gpt2(data, "teacher", tmp_path / "short", 8)

@@ -278,6 +278,19 @@ def test_a_model_of_a_run_that_its_tokenizer_does_not_fit_is_refused(call, place
         (["{teacher}", "--prompt", ""], "--prompt: expected text, got ''; write --prompt"),
         (["{assistant}", "--prompt", "a", "--prompt", " "], "--prompt: expected text, got ' '; write --prompt"),
         (["{teacher}", "--prompt", "a", "--temperature", "-1"], "temperature"),
+        (["{teacher}", "--prompt", "a", "--temperature", "inf"], "temperature"),
+        (["{teacher}", "--prompt", "a", "--repetition-penalty", "inf"], "repetition-penalty"),
+        (
+            ["{teacher}", "--prompt", "a", "--prompts", "{tmp}/bad.jsonl"],
+            "expected it or --prompts, got both",
+        ),
+        (["{teacher}", "--prompt", "a", "--output", "{tmp}/no/x.jsonl"], "--output: expected a file in a folder that"),
+        (["{teacher}", "--prompt", "a", "--temperature", "0", "--num-samples", "3"], "--num-samples: expected 1 at"),
+        (
+            ["{teacher}", "--prompt", "a", "--temperature", "0", "--top-k", "5"],
+            "--top-k: expected 0 at .* draws noth",
+        ),
+        (["{teacher}", "--prompt", "a", "--temperature", "0", "--min-p", "0.1"], "--min-p: expected 0 at"),
     ],
 )
 def test_a_mistake_is_one_line(call, places, tmp_path, monkeypatch, words, message):

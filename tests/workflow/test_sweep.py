@@ -11,8 +11,9 @@ import yaml
 
 from kdkit import cli
 from kdkit.config.language import dump_config, load_config
+from kdkit.config.recipe.settings import RecipeConfig
 from kdkit.config.teacher import RouterConfig
-from kdkit.config.training import OptimizationConfig, RecipeConfig
+from kdkit.config.training import OptimizationConfig
 from kdkit.errors import UserError
 from kdkit.runs.open_run import open_run
 from kdkit.training.progress import Progress

@@ -99,7 +99,11 @@ def test_a_mistake_is_one_line_and_leaves_no_folder(command, corpus, tmp_path, o
     ("words", "said"),
     [
         (["train", "missing.txt", "--vocab-size", 300, "--output", "new"], "FILE: expected an existing file or folder"),
-        (["show", "missing", "python-docs"], "TOKENIZER: expected the hub or its local cache to hold 'missing'"),
+        (["show", "missing", "python-docs"], "TOKENIZER: expected a run in "),
+        (
+            ["show", "owner/missing", "python-docs"],
+            "TOKENIZER: expected the hub or its local cache to hold 'owner/miss",
+        ),
     ],
 )
 def test_what_is_not_there_is_named(command, tmp_path, monkeypatch, words, said):

@@ -59,6 +59,11 @@ def check_architecture(path: str, build: ArchitectureConfig, num_heads: int, num
             )
         return
     layers = sliding_layers(build, num_layers)
+    if not layers and build.sliding_layers == "alternate":
+        raise UserError(
+            f"{path}.sliding_layers: expected at least two layers for 'alternate', whose last one sees all, got "
+            f"num_layers = {num_layers}; set {path}.sliding_layers=all"
+        )
     if not layers or layers[0] < 0 or layers[-1] >= num_layers or len(set(layers)) < len(layers):
         raise UserError(
             f"{path}.sliding_layers: expected distinct layers from 0 to {num_layers - 1}, at least one, got "

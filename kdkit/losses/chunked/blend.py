@@ -70,6 +70,7 @@ def weighted_cross_entropy(targets: torch.Tensor, weights: torch.Tensor, raw_wei
     """
 
     def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
+        """Compute a chunk's cross-entropy; its gradient replaces the logits."""
         weight = weights[rows].to(logits.dtype)
         values = cross_entropy_(logits, targets[rows], weight)
         terms = torch.stack([(values * weight).sum(), (values * raw_weights[rows]).sum(), values.new_zeros(())])
@@ -89,6 +90,7 @@ def with_open_part(ce: ChunkLoss, groups: torch.Tensor, targets: torch.Tensor, w
     """
 
     def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
+        """Compute a chunk's cross-entropy among all tokens and, beside it, among those of each target's event."""
         here, group = targets[rows], groups[targets[rows], None]
         within = logits.masked_fill(groups != group, -torch.inf)
         weight = weights[rows].to(logits.dtype)
@@ -111,6 +113,7 @@ def dense_divergence(
     room = Room()
 
     def divergence_(events: torch.Tensor, inside: slice) -> torch.Tensor:
+        """Compare the events' logits, which the gradient replaces, with the teacher's whole rows."""
         columns = signals.columns(queried.teacher_rows[inside], teacher_events, room)
         values = events.new_empty(len(events))
         for block in blocks_of(columns, BUFFERS):
@@ -163,6 +166,7 @@ def sparse_divergence(
     """
 
     def divergence_(events: torch.Tensor, inside: slice) -> torch.Tensor:
+        """Compare the events' logits, which the gradient replaces, with the events that the cache kept."""
         ids, (kept, rest) = signals.ids[inside].long(), teacher_logprobs(signals, inside, tail, temperature, num_events)
         values = events.new_empty(len(events))
         for block in blocks_of(events):
@@ -210,6 +214,7 @@ def _divergence(
     def teacher_loss(
         logits: torch.Tensor, rows: slice, may_overwrite: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """Compare a chunk's queried rows at the temperature; the logits stay as they are unless they may go."""
         inside, local = queried.local(rows)
         chosen = logits.index_select(0, local) if local is not None else logits if may_overwrite else logits.clone()
         gradient = student_events.push(chosen, temperature)
@@ -247,6 +252,7 @@ def span_loss(
     bounds = student_starts.cpu()
 
     def teacher_loss(logits: torch.Tensor, rows: slice, _: bool) -> tuple[torch.Tensor, None, torch.Tensor]:
+        """Compute the values of a chunk's spans on a copy of its logits, and their gradient."""
         first, last = torch.searchsorted(bounds, torch.tensor([rows.start, rows.stop])).tolist()
         spans = slice(first, last)
         with torch.enable_grad():
@@ -273,6 +279,7 @@ def average(losses: list[TeacherLoss]) -> TeacherLoss:
     def teacher_loss(
         logits: torch.Tensor, rows: slice, _: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """Average terms and gradients of every pass, whose queried rows are the same."""
         terms, local, gradient = losses[0](logits, rows, False)
         for loss in losses[1:]:
             more_terms, _same_rows, more = loss(logits, rows, False)
@@ -286,6 +293,7 @@ def blend(teacher: TeacherLoss, ce: ChunkLoss) -> ChunkLoss:
     """Add the teacher's loss to cross-entropy."""
 
     def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
+        """Compute both on the same chunk: the teacher's part first, since cross-entropy overwrites the logits."""
         terms, local, gradient = teacher(logits, rows, False)
         ce_terms, total = ce(logits, rows)
         return terms + ce_terms, total.add_(gradient) if local is None else total.index_add_(0, local, gradient)
@@ -297,6 +305,7 @@ def alone(teacher: TeacherLoss) -> ChunkLoss:
     """Take the teacher's loss for the whole loss."""
 
     def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
+        """Compute a chunk's terms; rows at which the teacher is not queried have no gradient."""
         terms, local, gradient = teacher(logits, rows, True)
         return terms, gradient if local is None else torch.zeros_like(logits).index_copy_(0, local, gradient)
 

@@ -64,17 +64,17 @@ def dense_blend(
         return torch.stack([loss, (ce * raw_weights[rows]).sum(), (kd * raw[inside]).sum()])
 
     def chunk_loss(logits: torch.Tensor, rows: slice) -> ChunkResult:
-        start = queried.inside(rows).start
-        teacher_rows = queried.teacher_rows[queried.inside(rows)]
+        """Compute a chunk in blocks that fit into the buffers; the gradient replaces the logits."""
+        whole = queried.inside(rows)
         columns = [
-            signals.columns(teacher_rows, teacher_events, room).to(logits.dtype)
+            signals.columns(queried.teacher_rows[whole], teacher_events, room).to(logits.dtype)
             for signals, room in zip(passes, rooms, strict=True)
         ]
         terms = logits.new_zeros(3)
         for block in blocks_of(logits, BUFFERS):
             here = slice(rows.start + block.start, rows.start + block.stop)
             inside = queried.inside(here)
-            part = slice(inside.start - start, inside.stop - start)
+            part = slice(inside.start - whole.start, inside.stop - whole.start)
             terms += block_loss(logits[block], here, [column[part] for column in columns])
         return terms, logits
 

@@ -9,7 +9,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from kdkit.config.training import AverageConfig
+from kdkit.config.recipe.settings import AverageConfig
 
 
 class WeightAverage(TrainerCallback):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from kdkit.config.training import RecipeConfig
+from kdkit.config.recipe.settings import RecipeConfig
 from kdkit.data.batches import WindowCollator
 from kdkit.data.cutting import cut_windows
 from kdkit.training.order import num_processes

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from kdkit.config.training import RecipeConfig
+from kdkit.config.recipe.settings import RecipeConfig
 from kdkit.errors import UserError
 from kdkit.training.options.averaging import WeightAverage
 from kdkit.training.options.batch_plan import BatchPlan, has_plan, plan_batches

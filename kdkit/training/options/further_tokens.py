@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 
-from kdkit.config.training import MultiTokenConfig
+from kdkit.config.recipe.settings import MultiTokenConfig
 from kdkit.losses.chunked.engine import Head, chunked_loss, cross_entropy_chunk, even_chunks, rows_per_chunk
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items
 

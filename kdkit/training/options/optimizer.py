@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from kdkit.config.training import MuonConfig
+from kdkit.config.recipe.settings import MuonConfig
 from kdkit.errors import UserError
 
 Groups = list[dict[str, Any]]
@@ -62,11 +62,13 @@ class MuonWithAdamW(torch.optim.Optimizer):
         Args:
             for_muon: groups of two-dimensional parameters; at least one.
             for_adamw: groups of all others; at least one.
-            adamw_options: such as `betas` and `eps`.
+            adamw_options: such as `lr`, `betas` and `eps`.
         """
         # AdamW's groups first: the rate of the first one is logged
-        self._parts = [torch.optim.AdamW(for_adamw, **adamw_options), _muon(for_muon, settings)]
-        super().__init__([group for part in self._parts for group in part.param_groups], {})
+        self._parts = [torch.optim.AdamW(for_adamw, **adamw_options), _muon(for_muon, settings, adamw_options)]
+        # some schedules ask for the rate of the whole
+        rate = {"lr": adamw_options["lr"]}
+        super().__init__([group for part in self._parts for group in part.param_groups], rate)
         self._share()
 
     def _share(self) -> None:
@@ -107,9 +109,9 @@ def make_muon(
             "train.optimizer=adamw, or change train.parameter_lr_multipliers"
         )
     if not for_adamw:  # all but the matrices is frozen
-        return _muon(for_muon, settings)
+        return _muon(for_muon, settings, adamw_options)
     return MuonWithAdamW(for_muon, for_adamw, settings, adamw_options)
 
 
-def _muon(groups: Groups, settings: MuonConfig) -> torch.optim.Optimizer:
-    return torch.optim.Muon(groups, momentum=settings.momentum, adjust_lr_fn="match_rms_adamw")
+def _muon(groups: Groups, settings: MuonConfig, adamw_options: dict[str, Any]) -> torch.optim.Optimizer:
+    return torch.optim.Muon(groups, lr=adamw_options["lr"], momentum=settings.momentum, adjust_lr_fn="match_rms_adamw")

@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from kdkit.config.training import RecipeConfig
+from kdkit.config.recipe.settings import RecipeConfig
 
 BASE = "initial_weight_decay"
 """Entry of an optimizer group: the weight decay of the first step."""

@@ -71,7 +71,7 @@ def run_chain(request: ChainRequest) -> list[Run]:
             f"chain: expected a configuration for language models, got {request.config!r}, which has `method:`; name "
             "another, such as configs/demo.yaml"
         )
-    check_chain(config, request.generations)
+    check_chain(config, request.config, request.generations)
     terminal, runs = Terminal(request.verbose), []
     for generation in range(1, request.generations + 1):
         teacher = f"the student of {runs[-1].name}" if runs else "the teacher of the configuration"
@@ -87,14 +87,17 @@ def run_chain(request: ChainRequest) -> list[Run]:
     return runs
 
 
-def check_chain(config: Config, generations: int) -> None:
+def check_chain(config: Config, name: str, generations: int) -> None:
     """Refuse a chain that is none.
+
+    Args:
+        name: of the configuration, for messages.
 
     Raises:
         UserError: naming the option or the setting.
     """
     if generations < 2:
-        raise UserError(f"--generations: expected at least 2, got {generations}; for one: python -m kdkit run CONFIG")
+        raise UserError(f"--generations: expected at least 2, got {generations}; for one: python -m kdkit run {name}")
     if config.teacher.average_decay is not None:
         raise UserError(
             "teacher.average_decay: expected none in a chain, whose teachers are finished students, got "

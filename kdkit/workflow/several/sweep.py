@@ -15,9 +15,10 @@ from typing import Any
 
 from kdkit.config.language import Config, dump_config
 from kdkit.data.prepare import PreparedData, prepare_data
+from kdkit.distill.checkpoints import BASELINE
 from kdkit.distill.open_teacher import open_teacher
 from kdkit.distill.plan import TrainingPlan, plan_training
-from kdkit.distill.train import BASELINE, distill, train_baseline
+from kdkit.distill.train import distill, train_baseline
 from kdkit.errors import UserError
 from kdkit.evaluate.comparison import Trial, compare_variants
 from kdkit.machine.interrupt import Stopped

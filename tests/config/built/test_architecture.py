@@ -36,6 +36,10 @@ def refusal(**sections: dict) -> str:
         ({"sliding_window": 8, "sliding_layers": [1, 1]}, "expected distinct layers from 0 to 2, at least one"),
         ({"sliding_window": 8, "sliding_layers": []}, "expected distinct layers from 0 to 2, at least one"),
         ({"sliding_layers": "alternate"}, "expected it beside a window"),
+        (
+            {"sliding_window": 8, "sliding_layers": "alternate", "num_layers": 1},
+            "expected at least two layers for 'alternate', whose last one sees all, got num_layers = 1",
+        ),
         ({"hidden_act": "relu"}, "student.build.hidden_act: did you mean 'relu2'?"),
         ({"rope_theta": 0}, "student.build.rope_theta: expected greater than 0"),
     ],

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kdkit.config.training import AverageConfig
+from kdkit.config.recipe.settings import AverageConfig
 from kdkit.training.options.averaging import WeightAverage
 from tests.tiny import make_config, make_data, make_run, make_trainer
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kdkit.config.training import MultiTokenConfig
+from kdkit.config.recipe.settings import MultiTokenConfig
 from kdkit.losses.cross_entropy import IGNORE_INDEX
 from kdkit.models.heads import find_head
 from kdkit.training.options.further_tokens import FurtherTokens

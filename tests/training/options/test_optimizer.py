@@ -4,8 +4,10 @@ from copy import deepcopy
 
 import pytest
 import torch
+from transformers import get_scheduler
 
-from kdkit.config.training import MuonConfig, ParameterRule
+from kdkit.config.recipe.settings import MuonConfig
+from kdkit.config.training import ParameterRule
 from kdkit.distill import train
 from kdkit.errors import UserError
 from kdkit.training.options.bundle import check_options
@@ -91,6 +93,19 @@ def test_a_schedule_moves_both_parts(model):
     schedule.step()
     optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(moved, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("rules", [[], [ParameterRule(pattern="embed|lm_head|norm", lr_multiplier=0.0)]])
+@pytest.mark.parametrize(
+    ("name", "options"), [("polynomial", {"lr_end": 0.01}), ("cosine_with_min_lr", {"min_lr": 0.01})]
+)
+def test_a_schedule_with_an_end_of_its_own_finds_the_rate_that_it_starts_from(model, rules, name, options):
+    optimizer = make_muon(model, groups_of(model, *rules), MuonConfig(), OPTIONS)
+    schedule = get_scheduler(name, optimizer, 0, 4, scheduler_specific_kwargs=options)
+    for _ in range(4):
+        optimizer.step()
+        schedule.step()
+    assert schedule.get_last_lr() == pytest.approx([0.01] * len(optimizer.param_groups))
 
 
 def test_its_state_is_loaded_into_another_one(model):

@@ -7,7 +7,7 @@ import torch
 from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
 from kdkit.config.language import config_from_values
-from kdkit.config.training import SCHEDULE_OPTIONS
+from kdkit.config.recipe.schedules import SCHEDULE_OPTIONS
 from kdkit.errors import UserError
 from kdkit.training.options.schedules import BASE, schedule_options
 from tests.tiny import make_config, make_data, make_run, make_trainer
@@ -81,14 +81,43 @@ def test_the_decay_takes_its_share_of_however_many_steps():
     [
         ({"lr_schedule": "linear", "lr_schedule_options": {"power": 2}}, "expected none for linear, got 'power'"),
         ({"lr_schedule": "cosine_with_min_lr"}, "either min_lr or min_lr_rate"),
-        ({"lr_schedule": "warmup_stable_decay", "lr_schedule_options": {"decay_share": 1.5}}, "decay_share above 0"),
+        ({"lr_schedule": "warmup_stable_decay", "lr_schedule_options": {"decay_share": 1.5}}, "at most 1, got 1.5"),
         (
             {"lr_schedule": "warmup_stable_decay", "lr_schedule_options": {"decay_type": "x"}},
             "linear, cosine or 1-sqrt",
         ),
+        ({"lr_schedule": "polynomial", "lr_schedule_options": {"power": "abc"}}, "power: expected a number, got 'abc'"),
+        ({"lr_schedule": "polynomial", "lr_schedule_options": {"power": -1}}, "power: expected above 0, got -1"),
+        ({"lr_schedule": "polynomial", "lr_schedule_options": {"lr_end": -2}}, "lr_end: expected from 0 to below"),
+        ({"lr_schedule": "polynomial", "learning_rate": 1e-8}, "lr_end: expected from 0 to below train.learning_rate"),
+        ({"lr_schedule": "inverse_sqrt", "lr_schedule_options": {"timescale": 0}}, "timescale: expected above 0"),
+        ({"lr_schedule_options": {"num_cycles": "nan"}}, "num_cycles: expected a number, got 'nan'"),
+        ({"lr_schedule": "cosine_with_restarts", "lr_schedule_options": {"num_cycles": 1.5}}, "a whole number"),
+        (
+            {"lr_schedule": "cosine_with_min_lr", "lr_schedule_options": {"min_lr": 1}},
+            "min_lr: expected from 0",
+        ),
+        ({"lr_schedule": "warmup_stable_decay", "lr_schedule_options": {"min_lr_ratio": 2}}, "from 0 to 1, got 2"),
+        (
+            {
+                "lr_schedule": "polynomial",
+                "lr_schedule_options": {"lr_end": 1e-5},
+                "stages": [{"name": "a", "max_steps": 1, "learning_rate": 1e-6}],
+            },
+            "below learning_rate of stage 'a', 1e-06, got 1e-05",
+        ),
         ({"lr_schedule": "reduce_lr_on_plateau"}, "lr_schedule"),
+        ({"muon": {"momentum": 0.5}}, "train.muon: expected train.optimizer=muon beside it"),
+        ({"average": {"decay": 0.5}}, "train.average: expected train.average.kind=ema beside it"),
+        ({"average": {"kind": "uniform", "decay": 0.5}}, "train.average.decay: expected train.average.kind=ema"),
+        ({"multi_token": {"weight": 1.0}}, "train.multi_token.weight: expected train.multi_token.num_tokens=1"),
+        ({"multi_token": {"num_tokens": 600}}, "expected at most 510, what a sequence of data.max_length, 512 tokens"),
+        ({"adam_betas": [0.9, 0.99, 0.999]}, r"train.adam_betas: expected at most 2 items, got \[0.9, 0.99, 0.999\]"),
         ({"weight_decay": 0.0, "weight_decay_end": 0.1}, "expected train.weight_decay above 0"),
-        ({"batch_schedule": {0.5: 8}}, r"train.batch_schedule: expected a first value from share 0 on, got shares 0.5"),
+        (
+            {"batch_schedule": {0.5: 8}},
+            "from share 0 on, got shares 0.5; add one: {0: 4, 0.5: 8}",
+        ),
         ({"length_schedule": {0: 4}}, "expected lengths from 8 to data.max_length, 512, got 4"),
         ({"length_schedule": {0: 600}}, "got 600"),
         ({"multi_token": {"num_tokens": 1}, "stages": [{"name": "a", "max_steps": 1, "on_policy": {}}]}, "on-policy"),
