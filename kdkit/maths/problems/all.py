@@ -5,10 +5,14 @@ from collections.abc import Iterable, Sequence
 
 from kdkit.config.maths.settings import ProblemsConfig
 from kdkit.errors import UserError
-from kdkit.maths.problems.algebra import linear_equations
+from kdkit.maths.problems.algebra import linear_equations, quadratic_equations, systems
 from kdkit.maths.problems.template import Template
 
-TEMPLATES: tuple[type[Template], ...] = (*linear_equations.TEMPLATES,)
+TEMPLATES: tuple[type[Template], ...] = (
+    *linear_equations.TEMPLATES,
+    *quadratic_equations.TEMPLATES,
+    *systems.TEMPLATES,
+)
 
 
 def find_templates(settings: ProblemsConfig) -> tuple[list[Template], list[Template]]:

@@ -50,3 +50,11 @@ def quotient(over: Exact, under: Exact) -> Exact:
 def exact(parameter: int | str) -> Exact:
     """Read a parameter of a template: a whole number, or text such as `1/2`."""
     return quotient(Fraction(parameter), 1)
+
+
+def determinant(rows: Sequence[Sequence[Exact]]) -> Exact:
+    """Return a square matrix's determinant, along the first row."""
+    if len(rows) == 1:
+        return rows[0][0]
+    minors = ([[*row[:i], *row[i + 1 :]] for row in rows[1:]] for i in range(len(rows)))
+    return sum((-1) ** i * rows[0][i] * determinant(minor) for i, minor in enumerate(minors) if rows[0][i])
