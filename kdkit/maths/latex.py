@@ -84,6 +84,21 @@ def powered(value: Exact, exponent: int) -> str:
     return power(bracketed(text), exponent)
 
 
+def polynomial_at(coefficients: Sequence[Exact], value: Exact) -> str:
+    r"""Write a polynomial with a number put in: `3 \cdot (-2)^{2} - 4 \cdot (-2) + 1`, and `0` as it is."""
+    degree = len(coefficients) - 1
+    terms = []
+    for i, coefficient in enumerate(coefficients):
+        raised = powered(value, degree - i)
+        if i == degree or coefficient == 0:
+            terms.append(number(coefficient))
+        elif abs(coefficient) == 1:
+            terms.append(raised if coefficient > 0 else f"-{raised}")
+        else:
+            terms.append(rf"{number(coefficient)} \cdot {raised}")
+    return join(terms)
+
+
 def factor(root: Exact, variable: str = "x") -> str:
     """Write the linear factor of a root: `(x - 3)`, `(x + 2)`, and `x` for the root 0."""
     return variable if root == 0 else f"({variable}{signed(-root)})"

@@ -28,6 +28,7 @@ SPELLINGS = (
     (r"(?<!\\)\\[,;:! ]|~|\\quad\b|\\qquad\b", " "),
     (r"(?<!\\)\\[()\[\]]|\$\$", "$"),
     (r"\\operatorname\*?\{(\w+)\}|\\mathrm\{(\w)\}", r"\1\2"),
+    (r"\\begin\{vmatrix\}", r"\\det \\begin{pmatrix}"),
     (r"\\begin\{(?:[bBvV]|small)?matrix\}|\\begin\{array\}\{[^}]*\}", r"\\begin{pmatrix}"),
     (r"\\end\{(?:[bBvV]|small)?matrix\}|\\end\{array\}", r"\\end{pmatrix}"),
     (r"\\(?:vec|mathbf|boldsymbol)\b", ""),

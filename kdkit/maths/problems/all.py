@@ -5,13 +5,27 @@ from collections.abc import Iterable, Sequence
 
 from kdkit.config.maths.settings import ProblemsConfig
 from kdkit.errors import UserError
-from kdkit.maths.problems.algebra import linear_equations, quadratic_equations, systems
+from kdkit.maths.problems.algebra import (
+    divisibility,
+    identities,
+    induction,
+    inequalities,
+    linear_equations,
+    polynomials,
+    quadratic_equations,
+    systems,
+)
 from kdkit.maths.problems.template import Template
 
 TEMPLATES: tuple[type[Template], ...] = (
     *linear_equations.TEMPLATES,
     *quadratic_equations.TEMPLATES,
     *systems.TEMPLATES,
+    *inequalities.TEMPLATES,
+    *polynomials.TEMPLATES,
+    *identities.TEMPLATES,
+    *induction.TEMPLATES,
+    *divisibility.TEMPLATES,
 )
 
 

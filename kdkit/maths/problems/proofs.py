@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import zip_longest
 
 from kdkit.maths.latex import Exact
 from kdkit.maths.problems.template import UnprovenStepError
@@ -33,6 +34,19 @@ def times(first: Sequence[Exact], second: Sequence[Exact]) -> list[Exact]:
         for j, b in enumerate(second):
             result[i + j] += a * b
     return result
+
+
+def plus(first: Sequence[Exact], second: Sequence[Exact]) -> list[Exact]:
+    """Add two polynomials, highest degree first."""
+    return [a + b for a, b in zip_longest(first[::-1], second[::-1], fillvalue=0)][::-1]
+
+
+def shifted(coefficients: Sequence[Exact]) -> list[Exact]:
+    """Return the polynomial with n + 1 put for n."""
+    result: list[Exact] = [0]
+    for coefficient in coefficients:
+        result = plus(times(result, [1, 1]), [coefficient])
+    return result[-len(coefficients) :]
 
 
 def derivative(coefficients: Sequence[Exact]) -> list[Exact]:

@@ -19,6 +19,7 @@ from kdkit.maths.latex import (
     signed,
     split_square,
     surd,
+    term,
     total,
 )
 from kdkit.maths.problems.algebra.linear_equations import solve_for
@@ -79,8 +80,7 @@ def linear_factors(coefficients: Sequence[int], roots: Sequence[Exact], variable
     if len(roots) == 1:
         texts = [f"{texts[0]}^{{2}}"]
     texts.sort(key=lambda text: text != variable)
-    scale = "" if rest == 1 else number(rest)
-    return scale + "".join(texts), expanded == list(coefficients)
+    return term(rest, "".join(texts)), expanded == list(coefficients)
 
 
 def either(variable: str, values: Sequence[str]) -> str:

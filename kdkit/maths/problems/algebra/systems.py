@@ -124,7 +124,7 @@ def _read_rows(text: str, names: Sequence[str]) -> list[tuple[int, ...]] | None:
     rows = []
     for equation in equations:
         sides = [read_polynomial(side, "".join(names)) for side in equation.split("=")]
-        if len(sides) != 2 or None in sides:
+        if len(sides) != 2 or any(side is None for side in sides):
             return None
         moved = sides[0] - sides[1]
         if any(sum(powers) > 1 for powers in moved):
