@@ -15,6 +15,7 @@ from kdkit.maths.problems.algebra import (
     quadratic_equations,
     systems,
 )
+from kdkit.maths.problems.linear_algebra import determinants, eigenvalues, products
 from kdkit.maths.problems.template import Template
 
 TEMPLATES: tuple[type[Template], ...] = (
@@ -26,6 +27,9 @@ TEMPLATES: tuple[type[Template], ...] = (
     *identities.TEMPLATES,
     *induction.TEMPLATES,
     *divisibility.TEMPLATES,
+    *determinants.TEMPLATES,
+    *eigenvalues.TEMPLATES,
+    *products.TEMPLATES,
 )
 
 
