@@ -16,6 +16,7 @@ from kdkit.maths.problems.algebra import (
     systems,
 )
 from kdkit.maths.problems.linear_algebra import determinants, eigenvalues, products
+from kdkit.maths.problems.optimisation import lagrange, one_variable, two_variables
 from kdkit.maths.problems.template import Template
 
 TEMPLATES: tuple[type[Template], ...] = (
@@ -30,6 +31,9 @@ TEMPLATES: tuple[type[Template], ...] = (
     *determinants.TEMPLATES,
     *eigenvalues.TEMPLATES,
     *products.TEMPLATES,
+    *one_variable.TEMPLATES,
+    *two_variables.TEMPLATES,
+    *lagrange.TEMPLATES,
 )
 
 
