@@ -123,9 +123,8 @@ class LagrangeCircle(Template):
         is_on_circle = (x * x + y * y) * inside == c
         # nothing on the circle is larger: (a x + b y)^2 <= (a^2 + b^2) c
         is_extremum = value**2 * inside == squares * c and a * x + b * y == value
-        texts = {
-            name: _root_times(each, inside) for name, each in (("x", x), ("y", y), (LAMBDA, multiplier), ("v", value))
-        }
+        named = {"x": x, "y": y, LAMBDA: multiplier, "value": value}
+        texts = {name: _root_times(each, inside) for name, each in named.items()}
         least = ">" if sign > 0 else "<"
         halves = [fraction(number(quotient(each, 2).numerator), _under(quotient(each, 2))) for each in (a, b)]
         steps = (
