@@ -105,5 +105,19 @@ class CheckIdentity(Template):
         words = {"left": left, "right": polynomial(right)}
         return Solved(words, tuple(steps), answer, "statement")
 
+    def read(self, text: str) -> Parameters | None:
+        """Read such a question with whole numbers, either as an equation or as two formulas."""
+        statement = read_statement(text)
+        if not statement.fits("false answer yes no holds do", "true identity agree equal same"):
+            return None
+        formulas = [formula for formula in statement.formulas if formula != "x"]
+        sides = "=".join(formulas).replace(" ", "").split("=")
+        form = len(sides) == 2 and re.fullmatch(r"\(([^()]*)\)\^\{2\}-\(([^()]*)\)\^\{2\}", sides[0])
+        read = [read_coefficients(each, "x") for each in (form[1], form[2], sides[1])] if form else []
+        if not read or None in read or any(len(each) != 2 for each in read[:2]) or len(read[2]) > 3:
+            return None
+        numbers = as_parameters([*read[0], *read[1], *[Fraction(0)] * (3 - len(read[2])), *read[2]])
+        return tuple(numbers) if all(isinstance(each, int) for each in numbers) else None
+
 
 TEMPLATES = (CompareCoefficients, CheckIdentity)

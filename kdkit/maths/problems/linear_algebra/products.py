@@ -4,7 +4,7 @@ import random
 from itertools import combinations
 from math import gcd
 
-from kdkit.maths.latex import bracketed, matrix, number, point, product
+from kdkit.maths.latex import bracketed, matrix, number, product, total
 from kdkit.maths.problems.linear_algebra.statements import (
     Rows,
     as_parameters,
@@ -125,29 +125,25 @@ def _reduce(rows: Rows) -> tuple[Rows, list[str]]:
             continue
         if pivot != done:
             rows[done], rows[pivot] = rows[pivot], rows[done]
-            steps.append(f"Swap the {ORDINALS[done]} and the {ORDINALS[pivot]} row.")
+            steps.append(f"Swap rows {done + 1} and {pivot + 1}.")
         for i in range(done + 1, len(rows)):
             if rows[i][column]:
-                rows[i], words = _subtract(rows[done], rows[i], column)
-                what = words.format(this=f"the {ORDINALS[i]}", pivot=f"the {ORDINALS[done]}")
-                what = what[0].upper() + what[1:]
-                steps.append(proven(f"{what}: ${point(rows[i])}$.", rows[i][column] == 0))
+                what, rows[i] = _subtract(rows[done], rows[i], column)
+                steps.append(proven(f"Row {i + 1}: ${what} = {matrix([rows[i]])}$.", rows[i][column] == 0))
         done += 1
         if done == len(rows):
             break
     return rows, steps
 
 
-def _subtract(pivot: list[int], row: list[int], column: int) -> tuple[list[int], str]:
-    """Return a multiple of a row plus one of the pivot's without a column, and the words for it."""
+def _subtract(pivot: list[int], row: list[int], column: int) -> tuple[str, list[int]]:
+    """Return a multiple of a row plus one of the pivot's without a column: in LaTeX, and its value."""
     common = gcd(pivot[column], row[column])
     k, m = pivot[column] // common, -row[column] // common
     if k < 0:
         k, m = -k, -m
-    result = [k * b + m * a for a, b in zip(pivot, row, strict=True)]
-    one = "{this}" if k == 1 else f"${k}$ times {{this}}"
-    other = "{pivot}" if abs(m) == 1 else f"${abs(m)}$ times {{pivot}}"
-    return result, f"{one} row {'plus' if m > 0 else 'minus'} {other} row"
+    shown = total([(k, matrix([row])), (m, matrix([pivot]))])
+    return shown, [k * b + m * a for a, b in zip(pivot, row, strict=True)]
 
 
 def _rank_by_minors(rows: Rows) -> int:

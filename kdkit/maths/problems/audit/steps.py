@@ -1,0 +1,76 @@
+"""The steps of a solution, read anew: are their relations true where their names have their values?"""
+
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import islice, product
+
+from kdkit.maths.problem import Problem
+from kdkit.maths.problems.audit.formulas import (
+    Names,
+    UnreadableError,
+    dollars,
+    evaluate,
+    holds,
+    names_in,
+    split_relation,
+)
+
+FREE = (Fraction(7, 3), Fraction(11, 4), Fraction(5))
+"""Values of names that stand for anything."""
+WHOLE = (Fraction(2), Fraction(3), Fraction(6))
+"""Values of n, which counts."""
+MAX_CHOICES = 16
+UNREAD = re.compile(r"\\(?:int|lim|sum|frac\{d\}|operatorname|det)|\bC\b")
+"""What this reader leaves to others: integrals, limits and derivatives that are written out, constants."""
+
+
+def find_wrong_steps(problem: Problem) -> tuple[list[str], int]:
+    """Return the steps that are not true, and how many had a relation that could be read."""
+    wrong, num_read = [], 0
+    for step in problem.steps:
+        verdict = _check(step, problem.facts)
+        num_read += verdict is not None
+        if verdict is False:
+            wrong.append(step)
+    return wrong, num_read
+
+
+def _check(step: str, facts: dict[str, tuple[str, ...]]) -> bool | None:
+    """Return whether a step is true; None: it has no relation that can be read."""
+    written = {name: values[0] for name, values in facts.items() if names_in(values[0]) or names_in(name) != {name}}
+    formulas = []
+    for formula in dollars(step):
+        for name in sorted(written, key=len, reverse=True):
+            formula = formula.replace(name, f"({written[name]})")
+        if split_relation(formula)[1] and not UNREAD.search(formula):
+            formulas.append(formula)
+    if not formulas:
+        return None
+    is_either = "$ or $" in step
+    try:
+        # a derivative or a function named in the step is one for every x: what x solves does not matter there
+        is_identity = any("(x)" in formula for formula in dollars(step))
+        for names in _choices(set().union(*map(names_in, formulas)), {} if is_identity else facts):
+            verdicts = [holds(formula, names) for formula in formulas]
+            if not (any(verdicts) if is_either else all(verdicts)):
+                return False
+    except UnreadableError:
+        return None
+    return True
+
+
+def _choices(names: set[str], facts: dict[str, tuple[str, ...]]) -> Iterator[Names]:
+    """Yield values of the names: those of the facts, or free ones."""
+    known: dict[str, list] = {}
+    for name in sorted(names):
+        values = facts.get(name, ())
+        known[name] = [_number(value) for value in values] or list(WHOLE if name in ("n", "k") else FREE)
+    for values in islice(product(*known.values()), MAX_CHOICES):
+        yield dict(zip(known, values, strict=True))
+
+
+def _number(latex: str) -> object:
+    """Return the value of a fact; the names in it are free."""
+    names = names_in(latex)
+    return evaluate(latex, dict.fromkeys(names, FREE[0]) if names else {})
