@@ -36,6 +36,9 @@ TEMPLATES: tuple[type[Template], ...] = (
     *lagrange.TEMPLATES,
 )
 
+HELD_OUT = ("linear_equation_with_brackets", "determinant_3", "extremum_on_interval")
+"""Kinds that are held out where nobody says which: near to what is trained on, but not the same."""
+
 
 def find_templates(settings: ProblemsConfig) -> tuple[list[Template], list[Template]]:
     """Return the kinds of problems to train on, and those that are only judged on.
@@ -51,7 +54,7 @@ def find_templates(settings: ProblemsConfig) -> tuple[list[Template], list[Templ
         chosen = [known[name] for name in dict.fromkeys(settings.templates)]
     chosen = [each for each in chosen if set(each.levels) & set(settings.levels)]
     if settings.held_out_templates is None:
-        held_out = _last_of_each_domain(chosen)
+        held_out = _one_of_each_domain(chosen)
     else:
         held_out = [known[name] for name in dict.fromkeys(settings.held_out_templates)]
     trained = [each for each in chosen if each not in held_out]
@@ -63,12 +66,13 @@ def find_templates(settings: ProblemsConfig) -> tuple[list[Template], list[Templ
     return trained, held_out
 
 
-def _last_of_each_domain(templates: Sequence[Template]) -> list[Template]:
-    """Return one template of each domain that has several."""
+def _one_of_each_domain(templates: Sequence[Template]) -> list[Template]:
+    """Return one template of each domain that has several: one of `HELD_OUT`, or the last."""
     by_domain: dict[str, list[Template]] = {}
     for template in templates:
         by_domain.setdefault(template.domain, []).append(template)
-    return [several[-1] for several in by_domain.values() if len(several) > 1]
+    several = [each for each in by_domain.values() if len(each) > 1]
+    return [next((each for each in names if each.name in HELD_OUT), names[-1]) for names in several]
 
 
 def _check(setting: str, names: Sequence[str], known: Iterable[str]) -> None:

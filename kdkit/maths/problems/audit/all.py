@@ -3,11 +3,17 @@
 from dataclasses import dataclass
 
 from kdkit.maths.problem import Problem
-from kdkit.maths.problems.audit import algebra, linear_algebra, optimisation
+from kdkit.maths.problems.audit import algebra, calculus, complex_analysis, linear_algebra, optimisation
 from kdkit.maths.problems.audit.formulas import UnreadableError
 from kdkit.maths.problems.audit.steps import find_wrong_steps
 
-CHECKS = {**algebra.CHECKS, **linear_algebra.CHECKS, **optimisation.CHECKS}
+CHECKS = {
+    **algebra.CHECKS,
+    **calculus.CHECKS,
+    **complex_analysis.CHECKS,
+    **linear_algebra.CHECKS,
+    **optimisation.CHECKS,
+}
 """For each template, what its answer has to pass."""
 
 

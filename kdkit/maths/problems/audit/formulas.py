@@ -1,6 +1,6 @@
 r"""LaTeX read into numbers: nothing of the generators' code, so that their mistakes are not repeated.
 
-Whole numbers and fractions stay exact, roots and functions have 30 digits (mpmath), matrices are numpy's.
+Whole numbers and fractions stay exact, roots and functions have 50 digits (mpmath), matrices are numpy's.
 """
 
 import re
@@ -17,7 +17,7 @@ Value = Any
 Names = Mapping[str, Value]
 Node = Callable[[Names], Value]
 
-DIGITS = 30
+DIGITS = 50
 TOKEN = re.compile(
     r"\\begin\{pmatrix\}|\\end\{pmatrix\}|\\\\|\\[a-zA-Z]+|\\[,;:! ]"
     r"|[a-zA-Z]'*(?:_\{[^{}]*\}|_[a-zA-Z0-9])?|\d+(?:\.\d+)?|\S"

@@ -61,13 +61,15 @@ def _check(step: str, facts: dict[str, tuple[str, ...]]) -> bool | None:
 
 
 def _choices(names: set[str], facts: dict[str, tuple[str, ...]]) -> Iterator[Names]:
-    """Yield values of the names: those of the facts, or free ones."""
-    known: dict[str, list] = {}
-    for name in sorted(names):
-        values = facts.get(name, ())
-        known[name] = [_number(value) for value in values] or list(WHOLE if name in ("n", "k") else FREE)
-    for values in islice(product(*known.values()), MAX_CHOICES):
-        yield dict(zip(known, values, strict=True))
+    """Yield values of the names: those of the facts, or free ones. Names with as many facts go together."""
+    known = {name: [_number(value) for value in facts.get(name, ())] for name in sorted(names)}
+    solved = {name: values for name, values in known.items() if values}
+    free = {name: WHOLE if name in ("n", "k") else FREE for name, values in known.items() if not values}
+    num_solutions = max(map(len, solved.values()), default=1)
+    for i in range(num_solutions):
+        solution = {name: values[i % len(values)] for name, values in solved.items()}
+        for values in islice(product(*free.values()), MAX_CHOICES):
+            yield {**solution, **dict(zip(free, values, strict=True))}
 
 
 def _number(latex: str) -> object:

@@ -1,0 +1,135 @@
+"""Answers in calculus, checked by differences, quadrature and values near a limit."""
+
+import re
+from collections.abc import Callable
+from fractions import Fraction
+
+from mpmath import mp
+
+from kdkit.maths.problem import Problem
+from kdkit.maths.problems.audit.formulas import DIGITS, Value, dollars, evaluate, names_in
+
+PLACES = (Fraction(7, 10), Fraction(13, 10), Fraction(21, 10))
+STEP = Fraction(1, 10**12)
+"""Width of a difference: with 50 digits it has an error of about 1e-24."""
+NEAR = 1e-9
+
+
+def is_near(first: Value, second: Value, tolerance: float = NEAR) -> bool:
+    """Compare two numbers relative to their size."""
+    first, second = mp.mpmathify(first), mp.mpmathify(second)
+    return bool(abs(first - second) <= tolerance * (1 + abs(first)))
+
+
+def slope(function: Callable[[Value], Value], x: Value) -> Value:
+    """Return a derivative as a central difference."""
+    with mp.workdps(DIGITS):
+        difference = as_mp(function(x + STEP)) - as_mp(function(x - STEP))
+        return difference / (2 * as_mp(STEP))
+
+
+def as_mp(value: Value) -> Value:
+    """Return a number as mpmath's."""
+    return mp.mpf(value.numerator) / value.denominator if isinstance(value, Fraction) else mp.mpmathify(value)
+
+
+def function_of(latex: str, name: str = "x", **others: Value) -> Callable[[Value], Value]:
+    """Return a formula as a function of one name."""
+    return lambda value: evaluate(latex, {name: value, **others})
+
+
+def group_at(text: str, start: int) -> tuple[str, int]:
+    """Return what stands in the braces that open at a place, and the place behind them."""
+    depth = 0
+    for i in range(start, len(text)):
+        depth += (text[i] == "{") - (text[i] == "}")
+        if depth == 0:
+            return text[start + 1 : i], i + 1
+    raise ValueError(f"no end of braces in {text[start:]}")
+
+
+def right_of(formula: str) -> str:
+    """Return a formula without `f(x) =`."""
+    return formula.partition("=")[2] if re.match(r"[a-z]\([a-z]\) =", formula) else formula
+
+
+def check_derivative(problem: Problem) -> bool:
+    """Central differences."""
+    formula = dollars(problem.problem)[0]
+    wrapped = re.fullmatch(r"\\frac\{d\}\{dx\}\((.*)\)", formula)
+    function = function_of(wrapped[1] if wrapped else right_of(formula))
+    return all(is_near(slope(function, x), evaluate(problem.answer, {"x": x})) for x in PLACES)
+
+
+def check_antiderivative(problem: Problem) -> bool:
+    """Central differences of the answer; it has a constant."""
+    formula = dollars(problem.problem)[0]
+    integral = re.fullmatch(r"\\int (.*) \\, dx", formula)
+    integrand = integral[1] if integral else right_of(formula)
+    answer = function_of(problem.answer, C=Fraction(37, 100))
+    has_constant = "C" in names_in(problem.answer)
+    return has_constant and all(is_near(slope(answer, x), evaluate(integrand, {"x": x})) for x in PLACES)
+
+
+def check_definite(problem: Problem) -> bool:
+    """Mpmath's quadrature."""
+    formulas = dollars(problem.problem)
+    if formulas[0].startswith(r"\int_"):
+        low, place = group_at(formulas[0], formulas[0].index("{"))
+        high, place = group_at(formulas[0], place + 1)
+        integrand = formulas[0][place:].removesuffix(r"\, dx")
+    else:
+        integrand, low, high = right_of(formulas[0]), formulas[1], formulas[2]
+    function = function_of(integrand)
+    found = mp.quad(lambda x: as_mp(function(x)), [as_mp(evaluate(low)), as_mp(evaluate(high))])
+    return is_near(found, evaluate(problem.answer))
+
+
+def check_limit(problem: Problem) -> bool:
+    """The mean of two values near the place, or the value far out."""
+    formulas = dollars(problem.problem)
+    if formulas[0].startswith(r"\lim_"):
+        target, place = group_at(formulas[0], formulas[0].index("{"))
+        function = function_of(formulas[0][place:])
+    else:
+        function, target = function_of(right_of(formulas[0])), formulas[1]
+    target = target.split(r"\to")[1].strip()
+    if target.endswith(r"\infty"):
+        found = as_mp(function(Fraction(-(10**9) if target.startswith("-") else 10**9)))
+    else:
+        place, step = evaluate(target), Fraction(1, 10**8)
+        with mp.workdps(DIGITS):
+            found = (as_mp(function(place + step)) + as_mp(function(place - step))) / 2
+    return is_near(found, evaluate(problem.answer), 1e-6)
+
+
+def check_taylor(problem: Problem) -> bool:
+    """What is left of the function is small of a higher order at 0."""
+    degree = int(re.search(r"degree (\d)", problem.problem)[1])
+    function = function_of(right_of(dollars(problem.problem)[0]))
+    polynomial = function_of(problem.answer)
+    x = Fraction(1, 10**8)
+    with mp.workdps(DIGITS):
+        rest = (as_mp(function(x)) - as_mp(polynomial(x))) / as_mp(x) ** degree
+    exponents = [int(exponent) for exponent in re.findall(r"x\^\{(\d+)\}", problem.answer)]
+    return bool(abs(rest) < 1e-2) and max(exponents, default=0) <= degree
+
+
+CHECKS = {
+    **dict.fromkeys(
+        (
+            "derivative_product",
+            "derivative_quotient",
+            "derivative_chain",
+            "derivative_functions",
+            "derivative_polynomial",
+        ),
+        check_derivative,
+    ),
+    **dict.fromkeys(
+        ("integral_functions", "integral_parts", "integral_substitution", "integral_polynomial"), check_antiderivative
+    ),
+    **dict.fromkeys(("definite_polynomial", "definite_function"), check_definite),
+    **dict.fromkeys(("limit_substitution", "limit_factor", "limit_infinity", "limit_hopital"), check_limit),
+    "taylor_polynomial": check_taylor,
+}
