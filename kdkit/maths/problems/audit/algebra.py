@@ -44,7 +44,8 @@ def check_equation(problem: Problem) -> bool:
     left, right = split_relation(equation)[0]
     roots = np.roots(coefficients(f"{left} - ({right})", name))
     real = {round(float(root.real), 4) for root in roots if abs(root.imag) < 1e-4}
-    return all(holds(equation, {name: value}) for value in values) and len(values) == len(real)
+    is_complete = len(values) == len({round(float(value), 4) for value in values}) == len(real)
+    return is_complete and all(holds(equation, {name: value}) for value in values)
 
 
 def check_system(problem: Problem) -> bool:

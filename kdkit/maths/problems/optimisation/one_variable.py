@@ -185,7 +185,7 @@ class ExtremumOnInterval(Template):
         values = [value_at(function, x) for x in places]
         best = min(values) if kind == "minimum" else max(values)
         where = either("x", [number(x) for x in roots])
-        between = {0: "None is", len(roots): "This is" if len(roots) == 1 else "Both are"}.get(
+        between = {0: "No zero is", len(roots): "This is" if len(roots) == 1 else "Both are"}.get(
             len(inner), f"Only ${number(inner[0])}$ is" if inner else ""
         )
         tried = [value_at(function, low + quotient(i * (high - low), 24)) for i in range(25)]
