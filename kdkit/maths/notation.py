@@ -3,22 +3,42 @@ r"""One spelling of maths that people type: unicode and plain text become LaTeX,
 
 import re
 
-SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿˣ", "0123456789+-=()nx", strict=True))
-SUBSCRIPTS = dict(zip("₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₙₓ", "0123456789+-=()nx", strict=True))
-RAISED = re.compile(f"[{''.join(map(re.escape, SUPERSCRIPTS))}]+")
-LOWERED = re.compile(f"[{''.join(map(re.escape, SUBSCRIPTS))}]+")
+RAISED_FROM, RAISED_TO = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿˣ", "0123456789+-=()nx"
+LOWERED_FROM, LOWERED_TO = "₀₁₂₃₄₅₆₇₈₉₊₋₌₍₎ₙₓ", "0123456789+-=()nx"
+RAISED = re.compile(f"[{RAISED_FROM}]+")
+LOWERED = re.compile(f"[{LOWERED_FROM}]+")
 
-SYMBOLS = {
-    **dict.fromkeys("−‐‑‒–—", "-"),
-    **dict.fromkeys("·⋅∙", r" \cdot "),
-    **dict.fromkeys("×✕", r" \times "),
-    **dict.fromkeys("\u00a0\u2009\u202f\u2002\u2003", " "),
-    **dict.fromkeys("’′", "'"),
-    **{"÷": r" \div ", "∗": "*", "⁄": "/", "∕": "/", "≤": r" \leq ", "≥": r" \geq ", "≠": r" \neq "},
-    **{"∞": r" \infty ", "π": r" \pi ", "λ": r" \lambda ", "∫": r" \int ", "∑": r" \sum ", "∂": r" \partial "},
-    **{"±": r" \pm ", "→": r" \to ", "∪": r" \cup ", "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}"},
-    **{"¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "″": "''", "∇": r" \nabla ", "θ": r" \theta "},
-}
+SYMBOLS = (
+    ("−‐‑‒–—", "-"),
+    ("·⋅∙", r" \cdot "),
+    ("×✕", r" \times "),
+    ("\u00a0\u2009\u202f\u2002\u2003", " "),
+    ("’′", "'"),
+    ("″", "''"),
+    ("÷", r" \div "),
+    ("∗", "*"),
+    ("⁄∕", "/"),
+    ("≤", r" \leq "),
+    ("≥", r" \geq "),
+    ("≠", r" \neq "),
+    ("∞", r" \infty "),
+    ("π", r" \pi "),
+    ("λ", r" \lambda "),
+    ("θ", r" \theta "),
+    ("∫", r" \int "),
+    ("∑", r" \sum "),
+    ("∂", r" \partial "),
+    ("∇", r" \nabla "),
+    ("±", r" \pm "),
+    ("→", r" \to "),
+    ("∪", r" \cup "),
+    ("½", r"\frac{1}{2}"),
+    ("⅓", r"\frac{1}{3}"),
+    ("⅔", r"\frac{2}{3}"),
+    ("¼", r"\frac{1}{4}"),
+    ("¾", r"\frac{3}{4}"),
+)
+"""Characters that mean the same, and what they mean."""
 SPELLINGS = (
     (r"\\[dt]frac(?![a-zA-Z])", r"\\frac"),
     (r"\\left(?![a-zA-Z])|\\right(?![a-zA-Z])|\\displaystyle\b|\\limits\b", ""),
@@ -50,10 +70,12 @@ def normalise(text: str) -> str:
 
     Words and fractions such as `1/2` stay. A text that has been normalised stays as it is.
     """
-    for symbol, latex in SYMBOLS.items():
-        text = text.replace(symbol, latex)
-    text = RAISED.sub(lambda raised: "^{" + "".join(SUPERSCRIPTS[each] for each in raised[0]) + "}", text)
-    text = LOWERED.sub(lambda lowered: "_{" + "".join(SUBSCRIPTS[each] for each in lowered[0]) + "}", text)
+    for symbols, latex in SYMBOLS:
+        for symbol in symbols:
+            text = text.replace(symbol, latex)
+    raised, lowered = str.maketrans(RAISED_FROM, RAISED_TO), str.maketrans(LOWERED_FROM, LOWERED_TO)
+    text = RAISED.sub(lambda found: f"^{{{found[0].translate(raised)}}}", text)
+    text = LOWERED.sub(lambda found: f"_{{{found[0].translate(lowered)}}}", text)
     for pattern, replacement in SPELLINGS:
         text = re.sub(pattern, replacement, text)
     text = FUNCTION.sub(r"\\\1", text)

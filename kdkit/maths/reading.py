@@ -20,7 +20,7 @@ COMMON_WORDS = (
 )
 TOKEN = re.compile(r"\d+(?:\.\d+)?|\\[a-zA-Z]+|[a-zA-Z]|\S")
 WORD = re.compile(r"[A-Za-z]{2,}(?:-[A-Za-z]{2,})*|[aI]")
-LETTERS = frozenset("xyzd")
+LETTERS = "xyzd"
 """Of these a run of letters is a product or a differential, not a word."""
 
 
@@ -67,7 +67,7 @@ def _part_words(text: str) -> tuple[str, list[str]]:
     words, formulas, run = [], [], []
     for token in text.split():
         bare = token.rstrip(".,:;?!")
-        is_word = WORD.fullmatch(bare.strip("()")) and not LETTERS.issuperset(bare)
+        is_word = WORD.fullmatch(bare.strip("()")) and not set(LETTERS).issuperset(bare)
         if is_word:
             words.append(bare)
         else:
@@ -194,6 +194,7 @@ class _Reader:
             raise _UnreadableError
 
     def read(self) -> PolyElement:
+        """Read all of it."""
         polynomial = self._sum()
         if self.place < len(self.tokens):
             raise _UnreadableError

@@ -68,7 +68,7 @@ def test_kinds_and_levels_have_equal_shares(sets):
 
 def test_levels_that_a_kind_lacks_are_left_out():
     settings = ProblemsConfig(domains=["algebra"], templates=["linear_system_3", "linear_equation"], levels=[1, 3])
-    trained, judged = find_templates(settings.model_copy(update={"held_out_templates": []}))
+    trained, _ = find_templates(settings.model_copy(update={"held_out_templates": []}))
     assert [template.name for template in trained] == ["linear_system_3", "linear_equation"]
     problems = make_problems(settings.model_copy(update={"held_out_templates": [], "num_problems": 30}), 0).train
     assert {(problem.template, problem.level) for problem in problems} == {

@@ -15,7 +15,7 @@ WORDS = (
     " unknown variable"
 )
 SIGNS = ("<", r"\leq", ">", r"\geq")
-FLIPPED = dict(zip(SIGNS, (">", r"\geq", "<", r"\leq"), strict=True))
+FLIPPED = {"<": ">", r"\leq": r"\geq", ">": "<", r"\geq": r"\leq"}
 INFINITY = r"\infty"
 NEAR = Fraction(1, 100)
 """How close to its border a set of solutions is tried."""

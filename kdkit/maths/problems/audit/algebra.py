@@ -149,27 +149,26 @@ def check_divisibility(problem: Problem) -> bool:
     return all(value % divisor == 0 for value in values) == (problem.answer == r"\text{yes}")
 
 
-EQUATIONS = (
-    "linear_equation",
-    "linear_equation_with_brackets",
-    "linear_equation_with_fractions",
-    "quadratic_with_rational_roots",
-    "quadratic_by_formula",
-    "quadratic_by_completing_the_square",
-)
 CHECKS = {
-    **dict.fromkeys(
-        ("linear_equation", "linear_equation_with_brackets", "linear_equation_with_fractions"), check_equation
-    ),
-    **dict.fromkeys(("quadratic_with_rational_roots", "quadratic_by_formula"), check_equation),
+    "linear_equation": check_equation,
+    "linear_equation_with_brackets": check_equation,
+    "linear_equation_with_fractions": check_equation,
+    "quadratic_with_rational_roots": check_equation,
+    "quadratic_by_formula": check_equation,
     "quadratic_by_completing_the_square": check_equation,
-    **dict.fromkeys(("linear_system_2", "linear_system_3"), check_system),
-    **dict.fromkeys(("linear_inequality", "quadratic_inequality", "absolute_value_inequality"), check_inequality),
-    **dict.fromkeys(("expand_product", "expand_power"), check_expanded),
+    "linear_system_2": check_system,
+    "linear_system_3": check_system,
+    "linear_inequality": check_inequality,
+    "quadratic_inequality": check_inequality,
+    "absolute_value_inequality": check_inequality,
+    "expand_product": check_expanded,
+    "expand_power": check_expanded,
     "factor_quadratic": check_factored,
     "polynomial_remainder": check_remainder,
     "compare_coefficients": check_coefficients,
     "check_identity": check_identity,
-    **dict.fromkeys(("induction_sum", "induction_geometric_sum"), check_sum),
-    **dict.fromkeys(("induction_divisibility", "induction_polynomial_divisibility"), check_divisibility),
+    "induction_sum": check_sum,
+    "induction_geometric_sum": check_sum,
+    "induction_divisibility": check_divisibility,
+    "induction_polynomial_divisibility": check_divisibility,
 }

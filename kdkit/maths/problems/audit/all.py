@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 
 from kdkit.maths.problem import Problem
-from kdkit.maths.problems.audit import algebra, calculus, complex_analysis, linear_algebra, optimisation
+from kdkit.maths.problems.audit import (
+    algebra,
+    calculus,
+    complex_analysis,
+    differential_equations,
+    linear_algebra,
+    optimisation,
+)
 from kdkit.maths.problems.audit.formulas import UnreadableError
 from kdkit.maths.problems.audit.steps import find_wrong_steps
 
@@ -11,6 +18,7 @@ CHECKS = {
     **algebra.CHECKS,
     **calculus.CHECKS,
     **complex_analysis.CHECKS,
+    **differential_equations.CHECKS,
     **linear_algebra.CHECKS,
     **optimisation.CHECKS,
 }

@@ -116,20 +116,20 @@ def check_taylor(problem: Problem) -> bool:
 
 
 CHECKS = {
-    **dict.fromkeys(
-        (
-            "derivative_product",
-            "derivative_quotient",
-            "derivative_chain",
-            "derivative_functions",
-            "derivative_polynomial",
-        ),
-        check_derivative,
-    ),
-    **dict.fromkeys(
-        ("integral_functions", "integral_parts", "integral_substitution", "integral_polynomial"), check_antiderivative
-    ),
-    **dict.fromkeys(("definite_polynomial", "definite_function"), check_definite),
-    **dict.fromkeys(("limit_substitution", "limit_factor", "limit_infinity", "limit_hopital"), check_limit),
+    "derivative_product": check_derivative,
+    "derivative_quotient": check_derivative,
+    "derivative_chain": check_derivative,
+    "derivative_functions": check_derivative,
+    "derivative_polynomial": check_derivative,
+    "integral_functions": check_antiderivative,
+    "integral_parts": check_antiderivative,
+    "integral_substitution": check_antiderivative,
+    "integral_polynomial": check_antiderivative,
+    "definite_polynomial": check_definite,
+    "definite_function": check_definite,
+    "limit_substitution": check_limit,
+    "limit_factor": check_limit,
+    "limit_infinity": check_limit,
+    "limit_hopital": check_limit,
     "taylor_polynomial": check_taylor,
 }

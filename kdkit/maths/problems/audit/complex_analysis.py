@@ -108,13 +108,19 @@ def check_contour(problem: Problem) -> bool:
 
 
 CHECKS = {
-    **dict.fromkeys(("complex_product", "complex_quotient", "complex_power"), check_value),
+    "complex_product": check_value,
+    "complex_quotient": check_value,
+    "complex_power": check_value,
     "complex_modulus": check_modulus,
     "complex_argument": check_argument,
     "complex_polar": check_polar,
-    **dict.fromkeys(("complex_square_roots", "complex_roots", "complex_quadratic"), check_roots),
+    "complex_square_roots": check_roots,
+    "complex_roots": check_roots,
+    "complex_quadratic": check_roots,
     "cauchy_riemann": check_analytic,
     "harmonic_conjugate": check_conjugate,
-    **dict.fromkeys(("residue_simple", "residue_double", "residue_exponential"), check_residue),
+    "residue_simple": check_residue,
+    "residue_double": check_residue,
+    "residue_exponential": check_residue,
     "contour_integral": check_contour,
 }

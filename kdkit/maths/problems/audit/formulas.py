@@ -203,9 +203,11 @@ class _Reader:
         self.place = 0
 
     def next(self) -> str:
+        """Return the next token; nothing at the end."""
         return self.tokens[self.place] if self.place < len(self.tokens) else ""
 
     def take(self, wanted: str = "") -> str:
+        """Go past the next token, which has to be the wanted one."""
         token = self.next()
         if not token or (wanted and token != wanted):
             raise UnreadableError(f"{''.join(self.tokens)}: {wanted or 'more'} expected, got {token or 'the end'}")
@@ -213,6 +215,7 @@ class _Reader:
         return token
 
     def sum(self) -> Node:
+        """Read terms with plus and minus."""
         sign = self.take() if self.next() in ("+", "-") else "+"
         first = self.product()
         node: Node = first if sign == "+" else lambda names: -first(names)
@@ -222,6 +225,7 @@ class _Reader:
         return node
 
     def product(self) -> Node:
+        """Read factors, with or without a sign between them."""
         node = self.power()
         while self.next() not in ("", "+", "-", ")", "}", "]", "&", r"\\", r"\end{pmatrix}", ",", "|"):
             if self.next() in (r"\cdot", r"\times", "*"):
@@ -235,6 +239,7 @@ class _Reader:
         return node
 
     def signed_power(self) -> Node:
+        """Read a factor behind a sign, which may have a minus of its own."""
         if self.next() == "-":
             self.take()
             inner = self.power()
@@ -242,6 +247,7 @@ class _Reader:
         return self.power()
 
     def power(self) -> Node:
+        """Read a base with its exponents."""
         base = self.base()
         while self.next() == "^":
             self.take()
@@ -258,6 +264,7 @@ class _Reader:
         return node
 
     def base(self) -> Node:
+        """Read a number, a name, a bracket, a fraction, a root, a function or a matrix."""
         token = self.take()
         if token in CLOSERS:
             node = self.sum()
@@ -286,6 +293,7 @@ class _Reader:
         raise UnreadableError(f"{''.join(self.tokens)}: {token} is not known")
 
     def function(self, apply: Callable[[Value], Value]) -> Node:
+        """Read a function's argument, and the exponent that may stand before it."""
         exponent = None
         if self.next() == "^":
             self.take()
@@ -295,6 +303,7 @@ class _Reader:
         return node if exponent is None else _to(node, exponent)
 
     def matrix(self) -> Node:
+        """Read the rows of a matrix that is open."""
         rows: list[list[Node]] = [[]]
         while True:
             rows[-1].append(self.sum())

@@ -50,9 +50,12 @@ def check_rank(problem: Problem) -> bool:
 
 
 CHECKS = {
-    **dict.fromkeys(("determinant_2", "determinant_3"), check_determinant),
-    **dict.fromkeys(("inverse_2", "inverse_3"), check_inverse),
-    **dict.fromkeys(("eigenvalues_2", "eigenvalues_3"), check_eigenvalues),
+    "determinant_2": check_determinant,
+    "determinant_3": check_determinant,
+    "inverse_2": check_inverse,
+    "inverse_3": check_inverse,
+    "eigenvalues_2": check_eigenvalues,
+    "eigenvalues_3": check_eigenvalues,
     "matrix_product": check_product,
     "matrix_rank": check_rank,
 }

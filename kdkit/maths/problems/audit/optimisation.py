@@ -116,9 +116,12 @@ def check_on_circle(problem: Problem) -> bool:
 
 
 CHECKS = {
-    **dict.fromkeys(("quadratic_extremum", "cubic_extremum", "extremum_on_interval"), check_one_variable),
+    "quadratic_extremum": check_one_variable,
+    "cubic_extremum": check_one_variable,
+    "extremum_on_interval": check_one_variable,
     "quadratic_extremum_2": check_two_variables,
     "classify_critical_point": check_kind,
-    **dict.fromkeys(("lagrange_line", "lagrange_product"), check_on_line),
+    "lagrange_line": check_on_line,
+    "lagrange_product": check_on_line,
     "lagrange_circle": check_on_circle,
 }

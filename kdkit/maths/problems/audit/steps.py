@@ -38,26 +38,37 @@ def find_wrong_steps(problem: Problem) -> tuple[list[str], int]:
 
 def _check(step: str, facts: dict[str, tuple[str, ...]]) -> bool | None:
     """Return whether a step is true; None: it has no relation that can be read."""
-    written = {name: values[0] for name, values in facts.items() if names_in(values[0]) or names_in(name) != {name}}
-    formulas = []
-    for formula in dollars(step):
-        for name in sorted(written, key=len, reverse=True):
-            formula = formula.replace(name, f"({written[name]})")
-        if split_relation(formula)[1] and not UNREAD.search(formula):
-            formulas.append(formula)
+    formulas = [_write_facts(formula, facts) for formula in dollars(step)]
+    formulas = [formula for formula in formulas if split_relation(formula)[1] and not UNREAD.search(formula)]
     if not formulas:
         return None
     is_either = "$ or $" in step
     try:
-        # a derivative or a function named in the step is one for every x: what x solves does not matter there
-        is_identity = any("(x)" in formula for formula in dollars(step))
-        for names in _choices(set().union(*map(names_in, formulas)), {} if is_identity else facts):
+        # a function named in the step is one for every x: what x solves does not matter there
+        if any("(x)" in formula for formula in dollars(step)):
+            facts = {name: values for name, values in facts.items() if name != "x"}
+        for names in _choices(set().union(*map(names_in, formulas)), facts):
             verdicts = [holds(formula, names) for formula in formulas]
             if not (any(verdicts) if is_either else all(verdicts)):
                 return False
     except UnreadableError:
         return None
     return True
+
+
+def _write_facts(formula: str, facts: dict[str, tuple[str, ...]]) -> str:
+    """Write formulas and values in the places of their names; names of mere numbers stay."""
+    written = {name: values[0] for name, values in facts.items() if names_in(values[0]) or names_in(name) != {name}}
+    for name in sorted(written, key=len, reverse=True):
+        if "\\" in name or "(" in name:
+            formula = formula.replace(name, f"({written[name]})")
+        else:
+            # not within a command, and not where the name goes on
+            parts = re.split(r"(\\[a-zA-Z]+)", formula)
+            name_alone = re.compile(re.escape(name) + "(?!['_])")
+            parts[::2] = [name_alone.sub(lambda _, name=name: f"({written[name]})", part) for part in parts[::2]]
+            formula = "".join(parts)
+    return formula
 
 
 def _choices(names: set[str], facts: dict[str, tuple[str, ...]]) -> Iterator[Names]:
