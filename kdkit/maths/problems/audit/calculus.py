@@ -15,10 +15,10 @@ STEP = Fraction(1, 10**12)
 NEAR = 1e-9
 
 
-def is_near(first: Value, second: Value, tolerance: float = NEAR) -> bool:
-    """Compare two numbers relative to their size."""
-    first, second = mp.mpmathify(first), mp.mpmathify(second)
-    return bool(abs(first - second) <= tolerance * (1 + abs(first)))
+def is_near(first: Value, second: Value, tolerance: float = NEAR, size: float = 1.0) -> bool:
+    """Compare two numbers relative to their size; those below `size` count as that large."""
+    first, second = as_mp(first), as_mp(second)
+    return bool(abs(first - second) <= tolerance * max(abs(first), size))
 
 
 def slope(function: Callable[[Value], Value], x: Value) -> Value:

@@ -11,6 +11,8 @@ from kdkit.maths.problems.audit.formulas import DIGITS, Value, dollars, evaluate
 
 NUM_POINTS = 400
 """On a circle: what is left of an integral falls like a power of it."""
+SMALL = 1e-20
+"""Residues such as 57 e^-35 are as small."""
 
 
 def number_of(problem: Problem) -> Value:
@@ -84,18 +86,19 @@ def check_conjugate(problem: Problem) -> bool:
 
 def _walk(latex: str, centre: Value, radius: float) -> Value:
     """Return an integral around a circle, by the trapezoidal rule."""
-    total = mp.mpc(0)
-    for k in range(NUM_POINTS):
-        direction = mp.expjpi(mp.mpf(2 * k) / NUM_POINTS)
-        total += as_mp(evaluate(latex, {"z": centre + radius * direction})) * direction
-    return total * radius * mp.mpc(0, 2) * mp.pi / NUM_POINTS
+    with mp.workdps(DIGITS):
+        total = mp.mpc(0)
+        for k in range(NUM_POINTS):
+            direction = mp.expjpi(mp.mpf(2 * k) / NUM_POINTS)
+            total += as_mp(evaluate(latex, {"z": centre + radius * direction})) * direction
+        return total * radius * mp.mpc(0, 2) * mp.pi / NUM_POINTS
 
 
 def check_residue(problem: Problem) -> bool:
     """A small walk around the pole."""
     function, pole = dollars(problem.problem)[0], dollars(problem.problem)[-1]
     around = _walk(right_of(function), as_mp(evaluate(pole.removeprefix("z ="))), 0.45)
-    return is_near(around / (mp.mpc(0, 2) * mp.pi), evaluate(problem.answer))
+    return is_near(around / (mp.mpc(0, 2) * mp.pi), evaluate(problem.answer), size=SMALL)
 
 
 def check_contour(problem: Problem) -> bool:
@@ -104,7 +107,7 @@ def check_contour(problem: Problem) -> bool:
     path, place = group_at(formula, formula.index("{"))
     radius = float(path.split("=")[1])
     around = _walk(formula[place:].removesuffix(r"\, dz"), mp.mpc(0), radius)
-    return is_near(around, evaluate(problem.answer), 1e-7)
+    return is_near(around, evaluate(problem.answer), size=SMALL)
 
 
 CHECKS = {
