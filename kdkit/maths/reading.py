@@ -98,8 +98,8 @@ def _part_formula(formula: str) -> list[str]:
 
 
 def letters_of(formula: str) -> list[str]:
-    """Return the one-letter names in a formula, in alphabetical order."""
-    return sorted({token for token in TOKEN.findall(formula) if len(token) == 1 and token.isalpha()})
+    """Return the one-letter names in a formula, in alphabetical order; e and i are numbers, so no unknowns."""
+    return sorted({token for token in TOKEN.findall(formula) if len(token) == 1 and token.isalpha()} - {"e", "i"})
 
 
 def read_polynomial(formula: str, variables: str) -> PolyElement | None:

@@ -13,6 +13,7 @@ PLACES = (Fraction(7, 10), Fraction(13, 10), Fraction(21, 10))
 STEP = Fraction(1, 10**12)
 """Width of a difference: with 50 digits it has an error of about 1e-24."""
 NEAR = 1e-9
+LIMIT_NEAR = 1e-6
 
 
 def is_near(first: Value, second: Value, tolerance: float = NEAR, size: float = 1.0) -> bool:
@@ -85,22 +86,30 @@ def check_definite(problem: Problem) -> bool:
     return is_near(found, evaluate(problem.answer))
 
 
+def limit_at(latex: str, target: str) -> Value:
+    """Return the mean of two values near a place, or the value far out."""
+    function = function_of(latex)
+    if target.endswith(r"\infty"):
+        return as_mp(function(Fraction(-(10**9) if target.startswith("-") else 10**9)))
+    place, step = evaluate(target), Fraction(1, 10**8)
+    with mp.workdps(DIGITS):
+        return (as_mp(function(place + step)) + as_mp(function(place - step))) / 2
+
+
+def split_limit(latex: str) -> tuple[str, str]:
+    r"""Part `\lim_{x \to 2} (x + 1)` into the formula and the place."""
+    target, place = group_at(latex, latex.index("{"))
+    return latex[place:], target.split(r"\to")[1].strip()
+
+
 def check_limit(problem: Problem) -> bool:
-    """The mean of two values near the place, or the value far out."""
+    """Values near the place."""
     formulas = dollars(problem.problem)
     if formulas[0].startswith(r"\lim_"):
-        target, place = group_at(formulas[0], formulas[0].index("{"))
-        function = function_of(formulas[0][place:])
+        function, target = split_limit(formulas[0])
     else:
-        function, target = function_of(right_of(formulas[0])), formulas[1]
-    target = target.split(r"\to")[1].strip()
-    if target.endswith(r"\infty"):
-        found = as_mp(function(Fraction(-(10**9) if target.startswith("-") else 10**9)))
-    else:
-        place, step = evaluate(target), Fraction(1, 10**8)
-        with mp.workdps(DIGITS):
-            found = (as_mp(function(place + step)) + as_mp(function(place - step))) / 2
-    return is_near(found, evaluate(problem.answer), 1e-6)
+        function, target = right_of(formulas[0]), formulas[1].split(r"\to")[1].strip()
+    return is_near(limit_at(function, target), evaluate(problem.answer), LIMIT_NEAR)
 
 
 def check_taylor(problem: Problem) -> bool:

@@ -15,6 +15,7 @@ from kdkit.maths.problems.audit.formulas import (
     names_in,
     split_relation,
 )
+from kdkit.maths.problems.audit.operators import check_operator
 
 FREE = (Fraction(7, 3), Fraction(11, 4), Fraction(5))
 """Values of names that stand for anything."""
@@ -38,21 +39,28 @@ def find_wrong_steps(problem: Problem) -> tuple[list[str], int]:
 
 def _check(step: str, facts: dict[str, tuple[str, ...]]) -> bool | None:
     """Return whether a step is true; None: it has no relation that can be read."""
+    try:
+        verdicts = [check_operator(formula) for formula in dollars(step)]
+        verdicts.append(_check_relations(step, facts))
+    except (UnreadableError, ValueError):
+        return None
+    found = [verdict for verdict in verdicts if verdict is not None]
+    return all(found) if found else None
+
+
+def _check_relations(step: str, facts: dict[str, tuple[str, ...]]) -> bool | None:
+    """Return whether a step's relations between formulas without operators are true; None: there are none."""
     formulas = [_write_facts(formula, facts) for formula in dollars(step)]
     formulas = [formula for formula in formulas if split_relation(formula)[1] and not UNREAD.search(formula)]
     if not formulas:
         return None
-    is_either = "$ or $" in step
-    try:
-        # a function named in the step is one for every x: what x solves does not matter there
-        if any("(x)" in formula for formula in dollars(step)):
-            facts = {name: values for name, values in facts.items() if name != "x"}
-        for names in _choices(set().union(*map(names_in, formulas)), facts):
-            verdicts = [holds(formula, names) for formula in formulas]
-            if not (any(verdicts) if is_either else all(verdicts)):
-                return False
-    except UnreadableError:
-        return None
+    # a function named in the step is one for every x: what x solves does not matter there
+    if any("(x)" in formula for formula in dollars(step)):
+        facts = {name: values for name, values in facts.items() if name != "x"}
+    for names in _choices(set().union(*map(names_in, formulas)), facts):
+        verdicts = [holds(formula, names) for formula in formulas]
+        if not (any(verdicts) if "$ or $" in step else all(verdicts)):
+            return False
     return True
 
 
