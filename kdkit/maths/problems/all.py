@@ -47,8 +47,8 @@ def find_templates(settings: ProblemsConfig) -> tuple[list[Template], list[Templ
         UserError: a name is unknown, or nothing is left to train on.
     """
     known = {template.name: template() for template in TEMPLATES}
-    _check("maths.problems.templates", settings.templates or [], known)
-    _check("maths.problems.held_out_templates", settings.held_out_templates or [], known)
+    check_names("maths.problems.templates", settings.templates or [], known)
+    check_names("maths.problems.held_out_templates", settings.held_out_templates or [], known)
     chosen = [each for each in known.values() if each.domain in settings.domains]
     if settings.templates is not None:
         chosen = [known[name] for name in dict.fromkeys(settings.templates)]
@@ -75,8 +75,12 @@ def _one_of_each_domain(templates: Sequence[Template]) -> list[Template]:
     return [next((each for each in names if each.name in HELD_OUT), names[-1]) for names in several]
 
 
-def _check(setting: str, names: Sequence[str], known: Iterable[str]) -> None:
-    """Refuse a name that is not known, with the nearest one that is."""
+def check_names(setting: str, names: Sequence[str], known: Iterable[str]) -> None:
+    """Refuse a name that is not known, with the nearest one that is.
+
+    Raises:
+        UserError: one is not known.
+    """
     known = list(known)
     unknown = [name for name in names if name not in known]
     if unknown:

@@ -3,7 +3,7 @@
 import random
 
 from kdkit.maths.problem import DOMAINS, Problem
-from kdkit.maths.problems.all import HELD_OUT, TEMPLATES
+from kdkit.maths.problems.all import HELD_OUT, TEMPLATES, check_names
 from kdkit.maths.problems.template import Template
 
 SEED = 7
@@ -19,6 +19,7 @@ arithmetic, on the very numbers that the step shows. A step that is not true sto
 - `make_problems(settings, seed)` makes three sets (`maths.problems.*` in [the settings](settings.md)): problems to
   train on, the same kinds with other numbers, and other kinds. The same settings and seed make the same problems.
   Whether numbers are held out is decided by a hash of them, so they are whatever the seed and the size of a set.
+- `python -m kdkit problems` lists the kinds below with their levels.
 - `recognise(text)` finds the problem that somebody typed, in plain words, unicode or LaTeX, and solves it; `None`: it
   is no kind of those below.
 - `kdkit.maths.problems.audit` reads the text of statement, steps and answer anew, with none of the generators' code,
@@ -37,6 +38,29 @@ with `maths_problems.md` for `FILE`.
 def describe_problems() -> str:
     """Return the page as Markdown."""
     return "\n".join([HEAD, _table(), *(_domain(domain) for domain in DOMAINS if _of(domain))])
+
+
+def list_problems(domain: str = "") -> str:
+    """Return a line for each kind: its name, its levels and an example.
+
+    Args:
+        domain: one of `DOMAINS`; empty: all.
+
+    Raises:
+        UserError: there is no such domain.
+    """
+    if domain:
+        check_names("--domain", [domain], DOMAINS)
+    lines = []
+    for each in DOMAINS:
+        if domain in ("", each) and _of(each):
+            lines += [each, *(_line(template) for template in _of(each)), ""]
+    return "\n".join(lines)
+
+
+def _line(template: Template) -> str:
+    levels = f"{min(template.levels)}-{max(template.levels)}"
+    return f"  {template.name:<36} levels {levels}  {example(template).problem}"
 
 
 def example(template: Template) -> Problem:

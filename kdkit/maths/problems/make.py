@@ -8,8 +8,9 @@ from kdkit.config.maths.settings import ProblemsConfig
 from kdkit.maths.notation import normalise
 from kdkit.maths.problem import Problem
 from kdkit.maths.problems.all import TEMPLATES, find_templates
-from kdkit.maths.problems.template import Parameters, Template, is_held_out
+from kdkit.maths.problems.template import Parameters, Template
 
+Belongs = Callable[[Template, Parameters], bool]
 MAX_MISSES = 200
 """Draws in a row that bring nothing new: then a template has no more numbers of a level."""
 
@@ -38,9 +39,9 @@ def make_problems(settings: ProblemsConfig, seed: int) -> ProblemSets:
     trained, judged = find_templates(settings)
     seen: set[str] = set()
     sets = {
-        "held_out": (trained, settings.num_held_out, is_held_out),
-        "held_out_templates": (judged, settings.num_held_out_templates, lambda name, parameters: True),
-        "train": (trained, settings.num_problems, lambda name, parameters: not is_held_out(name, parameters)),
+        "held_out": (trained, settings.num_held_out, _holds_out),
+        "held_out_templates": (judged, settings.num_held_out_templates, _is_new),
+        "train": (trained, settings.num_problems, lambda template, parameters: not _holds_out(template, parameters)),
     }
     problems = {
         name: _draw(random.Random(f"{seed}/{name}"), templates, settings.levels, count, belongs, seen)
@@ -54,12 +55,21 @@ def make_problems(settings: ProblemsConfig, seed: int) -> ProblemSets:
     return ProblemSets(**problems, notes=notes)
 
 
+def _holds_out(template: Template, parameters: Parameters) -> bool:
+    return template.holds_out(parameters)
+
+
+def _is_new(template: Template, parameters: Parameters) -> bool:
+    """Return whether numbers of a kind that is held out are nowhere trained on: another kind may ask the same."""
+    return not template.family or template.holds_out(parameters)
+
+
 def _draw(
     draws: random.Random,
     templates: Sequence[Template],
     levels: Sequence[int],
     count: int,
-    belongs: Callable[[str, Parameters], bool],
+    belongs: Belongs,
     seen: set[str],
 ) -> list[Problem]:
     """Draw problems that are not yet seen, a kind and a level at a time; `seen` grows by ids and statements."""
@@ -77,13 +87,11 @@ def _draw(
     return problems
 
 
-def _draw_one(
-    draws: random.Random, template: Template, level: int, belongs: Callable[[str, Parameters], bool], seen: set[str]
-) -> Problem | None:
+def _draw_one(draws: random.Random, template: Template, level: int, belongs: Belongs, seen: set[str]) -> Problem | None:
     for _ in range(MAX_MISSES):
         parameters = template.draw(draws, level)
         wording = draws.randrange(len(template.wordings))
-        if not belongs(template.name, parameters):
+        if not belongs(template, parameters):
             continue
         problem = template.build(parameters, level, wording)
         if problem.id not in seen and problem.problem not in seen:

@@ -45,6 +45,16 @@ def test_numbers_are_held_out_whatever_the_seed(sets):
     assert train.isdisjoint(problem.id for problem in sets.held_out)
 
 
+def test_kinds_that_ask_the_same_hold_out_the_same_numbers():
+    """The equation alone decides, not how it is to be solved."""
+    kinds = ["quadratic_with_rational_roots", "quadratic_by_formula", "quadratic_by_completing_the_square"]
+    settings = ProblemsConfig(templates=kinds, held_out_templates=kinds[2:], levels=[1, 2, 3], num_problems=1500)
+    sets = make_problems(settings, 0)
+    equations = {problem.id.split(":")[1] for problem in sets.train}
+    assert len(sets.held_out) > 100 and len(sets.held_out_templates) > 30
+    assert equations.isdisjoint(problem.id.split(":")[1] for problem in [*sets.held_out, *sets.held_out_templates])
+
+
 def test_kinds_are_held_out(sets):
     trained = {problem.template for problem in sets.train}
     judged = {problem.template for problem in sets.held_out_templates}

@@ -156,7 +156,7 @@ class LinearEquationWithFractions(Template):
     def draw(self, draws: random.Random, level: int) -> Parameters:
         """Levels: 3 small numbers; 4 larger ones; 5 larger ones, and the solution may be a fraction."""
         size = {3: 6, 4: 10, 5: 12}[level]
-        p, q = draws.sample(range(2, size + 1), 2)
+        p, q = sorted(draws.sample(range(2, size + 1), 2))
         q *= draws.choice((1, -1))
         r = draws.choice([n for n in range(-size, size + 1) if n])
         if level < 5:

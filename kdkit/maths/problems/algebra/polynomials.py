@@ -48,6 +48,8 @@ class ExpandProduct(Template):
         factors = [[draw_nonzero(draws, size) for _ in range(width)] for width in widths]
         for each in factors:
             each[0] = 1 if level == 1 else abs(each[0])
+        if len(set(widths)) == 1:
+            factors.sort()  # one order, so that what is held out is not trained on the other way round
         return *widths, *factors[0], *factors[1], "x"
 
     def solve(self, parameters: Parameters) -> Solved:

@@ -93,6 +93,7 @@ class QuadraticWithRationalRoots(Template):
 
     name = "quadratic_with_rational_roots"
     domain = "algebra"
+    family = "quadratic_equation"
     wordings = solve_for("<<variable>>")
 
     def draw(self, draws: random.Random, level: int) -> Parameters:
@@ -129,6 +130,7 @@ class QuadraticByFormula(Template):
 
     name = "quadratic_by_formula"
     domain = "algebra"
+    family = "quadratic_equation"
     levels = (2, 3, 4, 5)
     wordings = solve_for("<<variable>>")
 
@@ -179,6 +181,7 @@ class QuadraticByCompletingTheSquare(Template):
 
     name = "quadratic_by_completing_the_square"
     domain = "algebra"
+    family = "quadratic_equation"
     wordings = (
         "Solve $<<equation>>$ by completing the square.",
         "Complete the square to solve $<<equation>>$ for $<<variable>>$.",

@@ -22,8 +22,8 @@ FREE = (Fraction(7, 3), Fraction(11, 4), Fraction(5))
 WHOLE = (Fraction(2), Fraction(3), Fraction(6))
 """Values of n, which counts."""
 MAX_CHOICES = 16
-UNREAD = re.compile(r"\\(?:int|lim|sum|frac\{d\}|operatorname|det)|\bC\b")
-"""What this reader leaves to others: integrals, limits and derivatives that are written out, constants."""
+UNREAD = re.compile(r"\\(?:int|lim|sum|frac\{d\}|operatorname|det)")
+"""What this reader leaves to others: integrals, limits and derivatives that are written out."""
 
 
 def find_wrong_steps(problem: Problem) -> tuple[list[str], int]:

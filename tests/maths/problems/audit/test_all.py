@@ -60,9 +60,7 @@ def test_most_steps_are_read(template):
     """Words alone cannot be."""
     problems = list(problems_of(template))
     num_read = sum(audit(problem).num_steps_read for problem in problems)
-    assert num_read >= 0.45 * sum(
-        len(problem.steps) for problem in problems
-    )
+    assert num_read >= 0.45 * sum(len(problem.steps) for problem in problems)
 
 
 def test_a_wrong_step_is_caught():
