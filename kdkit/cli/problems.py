@@ -16,7 +16,7 @@ def problems(
 ) -> None:
     """List the kinds of maths problems with their levels and an example: the names of `maths.problems.templates`.
 
-    Examples:
+    They have these names in settings and in reports. Examples:
 
     python -m kdkit problems
 
