@@ -5,7 +5,7 @@ import random
 from kdkit.maths.formulas.reading import find_integers
 from kdkit.maths.formulas.tree import Derivative, Formula, Name, Named, Number, Product, add, polynomial
 from kdkit.maths.formulas.writing import write
-from kdkit.maths.problems.proofs import equal
+from kdkit.maths.problems.relations import equal
 from kdkit.maths.problems.statements import asks_derivative, find_function
 from kdkit.maths.problems.template import Parameters, Solved, Template
 
