@@ -13,7 +13,7 @@ import mpmath
 
 Point = dict[str, Any]
 """What each name stands for: a Fraction, a complex number, or one of mpmath's."""
-STEP = Fraction(1, 10**60)
+STEP = Fraction(1, 10**90)
 COMPLEX_STEP = 1e-30
 
 
@@ -182,7 +182,7 @@ class Derivative(Formula):
 
 
 def slope(formula: Formula, name: str, at: Point) -> Any:
-    """Measure the slope at a point: a difference over 10^-60 in exact numbers, or else the complex step.
+    """Measure the slope at a point: a difference over 10^-90 in exact numbers, or else the complex step.
 
     Source: Squire and Trapp 1998, Using complex variables to estimate derivatives of real functions.
     """
@@ -195,6 +195,32 @@ def slope(formula: Formula, name: str, at: Point) -> Any:
     return formula.value({**real, name: complex(real[name], COMPLEX_STEP)}).imag / COMPLEX_STEP
 
 
+class OutsideDomainError(ArithmeticError):
+    """A real function has no real value here."""
+
+
+def real_log(argument: complex | float) -> complex:
+    """Return ln u where u is positive; a tiny imaginary part, a complex step's, is no hindrance.
+
+    Raises:
+        OutsideDomainError: it is negative.
+    """
+    if argument.real <= 0:
+        raise OutsideDomainError("the logarithm of a negative number")
+    return cmath.log(argument)
+
+
+def real_root(argument: complex | float) -> complex:
+    """Return the square root of a positive number.
+
+    Raises:
+        OutsideDomainError: it is negative.
+    """
+    if argument.real < 0:
+        raise OutsideDomainError("the root of a negative number")
+    return cmath.sqrt(argument)
+
+
 def log_of_absolute(argument: complex | float) -> complex:
     """Return ln|u|; off the real axis its analytic continuation, so that the complex step sees its slope."""
     return cmath.log(-argument if argument.real < 0 else argument)
@@ -205,9 +231,9 @@ FUNCTIONS = {
     "sin": cmath.sin,
     "cos": cmath.cos,
     "tan": cmath.tan,
-    "ln": cmath.log,
+    "ln": real_log,
     "ln_abs": log_of_absolute,
-    "sqrt": cmath.sqrt,
+    "sqrt": real_root,
     "arctan": cmath.atan,
 }
 MPMATH = {"arctan": "atan"}
