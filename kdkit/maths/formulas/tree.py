@@ -4,12 +4,14 @@ Operators fold numbers and drop zeros and ones; the classes themselves do not, s
 """
 
 import cmath
+import functools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
 import mpmath
+import numpy
 
 Point = dict[str, Any]
 """What each name stands for: a Fraction, a complex number, or one of mpmath's."""
@@ -43,7 +45,7 @@ class Formula:
     def __truediv__(self, other: "Formula | int | Fraction") -> "Formula":
         other = wrap(other)
         if isinstance(other, Number):
-            return multiply(Number(1 / other.number), self)
+            return multiply(Number(Fraction(1) / other.number), self)
         return Number(0) if self == Number(0) else Quotient(self, other)
 
     def __rtruediv__(self, other: int | Fraction) -> "Formula":
@@ -181,6 +183,50 @@ class Derivative(Formula):
         return slope(self.formula, self.name, at)
 
 
+@dataclass(frozen=True, slots=True)
+class Integral(Formula):
+    r"""$\int_{a}^{b} u dx$ between two numbers: its value comes from quadrature, by no antiderivative."""
+
+    formula: Formula
+    low: Formula
+    high: Formula
+    name: str = "x"
+
+    def value(self, at: Point) -> Any:
+        """Good to 12 digits for smooth functions over a few of their periods."""
+        low, high = (complex(each.value(at)).real for each in (self.low, self.high))
+        nodes, weights = gauss_legendre()
+        middle, half = (low + high) / 2, (high - low) / 2
+        values = (self.formula.value({**at, self.name: middle + half * node}) for node in nodes)
+        return half * sum(weight * complex(value) for weight, value in zip(weights, values, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Limit(Formula):
+    r"""$\lim_{x \to a} u$, `target` None for infinity: its value is that of u very near to a."""
+
+    formula: Formula
+    target: int | Fraction | None
+    name: str = "x"
+
+    def value(self, at: Point) -> Any:
+        """Good to 70 digits for quotients of polynomials, else to 18 (and only for targets that are numbers)."""
+        exact = Fraction(1) / STEP if self.target is None else self.target + STEP
+        value = self.formula.value({**at, self.name: exact})
+        if isinstance(value, Fraction):
+            return value
+        with mpmath.workdps(80):
+            target = mpmath.mpf(Fraction(self.target).numerator) / Fraction(self.target).denominator
+            return self.formula.value({**at, self.name: target + mpmath.mpf(10) ** -20})
+
+
+@functools.cache
+def gauss_legendre() -> tuple[list[float], list[float]]:
+    """Return 24 nodes and weights between -1 and 1: exact for polynomials up to degree 47."""
+    nodes, weights = numpy.polynomial.legendre.leggauss(24)
+    return nodes.tolist(), weights.tolist()
+
+
 def slope(formula: Formula, name: str, at: Point) -> Any:
     """Measure the slope at a point: a difference over 10^-90 in exact numbers, or else the complex step.
 
@@ -276,11 +322,14 @@ def multiply(*factors: Formula) -> Formula:
     """Return the product, its numbers multiplied and in front."""
     flat = [each for factor in factors for each in (factor.factors if isinstance(factor, Product) else (factor,))]
     number = math.prod(factor.number for factor in flat if isinstance(factor, Number))
+    number = number.numerator if number.denominator == 1 else number
     rest = tuple(factor for factor in flat if not isinstance(factor, Number))
     if not rest or number == 0:
         return Number(number)
     if number == 1:
         return rest[0] if len(rest) == 1 else Product(rest)
+    if len(rest) == 1 and isinstance(rest[0], Quotient) and number.denominator == 1:
+        return Quotient(multiply(Number(number), rest[0].top), rest[0].bottom)
     if number == -1 and len(rest) == 1 and isinstance(rest[0], Sum):
         return Sum(tuple(multiply(Number(-1), term) for term in rest[0].terms))
     return Product((Number(number), *rest))
@@ -295,6 +344,14 @@ def polynomial(coefficients: tuple[int | Fraction, ...], name: str = "x") -> For
 def sin(argument: Formula) -> Formula:
     """Return the sine."""
     return Function("sin", argument)
+
+
+def pi_times(number: Fraction | int) -> Formula:
+    r"""Return a multiple of pi, written $\frac{3\pi}{2}$."""
+    top = Fraction(number).numerator * Name(r"\pi")
+    return (
+        top if Fraction(number).denominator == 1 or not number else Quotient(top, Number(Fraction(number).denominator))
+    )
 
 
 def cos(argument: Formula) -> Formula:

@@ -7,6 +7,8 @@ from kdkit.maths.formulas.tree import (
     Derivative,
     Formula,
     Function,
+    Integral,
+    Limit,
     Name,
     Named,
     Number,
@@ -33,14 +35,32 @@ def write(formula: Formula | int | Fraction) -> str:
         case Product(factors):
             return _write_product(factors)
         case Quotient(top, bottom):
-            return rf"\frac{{{write(top)}}}{{{write(bottom)}}}"
+            return _write_quotient(top, write(bottom))
         case Power(base, exponent):
             return _write_power(base, write(exponent))
         case Function(name, argument):
             return _write_function(name, write(argument))
+        case Integral(inner, low, high, name):
+            return rf"\int_{{{write(low)}}}^{{{write(high)}}} {write_integrand(inner)} \, d{name}"
+        case Limit(inner, target, name):
+            to = r"\infty" if target is None else write_number(target)
+            return rf"\lim_{{{name} \to {to}}} {write_integrand(inner)}"
         case Derivative(inner, name):
             return rf"\frac{{d}}{{d{name}}}({write(inner)})"
     raise TypeError(f"no way to write a {type(formula).__name__}")
+
+
+def write_integrand(formula: Formula) -> str:
+    """Write a formula, a sum in brackets."""
+    return f"({write(formula)})" if isinstance(formula, Sum) else write(formula)
+
+
+def _write_quotient(top: Formula, bottom: str) -> str:
+    """Write a fraction, a minus before all of its top before the fraction."""
+    text = write(top)
+    if text.startswith("-") and not isinstance(top, Sum):
+        return rf"-\frac{{{text[1:]}}}{{{bottom}}}"
+    return rf"\frac{{{text}}}{{{bottom}}}"
 
 
 def write_number(number: int | Fraction) -> str:

@@ -7,23 +7,43 @@ import sympy
 from latex2sympy2_extended import latex2sympy
 
 FORMULA = re.compile(r"\$(.+?)\$")
-SIDES = re.compile(r"\s*=\s*(?![^_]*\})")
 AT = {"x": 0.83, "y": 1.21, "t": 0.57, "u": 1.37, "n": 3, "r": 2.2, "c": 0.31, "c_1": 0.71, "c_2": -1.3}
 
 
+TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\s+|.")
+
+
 def put_facts(latex, facts, index):
-    """Replace names by what they stand for, the longest first, each in brackets."""
-    names = sorted(facts, key=len, reverse=True)
-    for k, name in enumerate(names):
-        left, right = (
-            (re.escape(name), "(?![A-Za-z'_({^])") if re.fullmatch(r"[A-Za-z]", name) else (re.escape(name), "")
-        )
-        start = r"(?<![\\A-Za-z])" if name[0].isalpha() else ""
-        latex = re.sub(start + left + right, lambda _, k=k: f"@{k}@", latex)
-    for k, name in enumerate(names):
-        values = facts[name]
-        latex = latex.replace(f"@{k}@", f"({values[index % len(values)]})")
-    return latex
+    """Replace names by what they stand for, the longest first, each in brackets; a command is one token."""
+    tokens, names = tokens_of(latex), sorted(facts, key=len, reverse=True)
+    spelled, result, place = [tokens_of(name) for name in names], "", 0
+    while place < len(tokens):
+        found = [k for k, name in enumerate(spelled) if tokens[place : place + len(name)] == name]
+        if found:
+            values = facts[names[found[0]]]
+            result += f"({values[index % len(values)]})"
+            place += len(spelled[found[0]])
+        else:
+            result += tokens[place] + (" " if tokens[place][0] == "\\" else "")
+            place += 1
+    return result
+
+
+def sides_of(formula):
+    """Part a formula at its equals signs, those in braces aside."""
+    sides, depth = [""], 0
+    for character in formula:
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if character == "=" and depth == 0:
+            sides.append("")
+        else:
+            sides[-1] += character
+    return sides
+
+
+def tokens_of(latex):
+    """Return commands and characters, without spaces."""
+    return [token for token in TOKEN.findall(latex) if not token.isspace() and token != r"\,"]
 
 
 def read(latex):
@@ -54,6 +74,5 @@ def false_relations(problem):
     wrong = []
     for step in problem.steps:
         for formula in FORMULA.findall(step):
-            sides = SIDES.split(formula)
-            wrong += [f"{a} = {b}" for a, b in pairwise(sides) if not is_true(a, b, problem.facts)]
+            wrong += [f"{a} = {b}" for a, b in pairwise(sides_of(formula)) if not is_true(a, b, problem.facts)]
     return wrong

@@ -75,7 +75,7 @@ class DerivativeFunctions(Template):
     def draw(self, draws: random.Random, level: int) -> Parameters:
         """Draw one term at level 1, two at 2 and 3, three at 4 and 5; k is 1 at level 1."""
         kinds = draws.sample(("exp", "sin", "cos", "ln"), (1, 2, 2, 3, 3)[level - 1])
-        size, inner = (9, 5, 9, 9, 15)[level - 1], (3, 3, 5, 5, 9)[level - 1]
+        size, inner = (15, 5, 9, 9, 15)[level - 1], (4, 3, 5, 5, 9)[level - 1]
         terms = [(draw_nonzero(draws, size), kind, 1 if kind == "ln" else draws.randint(1, inner)) for kind in kinds]
         return tuple(each for term in terms for each in term)
 

@@ -74,7 +74,7 @@ class DerivativeProduct(Template):
             return f"{other} {draw_nonzero(draws, size) if other == 'exp' else draws.randint(1, size)}", word
         if level == 2:
             return word_polynomial((draw_nonzero(draws, size), *[0] * draws.randint(1, 3))), draws.choice((word, "ln"))
-        return word_polynomial(draw_polynomial(draws, level - 2, size)[:-1] + (draw_nonzero(draws, size),)), word
+        return word_polynomial((*draw_polynomial(draws, level - 2, size)[:-1], draw_nonzero(draws, size))), word
 
     def solve(self, parameters: Parameters) -> Solved:
         """See Template."""

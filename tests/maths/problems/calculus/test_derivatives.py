@@ -3,6 +3,7 @@ import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdkit.maths.notation import normalise
 from kdkit.maths.problems.calculus import derivatives
 from kdkit.maths.problems.calculus.derivatives import DerivativePolynomial
 from kdkit.maths.problems.template import UnprovenStepError
@@ -36,7 +37,7 @@ def test_the_seeds_example_has_its_steps():
 
 @pytest.mark.parametrize("statement", STATEMENTS)
 def test_the_seeds_example_is_recognised(statement):
-    assert DerivativePolynomial().read(statement) == SEED
+    assert DerivativePolynomial().read(normalise(statement)) == SEED
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_the_seeds_example_is_recognised(statement):
     ],
 )
 def test_other_problems_are_not_recognised(statement):
-    assert DerivativePolynomial().read(statement) is None
+    assert DerivativePolynomial().read(normalise(statement)) is None
 
 
 @settings(max_examples=200, deadline=None)
