@@ -3,20 +3,8 @@ r"""Formulas as LaTeX: `-\frac{1}{2}x^{2}e^{3x}`."""
 import re
 from fractions import Fraction
 
-from kdkit.maths.formulas.tree import (
-    Derivative,
-    Formula,
-    Function,
-    Integral,
-    Limit,
-    Name,
-    Named,
-    Number,
-    Power,
-    Product,
-    Quotient,
-    Sum,
-)
+from kdkit.maths.formulas.measured import Derivative, Integral, Limit
+from kdkit.maths.formulas.tree import Formula, Function, Name, Named, Number, Power, Product, Quotient, Sum
 
 WORD_AT_END = re.compile(r"\\[A-Za-z]+$")
 

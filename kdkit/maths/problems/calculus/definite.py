@@ -3,12 +3,11 @@
 import random
 from fractions import Fraction
 
+from kdkit.maths.formulas.measured import Derivative, Integral
 from kdkit.maths.formulas.reading import find_coefficients, find_integers
 from kdkit.maths.formulas.tree import (
-    Derivative,
     Formula,
     Function,
-    Integral,
     Named,
     Number,
     Quotient,

@@ -2,9 +2,10 @@
 
 import random
 
+from kdkit.maths.formulas.measured import Derivative
 from kdkit.maths.formulas.reading import find_integers
 from kdkit.maths.formulas.rules import derive
-from kdkit.maths.formulas.tree import Derivative, Formula, Function, Named, Number, Product, Sum, add, polynomial
+from kdkit.maths.formulas.tree import Formula, Function, Named, Number, Product, Sum, add, polynomial
 from kdkit.maths.formulas.writing import write
 from kdkit.maths.problems.calculus.elementary import X, draw_nonzero, draw_polynomial
 from kdkit.maths.problems.relations import equal

@@ -3,20 +3,9 @@ r"""Indefinite integrals, with $+ C$. A step $\int u dx = v + C$ is proven by th
 import random
 from fractions import Fraction
 
+from kdkit.maths.formulas.measured import Derivative
 from kdkit.maths.formulas.reading import find_coefficients, find_integers
-from kdkit.maths.formulas.tree import (
-    Derivative,
-    Formula,
-    Function,
-    Name,
-    Named,
-    Number,
-    Product,
-    Quotient,
-    Sum,
-    add,
-    polynomial,
-)
+from kdkit.maths.formulas.tree import Formula, Function, Name, Named, Number, Product, Quotient, Sum, add, polynomial
 from kdkit.maths.formulas.writing import write, write_integrand
 from kdkit.maths.problems.calculus.derivatives import find_multiple
 from kdkit.maths.problems.calculus.elementary import X, draw_nonzero

@@ -3,13 +3,12 @@
 import random
 from fractions import Fraction
 
+from kdkit.maths.formulas.measured import Derivative, Limit
 from kdkit.maths.formulas.reading import find_integers
 from kdkit.maths.formulas.rules import derive, times
 from kdkit.maths.formulas.tree import (
-    Derivative,
     Formula,
     Function,
-    Limit,
     Named,
     Number,
     Product,

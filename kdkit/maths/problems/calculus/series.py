@@ -7,21 +7,9 @@ from fractions import Fraction
 
 import mpmath
 
+from kdkit.maths.formulas.measured import Derivative
 from kdkit.maths.formulas.reading import find_integers
-from kdkit.maths.formulas.tree import (
-    Derivative,
-    Formula,
-    Function,
-    Named,
-    Number,
-    Product,
-    Quotient,
-    Sum,
-    cos,
-    exp,
-    ln,
-    sin,
-)
+from kdkit.maths.formulas.tree import Formula, Function, Named, Number, Product, Quotient, Sum, cos, exp, ln, sin
 from kdkit.maths.formulas.writing import write
 from kdkit.maths.problems.calculus.derivatives import find_multiple
 from kdkit.maths.problems.calculus.elementary import X, draw_nonzero

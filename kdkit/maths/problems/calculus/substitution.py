@@ -3,10 +3,10 @@
 import random
 from fractions import Fraction
 
+from kdkit.maths.formulas.measured import Derivative
 from kdkit.maths.formulas.reading import find_coefficients, find_integers
 from kdkit.maths.formulas.rules import derive
 from kdkit.maths.formulas.tree import (
-    Derivative,
     Formula,
     Function,
     Name,
