@@ -18,7 +18,7 @@ from kdkit.maths.formulas.tree import (
 )
 
 SPACING = re.compile(r"\\left|\\right|\\,|\\;|\\!|\\:|\\ |\\quad|\\displaystyle|\$|\s")
-FUNCTION_NAMES = "arctan|sin|cos|tan|exp|ln|log|sqrt"
+FUNCTION_NAMES = "sin|cos|tan|exp|ln|log|sqrt"
 TOKEN = re.compile(
     rf"\\d?frac|\\?(?:{FUNCTION_NAMES})|\\cdot|\\times|\\?pi|[0-9]+(?:\.[0-9]+)?"
     r"|[A-Za-z](?:_\{?[0-9]\}?)?'*|[-+*/^(){}|]"
@@ -134,6 +134,10 @@ class _Reader:
             inside = self.read_sum()
             self.take(")" if token == "(" else "}")
             return inside
+        if token == "|":
+            inside = self.read_sum()
+            self.take("|")
+            return Function("abs", inside)
         if token[0].isdigit():
             number = Fraction(token)
             return Number(number.numerator if number.denominator == 1 else number)

@@ -10,9 +10,12 @@ from fractions import Fraction
 from typing import Any
 
 import mpmath
+import numpy
+
+from kdkit.maths.latex import split_square
 
 Point = dict[str, Any]
-"""What each name stands for: a Fraction, a complex number, or one of mpmath's."""
+"""What each name stands for: a Fraction, a complex number, one of mpmath's, or an array of numbers."""
 
 
 class Formula:
@@ -150,8 +153,10 @@ class Function(Formula):
     def value(self, at: Point) -> Any:
         """See Formula."""
         argument = self.argument.value(at)
+        if isinstance(argument, numpy.ndarray):
+            return getattr(numpy, self.name)(argument)
         if isinstance(argument, mpmath.mpf | mpmath.mpc):
-            return getattr(mpmath, MPMATH.get(self.name, self.name))(argument)
+            return getattr(mpmath, self.name)(argument)
         return FUNCTIONS[self.name](_inexact(argument))
 
 
@@ -206,9 +211,8 @@ FUNCTIONS = {
     "ln": real_log,
     "ln_abs": log_of_absolute,
     "sqrt": real_root,
-    "arctan": cmath.atan,
+    "abs": abs,
 }
-MPMATH = {"arctan": "atan"}
 CONSTANTS = {"i": 1j, r"\pi": math.pi, "e": math.e}
 
 
@@ -265,6 +269,12 @@ def polynomial(coefficients: tuple[int | Fraction, ...], name: str = "x") -> For
     """Return the polynomial of these coefficients, the highest power's first."""
     variable, degree = Name(name), len(coefficients) - 1
     return add(*(Number(each) * variable ** (degree - k) for k, each in enumerate(coefficients)))
+
+
+def sqrt(number: int) -> Formula:
+    """Return the root of a positive whole number in lowest terms."""
+    outside, inside = split_square(number)
+    return Number(outside) if inside == 1 else multiply(Number(outside), Function("sqrt", Number(inside)))
 
 
 def sin(argument: Formula) -> Formula:

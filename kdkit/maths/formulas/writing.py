@@ -69,6 +69,14 @@ def _write_sum(terms: tuple[Formula, ...]) -> str:
 
 def _write_product(factors: tuple[Formula, ...]) -> str:
     first, *rest = factors
+    if (
+        isinstance(first, Number)
+        and first.number.denominator > 1
+        and isinstance(rest[0], Function)
+        and rest[0].name == "sqrt"
+    ):
+        over = Quotient(Product((Number(first.number.numerator), rest[0])), Number(first.number.denominator))
+        return write(Product((over, *rest[1:])) if rest[1:] else over)
     if isinstance(first, Number) and rest and abs(first.number) == 1:
         text = "-" if first.number < 0 else ""
     else:
@@ -103,4 +111,6 @@ def _write_function(name: str, argument: str) -> str:
         return f"e^{{{argument}}}"
     if name == "sqrt":
         return rf"\sqrt{{{argument}}}"
+    if name == "abs":
+        return f"|{argument}|"
     return rf"\ln|{argument}|" if name == "ln_abs" else rf"\{name}({argument})"
