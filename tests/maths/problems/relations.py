@@ -21,7 +21,8 @@ def put_facts(latex, facts, index):
         found = [k for k, name in enumerate(spelled) if tokens[place : place + len(name)] == name]
         if found:
             values = facts[names[found[0]]]
-            result += f"({values[index % len(values)]})"
+            dot = r"\cdot " if result[-1:].isdigit() else ""  # latex2sympy reads 8(3) as a mixed number, 11
+            result += f"{dot}({values[index % len(values)]})"
             place += len(spelled[found[0]])
         else:
             result += tokens[place] + (" " if tokens[place][0] == "\\" else "")

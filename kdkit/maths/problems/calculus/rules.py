@@ -96,7 +96,9 @@ class DerivativeProduct(Template):
         """See Template."""
         parts = part_product(find_derivative(text))
         words = [find_word(each) for each in parts] if parts else [None]
-        if None in words or (words[1] == "ln" and any(read_word(words[0])[1][1:])):
+        if None in words or any(kind == "polynomial" and len(rest) == 1 for kind, rest in map(read_word, words)):
+            return None
+        if words[1] == "ln" and any(read_word(words[0])[1][1:]):
             return None
         return tuple(words)
 

@@ -219,7 +219,7 @@ class HarmonicConjugate(Template):
     def read(self, text: str) -> Parameters | None:
         """See Template."""
         statement = read_statement(text)
-        allowed = "function harmonic conjugate analytic holomorphic zero origin"
+        allowed = "function harmonic conjugate analytic holomorphic zero at origin"
         u = _find_part(statement.formulas, "u") if statement.fits(allowed, "conjugate analytic holomorphic") else None
         is_harmonic = u and not combine(partial(partial(u, 0), 0), partial(partial(u, 1), 1), 1)
         has_v = any(re.match(r"\s*v\s*=", each) for each in statement.formulas)

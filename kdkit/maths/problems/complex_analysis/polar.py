@@ -183,7 +183,8 @@ class ComplexPolar(Template):
     def read(self, text: str) -> Parameters | None:
         """See Template."""
         text = re.sub(r"\$?re\^\{i\s*\\theta\s*\}\$?", "", text)
-        found = find_polar(find_single(text, f"{WORDS} polar exponential express", "polar exponential"))
+        formula = find_single(text, f"{WORDS} polar exponential express", "polar exponential")
+        found = None if isinstance(formula, Power) else find_polar(formula)
         return found if found and found[1] else None
 
 

@@ -1,10 +1,10 @@
 """Every kind of differential equation. What is read first stands first."""
 
 from kdkit.maths.problems.differential_equations.first_order import OdeInitialValue, OdeLinear, OdeSeparable
+from kdkit.maths.problems.differential_equations.forced import OdeForced
 from kdkit.maths.problems.differential_equations.second_order import (
     OdeComplexRoots,
     OdeDoubleRoot,
-    OdeForced,
     OdeRealRoots,
     OdeSecondInitial,
 )

@@ -235,9 +235,11 @@ class OdeInitialValue(Template):
         if level <= 2 or (level == 4 and draws.random() < 0.5):
             degree = 0 if level == 1 else draws.randint(1, 3)
             return "separable", start, *draw_derivative(draws, degree, 9, 2 if level == 4 else 1)
-        a = draw_nonzero(draws, 9)
-        b = draw_nonzero(draws, 12)
-        return "linear", start, a, a * b if level == 3 else b
+        while True:
+            a, b, start = draw_nonzero(draws, 9), draw_nonzero(draws, 12), draws.randint(-12, 12)
+            b = a * b if level == 3 else b
+            if b != a * start:
+                return "linear", start, a, b
 
     def solve(self, parameters: Parameters) -> Solved:
         """See Template."""
@@ -273,12 +275,12 @@ class OdeInitialValue(Template):
         equation = find_equation(text)
         linear = equation.linear() if equation and set(equation.initial) == {0} else None
         start = find_number(equation.initial[0]) if linear else None
-        if not start or linear["y''"] != Number(0) or linear["y'"] != Number(1):
+        if start is None or linear["y''"] != Number(0) or linear["y'"] != Number(1):
             return None
         g, right = find_integers(-linear["y"]), find_number(-linear[""])
         if not g or not any(g) or right is None:
             return None
         if right == 0:
-            return "separable", start, *g
+            return ("separable", start, *g) if start else None
         a = -g[0]
         return ("linear", start, a, right) if len(g) == 1 and Fraction(right, a) != start else None
