@@ -195,7 +195,7 @@ class OdeLinear(Template):
             return None
         if numbers:
             return (a, "polynomial", *numbers) if len(numbers) <= 2 else None
-        factor, inner = right.factors if isinstance(right, Product) and len(right.factors) == 2 else (Number(1), right)
+        factor, inner = part_factor(right)
         match inner:
             case Function("exp", argument):
                 k, b = find_integers(argument), find_number(factor)

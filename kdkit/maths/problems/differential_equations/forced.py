@@ -8,7 +8,6 @@ from kdkit.maths.formulas.tree import (
     Function,
     Named,
     Number,
-    Product,
     exp,
 )
 from kdkit.maths.formulas.writing import write
@@ -18,7 +17,14 @@ from kdkit.maths.problems.differential_equations.equations import (
     find_number,
     holds,
 )
-from kdkit.maths.problems.differential_equations.first_order import GENERAL
+from kdkit.maths.problems.differential_equations.first_order import GENERAL, part_factor
+from kdkit.maths.problems.differential_equations.second_order import (
+    prove_solution,
+    read_constants,
+    root_steps,
+    solution,
+    write_equation,
+)
 from kdkit.maths.problems.relations import equal
 from kdkit.maths.problems.template import Parameters, Solved, Template
 
@@ -69,9 +75,7 @@ class OdeForced(Template):
         if isinstance(right, Number):
             b, k = find_number(right), 0
         else:
-            factor, inner = (
-                right.factors if isinstance(right, Product) and len(right.factors) == 2 else (Number(1), right)
-            )
+            factor, inner = part_factor(right)
             line = find_integers(inner.argument) if isinstance(inner, Function) and inner.name == "exp" else None
             if not line or len(line) != 2 or line[1]:
                 return None
