@@ -142,13 +142,22 @@ class _Reader:
             number = Fraction(token)
             return Number(number.numerator if number.denominator == 1 else number)
         if token.endswith("frac"):
-            top = self._read_base(self.take())
-            return top / self._read_base(self.take())
+            top = self._read_part()
+            return top / self._read_part()
         if token.lstrip("\\") == "pi":
             return Name(r"\pi")
         if token[0].isalpha():
             return Name(re.sub(r"_\{?([0-9])\}?", r"_{\1}", token))
         raise ReadingError(f"{token} begins no formula")
+
+    def _read_part(self) -> Formula:
+        r"""Read the top or bottom of a fraction: a brace, or the first digit of `\frac12`."""
+        token = self.take()
+        if token[0].isdigit() and len(token) > 1:
+            self.place -= 1
+            self.tokens[self.place : self.place + 1] = [token[0], token[1:]]
+            token = self.take()
+        return self._read_base(token)
 
     def _read_function(self, name: str) -> Formula:
         exponent: Formula = Number(1)

@@ -11,8 +11,8 @@ OF_X = re.compile(r"[A-Za-z]\s*\(\s*x\s*\)|y")
 DERIVED = re.compile(r"[a-z]'\s*(?:\(\s*x\s*\))?|dy\s*/\s*dx|\\frac\{dy\}\{dx\}")
 DERIVE = re.compile(r"^\s*(?:\\frac\{d\}\{dx\}|d\s*/\s*dx)")
 INTEGRAL = re.compile(
-    r"(?:\\int\s*(?:_\s*(?:\{(?P<low>[^{}]*(?:\{[^{}]*\}[^{}]*)*)\}|(?P<low_digit>\S))\s*"
-    r"\^\s*(?:\{(?P<high>[^{}]*(?:\{[^{}]*\}[^{}]*)*)\}|(?P<high_digit>\S)))?)?(?P<inside>.+?)(?:d\s*x)?\s*=?\s*"
+    r"(?:\\int\s*(?:_\s*(?:\{(?P<low>[^{}]*(?:\{[^{}]*\}[^{}]*)*)\}|(?P<low_digit>\\pi|\S))\s*"
+    r"\^\s*(?:\{(?P<high>[^{}]*(?:\{[^{}]*\}[^{}]*)*)\}|(?P<high_digit>\\pi|\S)))?)?(?P<inside>.+?)(?:d\s*x)?\s*=?\s*"
 )
 INTEGRAL_WORDS = (
     "integral integrate antiderivative primitive indefinite definite general function respect rule using from power"

@@ -7,7 +7,18 @@ import sympy
 from latex2sympy2_extended import latex2sympy
 
 FORMULA = re.compile(r"\$(.+?)\$")
-AT = {"x": 0.83, "z": 0.44 + 0.3j, "y": 1.21, "t": 0.57, "u": 1.37, "n": 3, "r": 2.2, "c": 0.31, "c_1": 0.71, "c_2": -1.3}
+AT = {
+    "x": 0.83,
+    "z": 0.44 + 0.3j,
+    "y": 1.21,
+    "t": 0.57,
+    "u": 1.37,
+    "n": 3,
+    "r": 2.2,
+    "c": 0.31,
+    "c_1": 0.71,
+    "c_2": -1.3,
+}
 
 
 TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\s+|.")

@@ -79,7 +79,7 @@ class IntegralSubstitution(Template):
         if not parts:
             return None
         beside, outer, inner = find_coefficients(parts[0]), parts[1], find_integers(parts[2])
-        if not beside or not inner or len(inner) < 2 or (outer != "reciprocal" and not any(inner[1:])):
+        if not beside or not inner or len(inner) < 2 or (len(inner) == 2 and not inner[1]):
             return None
         slope = find_coefficients(derive(polynomial(inner)))
         m = Fraction(beside[0]) / slope[0]

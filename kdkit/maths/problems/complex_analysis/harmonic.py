@@ -161,7 +161,7 @@ class CauchyRiemann(Template):
     def read(self, text: str) -> Parameters | None:
         """See Template."""
         statement = read_statement(text)
-        allowed = "function analytic holomorphic whether decide check no yes cauchy-riemann equations satisfy satisfies"
+        allowed = "function analytic holomorphic whether decide check no yes cauchy-riemann equations satisfies iv"
         parts = [_find_part(statement.formulas, letter) for letter in "uv"]
         if not statement.fits(allowed, "analytic holomorphic cauchy-riemann") or not all(parts):
             return None

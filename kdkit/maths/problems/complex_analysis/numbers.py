@@ -14,7 +14,7 @@ from kdkit.maths.problems.template import Parameters, Solved, Template
 from kdkit.maths.reading import read_statement
 
 I = Name("i")  # noqa: E741 - the imaginary unit
-WORDS = "complex number form simplify multiply divide product quotient standard z real imaginary part result"
+WORDS = "complex number form simplify multiply divide product quotient standard z real imaginary part result bi"
 
 
 def complex_number(real: int | Fraction, imaginary: int | Fraction) -> Formula:
@@ -45,7 +45,7 @@ def draw_gaussian(draws: random.Random, size: int) -> tuple[int, int]:
 def find_single(text: str, words: str, needs: str = "") -> Formula | None:
     """Return the one formula of a statement, or the right side of its `z = ...`."""
     statement = read_statement(text)
-    formulas = [each for each in statement.formulas if not re.fullmatch(r"z|\|z\||[a-z] ?\+ ?[a-z]?i[a-z]?", each)]
+    formulas = [each for each in statement.formulas if not re.fullmatch(r"z|\|z\||[a-z] ?\+ ?[a-z]?i[a-z]?|\+", each)]
     if not statement.fits(words, needs) or len(formulas) != 1:
         return None
     return find_formula(re.sub(r"^\s*z\s*=|=\s*$", "", formulas[0]))

@@ -306,8 +306,9 @@ class ContourIntegral(Template):
             facts[residue.name] = (write(value),)
             values.append((residue, value))
         total = Fraction(sum(value.number for _, value in values))
-        answer = 2 * total.numerator * PI * I
-        answer = answer if total.denominator == 1 else Quotient(answer, Number(total.denominator))
+        doubled = 2 * total
+        answer = doubled.numerator * PI * I
+        answer = answer if doubled.denominator == 1 else Quotient(answer, Number(doubled.denominator))
         circle = Named(name, CircleIntegral(function, Fraction(0), Fraction(radius)))
         summed = add(*(residue for residue, _ in values))
         steps.append(equal(circle, Product((Number(2), PI, I, summed)), answer))

@@ -11,6 +11,7 @@ from kdkit.maths.formulas.rules import derive
 from kdkit.maths.formulas.tree import Formula, Name, Named, Number, Point, Product, Sum, add, multiply
 from kdkit.maths.formulas.writing import write
 from kdkit.maths.problems.relations import equal, usual_points
+from kdkit.maths.problems.template import UnprovenStepError
 from kdkit.maths.reading import read_statement
 
 C, C1, C2 = Name("C"), Name("C_{1}"), Name("C_{2}")
@@ -25,6 +26,8 @@ SPELLINGS = (
     (r"\\frac\s*\{\s*dy\s*\}\s*\{\s*dx\s*\}|\bdy\s*/\s*dx\b", "y'"),
     (r"y('*)\s*\(\s*x\s*\)", r"y\1"),
 )
+SMALLEST = 1e-9
+"""Of what a change of a constant has to bring about."""
 INITIAL = re.compile(r"y('?)\s*\(\s*0\s*\)\s*=(.+)")
 
 
@@ -58,6 +61,23 @@ def left_side(names: tuple[Formula, ...], p: int | Fraction, q: int | Fraction) 
     if len(names) == 2:
         return add(names[1], q * names[0])
     return add(names[2], p * names[1], q * names[0])
+
+
+def prove_general(y: Formula, *constants: Name) -> None:
+    """Prove that a solution has as many degrees of freedom as constants.
+
+    Raises:
+        UnprovenStepError: a change of one constant does the same as a change of the others, or nothing.
+    """
+    points = [near_points()[k] for k in (0, 2)][: len(constants)]
+    changes = []
+    for constant in constants:
+        moved = [complex(y.value({**at, constant.name: at[constant.name] + 1})) - complex(y.value(at)) for at in points]
+        size = max(map(abs, moved)) or 1.0
+        changes.append([each / size for each in moved])
+    volume = changes[0][0] if len(changes) == 1 else changes[0][0] * changes[1][1] - changes[0][1] * changes[1][0]
+    if abs(volume) < SMALLEST:
+        raise UnprovenStepError(f"{write(y)} is not the general solution")
 
 
 @dataclass(frozen=True)

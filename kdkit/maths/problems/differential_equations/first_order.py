@@ -31,6 +31,7 @@ from kdkit.maths.problems.differential_equations.equations import (
     find_number,
     holds,
     left_side,
+    prove_general,
 )
 from kdkit.maths.problems.relations import equal, usual_points
 from kdkit.maths.problems.template import Parameters, Solved, Template
@@ -86,6 +87,7 @@ class OdeSeparable(Template):
             f"So {holds(name, y)}",
         ]
         holds(slope, g * outer(name))
+        prove_general(y, C)
         equation = f"y' = {write(g * outer(Y))}"
         facts = facts_of(y, 1)
         return Solved({"equation": equation}, tuple(steps), f"y = {write(y)}", "ode", equation, facts)
@@ -173,6 +175,7 @@ class OdeLinear(Template):
             together = (numbers[1] + a) * X
             inside, whole = numbers[0] * exp(together), Fraction(numbers[0], numbers[1] + a) * exp(together)
         holds(left_side((name, slope), 0, a), right)
+        prove_general(y, C)
         steps = [
             f"Integrating factor {holds(mu, factor)}",
             holds(Derivative(Product((mu, name)), "x"), inside),

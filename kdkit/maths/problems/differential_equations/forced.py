@@ -13,9 +13,12 @@ from kdkit.maths.formulas.tree import (
 from kdkit.maths.formulas.writing import write
 from kdkit.maths.problems.calculus.elementary import X, draw_nonzero
 from kdkit.maths.problems.differential_equations.equations import (
+    C1,
+    C2,
     facts_of,
     find_number,
     holds,
+    prove_general,
 )
 from kdkit.maths.problems.differential_equations.first_order import GENERAL, part_factor
 from kdkit.maths.problems.differential_equations.second_order import (
@@ -55,6 +58,7 @@ class OdeForced(Template):
         y, a = solution(coefficients) + part, Named("A", Number(factor))
         prove_solution(y, coefficients, right)
         prove_solution(part, coefficients, right)
+        prove_general(y, C1, C2)
         steps, facts = root_steps(coefficients)
         name = Named("y_{p}", part)
         steps += [

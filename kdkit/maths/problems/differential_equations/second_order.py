@@ -29,6 +29,7 @@ from kdkit.maths.problems.differential_equations.equations import (
     find_equation,
     find_number,
     holds,
+    prove_general,
 )
 from kdkit.maths.problems.differential_equations.first_order import GENERAL
 from kdkit.maths.problems.relations import equal, usual_points
@@ -141,6 +142,7 @@ class OdeHomogeneous(Template):
         """See Template."""
         y = solution(parameters)
         prove_solution(y, parameters, Number(0))
+        prove_general(y, C1, C2)
         steps, facts = root_steps(parameters)
         steps.append(f"So {holds(Named('y', y), y)}")
         equation = write_equation(parameters, Number(0))
@@ -191,12 +193,12 @@ class OdeDoubleRoot(OdeHomogeneous):
     levels = (2, 3, 4)
 
     def draw(self, draws: random.Random, level: int) -> Parameters:
-        """Draw a whole root with a factor before all, up to 3 at level 2, up to 6 at 3, a fraction at level 4."""
-        root = draw_nonzero(draws, 30)
+        """Draw a whole root with a factor before all, up to 6 at level 2, up to 15 at 3, a fraction at level 4."""
+        root = draw_nonzero(draws, 12)
         if level == 4:
             under = draws.randint(2, 9)
             return under * under, -2 * under * root, root * root
-        factor = draws.randint(1, 3 * (level - 1))
+        factor = draws.randint(1, 6 if level == 2 else 15)
         return factor, -2 * factor * root, factor * root * root
 
     def fits(self, inside: int) -> bool:
