@@ -15,6 +15,9 @@ from kdkit.maths.problems.algebra import (
     quadratic_equations,
     systems,
 )
+from kdkit.maths.problems.calculus.all import TEMPLATES as CALCULUS
+from kdkit.maths.problems.complex_analysis.all import TEMPLATES as COMPLEX_ANALYSIS
+from kdkit.maths.problems.differential_equations.all import TEMPLATES as DIFFERENTIAL_EQUATIONS
 from kdkit.maths.problems.linear_algebra import determinants, eigenvalues, products
 from kdkit.maths.problems.optimisation import lagrange, one_variable, two_variables
 from kdkit.maths.problems.template import Template
@@ -28,15 +31,25 @@ TEMPLATES: tuple[type[Template], ...] = (
     *identities.TEMPLATES,
     *induction.TEMPLATES,
     *divisibility.TEMPLATES,
+    *CALCULUS,
     *determinants.TEMPLATES,
     *eigenvalues.TEMPLATES,
     *products.TEMPLATES,
+    *COMPLEX_ANALYSIS,
+    *DIFFERENTIAL_EQUATIONS,
     *one_variable.TEMPLATES,
     *two_variables.TEMPLATES,
     *lagrange.TEMPLATES,
 )
 
-HELD_OUT = ("linear_equation_with_brackets", "determinant_3", "extremum_on_interval")
+HELD_OUT = (
+    "linear_equation_with_brackets",
+    "derivative_product",
+    "determinant_3",
+    "complex_quotient",
+    "ode_double_root",
+    "extremum_on_interval",
+)
 """Kinds that are held out where nobody says which: near to what is trained on, but not the same."""
 
 
