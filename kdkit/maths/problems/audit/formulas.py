@@ -69,7 +69,7 @@ def names_in(latex: str) -> set[str]:
 
 
 def _is_name(token: str) -> bool:
-    return (token[0].isalpha() and token not in ("e", "i", "d")) or token in (r"\lambda", r"\theta")
+    return (token[0].isalpha() and token not in ("e", "i", "d")) or token in (r"\lambda", r"\mu", r"\theta")
 
 
 def are_close(first: Value, second: Value) -> bool:
