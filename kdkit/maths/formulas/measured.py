@@ -42,7 +42,9 @@ class Integral(Formula):
         low, high = (complex(each.value(at)).real for each in (self.low, self.high))
         nodes, weights = gauss_legendre()
         middle, half = (low + high) / 2, (high - low) / 2
-        return complex(half * numpy.sum(weights * self.formula.value({**at, self.name: middle + half * nodes})))
+        with numpy.errstate(over="raise", invalid="raise", divide="raise"):
+            values = self.formula.value({**at, self.name: middle + half * nodes})
+            return complex(half * numpy.sum(weights * values))
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,8 +56,9 @@ class CircleIntegral(Formula):
     def value(self, at: Point) -> Any:
         """See Formula."""
         arms = float(self.radius) * numpy.exp(2j * math.pi * numpy.arange(self.points) / self.points)
-        values = self.formula.value({"z": float(self.centre) + arms})
-        return complex(2j * math.pi * numpy.mean(values * arms))
+        with numpy.errstate(over="raise", invalid="raise", divide="raise"):
+            values = self.formula.value({"z": float(self.centre) + arms})
+            return complex(2j * math.pi * numpy.mean(values * arms))
 
 
 def residue_of(function: Formula, pole: int) -> Formula:
