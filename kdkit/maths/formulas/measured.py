@@ -1,5 +1,6 @@
 r"""Slopes, integrals and limits whose values are measured: by no rule, so that a rule can be held against them."""
 
+import contextlib
 import functools
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,6 +12,7 @@ import numpy
 from kdkit.maths.formulas.tree import Formula, Point
 
 STEP = Fraction(1, 10**90)
+NEAR = Fraction(1, 10**200)
 COMPLEX_STEP = 1e-30
 
 
@@ -40,7 +42,9 @@ class Integral(Formula):
         low, high = (complex(each.value(at)).real for each in (self.low, self.high))
         nodes, weights = gauss_legendre()
         middle, half = (low + high) / 2, (high - low) / 2
-        return complex(half * numpy.sum(weights * self.formula.value({**at, self.name: middle + half * nodes})))
+        with numpy.errstate(over="raise", invalid="raise", divide="raise"):
+            values = self.formula.value({**at, self.name: middle + half * nodes})
+            return complex(half * numpy.sum(weights * values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +57,11 @@ class Limit(Formula):
 
     def value(self, at: Point) -> Any:
         """Good to 70 digits for quotients of polynomials, else to 18 (and only for targets that are numbers)."""
-        exact = Fraction(1) / STEP if self.target is None else self.target + STEP
-        value = self.formula.value({**at, self.name: exact})
-        if isinstance(value, Fraction):
-            return value
+        exact = 1 / NEAR if self.target is None else self.target + NEAR
+        with contextlib.suppress(ZeroDivisionError):  # with functions there are floats in it, and such an x is zero
+            value = self.formula.value({**at, self.name: exact})
+            if isinstance(value, Fraction):
+                return value
         with mpmath.workdps(80):
             target = mpmath.mpf(Fraction(self.target).numerator) / Fraction(self.target).denominator
             return self.formula.value({**at, self.name: target + mpmath.mpf(10) ** -20})

@@ -23,6 +23,8 @@ TOKEN = re.compile(
     rf"\\d?frac|\\?(?:{FUNCTION_NAMES})|\\cdot|\\times|\\?pi|[0-9]+(?:\.[0-9]+)?"
     r"|[A-Za-z](?:_\{?[0-9]\}?)?'*|[-+*/^(){}|]"
 )
+MAX_DEGREE = 60
+"""Of a polynomial, and of a power of a number: what is typed must not take minutes to work out."""
 TIMES = ("*", r"\cdot", r"\times")
 
 
@@ -121,6 +123,8 @@ class _Reader:
             return base
         self.take()
         exponent = self._read_exponent()
+        if isinstance(base, Number) and not (isinstance(exponent, Number) and abs(exponent.number) <= MAX_DEGREE):
+            raise ReadingError(f"{token}^ is larger than what people calculate")
         return exp(exponent) if base == Name("e") else base**exponent
 
     def _read_exponent(self) -> Formula:
@@ -226,8 +230,10 @@ def _powers(formula: Formula, name: str) -> dict[int, int | Fraction] | None:
     return None
 
 
-def _times(parts: list[dict[int, int | Fraction]]) -> dict[int, int | Fraction]:
+def _times(parts: list[dict[int, int | Fraction]]) -> dict[int, int | Fraction] | None:
     total: dict[int, int | Fraction] = {0: 1}
+    if sum(max(part, default=0) for part in parts) > MAX_DEGREE:
+        return None
     for part in parts:
         product: dict[int, int | Fraction] = {}
         for left, a in total.items():

@@ -55,7 +55,7 @@ class Formula:
         if exponent == Number(0):
             return Number(1)
         if isinstance(self, Number) and isinstance(exponent, Number) and exponent.number.denominator == 1:
-            return Number(self.number**exponent.number)
+            return multiply(Number(Fraction(self.number) ** int(exponent.number)))
         return self if exponent == Number(1) else Power(self, exponent)
 
     def __neg__(self) -> "Formula":

@@ -160,3 +160,11 @@ def test_only_what_is_true_is_written():
         equal(ln(-(X**2) - 1), Number(0))
     with pytest.raises(UnprovenStepError):
         equal(Power(X, Number(9)), X**9 + Fraction(1, 10**6))
+
+
+def test_what_would_take_minutes_is_no_formula():
+    assert find_formula("9^{99999999}") is None
+    assert find_formula("2^{2^{99}}") is None
+    nested = find_formula("((((x + 1)^{20})^{20})^{20})^{20}")
+    assert nested is None or find_coefficients(nested) is None
+    assert find_formula("6^{-2}") == Number(Fraction(1, 36))

@@ -1,11 +1,15 @@
 """What all kinds of problems of calculus, complex analysis and differential equations have in common."""
 
+import contextlib
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from kdkit.maths.notation import normalise
 from kdkit.maths.problems import calculus, complex_analysis, differential_equations
+from kdkit.maths.problems.template import UnprovenStepError
 from tests.maths.problems.relations import false_relations
 
 TEMPLATES = [each() for each in (*calculus.TEMPLATES, *complex_analysis.TEMPLATES, *differential_equations.TEMPLATES)]
@@ -88,3 +92,22 @@ def test_relations_of_many_hold_for_an_independent_reader(template, level):
 )
 def test_nothing_of_ours_is_left_alone(statement):
     assert [each.name for each in TEMPLATES if each.read(normalise(statement)) is not None] == []
+
+
+PIECES = [*"xyzi-+()^{}|0'\\$=/,", "17", r"\frac", r"\sin", "e^"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(TEMPLATES), st.integers(0, 10**6))
+def test_spoilt_statements_are_read_or_left_alone(template, seed):
+    draws = random.Random(seed)
+    problem = template.build(template.draw(draws, draws.choice(template.levels)), 1, draws.randrange(4))
+    text = list(problem.problem)
+    for _ in range(draws.randint(1, 4)):
+        text[draws.randrange(len(text))] = draws.choice(PIECES)
+    statement = normalise("".join(text))
+    for each in TEMPLATES:
+        parameters = each.read(statement)
+        if parameters is not None:
+            with contextlib.suppress(UnprovenStepError):  # numbers so large that they cannot be checked
+                assert each.build(parameters, None).answer

@@ -7,7 +7,7 @@ from kdkit.maths.formulas.reading import find_integers
 from kdkit.maths.formulas.rules import derive
 from kdkit.maths.formulas.tree import Formula, Function, Named, Number, Product, Sum, add, polynomial
 from kdkit.maths.formulas.writing import write
-from kdkit.maths.problems.calculus.elementary import X, draw_nonzero, draw_polynomial
+from kdkit.maths.problems.calculus.elementary import X, draw_nonzero, draw_polynomial, one_order
 from kdkit.maths.problems.relations import equal
 from kdkit.maths.problems.statements import find_derivative
 from kdkit.maths.problems.template import Parameters, Solved, Template
@@ -78,7 +78,7 @@ class DerivativeFunctions(Template):
         kinds = draws.sample(("exp", "sin", "cos", "ln"), (1, 2, 2, 3, 3)[level - 1])
         size, inner = (15, 5, 9, 9, 15)[level - 1], (4, 3, 5, 5, 9)[level - 1]
         terms = [(draw_nonzero(draws, size), kind, 1 if kind == "ln" else draws.randint(1, inner)) for kind in kinds]
-        return tuple(each for term in terms for each in term)
+        return tuple(each for term in one_order(terms) for each in term)
 
     def solve(self, parameters: Parameters) -> Solved:
         """See Template."""

@@ -1,11 +1,14 @@
 """Functions that problems are built of, each with a word: `polynomial 1 0 -2`, `exp 3`, `sin 2`, `ln`."""
 
 import random
+from collections.abc import Iterable
+from typing import TypeVar
 
 from kdkit.maths.formulas.reading import find_integers
 from kdkit.maths.formulas.tree import Formula, Function, Name, polynomial
 
 X = Name("x")
+Item = TypeVar("Item")
 
 
 def draw_nonzero(draws: random.Random, size: int) -> int:
@@ -16,6 +19,13 @@ def draw_nonzero(draws: random.Random, size: int) -> int:
 def draw_polynomial(draws: random.Random, degree: int, size: int) -> tuple[int, ...]:
     """Draw coefficients, the highest power's first and not zero."""
     return (draw_nonzero(draws, size), *(draws.randint(-size, size) for _ in range(degree)))
+
+
+def one_order(items: Iterable[Item]) -> list[Item]:
+    """Shuffle by nothing but the items themselves: no two problems differ in the order of their parts alone."""
+    items = sorted(items, key=str)
+    random.Random(str(items)).shuffle(items)
+    return items
 
 
 def word_polynomial(coefficients: tuple[int, ...]) -> str:

@@ -8,7 +8,7 @@ from kdkit.maths.formulas.reading import find_coefficients, find_integers
 from kdkit.maths.formulas.tree import Formula, Function, Name, Named, Number, Product, Quotient, Sum, add, polynomial
 from kdkit.maths.formulas.writing import write, write_integrand
 from kdkit.maths.problems.calculus.derivatives import find_multiple
-from kdkit.maths.problems.calculus.elementary import X, draw_nonzero
+from kdkit.maths.problems.calculus.elementary import X, draw_nonzero, one_order
 from kdkit.maths.problems.relations import prove_equal
 from kdkit.maths.problems.statements import find_integral
 from kdkit.maths.problems.template import Parameters, Solved, Template
@@ -116,7 +116,7 @@ class IntegralFunctions(Template):
         for kind in kinds:
             k = 1 if kind == "reciprocal" else draws.randint(1, inner)
             terms.append((draw_nonzero(draws, size) * (k if level <= 3 else 1), kind, k))
-        return tuple(each for term in terms for each in term)
+        return tuple(each for term in one_order(terms) for each in term)
 
     def solve(self, parameters: Parameters) -> Solved:
         """See Template."""

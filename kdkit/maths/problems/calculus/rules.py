@@ -26,6 +26,7 @@ from kdkit.maths.problems.calculus.elementary import (
     draw_polynomial,
     find_word,
     make,
+    one_order,
     read_word,
     word_polynomial,
 )
@@ -66,12 +67,13 @@ class DerivativeProduct(Template):
         size = (5, 6, 9, 9)[level - 2]
         if level == 2 and draws.random() < 0.5:
             lines = [(draw_nonzero(draws, size), draw_nonzero(draws, size)) for _ in range(2)]
-            return tuple(word_polynomial(line) for line in lines)
+            return tuple(one_order(word_polynomial(line) for line in lines))
         kind = draws.choice(("exp", "sin", "cos"))
         word = f"{kind} {draws.randint(1, size)}"
         if level == 5:
             other = draws.choice([each for each in ("exp", "sin", "cos") if each != kind])
-            return f"{other} {draw_nonzero(draws, size) if other == 'exp' else draws.randint(1, size)}", word
+            k = draw_nonzero(draws, size) if other == "exp" else draws.randint(1, size)
+            return tuple(one_order((f"{other} {k}", word)))
         if level == 2:
             return word_polynomial((draw_nonzero(draws, size), *[0] * draws.randint(1, 3))), draws.choice((word, "ln"))
         return word_polynomial((*draw_polynomial(draws, level - 2, size)[:-1], draw_nonzero(draws, size))), word

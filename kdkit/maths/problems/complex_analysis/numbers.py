@@ -8,7 +8,7 @@ from kdkit.maths.formulas.reading import find_coefficients, find_formula
 from kdkit.maths.formulas.tree import Formula, Function, Name, Named, Number, Product, Quotient, Sum, add, sqrt
 from kdkit.maths.formulas.writing import write
 from kdkit.maths.latex import powered
-from kdkit.maths.problems.calculus.elementary import draw_nonzero
+from kdkit.maths.problems.calculus.elementary import draw_nonzero, one_order
 from kdkit.maths.problems.relations import equal
 from kdkit.maths.problems.template import Parameters, Solved, Template
 from kdkit.maths.reading import read_statement
@@ -66,7 +66,8 @@ class ComplexProduct(Template):
     def draw(self, draws: random.Random, level: int) -> Parameters:
         """Draw larger parts at higher levels."""
         size = (5, 9, 20)[level - 1]
-        return (*draw_gaussian(draws, size), *draw_gaussian(draws, size))
+        first, second = one_order(draw_gaussian(draws, size) for _ in range(2))
+        return (*first, *second)
 
     def solve(self, parameters: Parameters) -> Solved:
         """See Template."""

@@ -28,7 +28,7 @@ from kdkit.maths.formulas.tree import (
     polynomial,
 )
 from kdkit.maths.formulas.writing import write
-from kdkit.maths.problems.calculus.elementary import draw_nonzero
+from kdkit.maths.problems.calculus.elementary import draw_nonzero, one_order
 from kdkit.maths.problems.complex_analysis.numbers import I
 from kdkit.maths.problems.proofs import value_at
 from kdkit.maths.problems.relations import equal
@@ -56,8 +56,9 @@ class CircleIntegral(Formula):
     def value(self, at: Point) -> Any:
         """See Formula."""
         arms = float(self.radius) * numpy.exp(2j * math.pi * numpy.arange(self.points) / self.points)
-        values = self.formula.value({"z": float(self.centre) + arms})
-        return complex(2j * math.pi * numpy.mean(values * arms))
+        with numpy.errstate(over="raise", invalid="raise", divide="raise"):
+            values = self.formula.value({"z": float(self.centre) + arms})
+            return complex(2j * math.pi * numpy.mean(values * arms))
 
 
 def residue_of(function: Formula, pole: int) -> Formula:
@@ -281,7 +282,7 @@ class ContourIntegral(Template):
         """Draw one pole inside at level 4, one or two at level 5."""
         while True:
             radius = draws.randint(2, 5)
-            a, b = draws.sample(range(-7, 8), 2)
+            a, b = one_order(draws.sample(range(-7, 8), 2))
             top = (draw_nonzero(draws, 9), *(draws.randint(-9, 9) for _ in range(level - 4)))
             inside = sum(abs(each) < radius for each in (a, b))
             on = radius in (abs(a), abs(b)) or not value_at(top, a) or not value_at(top, b)

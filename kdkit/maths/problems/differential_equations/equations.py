@@ -72,12 +72,19 @@ def prove_general(y: Formula, *constants: Name) -> None:
     points = [near_points()[k] for k in (0, 2)][: len(constants)]
     changes = []
     for constant in constants:
-        moved = [complex(y.value({**at, constant.name: at[constant.name] + 1})) - complex(y.value(at)) for at in points]
+        try:
+            moved = [_change(y, constant, at) for at in points]
+        except ArithmeticError as error:
+            raise UnprovenStepError(f"{write(y)} has no value where it is checked") from error
         size = max(map(abs, moved)) or 1.0
         changes.append([each / size for each in moved])
     volume = changes[0][0] if len(changes) == 1 else changes[0][0] * changes[1][1] - changes[0][1] * changes[1][0]
     if abs(volume) < SMALLEST:
         raise UnprovenStepError(f"{write(y)} is not the general solution")
+
+
+def _change(y: Formula, constant: Name, at: Point) -> complex:
+    return complex(y.value({**at, constant.name: at[constant.name] + 1})) - complex(y.value(at))
 
 
 @dataclass(frozen=True)
