@@ -41,6 +41,8 @@ class Template(ABC):
     name: ClassVar[str]
     """Unique among all templates, lower case with underscores: it is part of ids and settings."""
     domain: ClassVar[Domain]
+    family: ClassVar[str] = ""
+    """Kinds that ask the same of the same numbers name one; their numbers are held out together."""
     levels: ClassVar[Sequence[int]] = (1, 2, 3, 4, 5)
     """For which it draws numbers."""
     wordings: ClassVar[tuple[str, ...]]
@@ -65,6 +67,10 @@ class Template(ABC):
             text: LaTeX or plain text, with unicode superscripts already written as `^{3}`.
         """
         return None
+
+    def holds_out(self, parameters: Parameters) -> bool:
+        """Return whether these numbers are never trained on."""
+        return is_held_out(self.family or self.name, parameters)
 
     def build(self, parameters: Parameters, level: int | None, wording: int = 0) -> Problem:
         """Make the problem."""

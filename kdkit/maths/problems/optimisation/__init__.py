@@ -1,0 +1,1 @@
+"""Optimisation: extrema in one and two variables, with and without a constraint."""
