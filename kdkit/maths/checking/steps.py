@@ -1,7 +1,7 @@
 """Whether the steps of a solution are true: every relation, with names replaced by what they stand for."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import sympy
@@ -23,6 +23,8 @@ from kdkit.maths.checking.verdicts import StepVerdict
 __all__ = ["StepVerdict", "check_line", "check_steps"]
 
 FORMULA = re.compile(r"\$\$(.+?)\$\$|\$(.+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]|<<(.+?)>>")
+LEADING_WORDS = re.compile(r"^[^=<>]*:\s+|^(?:[A-Z]?[a-z]{2,}[ ,]+|[A-Z][a-z]+[ ,]+)+")
+"""Of a line without dollar signs."""
 OR = re.compile(r"\s*,?\s*\bor\b\s*")
 APPROXIMATE = 5e-3
 """Relative, of `\\approx`."""
@@ -76,7 +78,7 @@ def _read_line(line: str, facts: Facts, keep_unreadable: bool = False) -> list[l
     parts = [next(group for group in match.groups() if group is not None) for match in matches]
     gaps = [line[left.end() : right.start()] for left, right in pairwise(matches)]
     if not matches and re.search(r"[=<>]|\\l?g?eq?\b", line):
-        parts = [re.sub(r"^[A-Za-z ,']{4,}:?\s|^[^=]*:\s|[.,]$", "", line.strip())]
+        parts = [LEADING_WORDS.sub("", line.strip()).rstrip(".,")]
     groups: list[list[Relation]] = []
     for place, part in enumerate(parts):
         try:
@@ -271,8 +273,27 @@ def _check_shapes(chain: Chain, facts: Facts) -> bool | None:
     """Check an equation of tuples or sets; None: it says nothing that we can check."""
     if set(chain.signs) != {"="}:
         return None
-    sides: list[Shape] = list(chain.sides)
-    if isinstance(sides[0], Formula) and not isinstance(sides[0].value, MatrixBase):
+    if isinstance(chain.sides[0], Formula) and not isinstance(chain.sides[0].value, MatrixBase):
         return None
     compare = Comparison(facts.policies, "tuple")
-    return all(compare.are_same(left, right) for left, right in pairwise(sides))
+    formulas = [
+        item.value
+        for side in chain.sides
+        if isinstance(side, Listing)
+        for item in side.items
+        if isinstance(item, Formula)
+    ]
+    found = []
+    for assignment in facts.assignments(formulas):
+        sides = [_replace(side, facts, assignment) for side in chain.sides]
+        found.append(all(compare.are_same(left, right) for left, right in pairwise(sides)))
+    return any(found)
+
+
+def _replace(shape: Shape, facts: Facts, assignment: dict[Basic, Basic]) -> Shape:
+    """Put values in the place of the names in a tuple."""
+    if isinstance(shape, Listing):
+        return replace(shape, items=tuple(_replace(item, facts, assignment) for item in shape.items))
+    if isinstance(shape, Formula) and not isinstance(shape.value, MatrixBase):
+        return replace(shape, value=facts.resolve(shape.value).subs(assignment))
+    return shape
