@@ -9,9 +9,10 @@ from sympy import Basic, Expr, Symbol
 from sympy.core.function import AppliedUndef
 
 from kdkit.config.maths.settings import PolicyConfig
-from kdkit.maths.checking.equality import Formula, are_equal_at_points, draw_point
+from kdkit.maths.checking.equality import Formula
 from kdkit.maths.checking.evaluating import DIGITS, OutOfRangeError, evaluate, symbols_of
 from kdkit.maths.checking.latex.tokens import UnreadableError
+from kdkit.maths.checking.points import are_equal_at_points, draw_point
 from kdkit.maths.checking.shapes import Chain, Listing, Shape, name_of, read_shape
 
 DERIVATIVE = re.compile(r"d(?P<order>\d?)(?P<head>.+)/d(?P<variable>.+)")

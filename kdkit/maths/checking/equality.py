@@ -1,10 +1,5 @@
-"""Whether two formulas are equal: exactly where both are numbers, else by 40 digits at random points.
+"""Whether two formulas are equal under the policies: of units, percent, tolerance and rounding."""
 
-Two formulas of the sizes of answers that agree in 25 digits at three random points are equal; sympy's `simplify` is
-slower by a factor of hundreds, sometimes does not end, and sometimes does not see it.
-"""
-
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,22 +10,10 @@ from mpmath import mp
 from sympy import Basic, Integer, MatrixBase, Rational
 
 from kdkit.config.maths.settings import PolicyConfig
-from kdkit.maths.checking.evaluating import DIGITS, OutOfRangeError, Value, evaluate, is_symbolic, symbols_of
+from kdkit.maths.checking.evaluating import DIGITS, OutOfRangeError, evaluate, is_symbolic
 from kdkit.maths.checking.latex.building import unit
 from kdkit.maths.checking.latex.units import convert, drop, units_of
-
-EXACT = 10**-25
-"""Relative: equal formulas differ by rounding in the 40th digit, or a few more where terms cancel."""
-SMALL = 10**-12
-"""Relative: a smaller difference may be due to terms that cancel, and is looked at with more digits."""
-COUNTED, TRIED = 3, 16
-"""Points that must agree, and points that are tried: formulas need not be defined everywhere."""
-
-
-COMPLEX = (sympy.I, sympy.conjugate, sympy.re, sympy.im, sympy.arg)
-"""Where one of them occurs, values are compared as complex numbers."""
-COMPLEX_LETTERS = ("z", "w", "\\zeta")
-"""Of formulas with these, such letters stand for complex numbers; all others are real."""
+from kdkit.maths.checking.points import are_equal_at_points
 
 
 @dataclass(frozen=True)
@@ -138,76 +121,3 @@ def _rounds_to(number: Rational, target: Rational, gold: Formula, policies: Poli
     if policies.rounding != "gold" or gold.places is None:
         return False
     return abs(number - target) * 2 <= Rational(1, 10) ** gold.places
-
-
-def are_equal_at_points(left: Basic, right: Basic, policies: PolicyConfig, tolerance: float | None = None) -> bool:
-    """Compare values at random points.
-
-    Args:
-        left: one formula.
-        right: the other.
-        policies: `letters` says which points.
-        tolerance: relative; None: as good as exact.
-    """
-    symbols = symbols_of([left, right])
-    is_complex = policies.letters == "complex" or left.has(*COMPLEX) or right.has(*COMPLEX)
-    with mp.workdps(DIGITS):
-        limit = EXACT if tolerance is None else tolerance
-        if not symbols:
-            return _agree_at(left, right, {}, limit, is_complex=True) is True
-        counted = 0
-        for number in range(TRIED):
-            point = draw_point(symbols, number, policies.letters, is_complex)
-            verdict = _agree_at(left, right, point, limit, is_complex)
-            if verdict is False:
-                return False
-            counted += verdict is True
-            if counted == COUNTED:
-                return True
-        if is_complex or counted:
-            return counted > 0
-        found = [_agree_at(left, right, draw_point(symbols, 100 + n, "real"), limit, is_complex=True) for n in range(6)]
-        return True in found and False not in found
-
-
-def _agree_at(left: Basic, right: Basic, point: dict, limit: float, is_complex: bool) -> bool | None:
-    """Compare at one point; None: it does not count."""
-    try:
-        first, second = evaluate(left, point), evaluate(right, point)
-    except OutOfRangeError:
-        return None
-    if not is_complex and max(abs(mp.im(first)), abs(mp.im(second))) > mp.mpf(10) ** -30:
-        return None
-    size, difference = max(abs(first), abs(second)), abs(first - second)
-    if difference <= limit * size:
-        return True
-    if size > SMALL and difference > SMALL * size:
-        return False
-    with mp.workdps(3 * DIGITS):  # terms cancel, or both are zero
-        first, second = evaluate(left, point), evaluate(right, point)
-        size = max(abs(first), abs(second))
-        return bool(abs(first - second) <= limit * size or size < mp.mpf(10) ** (-2 * DIGITS))
-
-
-def draw_point(symbols: list, number: int, letters: str, is_complex: bool = False) -> dict[Basic, Value]:
-    """Draw values of symbols: the same for the same number, of sizes from 0.3 to 3, every third point 0.03 to 30.
-
-    Args:
-        symbols: to draw for.
-        number: of the point.
-        letters: see the policy.
-        is_complex: whether the formula is one of complex numbers, so that z is one.
-    """
-    draws = random.Random(number * 7919 + len(symbols))
-    spread = 3.5 if number % 3 == 2 else 1.2
-    point: dict[Basic, Value] = {}
-    for symbol in symbols:
-        size = mp.exp(mp.mpf(draws.uniform(-spread, spread)))
-        angle, is_negative = draws.uniform(-3.1, 3.1), draws.random() < 0.5
-        if symbol.is_positive or letters == "positive":
-            point[symbol] = size
-        elif letters == "complex" or (is_complex and symbol.name.split("_")[0] in COMPLEX_LETTERS):
-            point[symbol] = size * mp.expj(angle)
-        else:
-            point[symbol] = -size if is_negative else size
-    return point

@@ -1,4 +1,4 @@
-"""The value of a formula at a point, with 40 digits, and never with numbers that would fill the memory."""
+"""The value of a formula at a point, with 60 digits, and never with numbers that would fill the memory."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from sympy.core.function import AppliedUndef
 
 from kdkit.maths.checking.latex.analysis import Slope
 
-DIGITS = 40
+DIGITS = 60
 LARGEST = 20_000
 """Powers of two; larger and smaller numbers are out of range."""
 MOST_TERMS = 2000
@@ -38,23 +38,24 @@ PERIODIC = (sympy.sin, sympy.cos, sympy.tan, sympy.cot, sympy.sec, sympy.csc, sy
 CONSTANTS = {sympy.pi: mp.pi, sympy.E: mp.e, sympy.I: mp.j, sympy.EulerGamma: mp.euler}
 
 
-def evaluate(formula: Basic, point: Mapping[Basic, Value]) -> Value:
+def evaluate(formula: Basic, point: Mapping[Basic, Value], spreads: list[int] | None = None) -> Value:
     """Return the value of a formula, in the precision of `mpmath.workdps`.
 
     Args:
         formula: a number, not a matrix.
         point: values of symbols, and of derivatives or functions where they stand for themselves.
+        spreads: gets for each sum the powers of two between its largest and its smallest term.
 
     Raises:
         OutOfRangeError: there is none.
     """
     try:
-        return _evaluate(formula, point)
+        return _evaluate(formula, point, spreads)
     except (ArithmeticError, ValueError, TypeError, NotImplementedError, mpmath.libmp.NoConvergence) as error:
         raise OutOfRangeError(str(error)) from error
 
 
-def _evaluate(formula: Basic, point: Mapping[Basic, Value]) -> Value:
+def _evaluate(formula: Basic, point: Mapping[Basic, Value], spreads: list[int] | None = None) -> Value:
     if formula in point:
         return point[formula]
     if formula.is_Rational:
@@ -62,15 +63,18 @@ def _evaluate(formula: Basic, point: Mapping[Basic, Value]) -> Value:
     if formula in CONSTANTS:
         return +CONSTANTS[formula]
     if isinstance(formula, sympy.Add):
-        return _bounded(mp.fsum(_evaluate(each, point) for each in formula.args))
+        terms = [_evaluate(each, point, spreads) for each in formula.args]
+        if spreads is not None and (sizes := [mp.mag(each) for each in terms if each]):
+            spreads.append(max(sizes) - min(sizes))
+        return _bounded(mp.fsum(terms))
     if isinstance(formula, sympy.Mul):
-        return _bounded(mp.fprod(_evaluate(each, point) for each in formula.args))
+        return _bounded(mp.fprod(_evaluate(each, point, spreads) for each in formula.args))
     if isinstance(formula, sympy.Pow):
-        return _power(_evaluate(formula.base, point), _evaluate(formula.exp, point))
+        return _power(_evaluate(formula.base, point, spreads), _evaluate(formula.exp, point, spreads))
     if isinstance(formula, AppliedUndef):
-        return _unknown(formula, [_evaluate(each, point) for each in formula.args])
+        return _unknown(formula, [_evaluate(each, point, spreads) for each in formula.args])
     if formula.func in FUNCTIONS:
-        arguments = [_evaluate(each, point) for each in formula.args]
+        arguments = [_evaluate(each, point, spreads) for each in formula.args]
         if formula.func in PERIODIC and any(mp.mag(each) > 300 for each in arguments if each):
             raise OutOfRangeError("an argument too large")
         return _bounded(FUNCTIONS[formula.func](*arguments))
@@ -174,6 +178,22 @@ def _add_up(formula: sympy.Sum | sympy.Product, point: Mapping[Basic, Value]) ->
         raise OutOfRangeError("too many terms")
     terms = [term(mp.mpf(at)) for at in range(first, last + 1)]
     return _bounded(mp.fsum(terms) if isinstance(formula, sympy.Sum) else mp.fprod(terms))
+
+
+def magnitude(formula: Basic, point: Mapping[Basic, Value]) -> Value:
+    """Return how large a formula would be if none of its terms cancelled: by that its rounding errors are measured."""
+    if isinstance(formula, sympy.Add):
+        return mp.fsum(magnitude(each, point) for each in formula.args)
+    if isinstance(formula, sympy.Mul):
+        return mp.fprod(magnitude(each, point) for each in formula.args)
+    if isinstance(formula, sympy.Pow) and formula.exp.is_Integer and formula.exp > 0:
+        return magnitude(formula.base, point) ** int(formula.exp)
+    if isinstance(formula, sympy.Integral) and len(formula.limits[0]) == 3 and not formula.has(sympy.oo):
+        variable, *bounds = formula.limits[0]
+        lower, upper = (evaluate(bound, point) for bound in bounds)
+        inside = [lower + (upper - lower) * part / 7 for part in range(1, 7)]
+        return abs(upper - lower) * max(magnitude(formula.function, {**point, variable: at}) for at in inside)
+    return abs(evaluate(formula, point))
 
 
 def is_symbolic(formula: Basic) -> bool:

@@ -21,8 +21,8 @@ class Facts:
     """Names and what they stand for."""
 
     policies: PolicyConfig
-    matrices: dict[str, list[str]] = field(default_factory=dict)
-    """Tokens of a name, joined, to tokens of a matrix in brackets."""
+    phrases: list[tuple[list[str], list[str]]] = field(default_factory=list)
+    """Tokens to replace, and by what: names of matrices, and what only the facts can read, such as a residue."""
     functions: dict[str, tuple[tuple[Symbol, ...], Basic]] = field(default_factory=dict)
     """Name without primes, to its letters and its formula: f to (x, x^2)."""
     definitions: dict[Symbol, Basic] = field(default_factory=dict)
@@ -51,11 +51,21 @@ class Facts:
         read = [read_formula(tokenise(value, self.policies), self.policies)[0] for value in values]
         if any(isinstance(value, MatrixBase) for value in read):
             if len(tokens) == 1:
-                self.matrices[tokens[0]] = ["(", *tokenise(values[0], self.policies), ")"]
+                self._add_phrase(tokens, values[0])
             return
         if len(tokens) > 1 and tokens[0] in ("\\det", "\\int"):
             return  # computed from the matrix, or proven by differentiation
-        self.note(read_formula(tokens, self.policies)[0], read)
+        try:
+            key = read_formula(tokens, self.policies)[0]
+        except UnreadableError:
+            self._add_phrase(tokens, values[0])
+        else:
+            self.note(key, read)
+
+    def _add_phrase(self, tokens: list[str], value: str) -> None:
+        """Note tokens that stand for a value."""
+        self.phrases.append((tokens, ["(", *tokenise(value, self.policies), ")"]))
+        self.phrases.sort(key=lambda phrase: -len(phrase[0]))
 
     def note(self, key: Basic, values: list[Basic]) -> None:
         """Note what a name that was read stands for."""
@@ -73,9 +83,19 @@ class Facts:
             return self._find_function(key) is not None or key in self.values
         return isinstance(key, Symbol) and self._define(key) is not None
 
-    def replace_matrices(self, tokens: list[str]) -> list[str]:
-        """Put matrices in the place of their names."""
-        return [part for token in tokens for part in self.matrices.get(token, [token])]
+    def replace_phrases(self, tokens: list[str]) -> list[str]:
+        """Put values in the place of names of matrices and the like."""
+        found, at = [], 0
+        while at < len(tokens):
+            for name, value in self.phrases:
+                if tokens[at : at + len(name)] == name:
+                    found += value
+                    at += len(name)
+                    break
+            else:
+                found.append(tokens[at])
+                at += 1
+        return found
 
     def resolve(self, formula: Basic, depth: int = 0) -> Basic:
         """Put formulas in the place of functions and definitions; unknowns stay."""

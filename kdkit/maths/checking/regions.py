@@ -9,8 +9,9 @@ from mpmath import mp
 from sympy import Basic
 
 from kdkit.config.maths.settings import PolicyConfig
-from kdkit.maths.checking.equality import COUNTED, Formula, draw_point
+from kdkit.maths.checking.equality import Formula
 from kdkit.maths.checking.evaluating import DIGITS, OutOfRangeError, Value, evaluate, symbols_of
+from kdkit.maths.checking.points import COUNTED, draw_point
 from kdkit.maths.checking.shapes import Chain, Listing, NumberSet, SetOperation, Shape, name_of
 
 FLIPPED = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}

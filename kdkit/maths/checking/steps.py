@@ -12,11 +12,12 @@ from sympy.core.function import AppliedUndef
 from kdkit.config.maths.settings import PolicyConfig
 from kdkit.maths.checking.calculus import real
 from kdkit.maths.checking.comparing import Comparison
-from kdkit.maths.checking.equality import Formula, are_equal_at_points, draw_point
+from kdkit.maths.checking.equality import Formula
 from kdkit.maths.checking.evaluating import DIGITS, OutOfRangeError, evaluate, symbols_of
 from kdkit.maths.checking.facts import Facts
 from kdkit.maths.checking.latex.marks import find_close, split
 from kdkit.maths.checking.latex.tokens import UnreadableError, tokenise
+from kdkit.maths.checking.points import are_equal_at_points, draw_point
 from kdkit.maths.checking.shapes import Chain, Listing, Shape, read_tokens
 from kdkit.maths.checking.verdicts import StepVerdict
 
@@ -96,7 +97,7 @@ def _tokens(part: str, facts: Facts) -> list[str]:
     """Cut a formula into tokens, with boxes opened and matrices in the place of their names."""
     part = re.sub(r"\\boxed\s*(?=\{)", "", part)
     tokens = tokenise(part, facts.policies, thousands="(" not in part)
-    return facts.replace_matrices([token for token in tokens if token not in ("\\quad", "\\therefore", "\\because")])
+    return facts.replace_phrases([token for token in tokens if token not in ("\\quad", "\\therefore", "\\because")])
 
 
 def _relations(tokens: list[str], policies: PolicyConfig) -> list[list[Relation]]:
@@ -169,8 +170,11 @@ def _check_relation(chain: Chain, facts: Facts) -> bool | None:
         return _check_integrals(sides, facts) if set(chain.signs) == {"="} else None
     if _is_definition(chain, facts) and not _is_true(chain, facts, {}):
         return None
-    if _defines_with_letters(chain, facts):
-        return _is_true(chain, facts, {})
+    if (letters := _letters_of_definition(chain, facts)) is not None:
+        resolved = [facts.resolve(side.value) for side in chain.sides]
+        assignments = facts.assignments(resolved)
+        kept = [{key: value for key, value in each.items() if key not in letters} for each in assignments]
+        return all(_is_true(chain, facts, each) for each in kept)
     truths = _truths(chain, facts)
     if truths is None:
         return None
@@ -196,12 +200,13 @@ def _is_case(chain: Chain, facts: Facts) -> bool:
     return not any(sympy.diff(side, unknowns[0]).has(unknowns[0]) for side in sides)
 
 
-def _defines_with_letters(chain: Chain, facts: Facts) -> bool:
-    """Return whether a known name is said to equal a formula of its letters: that must hold for all of them."""
-    names = [side for side in chain.sides if facts.knows(side.value) and not side.value.is_number]
-    named = [side for side in names if facts.resolve(side.value).free_symbols]
+def _letters_of_definition(chain: Chain, facts: Facts) -> set[Basic] | None:
+    """Return the letters of a known name that is said to equal a formula of them: it must, for all their values."""
+    named = [side for side in chain.sides if facts.knows(side.value) and facts.resolve(side.value).free_symbols]
     others = [side for side in chain.sides if side not in named and side.value.free_symbols]
-    return bool(named and others) and "=" in chain.signs
+    if not (named and others and "=" in chain.signs):
+        return None
+    return set().union(*(facts.resolve(side.value).free_symbols for side in named))
 
 
 def _is_true(chain: Chain, facts: Facts, assignment: dict[Basic, Basic]) -> bool:

@@ -10,6 +10,10 @@ PARABOLA = {"f(x)": ("x^{3} - 3x",), "f'(x)": ("3x^{2} - 3",), "x": ("-1", "1")}
 PARTS = {"u": ("-4x + 4",), "v": (r"-\frac{1}{2}e^{-2x}",)}
 MATRIX = {"A": (r"\begin{pmatrix} 3 & -7 \\ -1 & 3 \end{pmatrix}",)}
 PLANE = {"x": ("4",), "y": ("5",), "f(x, y)": ("4x^{2} + 5y",)}
+RESIDUE = {
+    r"\operatorname{Res}(f, 1)": (r"-\frac{7}{5}",),
+    r"\oint_{|z| = 5} f(z) \, dz": (r"-\frac{14\pi i}{5}",),
+}
 LAGRANGE = {"x": ("27",), "y": ("3",), r"\lambda": ("-18",)}
 
 
@@ -71,6 +75,7 @@ LAGRANGE = {"x": ("27",), "y": ("3",), r"\lambda": ("-18",)}
         (r"$\int \frac{1}{x} \, dx = \ln|x| + C$", {}, "right"),
         (r"$\int_{0}^{1} x^{2} \, dx = \frac{1}{3}$", {}, "right"),
         (r"$\int_{0}^{1} x^{2} \, dx = \frac{1}{2}$", {}, "wrong"),
+        (r"$\int_{-1}^{0} (12x^{2} + 4x - 2) \, dx = 0$", {}, "right"),
         (r"$\lim_{x \to 0} \frac{\sin(10x)}{2x} = \lim_{x \to 0} \frac{10\cos(10x)}{2} = 5$", {}, "right"),
         (r"$\lim_{x \to \infty} \frac{8x + 9}{9x - 5} = \frac{8}{9}$", {}, "right"),
         (r"$\lim_{x \to \infty} \frac{8x + 9}{9x - 5} = \frac{9}{8}$", {}, "wrong"),
@@ -91,6 +96,12 @@ LAGRANGE = {"x": ("27",), "y": ("3",), r"\lambda": ("-18",)}
         (r"\begin{aligned} (x+1)^2 &= x^2 + 2x + 1 \\ &= x(x + 2) + 1 \end{aligned}", {}, "right"),
         ("$(x, y) = (27, 3)$", LAGRANGE, "right"),
         ("$(x, y) = (3, 27)$", LAGRANGE, "wrong"),
+        # what only the facts can say, and constants with values
+        (r"$\operatorname{Res}(f, 1) = -\frac{7}{5}$", RESIDUE, "right"),
+        (r"$\oint_{|z| = 5} f(z) \, dz = 2\pi i\operatorname{Res}(f, 1) = -\frac{14\pi i}{5}$", RESIDUE, "right"),
+        (r"$\oint_{|z| = 5} f(z) \, dz = \pi i\operatorname{Res}(f, 1)$", RESIDUE, "wrong"),
+        ("General solution $y = Ce^{-6x}$", {"y": ("-10e^{-6x}",), "C": ("-10",)}, "right"),
+        ("General solution $y = Ce^{-5x}$", {"y": ("-10e^{-6x}",), "C": ("-10",)}, "wrong"),
         # plain arithmetic
         ("Natalia sold 48/2 = <<48/2=24>>24 clips in May.", {}, "right"),
         ("Natalia sold 48/2 = <<48/2=25>>25 clips in May.", {}, "wrong"),
