@@ -50,10 +50,10 @@ def are_equal_at_points(left: Basic, right: Basic, policies: PolicyConfig, toler
             counted += verdict is True
             if counted == COUNTED:
                 return True
-        if counted or (blind and tolerance is not None):
+        if counted:
             return True
         if blind:
-            return _agree_in_many_digits(left, right, blind, is_complex)
+            return _agree_in_many_digits(left, right, blind, is_complex, tolerance)
         if is_complex:
             return False
         found = [_agree_at(left, right, draw_point(symbols, 100 + n, "real"), limit, is_complex=True) for n in range(6)]
@@ -69,11 +69,22 @@ def _has_value(left: Basic, right: Basic) -> bool:
     return True
 
 
-def _agree_in_many_digits(left: Basic, right: Basic, points: list[dict], is_complex: bool) -> bool:
-    """Compare where terms hide others; what is hidden even there is not taken for equal."""
+def _agree_in_many_digits(
+    left: Basic, right: Basic, points: list[dict], is_complex: bool, tolerance: float | None
+) -> bool:
+    """Compare where terms hide others; a tolerance is then one of the smallest term."""
     with mp.workdps(MANY_DIGITS):
+        if tolerance is not None:
+            return all(_agree_in_smallest(left, right, point, tolerance) for point in points[:COUNTED])
         limit = mp.mpf(10) ** (50 - MANY_DIGITS)
         return [_agree_at(left, right, point, limit, is_complex) for point in points[:COUNTED]] == [True] * COUNTED
+
+
+def _agree_in_smallest(left: Basic, right: Basic, point: dict, tolerance: float) -> bool:
+    """Return whether a difference is small beside the smallest term."""
+    spreads: list[int] = []
+    first, second = evaluate(left, point, spreads), evaluate(right, point, spreads)
+    return bool(abs(first - second) <= tolerance * mp.ldexp(max(abs(first), abs(second)), -max(spreads)))
 
 
 def _agree_at(
