@@ -46,7 +46,7 @@ class PolicyConfig(Section):
     names: Literal["dropped", "required"] = "dropped"
     """`dropped`: `x = 5` is right for 5, `y = 5` is not right for `x = 5`."""
     brackets: Literal["meaning", "any"] = "meaning"
-    """`meaning`: [1,2] is not (1,2), unless the answer is known to be a point or vector; `any`: brackets do not matter."""
+    """`meaning`: [1,2] is not (1,2), unless the answer is known to be a point or vector; `any`: they do not matter."""
     tuple_order: Literal["kept", "any"] = "kept"
     """Whether (1,2) differs from (2,1)."""
     inequalities: Literal["sets", "written"] = "sets"
@@ -63,7 +63,7 @@ class PolicyConfig(Section):
     """Letter that is the root of -1."""
     letters: Literal["real", "positive", "complex"] = "real"
     """What letters stand for: formulas are compared where both are real, so ln(x^2) is 2 ln x, and sqrt(x^2) is not x;
-    `positive`: it is. Formulas with the imaginary unit are compared over the complex numbers."""
+    `positive`: it is. In formulas with the imaginary unit, or with bars over letters, z and w are complex numbers."""
     unevaluated: Literal["refused", "accepted"] = "refused"
     """Whether an integral, derivative, limit, sum or determinant that is left standing may be an answer."""
 
