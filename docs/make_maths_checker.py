@@ -93,7 +93,8 @@ LIMITS = r"""
 - A formula has at most 4,000 letters and 60 brackets within brackets, a number 2,000 digits, a matrix 12 rows. What
   lies beyond is `unreadable`; towers of powers are refused before they are computed.
 - Answers that are families over whole numbers (`\frac{\pi}{2} + k\pi`) are compared as formulas in `k`: another letter
-  or another first member is wrong. Piecewise functions and inequalities that are not solved for their letter are not read.
+  or another first member is wrong. Piecewise functions and inequalities that are not solved for their letter are not
+  read.
 - `\sin 2x` is sin(2x), `\sin x \cos x` a product of two; `\sin x/2` is half of sin x: write brackets.
 - Units are known by name (lengths, masses, times, energies, money); others are words that must be the same.
 """
@@ -117,8 +118,8 @@ def _policies(pairs: list[tuple[Case, str]]) -> str:
             shown = f"{_show(value)}: {_code(case.gold)}, {_code(case.answer)} {case.verdict.value} ({says})"
             examples[name].append(shown)
     lines = [
-        "\n## Policies\n\nSettings of `maths.checker.policies`: values away from the default, a gold answer, an answer, ",
-        "our verdict, and in brackets what math-verify says with its defaults.\n",
+        "\n## Policies\n\nSettings of `maths.checker.policies`: values away from the default, a gold answer, an ",
+        "answer, our verdict, and in brackets what math-verify says with its defaults.\n",
     ]
     lines.append("\n| policy | default | what it says | examples |\n|---|---|---|---|\n")
     for name, field in PolicyConfig.model_fields.items():
@@ -138,10 +139,10 @@ def _summary(pairs: list[tuple[Case, str]]) -> str:
             counts[case.source]["wrong, said right"] += case.verdict != "right" and says == "right"
     columns = ("cases", "right, said wrong", "wrong, said right")
     lines = [
-        f"\n## The table of cases\n\n{len(pairs)} cases with a verdict each, in `tests/maths/checking/cases/`. We agree ",
-        "with all of them, since the checker was mended until it did; on answers made by rule it is measured by\n",
-        "`python -m benchmarks.maths_checker`. What math-verify 0.9.0 says with its defaults, which know neither kinds ",
-        f"nor integrands:\n\n| | {' | '.join(columns)} |\n|---|---|---|---|\n",
+        f"\n## The table of cases\n\n{len(pairs)} cases with a verdict each, in `tests/maths/checking/cases/`. We ",
+        "agree with all of them, since the checker was mended until it did; on answers made by rule it is measured by\n",
+        "`python -m benchmarks.maths_checker`. What math-verify 0.9.0 says with its defaults, which know neither ",
+        f"kinds nor integrands:\n\n| | {' | '.join(columns)} |\n|---|---|---|---|\n",
     ]
     for source, title in SOURCES.items():
         lines.append(f"| {title} | {' | '.join(str(counts[source][column]) for column in columns)} |\n")
