@@ -140,8 +140,8 @@ def _summary(pairs: list[tuple[Case, str]]) -> str:
     columns = ("cases", "right, said wrong", "wrong, said right")
     lines = [
         f"\n## The table of cases\n\n{len(pairs)} cases with a verdict each, in `tests/maths/checking/cases/`. We ",
-        "agree with all of them, since the checker was mended until it did; on answers made by rule it is measured by\n",
-        "`python -m benchmarks.maths_checker`. What math-verify 0.9.0 says with its defaults, which know neither ",
+        "agree with all of them, since the checker was mended until it did; on answers made by rule it is measured ",
+        "by\n`python -m benchmarks.maths_checker`. What math-verify 0.9.0 says with its defaults, which know neither ",
         f"kinds nor integrands:\n\n| | {' | '.join(columns)} |\n|---|---|---|---|\n",
     ]
     for source, title in SOURCES.items():
