@@ -2,10 +2,10 @@
 
     nice -n 19 python -m benchmarks.maths_checker [--jobs 1000]       (KDKIT_TEST_DATA: the golds of real files as well)
 
-Both have two processes on jobs of the same kinds in the same run; math-verify, many times slower, gets every so
-manyth of them. Its answers are read by `parse("$...$")` and compared by `verify`, as its documentation does it. A job is
-one gold answer and one answer, and no two are alike; both are warm. On a busy machine a second of the clock says little,
-so the processor time of the processes counts as well: two cores do twice what one second of it does.
+Both have two processes on jobs of the same kinds in the same run; math-verify, many times slower, gets an even sample of
+them. Its answers are read by `parse("$...$")` and compared by `verify`, as its documentation does it. A job is one gold
+answer and one answer, and no two are alike; both are warm. On a busy machine a second of the clock says little, so the
+processor time of the processes counts as well: two cores do twice what one second of it does.
 """
 
 import argparse

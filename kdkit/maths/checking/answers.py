@@ -4,10 +4,11 @@ from kdkit.config.maths.settings import PolicyConfig
 from kdkit.maths.checking.boxes import find_answer
 from kdkit.maths.checking.calculus import is_antiderivative, solves_equation
 from kdkit.maths.checking.comparing import Comparison, guess_kind
+from kdkit.maths.checking.equality import Formula
 from kdkit.maths.checking.latex.tokens import UnreadableError
 from kdkit.maths.checking.latex.units import mark_plain_unit
 from kdkit.maths.checking.quick import compare_quickly
-from kdkit.maths.checking.shapes import Shape, read_shape
+from kdkit.maths.checking.shapes import Shape, name_of, read_shape
 from kdkit.maths.checking.verdicts import Verdict
 from kdkit.maths.problem import AnswerKind
 
@@ -27,7 +28,8 @@ def check_answer(
         answer: LaTeX of the one to mark, as `find_answer` gives it.
         policies: when two answers count as the same.
         kind: of the answer; None: what the gold answer looks like.
-        against: see `Problem.check_against`.
+        against: see `Problem.check_against`; of an `expression` what the problem gave, such as a product to expand:
+            an answer that is no more than that again is wrong.
 
     Returns:
         UNREADABLE as well where the gold answer cannot be read, or does not solve what it is checked against.
@@ -49,8 +51,18 @@ def check_answer(
 
 def _are_same(gold: Shape, answer: Shape, policies: PolicyConfig, kind: AnswerKind | None, against: str) -> bool:
     """Compare two answers that were read."""
+    if kind == "expression" and against:
+        given = read_shape(against, policies)
+        if isinstance(given, Formula) and _is_again(given, answer) and not _is_again(given, gold):
+            return False
     if kind == "antiderivative":
         return is_antiderivative(gold, answer, against, policies)
     if kind == "ode":
         return solves_equation(gold, answer, against, policies)
     return Comparison(policies, kind or guess_kind(gold), is_guessed=kind is None).are_same(gold, answer)
+
+
+def _is_again(given: Formula, answer: Shape) -> bool:
+    """Return whether an answer is what was given, up to the order of terms and factors."""
+    _, answer = name_of(answer)
+    return isinstance(answer, Formula) and answer.value == given.value

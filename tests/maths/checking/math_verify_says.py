@@ -1,6 +1,8 @@
 """Write what math-verify says of every case, with its defaults, beside the cases.
 
 python -m tests.maths.checking.math_verify_says
+
+Only new cases are asked about: delete the file for another version.
 """
 
 import json
@@ -22,7 +24,13 @@ def ask(case: Case) -> str:
 def main() -> None:
     """Ask for every case."""
     logging.disable(logging.CRITICAL)
-    rows = [{"gold": case.gold, "answer": case.answer, "says": ask(case)} for case in read_cases()]
+    known = {}
+    if OTHER_VERDICTS.exists():
+        known = {(row["gold"], row["answer"]): row["says"] for row in json.loads(OTHER_VERDICTS.read_text())}
+    rows = []
+    for case in read_cases():
+        says = known.get((case.gold, case.answer)) or ask(case)
+        rows.append({"gold": case.gold, "answer": case.answer, "says": says})
     OTHER_VERDICTS.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n", encoding="utf-8")
 
 
