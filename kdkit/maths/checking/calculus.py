@@ -20,8 +20,18 @@ USUAL_VARIABLES = ("x", "t", "s", "z", "u", "r", "\\theta")
 
 
 def real(formula: Basic) -> Basic:
-    """Make all letters real numbers, so that |x| can be differentiated."""
-    return formula.xreplace({each: Symbol(each.name, real=True) for each in formula.free_symbols})
+    """Write |x| as the root of x^2, which can be differentiated: of a letter that may be complex, |x| cannot.
+
+    Real letters would do too, but sympy then takes several times longer for every derivative.
+    """
+    return formula.replace(sympy.Abs, lambda inside: sympy.sqrt(inside**2)) if formula.has(sympy.Abs) else formula
+
+
+def differentiate(formula: Expr, letter: Symbol, order: int) -> Expr:
+    """Differentiate several times; sympy's own way of doing so simplifies in between, which takes most of its time."""
+    for _ in range(order):
+        formula = sympy.diff(formula, letter)
+    return formula
 
 
 def is_antiderivative(gold: Shape, answer: Shape, against: str, policies: PolicyConfig) -> bool:
@@ -111,9 +121,8 @@ class Equation:
             for each in [*side.free_symbols, *side.atoms(AppliedUndef)]:
                 name = each.func.__name__ if isinstance(each, AppliedUndef) else each.name
                 if (order := _order_of(name, self.head)) is not None:
-                    places[each] = sympy.diff(solution, variable, order) if order else solution
-        ours = {each: real(each) for side in (self.left, self.right) for each in side.free_symbols - set(places)}
-        return self.left.xreplace(places | ours), self.right.xreplace(places | ours)
+                    places[each] = differentiate(solution, variable, order)
+        return self.left.xreplace(places), self.right.xreplace(places)
 
 
 def _order_of(name: str, head: str) -> int | None:
@@ -185,7 +194,7 @@ def _find_variable(gold: Shape, equation: Equation, policies: PolicyConfig) -> t
     letters = {each.name for side in _sides(gold) for each in side.free_symbols} - {equation.head}
     usual = sorted(letters, key=lambda name: USUAL_VARIABLES.index(name) if name in USUAL_VARIABLES else 99)
     for name in [equation.variable] if equation.variable else usual:
-        variable = Symbol(name, real=True)
+        variable = Symbol(name)
         constants = _check(gold, equation, variable, policies)
         if constants is not None:
             return variable, constants
@@ -206,14 +215,15 @@ def _check(shape: Shape, equation: Equation, variable: Symbol, policies: PolicyC
     if solution is None or equation.head in {each.name for each in solution.free_symbols}:
         return None
     left, right = equation.substitute(solution, variable)
+    if right == 0 and isinstance(left, sympy.Add):  # cheaper to compare than terms that cancel
+        left, right = left.args[0], -left.func(*left.args[1:])
     if not are_equal_at_points(left, right, policies):
         return None
     for place, value in equation.conditions:
         order = _order_of(place.func.__name__, equation.head) if isinstance(place, AppliedUndef) else None
         if order is None:
             raise UnreadableError("a condition")
-        reached = sympy.diff(solution, variable, order).subs(variable, place.args[0]) if order else None
-        reached = solution.subs(variable, place.args[0]) if reached is None else reached
+        reached = differentiate(solution, variable, order).subs(variable, place.args[0])
         if not are_equal_at_points(real(value), reached, policies):
             return None
     return _count_constants(solution, variable, equation.letters)
@@ -224,7 +234,7 @@ def _check_implicit(shape: Chain, equation: Equation, variable: Symbol, policies
     sides = _sides(shape)
     if len(sides) != 2 or len(shape.signs) != 1 or equation.order != 1 or equation.conditions:
         return None
-    unknown = Symbol(equation.head, real=True)
+    unknown = Symbol(equation.head)
     relation = real(sides[0] - sides[1])
     known = equation.letters | {variable.name, equation.head}
     constants = [each for each in symbols_of([relation]) if each.name not in known]
@@ -258,7 +268,7 @@ def _count_constants(solution: Expr, variable: Symbol, parameters: set[str]) -> 
         rows = []
         others = [each for each in symbols_of([solution]) if each != variable]
         fixed = draw_point(others, 1, "positive")
-        for number in range(4 * len(constants) + 4):
+        for number in range(2 * len(constants) + 2):
             try:
                 at = fixed | draw_point([variable], 3 * number, "positive")
                 rows.append([evaluate(slope, at) for slope in slopes])

@@ -261,17 +261,16 @@ def _check_integrals(sides: list[Basic], facts: Facts) -> bool | None:
 def _slope(side: Basic, variable: Symbol, facts: Facts) -> Basic:
     """Differentiate; an integral's derivative is its integrand, times the derivative of its own letter."""
     places, slopes = {}, {}
-    real_variable = Symbol(variable.name, real=True)
     for integral in side.atoms(sympy.Integral):
         if len(integral.limits[0]) != 1:
             continue
         letter = integral.variables[0]
-        stand_in = sympy.Function(Dummy().name + str(len(places)))(real_variable)
+        stand_in = sympy.Function(Dummy().name + str(len(places)))(variable)
         inner = sympy.diff(facts.resolve(letter), variable) if letter != variable else sympy.Integer(1)
         places[integral] = stand_in
-        slopes[stand_in.diff(real_variable)] = real(facts.resolve(integral.function) * inner)
+        slopes[stand_in.diff(variable)] = real(facts.resolve(integral.function) * inner)
     resolved = real(facts.resolve(side.xreplace(places)))
-    return sympy.diff(resolved, real_variable).xreplace(slopes)
+    return sympy.diff(resolved, variable).xreplace(slopes)
 
 
 def _check_shapes(chain: Chain, facts: Facts) -> bool | None:

@@ -19,20 +19,10 @@ PIECES = (
 
 
 def right_answers(count: int, seed: int) -> Iterator[Job]:
-    """Yield gold answers with the same in other words, all different, of ten kinds in turn."""
+    """Yield gold answers with the same in other words, all different, of eleven kinds in turn."""
     draws = random.Random(seed)
-    makers = (
-        _fraction,
-        _decimal,
-        _polynomial,
-        _product,
-        _roots,
-        _interval,
-        _matrix,
-        _complex,
-        _antiderivative,
-        _function,
-    )
+    makers = (_fraction, _decimal, _polynomial, _product, _roots, _interval, _matrix, _complex, _antiderivative)
+    makers += (_function, _ode)
     seen = set()
     while len(seen) < count:
         job = makers[len(seen) % len(makers)](draws)
@@ -80,6 +70,8 @@ def _spoil(right: Job, draws: random.Random) -> str:
             [100, 200, 301]
         )  # larger than all numbers that are drawn: in no other role
         return right.answer[: chosen.start()] + str(other) + right.answer[chosen.end() :]
+    if right.kind == "ode":
+        return f"{right.answer} + {draws.randint(2, 9)}"
     if right.kind == "antiderivative":
         return f"{right.answer} + {draws.randint(2, 9)}x"
     return spoil_formula(right.answer, draws)
@@ -143,6 +135,13 @@ def _antiderivative(draws: random.Random) -> Job:
 def _function(draws: random.Random) -> Job:
     a, b = draws.randint(2, 99), draws.randint(2, 99)
     return Job(rf"{a}e^{{-{b}t}}\cos(2t)", rf"\frac{{{a}\cos 2t}}{{e^{{{b}t}}}}")
+
+
+def _ode(draws: random.Random) -> Job:
+    a, b = draws.sample(range(2, 40), 2)
+    middle = f"+ {b - a}y'" if b > a else f"- {a - b}y'"
+    equation = f"y'' {middle} - {a * b}y = 0"
+    return Job(f"y = C_1e^{{{a}x}} + C_2e^{{-{b}x}}", f"y = Ae^{{-{b}x}} + Be^{{{a}x}}", "ode", equation)
 
 
 def fuzzed_answers(count: int, seed: int) -> Iterator[Job]:
