@@ -5,11 +5,10 @@ from kdkit.maths.checking.boxes import find_answer
 from kdkit.maths.checking.calculus import is_antiderivative, solves_equation
 from kdkit.maths.checking.comparing import Comparison, guess_kind
 from kdkit.maths.checking.equality import Formula
-from kdkit.maths.checking.latex.tokens import UnreadableError
 from kdkit.maths.checking.latex.units import mark_plain_unit
 from kdkit.maths.checking.quick import compare_quickly
 from kdkit.maths.checking.shapes import Shape, name_of, read_shape
-from kdkit.maths.checking.verdicts import Verdict
+from kdkit.maths.checking.verdicts import FAULTS, Verdict
 from kdkit.maths.problem import AnswerKind
 
 __all__ = ["Verdict", "check_answer", "find_answer"]
@@ -44,7 +43,7 @@ def check_answer(
         ours = read_shape(gold, policies, thousands)
         theirs = read_shape(answer, policies, thousands)
         is_right = _are_same(ours, theirs, policies, kind, against)
-    except (UnreadableError, RecursionError):
+    except FAULTS:
         return Verdict.UNREADABLE
     return Verdict.RIGHT if is_right else Verdict.WRONG
 

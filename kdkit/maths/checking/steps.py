@@ -16,10 +16,10 @@ from kdkit.maths.checking.equality import Formula
 from kdkit.maths.checking.evaluating import DIGITS, OutOfRangeError, evaluate, symbols_of
 from kdkit.maths.checking.facts import Facts
 from kdkit.maths.checking.latex.marks import find_close, split
-from kdkit.maths.checking.latex.tokens import UnreadableError, tokenise
+from kdkit.maths.checking.latex.tokens import tokenise
 from kdkit.maths.checking.points import are_equal_at_points, draw_point
 from kdkit.maths.checking.shapes import Chain, Listing, Shape, read_tokens
-from kdkit.maths.checking.verdicts import StepVerdict
+from kdkit.maths.checking.verdicts import FAULTS, StepVerdict
 
 __all__ = ["StepVerdict", "check_line", "check_steps"]
 
@@ -58,7 +58,7 @@ def check_line(lines: list[str], number: int, facts: dict[str, tuple[str, ...]],
     for group in _read_line(lines[number], known, keep_unreadable=True):
         try:
             verdicts.append(_check_group(group, known))
-        except (UnreadableError, OutOfRangeError, RecursionError):
+        except FAULTS:
             verdicts.append(None)
     if False in verdicts:
         return StepVerdict.WRONG
@@ -84,7 +84,7 @@ def _read_line(line: str, facts: Facts, keep_unreadable: bool = False) -> list[l
     for place, part in enumerate(parts):
         try:
             found = _relations(_tokens(part, facts), facts.policies)
-        except (UnreadableError, IndexError, KeyError):
+        except FAULTS:
             found = [[_Unreadable()]] if keep_unreadable and re.search(r"[=<>]|\\[lg]eq?\b", part) else []
         if place and found and groups and OR.fullmatch(gaps[place - 1]):
             groups[-1] += found[0]

@@ -2,6 +2,9 @@
 
 from enum import StrEnum
 
+FAULTS = (ArithmeticError, AttributeError, LookupError, NotImplementedError, RecursionError, TypeError, ValueError)
+"""What sympy raises on formulas that it was not made for; ours (`UnreadableError` and the like) are among them."""
+
 
 class Verdict(StrEnum):
     """Of an answer."""
