@@ -35,16 +35,28 @@ FEW = 40
 
 
 def main() -> None:
-    """Measure all and write the results."""
+    """Measure all; the results are written after each part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=1000)
     count = parser.parse_args().jobs
-    rows = [*compare_speed(count), judge_table(), *judge_wrong_constants(5000), judge_nonsense(2000), *judge_golds()]
     extra = {name: metadata.version(name) for name in ("math-verify", "latex2sympy2_extended", "sympy", "mpmath")}
-    write_results(RESULTS, [row | {"versions": versions() | extra} for row in rows])
+    rows: list[dict[str, Any]] = []
+    peers = multiprocessing.get_context("spawn").Pool(PROCESSES, start_math_verify)
+    with CheckerPool(CheckerConfig(num_workers=PROCESSES)) as pool, peers:
+        pool.check(list(right_answers(100, seed=99)))
+        peers.map(ask_math_verify, list(right_answers(22, seed=97)), chunksize=1)
+        parts = (
+            lambda: compare_speed(count, pool, peers),
+            lambda: judge_wrong_constants(5000, pool, peers),
+            lambda: judge_golds(pool),
+            lambda: [judge_table(), judge_nonsense(2000)],
+        )
+        for part in parts:
+            rows += [row | {"versions": versions() | extra} for row in part()]
+            write_results(RESULTS, rows)
 
 
-def compare_speed(count: int) -> list[dict[str, Any]]:
+def compare_speed(count: int, pool: CheckerPool, peers: Any) -> list[dict[str, Any]]:
     """Check right and wrong answers in equal parts; the median of three runs in turn, each on jobs of its own."""
     rows = []
     for name, keep in (("eleven kinds", is_any), ("the nine kinds that are no plain number", is_formula)):
@@ -52,7 +64,8 @@ def compare_speed(count: int) -> list[dict[str, Any]]:
         for seed in range(REPEATS):
             jobs = [*right_answers(count, seed), *wrong_answers(count, seed)]
             jobs = [job for job in jobs if keep(job)][::2]
-            found.append((run_pool(jobs), run_math_verify(jobs[:: max(1, len(jobs) // FEW)])))
+            sample = jobs[:: max(1, len(jobs) // FEW)]
+            found.append((run_pool(pool, jobs), run_math_verify(peers, sample)))
         row: dict[str, Any] = {"what": f"answers per second, {name}", "jobs": len(jobs)}
         for place, unit in ((0, "of the clock"), (1, "of processor time on two cores")):
             pairs = [(ours[place], theirs[place]) for ours, theirs in found]
@@ -71,16 +84,15 @@ def is_formula(job: Job) -> bool:
     return job.kind is not None or any(letter.isalpha() for letter in job.gold.replace("frac", ""))
 
 
-def run_pool(jobs: list[Job]) -> tuple[float, float]:
+def run_pool(pool: CheckerPool, jobs: list[Job]) -> tuple[float, float]:
     """Return the answers of a warm pool per second of the clock, and of processor time on two cores."""
-    with CheckerPool(CheckerConfig(num_workers=PROCESSES)) as pool:
-        pool.check(list(right_answers(100, seed=99)))
-        pids = [worker._process.pid for worker in pool._workers]
-        start, start_cpu = time.perf_counter(), time.process_time() + sum(map(cpu_seconds, pids))
-        verdicts = pool.check(jobs)
-        seconds = time.perf_counter() - start
-        cpu = time.process_time() + sum(map(cpu_seconds, pids)) - start_cpu
+    pids = [worker._process.pid for worker in pool._workers]
+    start, start_cpu = time.perf_counter(), time.process_time() + sum(map(cpu_seconds, pids))
+    verdicts = pool.check(jobs)
+    seconds = time.perf_counter() - start
+    cpu = time.process_time() + sum(map(cpu_seconds, pids)) - start_cpu
     assert not set(verdicts) - {"right", "wrong"}
+    assert pids == [worker._process.pid for worker in pool._workers]
     return len(jobs) / seconds, PROCESSES * len(jobs) / cpu
 
 
@@ -112,13 +124,11 @@ def time_math_verify(job: Job) -> float:
     return time.process_time() - start
 
 
-def run_math_verify(jobs: list[Job]) -> tuple[float, float]:
+def run_math_verify(peers: Any, jobs: list[Job]) -> tuple[float, float]:
     """Return the answers of two warm processes per second of the clock, and of processor time on two cores."""
-    with multiprocessing.get_context("spawn").Pool(PROCESSES, start_math_verify) as pool:
-        pool.map(ask_math_verify, list(right_answers(8, seed=97)), chunksize=1)
-        start = time.perf_counter()
-        cpu = sum(pool.map(time_math_verify, jobs, chunksize=4))
-        return len(jobs) / (time.perf_counter() - start), PROCESSES * len(jobs) / cpu
+    start = time.perf_counter()
+    cpu = sum(peers.map(time_math_verify, jobs, chunksize=4))
+    return len(jobs) / (time.perf_counter() - start), PROCESSES * len(jobs) / cpu
 
 
 def judge_table() -> dict[str, Any]:
@@ -139,14 +149,12 @@ def judge_table() -> dict[str, Any]:
     }
 
 
-def judge_wrong_constants(count: int) -> list[dict[str, Any]]:
+def judge_wrong_constants(count: int, pool: CheckerPool, peers: Any) -> list[dict[str, Any]]:
     """Count wrong constants that are marked right."""
     jobs = list(wrong_answers(count, seed=0))
-    with CheckerPool(CheckerConfig(num_workers=PROCESSES)) as pool:
-        verdicts = Counter(pool.check(jobs))
-    few = jobs[:: count // FEW]
-    with multiprocessing.get_context("spawn").Pool(PROCESSES, start_math_verify) as peers:
-        others = Counter(peers.map(ask_math_verify, few, chunksize=4))
+    verdicts = Counter(pool.check(jobs))
+    few = jobs[:: count // (2 * FEW)]
+    others = Counter(peers.map(ask_math_verify, few, chunksize=4))
     return [
         {"what": "wrong constants marked right", "jobs": count, "kdkit": verdicts["right"], "verdicts": dict(verdicts)},
         {"what": "wrong constants marked right", "jobs": len(few), "math_verify": others["right"]},
@@ -187,7 +195,7 @@ def peak_of(pid: int) -> int:
     return next((int(line.split()[1]) // 1024 for line in lines if line.startswith("VmHWM")), 0)
 
 
-def judge_golds() -> list[dict[str, Any]]:
+def judge_golds(pool: CheckerPool) -> list[dict[str, Any]]:
     """Check the golds of real files against themselves."""
     if "KDKIT_TEST_DATA" not in os.environ:
         return []
@@ -195,19 +203,8 @@ def judge_golds() -> list[dict[str, Any]]:
     for name in FILES:
         text = (Path(os.environ["KDKIT_TEST_DATA"]) / "maths" / f"{name}.jsonl").read_text(encoding="utf-8")
         golds = [json.loads(line)["answer"] for line in text.rstrip("\n").split("\n")]
-        with CheckerPool(CheckerConfig(num_workers=PROCESSES)) as pool:
-            pool.check([Job("x", "x + 0"), Job("x", "x + 1")])
-            start = time.perf_counter()
-            found = Counter(pool.check([Job(gold, gold) for gold in golds]))
-            seconds = time.perf_counter() - start
-        rows.append(
-            {
-                "what": f"golds of {name} right for themselves",
-                "jobs": len(golds),
-                "kdkit": found["right"],
-                "seconds": round(seconds, 2),
-            }
-        )
+        found = Counter(pool.check([Job(gold, gold) for gold in golds]))
+        rows.append({"what": f"golds of {name} right for themselves", "jobs": len(golds), "kdkit": found["right"]})
     return rows
 
 
