@@ -11,6 +11,7 @@ from kdkit.config.maths.settings import PolicyConfig
 from tests.maths.checking.case_table import OTHER_VERDICTS, Case, read_cases
 
 PAGE = Path(__file__).parent / "maths_checker.md"
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "maths_checker.json"
 SOURCES = {
     "numbers": "Numbers",
     "formulas": "Formulas",
@@ -106,7 +107,7 @@ def make_page() -> str:
     says = [row["says"] for row in json.loads(OTHER_VERDICTS.read_text(encoding="utf-8"))]
     pairs = list(zip(cases, says, strict=True))
     return "".join(
-        [INTRODUCTION, _policies(pairs), STEPS, _summary(pairs), _differences(pairs), LIMITS, _end()],
+        [INTRODUCTION, _policies(pairs), STEPS, _summary(pairs), _measured(), _differences(pairs), LIMITS, _end()],
     )
 
 
@@ -148,6 +149,20 @@ def _summary(pairs: list[tuple[Case, str]]) -> str:
         lines.append(f"| {title} | {' | '.join(str(counts[source][column]) for column in columns)} |\n")
     total = sum(counts.values(), Counter())
     lines.append(f"| all with default policies | {' | '.join(str(total[column]) for column in columns)} |\n")
+    return "".join(lines)
+
+
+def _measured() -> str:
+    """Show what the benchmark found."""
+    lines = [
+        "\n## Measured\n\n`python -m benchmarks.maths_checker`, two warm processes each, in the same run; ratios are ",
+        "those of three runs in turn.\n\n| | jobs | kdkit | math-verify | ratios |\n|---|---|---|---|---|\n",
+    ]
+    for row in json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]:
+        what = f"{row['what']} {row.get('unit', '')}".strip() + (f", load {row['load']}" if "load" in row else "")
+        extra = f"{row['longest_seconds']} s, {row['most_mb']} MB at most" if "most_mb" in row else ""
+        cells = [row["jobs"], row.get("kdkit", ""), row.get("math_verify", ""), row.get("ratios", extra)]
+        lines.append(f"| {what} | {' | '.join(str(cell) for cell in cells)} |\n")
     return "".join(lines)
 
 
