@@ -159,7 +159,8 @@ def _measured() -> str:
         "those of three runs in turn.\n\n| | jobs | kdkit | math-verify | ratios |\n|---|---|---|---|---|\n",
     ]
     for row in json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]:
-        what = f"{row['what']} {row.get('unit', '')}".strip() + (f", load {row['load']}" if "load" in row else "")
+        what = row["what"].replace("per second", f"per second {row.get('unit', '')}")
+        what += f", load {row['load']}" if "load" in row else ""
         extra = f"{row['longest_seconds']} s, {row['most_mb']} MB at most" if "most_mb" in row else ""
         cells = [row["jobs"], row.get("kdkit", ""), row.get("math_verify", ""), row.get("ratios", extra)]
         lines.append(f"| {what} | {' | '.join(str(cell) for cell in cells)} |\n")
