@@ -50,7 +50,8 @@ class Problem:
     """1, the easiest, to 5."""
     answer_kind: AnswerKind = "expression"
     check_against: str = ""
-    """LaTeX of the integrand, or of the differential equation, where `answer_kind` needs one."""
+    """LaTeX of the integrand, or of the differential equation, where `answer_kind` needs one; of an expression that is
+    to be expanded or factored what was given, which is no answer."""
     facts: dict[str, tuple[str, ...]] = field(default_factory=dict)
     r"""What names in the steps stand for, LaTeX to LaTeX: `{"x": ("2", "3")}` are the solutions of an equation,
     `{"f'(x)": ("3x^{2}",)}` is a derivative, `{"A": (r"\begin{pmatrix}...",)}` a matrix. A step is right where it is
