@@ -10,9 +10,10 @@ from kdkit.config.types import Section
 class ChatDataConfig(Section):
     """How the rows of a data set are read as conversations, and what of them is learnt."""
 
-    format: Literal["auto", "text", "chat"] = "auto"
+    format: Literal["auto", "text", "chat", "problems"] = "auto"
     """`chat`: rows are conversations (`messages`, `conversations`, prompt/response, instruction/input/output);
-    `text`: one column is the text; `auto`: chat where the columns say so and `text_column` is none of them."""
+    `problems`: maths problems with answers (problem/solution/answer, or as in GSM8K and MATH); `text`: one column is
+    the text; `auto`: problems or chat where the columns say so and `text_column` is none of them."""
     loss_on: Literal["answers", "last", "all"] = "answers"
     """What of a conversation is in the loss: all `answers`, the `last` one, or the contents of `all` messages. What
     the chat template writes around them is in none, the end of a turn aside."""

@@ -44,6 +44,7 @@ ALIASES = {
     "distill.kl_weight": "distill.weights.logits",
     "distill.hidden_weight": "distill.weights.feature",
     "distill.contrastive_weight": "distill.weights.contrastive",
+    "distill.curriculum": "train.curriculum",
     "student.config": "student.build",
     "router.router_lr": "router.learning_rate",
     **TRAINING_ALIASES,
@@ -60,8 +61,9 @@ class DataConfig(ChatDataConfig):
     """What the models read, and how it is cut into sequences."""
 
     path: str = "python-docs"
-    """`python-docs` (text), `python-code` (text) or `python-questions` (conversations), made of Python's own library; a
-    file (.txt, .jsonl, .csv, .parquet) or folder of them; or a hub data set's name."""
+    """`python-docs` (text), `python-code` (text) or `python-questions` (conversations), made of Python's own library;
+    `kdkit-maths`, problems with proven solutions made here (`maths.problems`); a file (.txt, .jsonl, .csv, .parquet,
+    with problems also .json) or folder of them; or a hub data set's name."""
     sources: dict[SourceName, str] = Field(default_factory=dict)
     """Several kinds of text in place of `path`, `{name of the kind: what path may be}`; every figure is then also given
     by kind, and each kind has its own held-out part."""
@@ -77,7 +79,8 @@ class DataConfig(ChatDataConfig):
     subset_size: Count | None = None
     """Documents to read, drawn at random (the same for every seed); null: all. Most hub data sets are then streamed."""
     near_duplicates: Literal["remove", "keep"] = "remove"
-    """Training documents that nearly repeat a held-out one: leave them out, or train on them and only count them."""
+    """Training documents that nearly repeat a held-out one: leave them out, or train on them and only count them. A
+    maths problem repeats one with the same numbers and signs only."""
     special_tokens: Literal["text", "read"] = "text"
     """Names of special tokens in the text, such as `<|im_start|>`: text like any other, or `read` as what they name."""
     evaluation_path: str | None = None
@@ -199,8 +202,9 @@ class TrainConfig(RecipeConfig):
     masking: MaskingConfig = MaskingConfig()
     stages: list[StageSettings] = Field(default_factory=list)
     """Stages trained one after the other; empty: one stage with the settings above."""
-    curriculum: Literal["none", "teacher_loss", "teacher_entropy"] = "none"
-    """Order of the training sequences, easy to hard for the teacher, in every epoch; `none`: shuffled."""
+    curriculum: Literal["none", "teacher_loss", "teacher_entropy", "level"] = "none"
+    """Order of the training sequences, in every epoch: easy to hard for the teacher; maths problems by their `level`,
+    those without one last; `none`: shuffled."""
 
     @model_validator(mode="after")
     def _names(self) -> "TrainConfig":

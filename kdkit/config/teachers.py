@@ -12,6 +12,7 @@ from kdkit.config.types import (
     BUILD,
     AnyShare,
     Count,
+    Digits,
     LayerMap,
     ModelConfig,
     NotNegative,
@@ -37,6 +38,8 @@ class BuildTeacherConfig(ArchitectureConfig):
 
     vocab_size: VocabularySize = 2048
     """Entries of its own BPE tokenizer, the 256 bytes and the special tokens included."""
+    digits: Digits = "together"
+    """Of its own tokenizer: `apart`, every digit is a token, so that a small model can calculate."""
     hidden_size: Count = 128
     """Width of the residual stream."""
     num_layers: Count = 4
@@ -209,7 +212,7 @@ class TeachersConfig(Section):
                 f"router.kind: expected none with teachers.members, got {router!r}; a router weighs teachers of one "
                 "tokenizer (teacher.others); here set teachers.combine=dynamic"
             )
-        if curriculum != "none":
+        if curriculum not in ("none", "level"):
             raise UserError(
                 f"train.curriculum: expected none with teachers.members, got {curriculum!r}, which needs one teacher's "
                 "opinion; set train.curriculum=none"

@@ -103,6 +103,8 @@ class TrainingPlan:
         kind = self.session.config.train.curriculum
         if kind == "none":
             return ""
+        if kind == "level":
+            return fingerprint(kind, self.data.key)
         return fingerprint(kind, self.data.key, identify_teacher(self.session, self.data))
 
 

@@ -9,6 +9,8 @@ from kdkit.config.types import Count, NotNegative, Positive, Section
 DomainName = Literal[
     "algebra", "calculus", "linear_algebra", "complex_analysis", "differential_equations", "optimisation"
 ]
+MADE = "kdkit-maths"
+"""Value of `data.path`: problems that are made here."""
 Level = Annotated[int, Field(ge=1, le=5)]
 
 

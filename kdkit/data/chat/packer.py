@@ -29,6 +29,7 @@ from kdkit.errors import UserError
 
 LossOn = Literal["answers", "last", "all", "alone"]
 CHANGED, NO_ROOM = "the template changes a content", "no room for an answer"
+TOO_LONG = "longer than a sequence, data.max_length"
 
 
 @dataclass
@@ -42,6 +43,8 @@ class ChatPacker:
     loss_on: LossOn = "answers"
     skips: bool = False
     """Leave out conversations that cannot be rendered, instead of refusing them."""
+    cuts: bool = True
+    """Cut conversations that are too long, instead of leaving them out."""
     counts: Counter[str] = field(default_factory=Counter)
     """What was packed and cut so far; see `describe`."""
     left_out: Counter[str] = field(default_factory=Counter)
@@ -158,6 +161,9 @@ class ChatPacker:
 
     def _cut(self, fitted: Fitted, over: list[int]) -> Fitted | None:
         """Cut a conversation that is too long, by so many tokens on each side; None where that does not help."""
+        if not self.cuts:
+            self.left_out[TOO_LONG] += 1
+            return None
         shorter = None if fitted.is_cut else fit(fitted, [self.student, *self.teachers], over, self.counts)
         if shorter is None:
             self.left_out[NO_ROOM] += 1

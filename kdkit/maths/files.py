@@ -1,0 +1,327 @@
+r"""Problem files: JSON lists and JSON lines of problems with answers, in our own form and in those of GSM8K and MATH.
+
+    {"problem": ..., "solution": ..., "answer": ...}      perhaps with id, level, domain
+    {"question": ..., "answer": "... #### 72"}            GSM8K
+    {"problem": ..., "solution": "... \boxed{72} ..."}    MATH, with level "Level 3" and type
+
+Of a solution the lines are the steps; a box in one of them is opened, since the answer stands in a box behind them, and
+GSM8K's marks of a calculator, `<<48/2=24>>`, are left out.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from kdkit.config.maths.settings import CheckerConfig
+from kdkit.errors import UserError
+from kdkit.maths.checking.answers import Verdict, find_answer
+from kdkit.maths.checking.pool import CheckerPool, Job
+from kdkit.maths.problem import BOX, AnswerKind, Problem
+from kdkit.runs.folder import write_text
+from kdkit.runs.messages import note
+
+SUFFIXES = (".jsonl", ".json")
+MARK = "####"
+"""Stands before the answer in GSM8K."""
+STATEMENTS, DOMAINS_COLUMNS = ("problem", "question"), ("domain", "type", "subject")
+"""Columns with the statement, and with what a file calls the field; the first that is there counts."""
+OWN = frozenset(each.name for each in fields(Problem))
+KNOWN = OWN | {"question", "solution", "type", "subject"}
+_CALCULATOR = re.compile(r"<<[^<>\n]*>>")
+_LEVEL = re.compile(r"(?:Level )?([1-5])")
+_SPACES = re.compile(r"\s+")
+
+Fault = Literal["no answer", "empty answer", "no problem", "wrong columns", "two answers", "wrong level"]
+
+
+class BadProblemError(UserError):
+    """A row that is no problem with an answer."""
+
+    def __init__(self, fault: Fault, where: str, expected: str, got: str):
+        super().__init__(
+            f"{where}: expected {expected}, got {got}; correct the row, or leave such rows out with data.bad_rows=skip"
+        )
+        self.fault = fault
+
+
+@dataclass(frozen=True)
+class ProblemFile:
+    """What was read from a file."""
+
+    problems: list[Problem]
+    left_out: Counter[str]
+    """Rows by the fault, where they may be left out."""
+
+
+def read_problems(path: Path) -> list[Problem]:
+    """Read a problem file; see `read_problem_file`, with every fault refused."""
+    return read_problem_file(path).problems
+
+
+def read_problem_file(path: Path, skip: bool = False, checker: CheckerConfig | None = None) -> ProblemFile:
+    """Read the problems of a file, in their order.
+
+    Args:
+        path: a JSON list, or JSON lines.
+        skip: leave out and count rows that are no problem with an answer, instead of refusing them.
+        checker: says whether two answers that are written differently are the same; null: the defaults.
+
+    Raises:
+        UserError: no JSON, no UTF-8, or no problem in it; an id twice; a row without problem or answer, with an empty
+            answer or a level that is none; two different answers to one problem, or another in the column than in the
+            solution's box. With the file and the line.
+    """
+    checker = checker or CheckerConfig()
+    left_out: Counter[str] = Counter()
+    found: list[tuple[int, Problem]] = []
+    pairs: list[_Pair] = []
+    ids: dict[str, int] = {}
+    ignored: set[str] = set()
+    for line, row in _rows(path):
+        try:
+            problem, boxed = _read_row(row, f"line {line} of {str(path)!r}", line, checker)
+        except BadProblemError as error:
+            if not skip:
+                raise
+            left_out[error.fault] += 1
+            continue
+        if (before := ids.setdefault(problem.id, line)) != line:
+            raise UserError(
+                f"line {line} of {str(path)!r}: expected an id of its own for every problem, got {problem.id!r}, which "
+                f"line {before} has; rename one, or leave the column id out"
+            )
+        ignored |= row.keys() - KNOWN
+        found.append((line, problem))
+        if boxed is not None:
+            pairs.append(_Pair(line, line, problem, boxed))
+    pairs += _same_statements(found)
+    found = _without_contradictions(found, pairs, path, skip, checker, left_out)
+    if ignored:
+        print(f"{path}: columns that are not read: {', '.join(sorted(ignored))}", flush=True)
+    if left_out:
+        listed = ", ".join(f"{count:,} ({fault})" for fault, count in left_out.most_common())
+        note(f"{path}: rows left out: {listed}")
+    if not found:
+        why = "every row was left out" if left_out else "it is empty"
+        raise UserError(f"expected problems in {str(path)!r}, got none; {why}")
+    return ProblemFile([problem for _, problem in found], left_out)
+
+
+def write_problems(path: Path, problems: Iterable[Problem]) -> Path:
+    """Write problems as JSON lines, all their fields; `read_problems` reads them."""
+    return write_text(path, "".join(json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in problems))
+
+
+def columns_of(path: Path) -> set[str]:
+    """Return the columns of a file's first row; none where it is no problem file."""
+    if path.suffix not in SUFFIXES or not path.is_file():
+        return set()
+    try:
+        return set(next(_rows(path), (0, {}))[1])
+    except UserError:
+        return set()  # whoever reads it next says why
+
+
+def statement_key(text: str) -> str:
+    """Return a statement without spaces and what only changes its looks: equal keys, one problem."""
+    text = text.replace("$", "").replace(r"\left", "").replace(r"\right", "").replace(r"\dfrac", r"\frac")
+    return _SPACES.sub("", re.sub(r"\\[,;:! ]", "", text)).rstrip(".?").casefold()
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of a JSON list or of JSON lines, each with its line."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"expected a problem file, got {str(path)!r}: {error.strerror}; correct the path") from None
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"line {line} of {str(path)!r}: expected UTF-8 text, got byte 0x{error.object[error.start]:02x}; save it "
+            "as UTF-8"
+        ) from None
+    parsed = _parse_list(text, path) if text.lstrip().startswith("[") else _parse_lines(text, path)
+    for line, row in parsed:
+        if not isinstance(row, dict):
+            raise UserError(
+                f"line {line} of {str(path)!r}: expected a JSON object with problem and answer, got "
+                f"{str(row)[:60]!r}; correct it"
+            )
+        yield line, row
+
+
+def _parse_lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                raise _no_json(path, number, error) from None
+
+
+def _parse_list(text: str, path: Path) -> Iterator[tuple[int, Any]]:
+    """Parse a list element by element: the standard parser does not say on which line one stands."""
+    decoder, place, line = json.JSONDecoder(), text.index("[") + 1, 1
+    counted = 0
+    while True:
+        while place < len(text) and text[place] in " \t\r\n,":
+            place += 1
+        line += text.count("\n", counted, place)
+        counted = place
+        if text[place : place + 1] == "]":
+            return
+        try:
+            value, place = decoder.raw_decode(text, place)
+        except json.JSONDecodeError as error:
+            raise _no_json(path, error.lineno, error) from None
+        yield line, value
+
+
+def _no_json(path: Path, line: int, error: ValueError) -> UserError:
+    return UserError(f"line {line} of {str(path)!r}: expected JSON, got {error}; correct it")
+
+
+def _read_row(row: dict[str, Any], where: str, line: int, checker: CheckerConfig) -> tuple[Problem, str | None]:
+    """Make a problem of a row.
+
+    Returns:
+        The problem, and the answer in the solution's box where another one is given beside it.
+    """
+    name = next((each for each in STATEMENTS if each in row), None)
+    if name is None or not {"answer", "solution"} & row.keys():
+        raise BadProblemError("wrong columns", where, "problem and answer (or solution)", ", ".join(row) or "nothing")
+    statement = _text(row, name, where)
+    if not statement.strip():
+        raise BadProblemError("no problem", where, "the text of a problem", "an empty one")
+    given, solution = row.get("answer"), _text(row, "solution", where)
+    if isinstance(given, int | float) and not isinstance(given, bool):
+        given = repr(given)
+    if isinstance(given, str) and MARK in given:
+        solution, _, given = given.rpartition(MARK)
+    boxed = find_answer(solution, checker.policies) if BOX in solution else None
+    answer = boxed if given is None else _text({"answer": given}, "answer", where)
+    if answer is None:
+        raise BadProblemError("no answer", where, rf"an answer, or a solution with {BOX}{{}}", "neither")
+    if not answer.strip():
+        raise BadProblemError("empty answer", where, "an answer", "an empty one")
+    answer = answer.strip().removeprefix("$").removesuffix("$").strip()
+    steps = row.get("steps")
+    problem = Problem(
+        id=str(row.get("id") or line),
+        problem=statement.strip(),
+        answer=answer,
+        steps=tuple(steps) if isinstance(steps, list) else _steps(solution),
+        domain=next((str(row[each]) for each in DOMAINS_COLUMNS if row.get(each)), None),
+        template=row.get("template"),
+        level=_level(row.get("level"), where),
+        answer_kind=_kind(row.get("answer_kind", "expression"), where),
+        check_against=row.get("check_against", ""),
+        facts={name: tuple(values) for name, values in row.get("facts", {}).items()},
+    )
+    return problem, boxed if given is not None else None
+
+
+def _text(row: dict[str, Any], name: str, where: str) -> str:
+    value = row.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise BadProblemError("wrong columns", where, f"text in {name!r}", f"{str(value)[:60]!r}")
+    return value
+
+
+def _level(value: Any, where: str) -> int | None:
+    """Read 3, `3` and MATH's `Level 3`; its `Level ?` is none."""
+    if value is None or value == "Level ?":
+        return None
+    if not (found := _LEVEL.fullmatch(str(value))):
+        raise BadProblemError("wrong level", where, "a level from 1 to 5", repr(value))
+    return int(found[1])
+
+
+def _kind(value: Any, where: str) -> AnswerKind:
+    if value not in get_args(AnswerKind):
+        raise BadProblemError("wrong columns", where, f"answer_kind {', '.join(get_args(AnswerKind))}", repr(value))
+    return value
+
+
+def _steps(solution: str) -> tuple[str, ...]:
+    """Return the lines of a solution that say something beside the final answer."""
+    lines = [line.strip() for line in _CALCULATOR.sub("", solution).split("\n")]
+    return tuple(open_boxes(line) for line in lines if line and not _is_box_alone(line))
+
+
+def _is_box_alone(line: str) -> bool:
+    bare = line.strip("$. ")
+    return bare.startswith(BOX) and open_boxes(bare) == bare[len(BOX) + 1 : -1]
+
+
+def open_boxes(text: str) -> str:
+    r"""Write the content of every `\boxed{...}` in place of the box; one that does not end stays."""
+    parts: list[str] = []
+    while (start := text.find(BOX + "{")) >= 0:
+        end, depth = start + len(BOX), 0
+        while end < len(text):
+            depth += {"{": 1, "}": -1}.get(text[end], 0)
+            end += 1
+            if not depth:
+                break
+        if depth:
+            break
+        parts += [text[:start], text[start + len(BOX) + 1 : end - 1]]
+        text = text[end:]
+    return "".join([*parts, text])
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two answers to one problem."""
+
+    line: int
+    other_line: int
+    problem: Problem
+    other: str
+
+
+def _same_statements(found: list[tuple[int, Problem]]) -> list[_Pair]:
+    """Pair every problem with the first of the same statement."""
+    first: dict[str, tuple[int, Problem]] = {}
+    pairs = []
+    for line, problem in found:
+        before, known = first.setdefault(statement_key(problem.problem), (line, problem))
+        if before != line:
+            pairs.append(_Pair(line, before, problem, known.answer))
+    return pairs
+
+
+def _without_contradictions(
+    found: list[tuple[int, Problem]],
+    pairs: list[_Pair],
+    path: Path,
+    skip: bool,
+    checker: CheckerConfig,
+    left_out: Counter[str],
+) -> list[tuple[int, Problem]]:
+    """Refuse, or leave out, problems with two answers that are not the same; what cannot be compared stays."""
+    unlike = [pair for pair in pairs if statement_key(pair.problem.answer) != statement_key(pair.other)]
+    if not unlike:
+        return found
+    jobs = [Job(each.other, each.problem.answer, each.problem.answer_kind, each.problem.check_against) for each in unlike]
+    with CheckerPool(checker.model_copy(update={"num_workers": 1})) as pool:
+        verdicts = pool.check(jobs)
+    wrong = {pair.line: pair for pair, verdict in zip(unlike, verdicts, strict=True) if verdict is Verdict.WRONG}
+    for line, pair in wrong.items():
+        if not skip:
+            place = "the box of its solution" if pair.other_line == line else f"line {pair.other_line}"
+            raise BadProblemError(
+                "two answers",
+                f"line {line} of {str(path)!r}",
+                "one answer to a problem",
+                f"{pair.problem.answer!r} beside {pair.other!r} in {place}",
+            )
+    left_out["two answers"] += len(wrong)
+    return [(line, problem) for line, problem in found if line not in wrong]
