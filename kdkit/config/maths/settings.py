@@ -34,10 +34,40 @@ class ProblemsConfig(Section):
 
 
 class PolicyConfig(Section):
-    """When two answers count as the same."""
+    """When two answers count as the same; the defaults are a careful marker's. Examples: docs/maths_checker.md."""
 
     tolerance: NotNegative = 1e-6
-    """Relative, between an exact number and a decimal one."""
+    """Relative, where one of two numbers is a decimal and neither is whole: 1/3 and 0.333333."""
+    rounding: Literal["none", "gold"] = "none"
+    """`gold`: a number that rounds to the digits of a decimal gold answer is right, 20.394 for 20.39."""
+    percent: Literal["number", "either"] = "number"
+    """`number`: 50 % is 0.5 and nothing else; `either`: it is right for 0.5 and for 50."""
+    units: Literal["optional", "required", "ignored"] = "optional"
+    """`optional`: converted where both have one, and may be left out; `required`: a missing one is wrong; `ignored`:
+    10 m is 10 cm. Degrees are a unit; percent is not."""
+    names: Literal["dropped", "required"] = "dropped"
+    """`dropped`: `x = 5` is right for 5, `y = 5` is not right for `x = 5`."""
+    brackets: Literal["meaning", "any"] = "meaning"
+    """`meaning`: [1,2] is not (1,2), unless the answer is known to be a point or vector; `any`: brackets do not matter."""
+    tuple_order: Literal["kept", "any"] = "kept"
+    """Whether (1,2) differs from (2,1)."""
+    inequalities: Literal["sets", "written"] = "sets"
+    """`sets`: 1 < x < 2 is the interval (1,2); `written`: only another inequality is right for it."""
+    constant: Literal["gold", "required", "optional"] = "gold"
+    """`+ C` of an antiderivative: wanted where the `gold` answer has it, always, or never."""
+    decimal_comma: bool = False
+    """Read 0,5 as 0.5 and 1.000 as 1000; otherwise 0,5 is a list, and 1,000 is 1000."""
+    several_boxes: Literal["last", "first", "agree", "refuse"] = "last"
+    """Which of several boxed answers counts; `agree`: the last, if all are the same text; `refuse`: none does."""
+    log_base: Literal["e", "10", "2"] = "e"
+    r"""Of `\log` without a base; `\ln` and `\lg` keep theirs."""
+    imaginary_unit: Literal["i", "j", "none"] = "i"
+    """Letter that is the root of -1."""
+    letters: Literal["real", "positive", "complex"] = "real"
+    """What letters stand for: formulas are compared where both are real, so ln(x^2) is 2 ln x, and sqrt(x^2) is not x;
+    `positive`: it is. Formulas with the imaginary unit are compared over the complex numbers."""
+    unevaluated: Literal["refused", "accepted"] = "refused"
+    """Whether an integral, derivative, limit, sum or determinant that is left standing may be an answer."""
 
 
 class CheckerConfig(Section):
