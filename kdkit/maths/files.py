@@ -209,18 +209,17 @@ def _read_row(row: dict[str, Any], where: str, line: int, checker: CheckerConfig
     if not answer.strip():
         raise BadProblemError("empty answer", where, "an answer", "an empty one")
     answer = answer.strip().removeprefix("$").removesuffix("$").strip()
-    steps = row.get("steps")
     problem = Problem(
         id=str(row.get("id") or line),
         problem=statement.strip(),
         answer=answer,
-        steps=tuple(steps) if isinstance(steps, list) else _steps(solution),
+        steps=_texts(row["steps"], "a list of text in 'steps'", where) if "steps" in row else _steps(solution),
         domain=next((str(row[each]) for each in DOMAINS_COLUMNS if row.get(each)), None),
         template=row.get("template"),
         level=_level(row.get("level"), where),
         answer_kind=_kind(row.get("answer_kind", "expression"), where),
         check_against=row.get("check_against", ""),
-        facts={name: tuple(values) for name, values in row.get("facts", {}).items()},
+        facts=_facts(row.get("facts", {}), where),
     )
     return problem, boxed if given is not None else None
 
@@ -232,6 +231,18 @@ def _text(row: dict[str, Any], name: str, where: str) -> str:
     if not isinstance(value, str):
         raise BadProblemError("wrong columns", where, f"text in {name!r}", f"{str(value)[:60]!r}")
     return value
+
+
+def _texts(value: Any, expected: str, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise BadProblemError("wrong columns", where, expected, f"{str(value)[:60]!r}")
+    return tuple(value)
+
+
+def _facts(value: Any, where: str) -> dict[str, tuple[str, ...]]:
+    if not isinstance(value, dict):
+        raise BadProblemError("wrong columns", where, "names and their values in 'facts'", f"{str(value)[:60]!r}")
+    return {name: _texts(values, "lists of text in 'facts'", where) for name, values in value.items()}
 
 
 def _level(value: Any, where: str) -> int | None:
