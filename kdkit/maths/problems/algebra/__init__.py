@@ -1,0 +1,1 @@
+"""Algebra: equations, systems, inequalities, polynomials, proofs by induction."""
