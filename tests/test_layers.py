@@ -50,7 +50,18 @@ MAX_SILENT_LINES = 15
 
 DECLARATIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign, ast.AnnAssign)
 DECLARED = {"Typer", "Option", "Argument", "Field", "BeforeValidator", "AfterValidator", "TypeVar"}
-CONSTANT_MAKERS = DECLARED | {"compile", "Path", "array", "join", "range", "zeros", "Streams", "PackagedModel"}
+CONSTANT_MAKERS = DECLARED | {
+    "compile",
+    "Path",
+    "array",
+    "join",
+    "range",
+    "zeros",
+    "Streams",
+    "PackagedModel",
+    "Name",
+    "Fraction",
+}
 DECLARING_CALLS = ("app.add_typer",)
 """Calls that make a constant and touch nothing outside: re.compile, pathlib, typer and pydantic declarations."""
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from kdkit.config.maths.settings import ProblemsConfig
 from kdkit.errors import UserError
 from kdkit.maths.problems.algebra import linear_equations
+from kdkit.maths.problems.calculus.derivatives import DerivativePolynomial
 from kdkit.maths.problems.template import Template
 
-TEMPLATES: tuple[type[Template], ...] = (*linear_equations.TEMPLATES,)
+TEMPLATES: tuple[type[Template], ...] = (*linear_equations.TEMPLATES, DerivativePolynomial)
 
 
 def find_templates(settings: ProblemsConfig) -> tuple[list[Template], list[Template]]:
