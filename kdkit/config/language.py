@@ -17,7 +17,7 @@ from kdkit.config.built.architecture import check_window
 from kdkit.config.built.student import BuildStudentConfig
 from kdkit.config.chat import ChatDataConfig, ChatModelConfig
 from kdkit.config.losses import Auto, LossSettings, TermWeights
-from kdkit.config.maths.settings import MathsConfig
+from kdkit.config.maths.settings import MADE, MathsConfig, check_made
 from kdkit.config.reading import apply_overrides, check_values, read_model_file, read_values
 from kdkit.config.tasks import EvaluateConfig
 from kdkit.config.teacher import CacheConfig, RouterConfig, SamplingConfig, SelfTeacherConfig
@@ -44,7 +44,6 @@ ALIASES = {
     "distill.kl_weight": "distill.weights.logits",
     "distill.hidden_weight": "distill.weights.feature",
     "distill.contrastive_weight": "distill.weights.contrastive",
-    "distill.curriculum": "train.curriculum",
     "student.config": "student.build",
     "router.router_lr": "router.learning_rate",
     **TRAINING_ALIASES,
@@ -99,6 +98,12 @@ class DataConfig(ChatDataConfig):
         r"""Read `\n`, `\r` and `\t`, which a shell, YAML without quotes and a notebook pass on as two characters."""
         escapes = {"\\n": "\n", "\\r": "\r", "\\t": "\t"}
         return text and re.sub(r"\\[nrt]", lambda match: escapes[match[0]], text)
+
+    @model_validator(mode="after")
+    def _made(self) -> "DataConfig":
+        if self.path == MADE:
+            check_made(self.model_dump())
+        return self
 
 
 class TeacherConfig(SelfTeacherConfig, ChatModelConfig, ModelConfig):

@@ -246,7 +246,9 @@ def _train(
     special = CHATML_TOKENS if is_chat else ()
     tokenizer = train_tokenizer(documents, build.vocab_size, special, key, build.digits)
     if len(tokenizer) < build.vocab_size:
-        note(f"{key}: {build.vocab_size:,} entries wanted, {len(tokenizer):,} made: this text has no more pairs to merge")
+        note(
+            f"{key}: {build.vocab_size:,} entries wanted, {len(tokenizer):,} made: this text has no more pairs to merge"
+        )
     if is_chat:
         tokenizer.chat_template = CHATML if template is None else read_template(template, f"{side}.chat_template")
     return tokenizer

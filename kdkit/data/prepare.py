@@ -170,7 +170,7 @@ def _part_of(folder: Path, only: str) -> Path:
 
 def _load(config: Config, cache_path: Path) -> tuple[Corpus, Corpus | None]:
     """Read the documents of a configuration, and those that are held out; None where they are a part of the others."""
-    if config.data.path == MADE and not config.data.sources:
+    if config.data.path == MADE:
         return load_made(config.maths.problems, config.seed, cache_path)
     if config.data.sources:
         return join_corpora(load_corpora(config.data, cache_path)), None

@@ -18,6 +18,7 @@ from kdkit.maths.files import read_problems, write_problems
 from kdkit.maths.problem import Problem
 from kdkit.maths.problems.make import make_problems
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files
+from kdkit.runs.messages import note
 
 FOLDER = "problems"
 """Of prepared data: a file for each of `SETS`."""
@@ -40,7 +41,10 @@ def load_made(settings: ProblemsConfig, seed: int, cache_path: Path) -> tuple[Co
         sets = make_problems(settings, seed)
         for name, problems in ((TRAIN, sets.train), (HELD_OUT, sets.held_out)):
             write_problem_corpus(folder / name, MADE, problems, Counter())
-        write_problems(folder / HELD_OUT / f"{HELD_OUT_TEMPLATES}.jsonl", sets.held_out_templates)
+        if sets.held_out_templates:
+            write_problems(folder / HELD_OUT / f"{HELD_OUT_TEMPLATES}.jsonl", sets.held_out_templates)
+        for sentence in sets.notes:
+            note(f"data: {sentence}")
 
     folder = cached_folder(cache_path / "corpora", key, fill)
     train, held_out = (_open(folder / name) for name in (TRAIN, HELD_OUT))

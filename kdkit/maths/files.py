@@ -29,8 +29,8 @@ MARK = "####"
 """Stands before the answer in GSM8K."""
 STATEMENTS, DOMAINS_COLUMNS = ("problem", "question"), ("domain", "type", "subject")
 """Columns with the statement, and with what a file calls the field; the first that is there counts."""
-OWN = frozenset(each.name for each in fields(Problem))
-KNOWN = OWN | {"question", "solution", "type", "subject"}
+OTHERS = ("question", "solution", "type", "subject")
+"""Columns that are read beside the fields of a problem."""
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 _LEVEL = re.compile(r"(?:Level )?([1-5])")
 _SPACES = re.compile(r"\s+")
@@ -81,6 +81,7 @@ def read_problem_file(path: Path, skip: bool = False, checker: CheckerConfig | N
     pairs: list[_Pair] = []
     ids: dict[str, int] = {}
     ignored: set[str] = set()
+    known = {*(each.name for each in fields(Problem)), *OTHERS}
     for line, row in _rows(path):
         try:
             problem, boxed = _read_row(row, f"line {line} of {str(path)!r}", line, checker)
@@ -94,7 +95,7 @@ def read_problem_file(path: Path, skip: bool = False, checker: CheckerConfig | N
                 f"line {line} of {str(path)!r}: expected an id of its own for every problem, got {problem.id!r}, which "
                 f"line {before} has; rename one, or leave the column id out"
             )
-        ignored |= row.keys() - KNOWN
+        ignored |= row.keys() - known
         found.append((line, problem))
         if boxed is not None:
             pairs.append(_Pair(line, line, problem, boxed))
@@ -321,7 +322,9 @@ def _without_contradictions(
     unlike = [pair for pair in pairs if statement_key(pair.problem.answer) != statement_key(pair.other)]
     if not unlike:
         return found
-    jobs = [Job(each.other, each.problem.answer, each.problem.answer_kind, each.problem.check_against) for each in unlike]
+    jobs = [
+        Job(each.other, each.problem.answer, each.problem.answer_kind, each.problem.check_against) for each in unlike
+    ]
     with CheckerPool(checker.model_copy(update={"num_workers": 1})) as pool:
         verdicts = pool.check(jobs)
     wrong = {pair.line: pair for pair, verdict in zip(unlike, verdicts, strict=True) if verdict is Verdict.WRONG}

@@ -175,7 +175,7 @@ def test_columns_that_nobody_reads_are_said(tmp_path, capsys):
 
 def test_a_file_without_problems_is_refused(tmp_path):
     assert "expected problems" in refusal(tmp_path, [])
-    with pytest.raises(UserError, match="expected a problem file, got .*No such file"):
+    with pytest.raises(UserError, match=r"expected a problem file, got .*No such file"):
         read_problems(tmp_path / "nothing.jsonl")
 
 
