@@ -2,11 +2,19 @@
 
 from kdkit.config.maths.settings import PolicyConfig
 from kdkit.maths.checking.boxes import find_answer
-from kdkit.maths.checking.quick import read_number, squeeze
+from kdkit.maths.checking.calculus import is_antiderivative, solves_equation
+from kdkit.maths.checking.comparing import Comparison, guess_kind
+from kdkit.maths.checking.latex.tokens import UnreadableError
+from kdkit.maths.checking.latex.units import mark_plain_unit
+from kdkit.maths.checking.quick import compare_quickly
+from kdkit.maths.checking.shapes import Shape, read_shape
 from kdkit.maths.checking.verdicts import Verdict
 from kdkit.maths.problem import AnswerKind
 
 __all__ = ["Verdict", "check_answer", "find_answer"]
+
+IN_ORDER = ("values", "set", "tuple", "matrix")
+"""Kinds whose answers have commas of their own, so that 1,000 is no number in them."""
 
 
 def check_answer(
@@ -20,13 +28,29 @@ def check_answer(
         policies: when two answers count as the same.
         kind: of the answer; None: what the gold answer looks like.
         against: see `Problem.check_against`.
+
+    Returns:
+        UNREADABLE as well where the gold answer cannot be read, or does not solve what it is checked against.
     """
-    if not answer.strip():
-        return Verdict.NO_ANSWER
-    ours, theirs = squeeze(gold), squeeze(answer)
-    if ours == theirs:
-        return Verdict.RIGHT
-    numbers = read_number(ours), read_number(theirs)
-    if None not in numbers:
-        return Verdict.RIGHT if numbers[0] == numbers[1] else Verdict.WRONG
-    return Verdict.UNREADABLE
+    if (quick := compare_quickly(gold, answer, policies, kind)) is not None:
+        return quick
+    try:
+        units = [mark_plain_unit(text, letters=True) for text in (gold, answer)]
+        if all(text not in (gold, answer) for text in units):  # 10 m and 1000 cm
+            gold, answer = units
+        thousands = kind not in IN_ORDER
+        ours = read_shape(gold, policies, thousands)
+        theirs = read_shape(answer, policies, thousands)
+        is_right = _are_same(ours, theirs, policies, kind, against)
+    except (UnreadableError, RecursionError):
+        return Verdict.UNREADABLE
+    return Verdict.RIGHT if is_right else Verdict.WRONG
+
+
+def _are_same(gold: Shape, answer: Shape, policies: PolicyConfig, kind: AnswerKind | None, against: str) -> bool:
+    """Compare two answers that were read."""
+    if kind == "antiderivative":
+        return is_antiderivative(gold, answer, against, policies)
+    if kind == "ode":
+        return solves_equation(gold, answer, against, policies)
+    return Comparison(policies, kind or guess_kind(gold), is_guessed=kind is None).are_same(gold, answer)

@@ -1,0 +1,56 @@
+"""Commands and brackets of LaTeX, and what lies between them."""
+
+from kdkit.maths.checking.latex import building
+from kdkit.maths.checking.latex.tokens import UnreadableError
+
+GREEK = {
+    "alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "vartheta", "iota", "kappa",
+    "lambda", "mu", "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "varphi", "chi", "psi", "omega", "Gamma",
+    "Delta", "Theta", "Lambda", "Xi", "Sigma", "Upsilon", "Phi", "Psi", "Omega", "hbar", "ell", "nabla",
+}  # fmt: skip
+ACCENTS = {"\\hat": "hat", "\\vec": "vec", "\\tilde": "tilde", "\\widehat": "hat", "\\overrightarrow": "vec"}
+DOTS = {"\\dot": "'", "\\ddot": "''", "\\dddot": "'''"}
+OF_MATRICES = ("det", "rank", "tr", "trace", "adj")
+APPLIED = {"f", "g", "h", "F", "G", "H", "\\phi", "\\psi", "\\delta", "\\varphi"}
+"""Names before a bracket that are functions, whatever stands in it; others only where one letter or number does."""
+CLOSERS = {
+    "(": ")", "[": "]", "{": "}", "\\{": "\\}", "\\lvert": "\\rvert", "\\lVert": "\\rVert", "\\lfloor": "\\rfloor",
+    "\\lceil": "\\rceil", "\\langle": "\\rangle", "\\begin": "\\end",
+}  # fmt: skip
+CLOSING = {")", "]", "}", "\\}", "\\rvert", "\\rVert", "\\rfloor", "\\rceil", "\\rangle", "\\end"}
+TIMES = {"*", "\\cdot", "\\times", "\\ast"}
+OVER = {"/", "\\div"}
+
+
+def find_close(tokens: list[str], start: int) -> int:
+    """Find the bracket that closes the one at `start`; an interval's may be of another kind."""
+    depth = 0
+    for position in range(start, len(tokens)):
+        token = tokens[position]
+        if token in CLOSERS:
+            depth += 1
+        elif token in CLOSING:
+            depth -= 1
+            if not depth:
+                return position
+    raise UnreadableError("a bracket is not closed")
+
+
+def is_function(token: str) -> bool:
+    """Return whether a command is a function of what follows it."""
+    return (
+        token[:1] == "\\" and token != "\\sqrt" and (token[1:] in building.CALLS or token[1:] in (*OF_MATRICES, "lg"))
+    )
+
+
+def split(tokens: list[str], mark: str) -> list[list[str]]:
+    """Split tokens at a mark outside all brackets."""
+    parts: list[list[str]] = [[]]
+    depth = 0
+    for token in tokens:
+        if token == mark and not depth:
+            parts.append([])
+            continue
+        depth += (token in CLOSERS) - (token in CLOSING)
+        parts[-1].append(token)
+    return parts
