@@ -20,6 +20,8 @@ CLOSERS = {
 CLOSING = {")", "]", "}", "\\}", "\\rvert", "\\rVert", "\\rfloor", "\\rceil", "\\rangle", "\\end"}
 TIMES = {"*", "\\cdot", "\\times", "\\ast"}
 OVER = {"/", "\\div"}
+BETWEEN = {"+", "-", ",", ";", "=", "<", ">", "^", "_", "!", "'", "&", ":"}
+"""What begins no factor."""
 
 
 def find_close(tokens: list[str], start: int) -> int:
@@ -54,3 +56,24 @@ def split(tokens: list[str], mark: str) -> list[list[str]]:
         depth += (token in CLOSERS) - (token in CLOSING)
         parts[-1].append(token)
     return parts
+
+
+def count_primes(tokens: list[str], start: int) -> tuple[int, int]:
+    r"""Count the primes behind a name, `''` or `^{\prime\prime}`.
+
+    Returns:
+        Their number, and the place behind them.
+    """
+    count = 0
+    while True:
+        if tokens[start : start + 1] == ["'"]:
+            count, start = count + 1, start + 1
+        elif tokens[start : start + 2] == ["^", "\\prime"]:
+            count, start = count + 1, start + 2
+        elif tokens[start : start + 3] == ["^", "{", "\\prime"]:
+            end = find_close(tokens, start + 1)
+            if set(tokens[start + 2 : end]) != {"\\prime"}:
+                raise UnreadableError("a prime beside an exponent")
+            count, start = count + end - start - 2, end + 1
+        else:
+            return count, start

@@ -11,21 +11,7 @@ import sympy
 from sympy import Basic, Function, Integer, MatrixBase, Symbol
 
 from kdkit.config.maths.settings import PolicyConfig
-from kdkit.maths.checking.latex import building
-from kdkit.maths.checking.latex.marks import (
-    ACCENTS,
-    APPLIED,
-    CLOSERS,
-    CLOSING,
-    DOTS,
-    GREEK,
-    OF_MATRICES,
-    OVER,
-    TIMES,
-    find_close,
-    is_function,
-    split,
-)
+from kdkit.maths.checking.latex import building, marks
 from kdkit.maths.checking.latex.tokens import UnreadableError
 from kdkit.maths.checking.latex.units import read_unit
 
@@ -76,7 +62,7 @@ class Reader:
 
     def _group(self) -> list[str]:
         """Take the tokens of the bracket that comes next."""
-        end = find_close(self.tokens, self.at)
+        end = marks.find_close(self.tokens, self.at)
         inside = self.tokens[self.at + 1 : end]
         self.at = end + 1
         return inside
@@ -106,10 +92,10 @@ class Reader:
         """Read factors up to the next sum, relation or end."""
         value = self._signed()
         while token := self._next:
-            if token in TIMES:
+            if token in marks.TIMES:
                 self.at += 1
                 value = building.multiply(value, self._signed())
-            elif token in OVER:
+            elif token in marks.OVER:
                 self.at += 1
                 value = building.divide(value, self._signed())
             elif not stop(token) and self._starts_factor(token):
@@ -122,7 +108,21 @@ class Reader:
         """Return whether a token begins another factor."""
         if token == "|":
             return not self.bars
-        return token not in CLOSING and token not in ("+", "-", ",", ";", "=", "<", ">", "^", "_", "!", "'", "&", ":")
+        return token not in marks.CLOSING and token not in (
+            "+",
+            "-",
+            ",",
+            ";",
+            "=",
+            "<",
+            ">",
+            "^",
+            "_",
+            "!",
+            "'",
+            "&",
+            ":",
+        )
 
     def _signed(self) -> Basic:
         """Read a factor that may have a sign."""
@@ -169,7 +169,7 @@ class Reader:
             return self._number(token)
         if token[0] == '"':
             return self._unit(token[1:])
-        if token in CLOSERS and token != "\\{":
+        if token in marks.CLOSERS and token != "\\{":
             self.at -= 1
             return self._bracket(token)
         if token == "|":
@@ -180,7 +180,7 @@ class Reader:
                 raise UnreadableError("a bar is not closed")
             self.at += 1
             return self._size(value)
-        if is_function(token):
+        if marks.is_function(token):
             return self._function(token)
         return self._command(token)
 
@@ -231,7 +231,7 @@ class Reader:
         if token == "\\begin":
             return self._environment()
         inside = self._group()
-        if self.tokens[self.at - 1] != CLOSERS[token]:
+        if self.tokens[self.at - 1] != marks.CLOSERS[token]:
             raise UnreadableError("brackets of two kinds")
         if token == "\\lfloor":
             return sympy.floor(self._part(inside))
@@ -253,8 +253,10 @@ class Reader:
         if not name.endswith("matrix") and name != '"array':
             raise UnreadableError(name)
         if name == '"array' and body[:1] == ["{"]:  # how its columns are aligned
-            body = body[find_close(body, 0) + 1 :]
-        value = building.matrix([[self._part(cell) for cell in split(row, "&")] for row in split(body, "\\cr") if row])
+            body = body[marks.find_close(body, 0) + 1 :]
+        value = building.matrix(
+            [[self._part(cell) for cell in marks.split(row, "&")] for row in marks.split(body, "\\cr") if row]
+        )
         return self._size(value) if name == '"vmatrix' else value
 
     def _function(self, token: str) -> Basic:
@@ -265,7 +267,7 @@ class Reader:
             self.at += 1
             part = self._part(self._argument())
             exponent, base = (part, base) if mark == "^" else (exponent, part)
-        if name in OF_MATRICES:
+        if name in marks.OF_MATRICES:
             self.is_standing = True
         argument = self._function_argument()
         if base is not None:
@@ -284,28 +286,33 @@ class Reader:
             return self._part(self._group())
         if self._next in ("(", "{", "[", "\\lvert", "|", "\\begin"):
             return self._base()
-        if is_function(self._next) or self._next == "-":
+        if marks.is_function(self._next) or self._next == "-":
             return self._signed()
         before = self.at
         ends = ("e", "\\int", "\\sum", "\\sqrt", "|", "\\frac")
         return self._product(
-            lambda token: self.at > before and (is_function(token) or token in CLOSERS or token in ends)
+            lambda token: self.at > before and (marks.is_function(token) or token in marks.CLOSERS or token in ends)
         )
 
     def _name(self, token: str) -> Basic:
         """Read a letter with index, primes and bracket: a constant, a symbol, or a function of something."""
         name = token
-        if token in ACCENTS or token in DOTS or token in ("\\overline", "\\bar"):
+        if token in marks.ACCENTS or token in marks.DOTS or token in ("\\overline", "\\bar"):
             inside = self._argument()
             if token in ("\\overline", "\\bar"):
                 return sympy.conjugate(self._part(inside))
-            name = "".join(inside) + DOTS[token] if token in DOTS else f"{ACCENTS[token]} {''.join(inside)}"
-        elif not (token.isalpha() or token[1:] in GREEK or token in ("\\ell", "\\partial")):
+            name = (
+                "".join(inside) + marks.DOTS[token]
+                if token in marks.DOTS
+                else f"{marks.ACCENTS[token]} {''.join(inside)}"
+            )
+        elif not (token.isalpha() or token[1:] in marks.GREEK or token in ("\\ell", "\\partial")):
             raise UnreadableError(token)
         if self._next == "_":
             self.at += 1
             name += f"_{{{''.join(self._argument()).replace(chr(34), '')}}}"
-        name += self._primes()
+        primes, self.at = marks.count_primes(self.tokens, self.at)
+        name += "'" * primes
         if constant := self._constant(name):
             return constant
         if self._next == "(" and (arguments := self._arguments(token)) is not None:
@@ -320,33 +327,14 @@ class Reader:
             return sympy.I
         return None
 
-    def _primes(self) -> str:
-        """Read the primes behind a name."""
-        primes = ""
-        while True:
-            if self._next == "'":
-                primes += "'"
-                self.at += 1
-            elif self._next == "^" and self.tokens[self.at + 1 : self.at + 2] == ["\\prime"]:
-                primes += "'"
-                self.at += 2
-            elif self._next == "^" and self.tokens[self.at + 1 : self.at + 3] == ["{", "\\prime"]:
-                self.at += 1
-                inside = self._group()
-                if set(inside) != {"\\prime"}:
-                    raise UnreadableError("a prime beside an exponent")
-                primes += "'" * len(inside)
-            else:
-                return primes
-
     def _arguments(self, token: str) -> list[Basic] | None:
         """Read the brackets behind a name; None: they are a factor."""
-        end = find_close(self.tokens, self.at)
+        end = marks.find_close(self.tokens, self.at)
         inside = self.tokens[self.at + 1 : end]
-        is_single = len(inside) == 1 and (inside[0][0].isdigit() or inside[0].isalpha() or inside[0][1:] in GREEK)
+        is_single = len(inside) == 1 and (inside[0][0].isdigit() or inside[0].isalpha() or inside[0][1:] in marks.GREEK)
         is_own = self.tokens[self.at - 1] == "'"
-        if not (is_single and inside[0] != token) and not is_own and token not in APPLIED:
+        if not (is_single and inside[0] != token) and not is_own and token not in marks.APPLIED:
             return None
-        arguments = [self._part(part) for part in split(inside, ",")]
+        arguments = [self._part(part) for part in marks.split(inside, ",")]
         self.at = end + 1
         return arguments
