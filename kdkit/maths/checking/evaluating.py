@@ -9,6 +9,8 @@ from mpmath import mp
 from sympy import Basic, Symbol
 from sympy.core.function import AppliedUndef
 
+from kdkit.maths.checking.latex.analysis import Slope
+
 DIGITS = 40
 LARGEST = 20_000
 """Powers of two; larger and smaller numbers are out of range."""
@@ -108,6 +110,8 @@ def _unknown(formula: AppliedUndef, arguments: list[Value]) -> Value:
 
 def _operation(formula: Basic, point: Mapping[Basic, Value]) -> Value:
     """Carry out a derivative, definite integral, sum, product or limit."""
+    if isinstance(formula, Slope):
+        return _evaluate(sympy.diff(formula.args[0], formula.args[1], int(formula.args[2])), point)
     if isinstance(formula, sympy.Derivative):
         return _evaluate(formula.doit(), point)
     if isinstance(formula, sympy.Integral) and len(formula.limits) == 1 and len(formula.limits[0]) == 3:

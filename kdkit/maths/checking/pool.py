@@ -111,18 +111,17 @@ class CheckerPool:
         Raises:
             RuntimeError: no process can be started.
         """
-        lines = [[(line, job) for line in job.solution.splitlines()] for job in jobs]
-        asked = [
-            json.dumps({"line": line, "facts": job.facts})
-            for each in lines
-            for line, job in each
-            if line.strip() and len(line) <= LONGEST
-        ]
-        replies = iter(self._run(asked))
-        found: list[list[StepVerdict]] = []
-        for each in lines:
-            is_asked = [bool(line.strip()) and len(line) <= LONGEST for line, _ in each]
-            found.append([StepVerdict((next(replies) if one else None) or StepVerdict.UNCHECKED) for one in is_asked])
+        places, asked = [], []
+        found = [[StepVerdict.UNCHECKED for _ in job.solution.splitlines()] for job in jobs]
+        for number, job in enumerate(jobs):
+            lines = job.solution.splitlines()
+            for at, line in enumerate(lines):
+                if line.strip() and sum(map(len, lines[: at + 1])) <= LONGEST:
+                    places.append((number, at))
+                    asked.append(json.dumps({"lines": lines[: at + 1], "facts": job.facts}))
+        for (number, at), reply in zip(places, self._run(asked), strict=True):
+            if reply is not None:
+                found[number][at] = StepVerdict(reply)
         return found
 
     def _run(self, requests: list[str]) -> list[str | None]:

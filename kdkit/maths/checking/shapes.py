@@ -97,7 +97,7 @@ def read_shape(text: str, policies: PolicyConfig, thousands: bool = True) -> Sha
     is_bare = thousands and not any(mark in text for mark in ("(", "[", "\\{"))
     tokens = [tokenise(each, policies, is_bare) for each in variants]
     try:
-        shapes = [_read(each, policies) for each in tokens]
+        shapes = [read_tokens(each, policies) for each in tokens]
     except (IndexError, KeyError) as error:
         raise UnreadableError(str(error)) from error
     if len(shapes) == 2:
@@ -124,8 +124,12 @@ def _with_places(shape: Shape, text: str) -> Shape:
     return shape
 
 
-def _read(tokens: list[str], policies: PolicyConfig) -> Shape:
-    """Read tokens: lists first, then relations, sets, and brackets around all of it."""
+def read_tokens(tokens: list[str], policies: PolicyConfig) -> Shape:
+    """Read tokens: lists first, then relations, sets, and brackets around all of it.
+
+    Raises:
+        UnreadableError: they are no formula.
+    """
     while tokens and tokens[-1] in (".", ",", ";"):
         tokens = tokens[:-1]
     if not tokens:
@@ -134,7 +138,7 @@ def _read(tokens: list[str], policies: PolicyConfig) -> Shape:
         parts = [part for part in split(tokens, mark) if part]
         if len(parts) > 1:
             parts = [part[1:] if part[0] in ('"and', '"or') and len(part) > 1 else part for part in parts]
-            return _flat([_read(part, policies) for part in parts], name)
+            return _flat([read_tokens(part, policies) for part in parts], name)
     if (chain := _read_chain(tokens, policies)) is not None:
         return chain
     return _read_set(tokens, policies)
@@ -194,18 +198,18 @@ def _read_brackets(tokens: list[str], policies: PolicyConfig) -> Shape | None:
         return None
     inside, closing = tokens[1:-1], tokens[-1]
     if opening == "{" and closing == "}":
-        return _read(inside, policies)
+        return read_tokens(inside, policies)
     if opening == "\\{":
         return _read_braces(inside, policies)
     parts = split(inside, ",") if len(split(inside, ",")) > 1 else split(inside, ";")
     if len(parts) == 1:
         if opening == "[" and closing == "]" and not any(token in SIGNS for token in inside):
             return None
-        return _read(inside, policies) if any(token in SIGNS for token in inside) else None
+        return read_tokens(inside, policies) if any(token in SIGNS for token in inside) else None
     if not all(parts):
         raise UnreadableError("an entry is missing")
     brackets = "()" if opening == "\\langle" else opening + closing
-    return Listing(tuple(_read(part, policies) for part in parts), brackets)
+    return Listing(tuple(read_tokens(part, policies) for part in parts), brackets)
 
 
 def _read_braces(inside: list[str], policies: PolicyConfig) -> Shape:
@@ -215,8 +219,8 @@ def _read_braces(inside: list[str], policies: PolicyConfig) -> Shape:
     for mark in ("|", ":"):
         parts = split(inside, mark)
         if len(parts) == 2 and parts[1] and len(parts[0]) in (1, 3, 6):
-            return _read(parts[1], policies)
-    return Listing(tuple(_read(part, policies) for part in split(inside, ",") if part), "{}")
+            return read_tokens(parts[1], policies)
+    return Listing(tuple(read_tokens(part, policies) for part in split(inside, ",") if part), "{}")
 
 
 def _formula(tokens: list[str], policies: PolicyConfig) -> Formula:

@@ -11,7 +11,7 @@ from typing import Any
 
 from kdkit.config.maths.settings import CheckerConfig, PolicyConfig
 from kdkit.maths.checking.answers import check_answer
-from kdkit.maths.checking.steps import check_steps
+from kdkit.maths.checking.steps import check_line
 
 READY = "ready"
 LAST = "last"
@@ -40,9 +40,9 @@ def main() -> None:
 
 def check_job(job: dict[str, Any], policies: PolicyConfig) -> str:
     """Check an answer, or one line of a solution."""
-    if "line" in job:
+    if "lines" in job:
         facts = {name: tuple(values) for name, values in job["facts"].items()}
-        return check_steps(job["line"], facts, policies)[0]
+        return check_line(job["lines"], len(job["lines"]) - 1, facts, policies)
     return check_answer(job["gold"], job["answer"], policies, job["kind"], job["against"])
 
 

@@ -26,6 +26,12 @@ def read_formula(tokens: list[str], policies: PolicyConfig) -> tuple[Basic, bool
         raise UnreadableError(str(error)) from error
 
 
+class Slope(sympy.Function):
+    """A derivative that is left standing, of a formula that need not contain the letter: it may be a name for one."""
+
+    nargs = 3
+
+
 class AnalysisReader(Reader):
     """Reads formulas of calculus."""
 
@@ -55,7 +61,7 @@ class AnalysisReader(Reader):
             letter = "" if mark == "d" else "partial "
             return Symbol(f"{letter}d{order if order > 1 else ''}{operand.name}/d{variable}")
         self.is_standing = True
-        return sympy.Derivative(operand, (Symbol(variable), order))
+        return Slope(operand, Symbol(variable), Integer(order))
 
     def _bounds(self) -> dict[str, list[str]]:
         """Read what stands below and above a big sign."""

@@ -75,5 +75,9 @@ def count_primes(tokens: list[str], start: int) -> tuple[int, int]:
             if set(tokens[start + 2 : end]) != {"\\prime"}:
                 raise UnreadableError("a prime beside an exponent")
             count, start = count + end - start - 2, end + 1
+        elif tokens[start : start + 3] == ["^", "{", "("] and tokens[start + 4 : start + 6] == [")", "}"]:
+            if not tokens[start + 3].isdigit() or int(tokens[start + 3]) > 9:
+                return count, start
+            count, start = count + int(tokens[start + 3]), start + 6  # f^{(4)}
         else:
             return count, start
