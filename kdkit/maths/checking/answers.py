@@ -36,7 +36,7 @@ def check_answer(
         return quick
     try:
         units = [mark_plain_unit(text, letters=True) for text in (gold, answer)]
-        if all(text not in (gold, answer) for text in units):  # 10 m and 1000 cm
+        if all("\\text" in text or "\\mathrm" in text for text in units):  # 10 m and 1000 cm
             gold, answer = units
         thousands = kind not in IN_ORDER
         ours = read_shape(gold, policies, thousands)

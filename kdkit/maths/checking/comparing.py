@@ -91,6 +91,12 @@ class Comparison:
         """Return the last side of equal ones, `2 + 3 = 5`; None: they are not equal."""
         if isinstance(shape, Chain) and not set(shape.signs) - {"=", "~"}:
             sides = [side for side in shape.sides if isinstance(side, Formula)]
+            if (
+                len(sides) == 2
+                and isinstance(sides[1].value, MatrixBase)
+                and not isinstance(sides[0].value, MatrixBase)
+            ):
+                return sides[1]  # the inverse of A, written with its name
             exact = [side for side, sign in zip(sides[1:], shape.signs, strict=False) if sign == "="]
             if len(sides) != len(shape.sides) or not all(are_equal(sides[0], side, self._lenient) for side in exact):
                 return None

@@ -110,7 +110,8 @@ def _are_equal_numbers(left: Basic, right: Basic, gold: Formula, answer: Formula
         return False  # equal ones are the same object
     is_approximate = gold.decimals or answer.decimals
     if left.is_Rational and right.is_Rational:
-        if not is_approximate or left.is_Integer or right.is_Integer:
+        is_whole = (left.is_Integer and not gold.decimals) or (right.is_Integer and not answer.decimals)
+        if not is_approximate or is_whole:
             return _rounds_to(right, left, gold, policies)
         return _are_near(left, right, policies) or _rounds_to(right, left, gold, policies)
     tolerance = Decimal(str(policies.tolerance)) if is_approximate else None

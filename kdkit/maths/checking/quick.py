@@ -39,7 +39,9 @@ def compare_quickly(gold: str, answer: str, policies: PolicyConfig, kind: Answer
     if numbers[0] == numbers[1]:
         return Verdict.RIGHT
     if "." in ours or "." in theirs:
-        is_whole = any(number.denominator == 1 for number in numbers)
+        is_whole = any(
+            "." not in text and number.denominator == 1 for text, number in zip((ours, theirs), numbers, strict=True)
+        )
         if policies.rounding != "none":
             return None
         difference = abs(numbers[0] - numbers[1])

@@ -9,7 +9,7 @@ from mpmath import mp
 from sympy import Basic
 
 from kdkit.config.maths.settings import PolicyConfig
-from kdkit.maths.checking.equality import Formula, draw_point
+from kdkit.maths.checking.equality import COUNTED, Formula, draw_point
 from kdkit.maths.checking.evaluating import DIGITS, OutOfRangeError, Value, evaluate, symbols_of
 from kdkit.maths.checking.shapes import Chain, Listing, NumberSet, SetOperation, Shape, name_of
 
@@ -48,11 +48,24 @@ def are_same_regions(gold: Shape, answer: Shape, policies: PolicyConfig) -> bool
         return False
     letters = [each for each in letters if each.name not in variables]
     with mp.workdps(DIGITS):
-        for number in range(3 if letters else 1):
-            point = draw_point(letters, number, "positive" if number == 0 else "real")
-            maker = RegionMaker(point, max(tolerance, 10**-25))
-            if not maker.are_same(maker.make(gold), maker.make(answer)):
+        fault = NoRegionError("a set that is empty for all letters")
+        counted = 0
+        for number in range(12 if letters else 1):
+            maker = RegionMaker(
+                draw_point(letters, number, "real" if number % 2 else "positive"), max(tolerance, 10**-25)
+            )
+            try:
+                ours = maker.make(gold)
+            except NoRegionError as error:  # these letters turn an interval around
+                fault = error
+                continue
+            if not maker.are_same(ours, maker.make(answer)):
                 return False
+            counted += 1
+            if counted == COUNTED:
+                break
+        if not counted:
+            raise fault
     return True
 
 
@@ -117,11 +130,8 @@ class RegionMaker:
         if name is not None:
             return self.make(rest)
         sides, signs = list(shape.sides), list(shape.signs)
-        places = [place for place, side in enumerate(sides) if is_variable(side)]
-        if len(places) != 1 or len(sides) > 3:
-            raise NoRegionError("an inequality that is not solved")
-        place = places[0]
-        if len(sides) == 3 and place != 1:
+        place = _find_variable(shape)
+        if place is None:
             raise NoRegionError("an inequality that is not solved")
         whole = Region(lambda at: True, ())
         for other, sign in enumerate(signs):
@@ -180,8 +190,15 @@ class RegionMaker:
         return mp.re(value)
 
 
-def is_variable(shape: Shape) -> bool:
-    """Return whether a side is a letter alone."""
+def _find_variable(chain: Chain) -> int | None:
+    """Return the side that is the letter which an inequality is solved for: the middle of three, one of two."""
+    if len(chain.sides) == 3:
+        return 1 if _is_letter(chain.sides[1]) else None
+    places = [place for place, side in enumerate(chain.sides) if _is_letter(side)]
+    return places[0] if places and len(chain.sides) == 2 else None
+
+
+def _is_letter(shape: Shape) -> bool:
     return isinstance(shape, Formula) and isinstance(shape.value, sympy.Symbol) and not shape.value.name.startswith('"')
 
 
@@ -189,8 +206,8 @@ def _variables(shape: Shape) -> set[str]:
     """Return the letters that relations are solved for."""
     if isinstance(shape, Chain):
         name, _ = name_of(shape)
-        letters = [side.value.name for side in shape.sides if is_variable(side)]
-        return {name} if name is not None else set(letters[:1])
+        place = _find_variable(shape)
+        return {name} if name is not None else set() if place is None else {str(shape.sides[place].value)}
     if isinstance(shape, Listing):
         return {name for item in shape.items for name in _variables(item)}
     if isinstance(shape, SetOperation):

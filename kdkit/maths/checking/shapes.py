@@ -194,6 +194,9 @@ def _read_set(tokens: list[str], policies: PolicyConfig) -> Shape:
 def _read_brackets(tokens: list[str], policies: PolicyConfig) -> Shape | None:
     """Read a set, tuple or interval; None: brackets that are part of a formula."""
     opening = tokens[0]
+    if tokens[-2:] == ["^", "T"] or tokens[-4:] == ["^", "{", "T", "}"]:
+        row = tokens[: tokens.index("^", len(tokens) - 4)]
+        return _read_brackets(row, policies) if row else None
     if opening not in ("(", "[", "\\{", "{", "\\langle") or find_close(tokens, 0) != len(tokens) - 1:
         return None
     inside, closing = tokens[1:-1], tokens[-1]

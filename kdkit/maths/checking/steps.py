@@ -191,7 +191,7 @@ def _is_case(chain: Chain, facts: Facts) -> bool:
     unknowns = [key for key in facts.values if any(side.has(key) for side in sides)]
     if len(unknowns) != 1 or not isinstance(unknowns[0], Symbol):
         return False
-    return not sympy.diff(sides[0] - sides[-1], unknowns[0]).has(unknowns[0])
+    return not any(sympy.diff(side, unknowns[0]).has(unknowns[0]) for side in sides)
 
 
 def _defines_with_letters(chain: Chain, facts: Facts) -> bool:

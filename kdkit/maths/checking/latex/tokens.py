@@ -104,7 +104,8 @@ def tokenise(text: str, policies: PolicyConfig, thousands: bool = False) -> list
         if match["begin"] or match["end"]:
             tokens += ["\\begin", f'"{match["begin"]}'] if match["begin"] else ["\\end"]
         elif match["text"] is not None:
-            tokens += _read_text(match["text"], match[0])
+            is_behind_number = bool(tokens) and tokens[-1][0].isdigit()
+            tokens += _read_text(match["text"], match[0], is_behind_number)
         elif match["word"]:
             tokens += _read_word(match["word"])
         elif not match["space"]:
@@ -112,12 +113,12 @@ def tokenise(text: str, policies: PolicyConfig, thousands: bool = False) -> list
     return tokens
 
 
-def _read_text(content: str, whole: str) -> list[str]:
-    """Make tokens of a text within a formula."""
+def _read_text(content: str, whole: str, is_behind_number: bool) -> list[str]:
+    """Make tokens of a text within a formula; a single letter is a unit behind a number, or where it is words."""
     name = content.strip(" ~\\")
     if name in FUNCTIONS:
         return [f"\\{name}"]
-    is_word = whole.startswith(("\\text", "\\mbox", "\\hbox")) or content.startswith((" ", "~"))
+    is_word = is_behind_number or whole.startswith(("\\text", "\\mbox", "\\hbox")) or content.startswith((" ", "~"))
     if len(name) == 1 and name.isalpha() and (not is_word or name in "eid"):
         return [name]
     return [f'"{name}'] if name else []

@@ -115,7 +115,11 @@ def convert(value: Basic) -> Basic:
 
 def drop(value: Expr) -> Expr | None:
     """Return the number before a unit; None: the unit is no factor of the whole."""
-    units = units_of(value)
-    bare = value.subs(dict.fromkeys(units, Integer(1)))
-    rest = sympy.Mul(value, 1 / bare) if bare != 0 else Integer(1)
-    return bare if not rest.free_symbols - units else None
+    numbers = [each for each in sympy.Mul.make_args(value) if not _is_power_of_unit(each)]
+    bare = sympy.Mul(*numbers)
+    return None if units_of(bare) else bare
+
+
+def _is_power_of_unit(factor: Expr) -> bool:
+    base = factor.as_base_exp()[0]
+    return isinstance(base, Symbol) and base.name.startswith('"')
