@@ -18,8 +18,9 @@ from typing import Any, Literal, get_args
 
 from kdkit.config.maths.settings import CheckerConfig
 from kdkit.errors import UserError
-from kdkit.maths.checking.answers import Verdict, find_answer
+from kdkit.maths.checking.boxes import find_answer
 from kdkit.maths.checking.pool import CheckerPool, Job
+from kdkit.maths.checking.verdicts import Verdict
 from kdkit.maths.problem import BOX, AnswerKind, Problem
 from kdkit.runs.folder import write_text
 from kdkit.runs.messages import note
@@ -54,7 +55,7 @@ class ProblemFile:
 
     problems: list[Problem]
     left_out: Counter[str]
-    """Rows by the fault, where they may be left out."""
+    """Rows by the fault, where they may be left out, or by the column that says so."""
 
 
 def read_problems(path: Path) -> list[Problem]:
@@ -62,13 +63,16 @@ def read_problems(path: Path) -> list[Problem]:
     return read_problem_file(path).problems
 
 
-def read_problem_file(path: Path, skip: bool = False, checker: CheckerConfig | None = None) -> ProblemFile:
+def read_problem_file(
+    path: Path, skip: bool = False, checker: CheckerConfig | None = None, skip_where: str | None = None
+) -> ProblemFile:
     """Read the problems of a file, in their order.
 
     Args:
         path: a JSON list, or JSON lines.
         skip: leave out and count rows that are no problem with an answer, instead of refusing them.
         checker: says whether two answers that are written differently are the same; null: the defaults.
+        skip_where: a column; rows in which it is true are left out and counted.
 
     Raises:
         UserError: no JSON, no UTF-8, or no problem in it; an id twice; a row without problem or answer, with an empty
@@ -83,6 +87,9 @@ def read_problem_file(path: Path, skip: bool = False, checker: CheckerConfig | N
     ignored: set[str] = set()
     known = {*(each.name for each in fields(Problem)), *OTHERS}
     for line, row in _rows(path):
+        if skip_where is not None and row.get(skip_where):
+            left_out[skip_where] += 1
+            continue
         try:
             problem, boxed = _read_row(row, f"line {line} of {str(path)!r}", line, checker)
         except BadProblemError as error:
@@ -115,6 +122,11 @@ def read_problem_file(path: Path, skip: bool = False, checker: CheckerConfig | N
 def write_problems(path: Path, problems: Iterable[Problem]) -> Path:
     """Write problems as JSON lines, all their fields; `read_problems` reads them."""
     return write_text(path, "".join(json.dumps(asdict(each), ensure_ascii=False) + "\n" for each in problems))
+
+
+def solved_row(problem: Problem, solution: str) -> dict[str, Any]:
+    """Return a row of a problem file in which somebody else's solution stands."""
+    return {name: value for name, value in asdict(problem).items() if name != "steps"} | {"solution": solution}
 
 
 def columns_of(path: Path) -> set[str]:

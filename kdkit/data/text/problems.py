@@ -69,7 +69,7 @@ def read_problem_corpus(source: str | Path, config: DataConfig) -> tuple[list[Pr
     left_out: Counter[str] = Counter()
     for file in files:
         try:
-            read = read_problem_file(file, skip=config.bad_rows == "skip")
+            read = read_problem_file(file, config.bad_rows == "skip", skip_where=config.skip_rows_where)
         except UserError as error:
             raise UserError(f"data.path: {error}") from None
         of_file = f"{file.stem}:" if len(files) > 1 else ""

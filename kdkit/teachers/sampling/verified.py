@@ -1,0 +1,50 @@
+"""Answers that are checked: right where the checker says so, beside the problem's answer or the box of the reference."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kdkit.config.maths.settings import CheckerConfig
+from kdkit.errors import UserError
+from kdkit.maths.checking.boxes import find_answer
+from kdkit.maths.checking.pool import CheckerPool, Job
+from kdkit.maths.checking.verdicts import Verdict
+from kdkit.maths.problem import Problem
+from kdkit.teachers.sampling.scorers import Candidate
+
+
+@dataclass(frozen=True)
+class VerifiedAnswer:
+    """The scorer `verified_answer`: called with a candidate, it returns a verdict."""
+
+    pool: CheckerPool
+    problems: dict[str, Problem]
+    """By their statements: they say what kind of answer is wanted. What is none of them has its answer in a box, or
+    behind four hashes, of the reference."""
+
+    @classmethod
+    def of(cls, pool: CheckerPool, problems: Sequence[Problem]) -> "VerifiedAnswer":
+        """Make the scorer for some problems."""
+        return cls(pool, {problem.problem.strip(): problem for problem in problems})
+
+    def find(self, prompt: Sequence[dict[str, str]]) -> Problem | None:
+        """Return the problem that a prompt asks; None: it is none of them."""
+        return self.problems.get(prompt[-1]["content"].strip())
+
+    def __call__(self, candidate: Candidate) -> Verdict:
+        """Compare the answer that a candidate comes to with the right one.
+
+        Raises:
+            UserError: no right answer is known.
+        """
+        policies = self.pool.settings.policies
+        problem = self.find(candidate.prompt)
+        gold = problem.answer if problem else find_answer(candidate.reference, policies)
+        if gold is None:
+            raise UserError(
+                rf"expected an answer in \boxed{{}} or behind #### in {candidate.reference[-60:]!r}, got none"
+            )
+        answer = find_answer(candidate.answer, policies)
+        if answer is None:
+            return Verdict.NO_ANSWER
+        job = Job(gold, answer, problem.answer_kind, problem.check_against) if problem else Job(gold, answer)
+        return self.pool.check([job])[0]
