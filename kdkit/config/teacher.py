@@ -185,8 +185,8 @@ class SamplingConfig(Section):
     `verified_answer` (what stands in the box is right in the sense of `maths.checker`, for problems of every kind),
     or a function of your own: `python:module:function`, called with messages, answer and reference."""
     threshold: Number | None = None
-    """Least score of an answer that is accepted; null: 1 for the matches and the verified answer, else every answer that came to its
-    end."""
+    """Least score of an answer that is accepted; null: 1 for the matches and the verified answer, else every answer
+    that came to its end."""
 
     @field_validator("scorer")
     @classmethod

@@ -61,7 +61,9 @@ class BuildTeacherConfig(ArchitectureConfig):
     batch_size: Count = 16
     """Sequences a step."""
     learning_rate: Positive = 2.0e-3
-    """Peak learning rate (AdamW, 5 % warm-up, cosine)."""
+    """Peak learning rate (5 % warm-up, cosine)."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon`, of a dense teacher: see `train.muon`."""
     seed: Annotated[int, Field(ge=0)] | None = None
     """Seed of its weights and of the order in which it reads; null: `seed`. Teachers of an ensemble need one each."""
 
@@ -77,6 +79,7 @@ class BuildTeacherConfig(ArchitectureConfig):
         """Refuse what a Qwen3-MoE cannot be."""
         refused = {
             "qk_norm": (not self.qk_norm, "true"),
+            "optimizer": (self.optimizer != "adamw", "adamw"),
             "sliding_layers": (self.sliding_layers != "all", "all"),
             "intermediate_size": (self.intermediate_size is not None, "null (an expert's is moe_intermediate_size)"),
         }

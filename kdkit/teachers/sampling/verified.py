@@ -1,9 +1,8 @@
-"""Answers that are checked: right where the checker says so, beside the problem's answer or the box of the reference."""
+"""Answers that are checked beside the problem's answer, or beside what stands in the reference's box."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdkit.config.maths.settings import CheckerConfig
 from kdkit.errors import UserError
 from kdkit.maths.checking.boxes import find_answer
 from kdkit.maths.checking.pool import CheckerPool, Job

@@ -98,7 +98,7 @@ def sampled(made, tmp_path, monkeypatch):
 
 
 def test_answers_are_kept_with_their_verdicts(sampled):
-    found, data = sampled
+    found, _ = sampled
     rows = [json.loads(line) for line in found.path.read_text().splitlines()]
     assert [(row["verdict"], row["accepted"], row["rejected"]) for row in rows[:3]] == [
         ("right", True, False),
