@@ -8,11 +8,14 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from kdkit.config.maths.settings import MADE, ProblemsConfig
 from kdkit.data.many.documents import MixedDocuments
 from kdkit.data.text.corpora import Corpus
 from kdkit.data.text.documents import Documents
 from kdkit.data.text.problems import FORMAT, problems_of, write_problem_corpus
+from kdkit.errors import UserError
 from kdkit.maths import problems as templates
 from kdkit.maths.files import read_problems, write_problems
 from kdkit.maths.problem import Problem
@@ -86,3 +89,19 @@ def open_problems(folder: Path, name: str) -> list[Problem]:
     """
     path = folder / FOLDER / f"{name}.jsonl"
     return read_problems(path) if path.is_file() else []
+
+
+def find_levels(problems: list[Problem]) -> np.ndarray:
+    """Return the level of each problem, float; infinite where it has none.
+
+    Raises:
+        UserError: there are no problems, or none has a level.
+    """
+    levels = np.array([problem.level or np.inf for problem in problems], float)
+    if not np.isfinite(levels).any():
+        what = "problems without any level" if problems else "data that is no maths problems"
+        raise UserError(
+            f"train.curriculum: expected maths problems with levels for 'level', got {what}; set "
+            "train.curriculum=none, or data.path=kdkit-maths"
+        )
+    return levels

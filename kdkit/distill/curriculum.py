@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kdkit.data.prepare import PreparedData
-from kdkit.data.problems import TRAIN
+from kdkit.data.problems import TRAIN, find_levels
 from kdkit.distill.plan import Stage, TrainingPlan
-from kdkit.errors import UserError
 from kdkit.teachers.prepare import prepare_teacher
 from kdkit.teachers.probe import teacher_entropy, teacher_loss
 from kdkit.training.options.batch_plan import has_plan, plan_batches
@@ -31,7 +29,7 @@ def sequence_order(plan: TrainingPlan, stage: Stage) -> list[int] | None:
         is_given = stage.num_sequences is not None or has_plan(plan.session.config.train)
         return shuffled_order(len(plan.data.train), num_draws, seed) if is_given else None
     if plan.session.config.train.curriculum == "level":
-        return curriculum_order(find_levels(plan.data), num_draws, seed)
+        return curriculum_order(find_levels(plan.data.problems(TRAIN)), num_draws, seed)
     path = plan.session.run.cache_path / "difficulty" / f"{plan.curriculum_key}.npy"
     if not path.is_file():
         _build_difficulty(plan, path)
@@ -56,22 +54,6 @@ def curriculum_order(difficulty: np.ndarray, num_draws: int, seed: int) -> list[
         drawn = generator.permutation(len(difficulty))[: num_draws - len(order)]
         order += drawn[np.argsort(difficulty[drawn], kind="stable")].tolist()
     return order
-
-
-def find_levels(data: PreparedData) -> np.ndarray:
-    """Return the level of the problem in every training sequence, float; infinite where it has none.
-
-    Raises:
-        UserError: the data holds no problems, or none with a level.
-    """
-    levels = np.array([problem.level or np.inf for problem in data.problems(TRAIN)], float)
-    if not np.isfinite(levels).any():
-        what = "problems without any level" if len(levels) else "data that is no maths problems"
-        raise UserError(
-            f"train.curriculum: expected maths problems with levels for 'level', got {what}; set "
-            "train.curriculum=none, or data.path=kdkit-maths"
-        )
-    return levels
 
 
 def cached_rows(plan: TrainingPlan) -> list[int]:

@@ -1,14 +1,14 @@
 """Maths problems as data: conversations of problem and solution, split as they were made, kept beside the windows."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from kdkit.config.language import config_from_values
-from kdkit.data.problems import HELD_OUT, HELD_OUT_TEMPLATES, TRAIN
+from kdkit.data.problems import HELD_OUT, HELD_OUT_TEMPLATES, TRAIN, find_levels
 from kdkit.data.text.corpora import load_corpus
 from kdkit.data.text.problems import as_document, find_repeated
-from kdkit.distill.curriculum import find_levels
 from kdkit.errors import UserError
 from kdkit.maths.problem import Problem
 from kdkit.maths.problems.make import make_problems
@@ -201,9 +201,9 @@ def test_a_sign_makes_another_problem():
     assert find_repeated(problems[:1], [same]).tolist() == [True]
 
 
-def test_levels_stand_in_the_order_of_the_windows(made, tmp_path):
-    _, data = made
-    assert find_levels(data).tolist() == [each.level for each in data.problems(TRAIN)]
-    text = make_data(make_config(tmp_path), tmp_path)
-    with pytest.raises(UserError, match=r"train\.curriculum: expected maths problems with levels"):
-        find_levels(text)
+def test_levels_stand_in_the_order_of_the_windows(made):
+    problems = made[1].problems(TRAIN)
+    assert find_levels(problems).tolist() == [each.level for each in problems]
+    assert find_levels([replace(problems[0], level=None), problems[1]]).tolist() == [float("inf"), problems[1].level]
+    with pytest.raises(UserError, match="expected maths problems with levels for 'level', got problems without any"):
+        find_levels([replace(problems[0], level=None)])

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from kdkit.errors import UserError
-from kdkit.maths.files import columns_of, open_boxes, read_problem_file, read_problems, statement_key, write_problems
+from kdkit.maths.files import columns_of, read_problem_file, read_problems, statement_key, write_problems
 from kdkit.maths.problem import Problem
+from kdkit.maths.rows import open_boxes
 
 ROW = {"problem": "What is $2+3$?", "solution": "Add.\n$2+3 = 5$", "answer": "5"}
 
