@@ -32,5 +32,5 @@ class ChatModelConfig(Section):
     """How a model reads conversations."""
 
     chat_template: str | None = None
-    """Chat template (Jinja), as text or the name of a file; null: the tokenizer's own. One that is trained here gets
-    ChatML."""
+    """Chat template (Jinja), as text or the name of a file, or `short`: a token that ends a turn and nothing else, for
+    a tokenizer that is trained here; null: the tokenizer's own. One that is trained here gets ChatML."""

@@ -38,7 +38,7 @@ from kdkit.runs.paths import resolve_input
 
 FORMAT = 5
 """Raise it when the meaning of the stored arrays changes: old caches are then left alone."""
-CHAT_FORMAT = 1
+CHAT_FORMAT = 2
 """The same for conversations, beside `FORMAT`."""
 Split = Literal["train", "evaluation"]
 

@@ -63,6 +63,18 @@ def test_a_window_is_a_problem_and_its_solution_in_their_order(made):
         assert [each.content for each in prompt.messages] == [problem.problem, problem.solution]
 
 
+def test_digits_stand_apart_in_the_tokenizers_that_ask_for_it(tmp_path):
+    values = made_config(tmp_path).model_dump()
+    values["teacher"]["build"] |= {"digits": "apart"}
+    values["student"]["build"] |= {"vocab_size": 380}
+    apart = make_data(config_from_values(values), tmp_path)
+    digits = [token for token in apart.teacher_tokenizer.get_vocab() if sum(map(str.isdigit, token)) > 1]
+    assert digits == []
+    assert any(sum(map(str.isdigit, token)) > 1 for token in apart.student_tokenizer.get_vocab())
+    together = make_data(made_config(tmp_path), tmp_path)
+    assert together.key != apart.key
+
+
 def test_the_loss_is_on_the_solution_alone(made):
     _, data = made
     problem, tokenizer = data.problems(TRAIN)[0], data.student_tokenizer
