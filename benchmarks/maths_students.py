@@ -89,17 +89,16 @@ def configure(
     )
 
 
-def share_right(writer: Writer, problems: list[Problem], pool: CheckerPool) -> float:
-    """Return the share of problems whose boxed answer, written with the most likely token, is right."""
+def mark(writer: Writer, problems: list[Problem], pool: CheckerPool) -> list[bool]:
+    """Return for each problem whether the boxed answer, written with the most likely token, is right."""
     prompts = [[Message("user", problem.problem)] for problem in problems]
     written = writer.write(prompts, Sampling(temperature=0.0, max_new_tokens=200))
     found = [find_answer(texts[0].text, pool.settings.policies) for texts in written]
     jobs = [
-        Job(each.answer, answer, each.answer_kind, each.check_against)
+        Job(each.answer, answer or "", each.answer_kind, each.check_against)
         for each, answer in zip(problems, found, strict=True)
-        if answer is not None
     ]
-    return sum(verdict is Verdict.RIGHT for verdict in pool.check(jobs)) / len(problems)
+    return [verdict is Verdict.RIGHT for verdict in pool.check(jobs)]
 
 
 def tokens_of(data: PreparedData) -> float:
@@ -120,7 +119,7 @@ def train(config: Config, folder: Path, name: str, pool: CheckerPool) -> dict[st
         trainer.train()
         seconds = time.process_time() - start
     writer = model_writer(student, data.student_tokenizer, batch_size=50)
-    right = share_right(writer, data.problems(HELD_OUT), pool)
+    right = statistics.mean(mark(writer, data.problems(HELD_OUT), pool))
     return {"right": right, "seconds": round(seconds, 1), "tokens": round(tokens_of(data), 1)}
 
 
