@@ -18,7 +18,8 @@ class ChatDataConfig(Section):
     """What of a conversation is in the loss: all `answers`, the `last` one, or the contents of `all` messages. What
     the chat template writes around them is in none, the end of a turn aside."""
     prompt_template: Annotated[str, Field(min_length=1)] | None = None
-    """The user's message, with columns in braces: `Summarise this: {article}`; null: by the columns' names."""
+    """The user's message, with columns in braces: `Summarise this: {article}`; null: by the columns' names. Of maths
+    problems it is made of `{problem}`, to ask a chat model for the answer's form: `{problem} Box the answer.`"""
     answer_column: str | None = None
     """Column with the answer; null: `output`, `response`, `completion`, `answer` or `solution`."""
     skip_rows_where: str | None = None

@@ -181,7 +181,8 @@ def _write_conversations(
             entries[split] = part
             _save_kinds(config, texts, packer.documents, folder / split)
             if corpus.has_problems:  # those of the training in the order of the windows; all that are held out
-                keep_problems(texts, packer.documents if split == "train" else None, folder, SET_OF[split])
+                numbers = packer.documents if split == "train" else None
+                keep_problems(texts, numbers, folder, SET_OF[split], config.data.prompt_template)
     return described
 
 

@@ -171,7 +171,7 @@ def _part_of(folder: Path, only: str) -> Path:
 def _load(config: Config, cache_path: Path) -> tuple[Corpus, Corpus | None]:
     """Read the documents of a configuration, and those that are held out; None where they are a part of the others."""
     if config.data.path == MADE:
-        return load_made(config.maths.problems, config.seed, cache_path)
+        return load_made(config.maths.problems, config.seed, cache_path, config.data.prompt_template)
     if config.data.sources:
         return join_corpora(load_corpora(config.data, cache_path)), None
     return load_with_held_out(config.data, cache_path)

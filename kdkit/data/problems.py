@@ -30,20 +30,25 @@ SET_OF = {"train": TRAIN, "evaluation": HELD_OUT}
 """The set that a split of the data is."""
 
 
-def load_made(settings: ProblemsConfig, seed: int, cache_path: Path) -> tuple[Corpus, Corpus]:
+def load_made(
+    settings: ProblemsConfig, seed: int, cache_path: Path, template: str | None = None
+) -> tuple[Corpus, Corpus]:
     """Make the problems of a configuration, or read those of an earlier call; return both splits.
+
+    Args:
+        template: `data.prompt_template`.
 
     Raises:
         UserError: see `make_problems`.
     """
     code = fingerprint_files(Path(templates.__path__[0]))
-    key = fingerprint(FORMAT, settings.model_dump(), seed, code)
+    key = fingerprint(FORMAT, settings.model_dump(), seed, code, template)
 
     def fill(folder: Path) -> None:
         print(f"data: making {settings.num_problems:,} problems with proven solutions", flush=True)
         sets = make_problems(settings, seed)
         for name, problems in ((TRAIN, sets.train), (HELD_OUT, sets.held_out)):
-            write_problem_corpus(folder / name, MADE, problems, Counter())
+            write_problem_corpus(folder / name, MADE, problems, Counter(), template)
         if sets.held_out_templates:
             write_problems(folder / HELD_OUT / f"{HELD_OUT_TEMPLATES}.jsonl", sets.held_out_templates)
         for sentence in sets.notes:
@@ -58,7 +63,9 @@ def _open(folder: Path) -> Corpus:
     return Corpus(Documents(folder), **json.loads((folder / "meta.json").read_text()))
 
 
-def keep_problems(documents: Documents | MixedDocuments, numbers: list[int] | None, folder: Path, name: str) -> None:
+def keep_problems(
+    documents: Documents | MixedDocuments, numbers: list[int] | None, folder: Path, name: str, template: str | None
+) -> None:
     """Write the problems of a split as JSON lines.
 
     Args:
@@ -66,8 +73,9 @@ def keep_problems(documents: Documents | MixedDocuments, numbers: list[int] | No
         numbers: of those to write, in their order; None: all.
         folder: of the prepared data.
         name: of the set, see `SETS`.
+        template: `data.prompt_template`.
     """
-    known = problems_of(documents.parts if isinstance(documents, MixedDocuments) else [documents])
+    known = problems_of(documents.parts if isinstance(documents, MixedDocuments) else [documents], template)
     texts = list(documents)
     chosen = [known[texts[number]] for number in (range(len(texts)) if numbers is None else numbers)]
     write_problems(folder / FOLDER / f"{name}.jsonl", chosen)

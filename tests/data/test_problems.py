@@ -136,6 +136,16 @@ def test_held_out_problems_may_be_a_file_of_their_own(tmp_path):
     assert [each.answer for each in data.problems(HELD_OUT)] == ["41", "43", "45", "47", "49"]
 
 
+@pytest.mark.parametrize("path", ["kdkit-maths", "file"])
+def test_a_template_may_ask_for_the_form_of_the_answer(path, tmp_path):
+    asks = {"prompt_template": "{problem} Box the answer.", "format": "problems"}
+    if path == "file":
+        path = write_rows(tmp_path / "own.jsonl", rows_of(range(20)))
+    data = make_data(made_config(tmp_path, data=asks | {"path": path}), tmp_path)
+    for problem, prompt in zip(data.problems(TRAIN), data.prompts("train"), strict=True):
+        assert prompt.prompt[0].content == f"{problem.problem} Box the answer."
+
+
 def test_problems_and_plain_conversations_do_not_mix(tmp_path):
     path = write_rows(tmp_path / "train.jsonl", rows_of(range(20)))
     other = write_rows(tmp_path / "chat.jsonl", [{"prompt": f"{n}?", "response": f"{n}."} for n in range(5)])

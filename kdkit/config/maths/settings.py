@@ -91,7 +91,7 @@ def check_made(data: Mapping[str, Any]) -> None:
         UserError: naming the first.
     """
     wanted = {"evaluation_path": "maths.problems.num_held_out", "subset_size": "maths.problems.num_problems"}
-    for name in ("evaluation_path", "subset_size", "prompt_template", "answer_column", "skip_rows_where"):
+    for name in ("evaluation_path", "subset_size", "answer_column", "skip_rows_where"):
         if data[name] is not None:
             instead = f", and set {wanted[name]}" if name in wanted else ""
             raise UserError(

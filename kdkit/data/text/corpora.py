@@ -205,7 +205,7 @@ def _chat_settings(config: DataConfig) -> list[str | None]:
 def _write(folder: Path, source: str | Path, config: DataConfig) -> None:
     """Write distinct non-empty documents and what is known of them."""
     if holds_problems(source, config):
-        write_problem_corpus(folder, str(source), *read_problem_corpus(source, config))
+        write_problem_corpus(folder, str(source), *read_problem_corpus(source, config), config.prompt_template)
         return
     num_left_out, reader = 0, ChatReader(config)
     texts, is_chat = _read(source, config, reader)
@@ -239,7 +239,8 @@ def _read(source: str | Path, config: DataConfig, reader: ChatReader) -> tuple[I
     """
     is_shuffled = is_chat = False
     if holds_problems(source, config):
-        return map(as_document, read_problem_corpus(source, config)[0]), True
+        problems = read_problem_corpus(source, config)[0]
+        return (as_document(each, config.prompt_template) for each in problems), True
     if source in LIBRARY:
         is_chat = source == PYTHON_QUESTIONS
         has, other = ("conversations", PYTHON_DOCS) if is_chat else ("text", PYTHON_QUESTIONS)

@@ -16,7 +16,7 @@ import numpy as np
 
 from kdkit.alignment.templates import Message
 from kdkit.config.language import DataConfig
-from kdkit.data.conversations import Conversation
+from kdkit.data.conversations import Conversation, fill_template
 from kdkit.data.text.documents import Documents, clean_text, write_documents
 from kdkit.data.text.duplicates import find_near_copies
 from kdkit.data.text.files import is_leftover
@@ -33,9 +33,16 @@ _SIGN = re.compile(r"[-+*/=<>]")
 _NUMBER_OR_SIGN = re.compile(r"\d+(?:\.\d+)?|[-+*/=<>^]")
 
 
-def as_document(problem: Problem) -> str:
-    """Return the conversation of a problem and its solution, in JSON; see `Conversation.to_json`."""
-    messages = Message("user", problem.problem), Message("assistant", problem.solution)
+def as_document(problem: Problem, template: str | None = None) -> str:
+    """Return the conversation of a problem and its solution, in JSON; see `Conversation.to_json`.
+
+    Args:
+        template: `data.prompt_template`, with `{problem}` in the place of the statement; None: the statement alone.
+    """
+    asked = problem.problem
+    if template is not None:
+        asked = fill_template(template, {"problem": asked}, f"problem {problem.id!r}")
+    messages = Message("user", asked), Message("assistant", problem.solution)
     return clean_text(Conversation(messages).to_json())
 
 
@@ -81,9 +88,12 @@ def read_problem_corpus(source: str | Path, config: DataConfig) -> tuple[list[Pr
     return problems, left_out
 
 
-def write_problem_corpus(folder: Path, source: str, problems: Sequence[Problem], left_out: Counter[str]) -> None:
+def write_problem_corpus(
+    folder: Path, source: str, problems: Sequence[Problem], left_out: Counter[str], template: str | None
+) -> None:
     """Write problems as documents of conversations, and themselves; the meta file is that of every corpus."""
-    num_documents, num_duplicates, digest = write_documents(folder, map(as_document, problems))
+    texts = (as_document(problem, template) for problem in problems)
+    num_documents, num_duplicates, digest = write_documents(folder, texts)
     assert num_documents, "read_problem_file has seen to it"
     write_problems(folder / FILE, problems)
     meta: dict[str, Any] = {"source": source, "fingerprint": digest, "num_duplicates": num_duplicates}
@@ -91,9 +101,9 @@ def write_problem_corpus(folder: Path, source: str, problems: Sequence[Problem],
     (folder / "meta.json").write_text(json.dumps(meta))
 
 
-def problems_of(parts: Iterable[Documents]) -> dict[str, Problem]:
-    """Return the problems that are kept beside documents, by the text of the document."""
-    return {as_document(each): each for part in parts for each in read_problems(part.folder / FILE)}
+def problems_of(parts: Iterable[Documents], template: str | None) -> dict[str, Problem]:
+    """Return the problems that are kept beside documents, by the text of the document; see `as_document`."""
+    return {as_document(each, template): each for part in parts for each in read_problems(part.folder / FILE)}
 
 
 def find_repeated(held_out: Iterable[str], others: Iterable[str]) -> np.ndarray:

@@ -120,7 +120,7 @@ def sample_answers(session: Session[Config], data: PreparedData, teacher: TextTe
     conversations = data.prompts("train", settings.max_prompts)
     pool = CheckerPool(session.config.maths.checker)
     is_verified = settings.scorer == VERIFIED_ANSWER
-    scorer = VerifiedAnswer.of(pool, data.problems(TRAIN)) if is_verified else make_scorer(settings.scorer)
+    scorer = VerifiedAnswer.of(pool, data) if is_verified else make_scorer(settings.scorer)
     folder = session.run.cache_path / "samples"
     path = folder / f"{_key(session, data, conversations)}.jsonl"
     with writing(folder, "cache_dir"), taking_turns(path.with_suffix(".lock"), f"samples/{path.stem}"):

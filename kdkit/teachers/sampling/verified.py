@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kdkit.data.prepare import PreparedData
+from kdkit.data.problems import TRAIN
 from kdkit.errors import UserError
 from kdkit.maths.checking.boxes import find_answer
 from kdkit.maths.checking.pool import CheckerPool, Job
@@ -17,13 +19,16 @@ class VerifiedAnswer:
 
     pool: CheckerPool
     problems: dict[str, Problem]
-    """By their statements: they say what kind of answer is wanted. What is none of them has its answer in a box, or
+    """By how they are asked: they say what kind of answer is wanted. What is none of them has its answer in a box, or
     behind four hashes, of the reference."""
 
     @classmethod
-    def of(cls, pool: CheckerPool, problems: Sequence[Problem]) -> "VerifiedAnswer":
-        """Make the scorer for some problems."""
-        return cls(pool, {problem.problem.strip(): problem for problem in problems})
+    def of(cls, pool: CheckerPool, data: PreparedData) -> "VerifiedAnswer":
+        """Make the scorer for the training problems of some data; for other conversations it knows none."""
+        problems = data.problems(TRAIN)
+        asked = data.prompts("train", len(problems))
+        pairs = zip(asked, problems, strict=True)
+        return cls(pool, {conversation.prompt[-1].content.strip(): problem for conversation, problem in pairs})
 
     def find(self, prompt: Sequence[dict[str, str]]) -> Problem | None:
         """Return the problem that a prompt asks; None: it is none of them."""

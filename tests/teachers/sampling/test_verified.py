@@ -56,23 +56,23 @@ def candidate(question: str, answer: str, reference: str = "") -> Candidate:
     ],
 )
 def test_an_answer_is_compared_with_the_box_of_the_reference(checked, answer, verdict):
-    scorer = VerifiedAnswer.of(checked, [])
+    scorer = VerifiedAnswer(checked, {})
     assert scorer(candidate("How much?", answer, r"Half of it: $\boxed{\frac{1}{2}}$")) is verdict
 
 
 def test_the_four_hashes_of_a_reference_count_too(checked):
-    scorer = VerifiedAnswer.of(checked, [])
+    scorer = VerifiedAnswer(checked, {})
     assert scorer(candidate("How many?", "#### 1,000", "Many.\n#### 1000")) is Verdict.RIGHT
 
 
 def test_a_reference_without_an_answer_is_refused(checked):
     with pytest.raises(UserError, match=r"expected an answer in \\boxed\{\} or behind ####"):
-        VerifiedAnswer.of(checked, [])(candidate("How many?", r"$\boxed{2}$", "two"))
+        VerifiedAnswer(checked, {})(candidate("How many?", r"$\boxed{2}$", "two"))
 
 
 def test_a_known_problem_says_what_kind_of_answer_is_wanted(checked):
     problem = Problem("a", "Find $\\int 2x \\, dx$.", "x^{2} + C", answer_kind="antiderivative", check_against="2x")
-    scorer = VerifiedAnswer.of(checked, [problem])
+    scorer = VerifiedAnswer(checked, {problem.problem: problem})
     assert scorer(candidate(problem.problem, r"$\boxed{x^{2} + 7 + C}$")) is Verdict.RIGHT
     assert scorer(candidate(problem.problem, r"$\boxed{x^{3} + C}$")) is Verdict.WRONG
 
