@@ -26,6 +26,8 @@ CHATML = (
 )
 """The template of tokenizers that are trained here, in OpenAI's form, which Qwen and SmolLM use."""
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
+SHORT = "{% for message in messages %}{{ message['content'] + '<|im_end|>' }}{% endfor %}"
+"""One token a turn, for models that are trained here: who speaks follows from the order."""
 
 _MARK = "\ue000{}\ue001"
 """Content that nobody writes: a number between two characters of a private-use area."""
@@ -262,7 +264,7 @@ class ContentChangedError(Exception):
 
 
 def read_template(given: str, key: str) -> str:
-    """Return a chat template that was given as text or as the name of a file.
+    """Return a chat template that was given as text, as the name of a file, or as `short`, see `SHORT`.
 
     Args:
         key: the setting, for messages.
@@ -272,6 +274,8 @@ def read_template(given: str, key: str) -> str:
     """
     if "{{" in given or "{%" in given:
         return given
+    if given == "short":
+        return SHORT
     file = Path(given).expanduser()
     if not file.is_file():
         raise UserError(

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from kdkit.alignment.bytes import utf8_widths
 from kdkit.alignment.files import PROBES, obey_file
+from kdkit.config.types import Digits
 from kdkit.errors import UserError
 from kdkit.machine.gguf_files import is_gguf
 from kdkit.machine.gguf_tokenizer import load_gguf_tokenizer
@@ -31,7 +32,11 @@ MAX_SHOWN = 12
 
 
 def train_tokenizer(
-    documents: Iterable[str], vocab_size: int, more_special: tuple[str, ...] = (), key: str = "vocab_size"
+    documents: Iterable[str],
+    vocab_size: int,
+    more_special: tuple[str, ...] = (),
+    key: str = "vocab_size",
+    digits: Digits = "together",
 ) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE whose special token `<|endoftext|>` starts and ends documents.
 
@@ -43,6 +48,7 @@ def train_tokenizer(
         vocab_size: entries, the 256 bytes and the special tokens included.
         more_special: other special tokens, such as those of a chat template.
         key: the setting that named the size, for messages.
+        digits: `apart` cuts every digit off before the merges, as SmolLM's tokenizer does.
 
     Raises:
         UserError: a vocabulary smaller than the alphabet, or special tokens that cannot be (see `check_special`).
@@ -55,7 +61,10 @@ def train_tokenizer(
             f"special), got {vocab_size}; set {key}={4 * len(alphabet)}"
         )
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    cutting: pre_tokenizers.PreTokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if digits == "apart":
+        cutting = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), cutting])
+    tokenizer.pre_tokenizer = cutting
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False

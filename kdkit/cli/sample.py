@@ -53,7 +53,7 @@ def sample(
     terminal.say(f"sampled: {answers.describe()}")
     terminal.say(f"answers: {answers.path}")
     given = session.config.data.model_dump()
-    changes = answers.settings | {f"data.{key}": "null" for key in READING if given[key] is not None}
+    changes = {f"data.{key}": "null" for key in READING if given[key] is not None} | answers.settings
     train = words + [word for key, value in changes.items() for word in ("-p", f"{key}={value}")]
     # not wrapped: it is there to be copied
     print(f"train on them: {command_line('run', *train, *(['--runs-dir', runs_dir] * (runs_dir != 'runs')))}")

@@ -17,7 +17,7 @@ from kdkit.config.built.architecture import check_window
 from kdkit.config.built.student import BuildStudentConfig
 from kdkit.config.chat import ChatDataConfig, ChatModelConfig
 from kdkit.config.losses import Auto, LossSettings, TermWeights
-from kdkit.config.maths.settings import MathsConfig
+from kdkit.config.maths.settings import MADE, MathsConfig, check_made
 from kdkit.config.reading import apply_overrides, check_values, read_model_file, read_values
 from kdkit.config.recipe.schedules import check_schedule
 from kdkit.config.recipe.settings import RecipeConfig
@@ -62,8 +62,9 @@ class DataConfig(ChatDataConfig):
     """What the models read, and how it is cut into sequences."""
 
     path: str = "python-docs"
-    """`python-docs` (text), `python-code` (text) or `python-questions` (conversations), made of Python's own library; a
-    file (.txt, .jsonl, .csv, .parquet) or folder of them; or a hub data set's name."""
+    """`python-docs` (text), `python-code` (text) or `python-questions` (conversations), made of Python's own library;
+    `kdkit-maths`, problems with proven solutions made here (`maths.problems`); a file (.txt, .jsonl, .csv, .parquet,
+    with problems also .json) or folder of them; or a hub data set's name."""
     sources: dict[SourceName, str] = Field(default_factory=dict)
     """Several kinds of text in place of `path`, `{name of the kind: what path may be}`; every figure is then also given
     by kind, and each kind has its own held-out part."""
@@ -79,7 +80,8 @@ class DataConfig(ChatDataConfig):
     subset_size: Count | None = None
     """Documents to read, drawn at random (the same for every seed); null: all. Most hub data sets are then streamed."""
     near_duplicates: Literal["remove", "keep"] = "remove"
-    """Training documents that nearly repeat a held-out one: leave them out, or train on them and only count them."""
+    """Training documents that nearly repeat a held-out one: leave them out, or train on them and only count them. A
+    maths problem repeats one with the same numbers and signs only."""
     special_tokens: Literal["text", "read"] = "text"
     """Names of special tokens in the text, such as `<|im_start|>`: text like any other, or `read` as what they name."""
     evaluation_path: str | None = None
@@ -98,6 +100,12 @@ class DataConfig(ChatDataConfig):
         r"""Read `\n`, `\r` and `\t`, which a shell, YAML without quotes and a notebook pass on as two characters."""
         escapes = {"\\n": "\n", "\\r": "\r", "\\t": "\t"}
         return text and re.sub(r"\\[nrt]", lambda match: escapes[match[0]], text)
+
+    @model_validator(mode="after")
+    def _made(self) -> "DataConfig":
+        if self.path == MADE:
+            check_made(self.model_dump())
+        return self
 
 
 class TeacherConfig(SelfTeacherConfig, ChatModelConfig, ModelConfig):
@@ -201,8 +209,9 @@ class TrainConfig(RecipeConfig):
     masking: MaskingConfig = MaskingConfig()
     stages: list[StageSettings] = Field(default_factory=list)
     """Stages trained one after the other; empty: one stage with the settings above."""
-    curriculum: Literal["none", "teacher_loss", "teacher_entropy"] = "none"
-    """Order of the training sequences, easy to hard for the teacher, in every epoch; `none`: shuffled."""
+    curriculum: Literal["none", "teacher_loss", "teacher_entropy", "level"] = "none"
+    """Order of the training sequences, in every epoch: easy to hard for the teacher; maths problems by their `level`,
+    those without one last; `none`: shuffled."""
 
     @model_validator(mode="after")
     def _stages(self) -> "TrainConfig":

@@ -154,7 +154,8 @@ class RouterConfig(Section):
 
 
 TEACHER_LOGPROB = "teacher_logprob"
-VERIFIED = ("exact_match", "normalised_match", "numeric_match")
+VERIFIED_ANSWER = "verified_answer"
+VERIFIED = ("exact_match", "normalised_match", "numeric_match", VERIFIED_ANSWER)
 """Scorers that compare with a known answer: 1 or 0."""
 SCORERS = (TEACHER_LOGPROB, "rouge_l", *VERIFIED)
 
@@ -181,10 +182,11 @@ class SamplingConfig(Section):
     scorer: str = TEACHER_LOGPROB
     """What makes an answer good: `teacher_logprob` (mean log-probability of its tokens), `rouge_l` (with the data's
     answer), `exact_match`, `normalised_match` (without case, punctuation, articles), `numeric_match` (the last number),
+    `verified_answer` (what stands in the box is right in the sense of `maths.checker`, for problems of every kind),
     or a function of your own: `python:module:function`, called with messages, answer and reference."""
     threshold: Number | None = None
-    """Least score of an answer that is accepted; null: 1 for the three matches, else every answer that came to its
-    end."""
+    """Least score of an answer that is accepted; null: 1 for the matches and the verified answer, else every answer
+    that came to its end."""
 
     @field_validator("scorer")
     @classmethod

@@ -12,6 +12,7 @@ from kdkit.config.types import (
     BUILD,
     AnyShare,
     Count,
+    Digits,
     LayerMap,
     ModelConfig,
     NotNegative,
@@ -37,6 +38,8 @@ class BuildTeacherConfig(ArchitectureConfig):
 
     vocab_size: VocabularySize = 2048
     """Entries of its own BPE tokenizer, the 256 bytes and the special tokens included."""
+    digits: Digits = "together"
+    """Of its own tokenizer: `apart`, every digit is a token, so that a small model can calculate."""
     hidden_size: Count = 128
     """Width of the residual stream."""
     num_layers: Count = 4
@@ -58,7 +61,9 @@ class BuildTeacherConfig(ArchitectureConfig):
     batch_size: Count = 16
     """Sequences a step."""
     learning_rate: Positive = 2.0e-3
-    """Peak learning rate (AdamW, 5 % warm-up, cosine)."""
+    """Peak learning rate (5 % warm-up, cosine)."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon`, of a dense teacher: see `train.muon`."""
     seed: Annotated[int, Field(ge=0)] | None = None
     """Seed of its weights and of the order in which it reads; null: `seed`. Teachers of an ensemble need one each."""
 
@@ -74,6 +79,7 @@ class BuildTeacherConfig(ArchitectureConfig):
         """Refuse what a Qwen3-MoE cannot be."""
         refused = {
             "qk_norm": (not self.qk_norm, "true"),
+            "optimizer": (self.optimizer != "adamw", "adamw"),
             "sliding_layers": (self.sliding_layers != "all", "all"),
             "intermediate_size": (self.intermediate_size is not None, "null (an expert's is moe_intermediate_size)"),
         }
@@ -209,7 +215,7 @@ class TeachersConfig(Section):
                 f"router.kind: expected none with teachers.members, got {router!r}; a router weighs teachers of one "
                 "tokenizer (teacher.others); here set teachers.combine=dynamic"
             )
-        if curriculum != "none":
+        if curriculum not in ("none", "level"):
             raise UserError(
                 f"train.curriculum: expected none with teachers.members, got {curriculum!r}, which needs one teacher's "
                 "opinion; set train.curriculum=none"

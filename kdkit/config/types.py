@@ -1,6 +1,6 @@
 """Types that the settings are made of: checked numbers, sections, and those that both families of models have."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -35,6 +35,8 @@ def _layer_map(value: object) -> object:
 
 
 LayerMap = Annotated[str | dict[str | int, Any], BeforeValidator(_layer_map)]
+Digits = Literal["together", "apart"]
+"""How a tokenizer that is trained here cuts numbers: as the text's merges have it, or every digit for itself."""
 VocabularySize = Annotated[int, Field(ge=260)]
 """Entries of a tokenizer that is trained here: the 256 bytes and the special tokens are among them."""
 

@@ -1,6 +1,7 @@
 """Building the data of a configuration: tokenizers, windows of both splits, and a manifest that describes them."""
 
 import json
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from kdkit.data.pair import (
     sample_for_tokenizer,
     with_templates,
 )
+from kdkit.data.problems import FOLDER as PROBLEMS
+from kdkit.data.problems import SET_OF, keep_held_out_templates, keep_problems
 from kdkit.data.text.corpora import Corpus
 from kdkit.errors import UserError
 from kdkit.runs.messages import note
@@ -94,10 +97,14 @@ def fill_folder(
         manifest["openings"] = openings
         if corpus.is_chat:
             manifest["chat"] = {"loss_on": config.data.loss_on, "rows_left_out": corpus.rows_left_out}
+        keep_held_out_templates(held_out, where)
         _write_json(where / "manifest.json", manifest)
         (where / where.name).touch()  # by which `link_folder` knows it
     if "" not in folders:
-        first = json.loads((next(iter(folders.values())) / "manifest.json").read_text(encoding="utf-8"))
+        of_first = next(iter(folders.values()))
+        first = json.loads((of_first / "manifest.json").read_text(encoding="utf-8"))
+        if corpus.has_problems:
+            shutil.copytree(of_first / PROBLEMS, folder / PROBLEMS)
         _write_json(folder / "manifest.json", first | {"members": {name: part.name for name, part in folders.items()}})
 
 
@@ -155,7 +162,12 @@ def _write_conversations(
         Side(pair.teacher, table.templates[name], table.max_lengths[name]) for name, pair in table.pairs.items()
     ]
     packer = ChatPacker(
-        student, teachers, list(table.overlaps.values()), config.data.loss_on, config.data.bad_rows == "skip"
+        student,
+        teachers,
+        list(table.overlaps.values()),
+        config.data.loss_on,
+        skips=config.data.bad_rows == "skip",
+        cuts=not corpus.has_problems,  # half a problem has another answer
     )
     packers = {"train": give_answers(packer, config.teacher.privileged_prompt), "evaluation": packer}
     for split, texts in _announce(documents):
@@ -168,6 +180,9 @@ def _write_conversations(
                 del part["bytes_left_out"]
             entries[split] = part
             _save_kinds(config, texts, packer.documents, folder / split)
+            if corpus.has_problems:  # those of the training in the order of the windows; all that are held out
+                numbers = packer.documents if split == "train" else None
+                keep_problems(texts, numbers, folder, SET_OF[split], config.data.prompt_template)
     return described
 
 

@@ -19,7 +19,9 @@ from kdkit.alignment.tokenizers import (
     token_bytes,
     train_tokenizer,
 )
+from kdkit.config.built.student import BuildStudentConfig
 from kdkit.config.language import BUILD, Config, StudentConfig, TeacherConfig
+from kdkit.config.teachers import BuildTeacherConfig
 from kdkit.data.text.documents import Documents
 from kdkit.errors import UserError
 from kdkit.machine.hub import is_local_path
@@ -192,7 +194,7 @@ def make_teacher_tokenizer(config: Config, documents: list[str], is_chat: bool =
     """Train the built teacher's tokenizer, or load the given teacher's; with its chat template."""
     teacher = config.teacher
     if teacher.path == BUILD and not teacher.tokenizer:
-        return _train(documents, teacher.build.vocab_size, teacher.chat_template, teacher_key(config), is_chat)
+        return _train(documents, teacher.build, teacher.chat_template, teacher_key(config), is_chat)
     if teacher.tokenizer:
         return _load(teacher, teacher.tokenizer, "teacher.tokenizer", teacher_key(config))
     return _load(teacher, teacher.path, "teacher.path", teacher_key(config))
@@ -214,7 +216,7 @@ def make_student_tokenizer(
         _check_meant(chosen)
         return _load(student, chosen, "student.build.tokenizer", "student")
     if chosen == "own":
-        return _train(documents, student.build.vocab_size, student.chat_template, "student", is_chat)
+        return _train(documents, student.build, student.chat_template, "student", is_chat)
     if student.chat_template is None:
         return teacher_tokenizer
     tokenizer = deepcopy(teacher_tokenizer)
@@ -233,13 +235,20 @@ def _check_meant(name: str) -> None:
 
 
 def _train(
-    documents: list[str], vocab_size: int, template: str | None, side: str, is_chat: bool
+    documents: list[str],
+    build: BuildStudentConfig | BuildTeacherConfig,
+    template: str | None,
+    side: str,
+    is_chat: bool,
 ) -> PreTrainedTokenizerFast:
     """Train a tokenizer; for conversations with the special tokens of ChatML, and its template where none is given."""
     key = f"{side}.build.vocab_size"
-    tokenizer = train_tokenizer(documents, vocab_size, CHATML_TOKENS if is_chat else (), key)
-    if len(tokenizer) < vocab_size:
-        note(f"{key}: {vocab_size:,} entries wanted, {len(tokenizer):,} made: this text has no more pairs to merge")
+    special = CHATML_TOKENS if is_chat else ()
+    tokenizer = train_tokenizer(documents, build.vocab_size, special, key, build.digits)
+    if len(tokenizer) < build.vocab_size:
+        note(
+            f"{key}: {build.vocab_size:,} entries wanted, {len(tokenizer):,} made: this text has no more pairs to merge"
+        )
     if is_chat:
         tokenizer.chat_template = CHATML if template is None else read_template(template, f"{side}.chat_template")
     return tokenizer

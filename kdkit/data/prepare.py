@@ -17,24 +17,28 @@ from kdkit.alignment.templates import read_template
 from kdkit.alignment.tokenizers import load_tokenizer
 from kdkit.config.built.student import BuildStudentConfig
 from kdkit.config.language import BUILD, Config, config_from_values
+from kdkit.config.maths.settings import MADE
+from kdkit.config.teachers import BuildTeacherConfig
 from kdkit.data.build import OWN, fill_folder, teacher_max_length
 from kdkit.data.conversations import Conversation
 from kdkit.data.many.documents import join_corpora, join_fingerprints, load_corpora
 from kdkit.data.many.kinds import Kinds
 from kdkit.data.packing import pack_windows
 from kdkit.data.pair import SHARED_OR_OWN, pair_tokenizers, pair_vocabularies, tokenizer_path_of
+from kdkit.data.problems import load_made, open_problems
 from kdkit.data.text.corpora import Corpus, load_with_held_out
 from kdkit.data.text.documents import Documents
 from kdkit.data.windows import Windows
 from kdkit.errors import UserError
 from kdkit.machine.hub import identify_tokenizer
 from kdkit.machine.session import Session
+from kdkit.maths.problem import Problem
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
 from kdkit.runs.paths import resolve_input
 
 FORMAT = 5
 """Raise it when the meaning of the stored arrays changes: old caches are then left alone."""
-CHAT_FORMAT = 1
+CHAT_FORMAT = 2
 """The same for conversations, beside `FORMAT`."""
 Split = Literal["train", "evaluation"]
 
@@ -58,6 +62,8 @@ class PreparedData:
     conversations: Mapping[Split, Documents] | None = None
     """Of each split, as the models read them, cut where they were too long, in JSON: see `Conversation.from_json`. The
     document of a window (`Windows.pieces`) is its number in them. None: the data is text."""
+    folder: Path | None = None
+    """Where it lies; None: in memory."""
 
     @property
     def is_chat(self) -> bool:
@@ -69,6 +75,13 @@ class PreparedData:
         if self.conversations is None:
             return []
         return [Conversation.from_json(text) for text in self.conversations[split][:count]]
+
+    def problems(self, name: str) -> list[Problem]:
+        """Return the maths problems of a set (`kdkit.data.problems.SETS`); none where the data are no such.
+
+        Those to train on stand in the order of the windows.
+        """
+        return [] if self.folder is None else open_problems(self.folder, name)
 
     @property
     def same_tokenizer(self) -> bool:
@@ -138,6 +151,7 @@ def open_data(folder: Path, only: str = "") -> PreparedData:
         own_student_tokenizer=load_tokenizer(own, "student.path") if own.is_dir() else None,
         kinds=Kinds.load(list(kinds), folder) if kinds else None,
         conversations=_open_conversations(folder) if "chat" in manifest else None,
+        folder=folder,
     )
 
 
@@ -156,6 +170,8 @@ def _part_of(folder: Path, only: str) -> Path:
 
 def _load(config: Config, cache_path: Path) -> tuple[Corpus, Corpus | None]:
     """Read the documents of a configuration, and those that are held out; None where they are a part of the others."""
+    if config.data.path == MADE:
+        return load_made(config.maths.problems, config.seed, cache_path, config.data.prompt_template)
     if config.data.sources:
         return join_corpora(load_corpora(config.data, cache_path)), None
     return load_with_held_out(config.data, cache_path)
@@ -180,7 +196,7 @@ def _settings_of_pair(config: Config, is_chat: bool) -> list[Any]:
         config.data.special_tokens,
         config.data.max_length,
         teacher_max_length(config),
-        [teacher.build.vocab_size]
+        _settings_of_trained(teacher.build)
         if teacher.path == BUILD and not teacher.tokenizer
         else [identify_tokenizer(tokenizer_path_of(config), "teacher.path"), teacher.revision],
         _settings_of_built(student.build)
@@ -195,8 +211,13 @@ def _settings_of_pair(config: Config, is_chat: bool) -> list[Any]:
 def _settings_of_built(build: BuildStudentConfig) -> list[Any]:
     """Collect those of the tokenizer of a student that is built here."""
     if build.tokenizer in SHARED_OR_OWN:
-        return [build.tokenizer, build.vocab_size]
+        return [build.tokenizer, *_settings_of_trained(build)]
     return [identify_tokenizer(build.tokenizer, "student.build.tokenizer")]
+
+
+def _settings_of_trained(build: BuildStudentConfig | BuildTeacherConfig) -> list[Any]:
+    """Collect those of a tokenizer that is trained here; the default of a later one is not named: older keys stay."""
+    return [build.vocab_size, *([build.digits] if build.digits != "together" else [])]
 
 
 def _chat_settings(config: Config) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Order of the training sequences: shuffled, or a curriculum from easy to hard by the teacher's loss or entropy.
+"""Order of the training sequences: shuffled, or a curriculum from easy to hard, for the teacher or by given levels.
 
 And which of them are read at all, since a cache of the teacher's answers holds no others.
 """
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kdkit.data.problems import TRAIN, find_levels
 from kdkit.distill.plan import Stage, TrainingPlan
 from kdkit.teachers.prepare import prepare_teacher
 from kdkit.teachers.probe import teacher_entropy, teacher_loss
@@ -27,6 +28,8 @@ def sequence_order(plan: TrainingPlan, stage: Stage) -> list[int] | None:
     if not plan.curriculum_key:
         is_given = stage.num_sequences is not None or has_plan(plan.session.config.train)
         return shuffled_order(len(plan.data.train), num_draws, seed) if is_given else None
+    if plan.session.config.train.curriculum == "level":
+        return curriculum_order(find_levels(plan.data.problems(TRAIN)), num_draws, seed)
     path = plan.session.run.cache_path / "difficulty" / f"{plan.curriculum_key}.npy"
     if not path.is_file():
         _build_difficulty(plan, path)

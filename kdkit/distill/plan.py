@@ -14,6 +14,7 @@ from kdkit.config.losses import Auto, LossSettings
 from kdkit.config.teachers import MemberConfig, TeachersConfig
 from kdkit.config.training import OnPolicy
 from kdkit.data.prepare import PreparedData
+from kdkit.data.problems import TRAIN, find_levels
 from kdkit.distill.choose_loss import (
     check_cached_loss,
     check_temperature_is_taken,
@@ -103,6 +104,8 @@ class TrainingPlan:
         kind = self.session.config.train.curriculum
         if kind == "none":
             return ""
+        if kind == "level":
+            return fingerprint(kind, self.data.key)
         return fingerprint(kind, self.data.key, identify_teacher(self.session, self.data))
 
 
@@ -136,6 +139,8 @@ def plan_training(session: Session[Config], data: PreparedData) -> TrainingPlan:
         )
     check_capabilities(config)
     check_options(config.train, data.is_chat)
+    if config.train.curriculum == "level":
+        find_levels(data.problems(TRAIN))
     check_layers(config)
     loss, reason = choose_loss(config, data)
     stages = plan_stages(config, data, loss)

@@ -31,6 +31,8 @@ from kdkit.runs.costs import write_cost
 from kdkit.runs.folder import cached_folder, fingerprint, link_folder
 from kdkit.runs.messages import note
 from kdkit.training.arguments import checkpoint_step, last_checkpoint, make_training_arguments
+from kdkit.training.options.bundle import make_options
+from kdkit.training.options.optimizer import check_muon
 from kdkit.training.progress import Curve, Progress
 from kdkit.training.trainer import LanguageModelTrainer, StopAtStep
 
@@ -100,10 +102,14 @@ def _build(session: Session[Config], folder: Path, checkpoints: Path, request: S
         warmup_steps=max(1, build.max_steps // 20),
         log_every=max(1, build.max_steps // 10),
         save_every=config.train.save_every,
+        optimizer=build.optimizer,
     )
     arguments = make_training_arguments(train, hardware, checkpoints, max_steps=build.max_steps, seed=_seed(config))
     kind = MixtureTrainer if build.num_experts else LanguageModelTrainer
     trainer = kind(model, arguments, WindowCollator(data.train, "teacher"), len(data.teacher_tokenizer))
+    if build.optimizer == "muon":
+        check_muon()
+        trainer.use(make_options(train, model))
     held_out: Windows = data.evaluation.first(config.evaluate.curve_sequences)
     every = max(1, build.max_steps // 4)
     curve = Curve(held_out, "teacher", config.evaluate.batch_size, every, hardware.autocast_dtype)

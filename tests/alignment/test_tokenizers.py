@@ -209,6 +209,16 @@ def test_a_trained_tokenizer_has_the_wanted_size(documents, size):
     assert len(train_tokenizer(documents, size)) == size
 
 
+def test_digits_are_tokens_of_their_own_where_they_are_to_be_apart(tmp_path):
+    texts = [f"x = {number} and y = {number + 1}" for number in range(1900, 2000)]
+    together, apart = (train_tokenizer(texts, 330, digits=digits) for digits in ("together", "apart"))
+    assert len(together("1987").input_ids) < 4
+    assert [apart.decode([token]) for token in apart("x = 1987").input_ids][-4:] == ["1", "9", "8", "7"]
+    assert apart.decode(apart("x = 1987").input_ids) == "x = 1987"
+    apart.save_pretrained(tmp_path / "apart")
+    assert load_tokenizer(tmp_path / "apart", "x")("2031").input_ids == apart("2031").input_ids
+
+
 def test_a_saved_tokenizer_loads_as_the_same(small, tmp_path):
     tokenizer, table = small
     tokenizer.save_pretrained(tmp_path)

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from kdkit.config.built.architecture import ArchitectureConfig, check_architecture, require_divides
-from kdkit.config.types import BuildConfig, Count, DropShare, VocabularySize
+from kdkit.config.types import BuildConfig, Count, Digits, DropShare, VocabularySize
 
 
 class BuildStudentConfig(ArchitectureConfig, BuildConfig):
@@ -17,6 +17,8 @@ class BuildStudentConfig(ArchitectureConfig, BuildConfig):
     """`own`: a BPE of `vocab_size` entries trained on the text of the run; `teacher`: the teacher's; or the folder or
     hub name of another, such as `python -m kdkit tokenizer train` makes."""
     vocab_size: VocabularySize = 1024
+    digits: Digits = "together"
+    """Of its `own` tokenizer: `apart`, every digit is a token, so that a small model can calculate."""
     hidden_size: Count = 64
     num_layers: Count = 3
     num_heads: Count = 4

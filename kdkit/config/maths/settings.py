@@ -1,14 +1,18 @@
 """Settings of maths: which problems are made, and how answers are compared. Used by notebook 09 and `kdkit solve`."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from kdkit.config.types import Count, NotNegative, Positive, Section
+from kdkit.errors import UserError
 
 DomainName = Literal[
     "algebra", "calculus", "linear_algebra", "complex_analysis", "differential_equations", "optimisation"
 ]
+MADE = "kdkit-maths"
+"""Value of `data.path`: problems that are made here."""
 Level = Annotated[int, Field(ge=1, le=5)]
 
 
@@ -78,6 +82,26 @@ class CheckerConfig(Section):
     """For one answer; beyond it counts as unanswered."""
     memory_mb: Count = 1024
     """For one process, beside what it has at its start."""
+
+
+def check_made(data: Mapping[str, Any]) -> None:
+    """Refuse settings of `data` that problems which are made here have no use for.
+
+    Raises:
+        UserError: naming the first.
+    """
+    wanted = {"evaluation_path": "maths.problems.num_held_out", "subset_size": "maths.problems.num_problems"}
+    for name in ("evaluation_path", "subset_size", "answer_column", "skip_rows_where"):
+        if data[name] is not None:
+            instead = f", and set {wanted[name]}" if name in wanted else ""
+            raise UserError(
+                f"data.{name}: expected null with data.path={MADE}, whose problems and split maths.problems decides, "
+                f"got {data[name]!r}; leave it out{instead}"
+            )
+    if data["format"] not in ("auto", "problems"):
+        raise UserError(f"data.format: expected auto or problems with data.path={MADE}, got {data['format']!r}")
+    if data["sources"]:
+        raise UserError(f"data.sources: expected none beside data.path={MADE}, got {', '.join(data['sources'])}")
 
 
 class MathsConfig(Section):

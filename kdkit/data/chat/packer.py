@@ -29,6 +29,7 @@ from kdkit.errors import UserError
 
 LossOn = Literal["answers", "last", "all", "alone"]
 CHANGED, NO_ROOM = "the template changes a content", "no room for an answer"
+TOO_LONG = "longer than a sequence, data.max_length"
 
 
 @dataclass
@@ -42,6 +43,8 @@ class ChatPacker:
     loss_on: LossOn = "answers"
     skips: bool = False
     """Leave out conversations that cannot be rendered, instead of refusing them."""
+    cuts: bool = True
+    """Cut conversations that are too long, instead of leaving them out."""
     counts: Counter[str] = field(default_factory=Counter)
     """What was packed and cut so far; see `describe`."""
     left_out: Counter[str] = field(default_factory=Counter)
@@ -122,9 +125,10 @@ class ChatPacker:
         Returns:
             The windows, the conversations in them, and shorter versions of those that are too long.
         """
-        line = _lay_out(shown, self.loss_on)
         own = [None if self._reads_alike(side) else side.lay(shown) for side in self.teachers]
         laid = self.student.lay(shown)
+        widths = [laid.widths, *(each.widths for each in own if each is not None)]
+        line = _lay_out(shown, self.loss_on, np.sum(widths, axis=0) == 0)
         cuts = SharedCuts(chain(laid.texts, *(each.texts for each in own if each is not None)))
         student = self.student.read(laid, cuts, line.ends, line.kinds == CONTENT)
         teachers = [
@@ -158,6 +162,9 @@ class ChatPacker:
 
     def _cut(self, fitted: Fitted, over: list[int]) -> Fitted | None:
         """Cut a conversation that is too long, by so many tokens on each side; None where that does not help."""
+        if not self.cuts:
+            self.left_out[TOO_LONG] += 1
+            return None
         shorter = None if fitted.is_cut else fit(fitted, [self.student, *self.teachers], over, self.counts)
         if shorter is None:
             self.left_out[NO_ROOM] += 1
@@ -236,8 +243,13 @@ class _Line:
         return sizes.cumsum()[interval] - (self.ends[interval] - places) * which[interval]
 
 
-def _lay_out(shown: list[Fitted], loss_on: LossOn) -> _Line:
-    """Lay the intervals of conversations out on one line."""
+def _lay_out(shown: list[Fitted], loss_on: LossOn, is_empty: np.ndarray) -> _Line:
+    """Lay the intervals of conversations out on one line.
+
+    Args:
+        is_empty: bool, `[num_intervals]`: where no side has anything. That keeps nothing out of the loss: a template
+            may write nothing between two turns.
+    """
     kinds, counted = zip(
         *(interval_kinds(tuple(m.role for m in fitted.messages), loss_on) for fitted in shown), strict=True
     )
@@ -245,7 +257,8 @@ def _lay_out(shown: list[Fitted], loss_on: LossOn) -> _Line:
     sizes = np.ones(len(joined), np.int64)
     first = -1 if loss_on == ALONE else 0
     sizes[joined == CONTENT] = list(chain.from_iterable(each.sizes[first:] for each in shown))
-    return _Line(joined, sizes.cumsum(), np.concatenate(counted), np.cumsum([len(each) for each in kinds]) - 1)
+    is_counted = np.concatenate(counted) | is_empty
+    return _Line(joined, sizes.cumsum(), is_counted, np.cumsum([len(each) for each in kinds]) - 1)
 
 
 def _find_counted(groups: np.ndarray, student: SideTokens, line: _Line) -> np.ndarray:

@@ -119,6 +119,7 @@ def join_corpora(corpora: dict[str, Corpus]) -> Corpus:
         files_left_out=sum(corpus.files_left_out for corpus in corpora.values()),
         kinds=kinds_of,
         is_chat=any(corpus.is_chat for corpus in corpora.values()),
+        has_problems=all(corpus.has_problems for corpus in corpora.values()),
         rows_left_out=dict(sum((Counter(corpus.rows_left_out) for corpus in corpora.values()), Counter())),
     )
 

@@ -10,6 +10,7 @@ from kdkit.data.many.documents import MixedDocuments, split_kinds
 from kdkit.data.text.corpora import Corpus, split_documents
 from kdkit.data.text.documents import Documents
 from kdkit.data.text.duplicates import find_near_copies
+from kdkit.data.text.problems import find_repeated
 from kdkit.errors import UserError
 
 
@@ -51,16 +52,19 @@ def hold_out(data: DataConfig, corpus: Corpus, held_out: Corpus | None, seed: in
     else:
         split = split_kinds if isinstance(corpus.documents, MixedDocuments) else split_documents
         train, evaluation = split(corpus.documents, data.evaluation_fraction, seed)
-    train, near_copies = _remove_near_copies(data, train, evaluation, corpus.is_chat)
+    train, near_copies = _remove_near_copies(data, train, evaluation, corpus)
     return HeldOut(train, evaluation, near_copies)
 
 
 def _remove_near_copies(
-    data: DataConfig, train: Documents, evaluation: Documents, is_chat: bool
+    data: DataConfig, train: Documents, evaluation: Documents, corpus: Corpus
 ) -> tuple[Documents, int]:
     """Count the training documents that are near-copies of held-out ones, and leave them out unless asked not to."""
     print(f"data: comparing {len(train):,} training documents with {len(evaluation):,} held-out ones", flush=True)
-    is_copy = find_near_copies(*(texts_of(documents, is_chat) for documents in (evaluation, train)))
+    if corpus.has_problems:
+        is_copy = find_repeated(evaluation, train)
+    else:
+        is_copy = find_near_copies(*(texts_of(documents, corpus.is_chat) for documents in (evaluation, train)))
     count = int(is_copy.sum())
     if count:
         what = "left out" if data.near_duplicates == "remove" else "kept (data.near_duplicates=keep)"

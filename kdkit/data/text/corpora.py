@@ -15,14 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from kdkit.config.language import DataConfig
+from kdkit.config.maths.settings import MADE
 from kdkit.data.chat.questions import python_questions_in_json
 from kdkit.data.chat.read import ChatReader, columns_of, read_file
 from kdkit.data.conversations import texts_of
 from kdkit.data.text.documents import Documents, clean_text, write_documents
 from kdkit.data.text.files import FILE_SUFFIXES, as_text, find_files, missing_column, read_files, split_text
 from kdkit.data.text.library import python_code, python_docs
+from kdkit.data.text.problems import FORMAT as PROBLEMS_FORMAT
+from kdkit.data.text.problems import as_document, holds_problems, read_problem_corpus, write_problem_corpus
 from kdkit.errors import UserError
 from kdkit.machine.hub import hub_is_reachable
+from kdkit.maths.files import SUFFIXES
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files
 from kdkit.runs.messages import note
 from kdkit.runs.paths import resolve_input
@@ -73,6 +77,13 @@ class Corpus:
     """Whether the documents are conversations, in JSON: see `Conversation.to_json`."""
     rows_left_out: dict[str, int] = field(default_factory=dict)
     """Rows that are no conversation, or were not wanted, by the reason."""
+    has_problems: bool = False
+    """Whether the conversations are maths problems and solutions: see `kdkit.data.text.problems`."""
+
+    @property
+    def kind(self) -> str:
+        """What the documents are, in words."""
+        return "maths problems" if self.has_problems else "conversations" if self.is_chat else "plain text"
 
 
 def load_with_held_out(data: DataConfig, cache_path: Path) -> tuple[Corpus, Corpus | None]:
@@ -87,10 +98,9 @@ def load_with_held_out(data: DataConfig, cache_path: Path) -> tuple[Corpus, Corp
     if data.evaluation_path is None:
         return corpus, None
     held_out = load_corpus(data.model_copy(update={"path": data.evaluation_path, "subset_size": None}), cache_path)
-    if held_out.is_chat != corpus.is_chat:
-        kinds = ["conversations" if each.is_chat else "plain text" for each in (corpus, held_out)]
+    if held_out.kind != corpus.kind:
         raise UserError(
-            f"data.evaluation_path: expected {kinds[0]}, as data.path holds, got {kinds[1]}; name another file"
+            f"data.evaluation_path: expected {corpus.kind}, as data.path holds, got {held_out.kind}; name another file"
         )
     return replace(corpus, fingerprint=fingerprint(corpus.fingerprint, held_out.fingerprint)), held_out
 
@@ -156,11 +166,13 @@ def stream_texts(config: DataConfig) -> tuple[Iterator[str], bool]:
 def _find_source(config: DataConfig) -> str | Path:
     """Decide what `data.path` names: text that comes with Python, a file or folder, or a hub data set."""
     path = resolve_input(config.path)
+    if config.path == MADE:
+        raise UserError(f"data: expected {MADE} as data.path of a run, got it elsewhere; set data.path={MADE} alone")
     if config.path in LIBRARY:
         return config.path
     if path.exists():
         return path
-    if path.suffix in FILE_SUFFIXES or config.path.startswith(("/", ".", "~")):
+    if path.suffix in (*FILE_SUFFIXES, *SUFFIXES) or config.path.startswith(("/", ".", "~")):
         raise UserError(
             f"data.path: expected an existing file or folder, got {config.path!r}, which does not exist "
             f"(in {Path.cwd()}); correct the path, or use data.path=python-docs"
@@ -174,10 +186,12 @@ def _identify(config: DataConfig) -> tuple[str | Path, str]:
     if source in LIBRARY:
         return source, fingerprint(FORMAT, config.path, sys.version, config.subset_size)
     if isinstance(source, Path):
-        files = [source] if source.is_file() else find_files(source)[0]
+        has_problems = holds_problems(source, config)
+        files = [source] if source.is_file() or has_problems else find_files(source)[0]
         content = [[str(file.relative_to(source)), fingerprint_files(file)] for file in files]
         settings = config.text_column, config.document_separator, config.subset_size
-        return source, fingerprint(FORMAT, content, source.suffix, *settings, *chat)
+        problems = [PROBLEMS_FORMAT] if has_problems else []
+        return source, fingerprint(FORMAT, content, source.suffix, *settings, *chat, *problems)
     settings = config.name, config.split, config.text_column, config.subset_size
     return source, fingerprint(FORMAT, config.path, *settings, *chat)
 
@@ -190,6 +204,9 @@ def _chat_settings(config: DataConfig) -> list[str | None]:
 
 def _write(folder: Path, source: str | Path, config: DataConfig) -> None:
     """Write distinct non-empty documents and what is known of them."""
+    if holds_problems(source, config):
+        write_problem_corpus(folder, str(source), *read_problem_corpus(source, config), config.prompt_template)
+        return
     num_left_out, reader = 0, ChatReader(config)
     texts, is_chat = _read(source, config, reader)
     if isinstance(source, Path):
@@ -221,6 +238,9 @@ def _read(source: str | Path, config: DataConfig, reader: ChatReader) -> tuple[I
         The documents, and whether they are conversations.
     """
     is_shuffled = is_chat = False
+    if holds_problems(source, config):
+        problems = read_problem_corpus(source, config)[0]
+        return (as_document(each, config.prompt_template) for each in problems), True
     if source in LIBRARY:
         is_chat = source == PYTHON_QUESTIONS
         has, other = ("conversations", PYTHON_DOCS) if is_chat else ("text", PYTHON_QUESTIONS)

@@ -39,7 +39,7 @@ def find_files(path: Path) -> tuple[list[Path], list[Path]]:
         files, left_out = [path], []
     else:
         known = sorted(p for p in path.rglob("*") if p.suffix in FILE_SUFFIXES and p.is_file())
-        left_out = [file for file in known if any(map(_is_leftover, file.relative_to(path).parts))]
+        left_out = [file for file in known if any(map(is_leftover, file.relative_to(path).parts))]
         files = [file for file in known if file not in set(left_out)]
     if not files or files[0].suffix not in FILE_SUFFIXES:
         more = f" ({len(left_out)} hidden or left-over files in it are none)" if left_out else ""
@@ -51,7 +51,7 @@ def find_files(path: Path) -> tuple[list[Path], list[Path]]:
     return files, left_out
 
 
-def _is_leftover(name: str) -> bool:
+def is_leftover(name: str) -> bool:
     """Return whether a file or folder has a name that nobody gave to a text."""
     return name.startswith(".") or _LEFTOVER.fullmatch(Path(name).stem) is not None
 

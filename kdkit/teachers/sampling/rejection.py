@@ -3,12 +3,13 @@
 Finished chunks of prompts are kept, so what was stopped goes on and ends in the same file, byte for byte.
 """
 
+import contextlib
 import json
 import shutil
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ import torch
 
 from kdkit.alignment.templates import Message, render_prompt, stop_ids
 from kdkit.config.language import Config
-from kdkit.config.teacher import TEACHER_LOGPROB, SamplingConfig
+from kdkit.config.teacher import TEACHER_LOGPROB, VERIFIED_ANSWER, SamplingConfig
 from kdkit.data.conversations import Conversation
 from kdkit.data.prepare import PreparedData
+from kdkit.data.problems import HELD_OUT, TRAIN
 from kdkit.errors import UserError
 from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.machine.hardware import DTYPES
 from kdkit.machine.session import Session
+from kdkit.maths.checking.pool import CheckerPool
+from kdkit.maths.files import solved_row, write_problems
 from kdkit.models.generation import Generated, Sampling
 from kdkit.runs.disk import taking_turns, writing
 from kdkit.runs.folder import fingerprint, write_text
@@ -31,6 +35,7 @@ from kdkit.runs.messages import note, step_line
 from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.prepare import identify_teacher, prepare_teacher
 from kdkit.teachers.sampling.scorers import Candidate, Scorer, identify_scorer, make_scorer, score
+from kdkit.teachers.sampling.verified import VerifiedAnswer
 
 FORMAT = 1
 """Raise it when the same settings sample other answers than before."""
@@ -42,7 +47,8 @@ class SampledAnswers:
     """A file of conversations with a teacher's answers, and how many were accepted."""
 
     path: Path
-    """A .jsonl of `messages`, with `score`, `accepted`, `num_accepted`, `num_samples` and `teacher`."""
+    """A .jsonl of `messages`, with `score`, `accepted`, `num_accepted`, `rejected`, `num_samples` and `teacher`; with
+    `verified_answer` also `verdict` and those of all samples, and of problems the problem in place of messages."""
     prompts: int
     """That were sampled for."""
     samples: int
@@ -55,6 +61,8 @@ class SampledAnswers:
     """All of whose answers are empty; they are left out."""
     too_long: int
     """That fill the teacher's context; they are left out."""
+    verdicts: dict[str, int] = field(default_factory=dict)
+    """Samples by what the checker says of them, with the scorer `verified_answer`."""
 
     @property
     def held_out(self) -> Path:
@@ -64,7 +72,9 @@ class SampledAnswers:
     @property
     def settings(self) -> dict[str, str]:
         """The settings with which a training reads both files."""
-        return {"data.path": str(self.path), "data.evaluation_path": str(self.held_out)}
+        files = {"data.path": str(self.path), "data.evaluation_path": str(self.held_out)}
+        # a wrong solution is no lesson
+        return files | ({"data.skip_rows_where": "rejected"} if self.verdicts and self.accepted_prompts else {})
 
     def copy_to(self, path: Path) -> "SampledAnswers":
         """Copy both files; return where they are."""
@@ -82,10 +92,12 @@ class SampledAnswers:
         """Say what was sampled in one line."""
         left_out = [f"{self.without_answer} without any answer"] * (self.without_answer > 0)
         left_out += [f"{self.too_long} too long for the teacher"] * (self.too_long > 0)
+        listed = ", ".join(f"{count:,} {name}" for name, count in sorted(self.verdicts.items()))
+        checked = f"; checked: {listed}" if listed else ""
         return (
             f"{self.samples:,} answers to {self.prompts:,} prompts, {self.acceptance_rate:.0%} accepted; kept an "
             f"accepted one for {self.accepted_prompts:,} prompts, and for {self.kept_unaccepted:,} the best of none "
-            f"accepted" + (f"; left out: {', '.join(left_out)}" if left_out else "")
+            f"accepted" + (f"; left out: {', '.join(left_out)}" if left_out else "") + checked
         )
 
 
@@ -106,7 +118,9 @@ def sample_answers(session: Session[Config], data: PreparedData, teacher: TextTe
             f"{session.config.data.path!r}; name a file of messages or of prompt and response: data.path=FILE"
         )
     conversations = data.prompts("train", settings.max_prompts)
-    scorer = make_scorer(settings.scorer)
+    pool = CheckerPool(session.config.maths.checker)
+    is_verified = settings.scorer == VERIFIED_ANSWER
+    scorer = VerifiedAnswer.of(pool, data) if is_verified else make_scorer(settings.scorer)
     folder = session.run.cache_path / "samples"
     path = folder / f"{_key(session, data, conversations)}.jsonl"
     with writing(folder, "cache_dir"), taking_turns(path.with_suffix(".lock"), f"samples/{path.stem}"):
@@ -115,11 +129,19 @@ def sample_answers(session: Session[Config], data: PreparedData, teacher: TextTe
             return _read(path)
         teacher = teacher or prepare_teacher(session, data, DTYPES[session.hardware.answer_precision])
         sampler = RejectionSampler(settings, session.config, teacher, scorer)
-        with path.with_suffix(".held_out.jsonl").open("w", encoding="utf-8") as file:
-            rows = ({"messages": as_rows(each.messages)} for each in data.prompts("evaluation"))
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        sampler.run(conversations, path)
+        _write_held_out(path.with_suffix(".held_out.jsonl"), data, is_verified)
+        with contextlib.closing(pool):  # whose processes start with the first check
+            sampler.run(conversations, path)
     return _read(path)
+
+
+def _write_held_out(path: Path, data: PreparedData, is_verified: bool) -> None:
+    """Write the held-out conversations as the data has them, as problems where the answers are."""
+    if is_verified and (problems := data.problems(HELD_OUT)):
+        write_problems(path, problems)
+        return
+    rows = ({"messages": as_rows(each.messages)} for each in data.prompts("evaluation"))
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def as_rows(messages: Sequence[Message]) -> list[dict[str, str]]:
@@ -133,6 +155,9 @@ def _key(session: Session[Config], data: PreparedData, conversations: list[Conve
     template = data.teacher_tokenizer.chat_template
     texts = fingerprint([conversation.to_json() for conversation in conversations])
     scorer = identify_scorer(settings.scorer)
+    if settings.scorer == VERIFIED_ANSWER:
+        policies = session.config.maths.checker.policies.model_dump()
+        scorer = fingerprint(scorer, policies, [asdict(each) for each in data.problems(TRAIN)])
     made_by = session.config.seed, teacher, template, session.hardware.answer_precision
     return fingerprint(FORMAT, settings.model_dump(), scorer, *made_by, texts)
 
@@ -140,7 +165,7 @@ def _key(session: Session[Config], data: PreparedData, conversations: list[Conve
 def _read(path: Path) -> SampledAnswers:
     """Read how a finished file came about."""
     counts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    return SampledAnswers(path, **{name: counts[name] for name in COUNTS})
+    return SampledAnswers(path, **{name: counts[name] for name in COUNTS}, verdicts=counts.get("verdicts", {}))
 
 
 class RejectionSampler:
@@ -225,24 +250,34 @@ class RejectionSampler:
         """Score the samples of a prompt and keep the best: an accepted one before all others."""
         prompt = as_rows(conversation.prompt)
         best, accepted = None, 0
+        verdicts: Counter[str] = Counter()
         for sample, logprob in zip(written, logprobs, strict=True):
             text = self.tokenizer.decode(sample.ids, skip_special_tokens=True)
             if not text.strip():
                 continue
             candidate = Candidate(prompt, text, conversation.answer, logprob)
-            value = score(self.scorer, candidate, self.settings.scorer, number)
+            value, verdict = score(self.scorer, candidate, self.settings.scorer, number)
+            verdicts.update([] if verdict is None else [verdict.value])
             is_accepted = sample.stopped and value >= self.settings.least_score
             accepted += is_accepted
             if best is None or (is_accepted, value) > best[:2]:
-                best = is_accepted, value, text
+                best = is_accepted, value, text, verdict
         kept = None
         if best is not None:
-            messages = [*prompt, {"role": "assistant", "content": best[2]}]
-            kept = {"messages": messages, "score": best[1], "accepted": best[0], "num_accepted": accepted}
-            kept |= {"num_samples": len(written), "teacher": self.name}
-        return {"number": number, "accepted": accepted, "kept": kept}
+            kept = self._row(prompt, best[2]) | {"score": best[1], "accepted": best[0], "num_accepted": accepted}
+            kept |= {"rejected": not best[0], "num_samples": len(written), "teacher": self.name}
+            if best[3] is not None:
+                kept |= {"verdict": best[3].value, "verdicts": dict(verdicts)}
+        return {"number": number, "accepted": accepted, "verdicts": dict(verdicts), "kept": kept}
 
-    def _count(self, rows: list[dict[str, Any]], too_long: int) -> dict[str, int]:
+    def _row(self, prompt: list[dict[str, str]], answer: str) -> dict[str, Any]:
+        """Return what is learnt of an answer: of a problem a problem with this solution, else a conversation."""
+        problem = self.scorer.find(prompt) if isinstance(self.scorer, VerifiedAnswer) else None
+        if problem is not None:
+            return solved_row(problem, answer)
+        return {"messages": [*prompt, {"role": "assistant", "content": answer}]}
+
+    def _count(self, rows: list[dict[str, Any]], too_long: int) -> dict[str, Any]:
         """Count what was accepted; see `SampledAnswers`."""
         kinds = Counter(
             "without_answer" if row["kept"] is None else "accepted" if row["kept"]["accepted"] else "other"
@@ -256,6 +291,7 @@ class RejectionSampler:
             "kept_unaccepted": kinds["other"],
             "without_answer": kinds["without_answer"],
             "too_long": too_long,
+            "verdicts": dict(sum((Counter(row.get("verdicts", {})) for row in rows), Counter())),
         }
 
 

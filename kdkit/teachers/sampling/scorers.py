@@ -12,6 +12,7 @@ from typing import Any
 from kdkit.config.teacher import TEACHER_LOGPROB
 from kdkit.errors import UserError
 from kdkit.machine.user_code import find_user_function, is_user_code
+from kdkit.maths.checking.verdicts import Verdict
 from kdkit.runs.folder import fingerprint, fingerprint_files
 
 NUMBER = re.compile(r"-?(?:\d[\d,]*\.?\d*|\.\d+)")
@@ -37,7 +38,8 @@ class Candidate:
     """Mean log-probability of the answer's tokens under the teacher, in nats; NaN where nobody asked."""
 
 
-Scorer = Callable[[Candidate], float]
+Scorer = Callable[[Candidate], float | Verdict]
+"""A verdict counts 1 where it is right, and 0 else."""
 
 
 def make_scorer(name: str) -> Scorer:
@@ -73,8 +75,8 @@ def identify_scorer(name: str) -> str:
     return fingerprint(name, fingerprint_files(file) if file.is_file() else "")
 
 
-def score(scorer: Scorer, candidate: Candidate, name: str, number: int) -> float:
-    """Score a candidate.
+def score(scorer: Scorer, candidate: Candidate, name: str, number: int) -> tuple[float, Verdict | None]:
+    """Score a candidate; return the score, and the verdict where it is made of one.
 
     Args:
         name: of the scorer, for messages.
@@ -87,7 +89,8 @@ def score(scorer: Scorer, candidate: Candidate, name: str, number: int) -> float
     answer = " ".join(candidate.answer.split())[:60]
     try:
         value: Any = scorer(candidate)
-        number_of_it = float(value)
+        verdict = value if isinstance(value, Verdict) else None
+        number_of_it = float(value if verdict is None else verdict is Verdict.RIGHT)
     except Exception as error:  # whatever the user's own scorer raises
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -95,7 +98,7 @@ def score(scorer: Scorer, candidate: Candidate, name: str, number: int) -> float
         ) from error
     if not math.isfinite(number_of_it):
         raise UserError(f"{wanted} {number_of_it} (answer: {answer!r}); correct the scorer")
-    return number_of_it
+    return number_of_it, verdict
 
 
 def normalise(text: str) -> str:

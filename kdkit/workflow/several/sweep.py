@@ -179,7 +179,7 @@ def code_fingerprint() -> str:
 def baseline_key(config: Config, data: PreparedData) -> str:
     """Fingerprint what makes a baseline: all but the teacher and what is learned from it."""
     apart = {"distill", "router", "cache", "report", "cache_dir"}
-    apart |= {"teacher"} if config.train.curriculum == "none" else set()  # else the teacher orders the text
+    apart |= {"teacher"} if config.train.curriculum in ("none", "level") else set()  # else the teacher orders the text
     return fingerprint(data.key, config.model_dump(exclude=apart), code_fingerprint())
 
 

@@ -1,13 +1,14 @@
 """Windows of conversations: contents aligned, templates in no loss, ends paired, and nothing of an answer lost."""
 
 import json
+from copy import deepcopy
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdkit.alignment.templates import CHATML
+from kdkit.alignment.templates import CHATML, read_template
 from kdkit.alignment.tokenizers import end_token_id
 from kdkit.data.batches import WindowCollator, find_spans
 from kdkit.data.windows import PAD
@@ -108,6 +109,15 @@ def test_the_loss_is_on_what_was_asked_for(loss_on, learnt):
     windows, _ = pack(make_packer(student, student, loss_on), talk("a", "one", "b", "two", system="s"))
     found = label_text(student, windows.student_ids[0], windows.labels([0])[0])
     assert found == (learnt or "".join(f"{text}<|im_end|>" for text in ("s", "a", "one", "b", "two")))
+
+
+@pytest.mark.parametrize(("loss_on", "learnt"), [("answers", ["one", "two answer"]), ("last", ["two answer"])])
+def test_all_of_an_answer_is_learnt_where_the_template_writes_nothing_between_two_turns(loss_on, learnt):
+    tokenizer = deepcopy(chat_tokenizers()[0])
+    tokenizer.chat_template = read_template("short", "student.chat_template")
+    windows, _ = pack(make_packer(tokenizer, tokenizer, loss_on), talk("a question", "one", "b", "two answer"))
+    found = label_text(tokenizer, windows.student_ids[0], windows.labels([0])[0])
+    assert found == "".join(f"{text}<|im_end|>" for text in learnt)
 
 
 def test_labels_of_a_batch_are_the_windows_and_the_rest_is_ignored():

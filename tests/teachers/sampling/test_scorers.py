@@ -95,7 +95,7 @@ def own_scorers(tmp_path, monkeypatch):
 
 
 def test_a_scorer_of_the_users_own_gets_messages_answer_and_reference(own_scorers):
-    assert score(make_scorer(own_scorers + "length"), candidate("four", "two"), "mine", 0) == 4 - 3 + 1
+    assert score(make_scorer(own_scorers + "length"), candidate("four", "two"), "mine", 0) == (4 - 3 + 1, None)
 
 
 @pytest.mark.parametrize(
