@@ -110,7 +110,8 @@ def compare_selection(samples: Samples, student: Single, others: Mapping[str, Si
     return {
         "ways": rows,
         "single": {
-            name: share(each.is_right) | {"compute": each.compute} for name, each in {"student": student, **others}.items()
+            name: share(each.is_right) | {"compute": each.compute}
+            for name, each in {"student": student, **others}.items()
         },
         "equal_compute": {
             name: found
@@ -120,9 +121,7 @@ def compare_selection(samples: Samples, student: Single, others: Mapping[str, Si
     }
 
 
-def _at_equal_compute(
-    samples: Samples, ways: Sequence[str], student: Single, other: Single
-) -> dict[str, Any] | None:
+def _at_equal_compute(samples: Samples, ways: Sequence[str], student: Single, other: Single) -> dict[str, Any] | None:
     """Compare with one answer of a larger model; None where it is no larger, or nobody knows."""
     if not student.parameters or not other.parameters or other.parameters <= student.parameters:
         return None

@@ -8,10 +8,10 @@ import re
 from collections.abc import Sequence
 
 from kdkit.evaluate.maths.solutions import FORMAT_ERRORS, Solution, check_lines, step_lines
-from kdkit.maths.checking.pool import CheckerPool, Job
 from kdkit.maths.checking.answers import Verdict
+from kdkit.maths.checking.pool import CheckerPool, Job
 from kdkit.maths.checking.steps import StepVerdict
-from kdkit.maths.problem import Problem
+from kdkit.maths.problem import AnswerKind, Problem
 
 Groups = list[int | None]
 """For every solution the number of the first one with the same answer; None: it has no answer that can be read."""
@@ -67,7 +67,7 @@ def count_contradictions(
         kept = [
             line
             for line in [" ".join(problem.problem.split()), *step_lines(solution.text)]
-            if not any(name in line for name in unknown)
+            if not any(_mentions(line, name) for name in unknown)
         ]
         lines.append((kept, facts))
     counts = iter(sum(mark is StepVerdict.WRONG for mark in marks) for marks in check_lines(lines, pool))
@@ -143,9 +143,15 @@ def _answer_of(solution: Solution) -> str:
     return solution.answer
 
 
-def _plain_kind(problem: Problem):
+def _plain_kind(problem: Problem) -> AnswerKind:
     """Return how two answers are compared with each other: as formulas where the problem has another test of them."""
     return "expression" if problem.check_against else problem.answer_kind
+
+
+def _mentions(line: str, name: str) -> bool:
+    """Return whether a name stands in a formula of a line."""
+    letter = re.compile(rf"(?<![A-Za-z\\\\]){re.escape(name)}(?![A-Za-z])")
+    return any(letter.search(formula) for formula in re.findall(r"\$([^$]*)\$", line))
 
 
 def _without_spaces(text: str) -> str:

@@ -1,0 +1,80 @@
+"""What one model writes about problems: greedy solutions and samples, judged, with those that agree found."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kdkit.config.maths.judging import JudgingConfig
+from kdkit.config.maths.settings import PolicyConfig
+from kdkit.evaluate.maths.solutions import Solution, as_prompt, judge_solutions, write_solutions
+from kdkit.evaluate.maths.voting import Groups, count_contradictions, group_answers
+from kdkit.maths.checking.pool import CheckerPool
+from kdkit.maths.checking.verdicts import Verdict
+from kdkit.maths.problem import Problem
+from kdkit.models.generation import Sampling
+from kdkit.models.writer import Writer, read_prompt
+
+UNWRITTEN = Solution("", None, Verdict.NO_ANSWER, (), 0, False)
+"""Stands for the solution of a problem that leaves no room in the model's context."""
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What one model wrote about the problems of a set, a place for every problem."""
+
+    greedy: list[Solution]
+    samples: list[list[Solution]]
+    """Empty lists where none were asked for."""
+    groups: list[Groups]
+    """Of the samples; see `group_answers`."""
+    contradictions: list[list[int]]
+    """Of the samples; see `count_contradictions`."""
+    prompt_tokens: list[int]
+    too_long: int
+    """Problems that leave no room in the model's context: they count as unanswered."""
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """What lets models solve problems: the checker, and how they write."""
+
+    pool: CheckerPool
+    policies: PolicyConfig
+    settings: JudgingConfig
+    is_chat: bool
+    """Whether a problem is a message to be answered; else a line to go on from."""
+    seed: int
+
+    def solve(self, writer: Writer, problems: Sequence[Problem]) -> Solved:
+        """Let a model solve problems, greedily and `num_samples` times.
+
+        Raises:
+            UserError: it writes nothing at all.
+        """
+        greedy = self._write(writer, problems, Sampling(0.0, max_new_tokens=self.settings.max_answer_tokens), 1)
+        samples = self.sample(writer, problems)
+        return Solved(
+            greedy=[row[0] for row in greedy],
+            samples=samples,
+            groups=group_answers(problems, samples, self.pool),
+            contradictions=count_contradictions(problems, samples, self.pool),
+            prompt_tokens=[
+                len(read_prompt(as_prompt(each.problem, self.is_chat), writer.tokenizer)) for each in problems
+            ],
+            too_long=sum(row[0] is UNWRITTEN for row in greedy),
+        )
+
+    def sample(self, writer: Writer, problems: Sequence[Problem]) -> list[list[Solution]]:
+        """Let a model solve problems `num_samples` times."""
+        if not self.settings.num_samples:
+            return [[] for _ in problems]
+        settings = self.settings
+        sampling = Sampling(settings.temperature, max_new_tokens=settings.max_answer_tokens, seed=self.seed)
+        return self._write(writer, problems, sampling, settings.num_samples)
+
+    def _write(
+        self, writer: Writer, problems: Sequence[Problem], sampling: Sampling, count: int
+    ) -> list[list[Solution]]:
+        """Write solutions and judge them."""
+        texts = write_solutions(writer, problems, self.is_chat, sampling, count)
+        judged = judge_solutions(problems, [row or [] for row in texts], self.pool, self.policies)
+        return [row or [UNWRITTEN] * count for row in judged]
