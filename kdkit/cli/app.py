@@ -23,6 +23,7 @@ from kdkit.cli.options import (
     interruptible,
 )
 from kdkit.cli.sample import sample_app
+from kdkit.cli.solve import solve_app
 from kdkit.cli.text import text_app
 from kdkit.cli.tokenizer import tokenizer_app
 from kdkit.errors import UserError
@@ -39,6 +40,7 @@ app = typer.Typer(
 app.add_typer(cache_app, name="cache")
 app.add_typer(sample_app)
 app.add_typer(text_app)
+app.add_typer(solve_app)
 app.add_typer(export_app)
 app.add_typer(tokenizer_app, name="tokenizer")
 

@@ -96,12 +96,13 @@ def judge_solutions(
     """Check the answer and the steps of every text.
 
     Args:
+        problems: of one without an answer nobody knows it, and every answer that can be read is right.
         texts: of each problem.
     """
     flat = [(problem, text) for problem, row in zip(problems, texts, strict=True) for text in row]
     answers = [find_answer(text.text, policies) for _, text in flat]
     jobs = [
-        Job(problem.answer, answer or "", problem.answer_kind, problem.check_against)
+        Job(problem.answer or answer or "", answer or "", problem.answer_kind, problem.check_against)
         for (problem, _), answer in zip(flat, answers, strict=True)
     ]
     verdicts = pool.check(jobs)

@@ -50,18 +50,22 @@ class Examiner:
         Raises:
             UserError: it writes nothing at all.
         """
-        greedy = self._write(writer, problems, Sampling(0.0, max_new_tokens=self.settings.max_answer_tokens), 1)
-        samples = self.sample(writer, problems)
+        greedy, samples = self.answer(writer, problems), self.sample(writer, problems)
         return Solved(
-            greedy=[row[0] for row in greedy],
+            greedy=greedy,
             samples=samples,
             groups=group_answers(problems, samples, self.pool),
             contradictions=count_contradictions(problems, samples, self.pool),
             prompt_tokens=[
                 len(read_prompt(as_prompt(each.problem, self.is_chat), writer.tokenizer)) for each in problems
             ],
-            too_long=sum(row[0] is UNWRITTEN for row in greedy),
+            too_long=sum(solution is UNWRITTEN for solution in greedy),
         )
+
+    def answer(self, writer: Writer, problems: Sequence[Problem]) -> list[Solution]:
+        """Let a model solve problems with the most likely token, always."""
+        sampling = Sampling(0.0, max_new_tokens=self.settings.max_answer_tokens)
+        return [row[0] for row in self._write(writer, problems, sampling, 1)]
 
     def sample(self, writer: Writer, problems: Sequence[Problem]) -> list[list[Solution]]:
         """Let a model solve problems `num_samples` times."""
