@@ -129,8 +129,8 @@ def _open(request: SolveRequest) -> tuple[Path, Config]:
     folder, config = session.run.path, session.config
     if not open_problems(folder / "data", TRAIN):
         raise UserError(
-            f"RUN: expected a run whose data are maths problems, got {folder.name!r}, whose data are {config.data.path!r}; "
-            "make one: python -m kdkit run maths_demo"
+            f"RUN: expected a run whose data are maths problems, got {folder.name!r}, whose data are "
+            f"{config.data.path!r}; make one: python -m kdkit run maths_demo"
         )
     return folder, config
 
@@ -168,8 +168,8 @@ class _Solver:
         if not fits(self.writer, as_prompt(asked.statement, self.is_chat)):
             if not self.request.file:
                 raise UserError(
-                    f"--problem: expected a problem of fewer than {self.writer.context} tokens, the model's context, got "
-                    "a longer one; shorten it"
+                    f"--problem: expected a problem of fewer than {self.writer.context} tokens, the model's context, "
+                    "got a longer one; shorten it"
                 )
             return self._show(asked, None, ["it is longer than the model's context, so it was not solved"])
         solution, notes = self._choose(problem, pool)
