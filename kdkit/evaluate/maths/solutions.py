@@ -6,12 +6,11 @@ from typing import Any
 
 from kdkit.alignment.templates import Message
 from kdkit.config.maths.settings import PolicyConfig
-from kdkit.errors import UserError
 from kdkit.maths.checking.answers import Verdict, find_answer
 from kdkit.maths.checking.pool import CheckerPool, Job, StepJob
 from kdkit.maths.checking.steps import StepVerdict
 from kdkit.maths.problem import BOX, Problem
-from kdkit.models.generation import Sampling, check_room
+from kdkit.models.generation import Sampling
 from kdkit.models.writer import Prompt, Writer, Written, read_prompt
 
 FORMAT_ERRORS = (Verdict.NO_ANSWER, Verdict.UNREADABLE, Verdict.TIMED_OUT)
@@ -82,12 +81,12 @@ def write_solutions(
 
 
 def fits(writer: Writer, prompt: Prompt) -> bool:
-    """Return whether a prompt leaves room for an answer."""
-    try:
-        check_room(writer.context, read_prompt(prompt, writer.tokenizer), 1)
-    except UserError:
-        return False
-    return True
+    """Return whether a prompt leaves room for an answer.
+
+    Raises:
+        UserError: a message, and a tokenizer without a chat template.
+    """
+    return writer.context is None or len(read_prompt(prompt, writer.tokenizer)) < writer.context
 
 
 def judge_solutions(

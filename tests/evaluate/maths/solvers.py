@@ -1,5 +1,6 @@
 """Writers that say given texts, and small problems."""
 
+from kdkit.alignment.templates import CHATML, CHATML_TOKENS
 from kdkit.alignment.tokenizers import train_tokenizer
 from kdkit.maths.problem import Problem
 from kdkit.models.writer import Written
@@ -24,7 +25,8 @@ class Says:
 
     def __init__(self, greedy, samples=(), stopped=True):
         self.greedy, self.samples, self.stopped, self.asked = greedy, samples, stopped, []
-        self.tokenizer = train_tokenizer(["Solve 3x + 4 = 10."] * 3, 300)
+        self.tokenizer = train_tokenizer(["Solve 3x + 4 = 10."] * 3, 300, CHATML_TOKENS)
+        self.tokenizer.chat_template = CHATML
 
     def write(self, prompts, sampling, num_samples=1, first=0):
         self.asked.append((prompts, sampling, num_samples))
