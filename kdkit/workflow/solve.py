@@ -83,10 +83,11 @@ def solve_problems(request: SolveRequest) -> list[SolvedProblem]:
         UserError: not one of problem, random and file; no such run or model; a run whose data are no problems; a
             problem that leaves no room in the model's context; see also `read_problems`.
     """
-    if [bool(request.problem.strip()), request.is_random, bool(request.file)].count(True) != 1:
+    named = [bool(request.problem.strip()), request.is_random, bool(request.file)].count(True)
+    if named != 1:
         raise UserError(
             'solve: expected one of --problem "Solve 2x + 3 = 7", --random and --file FILE.jsonl, got '
-            f"{'several' if request.problem or request.file else 'none'}; name one"
+            f"{'several' if named else 'none'}; name one"
         )
     folder, config = _open(request)
     asked = _asked(request, folder)
