@@ -26,7 +26,8 @@ from kdkit.evaluate.compression import (
 )
 from kdkit.evaluate.kinds import evaluate_kinds
 from kdkit.evaluate.language import BOOTSTRAP_SAMPLES, Resampled, gap_closed, resample_text
-from kdkit.evaluate.maths.judge import evaluate_maths, find_sets
+from kdkit.evaluate.maths.judge import evaluate_maths
+from kdkit.evaluate.maths.sets import find_sets
 from kdkit.evaluate.pairs.files import read_pairs
 from kdkit.evaluate.pairs.score import evaluate_pairs
 from kdkit.evaluate.retention import measure_retention

@@ -9,25 +9,23 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from kdkit.config.language import Config
-from kdkit.config.maths.judging import JudgingConfig
 from kdkit.data.prepare import PreparedData
-from kdkit.data.problems import HELD_OUT, HELD_OUT_TEMPLATES, TRAIN, open_problems
+from kdkit.data.problems import TRAIN, open_problems
 from kdkit.errors import UserError
 from kdkit.evaluate.compression import count_parameters
 from kdkit.evaluate.maths.contamination import measure_contamination
 from kdkit.evaluate.maths.describe import describe_model, differences_to
 from kdkit.evaluate.maths.selection import Samples, Single, compare_selection
+from kdkit.evaluate.maths.sets import spread
 from kdkit.evaluate.maths.solutions import Solution, as_prompt
 from kdkit.evaluate.maths.solving import Examiner, Solved
 from kdkit.evaluate.maths.verifier import Verifier, describe_scores, fit_verifier, read_states
 from kdkit.machine.session import Session
 from kdkit.maths.checking.pool import CheckerPool
-from kdkit.maths.files import read_problems
 from kdkit.maths.problem import Problem
 from kdkit.models.writer import Writer, model_writer
 from kdkit.runs.disk import writing
 from kdkit.runs.folder import Run, write_text
-from kdkit.runs.paths import resolve_input
 from kdkit.teachers.interface import TextTeacher
 
 STUDENT = "student"
@@ -76,45 +74,6 @@ def evaluate_maths(
             for name, problems in sets.items()
         }
     return {"maths": settings.model_dump() | {"verifier": judge.quality, "sets": found}}
-
-
-def find_sets(folder: Path, settings: JudgingConfig) -> dict[str, list[Problem]]:
-    """Return the problems to judge by: the file that the settings name, else the held-out sets of prepared data.
-
-    Args:
-        folder: of the prepared data.
-
-    Raises:
-        UserError: see `read_problems`.
-    """
-    if settings.path is not None:
-        file = resolve_input(settings.path)
-        sets = {file.stem: read_own_problems(settings.path)}
-    else:
-        sets = {name: open_problems(folder, name) for name in (HELD_OUT, HELD_OUT_TEMPLATES)}
-    return {name: spread(problems, settings.max_problems) for name, problems in sets.items() if problems}
-
-
-def read_own_problems(path: str) -> list[Problem]:
-    """Read the file that `maths.judging.path` names.
-
-    Raises:
-        UserError: there is none; see also `read_problems`.
-    """
-    file = resolve_input(path)
-    if not file.is_file():
-        raise UserError(
-            f"maths.judging.path: expected a .json or .jsonl file of problems, got {path!r}, "
-            f"{'a folder' if file.is_dir() else 'nothing there'}; name a file, or leave it out"
-        )
-    return read_problems(file)
-
-
-def spread(problems: Sequence[Problem], count: int) -> list[Problem]:
-    """Return so many problems at most, from all over the list."""
-    if len(problems) <= count:
-        return list(problems)
-    return [problems[number * len(problems) // count] for number in range(count)]
 
 
 class _Judge:

@@ -52,7 +52,7 @@ def title_of(name: str) -> str:
 
 
 def accuracy_table(found: dict[str, Any], name: str) -> Table:
-    """Put the models' accuracies side by side: on all problems, by domain, by level, and by kind where kinds are few."""
+    """Put the models' accuracies side by side: on all problems, by domain, level and kind."""
     models = found["models"]
     first = next(iter(models.values()))
     rows = [("all problems", list(models.values()))]
@@ -80,9 +80,8 @@ def details_table(found: dict[str, Any]) -> Table:
         values = [_value(model, key) for model in models.values()]
         cells = [write_number(value, "{:.1%}") for value in values]
         rows.append([label, *mark_best(cells, values, good, eligible)])
-    rows.append(
-        ["goes wrong first at step", *(_first_wrong(model["steps"]["first_wrong"]) for model in models.values())]
-    )
+    first_wrong = [_first_wrong(model["steps"]["first_wrong"]) for model in models.values()]
+    rows.append(["solutions that go wrong first at step", *first_wrong])
     samples = next(iter(models.values())).get("samples")
     if samples:
         for k in next(iter(models.values()))["pass_at"]:

@@ -8,9 +8,10 @@ import pytest
 from kdkit.config.maths.judging import JudgingConfig
 from kdkit.config.maths.settings import PolicyConfig
 from kdkit.errors import UserError
-from kdkit.evaluate.evaluation import evaluate_run
+from kdkit.evaluate.evaluation import evaluate_run, load_students
 from kdkit.evaluate.maths.describe import describe_model, differences_to
-from kdkit.evaluate.maths.judge import find_sets, keep_solutions, spread
+from kdkit.evaluate.maths.judge import evaluate_maths, keep_solutions
+from kdkit.evaluate.maths.sets import find_sets, spread
 from kdkit.evaluate.maths.solving import UNWRITTEN, Examiner
 from kdkit.maths.checking.steps import StepVerdict
 from kdkit.maths.files import write_problems
@@ -129,8 +130,6 @@ def test_a_path_that_is_no_file_is_refused(tmp_path, name):
 
 def test_a_teacher_that_writes_nothing_is_left_out(judged):
     session, data, _ = judged
-    from kdkit.evaluate.evaluation import load_students
-    from kdkit.evaluate.maths.judge import evaluate_maths
 
     class Mute:
         has_layers, parameters = False, None
