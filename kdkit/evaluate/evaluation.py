@@ -41,6 +41,7 @@ from kdkit.models.writer import model_writer
 from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.probe import write_continuations
 from kdkit.training.ends import measure_ends
+from kdkit.training.score import Score
 from kdkit.training.scoring import score_windows
 
 Models = dict[str, tuple[PreTrainedModel | Reader, Side]]
@@ -87,11 +88,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
     ends = _document_ends(session, data, models, windows)
     training = session.run.read_json("training.json")
     entries = {
-        name: {"perplexity": scores[name].perplexity, "bits_per_byte": levels[name]}
-        | costs[name]
-        | {"not_comparable": reasons[name], "document_ends": ends[name]}
-        | ({"training": training[name]} if name in training else {})
-        for name in models
+        name: _entry(scores[name], costs[name], reasons[name], ends[name], training.get(name)) for name in models
     }
     evaluation = {
         "models": entries,
@@ -110,6 +107,22 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
     session.run.write_json("evaluation.json", evaluation)
     write_scores(session.run, scores)
     return evaluation
+
+
+def _entry(
+    score: Score,
+    costs: dict[str, Any],
+    not_comparable: str | None,
+    ends: dict[str, float],
+    training: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Put together what is known of one model."""
+    return (
+        {"perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte}
+        | costs
+        | {"not_comparable": not_comparable, "document_ends": ends}
+        | ({"training": training} if training is not None else {})
+    )
 
 
 def _describe(windows: Windows, resampled: Resampled, hardware: str, loss_on: str) -> dict[str, Any]:

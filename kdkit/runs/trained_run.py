@@ -45,8 +45,9 @@ def open_trained_run(
     for item in items:
         if not is_of_judging(item):
             raise UserError(
-                f"OVERRIDES: expected settings of evaluate, report or maths.judging, got {item!r}; a run is judged as it was trained, "
-                f"so train another one: python -m kdkit run {path / 'config.yaml'} -p {item} --name another"
+                f"OVERRIDES: expected settings of evaluate, report or maths.judging, got {item!r}; a run is judged as "
+                f"it was trained, so train another one: python -m kdkit run {path / 'config.yaml'} -p {item} "
+                "--name another"
             )
     config = config_from_values(apply_overrides(Config, values, items, ALIASES))
     run = Run(path, resolve_output(config.cache_dir, root))

@@ -5,16 +5,13 @@ from dataclasses import dataclass
 
 from kdkit.config.maths.judging import JudgingConfig
 from kdkit.config.maths.settings import PolicyConfig
-from kdkit.evaluate.maths.solutions import Solution, as_prompt, judge_solutions, write_solutions
+from kdkit.evaluate.maths.solutions import Solution, as_prompt, fits, judge_solutions, write_solutions
 from kdkit.evaluate.maths.voting import Groups, count_contradictions, group_answers
 from kdkit.maths.checking.pool import CheckerPool
 from kdkit.maths.checking.verdicts import Verdict
 from kdkit.maths.problem import Problem
 from kdkit.models.generation import Sampling
 from kdkit.models.writer import Writer, read_prompt
-
-UNWRITTEN = Solution("", None, Verdict.NO_ANSWER, (), 0, False)
-"""Stands for the solution of a problem that leaves no room in the model's context."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +48,14 @@ class Examiner:
             UserError: it writes nothing at all.
         """
         greedy, samples = self.answer(writer, problems), self.sample(writer, problems)
+        prompts = [as_prompt(problem.problem, self.is_chat) for problem in problems]
         return Solved(
             greedy=greedy,
             samples=samples,
             groups=group_answers(problems, samples, self.pool),
             contradictions=count_contradictions(problems, samples, self.pool),
-            prompt_tokens=[
-                len(read_prompt(as_prompt(each.problem, self.is_chat), writer.tokenizer)) for each in problems
-            ],
-            too_long=sum(solution is UNWRITTEN for solution in greedy),
+            prompt_tokens=[len(read_prompt(prompt, writer.tokenizer)) for prompt in prompts],
+            too_long=sum(not fits(writer, prompt) for prompt in prompts),
         )
 
     def answer(self, writer: Writer, problems: Sequence[Problem]) -> list[Solution]:
@@ -81,4 +77,5 @@ class Examiner:
         """Write solutions and judge them."""
         texts = write_solutions(writer, problems, self.is_chat, sampling, count)
         judged = judge_solutions(problems, [row or [] for row in texts], self.pool, self.policies)
-        return [row or [UNWRITTEN] * count for row in judged]
+        nothing = Solution("", None, Verdict.NO_ANSWER, (), 0, False)  # of a problem that leaves no room
+        return [row or [nothing] * count for row in judged]

@@ -2,7 +2,8 @@ r"""LaTeX for a terminal: `$f'(x) = 3x^{2} - \frac{1}{2}x$` reads f'(x) = 3x² -
 
 import re
 
-SUPERSCRIPTS = str.maketrans(dict(zip("0123456789+-=()n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿ", strict=True)))
+LOW, HIGH = "0123456789+-n", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ"
+"""What has a raised sign, and that sign."""
 SYMBOLS = {
     "cdot": "·", "times": "×", "div": "÷", "pm": "±", "leq": "≤", "le": "≤", "geq": "≥", "ge": "≥", "neq": "≠", "ne": "≠",  # noqa: E501, RUF001
     "infty": "∞", "pi": "π", "lambda": "λ", "alpha": "α", "beta": "β", "theta": "θ", "mu": "μ", "nabla": "∇",  # noqa: RUF001
@@ -24,12 +25,12 @@ def plain_latex(text: str) -> str:
     text = text.replace(r"\\", " ; ").replace("$", "")
     text = re.sub(r"\\(left|right|displaystyle)(?![A-Za-z])|\\[,;:! ]", "", text)
     text = MATRIX.sub(lambda found: "[" + re.sub(r"\s*&\s*", " ", found[1].strip()) + "]", text)
-    before = ""
+    before, raised = "", str.maketrans(LOW, HIGH)
     while text != before:  # from the inside out
         before = text
         for pattern, write in ((WORDS, _inside), (ROOT, _root), (FRACTION, _fraction)):
             text = pattern.sub(write, text)
-    text = RAISED.sub(lambda found: (found[1] or found[2]).translate(SUPERSCRIPTS), text)
+    text = RAISED.sub(lambda found: (found[1] or found[2]).translate(raised), text)
     text = COMMAND.sub(lambda found: SYMBOLS.get(found[1], found[1]), text)
     text = re.sub(r"([\^_])\{(\w)\}", r"\1\2", text).replace(r"\{", "{").replace(r"\}", "}")
     return " ".join(text.split())

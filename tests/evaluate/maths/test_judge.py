@@ -12,7 +12,7 @@ from kdkit.evaluate.evaluation import evaluate_run, load_students
 from kdkit.evaluate.maths.describe import describe_model, differences_to
 from kdkit.evaluate.maths.judge import evaluate_maths, keep_solutions
 from kdkit.evaluate.maths.sets import find_sets, spread
-from kdkit.evaluate.maths.solving import UNWRITTEN, Examiner
+from kdkit.evaluate.maths.solving import Examiner
 from kdkit.maths.checking.steps import StepVerdict
 from kdkit.maths.files import write_problems
 from kdkit.models.generation import Sampling
@@ -102,7 +102,7 @@ def test_a_problem_longer_than_the_context_counts_as_unanswered(solve):
     writer.context = 60
     long = replace(PROBLEMS[1], problem="Solve " + "x + " * 80 + "x = 0.")
     own = solve(writer, [PROBLEMS[0], long, PROBLEMS[2]])
-    assert own.too_long == 1 and own.greedy[1] is UNWRITTEN
+    assert own.too_long == 1 and own.greedy[1].text == ""
     found = describe_model([PROBLEMS[0], long, PROBLEMS[2]], own)
     assert found["accuracy"] == pytest.approx(2 / 3) and found["verdicts"]["no_answer"] == 1
     assert len(writer.asked[0][0]) == 2
