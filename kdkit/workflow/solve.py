@@ -189,10 +189,12 @@ class _Solver:
             count_contradictions([problem], samples, pool),
         )
         place = verified_vote(groups, contradictions)
-        agreeing = sum(group is not None and group == groups[place] for group in groups)
-        clean = sum(not count for count in contradictions)
+        if groups[place] is None:
+            return samples[0][place], [f"none of {len(groups)} samples has an answer that can be read"]
+        agreeing = [count for group, count in zip(groups, contradictions, strict=True) if group == groups[place]]
         return samples[0][place], [
-            f"{agreeing} of {len(groups)} samples agree with this answer; {clean} of them contradict themselves nowhere"
+            f"{len(agreeing)} of {len(groups)} samples agree on this answer, and it makes no step and no statement false "
+            f"in {agreeing.count(0)} of them"
         ]
 
     def _warnings(self, asked: _Asked) -> list[str]:

@@ -87,7 +87,9 @@ def test_a_problem_of_another_kind_is_said_to_be_outside(runs):
 def test_several_samples_vote(runs, learnt):
     found = solve("equations", learnt[0].problem, num_samples=4, seed=1, runs_dir=runs[0])
     assert found.verdict is Verdict.RIGHT
-    assert any(re.match(r"[34] of 4 samples agree with this answer", note) for note in found.notes)
+    assert any(re.match(r"[34] of 4 samples agree on this answer", note) for note in found.notes)
+    nobody = solve("equations", learnt[0].problem, model="baseline", num_samples=2, runs_dir=runs[0])
+    assert "none of 2 samples has an answer that can be read" in nobody.notes
 
 
 def test_other_models_of_the_run_are_asked(runs, learnt):

@@ -79,4 +79,4 @@ def _draw_selection(axes: Axes, found: dict[str, Any]) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set(xlabel="compute, times the student's greedy answer", ylim=(0, 1))
     axes.legend(frameon=False, fontsize=7.5, loc="best")
-    tidy(axes, "points: one greedy answer; lines: samples of the student")
+    tidy(axes, "points: one answer; lines: samples")

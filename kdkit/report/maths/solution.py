@@ -12,6 +12,8 @@ from kdkit.report.maths.plain import plain_latex
 MARKS = {StepVerdict.RIGHT: "✓", StepVerdict.WRONG: "✗", StepVerdict.UNCHECKED: "·"}
 """Stand before a step."""
 COLOURS = {StepVerdict.RIGHT: "#0f766e", StepVerdict.WRONG: "#be123c", StepVerdict.UNCHECKED: "#6b7280"}
+LONGEST = 400
+"""Letters of a step that are shown: what is longer is no step."""
 LEGEND = "✓ true   ✗ not true   · words, or nothing to check"
 _FORMULA = re.compile(r"(\$[^$]*\$)")
 
@@ -56,7 +58,7 @@ class SolvedProblem:
     def to_text(self) -> str:
         """Write it for a terminal."""
         lines = [f"problem  {plain_latex(self.problem)}"]
-        lines += [f"  {MARKS[mark]} {plain_latex(text)}" for text, mark in self.steps]
+        lines += [f"  {MARKS[mark]} {plain_latex(_cut(text))}" for text, mark in self.steps]
         answer = "-" if self.answer is None else plain_latex(self.answer)
         lines.append(f"answer   {answer}   ({plain_latex(self.judgement)})")
         return "\n".join([*lines, *(f"note     {plain_latex(note)}" for note in self.notes)])
@@ -64,7 +66,7 @@ class SolvedProblem:
     def _repr_markdown_(self) -> str:
         """Write it for a notebook, which sets the LaTeX."""
         lines = [f"**Problem.** {_safe(self.problem)}", ""]
-        lines += [f"- {_coloured(MARKS[mark], COLOURS[mark])} {_safe(text)}" for text, mark in self.steps]
+        lines += [f"- {_coloured(MARKS[mark], COLOURS[mark])} {_safe(_cut(text))}" for text, mark in self.steps]
         answer = "-" if self.answer is None else f"${self.answer}$"
         lines += ["", f"**Answer of the {html.escape(self.model)}.** {_safe(answer)} ({_safe(self.judgement)})"]
         lines += [f"\n*{_safe(note)}*" for note in self.notes]
@@ -73,7 +75,7 @@ class SolvedProblem:
     def to_html(self) -> str:
         """Write it as a section of a page that needs no other file: LaTeX becomes MathML."""
         items = "".join(
-            f"<li><span style='color:{COLOURS[mark]}'>{MARKS[mark]}</span> {to_mathml(text)}</li>"
+            f"<li><span style='color:{COLOURS[mark]}'>{MARKS[mark]}</span> {to_mathml(_cut(text))}</li>"
             for text, mark in self.steps
         )
         answer = "-" if self.answer is None else to_mathml(rf"$\boxed{{{self.answer}}}$")
@@ -109,6 +111,10 @@ def _formula(latex: str) -> str:
         return convert(latex)
     except Exception:  # of any kind: a model may write anything
         return f"<code>{html.escape(latex)}</code>"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
 def _coloured(mark: str, colour: str) -> str:
