@@ -193,8 +193,8 @@ class _Solver:
             return samples[0][place], [f"none of {len(groups)} samples has an answer that can be read"]
         agreeing = [count for group, count in zip(groups, contradictions, strict=True) if group == groups[place]]
         return samples[0][place], [
-            f"{len(agreeing)} of {len(groups)} samples agree on this answer, and it makes no step and no statement false "
-            f"in {agreeing.count(0)} of them"
+            f"{len(agreeing)} of {len(groups)} samples agree on this answer, and in "
+            f"{agreeing.count(0)} of them it makes no step and no statement false"
         ]
 
     def _warnings(self, asked: _Asked) -> list[str]:
