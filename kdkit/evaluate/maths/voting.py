@@ -58,16 +58,21 @@ def group_answers(
 def count_contradictions(
     problems: Sequence[Problem], solutions: Sequence[Sequence[Solution]], pool: CheckerPool
 ) -> list[list[int]]:
-    """Count the lines of each solution that its own answer makes false, the statement of the problem among them."""
+    """Count the lines of each solution that its own answer makes false.
+
+    The statement of the problem is one of them, and so is what the answer says of a name: `f'(x) = 2x` is false where
+    the statement gives another f.
+    """
     flat = [(problem, each) for problem, row in zip(problems, solutions, strict=True) for each in row]
     lines = []
     for problem, solution in flat:
         facts = own_facts(problem, solution.answer or "")
         unknown = [name for name in problem.facts if name not in facts]
+        claims = [f"${name} = {values[0]}$" for name, values in facts.items() if len(values) == 1]
+        # without facts the statement is the same for all
+        claims += [" ".join(problem.problem.split())] if facts else []
         kept = [
-            line
-            for line in [" ".join(problem.problem.split()), *step_lines(solution.text)]
-            if not any(_mentions(line, name) for name in unknown)
+            line for line in [*claims, *step_lines(solution.text)] if not any(_mentions(line, name) for name in unknown)
         ]
         lines.append((kept, facts))
     counts = iter(sum(mark is StepVerdict.WRONG for mark in marks) for marks in check_lines(lines, pool))
@@ -86,7 +91,7 @@ def own_facts(problem: Problem, answer: str) -> dict[str, tuple[str, ...]]:
         plain = [_without_spaces(value) for value in values]
         if all(re.search(re.escape(f"{_without_spaces(name)}={value}") + r"(?![\w.^])", statement) for value in plain):
             facts[name] = values
-        elif sorted(plain) == sorted(true):
+        elif sorted(plain) == sorted(true) and own:
             facts[name] = tuple(own)
         elif len(plain) == 1 and plain[0] in true and len(own) == len(true):
             facts[name] = (own[true.index(plain[0])],)

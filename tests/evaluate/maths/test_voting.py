@@ -8,6 +8,7 @@ import pytest
 from kdkit.config.maths.settings import PolicyConfig
 from kdkit.evaluate.maths.solutions import judge_solutions
 from kdkit.evaluate.maths.voting import (
+    count_contradictions,
     group_answers,
     majority,
     own_facts,
@@ -56,6 +57,40 @@ def test_the_groups_of_the_first_samples_are_those_of_all_cut_off(pool):
     (whole,) = group_answers([problem], [row], pool)
     for count in range(1, 13):
         assert group_answers([problem], [row[:count]], pool) == [whole[:count]]
+
+
+def contradictions(problem, texts, pool):
+    """Return how often each solution of a problem contradicts itself."""
+    return count_contradictions([problem], [judged(problem, texts, pool)], pool)[0]
+
+
+def test_an_answer_is_put_into_the_equation_and_into_its_own_steps(pool):
+    problem = equation(2, 1, 5)  # 2x + 1 = 11
+    right = solution(5, "Subtract: $2x = 10$.", "Divide: $x = 5$.")
+    wrong = solution(6, "Subtract: $2x = 12$.", "Divide: $x = 6$.")  # true with x = 6, but the equation is not
+    torn = solution(5, "Subtract: $2x = 12$.", "Divide: $x = 6$.")
+    assert contradictions(problem, [right, wrong, torn, "no answer, $2x = 9$"], pool) == [0, 1, 2, 0]
+
+
+def test_the_true_answer_is_not_looked_at(pool):
+    """Of a wrong problem only the statement counts: the derivative of a given function can be computed."""
+    facts = {"f(x)": ("x^{3}",), "f'(x)": ("5x^{4}",)}
+    problem = Problem("1", "Find the derivative of $f(x) = x^{3}$.", "5x^{4}", facts=facts)
+    right = solution("3x^{2}", "Together: $f'(x) = 3x^{2}$.")
+    wrong = solution("2x^{2}", "I know it.")
+    torn = solution("3x^{2}", r"$\frac{d}{dx}(x^{3}) = 2x^{2}$", "Together: $f'(x) = 2x^{2}$.")
+    gold = solution("5x^{4}", "Together: $f'(x) = 5x^{4}$.")
+    assert contradictions(problem, [right, wrong, torn, gold], pool) == [0, 1, 2, 2]
+
+
+def test_what_a_step_says_of_a_name_that_nobody_knows_is_left_out(pool):
+    problem = Problem("1", "Solve $x^{2} = 9$.", "3, -3", answer_kind="values", facts={"x": ("3", "-3"), "D": ("36",)})
+    assert contradictions(problem, [solution("3, -3", "$D = 1$", "$x = 3$ or $x = -3$", "$2 + 2 = 5$")], pool) == [1]
+
+
+def test_without_facts_the_statement_says_nothing_about_a_sample(pool):
+    problem = Problem("1", "Is $1 = 2$?", "no", answer_kind="statement")
+    assert contradictions(problem, [solution("no"), solution("yes", "since $1 = 2$")], pool) == [0, 1]
 
 
 def test_the_largest_group_wins_and_of_equal_ones_the_first():
