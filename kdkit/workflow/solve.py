@@ -183,7 +183,7 @@ class _Solver:
         examiner = Examiner(pool, checker.policies, judging, self.is_chat, request.seed)
         if request.num_samples == 1:
             return examiner.answer(self.writer, [problem])[0], []
-        samples = examiner.sample(self.writer, [problem])
+        samples = examiner.sample(self.writer, [problem], with_steps=True)
         (groups,), (contradictions,) = (
             group_answers([problem], samples, pool),
             count_contradictions([problem], samples, pool),

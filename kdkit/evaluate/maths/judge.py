@@ -20,6 +20,7 @@ from kdkit.evaluate.maths.sets import spread
 from kdkit.evaluate.maths.solutions import Solution, as_prompt
 from kdkit.evaluate.maths.solving import Examiner, Solved
 from kdkit.evaluate.maths.verifier import Verifier, describe_scores, fit_verifier, read_states
+from kdkit.evaluate.maths.voting import count_contradictions
 from kdkit.machine.session import Session
 from kdkit.maths.checking.pool import CheckerPool
 from kdkit.maths.problem import Problem
@@ -147,7 +148,7 @@ class _Judge:
         samples = Samples(
             [[each.is_right for each in row] for row in own.samples],
             own.groups,
-            own.contradictions,
+            count_contradictions(problems, own.samples, self.examiner.pool),
             [[each.num_tokens for each in row] for row in own.samples],
             own.prompt_tokens,
             scores,
@@ -178,7 +179,7 @@ class _Judge:
 def keep_solutions(run: Run, name: str, problems: Sequence[Problem], solved: Mapping[str, Solved]) -> Path:
     """Write every solution of a set with its verdicts, a line each: problem by problem, model by model.
 
-    Sample 0 is the greedy one.
+    Sample 0 is the greedy one, and the only one whose steps are checked.
     """
     lines = []
     for place, problem in enumerate(problems):

@@ -26,7 +26,7 @@ class Solution:
     """None: there is none."""
     verdict: Verdict
     steps: tuple[StepVerdict, ...]
-    """Of `step_lines(text)`."""
+    """Of `step_lines(text)`; none where they were not checked."""
     num_tokens: int
     stopped: bool
 
@@ -90,13 +90,18 @@ def fits(writer: Writer, prompt: Prompt) -> bool:
 
 
 def judge_solutions(
-    problems: Sequence[Problem], texts: Sequence[Sequence[Written]], pool: CheckerPool, policies: PolicyConfig
+    problems: Sequence[Problem],
+    texts: Sequence[Sequence[Written]],
+    pool: CheckerPool,
+    policies: PolicyConfig,
+    with_steps: bool = True,
 ) -> list[list[Solution]]:
     """Check the answer and the steps of every text.
 
     Args:
         problems: of one without an answer nobody knows it, and every answer that can be read is right.
         texts: of each problem.
+        with_steps: whether steps are checked, which takes most of the time.
     """
     flat = [(problem, text) for problem, row in zip(problems, texts, strict=True) for text in row]
     answers = [find_answer(text.text, policies) for _, text in flat]
@@ -105,7 +110,8 @@ def judge_solutions(
         for (problem, _), answer in zip(flat, answers, strict=True)
     ]
     verdicts = pool.check(jobs)
-    steps = check_lines([(step_lines(text.text), problem.facts) for problem, text in flat], pool)
+    lines = [(step_lines(text.text) if with_steps else [], problem.facts) for problem, text in flat]
+    steps = check_lines(lines, pool)
     judged = iter(
         Solution(text.text, answer, verdict, tuple(marks), text.num_tokens, text.stopped)
         for (_, text), answer, verdict, marks in zip(flat, answers, verdicts, steps, strict=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from kdkit.config.maths.judging import JudgingConfig
 from kdkit.config.maths.settings import PolicyConfig
 from kdkit.evaluate.maths.solutions import Solution, as_prompt, fits, judge_solutions, write_solutions
-from kdkit.evaluate.maths.voting import Groups, count_contradictions, group_answers
+from kdkit.evaluate.maths.voting import Groups, group_answers
 from kdkit.maths.checking.pool import CheckerPool
 from kdkit.maths.checking.verdicts import Verdict
 from kdkit.maths.problem import Problem
@@ -23,8 +23,6 @@ class Solved:
     """Empty lists where none were asked for."""
     groups: list[Groups]
     """Of the samples; see `group_answers`."""
-    contradictions: list[list[int]]
-    """Of the samples; see `count_contradictions`."""
     prompt_tokens: list[int]
     too_long: int
     """Problems that leave no room in the model's context: they count as unanswered."""
@@ -53,7 +51,6 @@ class Examiner:
             greedy=greedy,
             samples=samples,
             groups=group_answers(problems, samples, self.pool),
-            contradictions=count_contradictions(problems, samples, self.pool),
             prompt_tokens=[len(read_prompt(prompt, writer.tokenizer)) for prompt in prompts],
             too_long=sum(not fits(writer, prompt) for prompt in prompts),
         )
@@ -61,21 +58,25 @@ class Examiner:
     def answer(self, writer: Writer, problems: Sequence[Problem]) -> list[Solution]:
         """Let a model solve problems with the most likely token, always."""
         sampling = Sampling(0.0, max_new_tokens=self.settings.max_answer_tokens)
-        return [row[0] for row in self._write(writer, problems, sampling, 1)]
+        return [row[0] for row in self._write(writer, problems, sampling, 1, with_steps=True)]
 
-    def sample(self, writer: Writer, problems: Sequence[Problem]) -> list[list[Solution]]:
-        """Let a model solve problems `num_samples` times."""
+    def sample(self, writer: Writer, problems: Sequence[Problem], with_steps: bool = False) -> list[list[Solution]]:
+        """Let a model solve problems `num_samples` times.
+
+        Args:
+            with_steps: whether the steps are checked too.
+        """
         if not self.settings.num_samples:
             return [[] for _ in problems]
         settings = self.settings
         sampling = Sampling(settings.temperature, max_new_tokens=settings.max_answer_tokens, seed=self.seed)
-        return self._write(writer, problems, sampling, settings.num_samples)
+        return self._write(writer, problems, sampling, settings.num_samples, with_steps)
 
     def _write(
-        self, writer: Writer, problems: Sequence[Problem], sampling: Sampling, count: int
+        self, writer: Writer, problems: Sequence[Problem], sampling: Sampling, count: int, with_steps: bool
     ) -> list[list[Solution]]:
         """Write solutions and judge them."""
         texts = write_solutions(writer, problems, self.is_chat, sampling, count)
-        judged = judge_solutions(problems, [row or [] for row in texts], self.pool, self.policies)
+        judged = judge_solutions(problems, [row or [] for row in texts], self.pool, self.policies, with_steps)
         nothing = Solution("", None, Verdict.NO_ANSWER, (), 0, False)  # of a problem that leaves no room
         return [row or [nothing] * count for row in judged]

@@ -26,7 +26,7 @@ def solved(num_right, num_samples=2):
     greedy = [written(i < num_right, RIGHT, RIGHT if i < num_right else WRONG) for i in range(len(PROBLEMS))]
     samples = [[written(n == 0, RIGHT) for n in range(num_samples)] for _ in PROBLEMS]
     groups = [list(range(num_samples)) for _ in PROBLEMS]
-    return Solved(greedy, samples, groups, [[0] * num_samples for _ in PROBLEMS], [5] * len(PROBLEMS), 0)
+    return Solved(greedy, samples, groups, [5] * len(PROBLEMS), 0)
 
 
 def maths_results(num_samples=2, contamination=None):
@@ -47,7 +47,7 @@ def maths_results(num_samples=2, contamination=None):
     if num_samples:
         rights = [[each.is_right for each in row] for row in own.samples]
         tokens = [[each.num_tokens for each in row] for row in own.samples]
-        samples = Samples(rights, own.groups, own.contradictions, tokens, own.prompt_tokens)
+        samples = Samples(rights, own.groups, [[0] * num_samples for _ in PROBLEMS], tokens, own.prompt_tokens)
         student = singles.pop("student")
         found["selection"] = compare_selection(samples, student, singles)
     return JudgingConfig(num_samples=num_samples).model_dump() | {"verifier": None, "sets": {"held_out": found}}
