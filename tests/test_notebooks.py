@@ -27,6 +27,7 @@ QUICKSTART = "00_quickstart"
 EMBEDDINGS = "06_embedding_distillation"
 SEVERAL = "07_many_teachers"
 MINI = "08_tokenizer_and_minillm"
+MATHS = "09_maths"
 JUDGING = ("04_evaluate", "05_report")
 TYPES = ("str", "bool", "int", "float")
 PLACES = ["OVERRIDES", "RUN", "RUNS_DIR"]
@@ -44,6 +45,7 @@ PARAMETERS = {
     EMBEDDINGS: ["CONFIG", "DATA", "TEACHER", "METHOD", *TURNED, *PLACES, "RESUME"],
     SEVERAL: ["CONFIG", "COMBINE", "MAX_STEPS", "SEED", *PLACES, "RESUME"],
     MINI: ["CONFIG", "TEXT", "TEXTS", "TOKENIZERS", "MAX_STEPS", "SEED", *PLACES, "RESUME"],
+    MATHS: ["CONFIG", "PROBLEM", "SAMPLES", "MAX_STEPS", "SEED", *PLACES, "RESUME"],
 }
 """Names of every notebook's parameters, in order."""
 
@@ -56,6 +58,7 @@ PAGES = {
     EMBEDDINGS: "embeddings",
     SEVERAL: "many_teachers",
     MINI: "tokenizers",
+    MATHS: "maths",
     QUICKSTART: "quickstart",
 }
 """The page of docs/ that each notebook belongs to."""
@@ -199,7 +202,7 @@ def test_every_parameter_is_used(name):
     assert set(PARAMETERS[name]) <= used
 
 
-@pytest.mark.parametrize("name", ["01_data", "02_teacher_probe", "03_distill", EMBEDDINGS, SEVERAL, MINI])
+@pytest.mark.parametrize("name", ["01_data", "02_teacher_probe", "03_distill", EMBEDDINGS, SEVERAL, MINI, MATHS])
 def test_parameters_lead_to_settings_that_exist(name):
     settings = {}
     for cell in code_cells(name):
@@ -208,7 +211,7 @@ def test_parameters_lead_to_settings_that_exist(name):
                 pairs = zip(node.keys, node.values, strict=True)
                 settings |= {value.id: key.value for key, value in pairs if isinstance(value, ast.Name)}
     known = {**flatten(Config().model_dump()), **flatten(EmbeddingConfig().model_dump())}
-    of_the_notebook = {"CONFIG", "OVERRIDES", "RUN", "RUNS_DIR", "RESUME", "TEXT", "TEXTS", "TOKENIZERS"}
+    of_the_notebook = {"CONFIG", "OVERRIDES", "RUN", "RUNS_DIR", "RESUME", "TEXT", "TEXTS", "TOKENIZERS", "PROBLEM"}
     assert set(settings) == set(PARAMETERS[name]) - of_the_notebook
     assert [key for key in settings.values() if key not in known and key not in ("distill.loss", "method")] == []
 
@@ -316,7 +319,8 @@ def test_all_run_under_nbval_from_a_plain_copy(tmp_path):
     for name in (QUICKSTART, "01_data", "02_teacher_probe", "03_distill"):  # nbval can set no parameter
         path = tmp_path / "notebooks" / f"{name}.ipynb"
         path.write_text(path.read_text().replace("configs/quick.yaml", "configs/smoke.yaml"))
-    for name, large, small in ((SEVERAL, "many_teachers", "many_smoke"), (MINI, "minillm_quick", "smoke")):
+    small_ones = (SEVERAL, "many_teachers", "many_smoke"), (MINI, "minillm_quick", "smoke")
+    for name, large, small in (*small_ones, (MATHS, "maths_demo", "maths_smoke")):
         path = tmp_path / "notebooks" / f"{name}.ipynb"
         path.write_text(path.read_text().replace(f"configs/{large}.yaml", f"configs/{small}.yaml"))
     # without PYTHONPATH the kernels find the package only through the bootstrap cell

@@ -25,6 +25,7 @@ from kdkit.cli.options import (
 )
 from kdkit.cli.problems import problems_app
 from kdkit.cli.sample import sample_app
+from kdkit.cli.solve import solve_app
 from kdkit.cli.text import text_app
 from kdkit.cli.tokenizer import tokenizer_app
 from kdkit.errors import UserError
@@ -42,6 +43,7 @@ app.add_typer(cache_app, name="cache")
 app.add_typer(sample_app)
 app.add_typer(problems_app)
 app.add_typer(text_app)
+app.add_typer(solve_app)
 app.add_typer(export_app)
 app.add_typer(tokenizer_app, name="tokenizer")
 

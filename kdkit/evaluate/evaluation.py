@@ -26,6 +26,8 @@ from kdkit.evaluate.compression import (
 )
 from kdkit.evaluate.kinds import evaluate_kinds
 from kdkit.evaluate.language import BOOTSTRAP_SAMPLES, Resampled, gap_closed, resample_text
+from kdkit.evaluate.maths.judge import evaluate_maths
+from kdkit.evaluate.maths.sets import find_sets
 from kdkit.evaluate.pairs.files import read_pairs
 from kdkit.evaluate.pairs.score import evaluate_pairs
 from kdkit.evaluate.retention import measure_retention
@@ -39,6 +41,7 @@ from kdkit.models.writer import model_writer
 from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.probe import write_continuations
 from kdkit.training.ends import measure_ends
+from kdkit.training.score import Score
 from kdkit.training.scoring import score_windows
 
 Models = dict[str, tuple[PreTrainedModel | Reader, Side]]
@@ -55,11 +58,12 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
         without a gap, or if a tokenizer changes the text) and `gap` (baseline - teacher), `differences` (baseline -
         student), all with their intervals (`evaluated` says over what), `late_gain` (see there), `costs` (seconds
         and tokens by item, see `list_costs`), `continuations`, of conversations `answers` (see `score_answers`),
-        `minimal_pairs` where they are asked for (see `evaluate_pairs`), and `by_kind` (see `evaluate_kinds`). Of
-        several teachers `teacher` is the first; `by_kind` has them all.
+        `minimal_pairs` where they are asked for (see `evaluate_pairs`), `maths` where the data are problems (see
+        `evaluate_maths`), and `by_kind` (see `evaluate_kinds`). Of several teachers `teacher` is the first; `by_kind`
+        has them all.
 
     Raises:
-        UserError: the run has no trained student or baseline; see also `read_pairs`.
+        UserError: the run has no trained student or baseline; see also `read_pairs` and `find_sets`.
     """
     whole = session, data
     session, data = view_of(session, data)
@@ -68,6 +72,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
     students = load_students(session)
     check_rouge(data.is_chat and config.evaluate.num_answers > 0)
     pairs = read_pairs(config.evaluate.minimal_pairs)
+    problems = find_sets(session.run.path / "data", config.maths.judging)
     models: Models = {"teacher": (teacher.model if teacher.has_layers else teacher.reader(), "teacher")}
     models |= {name: (model, "student") for name, model in students.items()}
     scores = {
@@ -83,11 +88,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
     ends = _document_ends(session, data, models, windows)
     training = session.run.read_json("training.json")
     entries = {
-        name: {"perplexity": scores[name].perplexity, "bits_per_byte": levels[name]}
-        | costs[name]
-        | {"not_comparable": reasons[name], "document_ends": ends[name]}
-        | ({"training": training[name]} if name in training else {})
-        for name in models
+        name: _entry(scores[name], costs[name], reasons[name], ends[name], training.get(name)) for name in models
     }
     evaluation = {
         "models": entries,
@@ -100,11 +101,28 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
         "evaluated": _describe(windows, resampled, hardware.reason, config.data.loss_on if data.is_chat else ""),
         **_texts(session, data, teacher, students),
         **evaluate_pairs(pairs, models, _tokenizers(data), config.evaluate, hardware.autocast_dtype),
+        **evaluate_maths(session, data, teacher, students, problems),
         "by_kind": evaluate_kinds(*whole, scores),
     }
     session.run.write_json("evaluation.json", evaluation)
     write_scores(session.run, scores)
     return evaluation
+
+
+def _entry(
+    score: Score,
+    costs: dict[str, Any],
+    not_comparable: str | None,
+    ends: dict[str, float],
+    training: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Put together what is known of one model."""
+    return (
+        {"perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte}
+        | costs
+        | {"not_comparable": not_comparable, "document_ends": ends}
+        | ({"training": training} if training is not None else {})
+    )
 
 
 def _describe(windows: Windows, resampled: Resampled, hardware: str, loss_on: str) -> dict[str, Any]:

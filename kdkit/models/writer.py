@@ -10,6 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from kdkit.alignment.templates import Message, encode_pieces, render_prompt, stop_ids
 from kdkit.alignment.tokenizers import start_token_id
 from kdkit.models.generation import Generated, Sampling, generate_ids
+from kdkit.models.loading import context_length
 
 Prompt = str | Sequence[Message]
 """Text to be continued, or messages to be answered."""
@@ -38,6 +39,8 @@ class Writer:
     tokenizer: PreTrainedTokenizerFast
     generate: Callable[..., list[list[Generated]]]
     """Takes prompts, sampling, stop tokens, and by name `num_samples`, `first` and `on_token`: see `generate_ids`."""
+    context: int | None = None
+    """Most tokens that it reads at once, prompt and text together; None: no limit."""
 
     def write(
         self, prompts: Sequence[Prompt], sampling: Sampling, num_samples: int = 1, first: int = 0
@@ -79,7 +82,7 @@ def model_writer(
         autocast_dtype: dtype for autocast; None: none.
     """
     options = {"vocab_size": len(tokenizer), "batch_size": batch_size, "autocast_dtype": autocast_dtype}
-    return Writer(tokenizer, partial(generate_ids, model, **options))
+    return Writer(tokenizer, partial(generate_ids, model, **options), context_length(model.config))
 
 
 def read_prompt(prompt: Prompt, tokenizer: PreTrainedTokenizerFast) -> list[int]:

@@ -15,6 +15,8 @@ from kdkit.report.figures import (
     draw_overlap,
     draw_quality_against_size,
 )
+from kdkit.report.maths.figures import draw_solving
+from kdkit.report.maths.tables import maths_sections
 from kdkit.report.recipe import language_recipe
 from kdkit.report.render import render_files, run_facts
 from kdkit.report.router import draw_router
@@ -53,6 +55,7 @@ def _facts(run: Run) -> dict[str, Any]:
         teacher |= {"architecture": run.read_json("teacher/probe.json")["architecture"]}
     pictures = {
         "Quality and cost": draw_quality_against_size(run),
+        "Problems solved": draw_solving(run),
         "Learning curves": draw_learning_curves(run),
         "Terms of the student's loss": draw_loss_terms(run),
         "Agreement with the teacher while it trained": draw_overlap(run),
@@ -82,5 +85,6 @@ def _facts(run: Run) -> dict[str, Any]:
         "examples": answer_examples(evaluation, count),
         "pairs": pairs_table(evaluation),
         "pairs_verdict": pairs_verdict(evaluation),
+        "maths": maths_sections(evaluation),
         "by_kind": differences_table(run),
     }

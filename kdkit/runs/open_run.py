@@ -13,7 +13,7 @@ from kdkit.runs.disk import writing
 from kdkit.runs.folder import Run, check_run_name, default_run_name, describe_environment, write_text
 from kdkit.runs.paths import find_config, find_root, resolve_output
 
-JUDGING = ("evaluate", "report")
+JUDGING = ("evaluate", "report", "maths.judging")
 """Sections of a language model's settings that say how it is judged, not how it is made: they may change while a run
 lives. Embedding models are another matter: sentences that a task tests on leave their training text."""
 
@@ -81,7 +81,7 @@ def plan_run(
     is_embedding = is_for_embeddings(path)
     config = load_embedding_config(path, items) if is_embedding else load_config(path, items)
     # what only judges a student makes no other run
-    naming = items if is_embedding else [item for item in items if item.partition(".")[0] not in JUDGING]
+    naming = items if is_embedding else [item for item in items if not is_of_judging(item)]
     name = check_run_name(run_name or default_run_name(config_path, naming))
     run = Run(resolve_output(runs_dir, root) / name, resolve_output(config.cache_dir, root))
     saved = run.path / "config.yaml"
@@ -89,13 +89,20 @@ def plan_run(
         values = yaml.safe_load(saved.read_text(encoding="utf-8"))
         made_with = embedding_config_from_values(values) if "method" in values else config_from_values(values)
         if isinstance(config, Config) and isinstance(made_with, Config):
-            made_with = made_with.model_copy(update={name: getattr(config, name) for name in JUDGING})
+            maths = made_with.maths.model_copy(update={"judging": config.maths.judging})
+            judging = {"evaluate": config.evaluate, "report": config.report, "maths": maths}
+            made_with = made_with.model_copy(update=judging)
         if difference := describe_difference(made_with, config):
             raise UserError(
                 f"run {name!r}: expected the configuration it was made with, got another ({difference}); "
                 f"choose another --name, or delete {run.path}"
             )
     return config, run
+
+
+def is_of_judging(item: str) -> bool:
+    """Return whether an item `section.key=value` says how a model is judged alone; see `JUDGING`."""
+    return any(item.startswith((f"{section}.", f"{section}=")) for section in JUDGING)
 
 
 def split_overrides(overrides: list[str] | str) -> list[str]:

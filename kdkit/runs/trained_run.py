@@ -10,7 +10,7 @@ from kdkit.config.reading import apply_overrides
 from kdkit.errors import UserError
 from kdkit.runs.disk import writing
 from kdkit.runs.folder import Run, check_run_name, write_text
-from kdkit.runs.open_run import JUDGING, split_overrides
+from kdkit.runs.open_run import is_of_judging, split_overrides
 from kdkit.runs.paths import find_root, resolve_output
 
 TRAINED = "training.json"
@@ -24,7 +24,7 @@ def open_trained_run(
 
     Args:
         run_name: name of the run; empty: the one that was trained last.
-        overrides: settings of `evaluate` and `report` to change; the run keeps them.
+        overrides: settings of `evaluate`, `report` and `maths.judging` to change; the run keeps them.
         runs_dir: folder of runs, relative to the project.
 
     Raises:
@@ -43,10 +43,11 @@ def open_trained_run(
         )
     items = split_overrides(overrides)
     for item in items:
-        if item.partition(".")[0] not in JUDGING:
+        if not is_of_judging(item):
             raise UserError(
-                f"OVERRIDES: expected settings of evaluate or report, got {item!r}; a run is judged as it was trained, "
-                f"so train another one: python -m kdkit run {path / 'config.yaml'} -p {item} --name another"
+                f"OVERRIDES: expected settings of evaluate, report or maths.judging, got {item!r}; a run is judged as "
+                f"it was trained, so train another one: python -m kdkit run {path / 'config.yaml'} -p {item} "
+                "--name another"
             )
     config = config_from_values(apply_overrides(Config, values, items, ALIASES))
     run = Run(path, resolve_output(config.cache_dir, root))

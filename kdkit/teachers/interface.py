@@ -179,7 +179,7 @@ class TextTeacher(UserCode):
             batch_size: texts that are written at the same time, by a model of transformers.
             autocast_dtype: for a model of transformers.
         """
-        return Writer(self.tokenizer, self.write)
+        return Writer(self.tokenizer, self.write, self.context)
 
     def refuse(self, what: str, wanted_by: str) -> NoReturn:
         """Stop: it does not give what a loss or a step needs.

@@ -78,6 +78,7 @@ def _check_language(config: Config, run: Run) -> Inputs:
     from kdkit.data.prepare import build_data, open_data
     from kdkit.distill.plan import plan_training
     from kdkit.distill.student import describe_student
+    from kdkit.evaluate.maths.sets import find_sets
     from kdkit.evaluate.pairs.files import read_pairs
     from kdkit.machine.hardware import find_hardware
     from kdkit.machine.session import Session
@@ -87,6 +88,7 @@ def _check_language(config: Config, run: Run) -> Inputs:
 
     hardware = find_hardware(config.train.device, config.train.precision)
     read_pairs(config.evaluate.minimal_pairs)
+    find_sets(run.path / "data", config.maths.judging)
     parts: list[Any] = []
     members = [(member.path, f"teachers.members.{member.name}.path") for member in config.teachers.members]
     for path, key in (*(members or [(config.teacher.path, "teacher.path")]), (config.student.path, "student.path")):

@@ -16,6 +16,7 @@ from typing import Any
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.config.language import Config
 from kdkit.errors import UserError
+from kdkit.evaluate.maths.sets import find_problem_file
 from kdkit.evaluate.pairs.files import BUILT_IN, find_pair_files
 from kdkit.machine.interrupt import Stopped
 from kdkit.runs.disk import check_writable
@@ -194,11 +195,19 @@ def _settings_of(config: Config | EmbeddingConfig, stage: str) -> dict[str, Any]
         return values
     if stage < "04":
         values["evaluate"] = {"curve_sequences": config.evaluate.curve_sequences}
-    elif config.evaluate.minimal_pairs not in (None, BUILT_IN):
-        values["minimal_pairs"] = [fingerprint_files(file) for file in find_pair_files(config.evaluate.minimal_pairs)]
+        del values["maths"]["judging"]
+    else:
+        values["judged_on"] = [fingerprint_files(file) for file in _files_judged_on(config)]
     if stage < "05":
         del values["report"]
     return values
+
+
+def _files_judged_on(config: Config) -> list[Path]:
+    """Return the files that 04 alone reads."""
+    pairs, problems = config.evaluate.minimal_pairs, config.maths.judging.path
+    files = find_pair_files(pairs) if pairs not in (None, BUILT_IN) else []
+    return [*files, find_problem_file(problems)] if problems is not None else files
 
 
 def _run_stage(request: RunRequest, run: Run, stage: _Stage, inputs: str, left: list[str], terminal: Terminal) -> None:

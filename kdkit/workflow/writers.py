@@ -36,7 +36,7 @@ def open_writer(source: str, which: str, runs_dir: str, batch_size: int) -> tupl
     Raises:
         UserError: nothing of that name; see also `load_causal_lm` and `load_tokenizer`.
     """
-    folder = _run_folder(source, runs_dir)
+    folder = run_folder(source, runs_dir)
     if folder is not None:
         return _open_run(folder, which, batch_size)
     _check_name(source, which, runs_dir)
@@ -62,7 +62,7 @@ def model_folder(source: str, which: str, runs_dir: str) -> tuple[str, str]:
     Raises:
         UserError: nothing of that name.
     """
-    folder = _run_folder(source, runs_dir)
+    folder = run_folder(source, runs_dir)
     if folder is None:
         _check_name(source, which, runs_dir)
         return source, KEY
@@ -87,7 +87,7 @@ def _check_has(folder: Path, which: str) -> None:
         raise UserError(f"--model: expected one of teacher, {there} of run {folder.name!r}, got {which!r}; name one")
 
 
-def _run_folder(source: str, runs_dir: str) -> Path | None:
+def run_folder(source: str, runs_dir: str) -> Path | None:
     """Return the folder of a run that is named by itself or by its path; None where there is none."""
     candidates = [resolve_input(source)]
     if source == Path(source).name:

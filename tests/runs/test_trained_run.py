@@ -42,8 +42,10 @@ def test_the_run_that_was_trained_last_is_opened(runs):
 
 def test_settings_that_judge_may_change_and_stay_with_the_run(runs):
     runs("one", age=1)
-    config, _ = open_trained_run("one", "evaluate.top_k=7 report.title='My student'", runs.folder)
+    items = "evaluate.top_k=7 report.title='My student' maths.judging.num_samples=9"
+    config, _ = open_trained_run("one", items, runs.folder)
     assert (config.evaluate.top_k, config.report.title) == (7, "My student")
+    assert config.maths.judging.num_samples == 9
     assert open_trained_run("one", runs_dir=runs.folder)[0].evaluate.top_k == 7
 
 
@@ -51,9 +53,11 @@ def test_settings_that_its_training_decided_are_refused(runs):
     path = runs("one", age=1)
     before = (path / "config.yaml").read_bytes()
     with pytest.raises(
-        UserError, match=r"expected settings of evaluate or report, got 'distill.temperature=4'.*--name"
+        UserError, match=r"expected settings of evaluate, report or maths.judging, got 'distill.temperature=4'.*--name"
     ):
         open_trained_run("one", "distill.temperature=4", runs.folder)
+    with pytest.raises(UserError, match=r"got 'maths\.problems\.num_problems=4'"):
+        open_trained_run("one", "maths.problems.num_problems=4", runs.folder)
     assert (path / "config.yaml").read_bytes() == before
 
 

@@ -82,6 +82,18 @@ def test_changed_minimal_pairs_are_judged_again_and_nothing_is_trained_again(run
     assert list(run_stages(**settings)) == STAGES[3:]
 
 
+def test_changed_problems_are_judged_again_and_nothing_is_trained_again(run_stages, project):
+    settings = {"overrides": ["maths.judging.path=mine.jsonl"]}
+    with pytest.raises(UserError, match=r"maths\.judging\.path: expected a \.json or \.jsonl file"):
+        run_stages(**settings)
+    (project / "mine.jsonl").write_text('{"problem": "Solve x = 1.", "answer": "1"}\n')
+    assert list(run_stages(**settings)) == STAGES
+    assert list(run_stages(**settings)) == []
+    (project / "mine.jsonl").write_text('{"problem": "Solve x = 2.", "answer": "2"}\n')
+    assert list(run_stages(**settings)) == STAGES[3:]
+    assert list(run_stages(overrides=[*settings["overrides"], "maths.judging.num_samples=1"])) == STAGES[3:]
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

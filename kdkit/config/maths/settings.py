@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from kdkit.config.maths.judging import JudgingConfig
 from kdkit.config.types import Count, NotNegative, Positive, Section
 from kdkit.errors import UserError
 
@@ -105,7 +106,8 @@ def check_made(data: Mapping[str, Any]) -> None:
 
 
 class MathsConfig(Section):
-    """Problems and checker."""
+    """Problems, checker and judging."""
 
     problems: ProblemsConfig = ProblemsConfig()
     checker: CheckerConfig = CheckerConfig()
+    judging: JudgingConfig = JudgingConfig()

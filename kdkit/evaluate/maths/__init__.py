@@ -1,0 +1,1 @@
+"""How well models solve problems: answers and steps checked, samples counted, voted on and picked."""

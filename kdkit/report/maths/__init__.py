@@ -1,0 +1,1 @@
+"""Solved problems on pages: tables, a picture, and solutions with a mark at every step."""
