@@ -8,7 +8,7 @@ from kdkit.config.maths.settings import ProblemsConfig
 from kdkit.maths.notation import normalise
 from kdkit.maths.problem import Problem
 from kdkit.maths.problems.all import TEMPLATES, find_templates
-from kdkit.maths.problems.template import Parameters, Template
+from kdkit.maths.problems.template import Parameters, Template, UnprovenStepError
 
 Belongs = Callable[[Template, Parameters], bool]
 MAX_MISSES = 200
@@ -109,6 +109,10 @@ def recognise(text: str) -> Problem | None:
     normal = normalise(text)
     for template in TEMPLATES:
         parameters = template().read(normal)
-        if parameters is not None:
+        if parameters is None:
+            continue
+        try:
             return template().build(parameters, None)
+        except UnprovenStepError:  # numbers that are too large to prove anything with
+            continue
     return None

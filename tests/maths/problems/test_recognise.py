@@ -4,7 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdkit.config.maths.settings import PolicyConfig
+from kdkit.maths.checking.answers import Verdict, check_answer
+from kdkit.maths.problems.algebra.polynomials import ExpandPower
 from kdkit.maths.problems.make import recognise
+from kdkit.maths.problems.template import UnprovenStepError
 
 
 @pytest.mark.parametrize(
@@ -89,3 +93,22 @@ def test_what_is_of_no_kind_is_none(text):
 @given(st.text(alphabet="x2y+-*/^=<>()[]{}., \\$findsolvemtrxa√²≤|", max_size=50))
 def test_any_text_is_a_problem_or_none(text):
     recognise(text)
+
+
+@pytest.mark.parametrize("text", ["Expand (x+1)(x-2)", "Factor x^2-5x+6", "Expand (2x+3)^2"])
+def test_what_was_given_is_no_answer(text):
+    problem = recognise(text)
+    answers = (problem.answer, problem.check_against)
+    verdicts = [
+        check_answer(problem.answer, each, PolicyConfig(), problem.answer_kind, problem.check_against)
+        for each in answers
+    ]
+    assert verdicts == [Verdict.RIGHT, Verdict.WRONG]
+
+
+def test_numbers_too_large_to_prove_anything_with_are_no_problem(monkeypatch):
+    def solve(self, parameters):
+        raise UnprovenStepError("too large")
+
+    monkeypatch.setattr(ExpandPower, "solve", solve)
+    assert recognise("Expand (2x+3)^2") is None

@@ -74,7 +74,7 @@ class ExpandProduct(Template):
             proven(f"Multiply each term with each: ${shown} = {spread}$.", is_product),
             proven(f"Collect: ${spread} = {answer}$.", summed == result),
         ]
-        return Solved({"product": shown}, tuple(steps), answer)
+        return Solved({"product": shown}, tuple(steps), answer, check_against=shown)
 
     def read(self, text: str) -> Parameters | None:
         """Read a product of two polynomials with whole coefficients, of degree 1 or 2."""
@@ -125,7 +125,8 @@ class ExpandPower(Template):
                 holds = all(value_at(result, x) == (a * x + b) ** n for x in range(-2, n))
                 parts = f"({polynomial(before, variable)}){base}"
                 steps.append(proven(f"${base}^{{{n}}} = {parts} = {polynomial(result, variable)}$.", holds))
-        return Solved({"power": f"{base}^{{{exponent}}}"}, tuple(steps), polynomial(result, variable))
+        given = f"{base}^{{{exponent}}}"
+        return Solved({"power": given}, tuple(steps), polynomial(result, variable), check_against=given)
 
     def read(self, text: str) -> Parameters | None:
         """Read a power of a linear polynomial with whole coefficients."""
@@ -179,7 +180,7 @@ class FactorQuadratic(Template):
         spread = join([term(a, f"{variable}^{{2}}"), term(first, variable), term(last, variable), number(c)])
         between = "" if a == 1 or len(roots) == 1 else f" = {spread}"
         steps.append(proven(f"So ${quadratic}{between} = {answer}$.", is_product, first + last == b))
-        return Solved({"quadratic": quadratic}, tuple(steps), answer)
+        return Solved({"quadratic": quadratic}, tuple(steps), answer, check_against=quadratic)
 
     def read(self, text: str) -> Parameters | None:
         """Read a quadratic with whole coefficients and rational zeros."""
