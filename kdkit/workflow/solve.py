@@ -10,7 +10,7 @@ from kdkit.config.language import Config
 from kdkit.data.problems import HELD_OUT, TRAIN, open_problems
 from kdkit.errors import UserError
 from kdkit.evaluate.maths.estimates import share
-from kdkit.evaluate.maths.solutions import Solution, as_prompt, fits, step_lines
+from kdkit.evaluate.maths.solutions import Asking, Solution, fits, step_lines
 from kdkit.evaluate.maths.solving import Examiner
 from kdkit.evaluate.maths.voting import count_contradictions, group_answers, verified_vote
 from kdkit.machine.open_session import open_trained_session
@@ -92,7 +92,8 @@ def solve_problems(request: SolveRequest) -> list[SolvedProblem]:
     folder, config = _open(request)
     asked = _asked(request, folder)
     writer, is_chat = open_writer(str(folder), request.model, request.runs_dir, BATCH_SIZE)
-    solver = _Solver(writer, bool(is_chat), config, request, open_problems(folder / "data", TRAIN))
+    asking = Asking(bool(is_chat), config.data.prompt_template)
+    solver = _Solver(writer, asking, config, request, open_problems(folder / "data", TRAIN))
     with CheckerPool(config.maths.checker) as pool:
         solved = [solver.solve(each, pool) for each in asked]
     if request.html:
@@ -158,7 +159,7 @@ class _Solver:
     """A model, and what its run taught it."""
 
     writer: Writer
-    is_chat: bool
+    asking: Asking
     config: Config
     request: SolveRequest
     taught: list[Problem]
@@ -166,7 +167,7 @@ class _Solver:
     def solve(self, asked: _Asked, pool: CheckerPool) -> SolvedProblem:
         """Solve one problem."""
         problem = asked.problem or Problem("", asked.statement, "")
-        if not fits(self.writer, as_prompt(asked.statement, self.is_chat)):
+        if not fits(self.writer, self.asking.prompt(problem)):
             if not self.request.file:
                 raise UserError(
                     f"--problem: expected a problem of fewer than {self.writer.context} tokens, the model's context, "
@@ -180,7 +181,7 @@ class _Solver:
         """Write one solution, or choose among several."""
         request, checker = self.request, self.config.maths.checker
         judging = self.config.maths.judging.model_copy(update={"num_samples": request.num_samples})
-        examiner = Examiner(pool, checker.policies, judging, self.is_chat, request.seed)
+        examiner = Examiner(pool, checker.policies, judging, self.asking, request.seed)
         if request.num_samples == 1:
             return examiner.answer(self.writer, [problem])[0], []
         samples = examiner.sample(self.writer, [problem], with_steps=True)

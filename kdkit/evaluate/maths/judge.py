@@ -17,7 +17,7 @@ from kdkit.evaluate.maths.contamination import measure_contamination
 from kdkit.evaluate.maths.describe import describe_model, differences_to
 from kdkit.evaluate.maths.selection import Samples, Single, compare_selection
 from kdkit.evaluate.maths.sets import spread
-from kdkit.evaluate.maths.solutions import Solution, as_prompt
+from kdkit.evaluate.maths.solutions import Asking, Solution
 from kdkit.evaluate.maths.solving import Examiner, Solved
 from kdkit.evaluate.maths.verifier import Verifier, describe_scores, fit_verifier, read_states
 from kdkit.evaluate.maths.voting import count_contradictions
@@ -65,13 +65,14 @@ def evaluate_maths(
         writers[name] = model_writer(model, data.student_tokenizer, BATCH_SIZE, dtype)
         parameters[name] = count_parameters(model)
     with CheckerPool(checker) as pool:
-        examiner = Examiner(pool, checker.policies, settings, data.is_chat, config.seed)
+        asking = Asking(data.is_chat, config.data.prompt_template)
+        examiner = Examiner(pool, checker.policies, settings, asking, config.seed)
         judge = _Judge(examiner, students[STUDENT], data, dtype)
         verifier = judge.train(writers[STUDENT], open_problems(session.run.path / "data", TRAIN))
         training = [each.prompt[-1].content for each in data.prompts("train")]
         found = {
             name: judge.judge(problems, writers, parameters, verifier, session.run, name)
-            | {"contamination": measure_contamination([each.problem for each in problems], training)}
+            | {"contamination": measure_contamination(list(map(asking.words, problems)), training)}
             for name, problems in sets.items()
         }
     return {"maths": settings.model_dump() | {"verifier": judge.quality, "sets": found}}
@@ -170,7 +171,7 @@ class _Judge:
         return read_states(
             self.student,
             self.tokenizer,
-            [as_prompt(problem.problem, self.examiner.is_chat) for problem, _ in pairs],
+            [self.examiner.asking.prompt(problem) for problem, _ in pairs],
             [each.text for _, each in pairs],
             autocast_dtype=self.autocast_dtype,
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 from kdkit.alignment.templates import Message
 from kdkit.config.maths.settings import PolicyConfig
+from kdkit.data.conversations import fill_template
 from kdkit.maths.checking.answers import Verdict, find_answer
 from kdkit.maths.checking.pool import CheckerPool, Job, StepJob
 from kdkit.maths.checking.steps import StepVerdict
@@ -57,20 +58,36 @@ def step_lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip() and BOX not in line]
 
 
-def as_prompt(statement: str, is_chat: bool) -> Prompt:
-    """Return what a model reads of a problem: a message, or a line that its text goes on from."""
-    return [Message("user", statement)] if is_chat else f"{statement}\n"
+@dataclass(frozen=True)
+class Asking:
+    """How models are asked: as they were in their training."""
+
+    is_chat: bool
+    """Whether a problem is a message to be answered; else a line to go on from."""
+    template: str | None = None
+    """`data.prompt_template`; one that does not name `{problem}` was made for other data."""
+
+    def words(self, problem: Problem) -> str:
+        """Return what is asked."""
+        if self.template is None or "{problem}" not in self.template:
+            return problem.problem
+        return fill_template(self.template, {"problem": problem.problem}, f"problem {problem.id!r}")
+
+    def prompt(self, problem: Problem) -> Prompt:
+        """Return what a model reads of a problem."""
+        words = self.words(problem)
+        return [Message("user", words)] if self.is_chat else f"{words}\n"
 
 
 def write_solutions(
-    writer: Writer, problems: Sequence[Problem], is_chat: bool, sampling: Sampling, num_samples: int = 1
+    writer: Writer, problems: Sequence[Problem], asking: Asking, sampling: Sampling, num_samples: int = 1
 ) -> list[list[Written] | None]:
     """Let a model write about every problem; None for one that leaves no room in its context.
 
     Raises:
         UserError: the model writes nothing at all.
     """
-    prompts = [as_prompt(problem.problem, is_chat) for problem in problems]
+    prompts = [asking.prompt(problem) for problem in problems]
     texts: list[list[Written] | None] = [None] * len(prompts)
     fitting = [place for place, prompt in enumerate(prompts) if fits(writer, prompt)]
     for place, written in zip(

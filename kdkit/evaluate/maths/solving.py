@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from kdkit.config.maths.judging import JudgingConfig
 from kdkit.config.maths.settings import PolicyConfig
-from kdkit.evaluate.maths.solutions import Solution, as_prompt, fits, judge_solutions, write_solutions
+from kdkit.evaluate.maths.solutions import Asking, Solution, fits, judge_solutions, write_solutions
 from kdkit.evaluate.maths.voting import Groups, group_answers
 from kdkit.maths.checking.pool import CheckerPool
 from kdkit.maths.checking.verdicts import Verdict
@@ -35,8 +35,7 @@ class Examiner:
     pool: CheckerPool
     policies: PolicyConfig
     settings: JudgingConfig
-    is_chat: bool
-    """Whether a problem is a message to be answered; else a line to go on from."""
+    asking: Asking
     seed: int
 
     def solve(self, writer: Writer, problems: Sequence[Problem]) -> Solved:
@@ -46,7 +45,7 @@ class Examiner:
             UserError: it writes nothing at all.
         """
         greedy, samples = self.answer(writer, problems), self.sample(writer, problems)
-        prompts = [as_prompt(problem.problem, self.is_chat) for problem in problems]
+        prompts = [self.asking.prompt(problem) for problem in problems]
         return Solved(
             greedy=greedy,
             samples=samples,
@@ -76,7 +75,7 @@ class Examiner:
         self, writer: Writer, problems: Sequence[Problem], sampling: Sampling, count: int, with_steps: bool
     ) -> list[list[Solution]]:
         """Write solutions and judge them."""
-        texts = write_solutions(writer, problems, self.is_chat, sampling, count)
+        texts = write_solutions(writer, problems, self.asking, sampling, count)
         judged = judge_solutions(problems, [row or [] for row in texts], self.pool, self.policies, with_steps)
         nothing = Solution("", None, Verdict.NO_ANSWER, (), 0, False)  # of a problem that leaves no room
         return [row or [nothing] * count for row in judged]

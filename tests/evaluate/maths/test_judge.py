@@ -12,6 +12,7 @@ from kdkit.evaluate.evaluation import evaluate_run, load_students
 from kdkit.evaluate.maths.describe import describe_model, differences_to
 from kdkit.evaluate.maths.judge import evaluate_maths, keep_solutions
 from kdkit.evaluate.maths.sets import find_sets, spread
+from kdkit.evaluate.maths.solutions import Asking
 from kdkit.evaluate.maths.solving import Examiner
 from kdkit.maths.checking.steps import StepVerdict
 from kdkit.maths.files import write_problems
@@ -30,7 +31,7 @@ def solve(pool):
 
     def solve(writer, problems=PROBLEMS, **settings):
         settings = JudgingConfig(**{"num_samples": 0, "max_answer_tokens": 9} | settings)
-        return Examiner(pool, PolicyConfig(), settings, is_chat=True, seed=3).solve(writer, problems)
+        return Examiner(pool, PolicyConfig(), settings, Asking(is_chat=True), seed=3).solve(writer, problems)
 
     return solve
 
@@ -67,6 +68,14 @@ def test_greedy_answers_and_samples_are_asked_for_as_the_settings_say(solve):
     assert (greedy, one) == (Sampling(0.0, max_new_tokens=9), 1)
     assert (sampled, two) == (Sampling(0.5, max_new_tokens=9, seed=3), 2)
     assert ours == theirs and [(m.role, m.content) for m in ours[0]] == [("user", PROBLEMS[0].problem)]
+
+
+def test_problems_are_asked_as_they_were_in_the_training():
+    problem = PROBLEMS[0]
+    assert Asking(False).prompt(problem) == f"{problem.problem}\n"
+    (message,) = Asking(True, "{problem} Box the answer.").prompt(problem)
+    assert (message.role, message.content) == ("user", f"{problem.problem} Box the answer.")
+    assert Asking(True, "Summarise: {article}").words(problem) == problem.problem  # it was made for other data
 
 
 def test_pass_at_k_and_the_vote_count_samples(solve):
