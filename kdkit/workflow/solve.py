@@ -192,7 +192,7 @@ class _Solver:
         place = verified_vote(groups, contradictions)
         if groups[place] is None:
             return samples[0][place], [f"none of {len(groups)} samples has an answer that can be read"]
-        agreeing = [count for group, count in zip(groups, contradictions, strict=True) if group == groups[place]]
+        agreeing = [sum(each) for group, each in zip(groups, contradictions, strict=True) if group == groups[place]]
         return samples[0][place], [
             f"{len(agreeing)} of {len(groups)} samples agree on this answer, and in "
             f"{agreeing.count(0)} of them it makes no step and no statement false"

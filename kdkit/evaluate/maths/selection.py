@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kdkit.evaluate.maths.estimates import difference, powers_up_to, share
-from kdkit.evaluate.maths.voting import Groups, majority, verified_vote, weighted_vote
+from kdkit.evaluate.maths.voting import Contradictions, Groups, majority, verified_vote, vote_by_steps, weighted_vote
 
 WAYS = {
     "first": "the first one",
     "vote": "a vote",
-    "verified": "a vote of those whose steps hold",
+    "steps": "a vote of those whose steps hold",
+    "verified": "the same, of those whose answer holds in the statement",
     "verifier": "a vote weighted by the trained verifier",
 }
 """How one of several samples is chosen."""
@@ -22,7 +23,7 @@ class Samples:
 
     is_right: list[list[bool]]
     groups: list[Groups]
-    contradictions: list[list[int]]
+    contradictions: list[list[Contradictions]]
     tokens: list[list[int]]
     """Written, of each sample."""
     prompt_tokens: list[int]
@@ -54,8 +55,11 @@ class Samples:
             return 0
         if way == "vote":
             return majority(groups)
+        contradictions = self.contradictions[number][:count]
+        if way == "steps":
+            return vote_by_steps(groups, [each.steps for each in contradictions])
         if way == "verified":
-            return verified_vote(groups, self.contradictions[number][:count])
+            return verified_vote(groups, contradictions)
         return weighted_vote(groups, self.scores[number][:count])
 
 

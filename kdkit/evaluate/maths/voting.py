@@ -6,6 +6,7 @@ so is the problem's statement, into which that answer is put.
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from kdkit.evaluate.maths.solutions import FORMAT_ERRORS, Solution, check_lines, step_lines
 from kdkit.maths.checking.answers import Verdict
@@ -55,27 +56,35 @@ def group_answers(
     return groups
 
 
+class Contradictions(NamedTuple):
+    """What a solution's own answer makes false."""
+
+    statement: int
+    """Of the problem's statement, into which the answer is put, and of what the answer says of a name: `f'(x) = 2x` is
+    false where the statement gives another f."""
+    steps: int
+    """Of the solution's steps."""
+
+
 def count_contradictions(
     problems: Sequence[Problem], solutions: Sequence[Sequence[Solution]], pool: CheckerPool
-) -> list[list[int]]:
-    """Count the lines of each solution that its own answer makes false.
-
-    The statement of the problem is one of them, and so is what the answer says of a name: `f'(x) = 2x` is false where
-    the statement gives another f.
-    """
+) -> list[list[Contradictions]]:
+    """Count the lines that each solution's own answer makes false."""
     flat = [(problem, each) for problem, row in zip(problems, solutions, strict=True) for each in row]
-    lines = []
+    claimed, written = [], []
     for problem, solution in flat:
         facts = own_facts(problem, solution.answer or "")
         unknown = [name for name in problem.facts if name not in facts]
         claims = [f"${name} = {values[0]}$" for name, values in facts.items() if len(values) == 1]
         # without facts the statement is the same for all
         claims += [" ".join(problem.problem.split())] if facts else []
-        kept = [
-            line for line in [*claims, *step_lines(solution.text)] if not any(_mentions(line, name) for name in unknown)
-        ]
-        lines.append((kept, facts))
-    counts = iter(sum(mark is StepVerdict.WRONG for mark in marks) for marks in check_lines(lines, pool))
+        for lines, kept in ((claims, claimed), (step_lines(solution.text), written)):
+            kept.append(([line for line in lines if not any(_mentions(line, name) for name in unknown)], facts))
+    wrong = [
+        [sum(mark is StepVerdict.WRONG for mark in marks) for marks in check_lines(lines, pool)]
+        for lines in (claimed, written)
+    ]
+    counts = iter(map(Contradictions, *wrong))
     return [[next(counts) for _ in row] for row in solutions]
 
 
@@ -119,16 +128,23 @@ def majority(groups: Groups) -> int:
     return weighted_vote(groups, [1.0] * len(groups))
 
 
-def verified_vote(groups: Groups, contradictions: Sequence[int]) -> int:
-    """Return a solution of the group with most votes, where a solution that contradicts itself loses its vote.
+def vote_by_steps(groups: Groups, wrong_steps: Sequence[int]) -> int:
+    """Return a solution of the group with most votes, where a solution with a wrong step has none.
 
-    Where all contradict themselves, or as many do not, all votes decide. Of the group the one with fewest
-    contradictions is returned.
+    Where all have one, or as many do not, all votes decide. Of the group the one with fewest wrong steps is returned.
     """
-    clean = [float(count == 0) + 1e-6 for count in contradictions]
+    clean = [float(count == 0) + 1e-6 for count in wrong_steps]
     chosen = groups[weighted_vote(groups, clean)]
     members = [place for place, group in enumerate(groups) if group == chosen]
-    return min(members, key=lambda place: (contradictions[place], place))
+    return min(members, key=lambda place: (wrong_steps[place], place))
+
+
+def verified_vote(groups: Groups, contradictions: Sequence[Contradictions]) -> int:
+    """Vote by steps among the solutions whose answer contradicts the statement least."""
+    readable = [each.statement for each, group in zip(contradictions, groups, strict=True) if group is not None]
+    fewest = min(readable, default=0)
+    voting = [group if each.statement == fewest else None for each, group in zip(contradictions, groups, strict=True)]
+    return vote_by_steps(voting, [each.steps for each in contradictions])
 
 
 def weighted_vote(groups: Groups, weights: Sequence[float]) -> int:

@@ -12,7 +12,7 @@ from kdkit.report.maths.tables import WAYS, title_of
 from kdkit.runs.curves import COLOURS, LABELS
 from kdkit.runs.folder import Run
 
-STYLES = {"vote": ":", "verified": "-", "verifier": "--"}
+STYLES = {"vote": ":", "steps": "-.", "verified": "-", "verifier": "--"}
 """Lines of the ways to choose among samples."""
 
 
@@ -56,7 +56,8 @@ def _draw_groups(axes: Axes, found: dict[str, Any], title: str) -> None:
         axes.errorbar(places, heights, reach, fmt="none", ecolor="#111827", elinewidth=0.8, capsize=1.5)
     axes.set_xticks(range(len(groups)), groups, fontsize=7.5)
     axes.set(ylim=(0, 1), ylabel="share of right answers")
-    tidy(axes, title, grid="both")
+    axes.set_axisbelow(True)
+    tidy(axes, title)
     axes.grid(visible=False, axis="x")
 
 

@@ -12,7 +12,8 @@ SETS = {"held_out": "held-out numbers", "held_out_templates": "held-out kinds of
 WAYS = {
     "first": "one sample",
     "vote": "a vote",
-    "verified": "a vote, wrong steps lose theirs",
+    "steps": "a vote, wrong steps lose theirs",
+    "verified": "the same, and the answer must hold in the statement",
     "verifier": "a vote weighted by a trained verifier",
 }
 """Ways of choosing among samples, as `kdkit.evaluate.maths.selection` names them."""
@@ -163,8 +164,8 @@ def _equal_compute(found: dict[str, Any]) -> list[str]:
         difference = way["difference"]
         sentences.append(
             f"At no more compute than one greedy answer of the {LABELS[name]} ({equal['accuracy']:.1%} right), "
-            f"{way['samples']} samples of the student, chosen by steps and vote, are {way['accuracy']:.1%} right: "
-            f"{100 * difference['mean']:+.1f} points ({_points(difference['interval_95'])})."
+            f"{way['samples']} samples of the student, chosen by steps, statement and vote, are {way['accuracy']:.1%} "
+            f"right: {100 * difference['mean']:+.1f} points ({_points(difference['interval_95'])})."
         )
     return sentences
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from kdkit.evaluate.maths.selection import Samples, Single, compare_selection
+from kdkit.evaluate.maths.selection import WAYS, Samples, Single, compare_selection
+from kdkit.evaluate.maths.voting import Contradictions
 
 RIGHT, WRONG = True, False
 
@@ -13,7 +14,7 @@ def samples():
     return Samples(
         is_right=[[WRONG, RIGHT, RIGHT, RIGHT], [WRONG, WRONG, RIGHT, WRONG]],
         groups=[[0, 1, 1, 1], [0, 0, 2, None]],
-        contradictions=[[0, 0, 0, 0], [1, 2, 0, 0]],
+        contradictions=[[Contradictions(0, n) for n in row] for row in ([0, 0, 0, 0], [1, 2, 0, 0])],
         tokens=[[10, 20, 30, 40], [10, 10, 10, 10]],
         prompt_tokens=[5, 15],
         scores=[[0.1, 0.2, 0.2, 0.2], [0.1, 0.1, 0.9, 1.0]],
@@ -23,6 +24,7 @@ def samples():
 def test_each_way_chooses_as_it_says(samples):
     assert samples.hits("first", 1) == [WRONG, WRONG]
     assert samples.hits("vote", 4) == [RIGHT, WRONG]
+    assert samples.hits("steps", 4) == [RIGHT, RIGHT]
     assert samples.hits("verified", 4) == [RIGHT, RIGHT]
     assert samples.hits("verifier", 4) == [RIGHT, RIGHT]
     assert samples.hits("vote", 2) == [WRONG, WRONG]
@@ -38,7 +40,7 @@ def test_ways_stand_beside_the_greedy_answer_with_their_compute(samples):
     student = Single([RIGHT, WRONG], [15, 25], parameters=100)
     found = compare_selection(samples, student, {})
     rows = {(row["way"], row["samples"]): row for row in found["ways"]}
-    assert set(rows) == {("first", 1)} | {(way, n) for way in ("vote", "verified", "verifier") for n in (2, 4)}
+    assert set(rows) == {("first", 1)} | {(way, n) for way in WAYS if way != "first" for n in (2, 4)}
     best = rows["verified", 4]
     assert best["accuracy"] == 1.0 and best["difference"]["mean"] == 0.5
     assert best["compute"] == 100 * 80 and best["times_greedy"] == 4.0
@@ -72,4 +74,4 @@ def test_without_a_verifier_there_is_no_such_way(samples):
         Single([RIGHT, WRONG], [15, 25], 100),
         {},
     )["ways"]
-    assert {row["way"] for row in rows} == {"first", "vote", "verified"}
+    assert {row["way"] for row in rows} == {"first", "vote", "steps", "verified"}

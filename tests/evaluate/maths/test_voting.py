@@ -8,12 +8,14 @@ import pytest
 from kdkit.config.maths.settings import PolicyConfig
 from kdkit.evaluate.maths.solutions import judge_solutions
 from kdkit.evaluate.maths.voting import (
+    Contradictions,
     count_contradictions,
     group_answers,
     majority,
     own_facts,
     split_answer,
     verified_vote,
+    vote_by_steps,
     weighted_vote,
 )
 from kdkit.maths.checking.answers import Verdict
@@ -69,7 +71,8 @@ def test_an_answer_is_put_into_the_equation_and_into_its_own_steps(pool):
     right = solution(5, "Subtract: $2x = 10$.", "Divide: $x = 5$.")
     wrong = solution(6, "Subtract: $2x = 12$.", "Divide: $x = 6$.")  # true with x = 6, but the equation is not
     torn = solution(5, "Subtract: $2x = 12$.", "Divide: $x = 6$.")
-    assert contradictions(problem, [right, wrong, torn, "no answer, $2x = 9$"], pool) == [0, 1, 2, 0]
+    found = contradictions(problem, [right, wrong, torn, "no answer, $2x = 9$"], pool)
+    assert found == [(0, 0), (1, 0), (0, 2), (0, 0)]
 
 
 def test_the_true_answer_is_not_looked_at(pool):
@@ -80,17 +83,19 @@ def test_the_true_answer_is_not_looked_at(pool):
     wrong = solution("2x^{2}", "I know it.")
     torn = solution("3x^{2}", r"$\frac{d}{dx}(x^{3}) = 2x^{2}$", "Together: $f'(x) = 2x^{2}$.")
     gold = solution("5x^{4}", "Together: $f'(x) = 5x^{4}$.")
-    assert contradictions(problem, [right, wrong, torn, gold], pool) == [0, 1, 2, 2]
+    assert contradictions(problem, [right, wrong, torn, gold], pool) == [(0, 0), (1, 0), (0, 2), (1, 1)]
 
 
 def test_what_a_step_says_of_a_name_that_nobody_knows_is_left_out(pool):
     problem = Problem("1", "Solve $x^{2} = 9$.", "3, -3", answer_kind="values", facts={"x": ("3", "-3"), "D": ("36",)})
-    assert contradictions(problem, [solution("3, -3", "$D = 1$", "$x = 3$ or $x = -3$", "$2 + 2 = 5$")], pool) == [1]
+    assert contradictions(problem, [solution("3, -3", "$D = 1$", "$x = 3$ or $x = -3$", "$2 + 2 = 5$")], pool) == [
+        (0, 1)
+    ]
 
 
 def test_without_facts_the_statement_says_nothing_about_a_sample(pool):
     problem = Problem("1", "Is $1 = 2$?", "no", answer_kind="statement")
-    assert contradictions(problem, [solution("no"), solution("yes", "since $1 = 2$")], pool) == [0, 1]
+    assert contradictions(problem, [solution("no"), solution("yes", "since $1 = 2$")], pool) == [(0, 0), (0, 1)]
 
 
 def test_the_largest_group_wins_and_of_equal_ones_the_first():
@@ -103,12 +108,20 @@ def test_the_largest_group_wins_and_of_equal_ones_the_first():
 def test_wrong_steps_lose_their_votes():
     groups = [0, 0, 0, 3, 3]
     assert majority(groups) == 0
-    assert verified_vote(groups, [1, 2, 1, 0, 0]) == 3
-    assert (
-        verified_vote(groups, [1, 0, 1, 0, 4]) == 1
-    )  # one clean vote each: all votes count, and the clean one is shown
-    assert verified_vote(groups, [1, 2, 1, 3, 4]) == 0  # none is clean
-    assert verified_vote([None, None], [0, 1]) == 0
+    assert vote_by_steps(groups, [1, 2, 1, 0, 0]) == 3
+    # one clean vote each: all votes count, and the clean one is shown
+    assert vote_by_steps(groups, [1, 0, 1, 0, 4]) == 1
+    assert vote_by_steps(groups, [1, 2, 1, 3, 4]) == 0  # none is clean
+    assert vote_by_steps([None, None], [0, 1]) == 0
+
+
+def test_an_answer_that_does_not_hold_in_the_statement_loses_to_one_that_does():
+    groups = [0, 0, 0, 3, 3]
+    false, torn, clean = Contradictions(1, 0), Contradictions(0, 2), Contradictions(0, 0)
+    assert verified_vote(groups, [false, false, false, torn, torn]) == 3
+    assert verified_vote(groups, [clean, torn, clean, torn, clean]) == 0
+    assert verified_vote(groups, [false] * 5) == 0  # none holds: the steps and the vote decide
+    assert verified_vote([None, 1], [clean, false]) == 1 and verified_vote([None, None], [false, false]) == 0
 
 
 def test_weights_decide():

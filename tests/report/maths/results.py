@@ -5,6 +5,7 @@ from kdkit.evaluate.maths.describe import describe_model, differences_to
 from kdkit.evaluate.maths.selection import Samples, Single, compare_selection
 from kdkit.evaluate.maths.solutions import Solution
 from kdkit.evaluate.maths.solving import Solved
+from kdkit.evaluate.maths.voting import Contradictions
 from kdkit.maths.checking.steps import StepVerdict
 from kdkit.maths.checking.verdicts import Verdict
 from kdkit.maths.problem import Problem
@@ -47,7 +48,8 @@ def maths_results(num_samples=2, contamination=None):
     if num_samples:
         rights = [[each.is_right for each in row] for row in own.samples]
         tokens = [[each.num_tokens for each in row] for row in own.samples]
-        samples = Samples(rights, own.groups, [[0] * num_samples for _ in PROBLEMS], tokens, own.prompt_tokens)
+        found_none = [[Contradictions(0, 0)] * num_samples for _ in PROBLEMS]
+        samples = Samples(rights, own.groups, found_none, tokens, own.prompt_tokens)
         student = singles.pop("student")
         found["selection"] = compare_selection(samples, student, singles)
     return JudgingConfig(num_samples=num_samples).model_dump() | {"verifier": None, "sets": {"held_out": found}}
