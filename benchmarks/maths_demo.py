@@ -12,6 +12,8 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,22 +83,34 @@ def judge(config: Config, run: Run, data: PreparedData, pool: CheckerPool) -> di
     return found
 
 
-def main() -> None:
-    """Train and judge for every seed, and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def read_arguments(about: str, results: Path) -> argparse.Namespace:
+    """Read a command line on trainings of a maths configuration, and set the number of threads."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path("configs/maths_demo.yaml"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=results)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    return arguments
+
+
+@contextmanager
+def open_config(arguments: argparse.Namespace, settings: Sequence[str]) -> Iterator[tuple[Config, Run]]:
+    """Open a configuration with settings of its own, and a run in a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder) / "run", Path(folder) / "cache")
+        run.path.mkdir(parents=True)
+        yield load_config(arguments.config, [*settings, *arguments.set]), run
+
+
+def main() -> None:
+    """Train and judge for every seed, and write the results."""
+    arguments = read_arguments(__doc__, RESULTS)
     rows = []
     for seed in arguments.seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            config = load_config(arguments.config, [f"seed={seed}", *arguments.set])
-            run = Run(Path(folder) / "run", Path(folder) / "cache")
-            run.path.mkdir(parents=True)
+        with open_config(arguments, [f"seed={seed}"]) as (config, run):
             started = time.monotonic()
             data, seconds = train(config, run)
             start = time.process_time()

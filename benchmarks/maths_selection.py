@@ -7,22 +7,16 @@ that is nearly always right has nothing to vote on. Accuracy with intervals over
 times parameters; see `kdkit.evaluate.maths.selection`.
 """
 
-import argparse
 import json
-import tempfile
 from pathlib import Path
 
-import torch
-
-from benchmarks.maths_demo import train
+from benchmarks.maths_demo import open_config, read_arguments, train
 from benchmarks.measure import write_results
-from kdkit.config.language import load_config
 from kdkit.evaluate.evaluation import load_students
 from kdkit.evaluate.maths.judge import evaluate_maths
 from kdkit.evaluate.maths.sets import find_sets
 from kdkit.machine.hardware import Hardware
 from kdkit.machine.session import Session
-from kdkit.runs.folder import Run
 from kdkit.teachers.prepare import prepare_teacher
 
 RESULTS = Path(__file__).parent / "results" / "maths_selection.json"
@@ -38,26 +32,15 @@ SMALLER = (
 
 def main() -> None:
     """Train, judge and write the results of every seed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=Path("configs/maths_demo.yaml"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    arguments = read_arguments(__doc__, RESULTS)
     rows = []
     for seed in arguments.seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            config = load_config(arguments.config, [f"seed={seed}", *SMALLER, *arguments.set])
-            run = Run(Path(folder) / "run", Path(folder) / "cache")
-            run.path.mkdir(parents=True)
+        with open_config(arguments, [f"seed={seed}", *SMALLER]) as (config, run):
             data, _ = train(config, run)
             session = Session(config, run, Hardware("cpu", "cpu", "fp32", "cpu", "benchmark"))
             sets = find_sets(run.path / "data", config.maths.judging)
             maths = evaluate_maths(session, data, prepare_teacher(session, data), load_students(session), sets)["maths"]
-        held_out = maths["sets"]["held_out"]
-        rows.append({"seed": seed, "verifier": maths["verifier"], **held_out["selection"]})
+        rows.append({"seed": seed, "verifier": maths["verifier"], **maths["sets"]["held_out"]["selection"]})
         print(json.dumps(rows[-1]), flush=True)
     write_results(arguments.results, rows)
 

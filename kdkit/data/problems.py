@@ -45,6 +45,7 @@ def load_made(
     key = fingerprint(FORMAT, settings.model_dump(), seed, code, template)
 
     def fill(folder: Path) -> None:
+        """Make the sets and write them."""
         print(f"data: making {settings.num_problems:,} problems with proven solutions", flush=True)
         sets = make_problems(settings, seed)
         for name, problems in ((TRAIN, sets.train), (HELD_OUT, sets.held_out)):

@@ -3,6 +3,7 @@
 import math
 import random
 import re
+from abc import abstractmethod
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -38,6 +39,9 @@ from kdkit.maths.reading import Statement, read_statement
 Z = Name("z")
 PI = Name(r"\pi")
 WORDS = "residue pole function contour integral circle at counterclockwise theorem using around its"
+
+POINTS = ({"z": Fraction(12345, 10007)}, {"z": Fraction(-23456, 10007)}, {"z": Fraction(3457, 10007)})
+"""Where quotients of polynomials are compared: none of whole coefficients below 10,007 is zero there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,17 +109,41 @@ def find_roots(bottom: Formula) -> list[tuple[int, int]] | None:
     return roots
 
 
-class ResidueSimple(Template):
-    """P/((z - a)(z - b)) at a. Parameters: a, b, coefficients of P."""
+class Residue(Template):
+    """A residue of a quotient at a whole number: what its kinds share."""
 
-    name = "residue_simple"
     domain = "complex_analysis"
-    levels = (3, 4)
     wordings = (
         "Find the residue of $f(z) = <<function>>$ at $z = <<pole>>$.",
         "Compute the residue of $f(z) = <<function>>$ at the pole $z = <<pole>>$.",
         "Let $f(z) = <<function>>$. Determine its residue at $z = <<pole>>$.",
     )
+
+    @abstractmethod
+    def find(self, function: Quotient, pole: int) -> Parameters | None:
+        """Find the parameters of a function at a pole; None: it is of another kind."""
+
+    def read(self, text: str) -> Parameters | None:
+        """See Template."""
+        statement = read_statement(text)
+        function, pole = find_function(statement), find_pole(statement)
+        if not statement.fits(WORDS, "residue") or not isinstance(function, Quotient) or pole is None:
+            return None
+        return self.find(function, pole)
+
+
+def conclude(function: Formula, pole: int, value: Formula, steps: list[str], facts: dict[str, str]) -> Solved:
+    """Put a solution together from its steps and what their names stand for."""
+    facts = {"f(z)": write(function), **facts, rf"\operatorname{{Res}}(f, {pole})": write(value)}
+    words = {"function": write(function), "pole": str(pole)}
+    return Solved(words, tuple(steps), write(value), facts={name: (each,) for name, each in facts.items()})
+
+
+class ResidueSimple(Residue):
+    """P/((z - a)(z - b)) at a. Parameters: a, b, coefficients of P."""
+
+    name = "residue_simple"
+    levels = (3, 4)
 
     def draw(self, draws: random.Random, level: int) -> Parameters:
         """Draw a number or a line on top at level 3, a square at level 4."""
@@ -137,22 +165,15 @@ class ResidueSimple(Template):
         value = Number(Fraction(value_at(top, a), a - b))
         at = ({"z": Fraction(a)},)
         g = Named("g(z)", line(a) * function)
-        points = tuple({"z": Fraction(each, 10007)} for each in (12345, -23456, 3457))
         steps = [
-            f"Simple pole: {equal(g, Product((line(a), Named('f(z)', function))), rest, points=points)}",
+            f"Simple pole: {equal(g, Product((line(a), Named('f(z)', function))), rest, points=POINTS)}",
             equal(residue_of(function, a), Named(f"g({a})", rest), value, points=at),
         ]
-        facts = {"f(z)": write(function), "g(z)": write(rest), f"g({a})": write(value)}
-        facts[rf"\operatorname{{Res}}(f, {a})"] = write(value)
-        words = {"function": write(function), "pole": str(a)}
-        return Solved(words, tuple(steps), write(value), facts={name: (each,) for name, each in facts.items()})
+        facts = {"g(z)": write(rest), f"g({a})": write(value)}
+        return conclude(function, a, value, steps, facts)
 
-    def read(self, text: str) -> Parameters | None:
-        """See Template."""
-        statement = read_statement(text)
-        function, pole = find_function(statement), find_pole(statement)
-        if not statement.fits(WORDS, "residue") or not isinstance(function, Quotient) or pole is None:
-            return None
+    def find(self, function: Quotient, pole: int) -> Parameters | None:
+        """See Residue."""
         roots, top = find_roots(function.bottom), find_integers(function.top, "z")
         if not roots or len(roots) != 2 or not top or len(top) > 3 or {order for _, order in roots} != {1}:
             return None
@@ -162,13 +183,11 @@ class ResidueSimple(Template):
         return pole, zeros[1 - zeros.index(pole)], *top
 
 
-class ResidueDouble(Template):
+class ResidueDouble(Residue):
     """P/((z - a)^2 (z - b)) at a. Parameters: a, b, coefficients of P."""
 
     name = "residue_double"
-    domain = "complex_analysis"
     levels = (5,)
-    wordings = ResidueSimple.wordings
 
     def draw(self, draws: random.Random, level: int) -> Parameters:
         """Draw a line on top."""
@@ -187,24 +206,17 @@ class ResidueDouble(Template):
         above = top[0] * (-b) - top[1]
         slope = Quotient(Number(above), line(b) ** 2)
         value = Number(Fraction(above, (a - b) ** 2))
-        points = tuple({"z": Fraction(each, 10007)} for each in (12345, -23456, 3457))
         g = Named("g(z)", line(a) ** 2 * function)
         steps = [
-            f"Double pole: {equal(g, Product((line(a) ** 2, Named('f(z)', function))), rest, points=points)}",
-            equal(Named("g'(z)", Derivative(rest, "z")), slope, points=points),
+            f"Double pole: {equal(g, Product((line(a) ** 2, Named('f(z)', function))), rest, points=POINTS)}",
+            equal(Named("g'(z)", Derivative(rest, "z")), slope, points=POINTS),
             equal(residue_of(function, a), Named(f"g'({a})", slope), value, points=({"z": Fraction(a)},)),
         ]
-        facts = {"f(z)": write(function), "g(z)": write(rest), "g'(z)": write(slope), f"g'({a})": write(value)}
-        facts[rf"\operatorname{{Res}}(f, {a})"] = write(value)
-        words = {"function": write(function), "pole": str(a)}
-        return Solved(words, tuple(steps), write(value), facts={name: (each,) for name, each in facts.items()})
+        facts = {"g(z)": write(rest), "g'(z)": write(slope), f"g'({a})": write(value)}
+        return conclude(function, a, value, steps, facts)
 
-    def read(self, text: str) -> Parameters | None:
-        """See Template."""
-        statement = read_statement(text)
-        function, pole = find_function(statement), find_pole(statement)
-        if not statement.fits(WORDS, "residue") or not isinstance(function, Quotient) or pole is None:
-            return None
+    def find(self, function: Quotient, pole: int) -> Parameters | None:
+        """See Residue."""
         roots, top = find_roots(function.bottom), find_integers(function.top, "z")
         if not roots or sorted(order for _, order in roots) != [1, 2] or not top or len(top) != 2:
             return None
@@ -212,13 +224,11 @@ class ResidueDouble(Template):
         return (a, b, *top) if pole == a and a != b and value_at(top, a) and value_at(top, b) else None
 
 
-class ResidueExponential(Template):
+class ResidueExponential(Residue):
     """e^(kz)/(z - a)^n at a. Parameters: k, a, n."""
 
     name = "residue_exponential"
-    domain = "complex_analysis"
     levels = (4, 5)
-    wordings = ResidueSimple.wordings
 
     def draw(self, draws: random.Random, level: int) -> Parameters:
         """Draw orders 1 and 2 at level 4, 3 and 4 at level 5."""
@@ -245,17 +255,12 @@ class ResidueExponential(Template):
             steps.append(equal(Named(f"g{mark}(z)", check), derived, points=points))
         last = Quotient(by, Number(math.factorial(n - 1))) if n > 2 else by
         steps.append(equal(residue_of(function, a), last, value, points=at))
-        facts = {"f(z)": write(function), "g(z)": write(top), f"g{mark}(z)": write(derived)}
-        facts |= {name_at: write(k ** (n - 1) * exp(Number(k * a))), rf"\operatorname{{Res}}(f, {a})": write(value)}
-        words = {"function": write(function), "pole": str(a)}
-        return Solved(words, tuple(steps), write(value), facts={name: (each,) for name, each in facts.items()})
+        facts = {"g(z)": write(top), f"g{mark}(z)": write(derived)}
+        facts[name_at] = write(k ** (n - 1) * exp(Number(k * a)))
+        return conclude(function, a, value, steps, facts)
 
-    def read(self, text: str) -> Parameters | None:
-        """See Template."""
-        statement = read_statement(text)
-        function, pole = find_function(statement), find_pole(statement)
-        if not statement.fits(WORDS, "residue") or not isinstance(function, Quotient) or pole is None:
-            return None
+    def find(self, function: Quotient, pole: int) -> Parameters | None:
+        """See Residue."""
         roots = find_roots(function.bottom)
         if not roots or len(roots) != 1 or roots[0][0] != pole or not 1 <= roots[0][1] <= 4:
             return None

@@ -1,6 +1,7 @@
 """Second order with constant coefficients: real, double and complex roots, initial values, a right side."""
 
 import random
+from abc import abstractmethod
 from fractions import Fraction
 
 from kdkit.maths.formulas.rules import derive
@@ -149,9 +150,9 @@ class OdeHomogeneous(Template):
         facts = {**facts, **facts_of(y, 2)}
         return Solved({"equation": equation}, tuple(steps), f"y = {write(y)}", "ode", equation, facts)
 
+    @abstractmethod
     def fits(self, inside: int) -> bool:
         """Whether the discriminant is of this kind."""
-        raise NotImplementedError
 
     def read(self, text: str) -> Parameters | None:
         """See Template."""
