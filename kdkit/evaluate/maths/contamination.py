@@ -20,7 +20,7 @@ def measure_contamination(statements: Sequence[str], training: Sequence[str]) ->
 
     Returns:
         `training_texts`: how many; and shares of the problems: `same_text` (case and spaces aside), `same_numbers` (all
-        numbers, in the same order, in words that are the same but for letters of names: see `_skeleton`),
+        numbers, in the same order, in words that are the same but for single letters, `f` and `g`: see `_skeleton`),
         `only_numbers` (the numbers alone, whatever the words; of problems with three numbers or more),
         `near_copies` (see `find_near_copies`), and `ngrams`: mean share of their 13-grams of words that stand there, of
         the `ngram_problems` problems that are so long.
@@ -51,8 +51,9 @@ def _numbers(text: str) -> tuple[str, ...]:
 
 
 def _skeleton(text: str) -> str:
-    """Return what is left of a text without its numbers, single letters, spaces and punctuation of sentences."""
-    return re.sub(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])|[\s.,:;$?!]", "", NUMBER.sub("#", text)).lower()
+    """Return a text without its spaces and the punctuation of sentences, all numbers alike and all single letters."""
+    alike = re.sub(r"(?<![A-Za-z\\])[A-Za-z](?![A-Za-z])", "@", NUMBER.sub("#", text))
+    return re.sub(r"[\s.,:;$?!]", "", alike).lower()
 
 
 def _share(hits: Sequence[bool]) -> float | None:

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from kdkit.config.language import Config
 from kdkit.data.prepare import PreparedData
 from kdkit.data.problems import TRAIN, open_problems
+from kdkit.distill.checkpoints import STUDENT
 from kdkit.errors import UserError
 from kdkit.evaluate.compression import count_parameters
 from kdkit.evaluate.maths.contamination import measure_contamination
@@ -29,7 +30,6 @@ from kdkit.runs.disk import writing
 from kdkit.runs.folder import Run, write_text
 from kdkit.teachers.interface import TextTeacher
 
-STUDENT = "student"
 FOLDER = "maths"
 """In the run: every solution with its verdicts, `SET.jsonl`."""
 BATCH_SIZE = 32

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from kdkit.alignment.tokenizers import start_token_id
 from kdkit.config.tasks import EvaluateConfig
 from kdkit.data.batches import Side
+from kdkit.distill.checkpoints import STUDENT
 from kdkit.errors import UserError
 from kdkit.evaluate.pairs.files import KEY, Pair
 from kdkit.evaluate.significance import paired_t_test
@@ -23,7 +24,6 @@ from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.models.loading import context_length
 from kdkit.models.reading import Reader, open_reader
 
-STUDENT = "student"
 Z95 = 1.959964
 
 

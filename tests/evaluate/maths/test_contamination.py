@@ -33,3 +33,11 @@ def test_long_problems_are_compared_by_13_words():
 
 def test_without_training_texts_nothing_is_said():
     assert measure_contamination(["Solve $x = 1$."], []) == {"training_texts": 0}
+
+
+def test_a_term_in_x_is_not_the_same_problem_as_a_number():
+    training = ["Find the derivative of $f(x) = 3x^{2} - 2$."]
+    found = measure_contamination(["Find the derivative of $f(x) = 3x^{2} - 2x$."], training)
+    assert found["same_numbers"] == 0.0
+    again = measure_contamination(["Find the derivative of $g(t) = 3t^{2} - 2$."], training)
+    assert again["same_numbers"] == 1.0
