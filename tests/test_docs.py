@@ -62,6 +62,11 @@ def test_every_relative_link_points_at_something(page):
     assert broken == []
 
 
+@pytest.mark.parametrize("page", WITH_LINKS, ids=name_of)
+def test_no_line_stands_for_a_table_still_to_be_written(page):
+    assert re.findall(r"^[A-Z]+_[A-Z_]+$|\bTODO\b|\bTBD\b", prose_of(page), re.MULTILINE) == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_a_page_of_the_site_links_to_nothing_outside_it(page):
     paths = [link.partition("#")[0] for link in LINK.findall(prose_of(page)) if "://" not in link]
