@@ -182,8 +182,9 @@ def _equal_compute(found: dict[str, Any]) -> list[str]:
         difference = way["difference"]
         sentences.append(
             f"At no more compute than one greedy answer of the {LABELS[name]} ({equal['accuracy']:.1%} right), "
-            f"{way['samples']} sample(s) of the student, chosen by steps, statement and vote, are {way['accuracy']:.1%} "
-            f"right: {100 * difference['mean']:+.1f} points ({_points(difference['interval_95'])})."
+            f"{way['samples']} sample(s) of the student, chosen by steps, statement and vote, are "
+            f"{way['accuracy']:.1%} right: {100 * difference['mean']:+.1f} points "
+            f"({_points(difference['interval_95'])})."
         )
     return sentences
 
