@@ -49,12 +49,14 @@ def place(tmp_path_factory):
 
 def test_whole_passes_with_a_schedule_go_on_where_they_stopped(place, tmp_path, monkeypatch):
     folder, data, teacher, _ = place
-    config = make_config(folder, train=TRAIN | OPTIONS["batch"] | {"max_steps": None, "num_train_epochs": 1.1})
+    config = make_config(
+        folder, train=TRAIN | OPTIONS["batch"] | {"max_steps": None, "num_train_epochs": 45 / len(data.train)}
+    )
     whole, run = make_run(tmp_path, "whole"), make_run(tmp_path, "stopped")
     plan = make_plan(config, whole, data)
     (stage,) = plan.stages
     batches = plan_batches(config.train, stage.steps)
-    assert 0 < batches.num_sequences - stage.num_sequences < batches.sizes[-1] * batches.micro_batches
+    assert (stage.num_sequences, batches.num_sequences, batches.sizes[-1]) == (45, 48, 4)
     expected = go(plan, teacher, "student")
     with monkeypatch.context() as patch, pytest.raises(Stopped):
         press_at(patch, expected.steps - 1)  # what is left is the step that is not full
