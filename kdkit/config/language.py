@@ -129,7 +129,7 @@ class TeacherConfig(SelfTeacherConfig, ChatModelConfig, ModelConfig):
     `auto`: BOS where the tokenizer's files put one before a text and nothing behind it, else EOS. Notebook 02 warns
     where the teacher expects another one."""
     build: BuildTeacherConfig = BuildTeacherConfig()
-    """Read when `path` is `build`."""
+    """Read when `path` is `build`; what is set here beside another one is named in a note."""
 
 
 class StudentConfig(ChatModelConfig, ModelConfig):
@@ -144,7 +144,8 @@ class StudentConfig(ChatModelConfig, ModelConfig):
     """Token that separates documents, see `teacher.document_end`; `auto`: the teacher's if they share a tokenizer, else
     EOS."""
     build: BuildStudentConfig = BuildStudentConfig()
-    """Read when `path` is `build`; also the name of a .json file with these sizes. Alias: `config`."""
+    """Read when `path` is `build`, else named in a note; also the name of a .json file with these sizes. Alias:
+    `config`."""
 
     @field_validator("build", mode="before")
     @classmethod

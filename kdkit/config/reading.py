@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from kdkit.config.losses import loss_options
-from kdkit.config.types import Section
+from kdkit.config.types import BUILD, Section
 from kdkit.config.values import apply_override, flatten, resolve_aliases, suggest_key
 from kdkit.errors import UserError
 
@@ -114,6 +114,24 @@ def check_values(
     except ValidationError as error:
         known = [*flatten(schema().model_dump()), *schema.model_fields, *aliases]
         raise UserError(_describe(error, known, loss_options() if options is None else options)) from None
+
+
+def unread_sizes(config: Section) -> list[str]:
+    """Say which settings of models to build nobody reads, as `path` names a model that is there; a sentence per model.
+
+    No error: `-p teacher.path=...` beside a file that builds its teacher is how another one is tried.
+    """
+    values, defaults = config.model_dump(), type(config)().model_dump()
+    models = [(name, values[name], defaults[name]) for name in ("teacher", "student")]
+    members = values.get("teachers", {}).get("members", [])
+    models += [(f"teachers.members.{member['name']}", member, defaults["teacher"]) for member in members]
+    sentences = []
+    for key, model, default in models:
+        unread = [name for name, value in model.get("build", {}).items() if value != default["build"][name]]
+        if unread and model["path"] != BUILD:
+            listed = ", ".join(unread[:5]) + (", ..." if len(unread) > 5 else "")
+            sentences.append(f"{key}.build is not read ({listed}), as {key}.path is {model['path']!r}, not 'build'")
+    return sentences
 
 
 def _describe(error: ValidationError, known: list[str], options: dict[str, list[str]]) -> str:

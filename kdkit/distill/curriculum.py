@@ -79,10 +79,10 @@ def rows_read(plan: TrainingPlan, stage: Stage) -> set[int]:
 def _draws(plan: TrainingPlan, stage: Stage) -> int:
     """Return how many sequences a stage reads, those of several passes each time."""
     train = plan.session.config.train
+    if has_plan(train):
+        return plan_batches(train, stage.steps, stage.num_sequences).num_sequences
     num_draws = plan_batches(train, stage.steps).num_sequences
-    if stage.num_sequences is None or has_plan(train):  # what a plan names is read to its end
-        return num_draws
-    return min(num_draws, stage.num_sequences)
+    return num_draws if stage.num_sequences is None else min(num_draws, stage.num_sequences)
 
 
 def _build_difficulty(plan: TrainingPlan, path: Path) -> None:

@@ -17,6 +17,7 @@ from kdkit.report.figures import (
 )
 from kdkit.report.maths.figures import draw_solving
 from kdkit.report.maths.tables import maths_sections
+from kdkit.report.maths.verdict import run_verdict
 from kdkit.report.recipe import language_recipe
 from kdkit.report.render import render_files, run_facts
 from kdkit.report.router import draw_router
@@ -26,7 +27,6 @@ from kdkit.report.tables import (
     continuations_table,
     cost_table,
     equal_time_table,
-    language_verdict,
 )
 from kdkit.report.teachers import differences_table, draw_kinds, draw_shares
 from kdkit.runs.folder import Run
@@ -74,7 +74,7 @@ def _facts(run: Run) -> dict[str, Any]:
     return facts | {
         "evaluation": evaluation,
         "recipe": language_recipe(facts["config"], training, steps),
-        "verdict": language_verdict(evaluation),
+        "verdict": run_verdict(evaluation),
         "comparison": comparison_table(evaluation),
         "compression": compression_table(evaluation),
         "equal_time": equal_time_table(evaluation),

@@ -7,10 +7,11 @@ import yaml
 
 from kdkit.config.embeddings import EmbeddingConfig, embedding_config_from_values, load_embedding_config
 from kdkit.config.language import Config, config_from_values, describe_difference, dump_config, load_config
-from kdkit.config.reading import read_values
+from kdkit.config.reading import read_values, unread_sizes
 from kdkit.errors import UserError
 from kdkit.runs.disk import writing
 from kdkit.runs.folder import Run, check_run_name, default_run_name, describe_environment, write_text
+from kdkit.runs.messages import note
 from kdkit.runs.paths import find_config, find_root, resolve_output
 
 JUDGING = ("evaluate", "report", "maths.judging")
@@ -57,7 +58,10 @@ def open_embedding_run(
 
 
 def _open(config: Config | EmbeddingConfig, run: Run) -> None:
-    """Make a run's folder."""
+    """Make a run's folder; say once, when it is new, which settings nobody reads."""
+    if not (run.path / "config.yaml").is_file():
+        for sentence in unread_sizes(config):
+            note(sentence)
     with writing(run.path, "--runs-dir"):
         run.path.mkdir(parents=True, exist_ok=True)
         write_text(run.path / "config.yaml", dump_config(config))

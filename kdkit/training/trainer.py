@@ -117,7 +117,7 @@ class LanguageModelTrainer(Trainer):
     def use(self, options: TrainingOptions) -> None:
         """Train with more than the plain recipe; called before `train`, and before other callbacks are added.
 
-        A plan of batches takes the place of the order: it must name as many sequences as the plan reads.
+        A plan of batches takes the place of the order, and reads it to its end.
         """
         self.options = options
         if options.further is not None:
@@ -126,7 +126,7 @@ class LanguageModelTrainer(Trainer):
             self.add_callback(options.average)
         if options.train.weight_decay_end is not None:
             self.add_callback(MoveWeightDecay(options.train.weight_decay_end / options.train.weight_decay))
-        if (plan := options.plan_of(self.args.max_steps)) is not None:
+        if (plan := options.plan_of(self.args.max_steps, len(self.train_dataset))) is not None:
             self.train_dataset = PlannedRows(self.train_dataset, plan)
 
     def compute_step(

@@ -109,7 +109,8 @@ def run_notebooks(request: RunRequest) -> Run:
         terminal.say(f"checked configuration, models and text in {time.monotonic() - started:.1f} s")
         for line in inputs.sizes:
             terminal.say(line)
-        config, run = open_embedding_run(*arguments) if is_embedding else open_run(*arguments)
+        with terminal.capturing():
+            config, run = open_embedding_run(*arguments) if is_embedding else open_run(*arguments)
         keep_inputs(config, run, inputs)
     terminal.say(f"run {run.name}: {run.path}")
     source = inputs.source + package

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kdkit.report.maths.tables import HEADLINE, title_of
 from kdkit.runs.folder import Run
 
 LANGUAGE = {
@@ -29,18 +30,38 @@ def summarise(run: Run) -> list[str]:
 
 
 def result_table(evaluation: dict[str, Any]) -> list[str]:
-    """Return a table of the models, a line each, and how much of the gap the student has closed."""
+    """Return a table of the models, a line each, right answers to problems first; and the share of the gap closed."""
     models = evaluation["models"]
     is_embedding = any("average" in entry for entry in models.values())
     columns = EMBEDDINGS if is_embedding else LANGUAGE
-    rows = [["", *columns]]
+    first, *others = list((evaluation.get("maths") or {"sets": {}})["sets"].items()) or [("", {})]
+    rows = [["", *(["right answers"] if first[1] else []), *columns]]
     for name, entry in models.items():
+        right = [_right(first[1]["models"].get(name))] if first[1] else []
         values = [_cell(entry, key, form) for key, form in columns.values()]
-        rows.append([name.replace("_", " "), *values])
+        rows.append([name.replace("_", " "), *right, *values])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    lines += [f"right answers, {title_of(name)}: {_shares(found['models'])}" for name, found in others]
     gap = evaluation.get("gap_closed")
-    return [*lines, *([f"gap closed: {gap:.2f}"] if isinstance(gap, float) else [])]
+    return [
+        *lines,
+        *([f"gap closed{' in bits per byte' if first[1] else ''}: {gap:.2f}"] if isinstance(gap, float) else []),
+    ]
+
+
+def _right(model: dict[str, Any] | None) -> str:
+    """Write the share of right answers with its interval; a hyphen for a model that was not asked."""
+    if model is None or model["accuracy"] is None:
+        return "-"
+    low, high = model["interval_95"]
+    return f"{model['accuracy']:.1%} ({low:.0%} to {high:.0%})"
+
+
+def _shares(models: dict[str, Any]) -> str:
+    """Write the shares of the models that matter most, without intervals: a line has no room for them."""
+    right = {name: models[name]["accuracy"] for name in HEADLINE if name in models}
+    return ", ".join(f"{name} {'-' if share is None else f'{share:.1%}'}" for name, share in right.items())
 
 
 def _cell(entry: dict[str, Any], key: str, form: str) -> str:

@@ -63,3 +63,14 @@ def test_passes_are_shuffled_as_trainer_shuffles_them(tmp_path):
         _, read, _ = train_on_seventeen(tmp_path / str(number), **settings, **length)
         rows.append(read)
     assert rows[0] == rows[1][: len(rows[0])] and len(rows[1]) == 34 == len(rows[0])
+
+
+@pytest.mark.parametrize("schedule", [{0: 1, 0.5: 3}, {0: 3, 0.5: 1}])
+def test_epochs_are_whole_with_a_schedule_of_batches(tmp_path, schedule):
+    settings = {"num_train_epochs": 3.0, "batch_schedule": schedule, "gradient_accumulation_steps": 2}
+    data, read, result = train_on_seventeen(tmp_path, **settings)
+    passes = [read[start : start + 17] for start in range(0, len(read), 17)]
+    assert len(passes) == 3 and all(sorted(each) == list(range(17)) for each in passes)
+    lengths = (np.asarray(data.train.student_ids) != PAD).sum(axis=1) - 1
+    assert result.tokens == 3 * lengths.sum()
+    assert result.steps in (12, 13, 14)  # of 4 sequences in the mean

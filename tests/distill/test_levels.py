@@ -39,6 +39,11 @@ def levels_read(place, run, **changes):
     return [levels[row] for row in sequence_order(plan, plan.stages[0])]
 
 
+def losses_by_step(run):
+    """Return the logged loss of every step of the student, bit by bit."""
+    return {line["step"]: line["loss"] for line in run.read_metrics() if line["phase"] == "student" and "loss" in line}
+
+
 def test_every_pass_begins_with_easy_problems(place, tmp_path):
     levels = levels_read(place, make_run(tmp_path), max_steps=None, num_train_epochs=2.0)
     first, second = levels[:30], levels[30:]
@@ -54,7 +59,7 @@ def test_a_short_training_still_goes_from_easy_to_hard(place, tmp_path):
 
 def test_stopped_and_resumed_equals_uninterrupted(place, tmp_path, monkeypatch):
     configure, data = place
-    config = configure(curriculum="level", max_steps=6, save_every=3)
+    config = configure(curriculum="level", max_steps=6, save_every=100, log_every=1)
 
     def distil(run, resume=False):
         plan = make_plan(config, run, data)
@@ -67,6 +72,9 @@ def test_stopped_and_resumed_equals_uninterrupted(place, tmp_path, monkeypatch):
         distil(run)
     distil(run, resume=True)
     assert same_weights(run, whole, "student")
+    losses = losses_by_step(whole)
+    assert sorted(losses) == [1, 2, 3, 4, 5, 6] and len(set(losses.values())) == 6
+    assert losses_by_step(run) == losses
 
 
 def test_text_has_no_levels(tmp_path):

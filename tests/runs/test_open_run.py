@@ -1,6 +1,7 @@
 import pytest
 
 from kdkit.config.language import load_config
+from kdkit.config.reading import unread_sizes
 from kdkit.errors import UserError
 from kdkit.runs.folder import write_text
 from kdkit.runs.open_run import open_run, plan_run
@@ -94,3 +95,27 @@ def test_a_mistake_makes_no_run_folder(project, arguments, message):
     with pytest.raises(UserError, match=message):
         open_run(*arguments)
     assert not (project / "runs").exists()
+
+
+def test_sizes_that_nobody_reads_are_said_once(project, capsys):
+    overrides = ["student.path=my-model", "student.build.hidden_size=48", "student.build.num_layers=5"]
+    open_run("configs/small.yaml", overrides, "mine")
+    sentence = "note: student.build is not read (hidden_size, num_layers), as student.path is 'my-model', not 'build'"
+    assert capsys.readouterr().out.splitlines() == [sentence]
+    open_run("configs/small.yaml", overrides, "mine")
+    assert capsys.readouterr().out == "", "each notebook opens the run: it is said once"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["student.build.hidden_size=48"], []),
+        (["student.path=my-model"], []),
+        (["teacher.path=big", "teacher.build.max_steps=5"], ["teacher.build"]),
+        (["teachers.members=[{name: a, path: big, build: {max_steps: 5}}]"], ["teachers.members.a.build"]),
+        (["teachers.members=[{name: a, build: {max_steps: 5}}]"], []),
+    ],
+)
+def test_only_sizes_beside_a_path_are_unread(project, overrides, named):
+    sentences = unread_sizes(load_config("configs/small.yaml", overrides))
+    assert [sentence.partition(" is not read (")[0] for sentence in sentences] == named

@@ -17,6 +17,8 @@ WAYS = {
     "verifier": "a vote weighted by a trained verifier",
 }
 """Ways of choosing among samples, as `kdkit.evaluate.maths.selection` names them."""
+HEADLINE = ("student", "baseline", "teacher")
+"""Whose right answers are said first: the student, its twin without a teacher, the teacher."""
 _ROWS = {
     "steps.right_share": (f"checked steps that are right {HIGHER}", HIGHER),
     "steps.flawless": (f"solutions without a wrong step {HIGHER}", HIGHER),
@@ -45,6 +47,12 @@ def maths_sections(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for name, found in maths["sets"].items()
     ]
+
+
+def maths_headline(evaluation: dict[str, Any]) -> str:
+    """State who has how many right answers, a sentence for every set of problems; empty where none were asked."""
+    sets = (evaluation.get("maths") or {"sets": {}})["sets"]
+    return " ".join(_headline(found, title_of(name)) for name, found in sets.items())
 
 
 def title_of(name: str) -> str:
@@ -153,6 +161,16 @@ def contamination_sentence(contamination: dict[str, Any]) -> str:
     return f"Of these problems stand in the {contamination['training_texts']:,} training texts {', '.join(parts)}."
 
 
+def _headline(found: dict[str, Any], title: str) -> str:
+    models = {name: found["models"][name] for name in HEADLINE if name in found["models"]}
+    shares = ", ".join(f"{LABELS[name]} {_share(model)}" for name, model in models.items())
+    twin = found["differences"].get("baseline") or {"interval_95": None}
+    text = f"Right answers to {found['num_problems']} problems ({title}): {shares}"
+    if twin["interval_95"] is None:
+        return f"{text}."
+    return f"{text}; student minus twin {100 * twin['mean']:+.1f} points ({_points(twin['interval_95'])})."
+
+
 def _equal_compute(found: dict[str, Any]) -> list[str]:
     """State what the student's samples are worth against one answer of a larger model."""
     sentences = []
@@ -164,8 +182,9 @@ def _equal_compute(found: dict[str, Any]) -> list[str]:
         difference = way["difference"]
         sentences.append(
             f"At no more compute than one greedy answer of the {LABELS[name]} ({equal['accuracy']:.1%} right), "
-            f"{way['samples']} samples of the student, chosen by steps, statement and vote, are {way['accuracy']:.1%} "
-            f"right: {100 * difference['mean']:+.1f} points ({_points(difference['interval_95'])})."
+            f"{way['samples']} sample(s) of the student, chosen by steps, statement and vote, are "
+            f"{way['accuracy']:.1%} right: {100 * difference['mean']:+.1f} points "
+            f"({_points(difference['interval_95'])})."
         )
     return sentences
 

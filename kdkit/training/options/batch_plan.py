@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from kdkit.training.order import num_processes
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """What the steps of a training read; a step always consists of equally many micro-batches."""
+    """What the steps of a training read; a step consists of equally many micro-batches, perhaps but for the last."""
 
     sizes: list[int]
     """Sequences of a micro-batch, of every optimizer step."""
@@ -26,14 +26,29 @@ class BatchPlan:
     """Tokens of a sequence at most, of every optimizer step; 0: as long as it is."""
     micro_batches: int
     """Of a step, over all processes."""
+    most: int | None = None
+    """Sequences that are read in all, where passes are to be whole; null: as many as the steps can take."""
+
+    @cached_property
+    def batches(self) -> list[int]:
+        """Return the sequences of every micro-batch; those behind `most` are taken off from the end.
+
+        One process may leave out micro-batches of the last step; several take them in turn, so none may lack one.
+        """
+        batches = [size for size in self.sizes for _ in range(self.micro_batches)]
+        surplus = 0 if self.most is None else max(0, sum(batches) - self.most)
+        may_lack = len(batches) - self.micro_batches if num_processes() == 1 else len(batches)
+        for place in reversed(range(len(batches))):
+            taken = min(surplus, batches[place] - (place <= may_lack))
+            batches[place] -= taken
+            surplus -= taken
+        return [size for size in batches if size]
 
     @cached_property
     def ends(self) -> list[int]:
         """Return how many sequences have been read at the end of every step."""
-        total, ends = 0, []
-        for size in self.sizes:
-            ends.append(total := total + size * self.micro_batches)
-        return ends
+        read = list(accumulate(self.batches))
+        return [*read[self.micro_batches - 1 : -1 : self.micro_batches], read[-1]]
 
     @property
     def num_sequences(self) -> int:
@@ -46,12 +61,16 @@ def has_plan(train: RecipeConfig) -> bool:
     return bool(train.batch_schedule or train.length_schedule)
 
 
-def plan_batches(train: RecipeConfig, steps: int) -> BatchPlan:
-    """Plan the optimizer steps of a training."""
+def plan_batches(train: RecipeConfig, steps: int, most: int | None = None) -> BatchPlan:
+    """Plan the optimizer steps of a training.
+
+    Args:
+        most: sequences that it reads at most; None: those that the steps can take.
+    """
     size = train.per_device_train_batch_size
     sizes = [value_at(train.batch_schedule, step / steps, size) for step in range(steps)]
     lengths = [value_at(train.length_schedule, step / steps, 0) for step in range(steps)]
-    return BatchPlan(sizes, lengths, train.gradient_accumulation_steps * num_processes())
+    return BatchPlan(sizes, lengths, train.gradient_accumulation_steps * num_processes(), most)
 
 
 def value_at(schedule: dict[float, int], share: float, otherwise: int) -> int:
@@ -74,7 +93,10 @@ def sequences_per_step(train: RecipeConfig) -> float:
 
 def steps_for(train: RecipeConfig, num_sequences: int) -> int:
     """Return the optimizer steps that read some sequences, the last one perhaps not whole."""
-    return math.ceil(num_sequences / sequences_per_step(train))
+    steps = math.ceil(num_sequences / sequences_per_step(train))
+    while plan_batches(train, steps).num_sequences < num_sequences:  # the shares of a schedule are rounded to steps
+        steps += 1
+    return steps
 
 
 class PlannedRows(torch.utils.data.Dataset):
@@ -102,14 +124,13 @@ class PlannedBatches(torch.utils.data.Sampler[list[int]]):
         self.plan = plan
 
     def __len__(self) -> int:
-        return len(self.plan.sizes) * self.plan.micro_batches
+        return len(self.plan.batches)
 
     def __iter__(self) -> Iterator[list[int]]:
         start = 0
-        for size in self.plan.sizes:
-            for _ in range(self.plan.micro_batches):
-                yield list(range(start, start + size))
-                start += size
+        for size in self.plan.batches:
+            yield list(range(start, start + size))
+            start += size
 
 
 @dataclass(frozen=True)

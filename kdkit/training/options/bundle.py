@@ -50,9 +50,9 @@ class TrainingOptions:
         if self.average is not None:
             self.average.load_state(state["average"])
 
-    def plan_of(self, steps: int) -> BatchPlan | None:
-        """Return what the steps of a stage read; None where all read alike."""
-        return plan_batches(self.train, steps) if has_plan(self.train) else None
+    def plan_of(self, steps: int, num_sequences: int) -> BatchPlan | None:
+        """Return what the steps of a stage read, so many sequences at most; None where all read alike."""
+        return plan_batches(self.train, steps, num_sequences) if has_plan(self.train) else None
 
     def make_optimizer(
         self,

@@ -9,6 +9,7 @@ from kdkit.report.maths.tables import (
     accuracy_table,
     contamination_sentence,
     details_table,
+    maths_headline,
     maths_sections,
     selection_table,
     solving_verdict,
@@ -61,7 +62,15 @@ def test_the_verdict_compares_in_pairs_and_at_equal_compute(found):
     text = solving_verdict(found)
     assert "more than the baseline of equal steps (+62.5 points" in text
     assert "no more and no fewer than the teacher (-25.0 points" in text
-    assert "At no more compute than one greedy answer of the teacher (100.0% right), 2 samples of the student" in text
+    assert "At no more compute than one greedy answer of the teacher (100.0% right), 2 sample(s) of the student" in text
+
+
+def test_the_headline_names_student_twin_and_teacher_with_intervals():
+    text = maths_headline({"maths": maths_results()})
+    assert text.startswith("Right answers to 8 problems (held-out numbers): student (distilled) 75.0% (41% to 93%), ")
+    assert "baseline, equal steps 12.5% (2% to 47%), teacher 100.0% (68% to 100%)" in text
+    assert "student minus twin +62.5 points (" in text
+    assert maths_headline({}) == ""
 
 
 def test_contamination_is_a_sentence(found):

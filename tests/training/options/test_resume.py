@@ -6,6 +6,7 @@ from safetensors.torch import load_file
 
 from kdkit.distill import train
 from kdkit.machine.interrupt import Stopped
+from kdkit.training.options.batch_plan import plan_batches
 from tests.distill.test_stop import go, press_at, same_weights
 from tests.tiny import make_config, make_data, make_plan, make_run, make_teacher
 
@@ -44,6 +45,24 @@ def place(tmp_path_factory):
     for phase in ("student", "baseline"):
         go(make_plan(config, run, data), teacher, phase)
     return folder, data, teacher, run
+
+
+def test_whole_passes_with_a_schedule_go_on_where_they_stopped(place, tmp_path, monkeypatch):
+    folder, data, teacher, _ = place
+    config = make_config(
+        folder, train=TRAIN | OPTIONS["batch"] | {"max_steps": None, "num_train_epochs": 45 / len(data.train)}
+    )
+    whole, run = make_run(tmp_path, "whole"), make_run(tmp_path, "stopped")
+    plan = make_plan(config, whole, data)
+    (stage,) = plan.stages
+    batches = plan_batches(config.train, stage.steps)
+    assert (stage.num_sequences, batches.num_sequences, batches.sizes[-1]) == (45, 48, 4)
+    expected = go(plan, teacher, "student")
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        press_at(patch, expected.steps - 1)  # what is left is the step that is not full
+        go(make_plan(config, run, data), teacher, "student")
+    result = go(make_plan(config, run, data), teacher, "student", resume=True)
+    assert same_weights(run, whole, "student") and result.tokens == expected.tokens
 
 
 @pytest.mark.parametrize(("phase", "stages"), [("student", {}), ("baseline", {}), ("student", STAGED)])
