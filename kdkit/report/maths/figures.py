@@ -40,7 +40,7 @@ def _draw_groups(axes: Axes, found: dict[str, Any], title: str) -> None:
         names = next(iter(models.values()))[f"by_{field}"]
         if len(names) > 1:
             groups |= {
-                name.replace("_", "\n") if field == "domain" else f"level {name}": [
+                name.replace("_", " ") if field == "domain" else f"level {name}": [
                     model[f"by_{field}"][name] for model in models.values()
                 ]
                 for name in names
@@ -54,7 +54,8 @@ def _draw_groups(axes: Axes, found: dict[str, Any], title: str) -> None:
         reach = np.abs(np.stack([heights - edges[:, 0], edges[:, 1] - heights]))
         axes.bar(places, heights, width, color=COLOURS[name], label=LABELS[name], alpha=0.85)
         axes.errorbar(places, heights, reach, fmt="none", ecolor="#111827", elinewidth=0.8, capsize=1.5)
-    axes.set_xticks(range(len(groups)), groups, fontsize=7.5)
+    slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"}  # names of six domains do not fit side by side
+    axes.set_xticks(range(len(groups)), groups, fontsize=7.5, **slant)
     axes.set(ylim=(0, 1), ylabel="share of right answers")
     axes.set_axisbelow(True)
     tidy(axes, title)
