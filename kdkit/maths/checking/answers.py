@@ -7,7 +7,7 @@ from kdkit.maths.checking.comparing import Comparison, guess_kind
 from kdkit.maths.checking.equality import Formula
 from kdkit.maths.checking.latex.units import mark_plain_unit
 from kdkit.maths.checking.quick import compare_quickly
-from kdkit.maths.checking.shapes import Shape, name_of, read_shape
+from kdkit.maths.checking.shapes import Shape, Words, name_of, read_shape, read_words
 from kdkit.maths.checking.verdicts import FAULTS, Verdict
 from kdkit.maths.problem import AnswerKind
 
@@ -41,7 +41,8 @@ def check_answer(
             gold, answer = units
         thousands = kind not in IN_ORDER
         ours = read_shape(gold, policies, thousands)
-        theirs = read_shape(answer, policies, thousands)
+        words = read_words(answer, is_expected=True) if isinstance(ours, Words) else None
+        theirs = words or read_shape(answer, policies, thousands)
         is_right = _are_same(ours, theirs, policies, kind, against)
     except FAULTS:
         return Verdict.UNREADABLE

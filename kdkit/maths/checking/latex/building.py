@@ -163,5 +163,6 @@ CALLS = {
     "arcsinh": sympy.asinh, "arccosh": sympy.acosh, "arctanh": sympy.atanh, "arsinh": sympy.asinh,
     "arcosh": sympy.acosh, "artanh": sympy.atanh, "sgn": sympy.sign, "sign": sympy.sign, "Re": sympy.re,
     "Im": sympy.im, "arg": sympy.arg, "floor": sympy.floor, "ceil": sympy.ceiling,
+    "cis": lambda angle: sympy.exp(sympy.I * angle),
 }  # fmt: skip
 """Functions of one argument by their LaTeX names."""

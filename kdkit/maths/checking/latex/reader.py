@@ -224,6 +224,12 @@ class Reader:
             if len(above) == len(below) == 1 and above[0].isdigit() and below[0].isdigit():
                 return building.add(value, building.divide(building.number(above[0]), building.number(below[0])))
             self.at = start
+        if self._next[:1].isdigit():
+            whole = [token, *self.tokens[self.at : self.at + 3]]
+            if len(whole) != 4 or whole[2] != "/" or not all(whole[place].isdigit() for place in (0, 1, 3)):
+                raise UnreadableError("two numbers side by side")
+            self.at += 3  # 3 1/2
+            return building.add(value, building.divide(building.number(whole[1]), building.number(whole[3])))
         return value
 
     def _bracket(self, token: str) -> Basic:
