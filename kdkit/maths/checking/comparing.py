@@ -11,7 +11,7 @@ from kdkit.config.maths.settings import PolicyConfig
 from kdkit.maths.checking.equality import Formula, are_equal
 from kdkit.maths.checking.evaluating import DIGITS, OutOfRangeError, evaluate, symbols_of
 from kdkit.maths.checking.points import COUNTED, TRIED, draw_point
-from kdkit.maths.checking.regions import NoRegionError, are_same_regions
+from kdkit.maths.checking.sets.regions import NoRegionError, are_same_regions
 from kdkit.maths.checking.shapes import Chain, Listing, NumberSet, SetOperation, Shape, Words, name_of
 from kdkit.maths.problem import AnswerKind
 
