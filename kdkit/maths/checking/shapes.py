@@ -10,6 +10,7 @@ from kdkit.maths.checking.equality import Formula
 from kdkit.maths.checking.latex import building
 from kdkit.maths.checking.latex.analysis import read_formula
 from kdkit.maths.checking.latex.marks import CLOSERS, CLOSING, find_close, split
+from kdkit.maths.checking.latex.pieces import read_system
 from kdkit.maths.checking.latex.tokens import FUNCTIONS, PLAIN_WORDS, UnreadableError, tokenise
 from kdkit.maths.checking.latex.units import mark_plain_unit
 
@@ -151,6 +152,8 @@ def read_tokens(tokens: list[str], policies: PolicyConfig) -> Shape:
         tokens = tokens[:-1]
     if not tokens:
         raise UnreadableError("nothing")
+    if (rows := read_system(tokens)) is not None:
+        return Listing(tuple(read_tokens(row, policies) for row in rows))
     for mark, name in (('"or', "or"), (";", ","), (",", ","), ('"and', "and")):
         parts = [part for part in split(tokens, mark) if part]
         if len(parts) > 1:

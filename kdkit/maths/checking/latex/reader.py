@@ -11,7 +11,7 @@ import sympy
 from sympy import Basic, Function, Integer, MatrixBase, Symbol
 
 from kdkit.config.maths.settings import PolicyConfig
-from kdkit.maths.checking.latex import building, marks
+from kdkit.maths.checking.latex import building, marks, pieces
 from kdkit.maths.checking.latex.tokens import UnreadableError
 from kdkit.maths.checking.latex.units import read_unit
 
@@ -254,8 +254,10 @@ class Reader:
         return sympy.Abs(value)
 
     def _environment(self) -> Basic:
-        """Read a matrix."""
+        """Read a matrix, or a function in pieces."""
         name, *body = self._group()
+        if name == '"cases':
+            return pieces.read_cases(body, self._part)
         if not name.endswith("matrix") and name != '"array':
             raise UnreadableError(name)
         if name == '"array' and body[:1] == ["{"]:  # how its columns are aligned
