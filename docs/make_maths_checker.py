@@ -16,6 +16,8 @@ SOURCES = {
     "numbers": "Numbers",
     "formulas": "Formulas",
     "sets": "Sets, intervals, several solutions",
+    "families": "Families over the whole numbers",
+    "pieces": "Functions in pieces, systems in braces",
     "tuples": "Points, systems, matrices",
     "units": "Units, percent, degrees",
     "calculus": "Antiderivatives, unfinished answers",
@@ -93,9 +95,11 @@ LIMITS = r"""
 
 - A formula has at most 4,000 letters and 60 brackets within brackets, a number 2,000 digits, a matrix 12 rows. What
   lies beyond is `unreadable`; towers of powers are refused before they are computed.
-- Answers that are families over whole numbers (`\frac{\pi}{2} + k\pi`) are compared as formulas in `k`: another letter
-  or another first member is wrong. Piecewise functions and inequalities that are not solved for their letter are not
-  read.
+- Families over whole numbers are compared as sets of numbers where the gold answer says that they are such,
+  `\frac{\pi}{2} + k\pi, k \in \mathbb{Z}`; without these words they are formulas in `k`, for `(n - 2)\pi` may be a
+  sum of angles.
+- Functions in pieces (`cases`) are compared where pieces end, between and beyond; conditions, as inequalities, must be
+  solved for their letter.
 - `\sin 2x` is sin(2x), `\sin x \cos x` a product of two; `\sin x/2` is half of sin x: write brackets.
 - Units are known by name (lengths, masses, times, energies, money); others are words that must be the same.
 """

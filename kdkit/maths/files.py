@@ -148,18 +148,19 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _parse_lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
+    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                yield number, json.loads(line)
-            except ValueError as error:
+                yield number, decoder.decode(line)
+            except (ValueError, RecursionError) as error:
                 raise _no_json(path, number, error) from None
 
 
 def _parse_list(text: str, path: Path) -> Iterator[tuple[int, Any]]:
     """Parse a list element by element: the standard parser does not say on which line one stands."""
-    decoder, place, line = json.JSONDecoder(), text.index("[") + 1, 1
-    counted = 0
+    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+    place, line, counted = text.index("[") + 1, 1, 0
     while True:
         while place < len(text) and text[place] in " \t\r\n,":
             place += 1
@@ -169,13 +170,22 @@ def _parse_list(text: str, path: Path) -> Iterator[tuple[int, Any]]:
             return
         try:
             value, place = decoder.raw_decode(text, place)
-        except json.JSONDecodeError as error:
-            raise _no_json(path, error.lineno, error) from None
+        except (ValueError, RecursionError) as error:
+            raise _no_json(path, error.lineno if isinstance(error, json.JSONDecodeError) else line, error) from None
         yield line, value
 
 
-def _no_json(path: Path, line: int, error: ValueError) -> UserError:
-    return UserError(f"line {line} of {str(path)!r}: expected JSON, got {error}; correct it")
+def _refuse_constant(name: str) -> None:
+    """Refuse what Python reads and JSON does not have."""
+    raise ValueError(f"{name}, which JSON does not have")
+
+
+def _no_json(path: Path, line: int, error: Exception) -> UserError:
+    if isinstance(error, json.JSONDecodeError):
+        seen = f"a mistake in column {error.colno} ({error.msg})"
+    else:
+        seen = "brackets too deep" if isinstance(error, RecursionError) else str(error).partition(";")[0]
+    return UserError(f"line {line} of {str(path)!r}: expected JSON, got {seen}; correct it")
 
 
 @dataclass(frozen=True)

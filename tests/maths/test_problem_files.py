@@ -125,6 +125,19 @@ def test_a_bad_row_is_named_by_file_and_line(row, message, tmp_path):
     assert message in refused
 
 
+@pytest.mark.parametrize(
+    ("value", "seen"),
+    [("NaN", "NaN"), ("9" * 6000, "4300 digits"), ("[" * 100_000 + "]" * 100_000, "too deep"), ("1 2", "in column")],
+    ids=["no number", "too many digits", "too deep", "two values"],
+)
+@pytest.mark.parametrize("form", ["[\n%s\n]", "\n%s\n"], ids=["list", "lines"])
+def test_json_that_cannot_be_read_is_named_by_its_line(form, value, seen, tmp_path):
+    path = tmp_path / "problems.json"
+    path.write_text(form % f'{{"problem": "1 + 2", "answer": {value}}}', encoding="utf-8")
+    with pytest.raises(UserError, match=rf"line 2 of .*expected JSON, got .*{seen}.*; correct it"):
+        read_problems(path)
+
+
 def test_bad_json_is_named_by_its_line(tmp_path):
     path = tmp_path / "problems.jsonl"
     path.write_text(json.dumps(ROW) + "\n\n{broken\n", encoding="utf-8")

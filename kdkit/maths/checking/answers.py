@@ -7,7 +7,8 @@ from kdkit.maths.checking.comparing import Comparison, guess_kind
 from kdkit.maths.checking.equality import Formula
 from kdkit.maths.checking.latex.units import mark_plain_unit
 from kdkit.maths.checking.quick import compare_quickly
-from kdkit.maths.checking.shapes import Shape, name_of, read_shape
+from kdkit.maths.checking.sets.families import are_same_families, cut_integers
+from kdkit.maths.checking.shapes import Shape, Words, name_of, read_shape, read_words
 from kdkit.maths.checking.verdicts import FAULTS, Verdict
 from kdkit.maths.problem import AnswerKind
 
@@ -40,8 +41,14 @@ def check_answer(
         if all("\\text" in text or "\\mathrm" in text for text in units):  # 10 m and 1000 cm
             gold, answer = units
         thousands = kind not in IN_ORDER
+        (gold, letter), (answer, other) = cut_integers(gold), cut_integers(answer)
         ours = read_shape(gold, policies, thousands)
-        theirs = read_shape(answer, policies, thousands)
+        if letter is not None and kind in (None, "values", "set", "expression"):
+            same = are_same_families(ours, letter, read_shape(answer, policies, thousands), other)
+            if same is not None:
+                return Verdict.RIGHT if same else Verdict.WRONG
+        words = read_words(answer, is_expected=True) if isinstance(ours, Words) else None
+        theirs = words or read_shape(answer, policies, thousands)
         is_right = _are_same(ours, theirs, policies, kind, against)
     except FAULTS:
         return Verdict.UNREADABLE

@@ -11,13 +11,14 @@ from kdkit.config.maths.settings import PolicyConfig
 from kdkit.maths.checking.equality import Formula, are_equal
 from kdkit.maths.checking.evaluating import DIGITS, OutOfRangeError, evaluate, symbols_of
 from kdkit.maths.checking.points import COUNTED, TRIED, draw_point
-from kdkit.maths.checking.regions import NoRegionError, are_same_regions
+from kdkit.maths.checking.sets.regions import NoRegionError, are_same_regions
 from kdkit.maths.checking.shapes import Chain, Listing, NumberSet, SetOperation, Shape, Words, name_of
 from kdkit.maths.problem import AnswerKind
 
 INEQUALITIES = {"<", ">", "<=", ">=", "!="}
 YES, NO = {"yes", "true", "correct"}, {"no", "false", "incorrect"}
 NOTHING = {"no solution", "no solutions", "none", "no real solution", "no real solutions", "empty set"}
+NOWHERE = {"dne", "does not exist"}
 EVERYTHING = {"all real numbers", "all reals", "real numbers", "all real values"}
 
 
@@ -66,7 +67,7 @@ class Comparison:
 
     def _are_same_words(self, gold: Shape, answer: Shape) -> bool:
         first, second = _words(gold), _words(answer)
-        groups = (YES, NO, NOTHING, EVERYTHING)
+        groups = (YES, NO, NOTHING, EVERYTHING, NOWHERE)
         return first == second != "" or any(first in group and second in group for group in groups)
 
     def _are_same_items(self, gold: Shape, answer: Shape) -> bool:
@@ -163,7 +164,7 @@ class Comparison:
 
     def _may_differ(self, gold: Shape, answer: Shape) -> bool:
         """Return whether the brackets of two tuples say the same."""
-        if self.policies.brackets == "any" or not self.is_guessed:
+        if self.policies.brackets == "any" or not self.is_guessed or isinstance(gold, Formula):
             return True
         brackets = [each.brackets if isinstance(each, Listing) else "" for each in (gold, answer)]
         has_names = [isinstance(each, Listing) and name_of(each.items[0])[0] is not None for each in (gold, answer)]

@@ -71,6 +71,8 @@ def _evaluate(formula: Basic, point: Mapping[Basic, Value], spreads: list[int] |
         return _bounded(mp.fprod(_evaluate(each, point, spreads) for each in formula.args))
     if isinstance(formula, sympy.Pow):
         return _power(_evaluate(formula.base, point, spreads), _evaluate(formula.exp, point, spreads))
+    if isinstance(formula, sympy.Piecewise):
+        return _evaluate(_piece_at(formula, point), point, spreads)
     if isinstance(formula, AppliedUndef):
         return _unknown(formula, [_evaluate(each, point, spreads) for each in formula.args])
     if formula.func in FUNCTIONS:
@@ -79,6 +81,31 @@ def _evaluate(formula: Basic, point: Mapping[Basic, Value], spreads: list[int] |
             raise OutOfRangeError("an argument too large")
         return _bounded(FUNCTIONS[formula.func](*arguments))
     return _operation(formula, point)
+
+
+def _piece_at(formula: sympy.Piecewise, point: Mapping[Basic, Value]) -> Basic:
+    """Return the piece that holds at a point."""
+    for value, condition in formula.args:
+        if _holds(condition, point):
+            return value
+    raise OutOfRangeError("no piece")
+
+
+def _holds(condition: Basic, point: Mapping[Basic, Value]) -> bool:
+    """Return whether a condition is true at a point."""
+    if isinstance(condition, sympy.And | sympy.Or):
+        return (all if isinstance(condition, sympy.And) else any)(_holds(each, point) for each in condition.args)
+    if not condition.args:
+        return condition is sympy.true
+    first, second = (_evaluate(each, point) for each in condition.args)
+    if isinstance(condition, sympy.Eq | sympy.Ne):
+        return (first == second) is isinstance(condition, sympy.Eq)
+    if mp.im(first) or mp.im(second):
+        raise OutOfRangeError("a complex number is neither smaller nor larger")
+    first, second = mp.re(first), mp.re(second)
+    if first == second:
+        return isinstance(condition, sympy.Le | sympy.Ge)
+    return (first < second) is isinstance(condition, sympy.Le | sympy.Lt)
 
 
 def _bounded(value: Value) -> Value:

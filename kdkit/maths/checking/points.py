@@ -6,10 +6,12 @@ slower by a factor of hundreds, sometimes does not end, and sometimes does not s
 
 import math
 import random
+from itertools import pairwise
 
 import sympy
 from mpmath import mp
 from sympy import Basic
+from sympy.core.relational import Relational
 
 from kdkit.config.maths.settings import PolicyConfig
 from kdkit.maths.checking.evaluating import DIGITS, OutOfRangeError, Value, evaluate, magnitude, symbols_of
@@ -35,12 +37,16 @@ def are_equal_at_points(left: Basic, right: Basic, policies: PolicyConfig, toler
         policies: `letters` says which points.
         tolerance: relative; None: as good as exact.
     """
+    if left.has(sympy.Piecewise) or right.has(sympy.Piecewise):
+        return _are_equal_in_pieces(left, right, EXACT if tolerance is None else tolerance)
     symbols = symbols_of([left, right])
     is_complex = policies.letters == "complex" or left.has(*COMPLEX) or right.has(*COMPLEX)
     limit = EXACT if tolerance is None else tolerance
     with mp.workdps(DIGITS):
         if not symbols:
-            return _agree_at(left, right, {}, limit, is_complex=True) is not False and _has_value(left, right)
+            return _agree_at(left, right, {}, limit, is_complex=True) is not False and all(
+                _has_value_at(each, {}) for each in (left, right)
+            )
         counted, blind = 0, []
         for number in range(TRIED):
             point = draw_point(symbols, number, policies.letters, is_complex)
@@ -60,10 +66,43 @@ def are_equal_at_points(left: Basic, right: Basic, policies: PolicyConfig, toler
         return True in found and False not in found
 
 
-def _has_value(left: Basic, right: Basic) -> bool:
-    """Return whether two numbers can be computed."""
+def _are_equal_in_pieces(left: Basic, right: Basic, limit: float) -> bool:
+    """Compare functions in pieces where a piece ends, between such places and beyond them."""
+    conditions = [each for each in (*left.atoms(Relational), *right.atoms(Relational)) if each.free_symbols]
+    letters = [{each for each in condition.args if isinstance(each, sympy.Symbol)} for condition in conditions]
+    common = sorted(set.intersection(*letters), key=str) if letters else []
+    if not common:
+        return False
+    variable = common[-1]
+    bounds = {each for condition in conditions for each in condition.args} - {variable}
+    if any(variable in bound.free_symbols for bound in bounds):
+        return False
+    others = [each for each in symbols_of([left, right]) if each != variable]
+    compared = 0
+    with mp.workdps(DIGITS):
+        for number in range(COUNTED):
+            point = draw_point(others, number, "real")
+            try:
+                ends = sorted({mp.re(evaluate(bound, point)) for bound in bounds})
+            except OutOfRangeError:
+                return False
+            shares = [mp.mpf(random.Random(number + place).random()) for place in range(COUNTED)]
+            between = [lower + (upper - lower) * share for lower, upper in pairwise(ends) for share in shares]
+            beyond = [
+                mp.mpf(end) + 9 * sign * share for end, sign in ((ends[0], -1), (ends[-1], 1)) for share in shares
+            ]
+            for at in [*ends, *between, *beyond]:
+                here = {**point, variable: at}
+                known = [_has_value_at(each, here) for each in (left, right)]
+                if known[0] != known[1] or (all(known) and not _agree_at(left, right, here, limit, is_complex=True)):
+                    return False
+                compared += all(known)
+    return compared > 0
+
+
+def _has_value_at(formula: Basic, point: dict) -> bool:
     try:
-        evaluate(left, {}), evaluate(right, {})
+        evaluate(formula, point)
     except OutOfRangeError:
         return False
     return True

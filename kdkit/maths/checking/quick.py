@@ -15,8 +15,8 @@ NUMBER = re.compile(
     r"(?:/(?P<below>\d+))?"
 )
 FRACTION = re.compile(r"(?P<sign>[-+]?)\\[dtc]?frac(?:\{(-?\d+)\}|(\d))(?:\{(\d+)\}|(\d))")
-SPACE = re.compile(r"\s+(?![A-Za-z])")
-"""What may be dropped: a space before a letter ends a command."""
+SPACE = re.compile(r"(?<!\d)\s+(?![A-Za-z])|\s+(?![A-Za-z\d])")
+"""What may be dropped: a space before a letter ends a command, and one between digits may be that of `3 1/2`."""
 
 
 def compare_quickly(gold: str, answer: str, policies: PolicyConfig, kind: AnswerKind | None) -> Verdict | None:

@@ -7,9 +7,11 @@ import sympy
 
 from kdkit.config.maths.settings import PolicyConfig
 from kdkit.maths.checking.equality import Formula
+from kdkit.maths.checking.latex import building
 from kdkit.maths.checking.latex.analysis import read_formula
 from kdkit.maths.checking.latex.marks import CLOSERS, CLOSING, find_close, split
-from kdkit.maths.checking.latex.tokens import UnreadableError, tokenise
+from kdkit.maths.checking.latex.pieces import read_system
+from kdkit.maths.checking.latex.tokens import FUNCTIONS, PLAIN_WORDS, UnreadableError, tokenise
 from kdkit.maths.checking.latex.units import mark_plain_unit
 
 SIGNS = {"=": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "\\ne": "!=", "\\equiv": "=", "\\approx": "~",
@@ -66,14 +68,18 @@ class NumberSet:
 Shape = Formula | Words | Listing | Chain | SetOperation | NumberSet
 
 TEXT = re.compile(r"\\(?:text(?:rm|bf|it)?|mathrm|mbox)\s*\{([^{}]*)\}")
-WORDS = re.compile(r"[A-Za-z][a-z]*(?:[\s,'.-]+[A-Za-z][a-z']*)*[.!]?")
+WORDS = re.compile(r"[A-Za-z]+(?:[\s,'.-]+[A-Za-z][A-Za-z']*)*[.!]?")
+CHOICE = re.compile(r"\(\s*([A-Za-z])\s*\)")
 KNOWN_WORDS = {
     "yes", "no", "true", "false", "none", "undefined", "infinite", "diverges", "converges", "divergent",
     "convergent", "dne", "correct", "incorrect", "never", "always", "sometimes", "even", "odd", "neither", "both",
     "saddle", "maximum", "minimum", "linear", "nonlinear", "stable", "unstable", "exact", "separable", "analytic",
     "entire", "positive", "negative", "independent", "dependent", "increasing", "decreasing", "unknown",
 }  # fmt: skip
-PLACES = re.compile(r"[-+]?\s*\d*\.(?P<part>\d+)(?:(?:e|\s*(?:\\times|\\cdot)\s*10\^)\{?(?P<power>[-+]?\d+)\}?)?")
+PLACES = re.compile(
+    r"[-+]?\s*\d*\.(?P<part>\d+)(?![\d\s]*\\(?:overline|bar))"
+    r"(?:(?:e|\s*(?:\\times|\\cdot)\s*10\^)\{?(?P<power>[-+]?\d+)\}?)?"
+)
 
 
 def read_shape(text: str, policies: PolicyConfig, thousands: bool = True) -> Shape:
@@ -106,15 +112,27 @@ def read_shape(text: str, policies: PolicyConfig, thousands: bool = True) -> Sha
     return _with_places(shapes[0], text)
 
 
-def read_words(text: str) -> Words | None:
-    r"""Read an answer of words alone, in `\text{}` or not; None: it is something else."""
+def read_words(text: str, is_expected: bool = False) -> Words | None:
+    r"""Read an answer of words alone, in `\text{}` or not, or the letter of a choice, `\text{(B)}`.
+
+    Args:
+        text: of the answer.
+        is_expected: the gold answer is words: letters are then no product.
+
+    Returns:
+        None: it is something else.
+    """
     bare = TEXT.sub(r" \1 ", text)
-    is_text = bare != text and not TEXT.sub("", text).strip(" .,;!~\\$")
+    is_text = bare != text and not TEXT.sub("", text).strip(" .,;!~\\$()")
     bare = " ".join(bare.replace("~", " ").replace("$", " ").replace("\\ ", " ").split()).strip(" .,;!")
-    if not WORDS.fullmatch(bare):
+    choice = CHOICE.fullmatch(bare)
+    bare = choice[1] if choice else bare
+    if not WORDS.fullmatch(bare) or bare.lower() in PLAIN_WORDS:
         return None
-    is_known = bare.lower() in KNOWN_WORDS or (" " in bare and max(len(word) for word in bare.split()) > 3)
-    return Words(bare.lower()) if is_known or (is_text and len(bare) > 1) else None
+    parts = bare.split()
+    is_known = bare.lower() in KNOWN_WORDS or (len(parts) > 1 and any(len(each) > 3 for each in {*parts} - FUNCTIONS))
+    is_known = is_known or is_expected or (is_text and (len(bare) > 1 or "\\text" in text))
+    return Words(bare.lower()) if is_known else None
 
 
 def _with_places(shape: Shape, text: str) -> Shape:
@@ -134,6 +152,8 @@ def read_tokens(tokens: list[str], policies: PolicyConfig) -> Shape:
         tokens = tokens[:-1]
     if not tokens:
         raise UnreadableError("nothing")
+    if (rows := read_system(tokens)) is not None:
+        return Listing(tuple(read_tokens(row, policies) for row in rows))
     for mark, name in (('"or', "or"), (";", ","), (",", ","), ('"and', "and")):
         parts = [part for part in split(tokens, mark) if part]
         if len(parts) > 1:
@@ -212,7 +232,16 @@ def _read_brackets(tokens: list[str], policies: PolicyConfig) -> Shape | None:
     if not all(parts):
         raise UnreadableError("an entry is missing")
     brackets = "()" if opening == "\\langle" else opening + closing
-    return Listing(tuple(read_tokens(part, policies) for part in parts), brackets)
+    items = tuple(read_tokens(part, policies) for part in parts)
+    rows = [each.items for each in items if isinstance(each, Listing) and each.brackets == brackets == "[]"]
+    if len(rows) == len(items):  # [[1, 2], [3, 4]]
+        cells = [[cell for cell in row if isinstance(cell, Formula)] for row in rows]
+        if [len(row) for row in cells] != [len(row) for row in rows]:
+            raise UnreadableError("a list of lists")
+        whole = building.matrix([[cell.value for cell in row] for row in cells])
+        every = [cell for row in cells for cell in row]
+        return Formula(whole, any(each.decimals for each in every), any(each.standing for each in every))
+    return Listing(items, brackets)
 
 
 def _read_braces(inside: list[str], policies: PolicyConfig) -> Shape:

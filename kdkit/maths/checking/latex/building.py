@@ -154,6 +154,11 @@ def _call_of_matrix(name: str, argument: MatrixBase) -> Basic:
     raise UnreadableError(f"{name} of a matrix")
 
 
+def cis(angle: Expr) -> Expr:
+    """Return the number of size 1 at an angle."""
+    return sympy.exp(sympy.I * angle)
+
+
 CALLS = {
     "log": sympy.log, "ln": sympy.log, "exp": sympy.exp, "sqrt": sympy.sqrt, "erf": sympy.erf, "erfc": sympy.erfc,
     "sin": sympy.sin, "cos": sympy.cos, "tan": sympy.tan, "cot": sympy.cot, "sec": sympy.sec, "csc": sympy.csc,
@@ -163,5 +168,6 @@ CALLS = {
     "arcsinh": sympy.asinh, "arccosh": sympy.acosh, "arctanh": sympy.atanh, "arsinh": sympy.asinh,
     "arcosh": sympy.acosh, "artanh": sympy.atanh, "sgn": sympy.sign, "sign": sympy.sign, "Re": sympy.re,
     "Im": sympy.im, "arg": sympy.arg, "floor": sympy.floor, "ceil": sympy.ceiling,
+    "cis": cis,
 }  # fmt: skip
 """Functions of one argument by their LaTeX names."""

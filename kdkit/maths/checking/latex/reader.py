@@ -11,7 +11,7 @@ import sympy
 from sympy import Basic, Function, Integer, MatrixBase, Symbol
 
 from kdkit.config.maths.settings import PolicyConfig
-from kdkit.maths.checking.latex import building, marks
+from kdkit.maths.checking.latex import building, marks, pieces
 from kdkit.maths.checking.latex.tokens import UnreadableError
 from kdkit.maths.checking.latex.units import read_unit
 
@@ -224,6 +224,12 @@ class Reader:
             if len(above) == len(below) == 1 and above[0].isdigit() and below[0].isdigit():
                 return building.add(value, building.divide(building.number(above[0]), building.number(below[0])))
             self.at = start
+        if self._next[:1].isdigit():
+            whole = [token, *self.tokens[self.at : self.at + 3]]
+            if len(whole) != 4 or whole[2] != "/" or not all(whole[place].isdigit() for place in (0, 1, 3)):
+                raise UnreadableError("two numbers side by side")
+            self.at += 3  # 3 1/2
+            return building.add(value, building.divide(building.number(whole[1]), building.number(whole[3])))
         return value
 
     def _bracket(self, token: str) -> Basic:
@@ -248,8 +254,10 @@ class Reader:
         return sympy.Abs(value)
 
     def _environment(self) -> Basic:
-        """Read a matrix."""
+        """Read a matrix, or a function in pieces."""
         name, *body = self._group()
+        if name == '"cases':
+            return pieces.read_cases(body, self._part)
         if not name.endswith("matrix") and name != '"array':
             raise UnreadableError(name)
         if name == '"array' and body[:1] == ["{"]:  # how its columns are aligned

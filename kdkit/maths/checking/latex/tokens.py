@@ -16,7 +16,7 @@ FUNCTIONS = {
     "sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh", "coth", "sech", "csch", "arcsin", "arccos",
     "arctan", "arccot", "arcsec", "arccsc", "arcsinh", "arccosh", "arctanh", "arsinh", "arcosh", "artanh", "ln",
     "log", "lg", "exp", "sgn", "sign", "Re", "Im", "arg", "rank", "tr", "trace", "det", "adj", "asin", "acos",
-    "atan", "sqrt", "erf", "erfc", "floor", "ceil",
+    "atan", "sqrt", "erf", "erfc", "floor", "ceil", "cis",
 }  # fmt: skip
 """Names that are functions whether a backslash stands before them or not."""
 PLAIN_WORDS = {"pi": "\\pi", "infinity": "\\infty", "inf": "\\infty", "or": '"or', "and": '"and', "theta": "\\theta"}
@@ -69,6 +69,10 @@ TOKEN = re.compile(
 MATH_MARKS = re.compile(r"(?<!\\)\\[()\[\]]|(?<!\\)\$")
 DOUBLED = re.compile(r"\\\\(?=[A-Za-z])")
 """Before a command where nothing has rows: somebody's JSON was escaped twice."""
+REPEATING = re.compile(r"(?P<whole>\d*)\.(?P<once>\d*)\\(?:overline|bar)\s*(?:\{(?P<many>\d+)\}|(?P<one>\d))")
+"""A decimal number whose last digits repeat."""
+SPACED = re.compile(r"^\s*[-+]?(?:\\?\$)?\d{1,3}(?: \d{3})+(?![\d/])")
+"""12 500, where an answer begins with it."""
 THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?![\d,])")
 CONTINENTAL = re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{3})+(?![\d.])")
 
@@ -94,6 +98,8 @@ def tokenise(text: str, policies: PolicyConfig, thousands: bool = False) -> list
         text = re.sub(r"(?<=\d)(?:\{,\}|,)(?=\d)", ".", text)
     elif thousands:
         text = THOUSANDS.sub(lambda match: match[0].replace(",", ""), text)
+        text = SPACED.sub(lambda match: match[0].replace(" ", ""), text)
+    text = REPEATING.sub(_as_fraction, text)
     if r"\begin" not in text:
         text = DOUBLED.sub(r"\\", text)
     text = text.replace("\\\\", r"\cr ")
@@ -113,11 +119,20 @@ def tokenise(text: str, policies: PolicyConfig, thousands: bool = False) -> list
     return tokens
 
 
+def _as_fraction(match: re.Match) -> str:
+    """Write a repeating decimal number as a fraction."""
+    once, many = match["once"], match["many"] or match["one"]
+    above = int(match["whole"] + once + many) - int((match["whole"] + once) or "0")
+    return rf"\frac{{{above}}}{{{10 ** len(once) * (10 ** len(many) - 1)}}}"
+
+
 def _read_text(content: str, whole: str, is_behind_number: bool) -> list[str]:
     """Make tokens of a text within a formula; a single letter is a unit behind a number, or where it is words."""
     name = content.strip(" ~\\")
     if name in FUNCTIONS:
         return [f"\\{name}"]
+    if name in PLAIN_WORDS:
+        return [PLAIN_WORDS[name]]
     is_word = is_behind_number or whole.startswith(("\\text", "\\mbox", "\\hbox")) or content.startswith((" ", "~"))
     if len(name) == 1 and name.isalpha() and (not is_word or name in "eid"):
         return [name]

@@ -85,7 +85,9 @@ def _in_base_units(text: str) -> Expr:
 def read_unit(text: str) -> Expr | None:
     """Read a unit such as `cm`, `m/s^2`, `km per hour`, as symbols of the units within; None: it is none we know."""
     value, position, is_below = Integer(1), 0, False
-    text = text.strip().removeprefix("square ").removeprefix("cubic ")
+    text = text.strip()
+    dimension = 2 if text.startswith("square ") else 3 if text.startswith("cubic ") else 1
+    text = text.removeprefix("square ").removeprefix("cubic ")
     while position < len(text):
         match = PART.match(text, position)
         if not match or not match[0]:
@@ -96,7 +98,7 @@ def read_unit(text: str) -> Expr | None:
         elif name := match["name"]:
             if find_scale(name) is None:
                 return None
-            power = int(match["power"] or 1)
+            power, dimension = int(match["power"] or 1) * dimension, 1
             value *= Symbol(f'"{name}', positive=True) ** (-power if is_below else power)
     return None if value == 1 else value
 

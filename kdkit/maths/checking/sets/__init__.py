@@ -1,0 +1,1 @@
+"""Sets of numbers that have more members than can be listed."""
