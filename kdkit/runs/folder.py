@@ -134,14 +134,16 @@ def describe_environment() -> dict[str, Any]:
 def is_watched() -> bool:
     """Return whether this notebook runs interactively: a frontend that can take input is attached.
 
-    papermill and nbval run cells with input switched off, Jupyter and Kaggle's editor with it on.
+    papermill and nbval run cells with input switched off, Jupyter and Kaggle's editor with it on; IPython in a terminal
+    has no kernel.
     """
     if "ipykernel" not in sys.modules:
         return False
+    from ipykernel.zmqshell import ZMQInteractiveShell
     from IPython import get_ipython
 
     shell = get_ipython()
-    return shell is not None and bool(shell.kernel._allow_stdin)
+    return isinstance(shell, ZMQInteractiveShell) and bool(shell.kernel._allow_stdin)
 
 
 def write_text(path: Path, text: str) -> Path:

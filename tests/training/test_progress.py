@@ -1,9 +1,12 @@
 """Following a training: lines when nobody watches, widgets when somebody does."""
 
+import importlib
 from types import SimpleNamespace
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 from jupyter_client.manager import start_new_kernel
+from traitlets.config import Config
 
 from kdkit.runs.folder import is_watched
 from kdkit.training.live import LiveChart
@@ -13,6 +16,15 @@ from tests.tiny import make_run
 
 def test_a_plain_python_process_is_not_watched():
     assert not is_watched()
+
+
+def test_ipython_in_a_terminal_is_not_watched():
+    importlib.import_module("ipykernel")  # as what runs the notebooks does
+    InteractiveShell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+    try:
+        assert not is_watched()
+    finally:
+        InteractiveShell.clear_instance()
 
 
 @pytest.mark.parametrize("someone_can_answer", [True, False])

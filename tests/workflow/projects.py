@@ -1,10 +1,17 @@
 """A project of five small notebooks, for tests of what runs them."""
 
 import json
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import nbformat
+from IPython.core.interactiveshell import InteractiveShell
 from nbformat.v4 import new_code_cell, new_notebook
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
+from traitlets.config import Config
+
+from kdkit.workflow.terminal import Lines
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["01_data", "02_teacher_probe", "03_distill", "04_evaluate", "05_report"]
@@ -35,3 +42,22 @@ def make_project(folder):
     paragraphs = [f"Paragraph {i} says that {i} and {i} is {2 * i}." for i in range(600)]
     (folder / "corpus.txt").write_text("\n\n".join(paragraphs))
     return folder
+
+
+def run_here(notebook, output, parameters, terminal):
+    """Stand in for `run_notebook` where kernels are not what is tested: the cells in IPython of this process.
+
+    A kernel imports for several seconds, once for every notebook.
+    """
+    filled = parameterize_notebook(load_notebook_node(str(notebook)), parameters)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(filled, output)
+    settings = Config({"HistoryManager": {"enabled": False}})
+    shell = InteractiveShell.instance(config=settings)
+    try:
+        with redirect_stdout(Lines(terminal.printed)), redirect_stderr(Lines(terminal.complained)):
+            for cell in filled.cells:
+                if cell.cell_type == "code":
+                    shell.run_cell(cell.source, store_history=True).raise_error()
+    finally:
+        InteractiveShell.clear_instance()

@@ -1,9 +1,6 @@
 """A chain of students: what each generation learns from, how it is stopped, and one that is run."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,10 +10,10 @@ from kdkit.config.language import load_config
 from kdkit.errors import UserError
 from kdkit.machine.interrupt import Stopped
 from kdkit.runs.folder import Run
+from kdkit.workflow import pipeline
 from kdkit.workflow.several import chain
 from kdkit.workflow.several.chain import ChainRequest, chain_table, run_chain, settings_of
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.workflow.projects import ROOT, run_here
 
 
 @pytest.fixture
@@ -88,17 +85,21 @@ def test_a_stopped_generation_names_the_command_that_goes_on_with_the_chain(aske
     assert capsys.readouterr().err == f"kdkit: stopped; student: step 3 of 9 is saved; to go on: {command}\n"
 
 
-def test_a_chain_from_an_ensemble_teaches_on_and_says_how_students_and_teachers_compare(tmp_path):
+def test_a_chain_from_an_ensemble_teaches_on_and_says_how_students_and_teachers_compare(
+    tmp_path, monkeypatch, capsys, one_thread
+):
     build = "{vocab_size: 400, hidden_size: 16, num_layers: 1, moe_intermediate_size: 16, max_steps: 8, batch_size: 8"
     members = ", ".join(f"{{name: t{seed}, max_length: 64, build: {build}, seed: {seed}}}}}" for seed in (1, 2))
     settings = ["teachers.combine=averaged", f"teachers.members=[{members}]", "student.build.tokenizer=teacher"]
     settings += ["distill.equal_time_baseline=false", f"cache_dir={tmp_path}/cache"]
     words = [word for setting in settings for word in ("-p", setting)]
     where = ["--generations", "2", "--name", "c", "--runs-dir", f"{tmp_path}/runs"]
-    command = [sys.executable, "-m", "kdkit", "chain", "configs/smoke.yaml", *words, *where]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr[-3000:]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(pipeline, "run_notebook", run_here)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["chain", "configs/smoke.yaml", *words, *where])
+    said = capsys.readouterr().out
+    assert exit_.value.code == 0
     runs = [Run(tmp_path / "runs" / f"c-generation-{number}", tmp_path) for number in (1, 2)]
     first, second = (run.read_json("evaluation.json")["models"] for run in runs)
     assert second["teacher"]["bits_per_byte"] == pytest.approx(first["student"]["bits_per_byte"], abs=1e-3)
@@ -107,5 +108,5 @@ def test_a_chain_from_an_ensemble_teaches_on_and_says_how_students_and_teachers_
     assert manifests[1]["same_tokenizer"] and len({each["corpus"]["fingerprint"] for each in manifests}) == 1
     headings, rows = chain_table(runs)
     assert rows[1][0] == "2" and rows[1][1] == rows[0][2] and len(rows[1]) == len(headings)
-    assert "generation 2 of 2 learns from the student of c-generation-1" in process.stdout
-    assert rows[1][2] in process.stdout
+    assert "generation 2 of 2 learns from the student of c-generation-1" in said
+    assert rows[1][2] in said

@@ -30,10 +30,35 @@ def names(files, package=PACKAGE):
     return [file.relative_to(package).as_posix() for file in files]
 
 
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """A copy of the package whose files may be changed, if they are put back."""
+    folder = tmp_path_factory.mktemp("code") / "kdkit"
+    return Path(shutil.copytree(PACKAGE, folder, ignore=shutil.ignore_patterns("__pycache__")))
+
+
+@pytest.fixture(scope="module")
+def unchanged(package):
+    """Its fingerprint."""
+    found = fingerprint_code(TRAINING, package)
+    assert found == fingerprint_code(TRAINING, PACKAGE)
+    return found
+
+
 @pytest.fixture
-def package(tmp_path):
-    """A copy of the package that may be changed."""
-    return Path(shutil.copytree(PACKAGE, tmp_path / "kdkit", ignore=shutil.ignore_patterns("__pycache__")))
+def changed(package):
+    """Return a call that changes a file of the copy and gives its fingerprint; the file is put back."""
+    before = {}
+
+    def change(name):
+        before[package / name] = (package / name).read_bytes()
+        with (package / name).open("a") as stream:
+            stream.write("# changed\n")
+        return fingerprint_code(TRAINING, package)
+
+    yield change
+    for file, content in before.items():
+        file.write_bytes(content)
 
 
 def small(folder, files):
@@ -70,22 +95,15 @@ def test_all_that_a_training_calls_is_an_entry_point():
 
 
 @pytest.mark.parametrize("file", DECIDING)
-def test_a_change_of_deciding_code_changes_the_fingerprint(package, file):
-    before = fingerprint_code(TRAINING, package)
-    assert before == fingerprint_code(TRAINING, PACKAGE)
-    with (package / file).open("a") as stream:
-        stream.write("# changed\n")
-    assert fingerprint_code(TRAINING, package) != before
+def test_a_change_of_deciding_code_changes_the_fingerprint(changed, unchanged, file):
+    assert changed(file) != unchanged
 
 
 @pytest.mark.parametrize(
     "file", ["report/page.py", "embeddings/training/train.py", "workflow/several/sweep.py", "cli/app.py"]
 )
-def test_a_change_of_other_code_keeps_the_fingerprint(package, file):
-    before = fingerprint_code(TRAINING, package)
-    with (package / file).open("a") as stream:
-        stream.write("# changed\n")
-    assert fingerprint_code(TRAINING, package) == before
+def test_a_change_of_other_code_keeps_the_fingerprint(changed, unchanged, file):
+    assert changed(file) == unchanged
 
 
 def test_imports_inside_functions_and_of_whole_modules_are_followed(tmp_path):

@@ -12,11 +12,13 @@ import time
 
 import pytest
 
+from kdkit import cli
 from kdkit.machine.interrupt import FIRST
 from tests.workflow.projects import read_status, write_notebook
 
 TRAINING = """
 import time
+from kdkit import cli
 from kdkit.machine.interrupt import stop_when_saved
 print("note: student:", "goes on from step 3 of 9" if RESUME else "begins")
 with stop_when_saved() as request:
@@ -125,12 +127,12 @@ def test_at_a_terminal_one_line_is_rewritten(project):
     assert max(map(len, left)) <= 100 + len(str(project))
 
 
-def test_verbose_shows_what_the_notebooks_print(project):
+def test_verbose_shows_what_the_notebooks_print(project, capsys):
     write_notebook(project, "01_data", 'print("a sample of the corpus")')
     for option, seen in (([], False), (["--verbose"], True)):
-        process = start("run", "configs/tiny.yaml", "--name", "r", "--only", "01", *option)
-        out, error = process.communicate(timeout=60)
-        assert process.returncode == 0, error
-        assert ("a sample of the corpus" in out) is seen
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["run", "configs/tiny.yaml", "--name", "r", "--only", "01", *option])
+        assert stop.value.code == 0
+        assert ("a sample of the corpus" in capsys.readouterr().out) is seen
     executed = json.loads((project / "runs" / "r" / "notebooks" / "01_data.ipynb").read_text())
     assert "a sample of the corpus" in json.dumps(executed)

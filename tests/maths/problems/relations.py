@@ -1,6 +1,7 @@
 """An independent look at written steps: LaTeX read by latex2sympy, facts put in as text, numbers by sympy."""
 
 import re
+from functools import cache
 from itertools import pairwise
 
 import sympy
@@ -64,8 +65,10 @@ def read(latex):
     return found.doit() if hasattr(found, "doit") else found
 
 
-def number(formula):
+@cache  # the middle of `a = b = c` stands in two equations
+def number(latex):
     """Evaluate at one point."""
+    formula = read(latex)
     values = {symbol: AT[symbol.name] for symbol in formula.free_symbols if symbol.name != "i"}
     values |= {symbol: sympy.I for symbol in formula.free_symbols if symbol.name == "i"}
     return complex(sympy.N(formula.subs(values)))
@@ -75,7 +78,7 @@ def is_true(left, right, facts):
     """Whether one of the facts makes both sides equal."""
     values = max((len(each) for each in facts.values()), default=1)
     for index in range(values):
-        a, b = number(read(put_facts(left, facts, index))), number(read(put_facts(right, facts, index)))
+        a, b = number(put_facts(left, facts, index)), number(put_facts(right, facts, index))
         if abs(a - b) <= 1e-7 * (1 + abs(a)):
             return True
     return False

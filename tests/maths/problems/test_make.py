@@ -1,5 +1,7 @@
 """Sets of problems: the same for a seed, distinct, and disjoint in numbers and in kinds."""
 
+from functools import cache
+
 import pytest
 
 from kdkit.config.language import load_config
@@ -18,9 +20,14 @@ EVERYTHING = ProblemsConfig(
 )
 
 
+@cache
+def sets_of(seed):
+    return make_problems(EVERYTHING, seed)
+
+
 @pytest.fixture(scope="module")
 def sets():
-    return make_problems(EVERYTHING, seed=5)
+    return sets_of(5)
 
 
 def test_names_of_templates_are_unique():
@@ -30,7 +37,7 @@ def test_names_of_templates_are_unique():
 
 def test_a_seed_decides_the_problems(sets):
     assert make_problems(EVERYTHING, seed=5) == sets
-    other = make_problems(EVERYTHING, seed=6)
+    other = sets_of(6)
     assert len({problem.id for problem in other.train} & {problem.id for problem in sets.train}) < len(sets.train) / 2
 
 
@@ -41,7 +48,7 @@ def test_no_statement_and_no_id_comes_twice(sets):
 
 
 def test_numbers_are_held_out_whatever_the_seed(sets):
-    train = {problem.id for seed in (5, 6, 7) for problem in make_problems(EVERYTHING, seed).train}
+    train = {problem.id for seed in (5, 6, 7) for problem in sets_of(seed).train}
     assert train.isdisjoint(problem.id for problem in sets.held_out)
 
 

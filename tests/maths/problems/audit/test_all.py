@@ -3,6 +3,7 @@
 import dataclasses
 import random
 import re
+from functools import cache
 
 import pytest
 
@@ -20,6 +21,13 @@ def problems_of(template, count=4):
         for seed in range(count):
             draws = random.Random(f"audit/{level}/{seed}")
             yield template.build(template.draw(draws, level), level, seed)
+
+
+@cache
+def audits_of(name):
+    """Return the problems of a kind, each with its audit."""
+    template = next(each() for each in TEMPLATES if each.name == name)
+    return [(problem, audit(problem)) for problem in problems_of(template)]
 
 
 def spoil(answer, draws):
@@ -41,14 +49,14 @@ def test_each_kind_of_problem_has_its_check():
 
 @each_template
 def test_problems_of_all_levels_pass(template):
-    faults = [fault for problem in problems_of(template) for fault in audit(problem).faults]
+    faults = [fault for _, found in audits_of(template.name) for fault in found.faults]
     assert faults == []
 
 
 @each_template
 def test_wrong_answers_are_caught(template):
     draws, passed = random.Random(0), []
-    for problem in problems_of(template):
+    for problem, _ in audits_of(template.name):
         wrong = dataclasses.replace(problem, answer=spoil(problem.answer, draws), steps=())
         if not audit(wrong).faults:
             passed.append((problem.problem, wrong.answer))
@@ -58,9 +66,8 @@ def test_wrong_answers_are_caught(template):
 @each_template
 def test_most_steps_are_read(template):
     """Words alone cannot be."""
-    problems = list(problems_of(template))
-    num_read = sum(audit(problem).num_steps_read for problem in problems)
-    assert num_read >= 0.45 * sum(len(problem.steps) for problem in problems)
+    audits = audits_of(template.name)
+    assert sum(found.num_steps_read for _, found in audits) >= 0.45 * sum(len(problem.steps) for problem, _ in audits)
 
 
 def test_a_wrong_step_is_caught():
