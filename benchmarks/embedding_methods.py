@@ -18,6 +18,7 @@ import re
 import shutil
 import statistics
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,8 +87,10 @@ def write_sentences(folder: Path, file: Path) -> None:
         csv.writer(stream).writerows([["text"], *([text] for text in drawn)])
 
 
-def open_cpu_session(name: str, seed: int, steps: int, folder: Path, file: Path) -> Session[EmbeddingConfig]:
-    """Open the run of one training."""
+def open_cpu_session(
+    name: str, seed: int, steps: int, folder: Path, file: Path, more: Sequence[str] = ()
+) -> Session[EmbeddingConfig]:
+    """Open the run of one training, with `more` settings of its own."""
     method, form = split_form(name)
     settings = [
         f"method={{name: {method if method in method_options() else 'cosine'}, form: {form}}}",
@@ -101,6 +104,7 @@ def open_cpu_session(name: str, seed: int, steps: int, folder: Path, file: Path)
         f"train.warmup_steps={max(1, steps // 16)}",
         "evaluate.every_epoch=false",
         f"evaluate.tasks={json.dumps(tasks_of(folder))}",
+        *more,
     ]
     slug = re.sub("[^a-zA-Z_]+", "-", name).strip("-")
     runs = str(file.parent / "runs")

@@ -150,8 +150,9 @@ class EmbeddingTrainConfig(OptimizationConfig):
     """Sentences in a micro-batch, which is what pairs are made of. Alias: `batch_size`."""
     gradient_accumulation_steps: Count = 1
     """Micro-batches in an optimizer step."""
-    learning_rate: Positive = 1.0e-4
-    """Peak learning rate of AdamW, reached after the warm-up, then linear or cosine to 0."""
+    learning_rate: Positive = 4.0e-4
+    """Peak learning rate of AdamW, reached after the warm-up, then linear or cosine to 0; measured for students of
+    width 384, wider ones want less."""
     group_by_length: bool = True
     """Put sentences of about equal length into a batch, so that little is computed for padding."""
     lr_scheduler_type: Literal["linear", "cosine"] = "linear"
@@ -160,6 +161,13 @@ class EmbeddingTrainConfig(OptimizationConfig):
     """Passes over the sentences; `max_steps` overrides it."""
     parameter_lr_multipliers: list[ParameterRule] = Field(default_factory=list)
     """Rules `{pattern, lr_multiplier}` for names that start with `student.` or `method.`."""
+    dropout: Literal["auto", "on", "off"] = "auto"
+    """Dropout of the student; `auto`: only where a contrastive loss makes its two views with it. To learn a teacher's
+    answers it is noise (docs/results.md)."""
+    word_embeddings: Literal["auto", "train", "freeze"] = "auto"
+    """`freeze`: the table of word vectors stays as it starts, which saves its gradient and a third of a step's time;
+    `auto`: where it is the teacher's own (`student.path: reduce`), in stages without rules of their own. A rule that
+    names the table comes first."""
     stages: Literal["auto"] | list[EmbeddingStage] = "auto"
     """`auto`: the method's own (`stella` as in its paper: head, last layers, everything), else one."""
 

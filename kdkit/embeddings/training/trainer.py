@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from transformers import get_scheduler
 
-from kdkit.config.embeddings import EmbeddingConfig, EmbeddingStage, EmbeddingTrainConfig
+from kdkit.config.embeddings import REDUCE, EmbeddingConfig, EmbeddingStage
 from kdkit.config.training import ParameterRule
 from kdkit.embeddings.data.prepare import SentenceData
 from kdkit.embeddings.methods.base import SentenceMethod
@@ -172,8 +172,10 @@ class EmbeddingTrainer:
             print(f"stage {stage.name}: {stage.steps} steps\n{format_table(table)}", flush=True)
 
     def _set_modes(self) -> None:
-        """Switch dropout on, but not in modules all of whose parameters are frozen."""
-        self.model.train()
+        """Switch dropout on where it is wanted, but not in modules all of whose parameters are frozen."""
+        needs_it = self.method.needs.second and self.data.second is None
+        wanted = self.config.train.dropout
+        self.model.train(wanted == "on" or (wanted == "auto" and needs_it))
         for module in self._frozen:
             module.eval()
         self.method.trains_small_widths = self._stage.small_widths
@@ -257,17 +259,31 @@ def plan_embedding_stages(
             end - start,
             start,
             stage.learning_rate or train.learning_rate,
-            _stage_rules(train, stage, method),
+            _stage_rules(config, stage, student, method),
             stage.small_widths,
         )
         for stage, start, end in zip(settings, [0, *ends], ends, strict=False)
     ]
 
 
-def _stage_rules(train: EmbeddingTrainConfig, stage: EmbeddingStage, method: SentenceMethod) -> list[ParameterRule]:
-    """Return a stage's rules, and the learning rate of the method's projections where not all of them match a rule."""
+def _stage_rules(
+    config: EmbeddingConfig, stage: EmbeddingStage, student: EmbeddingModel, method: SentenceMethod
+) -> list[ParameterRule]:
+    """Return a stage's rules, and those for word embeddings and projections that no rule names."""
+    train = config.train
     rules = train.parameter_lr_multipliers if stage.parameter_lr_multipliers is None else stage.parameter_lr_multipliers
-    names = [f"method.{name}" for name, _ in method.named_parameters()]
-    if all(any(re.search(rule.pattern, name) for rule in rules) for name in names):
-        return rules
-    return [*rules, ParameterRule(pattern="^method\\.", lr_multiplier=method.settings.projection_lr_multiplier)]
+
+    def have_rules(names: list[str]) -> bool:
+        """Whether each of some parameters is matched: a rule of ours that nothing is left for would be an error."""
+        return all(any(re.search(rule.pattern, name) for rule in rules) for name in names)
+
+    added = []
+    is_silent = stage.parameter_lr_multipliers is None  # a stage with rules of its own says all that it freezes
+    is_teachers = config.student.path == REDUCE and is_silent
+    freezes = train.word_embeddings == "freeze" or (train.word_embeddings == "auto" and is_teachers)
+    table = next(name for name, module in student.named_modules() if module is student.backbone.get_input_embeddings())
+    if freezes and not have_rules([f"student.{table}.weight"]):
+        added.append(ParameterRule(pattern=f"^student\\.{re.escape(table)}\\.", lr_multiplier=0.0))
+    if not have_rules([f"method.{name}" for name, _ in method.named_parameters()]):
+        added.append(ParameterRule(pattern="^method\\.", lr_multiplier=method.settings.projection_lr_multiplier))
+    return [*rules, *added]

@@ -182,7 +182,7 @@ def test_frozen_modules_run_without_dropout_and_do_not_move(tmp_path):
         {"name": "head", "share": 0.5, "parameter_lr_multipliers": [{"pattern": "^student", "lr_multiplier": 0}]},
         {"name": "all", "share": 0.5},
     ]
-    trainer = make_trainer(method={"name": "stella", "dimensions": [8]}, train={"stages": stages})
+    trainer = make_trainer(method={"name": "stella", "dimensions": [8]}, train={"stages": stages, "dropout": "on"})
     before = [parameter.detach().clone() for parameter in trainer.student.parameters()]
     run(trainer, tmp_path, until=4)
     assert not trainer.student.backbone.training and trainer.method.training
@@ -190,6 +190,16 @@ def test_frozen_modules_run_without_dropout_and_do_not_move(tmp_path):
     run(trainer, tmp_path)
     assert trainer.student.backbone.training
     assert not all(torch.equal(a, b) for a, b in zip(before, trainer.student.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("method", "dropout", "is_used"),
+    [("cosine", "auto", False), ("cosine", "on", True), ("simcse", "auto", True), ("simcse", "off", False)],
+)
+def test_dropout_is_used_where_two_views_are_made_with_it(method, dropout, is_used, tmp_path):
+    trainer = make_trainer(method={"name": method}, train={"dropout": dropout, "max_steps": 1})
+    run(trainer, tmp_path)
+    assert trainer.student.backbone.training == is_used
 
 
 def test_the_papers_stages_train_head_then_last_layers_then_everything():
@@ -289,6 +299,29 @@ def test_a_stage_may_say_that_nothing_is_frozen_in_it():
         ["^student", "^method\\."],
         ["^method\\."],
     ]
+
+
+@pytest.mark.parametrize(
+    ("word_embeddings", "path", "is_frozen"),
+    [("auto", "reduce", True), ("auto", "build", False), ("freeze", "build", True), ("train", "reduce", False)],
+)
+def test_word_embeddings_stay_where_they_are_the_teachers(word_embeddings, path, is_frozen, tmp_path):
+    train = {"word_embeddings": word_embeddings, "max_steps": 2}
+    trainer = make_trainer(method={"name": "cosine"}, train=train, student={"path": path})
+    table = trainer.student.backbone.get_input_embeddings().weight
+    before, layer = table.detach().clone(), weights(trainer)
+    run(trainer, tmp_path)
+    assert torch.equal(table, before) == is_frozen
+    assert not torch.equal(weights(trainer), layer)
+
+
+def test_a_rule_that_names_the_word_embeddings_comes_first(tmp_path):
+    rule = {"pattern": "word_embeddings", "lr_multiplier": 0.1}
+    train = {"parameter_lr_multipliers": [rule], "max_steps": 2}
+    trainer = make_trainer(method={"name": "cosine"}, train=train, student={"path": "reduce"})
+    before = trainer.student.backbone.get_input_embeddings().weight.detach().clone()
+    run(trainer, tmp_path)
+    assert not torch.equal(trainer.student.backbone.get_input_embeddings().weight, before)
 
 
 def test_the_papers_stages_have_its_learning_rates():
