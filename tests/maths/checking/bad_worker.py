@@ -6,7 +6,7 @@ import sys
 import time
 
 from kdkit.config.maths.settings import CheckerConfig
-from kdkit.maths.checking.serving import serve
+from kdkit.maths.checking.worker import serve
 
 KEPT = []
 
