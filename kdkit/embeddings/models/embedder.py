@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kdkit.embeddings.models.backbone import context_length, is_causal, load_backbone, load_head
-from kdkit.embeddings.models.places import load_fast_tokenizer, resolve_embedding_path
+from kdkit.embeddings.models.places import choose_prompt, load_fast_tokenizer, resolve_embedding_path
 from kdkit.embeddings.models.pooling import Reading, pool, read_reading
 from kdkit.errors import UserError
 from kdkit.machine.hardware import Hardware
@@ -46,7 +46,6 @@ class EmbeddingModel(nn.Module):
         super().__init__()
         self.backbone, self.head = backbone, head
         self.tokenizer, self.reading = tokenizer, reading
-        self._unpooled = 0 if reading.pool_prompt else count_prompt_tokens(tokenizer, reading)
 
     @property
     def num_layers(self) -> int:
@@ -108,9 +107,9 @@ class EmbeddingModel(nn.Module):
 
     def pooled_tokens(self, attention_mask: torch.Tensor) -> torch.Tensor:
         """Return the mask without the tokens that are read but not pooled, a prompt's in some models: `[B, S]`."""
-        if not self._unpooled:
+        if self.reading.pool_prompt or not self.reading.prompt:
             return attention_mask
-        return attention_mask * (attention_mask.cumsum(dim=1) > self._unpooled)
+        return attention_mask * (attention_mask.cumsum(dim=1) > count_prompt_tokens(self.tokenizer, self.reading))
 
     def project(self, states: torch.Tensor) -> torch.Tensor:
         """Apply the head, if there is one, in fp32, whatever the dtype of model or autocast: fp32, `[..., H]`."""
@@ -260,23 +259,34 @@ def encode(
     *,
     autocast_dtype: torch.dtype | None = None,
     normalize: bool = True,
+    prompt: str | None = None,
 ) -> np.ndarray:
     """Return the vector of each text, in the order given, with dropout off.
 
     Args:
         autocast_dtype: compute in it; None: in the weights' own.
         normalize: scale every vector to length 1.
+        prompt: a text before every one of them, or the name of one of `model.reading.prompts`, such as `query`; None:
+            the prompt in use, `model.reading.prompt`; empty: none.
 
     Returns:
         fp32, `[num_texts, H]`.
+
+    Raises:
+        UserError: see `choose_prompt`.
     """
-    ids = tokenize(model.tokenizer, texts, model.reading.max_length, model.reading.prompt)
-    vectors = torch.zeros(len(ids), model.width)
-    was_training, device = model.training, model.device
-    model.eval()
-    for rows in batches_by_length(ids, batch_size):
-        batch = pad_ids([ids[row] for row in rows], model.pad_id)
-        with torch.autocast(device.type, autocast_dtype) if autocast_dtype else nullcontext():
-            vectors[rows] = model(*(tensor.to(device) for tensor in batch)).pooled.cpu()
-    model.train(was_training)
+    reading, was_training, device = model.reading, model.training, model.device
+    if prompt is not None:
+        model.reading = replace(reading, prompt=choose_prompt(prompt, reading.prompts, "prompt"))
+    try:
+        ids = tokenize(model.tokenizer, texts, reading.max_length, model.reading.prompt)
+        vectors = torch.zeros(len(ids), model.width)
+        model.eval()
+        for rows in batches_by_length(ids, batch_size):
+            batch = pad_ids([ids[row] for row in rows], model.pad_id)
+            with torch.autocast(device.type, autocast_dtype) if autocast_dtype else nullcontext():
+                vectors[rows] = model(*(tensor.to(device) for tensor in batch)).pooled.cpu()
+    finally:
+        model.train(was_training)
+        model.reading = reading
     return (F.normalize(vectors, dim=-1) if normalize else vectors).numpy()
