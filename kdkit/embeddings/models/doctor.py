@@ -39,6 +39,20 @@ def examine_embeddings(model: EmbeddingModel, texts: list[str], batch_size: int)
     ]
 
 
+def examine_vectors(vectors: np.ndarray, num_missing: int, num_texts: int) -> list[Finding]:
+    """Look at the vectors of a teacher that is known by them only.
+
+    Args:
+        vectors: `[num_sentences, H]`, of held-out sentences.
+        num_missing: held-out sentences without a vector, out of `num_texts`.
+    """
+    missing = Finding("held-out vectors", "ok", f"all {num_texts} held-out sentences have one")
+    if num_missing:
+        advice = "agreement with the teacher is not measured: embed them too"
+        missing = Finding("held-out vectors", "note", f"{num_missing} of {num_texts} have none; {advice}")
+    return [_collapse(mean_off_diagonal_cosine(vectors)), missing]
+
+
 def mean_off_diagonal_cosine(vectors: np.ndarray) -> float:
     """Return the mean cosine between different rows; 0 for fewer than two. Zeros count as at right angles to all.
 

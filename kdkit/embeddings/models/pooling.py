@@ -29,7 +29,7 @@ SWITCHES = {
 are put one behind the other."""
 LAST = "last"
 """Our name for `lasttoken`."""
-POOLINGS = tuple(mode if mode != "lasttoken" else LAST for mode in SWITCHES)
+POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", LAST)
 """Our names of all of them."""
 KINDS = ("Dense", "Normalize", "LayerNorm", "Dropout")
 """Modules behind Transformer and Pooling, in any number and order; see `kdkit.embeddings.models.modules`."""
