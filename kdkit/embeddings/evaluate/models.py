@@ -81,16 +81,7 @@ def evaluate_embeddings(
     texts = [*texts_of(tasks), *sentences]
     present = {name: candidate for name, candidate in candidates.items() if candidate.model is not None}
     speeds = _measure_speeds({name: c.model for name, c in present.items()}, sentences, batch_size, autocast_dtype)
-    models, resamples, held_out = {}, {}, {}
-    for name, file in {name: c.vectors for name, c in candidates.items() if c.vectors is not None}.items():
-        if not file.missing(sentences):
-            held_out[name] = file.of(sentences, "held-out sentences")
-        if missing := file.missing(texts_of(tasks)):
-            skipped = f"no vectors of {len(missing):,} texts of the tasks"
-            candidates = candidates | {name: replace(candidates[name], skipped=skipped)}
-            continue
-        scores, resamples[name] = _score(_stored(file, tasks), tasks, bootstrap_samples, seed, [])
-        models[name] = {"tasks": scores} | _average(scores, resamples[name]) | _describe_vectors(file)
+    candidates, models, resamples, held_out = _score_stored(candidates, tasks, sentences, bootstrap_samples, seed)
     for name, candidate in present.items():
         vectors = _embed(candidate.model, texts, name, batch_size, autocast_dtype)
         held_out[name] = vectors.of(sentences)
@@ -216,6 +207,27 @@ def _embed(
             "training diverged, or it overflows in half precision"
         )
     return Vectors(values, places)
+
+
+def _score_stored(
+    candidates: dict[str, Candidate], tasks: list[TaskData], sentences: list[str], bootstrap_samples: int, seed: int
+) -> tuple[dict[str, Candidate], dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
+    """Score what is known by its vectors only.
+
+    Returns:
+        The candidates, one that lacks vectors with the reason; entries, resamples and vectors of `sentences`, by name.
+    """
+    models, resamples, held_out = {}, {}, {}
+    for name, file in {name: c.vectors for name, c in candidates.items() if c.vectors is not None}.items():
+        if not file.missing(sentences):
+            held_out[name] = file.of(sentences, "held-out sentences")
+        if missing := file.missing(texts_of(tasks)):
+            skipped = f"no vectors of {len(missing):,} texts of the tasks"
+            candidates = candidates | {name: replace(candidates[name], skipped=skipped)}
+            continue
+        scores, resamples[name] = _score(_stored(file, tasks), tasks, bootstrap_samples, seed, [])
+        models[name] = {"tasks": scores} | _average(scores, resamples[name]) | _describe_vectors(file)
+    return candidates, models, resamples, held_out
 
 
 def _stored(file: TextVectors, tasks: list[TaskData]) -> Vectors:
