@@ -11,6 +11,7 @@ import torch
 from kdkit.embeddings.data.tasks import TaskData
 from kdkit.embeddings.evaluate.measures import Vectors, check_tasks, main_score, measure, texts_of
 from kdkit.embeddings.evaluate.scores import bootstrap, interval, spearman
+from kdkit.embeddings.evaluate.stored import describe_vectors, look_up
 from kdkit.embeddings.models.doctor import mean_off_diagonal_cosine
 from kdkit.embeddings.models.embedder import EmbeddingModel, encode
 from kdkit.embeddings.teacher.vectors import TextVectors
@@ -225,15 +226,9 @@ def _score_stored(
             skipped = f"no vectors of {len(missing):,} texts of the tasks"
             candidates = candidates | {name: replace(candidates[name], skipped=skipped)}
             continue
-        scores, resamples[name] = _score(_stored(file, tasks), tasks, bootstrap_samples, seed, [])
-        models[name] = {"tasks": scores} | _average(scores, resamples[name]) | _describe_vectors(file)
+        scores, resamples[name] = _score(look_up(file, tasks), tasks, bootstrap_samples, seed, [])
+        models[name] = {"tasks": scores} | _average(scores, resamples[name]) | describe_vectors(file)
     return candidates, models, resamples, held_out
-
-
-def _stored(file: TextVectors, tasks: list[TaskData]) -> Vectors:
-    """Look up every distinct text of the tasks once."""
-    texts = list(dict.fromkeys(texts_of(tasks)))
-    return Vectors(file.of(texts, "texts"), {text: place for place, text in enumerate(texts)})
 
 
 def _score(
@@ -279,13 +274,6 @@ def _describe_model(model: EmbeddingModel, autocast_dtype: torch.dtype | None) -
         "device": model.device.type,
         "precision": str(dtype).removeprefix("torch."),
     }
-
-
-def _describe_vectors(file: TextVectors) -> dict[str, Any]:
-    """Describe a model of which nothing but vectors is known."""
-    known = {"width": file.width, "pooling": "", "normalize": True, "prompt": "", "device": "a file"}
-    unknown = ("parameters", "size_bytes", "num_layers", "max_length", "precision", "sentences_per_second")
-    return known | dict.fromkeys(unknown)
 
 
 def _describe_task(data: TaskData) -> dict[str, Any]:
