@@ -7,12 +7,14 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 from transformers.utils import logging
 
 from kdkit.errors import UserError
 from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_path
 from kdkit.models.loading import no_bar
+
+ENCODER_DECODERS = ("t5", "mt5", "umt5")
+"""Families whose encoder alone is read: sentence-t5 and GTR are saved without their decoder."""
 
 
 def load_backbone(
@@ -38,7 +40,7 @@ def load_backbone(
     try:
         config = AutoConfig.from_pretrained(name, **shared)
         config.use_cache = False
-        loader = AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
+        loader = AutoModelForTextEncoding if config.model_type in ENCODER_DECODERS else AutoModel
         with no_bar() if is_local_path(name) else nullcontext(), _no_report():
             backbone, report = loader.from_pretrained(
                 name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **kernel, **shared

@@ -18,12 +18,13 @@ from transformers import (
     T5Model,
 )
 
+from kdkit.embeddings.evaluate.run import _off_the_shelf
 from kdkit.embeddings.models.doctor import examine_embeddings
 from kdkit.embeddings.models.embedder import encode, load_embedding_model
 from kdkit.embeddings.models.export import save_embedding_model
 from kdkit.errors import UserError
 from kdkit.models.keep_layers import keep_layers
-from tests.embedders import WORDS, save_teacher
+from tests.embedders import WORDS, cpu, make_config, save_teacher
 
 library = pytest.importorskip("sentence_transformers")
 parts = library.sentence_transformer.modules
@@ -207,3 +208,32 @@ def test_a_kind_of_module_that_we_do_not_know_is_refused_with_those_we_do(tmp_pa
     path.write_text(path.read_text().replace('Dense"', 'WordWeights"'))
     expected = "then any of Dense, Normalize, LayerNorm, Dropout, got Transformer, Pooling, WordWeights"
     assert expected in refusal(tmp_path)
+
+
+REMOTE = """
+from transformers import BertConfig, BertModel
+
+
+class OwnConfig(BertConfig):
+    model_type = "own-bert"
+
+
+class OwnModel(BertModel):
+    config_class = OwnConfig
+"""
+
+
+def test_code_of_a_ready_model_runs_only_if_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.syspath_prepend(str(tmp_path / "modules"))
+    plain = encode(load_embedding_model(str(save_teacher(tmp_path / "m")), "k"), TEXTS, 3)
+    (tmp_path / "m/own.py").write_text(REMOTE)
+    file = tmp_path / "m/config.json"
+    own = {"model_type": "own-bert", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | own))
+    settings = {"off_the_shelf": str(tmp_path / "m")}
+    with pytest.raises(UserError, match=r"got code of its own .* set evaluate\.trust_remote_code=true"):
+        _off_the_shelf(make_config(evaluate=settings), cpu())
+    ready = _off_the_shelf(make_config(evaluate=settings | {"trust_remote_code": True}), cpu())
+    assert type(ready.model.backbone).__name__ == "OwnModel"
+    np.testing.assert_array_equal(encode(ready.model, TEXTS, 3), plain)
