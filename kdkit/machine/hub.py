@@ -80,6 +80,9 @@ def identify_tokenizer(path: str, key: str) -> str:
 def explain_load_error(error: Exception, path: str, key: str, what: str) -> UserError:
     """Return an error with the reason, on one line, why a model or tokenizer could not be loaded, and the remedy."""
     reason = " ".join(str(error).split())[:200]
+    if "contains custom code" in reason:
+        switch = f"{key.rpartition('.')[0]}.trust_remote_code=true"
+        return UserError(f"{key}: expected a {what}, got code of its own in {path!r}; read it, then set {switch}")
     if is_local_path(path):
         return UserError(f"{key}: expected a {what} in the folder {path!r}, got: {reason}; save one there first")
     if not hub_is_reachable():

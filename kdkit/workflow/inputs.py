@@ -8,7 +8,7 @@ from typing import Any
 from kdkit.config.embeddings import REDUCE, EmbeddingConfig
 from kdkit.config.language import BUILD, Config, dump_config
 from kdkit.machine.user_code import code_file
-from kdkit.runs.folder import Run, describe_environment, fingerprint
+from kdkit.runs.folder import Run, describe_environment, fingerprint, fingerprint_files
 from kdkit.runs.paths import resolve_input
 from kdkit.workflow.forecast import plan_work
 
@@ -120,6 +120,7 @@ def _check_embeddings(config: EmbeddingConfig, run: Run) -> Inputs:
     from kdkit.embeddings.data.tasks import load_tasks
     from kdkit.embeddings.evaluate.measures import check_tasks
     from kdkit.embeddings.models.embedder import fingerprint_model, place_teacher
+    from kdkit.embeddings.teacher.vectors import read_vectors
     from kdkit.machine.hardware import find_hardware
     from kdkit.machine.hub import is_local_path
 
@@ -129,8 +130,12 @@ def _check_embeddings(config: EmbeddingConfig, run: Run) -> Inputs:
     ready = config.evaluate.off_the_shelf
     if ready is not None and is_local_path(ready):
         fingerprint_model(ready, None, "evaluate.off_the_shelf")
-    models = [(config.teacher.path, config.teacher.revision, "teacher.path")]
+    vectors = config.teacher.vectors
+    models = [(config.teacher.path, config.teacher.revision, "teacher.path")] if vectors is None else []
     if config.student.path not in (REDUCE, BUILD):
         models.append((config.student.path, config.student.revision, "student.path"))
     parts = [fingerprint_model(*model) for model in models]
+    if vectors is not None:
+        file = read_vectors(vectors)
+        parts.append({"vectors": fingerprint(fingerprint_files(file.path), list(file.places))})
     return Inputs(fingerprint(build_sentences(config, run.cache_path).name, parts), plan_work(config, 0, False))

@@ -103,7 +103,8 @@ def build_sentences(config: EmbeddingConfig, cache_path: Path) -> Path:
         columns=dict(data.columns),
     )
     tests = {task.task.name: task.test.texts() for task in load_tasks(config, cache_path)} if data.decontaminate else {}
-    prompt = resolve_prompt(teacher.prompt, teacher.path, teacher.revision, "teacher.path")
+    has_model = teacher.vectors is None
+    prompt = resolve_prompt(teacher.prompt, teacher.path, teacher.revision, "teacher.path") if has_model else ""
     key = fingerprint(FORMAT, sentences.fingerprint, tests, prompt, _relevant_settings(config))
     build = partial(_build, config, sentences, tests, prompt, key)
     return cached_folder(cache_path / "sentences", key, build)
@@ -184,14 +185,20 @@ def _open(folder: Path, alignment: str | None) -> SentenceData:
 
 
 def _tokenizers(config: EmbeddingConfig, texts: list[str]) -> tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]:
-    """Load the teacher's tokenizer and load, share or train the student's."""
+    """Load the teacher's tokenizer and load, share or train the student's.
+
+    With `teacher.vectors`, which were made of texts and not of tokens, there is the student's alone.
+    """
     teacher, student = config.teacher, config.student
+    shared = student.path == REDUCE or (student.path == BUILD and student.build.tokenizer == "teacher")
+    if student.path == BUILD and not shared:
+        of_student = _own_tokenizer(texts, student.build.vocab_size)
+    elif not shared:
+        of_student = load_fast_tokenizer(student.path, student.revision, "student.path", student.trust_remote_code)
+    if teacher.vectors is not None:
+        return of_student, of_student
     of_teacher = load_fast_tokenizer(teacher.path, teacher.revision, "teacher.path", teacher.trust_remote_code)
-    if student.path == REDUCE or (student.path == BUILD and student.build.tokenizer == "teacher"):
-        return of_teacher, of_teacher
-    if student.path == BUILD:
-        return _own_tokenizer(texts, student.build.vocab_size), of_teacher
-    return load_fast_tokenizer(student.path, student.revision, "student.path", student.trust_remote_code), of_teacher
+    return of_teacher if shared else of_student, of_teacher
 
 
 def _own_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -212,7 +219,9 @@ def _relevant_settings(config: EmbeddingConfig) -> list[Any]:
     return [
         data | {"python_docs": config.data.path == PYTHON_DOCS},
         config.seed,
-        [_identify(teacher.path, "teacher.path"), teacher.revision, teacher.max_length],
+        [_identify(teacher.path, "teacher.path"), teacher.revision, teacher.max_length]
+        if teacher.vectors is None
+        else [],
         [student.build.vocab_size] if own else [],
         [_identify(student.path, "student.path"), student.revision] if reads_itself else [],
     ]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,8 +11,10 @@ import torch
 from kdkit.embeddings.data.tasks import TaskData
 from kdkit.embeddings.evaluate.measures import Vectors, check_tasks, main_score, measure, texts_of
 from kdkit.embeddings.evaluate.scores import bootstrap, interval, spearman
+from kdkit.embeddings.evaluate.stored import describe_vectors, look_up
 from kdkit.embeddings.models.doctor import mean_off_diagonal_cosine
 from kdkit.embeddings.models.embedder import EmbeddingModel, encode
+from kdkit.embeddings.teacher.vectors import TextVectors
 from kdkit.errors import UserError
 from kdkit.evaluate.compression import count_bytes, count_parameters
 
@@ -34,6 +36,8 @@ class Candidate:
     model: EmbeddingModel | None
     skipped: str = ""
     """Why there is no model, in words."""
+    vectors: TextVectors | None = None
+    """Instead of a model, vectors of texts: a teacher without weights."""
 
 
 def evaluate_embeddings(
@@ -50,7 +54,8 @@ def evaluate_embeddings(
     """Measure every model of a run: the content of evaluation.json.
 
     Args:
-        candidates: by their names in tables; exactly one `teacher` and one `student`.
+        candidates: by their names in tables; exactly one `teacher` and one `student`. A teacher of vectors is there if
+            it has one for every text of the tasks; sentences without one cost the agreement only.
         tasks: at least one.
         sentences: held-out ones, on which agreement with the teacher, collapse and speed are measured.
         dimensions: so many numbers of the students' vectors are also scored alone.
@@ -77,7 +82,7 @@ def evaluate_embeddings(
     texts = [*texts_of(tasks), *sentences]
     present = {name: candidate for name, candidate in candidates.items() if candidate.model is not None}
     speeds = _measure_speeds({name: c.model for name, c in present.items()}, sentences, batch_size, autocast_dtype)
-    models, resamples, held_out = {}, {}, {}
+    candidates, models, resamples, held_out = _score_stored(candidates, tasks, sentences, bootstrap_samples, seed)
     for name, candidate in present.items():
         vectors = _embed(candidate.model, texts, name, batch_size, autocast_dtype)
         held_out[name] = vectors.of(sentences)
@@ -205,6 +210,27 @@ def _embed(
     return Vectors(values, places)
 
 
+def _score_stored(
+    candidates: dict[str, Candidate], tasks: list[TaskData], sentences: list[str], bootstrap_samples: int, seed: int
+) -> tuple[dict[str, Candidate], dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
+    """Score what is known by its vectors only.
+
+    Returns:
+        The candidates, one that lacks vectors with the reason; entries, resamples and vectors of `sentences`, by name.
+    """
+    models, resamples, held_out = {}, {}, {}
+    for name, file in {name: c.vectors for name, c in candidates.items() if c.vectors is not None}.items():
+        if not file.missing(sentences):
+            held_out[name] = file.of(sentences, "held-out sentences")
+        if missing := file.missing(texts_of(tasks)):
+            skipped = f"no vectors of {len(missing):,} texts of the tasks"
+            candidates = candidates | {name: replace(candidates[name], skipped=skipped)}
+            continue
+        scores, resamples[name] = _score(look_up(file, tasks), tasks, bootstrap_samples, seed, [])
+        models[name] = {"tasks": scores} | _average(scores, resamples[name]) | describe_vectors(file)
+    return candidates, models, resamples, held_out
+
+
 def _score(
     vectors: Vectors, tasks: list[TaskData], bootstrap_samples: int, seed: int, dimensions: list[int]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
@@ -267,16 +293,19 @@ def _compare_with_teacher(
     candidates: dict[str, Candidate], models: dict[str, dict[str, Any]], held_out: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """Put every candidate's entry in order, with what it shares with the teacher."""
-    teacher = next(name for name in models if candidates[name].role == "teacher")
-    level, entries = models[teacher]["average"], {}
+    teacher = next(name for name in candidates if candidates[name].role == "teacher")
+    level = models[teacher]["average"] if teacher in models else 0.0
+    entries: dict[str, Any] = {}
     for name, candidate in candidates.items():
         if name not in models:
             entries[name] = {"role": candidate.role, "skipped": candidate.skipped}
             continue
         entries[name] = {"role": candidate.role} | models[name]
         entries[name]["share_of_teacher"] = models[name]["average"] / level if level > 0 else None
-        entries[name]["mean_off_diagonal_cosine"] = mean_off_diagonal_cosine(held_out[name])
-        entries[name]["agreement"] = None if name == teacher else agreement(held_out[teacher], held_out[name])
+        sees = name in held_out
+        entries[name]["mean_off_diagonal_cosine"] = mean_off_diagonal_cosine(held_out[name]) if sees else None
+        compared = name != teacher and teacher in held_out
+        entries[name]["agreement"] = agreement(held_out[teacher], held_out[name]) if compared else None
     return entries
 
 

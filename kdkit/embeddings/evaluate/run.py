@@ -17,6 +17,7 @@ from kdkit.embeddings.models.backbone import context_length
 from kdkit.embeddings.models.embedder import EmbeddingModel, encode, load_embedding_model
 from kdkit.embeddings.models.pooling import Reading
 from kdkit.embeddings.teacher.probe import load_teacher
+from kdkit.embeddings.teacher.vectors import read_vectors
 from kdkit.embeddings.training.student import make_embedding_student
 from kdkit.embeddings.training.train import AfterEpoch, student_folder
 from kdkit.errors import UserError
@@ -55,7 +56,10 @@ def _teacher_task(session: Session[EmbeddingConfig], data: SentenceData) -> Task
             f"evaluate.tasks: expected a task, or at least 3 held-out sentences, got {len(sentences)}; name a data "
             "set, or raise data.evaluation_fraction"
         )
-    vectors = encode(load_teacher(session.config, session.hardware), sentences, session.config.evaluate.batch_size)
+    if session.config.teacher.vectors is not None:
+        vectors = read_vectors(session.config.teacher.vectors).of(sentences, "held-out sentences")
+    else:
+        vectors = encode(load_teacher(session.config, session.hardware), sentences, session.config.evaluate.batch_size)
     cosines = vectors @ vectors.T
     np.fill_diagonal(cosines, -1.0)
     others = np.random.default_rng(session.config.seed).integers(1, len(sentences), size=len(sentences))
@@ -117,10 +121,13 @@ def evaluate_embedding_run(
 def find_candidates(session: Session[EmbeddingConfig], data: SentenceData) -> dict[str, Candidate]:
     """Load the teacher, the student before training, a ready model, and every trained student."""
     config, hardware = session.config, session.hardware
-    teacher = load_teacher(config, hardware, dtype=torch.float32).to(hardware.device)
+    if config.teacher.vectors is not None:
+        teacher = Candidate("teacher", None, vectors=read_vectors(config.teacher.vectors))
+    else:
+        teacher = Candidate("teacher", load_teacher(config, hardware, dtype=torch.float32).to(hardware.device))
     untrained = make_embedding_student(config, data).to(hardware.device)
     candidates = {
-        "teacher": Candidate("teacher", teacher),
+        "teacher": teacher,
         "untrained": Candidate("untrained", untrained.requires_grad_(False)),
         OFF_THE_SHELF: _off_the_shelf(config, hardware),
     }
@@ -155,7 +162,12 @@ def _off_the_shelf(config: EmbeddingConfig, hardware: Hardware) -> Candidate:
         return Candidate("off_the_shelf", None, "not asked for: set evaluate.off_the_shelf")
     if not is_local_path(path) and not hub_is_reachable():
         return Candidate("off_the_shelf", None, f"{path}: no network; give a folder as evaluate.off_the_shelf")
-    model = load_embedding_model(path, "evaluate.off_the_shelf", device=hardware.device)
+    model = load_embedding_model(
+        path,
+        "evaluate.off_the_shelf",
+        device=hardware.device,
+        trust_remote_code=config.evaluate.trust_remote_code,
+    )
     return Candidate("off_the_shelf", model.requires_grad_(False))
 
 

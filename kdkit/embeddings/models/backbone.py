@@ -1,25 +1,26 @@
-"""The parts of an embedding model on disk: its transformer and its linear head; and what the transformer can do."""
+"""The transformer of an embedding model: loaded, and what it can do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTrainedModel
 from transformers.utils import logging
 
-from kdkit.embeddings.models.pooling import find_file, read_json
 from kdkit.errors import UserError
 from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_path
 from kdkit.models.loading import no_bar
+
+ENCODER_DECODERS = ("t5", "mt5", "umt5")
+"""Families whose encoder alone is read: sentence-t5 and GTR are saved without their decoder."""
 
 
 def load_backbone(
     name: str, key: str, revision: str | None, trust_remote_code: bool, attentions: bool, dtype: torch.dtype
 ) -> PreTrainedModel:
-    """Load a transformer without its head for words, in evaluation mode, on the CPU.
+    """Load a transformer without its head for words, in evaluation mode, on the CPU; of T5 and its kin the encoder.
 
     Args:
         name: hub name, or folder.
@@ -27,7 +28,8 @@ def load_backbone(
         attentions: with the kernel that can return attention maps.
 
     Raises:
-        UserError: no network, no safetensors weights, weights of another architecture, or an encoder-decoder.
+        UserError: no network, no safetensors weights, weights of another architecture, or an encoder-decoder (BART)
+            whose encoder has no class of its own in transformers.
     """
     shared = {
         "revision": revision,
@@ -38,14 +40,17 @@ def load_backbone(
     try:
         config = AutoConfig.from_pretrained(name, **shared)
         config.use_cache = False
+        loader = AutoModelForTextEncoding if config.model_type in ENCODER_DECODERS else AutoModel
         with no_bar() if is_local_path(name) else nullcontext(), _no_report():
-            backbone, report = AutoModel.from_pretrained(
+            backbone, report = loader.from_pretrained(
                 name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **kernel, **shared
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise explain_load_error(error, name, key, "embedding model with safetensors weights") from None
-    if config.is_encoder_decoder:
-        raise UserError(f"{key}: expected an encoder or a causal LM, got the encoder-decoder {name!r}; choose another")
+    if backbone.config.is_encoder_decoder:
+        raise UserError(
+            f"{key}: expected an encoder, a causal LM or a T5, got the encoder-decoder {name!r}; choose another"
+        )
     if any(weight.startswith("pooler.") for weight in report["missing_keys"]):
         backbone.pooler = None  # BERT's own, which nothing here reads, would be random
     missing = sorted(weight for weight in report["missing_keys"] if not weight.startswith("pooler."))
@@ -55,25 +60,6 @@ def load_backbone(
             f"({', '.join(missing[:3])}, ...); the weights belong to another architecture than config.json"
         )
     return backbone.eval()
-
-
-def load_head(name: str, folder: str, key: str, revision: str | None) -> nn.Linear:
-    """Load a linear head out of a Dense module's folder.
-
-    Raises:
-        UserError: it is not linear, or has no safetensors weights.
-    """
-    config = read_json(name, f"{folder}/config.json", revision) or {}
-    activation = str(config.get("activation_function", "Tanh")).rpartition(".")[2]
-    weights = find_file(name, f"{folder}/model.safetensors", revision)
-    plain = config.get("module_input_name", "sentence_embedding") == "sentence_embedding"
-    if activation != "Identity" or config.get("use_residual") or not plain or weights is None:
-        got = f"activation {activation}" if activation != "Identity" else "another form, or no model.safetensors"
-        raise UserError(f"{key}: expected a linear head in {folder} of {name!r}, got {got}; choose another model")
-    state = {label.removeprefix("linear."): values for label, values in load_file(weights).items()}
-    head = nn.Linear(config["in_features"], config["out_features"], bias="bias" in state)
-    head.load_state_dict(state)
-    return head
 
 
 def is_causal(backbone: PreTrainedModel) -> bool:

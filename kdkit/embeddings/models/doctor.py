@@ -10,14 +10,13 @@ import torch.nn.functional as F
 
 from kdkit.embeddings.models.backbone import is_causal
 from kdkit.embeddings.models.embedder import EmbeddingModel, batches_by_length, pad_ids, tokenize
-from kdkit.embeddings.models.pooling import pool
 from kdkit.machine.doctor import Finding
 
 COLLAPSED = 0.9
 """Mean cosine of different sentences above which vectors count as collapsed."""
 SMALLEST_DIFFERENCE = 1e-2
 """Of vectors of length 1 under left and right padding: above it the padding matters. Rounding of fp16 stays below."""
-POOLINGS = ("mean", "cls", "last")
+USUAL_POOLINGS = ("mean", "cls", "last")
 
 
 def examine_embeddings(model: EmbeddingModel, texts: list[str], batch_size: int) -> list[Finding]:
@@ -40,6 +39,20 @@ def examine_embeddings(model: EmbeddingModel, texts: list[str], batch_size: int)
     ]
 
 
+def examine_vectors(vectors: np.ndarray, num_missing: int, num_texts: int) -> list[Finding]:
+    """Look at the vectors of a teacher that is known by them only.
+
+    Args:
+        vectors: `[num_sentences, H]`, of held-out sentences.
+        num_missing: held-out sentences without a vector, out of `num_texts`.
+    """
+    missing = Finding("held-out vectors", "ok", f"all {num_texts} held-out sentences have one")
+    if num_missing:
+        advice = "agreement with the teacher is not measured: embed them too"
+        missing = Finding("held-out vectors", "note", f"{num_missing} of {num_texts} have none; {advice}")
+    return [_collapse(mean_off_diagonal_cosine(vectors)), missing]
+
+
 def mean_off_diagonal_cosine(vectors: np.ndarray) -> float:
     """Return the mean cosine between different rows; 0 for fewer than two. Zeros count as at right angles to all.
 
@@ -57,14 +70,18 @@ def mean_off_diagonal_cosine(vectors: np.ndarray) -> float:
 
 @torch.no_grad()
 def _pool_all_ways(model: EmbeddingModel, ids: list[list[int]], batch_size: int) -> dict[str, np.ndarray]:
-    """Return the sentence vectors under each pooling, fp32, `[num_texts, H]`."""
-    vectors = {how: np.zeros((len(ids), model.width), np.float32) for how in POOLINGS}
+    """Return the sentence vectors under each pooling, fp32, `[num_texts, H]`, in the order of their lengths."""
+    ways = dict.fromkeys((*USUAL_POOLINGS, model.reading.pooling))
+    parts: dict[str, list[np.ndarray]] = {how: [] for how in ways}
     for rows in batches_by_length(ids, batch_size):
         input_ids, attention_mask = (t.to(model.device) for t in pad_ids([ids[row] for row in rows], model.pad_id))
         states = model(input_ids, attention_mask, hidden_states=True).hidden_states[-1]
-        for how in POOLINGS:
-            vectors[how][rows] = model.project(pool(states, model.pooled_tokens(attention_mask), how)).cpu().numpy()
-    return vectors
+        for how in ways:
+            pooled = model.pool(states, attention_mask, how)
+            fits = pooled.shape[1] == model.pooled_width  # a head for several poolings has no use for one of them
+            parts[how].append((model.project(pooled) if fits else pooled).cpu().numpy())
+    none = np.zeros((0, model.width), np.float32)
+    return {how: np.concatenate(several) if several else none for how, several in parts.items()}
 
 
 def _pooling(model: EmbeddingModel, cosines: dict[str, float], causal: bool) -> Finding:

@@ -1,4 +1,4 @@
-"""An embedding model: a transformer, a pooling, perhaps a linear head; loading it and reading sentences with it."""
+"""An embedding model: a transformer, a pooling, perhaps a head; loading it and reading sentences with it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from kdkit.embeddings.models.backbone import context_length, is_causal, load_backbone, load_head
-from kdkit.embeddings.models.places import load_fast_tokenizer, resolve_embedding_path
+from kdkit.embeddings.models.backbone import context_length, is_causal, load_backbone
+from kdkit.embeddings.models.modules import head_width, read_head
+from kdkit.embeddings.models.places import choose_prompt, load_fast_tokenizer, resolve_embedding_path
 from kdkit.embeddings.models.pooling import Reading, pool, read_reading
 from kdkit.errors import UserError
 from kdkit.machine.hardware import Hardware
@@ -41,12 +42,16 @@ class EmbeddingModel(nn.Module):
         backbone: PreTrainedModel,
         tokenizer: PreTrainedTokenizerFast,
         reading: Reading,
-        head: nn.Linear | None = None,
+        head: nn.Module | None = None,
     ):
+        """Put a model together.
+
+        Args:
+            head: behind the pooling: modules of `kdkit.embeddings.models.modules` in a row, or one linear map.
+        """
         super().__init__()
         self.backbone, self.head = backbone, head
         self.tokenizer, self.reading = tokenizer, reading
-        self._unpooled = 0 if reading.pool_prompt else count_prompt_tokens(tokenizer, reading)
 
     @property
     def num_layers(self) -> int:
@@ -59,9 +64,14 @@ class EmbeddingModel(nn.Module):
         return self.backbone.config.hidden_size
 
     @property
+    def pooled_width(self) -> int:
+        """Width of the vectors before the head."""
+        return self.backbone_width * len(self.reading.pooling.split("+"))
+
+    @property
     def width(self) -> int:
         """Width of the sentence vectors."""
-        return self.backbone_width if self.head is None else self.head.out_features
+        return head_width(self.head, self.pooled_width)
 
     @property
     def pad_id(self) -> int:
@@ -102,23 +112,22 @@ class EmbeddingModel(nn.Module):
                 f"EmbeddingModel: expected attention maps of {self.num_layers} layers, got {len(maps)}; load the model "
                 "with attentions=True (transformers gives maps with attn_implementation='eager' only)"
             )
-        pooled = pool(output.last_hidden_state, self.pooled_tokens(attention_mask), self.reading.pooling)
+        pooled = self.pool(output.last_hidden_state, attention_mask)
         states = tuple(output.hidden_states) if hidden_states else ()
         return Encoded(self.project(pooled), states, maps)
 
-    def pooled_tokens(self, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Return the mask without the tokens that are read but not pooled, a prompt's in some models: `[B, S]`."""
-        if not self._unpooled:
-            return attention_mask
-        return attention_mask * (attention_mask.cumsum(dim=1) > self._unpooled)
+    def pool(self, states: torch.Tensor, attention_mask: torch.Tensor, how: str = "") -> torch.Tensor:
+        """Pool token states as the model does, or as `how` says, without a prompt's tokens where they do not count."""
+        reading = self.reading
+        skip = count_prompt_tokens(self.tokenizer, reading) if reading.prompt and not reading.pool_prompt else 0
+        return pool(states, attention_mask, how or reading.pooling, skip)
 
     def project(self, states: torch.Tensor) -> torch.Tensor:
         """Apply the head, if there is one, in fp32, whatever the dtype of model or autocast: fp32, `[..., H]`."""
         if self.head is None:
             return states.float()
         with torch.autocast(states.device.type, enabled=False):
-            bias = None if self.head.bias is None else self.head.bias.float()
-            return F.linear(states.float(), self.head.weight.float(), bias)
+            return self.head(states.float())
 
 
 def load_embedding_model(
@@ -168,13 +177,9 @@ def load_embedding_model(
             f"{key}: expected inputs of at most {context} tokens, its context, got max_length {reading.max_length}; "
             "lower it"
         )
-    head = load_head(name, reading.head_folder, key, revision) if reading.head_folder else None
-    if head is not None and head.in_features != backbone.config.hidden_size:
-        raise UserError(
-            f"{key}: expected a head for vectors of width {backbone.config.hidden_size}, got one for "
-            f"{head.in_features}: its own pooling is {reading.own_pooling}; choose another model"
-        )
-    model = EmbeddingModel(backbone, tokenizer, reading, head and head.to(dtype))
+    width = backbone.config.hidden_size * len(reading.pooling.split("+"))
+    head = read_head(name, reading.head, width, key, revision)
+    model = EmbeddingModel(backbone, tokenizer, reading, head)
     return model.to(device).eval()
 
 
@@ -260,23 +265,34 @@ def encode(
     *,
     autocast_dtype: torch.dtype | None = None,
     normalize: bool = True,
+    prompt: str | None = None,
 ) -> np.ndarray:
     """Return the vector of each text, in the order given, with dropout off.
 
     Args:
         autocast_dtype: compute in it; None: in the weights' own.
         normalize: scale every vector to length 1.
+        prompt: a text before every one of them, or the name of one of `model.reading.prompts`, such as `query`; None:
+            the prompt in use, `model.reading.prompt`; empty: none.
 
     Returns:
         fp32, `[num_texts, H]`.
+
+    Raises:
+        UserError: see `choose_prompt`.
     """
-    ids = tokenize(model.tokenizer, texts, model.reading.max_length, model.reading.prompt)
-    vectors = torch.zeros(len(ids), model.width)
-    was_training, device = model.training, model.device
-    model.eval()
-    for rows in batches_by_length(ids, batch_size):
-        batch = pad_ids([ids[row] for row in rows], model.pad_id)
-        with torch.autocast(device.type, autocast_dtype) if autocast_dtype else nullcontext():
-            vectors[rows] = model(*(tensor.to(device) for tensor in batch)).pooled.cpu()
-    model.train(was_training)
+    reading, was_training, device = model.reading, model.training, model.device
+    if prompt is not None:
+        model.reading = replace(reading, prompt=choose_prompt(prompt, reading.prompts, "prompt"))
+    try:
+        ids = tokenize(model.tokenizer, texts, reading.max_length, model.reading.prompt)
+        vectors = torch.zeros(len(ids), model.width)
+        model.eval()
+        for rows in batches_by_length(ids, batch_size):
+            batch = pad_ids([ids[row] for row in rows], model.pad_id)
+            with torch.autocast(device.type, autocast_dtype) if autocast_dtype else nullcontext():
+                vectors[rows] = model(*(tensor.to(device) for tensor in batch)).pooled.cpu()
+    finally:
+        model.train(was_training)
+        model.reading = reading
     return (F.normalize(vectors, dim=-1) if normalize else vectors).numpy()

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from kdkit.embeddings.models.embedder import EmbeddingModel
-from kdkit.embeddings.models.pooling import POOLINGS, SWITCHES, Reading
+from kdkit.embeddings.models.modules import Dense, head_modules, save_module
+from kdkit.embeddings.models.pooling import LAST, SWITCHES, Reading
 from kdkit.models.loading import no_bar
 from kdkit.runs.folder import write_text
 
@@ -49,7 +49,9 @@ def save_embedding_model(
     side, model.tokenizer.padding_side = model.tokenizer.padding_side, "right"  # as kdkit pads: positions may count
     model.tokenizer.save_pretrained(folder)
     model.tokenizer.padding_side = side
-    modules = ["Transformer", "Pooling"] + ["Dense"] * (model.head is not None) + ["Normalize"] * reading.normalize
+    head = head_modules(model.head)
+    kinds = [type(module).__name__ for module in head]
+    modules = ["Transformer", "Pooling", *kinds] + ["Normalize"] * reading.normalize
     places = ["" if kind == "Transformer" else f"{number}_{kind}" for number, kind in enumerate(modules)]
     _write_json(
         folder / "modules.json",
@@ -60,13 +62,11 @@ def save_embedding_model(
     )
     _write_json(folder / "sentence_bert_config.json", {"max_seq_length": reading.max_length, "do_lower_case": False})
     _write_json(folder / "config_sentence_transformers.json", _prompts(reading) | {"similarity_fn_name": "cosine"})
-    switches = {switch: POOLINGS.get(mode) == reading.pooling for mode, switch in SWITCHES.items()}
-    pooling = {"word_embedding_dimension": model.backbone_width, "include_prompt": reading.pool_prompt}
-    _write_json(folder / "1_Pooling/config.json", pooling | switches)
-    if model.head is not None:
-        _save_head(model.head, folder / "2_Dense")
-    for head in other_heads:
-        _save_head(head, folder / f"2_Dense_{head.out_features}")
+    _write_json(folder / "1_Pooling/config.json", _pooling(reading, model.backbone_width))
+    for module, place in zip(head, places[2:], strict=False):
+        save_module(module, folder / place)
+    for linear in other_heads:
+        save_module(Dense(linear), folder / f"2_Dense_{linear.out_features}")
     if reading.normalize:
         (folder / places[-1]).mkdir(exist_ok=True)
     card = CARD.format(
@@ -88,17 +88,13 @@ def _prompts(reading: Reading) -> dict[str, Any]:
     return {"prompts": reading.prompts | {used: reading.prompt}, "default_prompt_name": used}
 
 
-def _save_head(head: torch.nn.Linear, folder: Path) -> None:
-    """Save a linear head as a Dense module."""
-    config = {
-        "in_features": head.in_features,
-        "out_features": head.out_features,
-        "bias": head.bias is not None,
-        "activation_function": "torch.nn.modules.linear.Identity",
-    }
-    _write_json(folder / "config.json", config)
-    weights = {f"linear.{name}": values.detach().cpu().contiguous() for name, values in head.state_dict().items()}
-    save_file(weights, folder / "model.safetensors")
+def _pooling(reading: Reading, width: int) -> dict[str, Any]:
+    """Return the pooling in the older form, which puts several in an order of its own; else in that of version 6."""
+    names = ["lasttoken" if how == LAST else how for how in reading.pooling.split("+")]
+    if names != [mode for mode in SWITCHES if mode in names]:
+        return {"embedding_dimension": width, "pooling_mode": names, "include_prompt": reading.pool_prompt}
+    switches = {switch: mode in names for mode, switch in SWITCHES.items()}
+    return {"word_embedding_dimension": width, "include_prompt": reading.pool_prompt} | switches
 
 
 def _write_json(path: Path, values: Any) -> None:

@@ -4,6 +4,9 @@ Used by the data step, which tokenizes for both models, and by everything that l
 """
 
 import json
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,9 @@ from kdkit.config.embeddings import PACKAGED
 from kdkit.errors import UserError
 from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_path, resolve_model_path
 from kdkit.machine.packages import PREFIX
+
+NAME_OF_PROMPT = re.compile(r"[\w.-]+")
+"""What a prompt's name looks like; texts have spaces or a colon."""
 
 
 def resolve_embedding_path(path: str, key: str) -> str:
@@ -60,11 +66,33 @@ def resolve_prompt(prompt: str, path: str, revision: str | None, key: str) -> st
         key: the setting that named the model, for messages.
 
     Raises:
-        UserError: the file that declares the prompts cannot be read.
+        UserError: the file that declares the prompts cannot be read; see `choose_prompt`.
     """
     declared = _read_json(path, "config_sentence_transformers.json", revision, key)
     own = declared.get("prompts") or {}
-    return own.get(prompt or declared.get("default_prompt_name") or "", prompt) or ""
+    return choose_prompt(prompt or declared.get("default_prompt_name") or "", own, key.rpartition(".")[0] + ".prompt")
+
+
+def choose_prompt(prompt: str, own: Mapping[str, str | None], key: str) -> str:
+    """Return the text of a prompt that is given by its name, or as that text.
+
+    Args:
+        own: the model's own prompts, by name.
+        key: the setting that gives the prompt, for messages.
+
+    Raises:
+        UserError: one word without a colon that is nearly a name: in silence it would stand before every sentence.
+    """
+    if prompt in own:
+        return own[prompt] or ""
+    names = {name.lower(): name for name in own}
+    near = get_close_matches(prompt.lower(), names) if NAME_OF_PROMPT.fullmatch(prompt) else []
+    if near:
+        raise UserError(
+            f"{key}: expected a text, or the name of one of the model's prompts ({', '.join(own)}), got {prompt!r}; "
+            f"name {names[near[0]]!r}, or end a text with a space"
+        )
+    return prompt
 
 
 def _read_json(path: str, file: str, revision: str | None, key: str) -> dict[str, Any]:

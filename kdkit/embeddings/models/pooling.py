@@ -17,19 +17,24 @@ from kdkit.embeddings.models.places import resolve_prompt
 from kdkit.errors import UserError
 from kdkit.machine.hub import hub_is_reachable, is_local_path
 
-POOLINGS = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
-"""Names in `1_Pooling/config.json`, and ours."""
 SWITCHES = {
-    "mean": "pooling_mode_mean_tokens",
     "cls": "pooling_mode_cls_token",
-    "lasttoken": "pooling_mode_lasttoken",
     "max": "pooling_mode_max_tokens",
+    "mean": "pooling_mode_mean_tokens",
     "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
     "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
 }
-"""The same before version 6: one switch for each."""
-MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
-"""Supported modules, in the only supported order; the last two may be missing."""
+"""sentence-transformers' poolings, with the switch for each that its versions before 6 write; in this order several
+are put one behind the other."""
+LAST = "last"
+"""Our name for `lasttoken`."""
+POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", LAST)
+"""Our names of all of them."""
+KINDS = ("Dense", "Normalize", "LayerNorm", "Dropout")
+"""Modules behind Transformer and Pooling, in any number and order; see `kdkit.embeddings.models.modules`."""
+NO_LIMIT = 10**6
+"""Lengths from here on are tokenizers' way to say that they have no limit."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Reading:
     """How token states become a vector."""
 
     pooling: str
-    """`mean`, `cls` or `last`."""
+    """One of `POOLINGS`, or several joined by `+`, whose vectors stand one behind the other: `cls+mean`."""
     normalize: bool
     """Whether the model's own vectors have length 1."""
     max_length: int
@@ -46,8 +51,8 @@ class Reading:
     """Text before every sentence."""
     prompts: dict[str, str] = field(default_factory=dict)
     """The model's own prompts, by name."""
-    head_folder: str = ""
-    """Folder of its linear head within the model's folder; empty: none."""
+    head: tuple[tuple[str, str], ...] = ()
+    """Kind and folder of each module between the pooling and a last Normalize, which is `normalize`."""
     own_pooling: str = ""
     """The pooling that the folder declares; empty: none."""
     pool_prompt: bool = True
@@ -56,25 +61,40 @@ class Reading:
     """What had to be assumed."""
 
 
-def pool(hidden_states: torch.Tensor, attention_mask: torch.Tensor, how: str) -> torch.Tensor:
+def pool(hidden_states: torch.Tensor, attention_mask: torch.Tensor, how: str, skip: int = 0) -> torch.Tensor:
     """Make one vector of each sentence's token states, padded on whichever side.
 
     Args:
         hidden_states: `[B, S, H]`, any dtype; what stands at padding does not matter, not even NaN.
         attention_mask: `[B, S]`, 1 at real tokens.
-        how: `mean` of the real tokens, `cls` (the first of them) or `last`.
+        how: `mean` of the real tokens, `cls` (the first of them), `last`, `max` in each place, `mean_sqrt_len_tokens`
+            (their sum by the root of their number), `weightedmean` (weights 1, 2, 3, ...); or several, joined by `+`.
+        skip: so many first tokens of each sentence are left out, a prompt's; they count as places for `weightedmean`.
 
     Returns:
-        fp32, `[B, H]`; zeros for a row without real tokens.
+        fp32, `[B, H]`, or `[B, number of poolings * H]`; zeros for a row without real tokens.
     """
-    is_real = attention_mask.to(hidden_states.device, torch.bool)
+    places = attention_mask.to(hidden_states.device).cumsum(dim=1)
+    is_real = attention_mask.to(hidden_states.device, torch.bool) & (places > skip)
     states = hidden_states.float().masked_fill(~is_real[..., None], 0.0)
-    if how == "mean":
-        return states.sum(dim=1) / is_real.sum(dim=1, keepdim=True).clamp(min=1)
-    if how not in ("cls", "last"):
-        raise UserError(f"pool: expected mean, cls or last, got {how!r}; choose one of them")
+    return torch.cat([_pool_one(states, is_real, places, one) for one in how.split("+")], dim=-1)
+
+
+def _pool_one(states: torch.Tensor, is_real: torch.Tensor, places: torch.Tensor, how: str) -> torch.Tensor:
+    """Pool fp32 states that are zero wherever they do not count."""
+    if how in ("mean", "mean_sqrt_len_tokens"):
+        number = is_real.sum(dim=1, keepdim=True).clamp(min=1)
+        return states.sum(dim=1) / (number if how == "mean" else number.sqrt())
+    if how == "weightedmean":
+        weights = (places * is_real)[..., None].float()
+        return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    if how == "max":
+        largest = states.masked_fill(~is_real[..., None], -torch.inf).amax(dim=1)
+        return largest.masked_fill(~is_real.any(dim=1, keepdim=True), 0.0)
+    if how not in ("cls", LAST):
+        raise UserError(f"pool: expected {', '.join(POOLINGS)}, or several joined by +, got {how!r}; choose one")
     steps = torch.arange(1, is_real.shape[1] + 1, device=is_real.device)
-    place = (is_real * (steps if how == "last" else steps.flip(0))).argmax(dim=1)
+    place = (is_real * (steps if how == LAST else steps.flip(0))).argmax(dim=1)
     return states.gather(1, place[:, None, None].expand(-1, 1, states.shape[-1]))[:, 0]
 
 
@@ -102,46 +122,48 @@ def read_reading(
         UserError: modules, a pooling or a head that are not supported.
     """
     modules = read_modules(name, key, revision)
-    settings = read_json(name, f"{modules['Pooling']}/config.json", revision) or {} if "Pooling" in modules else {}
-    own, pool_prompt = _own_pooling(settings) if "Pooling" in modules else "", settings.get("include_prompt", True)
-    if pooling == "auto" and own and own not in POOLINGS.values():
+    settings = (read_json(name, f"{modules[1][1]}/config.json", revision) or {}) if modules else {}
+    own, pool_prompt = _own_pooling(settings) if modules else "", settings.get("include_prompt", True)
+    if pooling == "auto" and not set(own.split("+")) <= {"", *POOLINGS}:
         raise UserError(
-            f"{key}: expected a model that pools by mean, cls or last token, got {own!r} in its "
-            f"{modules['Pooling']}/config.json; choose another model, or set the pooling"
+            f"{key}: expected a pooling out of {', '.join(POOLINGS)}, got {own!r} in {modules[1][1]}/config.json of "
+            f"{name!r}; choose another model, or set the pooling"
         )
+    chain = modules[2:]
+    ends_normalized = bool(chain) and chain[-1][0] == "Normalize"
     fallback = "last" if causal else "mean"
     kind = "a causal model" if causal else "an encoder"
     note = () if own or pooling != "auto" else (f"its folder says no pooling; {fallback} is usual for {kind}",)
     settings = read_json(name, "config_sentence_transformers.json", revision) or {}
     prompts = {label: text or "" for label, text in (settings.get("prompts") or {}).items()}
-    own_length = (read_json(name, "sentence_bert_config.json", revision) or {}).get("max_seq_length")
     return Reading(
         pooling=(own or fallback) if pooling == "auto" else pooling,
-        normalize="Normalize" in modules if normalize == "auto" else bool(normalize),
-        max_length=max_length or own_length or 512,
+        normalize=ends_normalized if normalize == "auto" else bool(normalize),
+        max_length=max_length or _own_length(name, revision) or 512,
         prompt=resolve_prompt(prompt, name, revision, key),
         prompts=prompts,
-        head_folder=modules.get("Dense", ""),
+        head=tuple(chain[:-1] if ends_normalized else chain),
         own_pooling=own,
         pool_prompt=pool_prompt,
         notes=note,
     )
 
 
-def read_modules(name: str, key: str, revision: str | None = None) -> dict[str, str]:
-    """Read `modules.json`: the folder of each kind of module; empty where there is no such file.
+def read_modules(name: str, key: str, revision: str | None = None) -> list[tuple[str, str]]:
+    """Read `modules.json`: kind and folder of each module, in their order; empty where there is no such file.
 
     Raises:
-        UserError: other modules than ours, or in another order.
+        UserError: other modules than a transformer, a pooling, and any of `KINDS`.
     """
     listed = read_json(name, "modules.json", revision) or []
-    kinds = [str(module["type"]).rpartition(".")[2] for module in listed]
-    if listed and kinds != [kind for kind in MODULES if kind in kinds or kind in MODULES[:2]]:
+    modules = [(str(module["type"]).rpartition(".")[2], str(module["path"])) for module in listed]
+    kinds = [kind for kind, _ in modules]
+    if listed and (kinds[:2] != ["Transformer", "Pooling"] or not set(kinds[2:]) <= set(KINDS)):
         raise UserError(
-            f"{key}: expected the modules Transformer, Pooling and perhaps Dense, Normalize, got {', '.join(kinds)} "
-            f"in modules.json; choose another model"
+            f"{key}: expected Transformer, Pooling and then any of {', '.join(KINDS)}, got {', '.join(kinds)} in "
+            f"modules.json of {name!r}; choose another model, or give its vectors as teacher.vectors"
         )
-    return {kind: str(module["path"]) for kind, module in zip(kinds, listed, strict=True)}
+    return modules
 
 
 def read_json(name: str, file: str, revision: str | None = None) -> Any:
@@ -171,4 +193,11 @@ def find_file(name: str, file: str, revision: str | None = None) -> Path | None:
 def _own_pooling(config: dict[str, Any]) -> str:
     """Return the pooling of a `1_Pooling/config.json`, old or new; several are joined by `+`."""
     modes = config.get("pooling_mode") or [mode for mode, switch in SWITCHES.items() if config.get(switch)] or "mean"
-    return "+".join(POOLINGS.get(mode, mode) for mode in ([modes] if isinstance(modes, str) else modes))
+    return "+".join(LAST if mode == "lasttoken" else mode for mode in ([modes] if isinstance(modes, str) else modes))
+
+
+def _own_length(name: str, revision: str | None) -> int | None:
+    """Return the longest input that a folder declares; version 6 writes it into the tokenizer's file."""
+    declared = (read_json(name, "sentence_bert_config.json", revision) or {}).get("max_seq_length")
+    length = declared or (read_json(name, "tokenizer_config.json", revision) or {}).get("model_max_length")
+    return int(length) if length and length < NO_LIMIT else None

@@ -33,7 +33,8 @@ from kdkit.embeddings.models.embedder import (
 from kdkit.embeddings.models.places import resolve_embedding_path
 from kdkit.embeddings.models.pooling import read_reading
 from kdkit.embeddings.teacher.answers import ATTENTIONS, EMBEDDING, TOKEN_STATES, CachedTeacher, LiveTeacher, ask
-from kdkit.embeddings.teacher.probe import load_teacher
+from kdkit.embeddings.teacher.probe import describe_vectors, load_teacher
+from kdkit.embeddings.teacher.vectors import read_vectors
 from kdkit.errors import UserError
 from kdkit.machine.memory import memory_in_use, read_peak, start_peak
 from kdkit.machine.session import Session
@@ -84,6 +85,9 @@ def open_embedding_teacher(
     """
     config = session.config
     start, layers = time.perf_counter(), tuple(attention_layers)
+    if config.teacher.vectors is not None:
+        stored, facts = _open_vectors(config.teacher.vectors, data)
+        return stored, facts | {"seconds": time.perf_counter() - start}
     if not config.teacher.cache:
         model = load_teacher(config, session.hardware, attentions=bool(layers))
         check_tokens(model, data)
@@ -103,6 +107,15 @@ def open_embedding_teacher(
     paths = [file.path for file in files.values()]
     facts |= {"files": [str(path) for path in paths], "num_bytes": sum(path.stat().st_size for path in paths)}
     return teacher, facts | memory
+
+
+def _open_vectors(path: str, data: SentenceData) -> tuple[CachedTeacher, dict[str, Any]]:
+    """Return the teacher whose vectors are in a file, as a cache of them."""
+    file = read_vectors(path)
+    lengths = np.zeros(len(data.texts), np.int64)  # of tokens, of which it has none
+    teacher = CachedTeacher(list(map(text_key, data.texts)), lengths, file.of(data.texts, "training sentences"))
+    size = {"files": [str(file.path)], "num_bytes": file.path.stat().st_size}
+    return teacher, describe_vectors(file) | size | {"from_cache": True}
 
 
 def identify_answers(

@@ -7,8 +7,9 @@ import torch
 
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.embeddings.data.prepare import SentenceData
-from kdkit.embeddings.models.doctor import examine_embeddings
+from kdkit.embeddings.models.doctor import examine_embeddings, examine_vectors
 from kdkit.embeddings.models.embedder import EmbeddingModel, is_causal, load_embedding_model, place_teacher
+from kdkit.embeddings.teacher.vectors import TextVectors, read_vectors
 from kdkit.machine.hardware import Hardware
 from kdkit.machine.session import Session
 
@@ -54,6 +55,10 @@ def probe_embedding_teacher(session: Session[EmbeddingConfig], data: SentenceDat
         and text.
     """
     config = session.config
+    if config.teacher.vectors is not None:
+        probe = _probe_vectors(read_vectors(config.teacher.vectors), data)
+        session.run.write_json("teacher/probe.json", probe)
+        return probe
     model = load_teacher(config, session.hardware)
     findings = examine_embeddings(model, data.evaluation[:PROBED_SENTENCES], config.teacher.batch_size)
     reading = model.reading
@@ -73,3 +78,34 @@ def probe_embedding_teacher(session: Session[EmbeddingConfig], data: SentenceDat
     }
     session.run.write_json("teacher/probe.json", probe)
     return probe
+
+
+def describe_vectors(file: TextVectors) -> dict[str, Any]:
+    """Return the facts about a teacher of vectors that `describe_teacher` gives about a model."""
+    return {"width": file.width, "layers": 0, "causal": False, "pooling": ""}
+
+
+def _probe_vectors(file: TextVectors, data: SentenceData) -> dict[str, Any]:
+    """Describe a teacher that is a file of vectors: what nobody can know of it is empty.
+
+    Raises:
+        UserError: there is no vector for some training sentences.
+    """
+    file.of(data.texts, "training sentences")
+    known = [text for text in data.evaluation if text in file.places][:PROBED_SENTENCES]
+    missing = file.missing(data.evaluation)
+    findings = examine_vectors(file.of(known, "held-out sentences"), len(missing), len(data.evaluation))
+    return {
+        "path": str(file.path),
+        "revision": None,
+        "architecture": "vectors of a file",
+        "pooling": "",
+        "normalize": True,
+        "prompt": "",
+        "max_length": None,
+        "width": file.width,
+        "num_layers": 0,
+        "causal": False,
+        "parameters": None,
+        "findings": [asdict(finding) for finding in findings],
+    }

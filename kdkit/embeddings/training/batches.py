@@ -11,7 +11,6 @@ from kdkit.config.embeddings import EmbeddingTrainConfig
 from kdkit.embeddings.data.prepare import SentenceData
 from kdkit.embeddings.methods.base import BatchViews, SentenceMethod, StudentView
 from kdkit.embeddings.models.embedder import EmbeddingModel, batches_by_length, pad_ids
-from kdkit.embeddings.models.pooling import pool
 from kdkit.embeddings.teacher.answers import CachedTeacher, LiveTeacher
 from kdkit.errors import UserError
 
@@ -106,11 +105,11 @@ def make_views(
     )
     mask = attention_mask[:count]
     states = tuple(layer[:count] for layer in encoded.hidden_states)
-    how = "cls" if needs.layers == "cls" else student.reading.pooling
+    how = "cls" if needs.layers == "cls" else ""
     view = StudentView(
         pooled=encoded.pooled[:count],
         attention_mask=mask,
-        layers=[pool(state, student.pooled_tokens(mask), how) for state in states] if needs.layers else [],
+        layers=[student.pool(state, mask, how) for state in states] if needs.layers else [],
         hidden_states=states if needs.tokens else (),
         attentions=tuple(layer[:count] for layer in encoded.attentions),
         word_embeddings=student.backbone.get_input_embeddings()(input_ids[:count]) if needs.word_embeddings else None,
@@ -142,14 +141,14 @@ def layer_vectors(student: EmbeddingModel, ids: list[np.ndarray], batch_size: in
     Returns:
         One `[num_sentences, H_student]` for each layer, the embedding layer's first.
     """
-    layers = [torch.zeros(len(ids), student.backbone_width) for _ in range(student.num_layers + 1)]
+    layers = [torch.zeros(len(ids), student.pooled_width) for _ in range(student.num_layers + 1)]
     was_training, device = student.training, student.device
     student.eval()
     for rows in batches_by_length(ids, batch_size):
         input_ids, mask = (tensor.to(device) for tensor in pad_ids([ids[row] for row in rows], student.pad_id))
         states = student(input_ids, mask, hidden_states=True).hidden_states
         for layer, state in zip(layers, states, strict=True):
-            layer[rows] = pool(state, student.pooled_tokens(mask), student.reading.pooling).cpu()
+            layer[rows] = student.pool(state, mask).cpu()
     student.train(was_training)
     return layers
 

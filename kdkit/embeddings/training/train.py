@@ -42,6 +42,7 @@ from kdkit.embeddings.methods.simple import (
 )
 from kdkit.embeddings.methods.stella import StellaMethod
 from kdkit.embeddings.methods.talas import TalasMethod
+from kdkit.embeddings.models.embedder import EmbeddingModel
 from kdkit.embeddings.models.export import save_embedding_model
 from kdkit.embeddings.teacher.answers import CachedTeacher, LiveTeacher
 from kdkit.embeddings.teacher.cache import open_embedding_teacher
@@ -122,12 +123,32 @@ def plan_embedding_training(session: Session[EmbeddingConfig], data: SentenceDat
     for settings in (config.method, *config.compare):
         torch.manual_seed(config.seed)  # so a method's weights do not depend on those beside it
         methods[str(settings)] = build_method(settings, facts)
+        _check_signals(str(settings), methods[str(settings)].needs, student, probe)
     kept = [facts.student_width if method.kept_head() is None else facts.teacher_width for method in methods.values()]
     if too_wide := [number for number in config.evaluate.dimensions if number > min(kept)]:
         raise UserError(f"evaluate.dimensions: expected at most the width {min(kept)}, got {too_wide[0]}; leave it out")
     order = make_order(data, config.train, config.seed)
     stages = {name: plan_embedding_stages(config, student, method, order) for name, method in methods.items()}
     return EmbeddingPlan(facts, methods, order, stages)
+
+
+def _check_signals(name: str, needs: MethodNeeds, student: EmbeddingModel, probe: dict[str, Any]) -> None:
+    """Refuse a method that needs what one of the models has not; the others can still be used.
+
+    Several poolings at once make a vector that is wider than the states it is made of.
+    """
+    tokens = needs.tokens or needs.attention_layers or needs.word_embeddings
+    joined = "+" in student.reading.pooling
+    if tokens and not probe["num_layers"]:
+        got = "the vectors of a file (teacher.vectors)"
+    elif tokens and "+" in probe["pooling"]:
+        got = f"a teacher pooled by {probe['pooling']}, whose vectors are wider than its states"
+    elif joined and (tokens or needs.layers == "cls"):
+        got = f"a student pooled by {student.reading.pooling}; set student.pooling=mean"
+    else:
+        return
+    what = "states of tokens" if tokens else "first tokens of layers"
+    raise UserError(f"method: {name} expected {what}, got {got}; other methods need vectors only: method=cosine")
 
 
 def teacher_layer(student_layer: int, facts: PairFacts) -> int:

@@ -28,10 +28,15 @@ SMALL = {"fontsize": 8, "ha": "center"}
 """Style of a number beside its point."""
 
 
-def draw_share_of_teacher(run: Run) -> Path:
-    """Show per task from which share of the teacher's score to which the student was trained, and the others'."""
+def draw_share_of_teacher(run: Run) -> Path | None:
+    """Show per task from which share of the teacher's score to which the student was trained, and the others'.
+
+    None where the teacher has no scores.
+    """
     evaluation = run.read_json("evaluation.json")
-    teacher = find_model(evaluation, "teacher")[1]["tasks"]
+    teacher = find_model(evaluation, "teacher")[1].get("tasks")
+    if teacher is None:
+        return None
     tasks = [name for name in evaluation["tasks"] if teacher[name]["main"] > 0]
     figure = Figure(figsize=(9.2, 1.4 + 0.4 * len(tasks)), layout="constrained")
     axes = figure.subplots()
@@ -126,8 +131,9 @@ def draw_quality_and_speed(run: Run) -> Path:
         quality.annotate(
             f"{entry['average']:.2f}", (entry["average"], text), (0, 6), textcoords="offset points", **SMALL
         )
-        bar = speed.barh([text], [entry["sentences_per_second"]], color=colour, height=0.6)
-        speed.bar_label(bar, [f"{entry['sentences_per_second']:,.0f}"], padding=3, fontsize=8)
+        pace = entry["sentences_per_second"]  # None: vectors of a file
+        bar = speed.barh([text], [pace or 0.0], color=colour, height=0.6)
+        speed.bar_label(bar, ["not known" if pace is None else f"{pace:,.0f}"], padding=3, fontsize=8)
     speed.margins(x=0.18)
     quality.margins(y=0.08)
     quality.invert_yaxis()

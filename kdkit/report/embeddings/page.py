@@ -74,7 +74,6 @@ def _facts(run: Run) -> dict[str, Any]:
         "student_name": name,
         "student": student,
         "training": trainings[name],
-        "teacher_entry": find_model(evaluation, "teacher")[1],
     }
 
 

@@ -39,7 +39,7 @@ def score_table(evaluation: dict[str, Any]) -> Table:
             _score_cell(numbers[key]["main"], numbers[key]["interval_95"], entry["role"] in TRAINED, best[key])
             for key in ("average", *tasks)
         )
-        cost = [f"{entry['sentences_per_second']:,.0f}", f"{entry['parameters']:,}"]
+        cost = [_count(entry["sentences_per_second"]), _count(entry["parameters"])]
         rows.append([label(name, entry), average, _percent(entry["share_of_teacher"]), *scores, *cost])
     return headings, rows
 
@@ -88,17 +88,17 @@ def model_table(evaluation: dict[str, Any]) -> Table:
     for name, entry in evaluation["models"].items():
         if "skipped" in entry:
             continue
-        kept = entry["agreement"] or {}
+        kept, cosine = entry["agreement"] or {}, entry["mean_off_diagonal_cosine"]
         rows.append(
             [
                 label(name, entry),
-                str(entry["num_layers"]),
+                _count(entry["num_layers"]),
                 str(entry["width"]),
-                f"{entry['size_bytes'] / 1e6:.1f}",
-                entry["pooling"],
-                f"{entry['max_length']} tokens",
-                f"{entry['precision']}, {entry['device']}",
-                f"{entry['mean_off_diagonal_cosine']:.3f}",
+                MISSING if entry["size_bytes"] is None else f"{entry['size_bytes'] / 1e6:.1f}",
+                entry["pooling"] or MISSING,
+                MISSING if entry["max_length"] is None else f"{entry['max_length']} tokens",
+                f"{entry['precision']}, {entry['device']}" if entry["precision"] else entry["device"],
+                MISSING if cosine is None else f"{cosine:.3f}",
                 _number(kept.get("similarity_spearman")),
                 _percent(kept.get("same_neighbour_share")),
             ]
@@ -208,6 +208,11 @@ def _inner(numbers: dict[str, Any], group: str, key: str) -> float:
 
 def _number(value: float | None) -> str:
     return write_number(value, "{:.2f}")
+
+
+def _count(value: float | None) -> str:
+    """Write a whole number; None is not known, of a teacher that is a file of vectors."""
+    return MISSING if value is None else f"{value:,.0f}"
 
 
 def _percent(share: float | None) -> str:

@@ -79,6 +79,8 @@ def protocols(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
 
 def cache_words(asked: dict[str, Any]) -> str:
     """State where the teacher's signals came from, and the memory freed; from teacher/probe.json `cache`."""
+    if asked.get("layers") == 0:
+        return f"Its vectors are those of a file ({asked['num_bytes'] / 1e6:,.1f} MB): {asked['files'][0]}."
     if "files" not in asked:
         return "It stayed in memory and answered in every step."
     size = f"{asked['num_bytes'] / 1e6:,.1f} MB in {len(asked['files'])} file{'s' if len(asked['files']) > 1 else ''}"
@@ -122,13 +124,15 @@ def _against_untrained(evaluation: dict[str, Any]) -> str:
 def _against_teacher(evaluation: dict[str, Any]) -> str:
     """State what is kept of the teacher, for which cost."""
     (_, student), (_, teacher) = find_model(evaluation, "student"), find_model(evaluation, "teacher")
+    if "skipped" in teacher:
+        return f"The teacher has no scores beside it: {teacher['skipped']}."
     if student["share_of_teacher"] is None:
         return f"The teacher's average is {teacher['average']:.2f}: there is no share of it to keep."
+    keeps = f"It keeps {student['share_of_teacher']:.1%} of the teacher's average ({teacher['average']:.2f})"
+    if teacher["parameters"] is None:
+        return f"{keeps}, whose vectors are those of a file."
     size, speed = (student[key] / teacher[key] for key in ("parameters", "sentences_per_second"))
-    return (
-        f"It keeps {student['share_of_teacher']:.1%} of the teacher's average ({teacher['average']:.2f}) with "
-        f"{size:.0%} of its parameters, at {speed:.1f} times its sentences per second."
-    )
+    return f"{keeps} with {size:.0%} of its parameters, at {speed:.1f} times its sentences per second."
 
 
 def _against_compared(evaluation: dict[str, Any]) -> str:
