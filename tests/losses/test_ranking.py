@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kdkit.errors import UserError
-from kdkit.losses.ranking import list_kl, margin_mse
+from kdkit.losses.sentences import list_kl, margin_mse
 
 NAN = float("nan")
 

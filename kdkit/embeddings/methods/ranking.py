@@ -4,8 +4,7 @@ import torch
 
 from kdkit.config.methods import ListKL, MarginMse
 from kdkit.embeddings.methods.base import BatchViews, MethodNeeds, PairFacts, SentenceMethod, Start, make_projection
-from kdkit.losses.ranking import list_kl, margin_mse
-from kdkit.losses.sentences import cosine_distance, unit
+from kdkit.losses.sentences import cosine_distance, list_kl, margin_mse, unit
 
 
 class ListMethod(SentenceMethod):

@@ -99,10 +99,8 @@ def make_views(
     partners = data.second[rows] if needs.second and data.second is not None else None
     count = len(rows)
     texts = [first] + [first if partners is None else partners] * needs.second
-    if needs.lists:
-        texts.append(lists.texts[rows].ravel())
-    listed = count * (1 + needs.second)
-    ids = [data.student_tokens[text] for text in np.concatenate(texts)]
+    listed = [lists.texts[rows].ravel()] if needs.lists else []
+    ids = [data.student_tokens[text] for text in np.concatenate([*texts, *listed])]
     input_ids, attention_mask = (tensor.to(device) for tensor in pad_ids(ids, student.pad_id))
     encoded = student(
         input_ids,
@@ -129,7 +127,7 @@ def make_views(
         teacher=signals,
         text_ids=torch.as_tensor(first, device=device),
         second=encoded.pooled[count : 2 * count] if needs.second else None,
-        lists=encoded.pooled[listed:].unflatten(0, (count, -1)) if needs.lists else None,
+        lists=encoded.pooled[count * len(texts) :].unflatten(0, (count, -1)) if needs.lists else None,
         list_scores=lists.scores_of(rows, device) if needs.lists else None,
         second_ids=None if partners is None else torch.as_tensor(partners, device=device),
         teacher_word_embeddings=look_up(teacher_words, [data.teacher_tokens[text] for text in first], device)

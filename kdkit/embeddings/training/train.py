@@ -45,6 +45,7 @@ from kdkit.embeddings.methods.simple import (
 )
 from kdkit.embeddings.methods.stella import StellaMethod
 from kdkit.embeddings.methods.talas import TalasMethod
+from kdkit.embeddings.models.embedder import EmbeddingModel
 from kdkit.embeddings.models.export import save_embedding_model
 from kdkit.embeddings.teacher.answers import CachedTeacher, LiveTeacher
 from kdkit.embeddings.teacher.cache import open_embedding_teacher
@@ -218,10 +219,7 @@ def distill_embedding(
     _forget(run, trainings, name, folder)
     torch.manual_seed(config.seed)
     student = make_embedding_student(config, data, attentions=bool(method.needs.attention_layers))
-    if any(True for _ in method.parameters()):
-        ids = [data.student_tokens[text] for text in range(min(len(data.texts), START_TEXTS))]
-        layers = layer_vectors(student, ids, config.evaluate.batch_size)
-        start_projections(method.starts(torch.from_numpy(teacher.vectors[: len(ids)]), layers), config.seed)
+    _start_method(method, student, data, teacher, config)
     trainer = EmbeddingTrainer(
         config, student, method, data, teacher, session.hardware, plan.order, plan.stages[name], teacher_words, lists
     )
@@ -241,6 +239,20 @@ def distill_embedding(
         checkpoint.unlink(missing_ok=True)
         request.check(f"{name}: its {trainer.total_steps} steps are done and saved")
     return entry
+
+
+def _start_method(
+    method: SentenceMethod,
+    student: EmbeddingModel,
+    data: SentenceData,
+    teacher: CachedTeacher | LiveTeacher,
+    config: EmbeddingConfig,
+) -> None:
+    """Fit a method's projections, if it has some, to the vectors of the first sentences."""
+    if any(True for _ in method.parameters()):
+        ids = [data.student_tokens[text] for text in range(min(len(data.texts), START_TEXTS))]
+        layers = layer_vectors(student, ids, config.evaluate.batch_size)
+        start_projections(method.starts(torch.from_numpy(teacher.vectors[: len(ids)]), layers), config.seed)
 
 
 def _forget(run: Run, trainings: dict[str, Any], name: str, folder: Path) -> None:
