@@ -4,7 +4,7 @@ The set is made of natural-language inference triplets (anchor, entailed sentenc
 rows are trained on as pairs, in which the contradicting sentence does not occur; the last 1,000 are queries, whose
 documents are all entailed and contradicting sentences of these rows.
 
-    KDKIT_TEST_DATA=FOLDER python benchmarks/retrieval_negatives.py OUT [--steps 60] [--seeds 0,1,2]
+    KDKIT_TEST_DATA=FOLDER python benchmarks/retrieval_negatives.py OUT [--steps 60] [--seeds 0,1,2] [-p SECTION.KEY=VALUE]
 
 FOLDER holds nli/triplets.csv. Every training sees the same pairs for the same steps; milliseconds are per step.
 """
@@ -63,9 +63,9 @@ def write_set(file: Path, folder: Path) -> tuple[Path, Path]:
     return pairs, folder / "set"
 
 
-def run(folder: Path, pairs: Path, task: Path, choose: str, seed: int, steps: int) -> dict[str, dict[str, float]]:
+def run(pairs: Path, task: Path, choose: str, seed: int, given: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Train by all methods with one choice of negatives; return their figures by name."""
-    first, *others = METHODS[choose]
+    (first, *others), folder = METHODS[choose], given.out
     settings = {
         "method": first,
         "compare": others,
@@ -73,16 +73,16 @@ def run(folder: Path, pairs: Path, task: Path, choose: str, seed: int, steps: in
         "data.positives": "second",
         "data.max_length": 64,
         "data.negatives.choose": choose,
-        "train.max_steps": steps,
-        "train.warmup_steps": steps // 10,
+        "train.max_steps": given.steps,
+        "train.warmup_steps": given.steps // 10,
         "cache_dir": str(folder / "cache"),
         "seed": seed,
     }
     file = folder / "config.yaml"
     file.write_text("method: cosine\n")
-    entry = {"name": "nli", "kind": "retrieval", "path": str(task)}
+    entry = {"name": "nli", "kind": "retrieval", "path": str(task), "max_rows": given.queries}
     session = open_embedding_session(
-        str(file), "", f"{choose}-{seed}", str(folder / "runs"), settings | {"evaluate.tasks": [entry]}
+        str(file), given.parameter, f"{choose}-{seed}", str(folder / "runs"), settings | {"evaluate.tasks": [entry]}
     )
     data = prepare_sentences(session, None)
     probe_embedding_teacher(session, data)
@@ -94,8 +94,7 @@ def run(folder: Path, pairs: Path, task: Path, choose: str, seed: int, steps: in
         label = f"{method}, {choose}" if choose == "random" or "_" in str(method) else str(method)
         milliseconds = {"milliseconds": trainings[str(method)]["milliseconds_per_step"]}
         results[label] = figures(model, tasks) | milliseconds
-    if seed == 0 and choose == "nearest":
-        results["teacher"] = figures(load_embedding_model(session.config.teacher.path, "teacher.path"), tasks)
+    if choose == "random":  # the same for every seed
         results["untrained"] = figures(make_embedding_student(session.config, data), tasks)
     print(session.run.read_json("teacher/probe.json").get("negatives"), flush=True)
     return results
@@ -113,14 +112,17 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--queries", type=int, help="score the first so many; default: all")
+    parser.add_argument("-p", "--parameter", action="append", default=[], metavar="SECTION.KEY=VALUE")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     pairs, task = write_set(Path(os.environ["KDKIT_TEST_DATA"]) / "nli/triplets.csv", given.out)
     found: dict[str, list[dict[str, float]]] = {}
     for seed in map(int, given.seeds.split(",")):
         for choose in METHODS:
-            for name, numbers in run(given.out, pairs, task, choose, seed, given.steps).items():
+            for name, numbers in run(pairs, task, choose, seed, given).items():
                 found.setdefault(name, []).append(numbers)
+                print(seed, name, numbers, flush=True)
         (given.out / "results.json").write_text(json.dumps(found, indent=1))
         for name, rows in found.items():
             means = "  ".join(f"{key} {np.mean([row[key] for row in rows]):.2f}" for key in rows[0])
