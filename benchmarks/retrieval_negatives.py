@@ -4,7 +4,7 @@ The set is made of natural-language inference triplets (anchor, entailed sentenc
 rows are trained on as pairs, in which the contradicting sentence does not occur; the last 1,000 are queries, whose
 documents are all entailed and contradicting sentences of these rows.
 
-    KDKIT_TEST_DATA=FOLDER python benchmarks/retrieval_negatives.py OUT [--steps 60] [--seeds 0,1,2] [-p SECTION.KEY=VALUE]
+    KDKIT_TEST_DATA=FOLDER python benchmarks/retrieval_negatives.py OUT [--steps 60] [--seeds 0,1,2] [-p KEY=VALUE]
 
 FOLDER holds nli/triplets.csv. Every training sees the same pairs for the same steps; milliseconds are per step.
 """
