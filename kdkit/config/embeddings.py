@@ -38,6 +38,20 @@ ALIASES = {
 """Names that the source documents and other toolkits use, and the key that each one means."""
 
 
+class NegativesConfig(Section):
+    """Negatives of the methods on lists: partners of other rows that the embedding teacher finds near a sentence."""
+
+    number: Count = 4
+    """Negatives of a row at most."""
+    margin: Share = 0.05
+    """A document whose similarity is above (1 - margin) times the partner's is taken for an unmarked partner and
+    dropped (NV-Retriever, arXiv 2407.15831)."""
+    choose: Literal["nearest", "random"] = "nearest"
+    """Which of the documents that are left: those nearest to the sentence, or any."""
+    pool: Count = 100000
+    """Documents at most that are searched, drawn by the seed."""
+
+
 class SentencesConfig(Section):
     """The sentences that the student learns from."""
 
@@ -67,6 +81,7 @@ class SentencesConfig(Section):
     """Tokens of a sentence at most, special ones included."""
     decontaminate: bool = True
     """Leave out training sentences that a task of `evaluate.tasks` tests on."""
+    negatives: NegativesConfig = NegativesConfig()
 
 
 class EmbeddingTeacherConfig(ModelConfig):
@@ -94,6 +109,11 @@ class EmbeddingTeacherConfig(ModelConfig):
     """File of the cache; empty: in `cache_dir`, named by what it was made from."""
     batch_size: Count = 64
     """Sentences in a batch."""
+    cross_encoder: str | None = None
+    """Hub name or folder of a cross-encoder with one label, whose scores the methods on lists learn; null: the
+    teacher's own cosines."""
+    cross_encoder_revision: str | None = None
+    """Its hub revision; pin it."""
 
 
 class BuildEmbedderConfig(BuildConfig):

@@ -267,6 +267,31 @@ class LayerReduction(ProjectedMethod):
     name: Literal["layer_reduction"] = "layer_reduction"
 
 
+class ListMethodSettings(ProjectedMethod):
+    """What methods on lists share: a row's partner and its negatives (`data.negatives`), with the teacher's scores."""
+
+    list_weight: NotNegative = 1.0
+    """Weight of the scores' loss."""
+    cosine_weight: NotNegative = 1.0
+    """Weight of 1 - cos to the teacher's vector."""
+
+
+class MarginMse(ListMethodSettings):
+    """Margins of the teacher's scores between a row's partner and its negatives (arXiv 2010.02666)."""
+
+    name: Literal["margin_mse"] = "margin_mse"
+    list_weight: NotNegative = 10.0
+    """Weight of the squared difference of the margins."""
+
+
+class ListKL(ListMethodSettings):
+    """KL of the softmax over a row's partner and its negatives (DistillKLDivLoss of sentence-transformers)."""
+
+    name: Literal["list_kl"] = "list_kl"
+    temperature: Positive = 0.05
+    """Of both sides' scores."""
+
+
 class TaskOnly(Method):
     """The contrastive loss alone, without a teacher (SimCSE, arXiv 2104.08821): what the teacher is to beat."""
 
@@ -280,7 +305,21 @@ def _by_name(value: object) -> object:
     return {"name": value} if isinstance(value, str) else value
 
 
-AnyMethod = Talas | Dskd | Cdm | Emo | Stella | Cosine | Rkd | Leaf | SimilarityKL | LayerReduction | TaskOnly
+AnyMethod = (
+    Talas
+    | Dskd
+    | Cdm
+    | Emo
+    | Stella
+    | Cosine
+    | Rkd
+    | Leaf
+    | SimilarityKL
+    | LayerReduction
+    | MarginMse
+    | ListKL
+    | TaskOnly
+)
 MethodSettings = Annotated[AnyMethod, Field(discriminator="name"), BeforeValidator(_by_name)]
 """How a student learns from an embedding teacher."""
 

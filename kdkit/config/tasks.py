@@ -16,33 +16,44 @@ Label = Annotated[str, BeforeValidator(_as_text)]
 """A label of a data set."""
 
 
+TaskColumn = Literal["sentence1", "sentence2", "label", "score", "query", "positive", "negative"]
+"""What a column of a task can hold; the last three are those of reranking, which may hold lists."""
+
+
 class Task(Section):
     """A data set that embeddings are judged by."""
 
     name: str
     """Name in tables."""
-    kind: Literal["sts", "classification", "pairs"]
-    """Spearman of cosines and scores; a linear probe on labels; telling related pairs from others by cosine."""
+    kind: Literal["sts", "classification", "pairs", "retrieval", "reranking"]
+    """Spearman of cosines and scores; a linear probe on labels; telling related pairs from others by cosine; nDCG@10 of
+    all documents ranked for each query; average precision of each query's own list of documents."""
     path: str
-    """A .csv, .jsonl or .parquet file, or a hub data set's name."""
+    """A .csv, .jsonl or .parquet file, or a hub data set's name; for retrieval a folder with corpus.jsonl,
+    queries.jsonl and qrels/SPLIT.tsv, or a hub data set with such configurations."""
     configuration: str | None = None
-    """Configuration of a hub data set."""
+    """Configuration of a hub data set; for retrieval the one with the judgements."""
     revision: str | None = None
     """Hub revision; pin it."""
     split: str = "test"
-    """Split of a hub data set that is scored."""
+    """Split of a hub data set that is scored, or of the judgements of a folder."""
     fit_path: str | None = None
     """File of the texts a probe is fitted on (classification), or on which the threshold is chosen (pairs)."""
     fit_split: str | None = None
     """The same as a split of the hub data set; neither: only what needs no fitting is reported."""
-    columns: dict[Literal["sentence1", "sentence2", "label", "score"], str] = Field(default_factory=dict)
+    columns: dict[TaskColumn, str] = Field(default_factory=dict)
     """Names of the columns where they differ."""
+    query_prompt: str = "query"
+    """Text before every query (retrieval, reranking), or the name of one of the model's prompts; `query`: that prompt,
+    where the model has it, else what it always reads."""
+    document_prompt: str = "document"
+    """The same for documents, where the prompt may also be called `passage` or `corpus`."""
     positive_label: Label = "1"
     """Label of a related pair (pairs)."""
     samples_per_label: Count = 8
     """Texts per label in the n-shot protocol (classification)."""
     max_rows: Count | None = None
-    """Rows at most, the first ones; null: all."""
+    """Rows or queries at most, the first ones; null: all."""
 
 
 class EvaluateConfig(Section):

@@ -2,9 +2,12 @@
 
 A loss is a value per span, `[N]`, in fp32; `span_weights` makes of it a sum over the tokens of the whole optimizer
 step. The two models cut the text differently, so both sides are pooled over spans first (`kdkit.alignment.spans`).
+`layer_similarity` is of whole sentences, and a scalar.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +15,7 @@ import torch.nn.functional as F
 from kdkit.alignment.spans import Spans
 from kdkit.losses.chunked.engine import to_device
 from kdkit.losses.precision import at_least_fp32
+from kdkit.losses.sentences import similarities
 
 SMALLEST_SHARE = 1e-9
 """Attention below it counts as this much: the divergence stays finite where a softmax has rounded to 0."""
@@ -196,3 +200,29 @@ def contrast(student: torch.Tensor, teacher: torch.Tensor, layout: Layout, tempe
 def depth_weights(num_layers: int) -> list[float]:
     """Weigh layers in proportion to their depth, 1 to `num_layers`, with sum 1."""
     return [2.0 * depth / (num_layers * (num_layers + 1)) for depth in range(1, num_layers + 1)]
+
+
+def layer_similarity(
+    layers: Sequence[torch.Tensor],
+    reduction: Literal["off_diagonal", "mean", "sum"] = "off_diagonal",
+    detach_upper: bool = True,
+) -> torch.Tensor:
+    """Compute how much the cosines between sentences change from each layer to the next (LASD), squared.
+
+    The mean over the steps between layers; one layer has none, its loss is 0. With the first token as a layer's
+    vector the lower layers find all sentences equal, and without `detach_upper` they pull the upper ones there.
+
+    Args:
+        layers: one tensor `[B, H]` per layer, lowest first.
+        reduction: over the B * B cosines: their mean off the diagonal, the mean of all, or the sum (the published
+            form, which grows with the batch).
+        detach_upper: let a layer learn from the one above it only, not from the one below.
+
+    Source: TALAS, arXiv 2606.21851, the layer-wise structural loss.
+    """
+    cosines = torch.stack([similarities(layer) for layer in layers])
+    lower, upper = cosines[:-1], cosines[1:]
+    errors = (lower - (upper.detach() if detach_upper else upper)).square()
+    size = len(layers[0])
+    entries = {"off_diagonal": size * (size - 1), "mean": size * size, "sum": 1}[reduction]
+    return errors.sum() / max(entries, 1) / max(len(layers) - 1, 1)

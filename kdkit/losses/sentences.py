@@ -1,13 +1,10 @@
-"""Losses of sentence vectors: distance to the teacher's, the similarities within a batch, their order, contrast.
+"""Losses of sentence vectors: distance to the teacher's, similarities in a batch, their order, contrast, scored lists.
 
 B sentences, H_student and H_teacher the widths of the two models' vectors (one width where vectors are compared
 directly). A loss is a scalar, the mean over what it compares, so that
 it does not grow with the batch. It is computed in fp32, also under autocast (fp64 stays), and finite, with a finite
 gradient, for one sentence, for equal sentences and for vectors of 0.
 """
-
-from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -277,27 +274,60 @@ def similarity_kl(
     return F.kl_div(of_student, of_teacher, log_target=True, reduction="batchmean")
 
 
-def layer_similarity(
-    layers: Sequence[torch.Tensor],
-    reduction: Literal["off_diagonal", "mean", "sum"] = "off_diagonal",
-    detach_upper: bool = True,
-) -> torch.Tensor:
-    """Compute how much the cosines between sentences change from each layer to the next (LASD), squared.
-
-    The mean over the steps between layers; one layer has none, its loss is 0. With the first token as a layer's
-    vector the lower layers find all sentences equal, and without `detach_upper` they pull the upper ones there.
+def margin_mse(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Compute the mean squared difference of both models' margins between a list's first document and each other.
 
     Args:
-        layers: one tensor `[B, H]` per layer, lowest first.
-        reduction: over the B * B cosines: their mean off the diagonal, the mean of all, or the sum (the published
-            form, which grows with the batch).
-        detach_upper: let a layer learn from the one above it only, not from the one below.
+        student: float, `[B, L]`, scores of each list's documents, the relevant one first.
+        teacher: the same; NaN: no document.
 
-    Source: TALAS, arXiv 2606.21851, the layer-wise structural loss.
+    Returns:
+        A scalar, the mean over all documents that are there, the first ones aside; 0 where there are none.
+
+    Source: Hofstatter et al. 2020, arXiv:2010.02666; MarginMSELoss of sentence-transformers.
+
+    Example:
+        >>> float(margin_mse(torch.tensor([[1.0, 0.5]]), torch.tensor([[9.0, 8.5]])))
+        0.0
     """
-    cosines = torch.stack([similarities(layer) for layer in layers])
-    lower, upper = cosines[:-1], cosines[1:]
-    errors = (lower - (upper.detach() if detach_upper else upper)).square()
-    size = len(layers[0])
-    entries = {"off_diagonal": size * (size - 1), "mean": size * size, "sum": 1}[reduction]
-    return errors.sum() / max(entries, 1) / max(len(layers) - 1, 1)
+    student, teacher, is_there = _checked_scores("margin_mse", student, teacher)
+    margins = [scores[:, :1] - scores[:, 1:] for scores in (student, teacher)]
+    counted = is_there[:, 1:] & is_there[:, :1]
+    errors = torch.where(counted, margins[0] - margins[1], 0.0).square()
+    return errors.sum() / counted.sum().clamp(min=1)
+
+
+def list_kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Compute KL(teacher || student) of the softmax over each list, in nats, the mean over the lists.
+
+    Args:
+        student: float, `[B, L]`, scores of each list's documents, the relevant one first.
+        teacher: the same; NaN: no document.
+        temperature: that both sides' scores are divided by; the loss is not multiplied by its square.
+
+    Source: DistillKLDivLoss of sentence-transformers, which multiplies by the square of the temperature.
+
+    Example:
+        >>> float(list_kl(torch.tensor([[1.0, 0.5]]), torch.tensor([[9.0, 8.5]]), 0.1))
+        0.0
+    """
+    student, teacher, is_there = _checked_scores("list_kl", student, teacher)
+    smallest = torch.finfo(student.dtype).min
+    of_student, of_teacher = (
+        (scores / temperature).masked_fill(~is_there, smallest).log_softmax(dim=-1) for scores in (student, teacher)
+    )
+    terms = torch.where(is_there, of_teacher.exp() * (of_teacher - of_student), 0.0)
+    return terms.sum() / max(len(terms), 1)
+
+
+def _checked_scores(
+    function: str, student: torch.Tensor, teacher: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return both sides in fp32, and which documents are there; refuse scores of other lists."""
+    if student.shape != teacher.shape or student.ndim != 2:
+        raise UserError(
+            f"{function}: expected scores [B, L] of the same lists, got {tuple(student.shape)} of the student and "
+            f"{tuple(teacher.shape)} of the teacher; pass one row per query, in one order"
+        )
+    is_there = ~teacher.isnan()
+    return at_least_fp32(student), at_least_fp32(teacher).nan_to_num(0.0), is_there

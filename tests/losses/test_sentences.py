@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from kdkit.losses.layers import layer_similarity
 from kdkit.losses.sentences import (
     cosine_distance,
     info_nce,
-    layer_similarity,
     mse_of_units,
     ranking_loss,
     rkd_angle,

@@ -213,7 +213,7 @@ def _own_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast
 def _relevant_settings(config: EmbeddingConfig) -> list[Any]:
     """Collect the settings that decide the selection and the tokens."""
     teacher, student = config.teacher, config.student
-    data = config.data.model_dump(exclude={"path", "name", "revision", "split", "columns"})
+    data = config.data.model_dump(exclude={"path", "name", "revision", "split", "columns", "negatives"})
     own = student.path == BUILD and student.build.tokenizer == "own"
     reads_itself = student.path not in (REDUCE, BUILD)
     return [

@@ -10,6 +10,7 @@ from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.config.tasks import Task
 from kdkit.data.rows import is_data_file
 from kdkit.data.text.corpora import PYTHON_DOCS
+from kdkit.embeddings.data.retrieval import RANKED, Rankings, load_rankings
 from kdkit.embeddings.data.sentences import Sentences, load_sentences
 from kdkit.errors import UserError
 from kdkit.runs.folder import fingerprint
@@ -27,19 +28,21 @@ class TaskData:
 
     task: Task
     test: Sentences
-    """Rows that are scored."""
+    """Rows that are scored; of rankings, the queries."""
     fit: Sentences | None
     """Rows that a probe is fitted on, or that a threshold is chosen on; None: only what needs no fitting."""
     notes: list[str] = field(default_factory=list)
     """Caveats for a reader of the scores."""
+    rankings: Rankings | None = None
+    """Documents and judgements of a task that ranks."""
 
 
 def load_tasks(config: EmbeddingConfig, cache_path: Path) -> list[TaskData]:
     """Read the data sets of `evaluate.tasks`.
 
     Raises:
-        UserError: see `load_sentences`; a column that the kind of task needs is missing; no pair, or no other, has the
-            label of a related pair; fewer than two labels to classify.
+        UserError: see `load_sentences`, `load_rankings`; a column that the kind of task needs is missing; no pair, or
+            no other, has the label of a related pair; fewer than two labels to classify.
     """
     return [_load(task, cache_path) for task in config.evaluate.tasks]
 
@@ -64,6 +67,9 @@ def embedded_tasks(sentences: list[str], documents: list[int] | None, seed: int)
 
 def _load(task: Task, cache_path: Path) -> TaskData:
     """Read one task and check that it can be scored."""
+    if task.kind in RANKED:
+        rankings = load_rankings(task)
+        return TaskData(task, rankings.as_sentences(), None, rankings.notes, rankings)
     key = f"evaluate.tasks.{task.name}"
     shared = {"columns": dict(task.columns), "text_ok": task.kind == "classification"}
     hub = {"name": task.configuration, "revision": task.revision}

@@ -1,4 +1,4 @@
-"""Scores of a model's vectors on one task: similarity, classification or pairs.
+"""Scores of a model's vectors on one task: similarity, classification, pairs or rankings.
 
 All vectors are compared by their cosine and have length 1 before a probe is fitted on them, whatever the model does by
 itself.
@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from kdkit.embeddings.data.retrieval import RANKED
 from kdkit.embeddings.data.sentences import Sentences
 from kdkit.embeddings.data.tasks import TaskData
+from kdkit.embeddings.evaluate.ranking import rank
 from kdkit.embeddings.evaluate.scores import (
     NUM_DRAWS,
     Probe,
@@ -32,6 +34,9 @@ from kdkit.errors import UserError
 Statistic = Callable[[np.ndarray], np.ndarray]
 """A task's main score, `[resamples]`, under weights of its rows, `[resamples, rows]`."""
 
+PromptedText = tuple[str, str]
+"""A prompt as tasks name it (`Task.query_prompt`; empty: what the model always reads), and a text."""
+
 
 @dataclass(frozen=True)
 class Vectors:
@@ -39,12 +44,12 @@ class Vectors:
 
     values: np.ndarray
     """fp32, `[num_texts, H]`, each of length 1."""
-    places: dict[str, int]
+    places: dict[PromptedText, int]
     """The line of each text."""
 
-    def of(self, texts: list[str]) -> np.ndarray:
-        """Return the vectors of texts, in their order: `[num_texts, H]`."""
-        return self.values[[self.places[text] for text in texts]]
+    def of(self, texts: list[str], prompt: str = "") -> np.ndarray:
+        """Return the vectors of texts behind a prompt, in their order: `[num_texts, H]`."""
+        return self.values[[self.places[prompt, text] for text in texts]]
 
     def cut(self, width: int) -> "Vectors":
         """Keep the first numbers of every vector (Matryoshka), at length 1 again."""
@@ -75,10 +80,16 @@ def check_tasks(tasks: list[TaskData]) -> None:
             raise UserError(f"{rows} related and unrelated pairs, got {found}; check positive_label and max_rows")
 
 
-def texts_of(tasks: list[TaskData]) -> list[str]:
-    """Return all texts of the tasks."""
-    splits = [split for data in tasks for split in (data.test, data.fit) if split is not None]
-    return [text for split in splits for text in split.texts()]
+def texts_of(tasks: list[TaskData]) -> list[PromptedText]:
+    """Return all texts of the tasks, each with its prompt."""
+    texts: list[PromptedText] = []
+    for data in tasks:
+        if data.rankings is not None:
+            texts += [(data.task.query_prompt, text) for text in data.rankings.queries]
+            texts += [(data.task.document_prompt, text) for text in data.rankings.documents]
+        else:
+            texts += [("", text) for split in (data.test, data.fit) if split is not None for text in split.texts()]
+    return texts
 
 
 def main_score(statistic: Statistic, data: TaskData) -> float:
@@ -93,6 +104,7 @@ def measure(data: TaskData, vectors: Vectors, full: bool) -> tuple[dict[str, Any
         full: false leaves out what the main score does not need.
     """
     by_kind = {"sts": _measure_sts, "classification": _measure_classification, "pairs": _measure_pairs}
+    by_kind |= dict.fromkeys(RANKED, _measure_rankings)
     return by_kind[data.task.kind](data, vectors, full)
 
 
@@ -135,6 +147,24 @@ def _measure_pairs(data: TaskData, vectors: Vectors, full: bool) -> tuple[dict[s
             numbers |= asdict(decide(similarities, positives, chosen))
         numbers |= {"oracle_accuracy": oracle.accuracy, "oracle_threshold": oracle.threshold}
     return numbers, statistic
+
+
+def _measure_rankings(data: TaskData, vectors: Vectors, full: bool) -> tuple[dict[str, Any], Statistic]:
+    """Rank documents by their cosine with the query."""
+    task, rankings = data.task, data.rankings
+    figures = rank(
+        rankings, vectors.of(rankings.queries, task.query_prompt), vectors.of(rankings.documents, task.document_prompt)
+    )
+    is_search = task.kind == "retrieval"
+    values = 100.0 * (figures.ndcg if is_search else figures.average_precision)
+    what = (
+        f"nDCG@10, all {len(rankings.documents):,} documents" if is_search else "mean average precision, its own list"
+    )
+    numbers: dict[str, Any] = {"protocol": f"{what} ranked by cosine for each query; equal ones in the worst order"}
+    if full:
+        numbers |= {"documents": len(rankings.documents)}
+        numbers |= {name: 100.0 * float(value.mean()) for name, value in vars(figures).items()}
+    return numbers, lambda weights: (weights @ values) / weights.sum(axis=1)
 
 
 def _similarities(split: Sentences, vectors: Vectors) -> np.ndarray:

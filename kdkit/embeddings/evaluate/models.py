@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from kdkit.embeddings.data.tasks import TaskData
-from kdkit.embeddings.evaluate.measures import Vectors, check_tasks, main_score, measure, texts_of
+from kdkit.embeddings.evaluate.measures import PromptedText, Vectors, check_tasks, main_score, measure, texts_of
+from kdkit.embeddings.evaluate.prompts import find_prompt, with_prompt
 from kdkit.embeddings.evaluate.scores import bootstrap, interval, spearman
 from kdkit.embeddings.evaluate.stored import describe_vectors, look_up
 from kdkit.embeddings.models.doctor import mean_off_diagonal_cosine
@@ -20,7 +21,7 @@ from kdkit.evaluate.compression import count_bytes, count_parameters
 
 Role = Literal["teacher", "untrained", "off_the_shelf", "student", "compared"]
 """A model's role in a run; `compared`: another method's student, from the same start."""
-METRICS = {"sts": "Spearman", "classification": "accuracy", "pairs": "AP"}
+METRICS = {"sts": "Spearman", "classification": "accuracy", "pairs": "AP", "retrieval": "nDCG@10", "reranking": "MAP"}
 """Main score of each kind of task."""
 SPEED_TEXTS, SPEED_ROUNDS = 256, 3
 """Sentences that are timed, and how often: the models take turns, and the fastest round of each counts."""
@@ -79,7 +80,7 @@ def evaluate_embeddings(
         RuntimeError: a model's vectors are not finite.
     """
     check_tasks(tasks)
-    texts = [*texts_of(tasks), *sentences]
+    texts = [*texts_of(tasks), *(("", sentence) for sentence in sentences)]
     present = {name: candidate for name, candidate in candidates.items() if candidate.model is not None}
     speeds = _measure_speeds({name: c.model for name, c in present.items()}, sentences, batch_size, autocast_dtype)
     candidates, models, resamples, held_out = _score_stored(candidates, tasks, sentences, bootstrap_samples, seed)
@@ -119,6 +120,8 @@ def score_tasks(
         sts: `spearman`, `pearson`, and `note` where all similarities are equal, which scores 0;
         classification: `n_shot` and `full_probe`, each `accuracy`, `macro_f1`, `deviation` (of the accuracy over
         draws), `converged`;
+        retrieval and reranking: `ndcg`, `reciprocal_rank` (both of the first 10), `recall` (of the first 100),
+        `average_precision`, in percent, and `documents`, their number;
         pairs: `average_precision`; `accuracy`, `f1`, `precision`, `recall` at a `threshold` chosen on other pairs (null
         without them); `oracle_accuracy` and `oracle_threshold`, chosen on the very pairs that are scored.
 
@@ -196,15 +199,25 @@ def _measure_speeds(
 
 
 def _embed(
-    model: EmbeddingModel, texts: Iterable[str], name: str, batch_size: int, autocast_dtype: torch.dtype | None
+    model: EmbeddingModel, texts: Iterable[PromptedText], name: str, batch_size: int, autocast_dtype: torch.dtype | None
 ) -> Vectors:
-    """Encode every distinct text once."""
-    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-    values = encode(model, list(places), batch_size, autocast_dtype=autocast_dtype)
+    """Encode every distinct text once, behind its prompt."""
+    places: dict[PromptedText, int] = {}
+    parts, done = [], 0
+    by_prompt: dict[str, list[PromptedText]] = {}
+    for prompt, text in dict.fromkeys(texts):
+        by_prompt.setdefault(find_prompt(model.reading, prompt), []).append((prompt, text))
+    for prompt, prompted in by_prompt.items():
+        number = {text: place for place, text in enumerate(dict.fromkeys(text for _, text in prompted), start=done)}
+        places |= {entry: number[entry[1]] for entry in prompted}
+        reader = with_prompt(model, prompt)
+        parts.append(encode(reader, list(number), batch_size, autocast_dtype=autocast_dtype))
+        done += len(number)
+    values = parts[0] if len(parts) == 1 else np.concatenate(parts)
     broken = int((~np.isfinite(values)).any(axis=1).sum())
     if broken:
         raise RuntimeError(
-            f"{name}: expected finite vectors, got NaN or infinite ones for {broken} of {len(places)} texts; its "
+            f"{name}: expected finite vectors, got NaN or infinite ones for {broken} of {len(values)} texts; its "
             "training diverged, or it overflows in half precision"
         )
     return Vectors(values, places)

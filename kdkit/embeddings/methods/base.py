@@ -51,6 +51,10 @@ class BatchViews:
     """`[B, H_student]`, with gradient: InfoNCE's positives, the sentences under other dropout or their partners."""
     second_ids: torch.Tensor | None = None
     """int64, `[B]`: as `text_ids`, of the partners; None where the second views are of the same sentences."""
+    lists: torch.Tensor | None = None
+    """`[B, 1 + negatives, H_student]`, with gradient: the documents of each sentence's list, its partner first."""
+    list_scores: torch.Tensor | None = None
+    """fp32, `[B, 1 + negatives]`: the teacher's scores of them; NaN where there is no document."""
     student_group: torch.Tensor | None = None
     """int64, `[B, S]`: group of aligned tokens of each student token, from 0 in every sentence; -1: in none."""
     teacher_group: torch.Tensor | None = None
@@ -87,6 +91,8 @@ class MethodNeeds:
     """Attention maps of so many last student layers and of the teacher layers that belong to them; 0: none."""
     second: bool = False
     """A second vector of each sentence."""
+    lists: bool = False
+    """A list of documents for each sentence, and the teacher's scores of them."""
     word_embeddings: bool = False
     """Rows of both models' embedding tables for the tokens of the batch."""
 

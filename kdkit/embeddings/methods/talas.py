@@ -14,9 +14,9 @@ from kdkit.embeddings.methods.base import (
     make_projection,
 )
 from kdkit.errors import UserError
+from kdkit.losses.layers import layer_similarity
 from kdkit.losses.sentences import (
     cosine_distance,
-    layer_similarity,
 )
 
 

@@ -12,6 +12,7 @@ from kdkit.embeddings.data.prepare import SentenceData
 from kdkit.embeddings.methods.base import BatchViews, SentenceMethod, StudentView
 from kdkit.embeddings.models.embedder import EmbeddingModel, batches_by_length, pad_ids
 from kdkit.embeddings.teacher.answers import CachedTeacher, LiveTeacher
+from kdkit.embeddings.teacher.lists import RankingLists
 from kdkit.errors import UserError
 
 POOL_BATCHES = 16
@@ -82,6 +83,7 @@ def make_views(
     teacher: CachedTeacher | LiveTeacher,
     rows: np.ndarray,
     teacher_words: torch.Tensor | None = None,
+    lists: RankingLists | None = None,
 ) -> BatchViews:
     """Compute all outputs of both models that a method needs for some training rows.
 
@@ -89,13 +91,15 @@ def make_views(
         student: in training mode where the second view is another dropout.
         rows: int, `[B]`: training rows.
         teacher_words: the teacher's word embeddings, a row for each token id, where the method needs them.
+        lists: documents of every training row, where the method needs them.
     """
     needs, device = method.needs, next(student.parameters()).device
     first = data.rows[rows]
     partners = data.second[rows] if needs.second and data.second is not None else None
     count = len(rows)
     texts = [first] + [first if partners is None else partners] * needs.second
-    ids = [data.student_tokens[text] for text in np.concatenate(texts)]
+    listed = [lists.texts[rows].ravel()] if needs.lists else []
+    ids = [data.student_tokens[text] for text in np.concatenate([*texts, *listed])]
     input_ids, attention_mask = (tensor.to(device) for tensor in pad_ids(ids, student.pad_id))
     encoded = student(
         input_ids,
@@ -121,7 +125,9 @@ def make_views(
         student=view,
         teacher=signals,
         text_ids=torch.as_tensor(first, device=device),
-        second=encoded.pooled[count:] if needs.second else None,
+        second=encoded.pooled[count : 2 * count] if needs.second else None,
+        lists=encoded.pooled[count * len(texts) :].unflatten(0, (count, -1)) if needs.lists else None,
+        list_scores=lists.scores_of(rows, device) if needs.lists else None,
         second_ids=None if partners is None else torch.as_tensor(partners, device=device),
         teacher_word_embeddings=look_up(teacher_words, [data.teacher_tokens[text] for text in first], device)
         if needs.word_embeddings

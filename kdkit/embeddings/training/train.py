@@ -20,6 +20,8 @@ from kdkit.config.methods import (
     Emo,
     LayerReduction,
     Leaf,
+    ListKL,
+    MarginMse,
     MethodSettings,
     Rkd,
     SimilarityKL,
@@ -33,6 +35,7 @@ from kdkit.embeddings.methods.cdm import CdmMethod
 from kdkit.embeddings.methods.dskd import DskdMethod
 from kdkit.embeddings.methods.emo import EmoMethod
 from kdkit.embeddings.methods.projections import start_projections
+from kdkit.embeddings.methods.ranking import ListKLMethod, MarginMseMethod
 from kdkit.embeddings.methods.simple import (
     LayerReductionMethod,
     LeafMethod,
@@ -46,6 +49,7 @@ from kdkit.embeddings.models.embedder import EmbeddingModel
 from kdkit.embeddings.models.export import save_embedding_model
 from kdkit.embeddings.teacher.answers import CachedTeacher, LiveTeacher
 from kdkit.embeddings.teacher.cache import open_embedding_teacher
+from kdkit.embeddings.teacher.lists import RankingLists, open_lists
 from kdkit.embeddings.teacher.probe import load_teacher
 from kdkit.embeddings.training.batches import Order, layer_vectors, make_order
 from kdkit.embeddings.training.follow import AfterEpoch, Follower
@@ -74,6 +78,8 @@ def build_method(settings: MethodSettings, facts: PairFacts) -> SentenceMethod:
         Leaf: LeafMethod,
         SimilarityKL: SimilarityKLMethod,
         LayerReduction: LayerReductionMethod,
+        MarginMse: MarginMseMethod,
+        ListKL: ListKLMethod,
         TaskOnly: TaskMethod,
     }
     return made_by[type(settings)](settings, facts)
@@ -100,6 +106,7 @@ class EmbeddingPlan:
             tokens=any(need.tokens for need in needs),
             attention_layers=max(need.attention_layers for need in needs),
             word_embeddings=any(need.word_embeddings for need in needs),
+            lists=any(need.lists for need in needs),
         )
 
     @property
@@ -178,14 +185,17 @@ def distill_all(
     needs = plan.needs
     teacher, asked = open_embedding_teacher(session, data, tokens=needs.tokens, attention_layers=plan.teacher_layers)
     session.run.write_json("teacher/probe.json", session.run.read_json("teacher/probe.json") | {"cache": asked})
-    words = None
+    lists, words = None, None
+    if needs.lists:
+        lists, mined = open_lists(session, data, teacher)
+        session.run.write_json("teacher/probe.json", session.run.read_json("teacher/probe.json") | {"negatives": mined})
     if needs.word_embeddings:
         words = load_teacher(session.config, session.hardware).backbone.get_input_embeddings().weight.detach().clone()
     entries = {}
     for name, method in plan.methods.items():
         aligned = prepare_sentences(session, method.alignment) if method.alignment else data
         entries[name] = distill_embedding(
-            session, aligned, teacher, plan, name, after_epoch, teacher_words=words, resume=resume
+            session, aligned, teacher, plan, name, after_epoch, teacher_words=words, lists=lists, resume=resume
         )
     return entries
 
@@ -199,6 +209,7 @@ def distill_embedding(
     after_epoch: AfterEpoch | None = None,
     *,
     teacher_words: torch.Tensor | None = None,
+    lists: RankingLists | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
     """Train one student by one method and save it as a sentence-transformers folder.
@@ -210,6 +221,7 @@ def distill_embedding(
         name: of the method in the plan.
         after_epoch: scores the student before the first step, after every epoch and at the end.
         teacher_words: the teacher's word embeddings, where the method needs them.
+        lists: documents of every training row, where the method needs them.
         resume: go on from the checkpoint of an interrupted training.
 
     Returns:
@@ -227,12 +239,9 @@ def distill_embedding(
     _forget(run, trainings, name, folder)
     torch.manual_seed(config.seed)
     student = make_embedding_student(config, data, attentions=bool(method.needs.attention_layers))
-    if any(True for _ in method.parameters()):
-        ids = [data.student_tokens[text] for text in range(min(len(data.texts), START_TEXTS))]
-        layers = layer_vectors(student, ids, config.evaluate.batch_size)
-        start_projections(method.starts(torch.from_numpy(teacher.vectors[: len(ids)]), layers), config.seed)
+    _start_method(method, student, data, teacher, config)
     trainer = EmbeddingTrainer(
-        config, student, method, data, teacher, session.hardware, plan.order, plan.stages[name], teacher_words
+        config, student, method, data, teacher, session.hardware, plan.order, plan.stages[name], teacher_words, lists
     )
     checkpoint = run.path / "checkpoints" / f"{method.settings.folder}.pt"
     _go_on(trainer, name, checkpoint, resume, is_first=not trainings)
@@ -250,6 +259,20 @@ def distill_embedding(
         checkpoint.unlink(missing_ok=True)
         request.check(f"{name}: its {trainer.total_steps} steps are done and saved")
     return entry
+
+
+def _start_method(
+    method: SentenceMethod,
+    student: EmbeddingModel,
+    data: SentenceData,
+    teacher: CachedTeacher | LiveTeacher,
+    config: EmbeddingConfig,
+) -> None:
+    """Fit a method's projections, if it has some, to the vectors of the first sentences."""
+    if any(True for _ in method.parameters()):
+        ids = [data.student_tokens[text] for text in range(min(len(data.texts), START_TEXTS))]
+        layers = layer_vectors(student, ids, config.evaluate.batch_size)
+        start_projections(method.starts(torch.from_numpy(teacher.vectors[: len(ids)]), layers), config.seed)
 
 
 def _forget(run: Run, trainings: dict[str, Any], name: str, folder: Path) -> None:

@@ -24,6 +24,7 @@ from kdkit.embeddings.data.prepare import SentenceData
 from kdkit.embeddings.methods.base import SentenceMethod
 from kdkit.embeddings.models.embedder import EmbeddingModel
 from kdkit.embeddings.teacher.answers import CachedTeacher, LiveTeacher
+from kdkit.embeddings.teacher.lists import RankingLists
 from kdkit.embeddings.training.batches import Order, make_views
 from kdkit.embeddings.training.sharpness import all_finite, climb, return_to
 from kdkit.errors import UserError
@@ -59,6 +60,8 @@ class EmbeddingTrainer:
     """All of the training, in their order."""
     teacher_words: torch.Tensor | None = None
     """The teacher's word embeddings, where the method needs them."""
+    lists: RankingLists | None = None
+    """Documents of every training row, where the method needs them."""
     step: int = 0
     """Optimizer steps done, skipped ones included."""
     skipped_steps: int = 0
@@ -145,7 +148,9 @@ class EmbeddingTrainer:
         for index in range(accumulation):
             rows = self.order.rows(self.step * accumulation + index)
             with self._autocast():
-                views = make_views(self.student, self.method, self.data, self.teacher, rows, self.teacher_words)
+                views = make_views(
+                    self.student, self.method, self.data, self.teacher, rows, self.teacher_words, self.lists
+                )
                 terms = self.method(views)
                 loss = sum(self.method.weights[name] * value for name, value in terms.items())
             self.scaler.scale(loss / accumulation).backward()

@@ -10,6 +10,11 @@ from kdkit.report.writing import HIGHER, LOWER, Best
 
 COLLAPSED = 0.9
 """Mean cosine of different sentences above which a model hardly tells them apart."""
+RANKING_COLUMNS = (
+    ["nDCG@10", "MRR@10", "recall@100", "MAP"],
+    ["ndcg", "reciprocal_rank", "recall", "average_precision"],
+)
+"""Headings and fields of the figures of rankings."""
 TRAINED = ("student", "compared")
 
 
@@ -58,6 +63,8 @@ def detail_tables(evaluation: dict[str, Any]) -> dict[str, Table]:
             ["average precision", "accuracy", "F1", "precision", "recall", "oracle threshold's accuracy"],
             ["average_precision", "accuracy", "f1", "precision", "recall", "oracle_accuracy"],
         ),
+        "Retrieval": ("retrieval", *RANKING_COLUMNS),
+        "Reranking": ("reranking", *RANKING_COLUMNS),
     }
     return {
         heading: (["task", "model", *names], rows)

@@ -1,0 +1,90 @@
+"""Scores by the package mteb, an evaluator of other hands, with sentence-transformers: tasks by their names there."""
+
+import difflib
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from kdkit.errors import UserError
+
+
+@dataclass(frozen=True)
+class MtebScore:
+    """A model's score on a task."""
+
+    task: str
+    metric: str
+    """Name of the main score there."""
+    main: float
+    """The mean over the task's subsets, times 100."""
+    splits: str
+    """Splits that were scored."""
+    revision: str
+    """Of the data set."""
+    seconds: float
+
+
+def find_mteb_tasks(names: Iterable[str]) -> list[Any]:
+    """Return the tasks of these names.
+
+    Raises:
+        UserError: no name, or one that MTEB does not have; the nearest are named.
+    """
+    import mteb
+
+    names = list(names)
+    if not names:
+        raise UserError("--tasks: expected names of MTEB, got none; name some: --tasks STSBenchmark,SciFact")
+    known = {task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)}
+    for name in names:
+        if name not in known:
+            alike = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+            raise UserError(
+                f"--tasks: expected the name of a task of MTEB {mteb.__version__}, got {name!r}; "
+                f"{'did you mean ' + ', '.join(alike) + '?' if alike else 'see its documentation'}"
+            )
+    return list(mteb.get_tasks(tasks=names, exclude_superseded=False))
+
+
+def score_by_mteb(folder: str, tasks: list[Any], *, device: str = "cpu", batch_size: int = 64) -> list[MtebScore]:
+    """Score a sentence-transformers folder, or a model of the hub, on tasks of mteb, whose own cache is left alone.
+
+    Args:
+        folder: of the model.
+        tasks: as `find_mteb_tasks` returns them, or own ones.
+
+    Raises:
+        UserError: a task's data cannot be read.
+    """
+    import mteb
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(folder, device=device)
+    scores = []
+    for task in tasks:
+        metadata = task.metadata
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                result = mteb.evaluate(
+                    model, task, cache=None, encode_kwargs={"batch_size": batch_size}, show_progress_bar=False
+                )
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"--tasks: expected the data of {metadata.name!r} ({metadata.dataset['path']}) to be readable, got "
+                f"{type(error).__name__}: {reason}; check the network"
+            ) from None
+        (found,) = result.task_results
+        scores.append(
+            MtebScore(
+                metadata.name,
+                metadata.main_score,
+                100.0 * float(found.get_score()),
+                ", ".join(found.scores),
+                metadata.dataset["revision"],
+                float(found.evaluation_time),
+            )
+        )
+    return scores
