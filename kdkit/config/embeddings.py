@@ -41,7 +41,8 @@ class SentencesConfig(Section):
     """The sentences that the student learns from."""
 
     path: str = "python-docs"
-    """`python-docs` (sentences of Python's documentation), a .txt/.csv/.jsonl/.parquet file, or a hub data set."""
+    """`python-docs` (sentences of Python's documentation), a .txt/.csv/.tsv/.json/.jsonl/.parquet file, or a hub data
+    set. Rows without a sentence are left out and counted."""
     name: str | None = None
     """Configuration of a hub data set."""
     revision: str | None = None
@@ -64,8 +65,12 @@ class SentencesConfig(Section):
     """Held-out sentences at most."""
     max_length: Annotated[int, Field(ge=4)] = 128
     """Tokens of a sentence at most, special ones included."""
+    bad_rows: Literal["refuse", "skip"] = "refuse"
+    """Rows with a sentence that is no text, or without the label that `positive_labels` needs: stop at the first, or
+    leave them out and count them."""
     decontaminate: bool = True
-    """Leave out training sentences that a task of `evaluate.tasks` tests on."""
+    """Leave out training sentences that a task of `evaluate.tasks` tests on, whatever their case, spaces, punctuation
+    and tokenisation, and count those that nearly are such a sentence."""
 
 
 class EmbeddingTeacherConfig(ModelConfig):

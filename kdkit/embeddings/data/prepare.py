@@ -19,15 +19,17 @@ from kdkit.alignment.characters import Ragged, TokenGroups
 from kdkit.alignment.tokenizers import END_OF_TEXT, load_tokenizer, tokenizers_match, train_tokenizer
 from kdkit.config.embeddings import REDUCE, EmbeddingConfig
 from kdkit.config.types import BUILD
+from kdkit.data.rows import is_data_file
 from kdkit.data.text.corpora import PYTHON_DOCS
 from kdkit.embeddings.data.selection import select_sentences
-from kdkit.embeddings.data.sentences import Sentences, load_sentences
+from kdkit.embeddings.data.sentences import Sentences, dropped_words, load_sentences, refuse_hub_settings
 from kdkit.embeddings.data.tasks import load_tasks
 from kdkit.embeddings.data.token_pairs import TextTokens, pair_tokens, tokenize_texts
 from kdkit.embeddings.models.places import load_fast_tokenizer, resolve_embedding_path, resolve_prompt
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
+from kdkit.runs.messages import note
 
 FORMAT = 1
 """Raise it when the meaning of the stored files changes: old caches are then left alone."""
@@ -93,6 +95,9 @@ def build_sentences(config: EmbeddingConfig, cache_path: Path) -> Path:
         UserError: see `prepare_sentences`.
     """
     data, teacher = config.data, config.teacher
+    if is_data_file(data.path):
+        refuse_hub_settings(data, ("split", "name", "revision"), "data", data.path)
+    uses_labels = data.positives == "second" and data.positive_labels is not None
     sentences = load_sentences(
         data.path,
         cache_path,
@@ -101,6 +106,8 @@ def build_sentences(config: EmbeddingConfig, cache_path: Path) -> Path:
         name=data.name,
         revision=data.revision,
         columns=dict(data.columns),
+        roles=("label",) if uses_labels else (),
+        bad_rows=data.bad_rows,
     )
     tests = {task.task.name: task.test.texts() for task in load_tasks(config, cache_path)} if data.decontaminate else {}
     prompt = resolve_prompt(teacher.prompt, teacher.path, teacher.revision, "teacher.path")
@@ -114,6 +121,8 @@ def _build(
 ) -> None:
     """Fill a folder with texts, rows, tokens, tokenizers and the manifest."""
     selection = select_sentences(sentences, tests, config.data, config.seed)
+    if sentences.dropped:
+        note(f"data.path: {dropped_words(sentences)}")
     texts = list(dict.fromkeys(chain.from_iterable(selection.rows)))
     number = {text: i for i, text in enumerate(texts)}
     rows = np.array([[number[text] for text in row] for row in selection.rows], dtype=np.int64)
@@ -125,6 +134,7 @@ def _build(
         "key": key,
         "source": sentences.source,
         "fingerprint": sentences.fingerprint,
+        "dropped": sentences.dropped,
         "same_tokenizer": student is teacher or tokenizers_match(student, teacher),
         "prompt": prompt,
         "lengths": [config.data.max_length, config.teacher.max_length or config.data.max_length],

@@ -100,14 +100,14 @@ def test_a_student_out_of_its_teacher_shares_the_tokenizer(prepare):
 
 
 def test_an_own_tokenizer_gives_an_empty_text_a_token(prepare):
-    data = prepare(
-        table('""', *TEXTS),
-        student={"path": "build", "build": {"tokenizer": "own", "vocab_size": 300}},
-        data={"evaluation_fraction": 0.02},
-    )
-    assert "" in data.texts
-    assert [len(ids) >= 1 for ids in data.student_tokens] == [True] * len(data.texts)
+    data = prepare(table(*TEXTS), student={"path": "build", "build": {"tokenizer": "own", "vocab_size": 300}})
     assert data.student_tokenizer("").input_ids == [data.student_tokenizer.bos_token_id]
+
+
+def test_rows_without_a_sentence_are_left_out_and_told(prepare, capsys):
+    data = prepare(table('""', *TEXTS))
+    assert data.manifest["dropped"] == {"no sentence in 'text'": 1} and "" not in [*data.texts, *data.evaluation]
+    assert "data.path: 1 of 101 rows are left out" in capsys.readouterr().out
 
 
 def test_second_sentences_are_learned_from_like_the_first(prepare):
