@@ -182,7 +182,8 @@ class EmbeddingEvaluateConfig(Section):
     tasks: list[Task] = Field(default_factory=list)
     """Data sets; empty: only what can be made of the held-out sentences."""
     every_epoch: bool = True
-    """Score the tasks after every epoch, not only at the end."""
+    """Score the tasks before the first step and after every epoch of a training; false: only in the evaluation, once
+    for every model."""
     batch_size: Count = 64
     """Sentences in a batch."""
     max_length: Count | None = None

@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -10,7 +11,7 @@ from kdkit.alignment.characters import NO_GROUP
 from kdkit.config.embeddings import PACKAGED, embedding_config_from_values
 from kdkit.embeddings.data import prepare as sentence_data
 from kdkit.embeddings.data.prepare import build_sentences, prepare_sentences
-from kdkit.embeddings.data.selection import decontaminate
+from kdkit.embeddings.data.selection import count_near_matches, decontaminate
 from kdkit.embeddings.data.sentences import Sentences
 from kdkit.embeddings.models.places import load_fast_tokenizer, resolve_embedding_path, resolve_prompt
 from kdkit.errors import UserError
@@ -210,6 +211,46 @@ def test_a_text_is_found_in_a_test_whatever_its_case_and_spaces():
     texts = ["A  man\tsings.", "a man sings", "A dog.", "a dog."]
     kept, removed = decontaminate(texts, {"STS": ["a man SINGS.", "x"], "NLI": ["A DOG.", "a man sings."], "none": []})
     assert (kept, removed) == (["a man sings"], {"STS": 1, "NLI": 3, "none": 0})
+
+
+@pytest.mark.parametrize(
+    ("training", "test"),
+    [
+        ('PCCW\'s chief (CEO) said: "no".', "PCCW 's chief -LRB- CEO -RRB- said : `` no '' ."),
+        ("It didn't rise 3.5%", "it did n't rise 3.5 % ."),
+        ("A well-known name", "A well - known name"),
+        ("\uff21 full-width name", "A full-width name"),
+        ("?!", "? !"),
+    ],
+)
+def test_a_text_is_found_in_a_test_whatever_its_punctuation_and_tokenisation(training, test):
+    assert decontaminate([training, "another"], {"T": [test]}) == (["another"], {"T": 1})
+
+
+def test_texts_without_letters_are_told_apart():
+    assert decontaminate(["?!", "..."], {"T": ["..."]}) == (["?!"], {"T": 1})
+
+
+def test_near_matches_are_counted_by_task():
+    test = "The quick brown fox jumps over the lazy dog near the old river bank today"
+    near, far = test.replace(" today", " this morning"), "The lazy dog sleeps near the old river bank all day long"
+    found = count_near_matches([near, far, "The quick brown fox jumps"], {"T": [test], "other": ["nothing like it"]})
+    assert found == {"T": 1, "other": 0}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"data": {"max_length": 65}}, "data.max_length: expected at most 64 tokens, the context of"),
+        ({"teacher": {"max_length": 65}}, "teacher.max_length: expected at most 64 tokens, the context of"),
+    ],
+)
+def test_a_length_beyond_a_context_is_refused_before_anything_is_read(prepare, teacher, tmp_path, values, message):
+    folder = tmp_path / "short"
+    shutil.copytree(teacher, folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "max_position_embeddings": 64}))
+    values["teacher"] = {"path": str(folder)} | values.get("teacher", {})
+    assert refusal(prepare, "no column\n", **values).startswith(message)
 
 
 def test_nothing_is_removed_without_tests():
