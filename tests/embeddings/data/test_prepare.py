@@ -11,7 +11,6 @@ from kdkit.alignment.characters import NO_GROUP
 from kdkit.config.embeddings import PACKAGED, embedding_config_from_values
 from kdkit.embeddings.data import prepare as sentence_data
 from kdkit.embeddings.data.prepare import build_sentences, prepare_sentences
-from kdkit.embeddings.data.selection import count_near_matches, decontaminate
 from kdkit.embeddings.data.sentences import Sentences
 from kdkit.embeddings.models.places import load_fast_tokenizer, resolve_embedding_path, resolve_prompt
 from kdkit.errors import UserError
@@ -207,37 +206,6 @@ def test_one_document_is_held_out_where_all_are_larger_than_wanted(documents, te
     assert len(set(data.evaluation_document)) == 1
 
 
-def test_a_text_is_found_in_a_test_whatever_its_case_and_spaces():
-    texts = ["A  man\tsings.", "a man sings", "A dog.", "a dog."]
-    kept, removed = decontaminate(texts, {"STS": ["a man SINGS.", "x"], "NLI": ["A DOG.", "a man sings."], "none": []})
-    assert (kept, removed) == (["a man sings"], {"STS": 1, "NLI": 3, "none": 0})
-
-
-@pytest.mark.parametrize(
-    ("training", "test"),
-    [
-        ('PCCW\'s chief (CEO) said: "no".', "PCCW 's chief -LRB- CEO -RRB- said : `` no '' ."),
-        ("It didn't rise 3.5%", "it did n't rise 3.5 % ."),
-        ("A well-known name", "A well - known name"),
-        ("\uff21 full-width name", "A full-width name"),
-        ("?!", "? !"),
-    ],
-)
-def test_a_text_is_found_in_a_test_whatever_its_punctuation_and_tokenisation(training, test):
-    assert decontaminate([training, "another"], {"T": [test]}) == (["another"], {"T": 1})
-
-
-def test_texts_without_letters_are_told_apart():
-    assert decontaminate(["?!", "..."], {"T": ["..."]}) == (["?!"], {"T": 1})
-
-
-def test_near_matches_are_counted_by_task():
-    test = "The quick brown fox jumps over the lazy dog near the old river bank today"
-    near, far = test.replace(" today", " this morning"), "The lazy dog sleeps near the old river bank all day long"
-    found = count_near_matches([near, far, "The quick brown fox jumps"], {"T": [test], "other": ["nothing like it"]})
-    assert found == {"T": 1, "other": 0}
-
-
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -251,10 +219,6 @@ def test_a_length_beyond_a_context_is_refused_before_anything_is_read(prepare, t
     (folder / "config.json").write_text(json.dumps({"model_type": "bert", "max_position_embeddings": 64}))
     values["teacher"] = {"path": str(folder)} | values.get("teacher", {})
     assert refusal(prepare, "no column\n", **values).startswith(message)
-
-
-def test_nothing_is_removed_without_tests():
-    assert decontaminate(["a", "a", ""], {}) == (["a", "a", ""], {})
 
 
 @pytest.fixture
@@ -430,5 +394,5 @@ def test_real_training_sentences_are_cleared_of_sts_sentences(prepare, test_data
     ]
     data = {"path": str(test_data / "nli" / "train_pool.csv"), "subset_size": 1000}
     manifest = prepare("", data=data, evaluate={"tasks": tasks}).manifest
-    assert manifest["removed"] == {"stsb_dev": 78, "sickr_dev": 4, "sts13_test": 0}
+    assert manifest["removed"] == {"stsb_dev": 94, "sickr_dev": 22, "sts13_test": 0}
     assert (manifest["rows"], manifest["distinct"], manifest["training_texts"]) == (51_814, 79_874, 1000)

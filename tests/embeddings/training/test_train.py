@@ -263,11 +263,18 @@ def test_heads_of_smaller_widths_are_saved_beside_the_large_one(folder):
 
 @pytest.mark.parametrize(
     ("name", "options", "least"),
-    [("rkd", "angle_weight: 0", 2), ("rkd", "", 3), ("similarity_kl", "", 3), ("simcse", "", 2), ("stella", "", 3)]
-    + [("talas", "", 2), ("cosine", "task_weight: 0.1", 2)],
+    [
+        ("rkd", "angle_weight: 0", 2),
+        ("rkd", "", 3),
+        ("similarity_kl", "", 3),
+        ("simcse", "", 2),
+        ("stella", "", 3),
+        ("talas", "", 2),
+        ("cosine", "task_weight: 0.1", 2),
+    ],
 )
 def test_a_batch_in_which_nothing_can_be_compared_is_refused(folder, name, options, least):
-    config, run = open_run(folder, f"few-{name}", method(name, options), f"train.batch_size={least - 1}")
+    config, run = open_run(folder, f"few-{name}-{least}", method(name, options), f"train.batch_size={least - 1}")
     with pytest.raises(UserError, match=rf"per_device_train_batch_size: expected at least {least} sentences for"):
         distil(config, run)
 
