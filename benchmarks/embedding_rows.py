@@ -18,7 +18,33 @@ from pathlib import Path
 
 import numpy as np
 
-WORDS = "the a of to in is that for it with as on be this by from are or an not which file value list string".split()
+WORDS = [
+    "the",
+    "a",
+    "of",
+    "to",
+    "in",
+    "is",
+    "that",
+    "for",
+    "it",
+    "with",
+    "as",
+    "on",
+    "be",
+    "this",
+    "by",
+    "from",
+    "are",
+    "or",
+    "an",
+    "not",
+    "which",
+    "file",
+    "value",
+    "list",
+    "string",
+]
 
 
 def write_rows(path: Path, count: int) -> None:
