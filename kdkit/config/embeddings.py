@@ -56,7 +56,8 @@ class SentencesConfig(Section):
     """The sentences that the student learns from."""
 
     path: str = "python-docs"
-    """`python-docs` (sentences of Python's documentation), a .txt/.csv/.jsonl/.parquet file, or a hub data set."""
+    """`python-docs` (sentences of Python's documentation), a .txt/.csv/.tsv/.json/.jsonl/.parquet file, or a hub data
+    set. Rows without a sentence are left out and counted."""
     name: str | None = None
     """Configuration of a hub data set."""
     revision: str | None = None
@@ -79,8 +80,12 @@ class SentencesConfig(Section):
     """Held-out sentences at most."""
     max_length: Annotated[int, Field(ge=4)] = 128
     """Tokens of a sentence at most, special ones included."""
+    bad_rows: Literal["refuse", "skip"] = "refuse"
+    """Rows with a sentence that is no text, or without the label that `positive_labels` needs: stop at the first, or
+    leave them out and count them."""
     decontaminate: bool = True
-    """Leave out training sentences that a task of `evaluate.tasks` tests on."""
+    """Leave out training sentences that a task of `evaluate.tasks` tests on, whatever their case, spaces, punctuation
+    and tokenisation, and count those that nearly are such a sentence."""
     negatives: NegativesConfig = NegativesConfig()
 
 
@@ -209,7 +214,8 @@ class EmbeddingEvaluateConfig(Section):
     tasks: list[Task] = Field(default_factory=list)
     """Data sets; empty: only what can be made of the held-out sentences."""
     every_epoch: bool = True
-    """Score the tasks after every epoch, not only at the end."""
+    """Score the tasks before the first step and after every epoch of a training; false: only in the evaluation, once
+    for every model."""
     batch_size: Count = 64
     """Sentences in a batch."""
     max_length: Count | None = None

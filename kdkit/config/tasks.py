@@ -7,11 +7,25 @@ from pydantic import BeforeValidator, Field
 from kdkit.config.types import Count, Positive, Section
 
 
+def as_label(value: object) -> str:
+    """Return a label as text, the same for all ways to write it: `True`, `yes`, `1.0` and 1 are the label `1`.
+
+    Words and numbers are read as YAML reads them, so that a setting names the label of a file in the file's own words.
+    """
+    text = str(value).strip()
+    word = text.lower()
+    if word in YES or word in NO:
+        return str(int(word in YES))
+    whole, dot, rest = text.partition(".")
+    return whole if dot and not rest.strip("0") and rest and whole.lstrip("-").isdigit() else text
+
+
 def _as_text(value: object) -> object:
-    """Read the number 1 as the label `1`, as a data file does."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    """Read numbers and truth values as the label that a data file has for them."""
+    return as_label(value) if isinstance(value, str | int | float) else value
 
 
+YES, NO = ("true", "yes", "on"), ("false", "no", "off")
 Label = Annotated[str, BeforeValidator(_as_text)]
 """A label of a data set."""
 
@@ -29,7 +43,7 @@ class Task(Section):
     """Spearman of cosines and scores; a linear probe on labels; telling related pairs from others by cosine; nDCG@10 of
     all documents ranked for each query; average precision of each query's own list of documents."""
     path: str
-    """A .csv, .jsonl or .parquet file, or a hub data set's name; for retrieval a folder with corpus.jsonl,
+    """A .csv, .tsv, .json, .jsonl or .parquet file, or a hub data set's name; for retrieval a folder with corpus.jsonl,
     queries.jsonl and qrels/SPLIT.tsv, or a hub data set with such configurations."""
     configuration: str | None = None
     """Configuration of a hub data set; for retrieval the one with the judgements."""
@@ -54,6 +68,9 @@ class Task(Section):
     """Texts per label in the n-shot protocol (classification)."""
     max_rows: Count | None = None
     """Rows or queries at most, the first ones; null: all."""
+    bad_rows: Literal["refuse", "skip"] = "refuse"
+    """Rows without a label or score: stop at the first, or leave them out and count them. Rows without a sentence are
+    left out and counted either way."""
 
 
 class EvaluateConfig(Section):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -99,6 +100,26 @@ def copy_rate(text: str, sources: str | Iterable[str] | np.ndarray, n: int = WOR
         return 0.0
     place = np.searchsorted(sources, found)
     return float((sources[np.minimum(place, len(sources) - 1)] == found).mean())
+
+
+def copy_rates(texts: list[str], sources: np.ndarray, n: int = WORDS) -> np.ndarray:
+    """Return `copy_rate` of many texts at once, fp64, `[num_texts]`: a few microseconds each.
+
+    Args:
+        sources: what `ngrams` returns.
+        n: words in a row that make a copy.
+    """
+    words = [UNIT.findall(text.lower()) for text in texts]
+    hashes = _hash_ngrams(list(chain.from_iterable(words)), n)
+    ends = np.cumsum([len(each) for each in words], dtype=np.int64)
+    starts = np.arange(len(hashes))
+    owner = np.searchsorted(ends, starts, side="right")
+    inside = starts + n <= ends[owner]  # else it goes on in the next text
+    hashes, owner = hashes[inside], owner[inside]
+    place = np.searchsorted(sources, hashes).clip(max=max(len(sources) - 1, 0))
+    is_known = sources[place] == hashes if len(sources) else np.zeros(len(hashes), bool)
+    counts = np.bincount(owner, minlength=len(texts))
+    return np.bincount(owner[is_known], minlength=len(texts)) / np.maximum(counts, 1)
 
 
 def ngrams(sources: str | Iterable[str], n: int = WORDS) -> np.ndarray:

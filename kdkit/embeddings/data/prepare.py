@@ -19,17 +19,19 @@ from kdkit.alignment.characters import Ragged, TokenGroups
 from kdkit.alignment.tokenizers import END_OF_TEXT, load_tokenizer, tokenizers_match, train_tokenizer
 from kdkit.config.embeddings import REDUCE, EmbeddingConfig
 from kdkit.config.types import BUILD
+from kdkit.data.rows import is_data_file
 from kdkit.data.text.corpora import PYTHON_DOCS
 from kdkit.embeddings.data.selection import select_sentences
-from kdkit.embeddings.data.sentences import Sentences, load_sentences
+from kdkit.embeddings.data.sentences import Sentences, dropped_words, load_sentences, refuse_hub_settings
 from kdkit.embeddings.data.tasks import load_tasks
 from kdkit.embeddings.data.token_pairs import TextTokens, pair_tokens, tokenize_texts
-from kdkit.embeddings.models.places import load_fast_tokenizer, resolve_embedding_path, resolve_prompt
+from kdkit.embeddings.models.places import check_length, load_fast_tokenizer, resolve_embedding_path, resolve_prompt
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
+from kdkit.runs.messages import note
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when the meaning of the stored files changes: old caches are then left alone."""
 SIDES = ("student", "teacher")
 
@@ -93,6 +95,10 @@ def build_sentences(config: EmbeddingConfig, cache_path: Path) -> Path:
         UserError: see `prepare_sentences`.
     """
     data, teacher = config.data, config.teacher
+    if is_data_file(data.path):
+        refuse_hub_settings(data, ("split", "name", "revision"), "data", data.path)
+    _check_lengths(config)
+    uses_labels = data.positives == "second" and data.positive_labels is not None
     sentences = load_sentences(
         data.path,
         cache_path,
@@ -101,6 +107,8 @@ def build_sentences(config: EmbeddingConfig, cache_path: Path) -> Path:
         name=data.name,
         revision=data.revision,
         columns=dict(data.columns),
+        roles=("label",) if uses_labels else (),
+        bad_rows=data.bad_rows,
     )
     tests = {task.task.name: task.test.texts() for task in load_tasks(config, cache_path)} if data.decontaminate else {}
     has_model = teacher.vectors is None
@@ -110,11 +118,27 @@ def build_sentences(config: EmbeddingConfig, cache_path: Path) -> Path:
     return cached_folder(cache_path / "sentences", key, build)
 
 
+def _check_lengths(config: EmbeddingConfig) -> None:
+    """Refuse a length that a model cannot read, before anything is read or cut."""
+    data, teacher, student = config.data, config.teacher, config.student
+    setting = "teacher.max_length" if teacher.max_length else "data.max_length"
+    check_length(teacher.max_length or data.max_length, setting, teacher.path, teacher.revision, "teacher.path")
+    if student.path not in (REDUCE, BUILD):
+        check_length(data.max_length, "data.max_length", student.path, student.revision, "student.path")
+    elif student.path == REDUCE and teacher.max_length:
+        check_length(data.max_length, "data.max_length", teacher.path, teacher.revision, "teacher.path")
+
+
 def _build(
     config: EmbeddingConfig, sentences: Sentences, tests: dict[str, list[str]], prompt: str, key: str, folder: Path
 ) -> None:
     """Fill a folder with texts, rows, tokens, tokenizers and the manifest."""
     selection = select_sentences(sentences, tests, config.data, config.seed)
+    if sentences.dropped:
+        note(f"data.path: {dropped_words(sentences)}")
+    if near := {task: count for task, count in selection.counts["near_matches"].items() if count}:
+        words = ", ".join(f"{count:,} of {task}" for task, count in near.items())
+        note(f"data.decontaminate: training sentences that nearly are test sentences, and stay: {words}")
     texts = list(dict.fromkeys(chain.from_iterable(selection.rows)))
     number = {text: i for i, text in enumerate(texts)}
     rows = np.array([[number[text] for text in row] for row in selection.rows], dtype=np.int64)
@@ -126,12 +150,13 @@ def _build(
         "key": key,
         "source": sentences.source,
         "fingerprint": sentences.fingerprint,
+        "dropped": sentences.dropped,
         "same_tokenizer": student is teacher or tokenizers_match(student, teacher),
         "prompt": prompt,
         "lengths": [config.data.max_length, config.teacher.max_length or config.data.max_length],
         **selection.counts,
     }
-    tokens = _tokenize(manifest, texts, student, teacher)
+    tokens = _tokenize(manifest, texts, student, teacher, offsets=False)
     for name, tokenizer, part, limit in zip(SIDES, (student, teacher), tokens, manifest["lengths"], strict=True):
         tokenizer.save_pretrained(folder / f"{name}_tokenizer")
         part.ids.save(folder, f"{name}_tokens")
@@ -141,20 +166,25 @@ def _build(
 
 
 def _tokenize(
-    manifest: dict[str, Any], texts: list[str], student: PreTrainedTokenizerFast, teacher: PreTrainedTokenizerFast
+    manifest: dict[str, Any],
+    texts: list[str],
+    student: PreTrainedTokenizerFast,
+    teacher: PreTrainedTokenizerFast,
+    *,
+    offsets: bool,
 ) -> tuple[TextTokens, TextTokens]:
-    """Tokenize texts for both models, once where both read the same."""
+    """Tokenize texts for both models, once where both read the same; with `offsets` for an alignment."""
     (student_length, teacher_length), prompt = manifest["lengths"], manifest["prompt"]
-    tokens = tokenize_texts(student, texts, student_length, "")
+    tokens = tokenize_texts(student, texts, student_length, "", offsets)
     if manifest["same_tokenizer"] and not prompt and teacher_length == student_length:
         return tokens, tokens
-    return tokens, tokenize_texts(teacher, texts, teacher_length, prompt)
+    return tokens, tokenize_texts(teacher, texts, teacher_length, prompt, offsets)
 
 
 def _align(prepared: Path, alignment: str, folder: Path) -> None:
     """Fill a folder with the groups of prepared texts."""
     data = _open(prepared, None)
-    tokens = _tokenize(data.manifest, data.texts, data.student_tokenizer, data.teacher_tokenizer)
+    tokens = _tokenize(data.manifest, data.texts, data.student_tokenizer, data.teacher_tokenizer, offsets=True)
     pair_tokens(alignment, data.texts, *tokens).save(folder)
 
 

@@ -1,5 +1,7 @@
 """The split into training and held-out sentences; decontamination leaves test texts out of both."""
 
+import re
+import unicodedata
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -8,15 +10,23 @@ import numpy as np
 
 from kdkit.config.embeddings import SentencesConfig
 from kdkit.data.text.corpora import PYTHON_DOCS
+from kdkit.data.text.duplicates import UNIT, copy_rates, ngrams
 from kdkit.embeddings.data.sentences import Sentences
 from kdkit.errors import UserError
 
 MIN_SENTENCES = 4
 """Two to learn from and two to hold out."""
+NEAR_WORDS, NEAR_SHARE, NEAR_LENGTH = 4, 0.8, 6
+"""Words in a row, share of them, and words at least, of a text that nearly is a test's."""
+CHUNK = 16_384
+"""Texts that are compared at once."""
+_OTHER = re.compile(r"[\W_]+")
+_BRACKET = re.compile(r"-[lr][rsc]b-")
+"""How the Penn Treebank writes brackets."""
 
 
 def decontaminate(texts: list[str], tests: dict[str, list[str]]) -> tuple[list[str], dict[str, int]]:
-    """Leave out texts that a test also has, letter case and spaces aside.
+    """Leave out texts that a test also has, letter case, spaces, punctuation and tokenisation aside.
 
     Args:
         tests: texts of each task, by its name.
@@ -24,15 +34,43 @@ def decontaminate(texts: list[str], tests: dict[str, list[str]]) -> tuple[list[s
     Returns:
         The texts that are left, and how many each task removed; a text of two tasks counts for both.
     """
-    folded = {task: {_fold(text) for text in test} for task, test in tests.items()}
-    found = {task: {text for text in texts if _fold(text) in test} for task, test in folded.items()}
-    removed = set().union(*found.values())
-    counts = {task: sum(text in hits for text in texts) for task, hits in found.items()}
-    return [text for text in texts if text not in removed], counts
+    if not tests:
+        return texts, {}
+    folded = {task: set(map(_fold, test)) for task, test in tests.items()}
+    tested = set().union(*folded.values())
+    left, counts = [], dict.fromkeys(tests, 0)
+    for text in texts:
+        if (form := _fold(text)) not in tested:
+            left.append(text)
+            continue
+        for task, forms in folded.items():
+            counts[task] += form in forms
+    return left, counts
+
+
+def count_near_matches(texts: list[str], tests: dict[str, list[str]]) -> dict[str, int]:
+    """Count the texts that nearly are a test's: of whose runs of 4 words 4 fifths stand in its texts.
+
+    They stay among the texts: a reader has to know of them. Texts of less than 6 words are not counted.
+    """
+    known = {task: ngrams(test, NEAR_WORDS) for task, test in tests.items()}
+    every = np.unique(np.concatenate([np.zeros(0, np.uint64), *known.values()]))
+    likely: list[str] = []
+    for start in range(0, len(texts) if len(every) else 0, CHUNK):
+        chunk = texts[start : start + CHUNK]
+        rates = copy_rates(chunk, every, NEAR_WORDS)
+        near = (chunk[place] for place in np.flatnonzero(rates >= NEAR_SHARE))
+        likely += [text for text in near if len(UNIT.findall(text)) >= NEAR_LENGTH]
+    return {
+        task: int((copy_rates(likely, found, NEAR_WORDS) >= NEAR_SHARE).sum()) if likely else 0
+        for task, found in known.items()
+    }
 
 
 def _fold(text: str) -> str:
-    return " ".join(text.casefold().split())
+    """Keep letters and digits alone ("PCCW 's" and "PCCW's" are one); of a text without any, all but its spaces."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return _OTHER.sub("", _BRACKET.sub("", plain)) or "".join(plain.split())
 
 
 @dataclass(frozen=True)
@@ -74,6 +112,7 @@ def select_sentences(sentences: Sentences, tests: dict[str, list[str]], data: Se
         "distinct": len(distinct),
         "duplicates": len(sentences.texts()) - len(set(sentences.texts())),
         "removed": removed,
+        "near_matches": count_near_matches(clean, tests),
         "training_rows": len(rows),
         "training_texts": len(set(chain.from_iterable(rows))),
         "held_out": len(evaluation),

@@ -11,7 +11,7 @@ from kdkit.config.tasks import Task
 from kdkit.data.rows import is_data_file
 from kdkit.data.text.corpora import PYTHON_DOCS
 from kdkit.embeddings.data.retrieval import RANKED, Rankings, load_rankings
-from kdkit.embeddings.data.sentences import Sentences, load_sentences
+from kdkit.embeddings.data.sentences import Sentences, dropped_words, load_sentences, refuse_hub_settings
 from kdkit.errors import UserError
 from kdkit.runs.folder import fingerprint
 from kdkit.runs.paths import resolve_input
@@ -71,7 +71,10 @@ def _load(task: Task, cache_path: Path) -> TaskData:
         rankings = load_rankings(task)
         return TaskData(task, rankings.as_sentences(), None, rankings.notes, rankings)
     key = f"evaluate.tasks.{task.name}"
-    shared = {"columns": dict(task.columns), "text_ok": task.kind == "classification"}
+    if is_data_file(task.path):
+        refuse_hub_settings(task, ("split", "configuration", "revision"), key, task.path)
+    shared = {"columns": dict(task.columns), "text_ok": task.kind == "classification", "bad_rows": task.bad_rows}
+    shared["roles"] = ("score",) if task.kind == "sts" else ("label",)
     hub = {"name": task.configuration, "revision": task.revision}
     read = load_sentences(task.path, cache_path, key=f"{key}.path", split=task.split, **hub, **shared)
     test = read.take(range(len(read))[: task.max_rows])
@@ -115,11 +118,13 @@ def _check(task: Task, rows: Sentences, key: str) -> None:
 
 def _notes(task: Task, test: Sentences, fit: Sentences | None) -> list[str]:
     """Return notes on what is odd about the rows."""
+    parts = {"to test on": test} | ({} if fit is None else {"to fit on": fit})
+    notes = [f"{task.name}: {dropped_words(part)} {use}" for use, part in parts.items() if part.dropped]
     if fit is None:
-        return []
+        return notes
     if task.kind == "sts":
-        return [f"{task.name}: nothing is fitted to similarities; {fit.source!r} is not used"]
-    notes, known_labels = [], set(fit.labels or [])
+        return [*notes, f"{task.name}: nothing is fitted to similarities; {fit.source!r} is not used"]
+    known_labels = set(fit.labels or [])
     unseen = Counter(label for label in test.labels or [] if label not in known_labels)
     if task.kind == "classification" and unseen:
         names = ", ".join(repr(label) for label in sorted(unseen)[:5])

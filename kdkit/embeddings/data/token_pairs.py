@@ -1,6 +1,7 @@
 """Tokens of every training text for both models, and the alignment between them."""
 
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -19,26 +20,39 @@ class TextTokens:
     ids: Ragged
     """Token ids of each text."""
     offsets: list[np.ndarray]
-    """One array for each text, int32, `[tokens, 2]`: the characters that each token covers; (0, 0) for none."""
+    """One array for each text, int32, `[tokens, 2]`: the characters that each token covers; (0, 0) for none; empty
+    where nobody asked for them."""
 
 
-def tokenize_texts(tokenizer: PreTrainedTokenizerFast, texts: list[str], max_length: int, prompt: str) -> TextTokens:
-    """Tokenize texts as a model reads them: after the prompt, with special tokens, at most `max_length` ids."""
-    ids: list[list[int]] = []
+def tokenize_texts(
+    tokenizer: PreTrainedTokenizerFast, texts: list[str], max_length: int, prompt: str, with_offsets: bool = True
+) -> TextTokens:
+    """Tokenize texts as a model reads them: after the prompt, with special tokens, at most `max_length` ids.
+
+    Args:
+        with_offsets: false leaves `offsets` empty: a million texts would need gigabytes for them.
+    """
+    ids: list[np.ndarray] = []
+    sizes: list[int] = []
     offsets: list[np.ndarray] = []
     for start in range(0, len(texts), CHUNK):
         batch = tokenizer(
             [prompt + text for text in texts[start : start + CHUNK]],
             truncation=True,
             max_length=max_length,
-            return_offsets_mapping=True,
+            return_offsets_mapping=with_offsets,
+            return_attention_mask=False,
+            return_token_type_ids=False,
         )
-        ids += batch["input_ids"]
-        for spans in batch["offset_mapping"]:
+        rows = batch["input_ids"]
+        ids.append(np.fromiter(chain.from_iterable(rows), np.int32))
+        sizes += map(len, rows)
+        for spans in batch["offset_mapping"] if with_offsets else ():
             shifted = np.array(spans, dtype=np.int32).reshape(-1, 2) - len(prompt)
             offsets.append(shifted.clip(min=0))
     tokenizer.backend_tokenizer.no_truncation()  # or whoever uses it next would read texts that are cut
-    return TextTokens(Ragged.of(ids), offsets)
+    values = np.concatenate([np.zeros(0, np.int32), *ids])
+    return TextTokens(Ragged(values, np.cumsum(sizes, dtype=np.int64)), offsets)
 
 
 def pair_tokens(alignment: str, texts: list[str], student: TextTokens, teacher: TextTokens) -> TokenGroups:

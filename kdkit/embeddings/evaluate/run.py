@@ -1,6 +1,7 @@
 """The evaluation of an embedding run: the models beside the student, the tasks, and evaluation.json."""
 
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from kdkit.machine.hardware import Hardware
 from kdkit.machine.hub import hub_is_reachable, is_local_path
 from kdkit.machine.session import Session
 from kdkit.runs.folder import fingerprint
+from kdkit.runs.messages import note
 
 TEACHER_TASK = "the teacher's similarities"
 """Name of the task that is made where there is no other."""
@@ -44,6 +46,8 @@ def open_tasks(session: Session[EmbeddingConfig], data: SentenceData) -> list[Ta
         UserError: see `load_tasks`; fewer than three held-out sentences to compare.
     """
     tasks = load_tasks(session.config, session.run.cache_path)
+    for line in chain.from_iterable(task.notes for task in tasks):
+        note(line)
     tasks += embedded_tasks(data.evaluation, data.evaluation_document, session.config.seed)
     return tasks or [_teacher_task(session, data)]
 
@@ -69,8 +73,8 @@ def _teacher_task(session: Session[EmbeddingConfig], data: SentenceData) -> Task
     first_texts, second_texts = [sentences[row] for row in first], [sentences[row] for row in partners]
     key = fingerprint(first_texts, second_texts, scores)
     test = Sentences(first_texts, second_texts, None, scores, "held-out sentences", key)
-    note = "scores are the teacher's own cosines: this says how alike the students are to it, not how good they are"
-    return TaskData(Task(name=TEACHER_TASK, kind="sts", path="held-out"), test, None, [note])
+    caveat = "scores are the teacher's own cosines: this says how alike the students are to it, not how good they are"
+    return TaskData(Task(name=TEACHER_TASK, kind="sts", path="held-out"), test, None, [caveat])
 
 
 def task_scorer(session: Session[EmbeddingConfig], tasks: list[TaskData]) -> AfterEpoch:

@@ -6,7 +6,7 @@ stands at the end as an example. Methods that compare tokens start from `token_m
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
@@ -116,6 +116,8 @@ class SentenceMethod(nn.Module):
     InfoNCE needs a second view of every sentence; with weight 0 it is not made.
     """
 
+    COMPARED: ClassVar[dict[str, int]] = {"task": 2}
+    """Sentences that each term on relations compares with each other, at least."""
     alignment: str | None = None
     """How tokens of both models are put together; None: that is not needed."""
     trains_small_widths: bool = True
@@ -128,6 +130,11 @@ class SentenceMethod(nn.Module):
         if settings.task_weight:
             self.weights["task"] = settings.task_weight
         self.needs = MethodNeeds(second=bool(settings.task_weight))
+
+    @property
+    def min_batch(self) -> int:
+        """Sentences without which one of the terms compares nothing with nothing, and is 0."""
+        return max([1, *(count for term, count in self.COMPARED.items() if term in self.weights)])
 
     def forward(self, views: BatchViews) -> Terms:
         """Return the raw terms of a batch."""

@@ -1,5 +1,7 @@
 """Embedding methods of one loss, `cosine` aside: RKD, LEAF, similarity KL, layer reduction, the task alone."""
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
@@ -19,6 +21,8 @@ class RkdMethod(SentenceMethod):
 
     Source: Park et al. 2019, arXiv 1904.05068, eq. 5-8.
     """
+
+    COMPARED: ClassVar[dict[str, int]] = SentenceMethod.COMPARED | {"distance": 2, "angle": 3}
 
     def __init__(self, settings: Rkd, facts: PairFacts):
         super().__init__(settings, {"distance": settings.distance_weight, "angle": settings.angle_weight})
@@ -65,6 +69,8 @@ class SimilarityKLMethod(SentenceMethod):
     classifies worse (Emotion -2): 0.3 points less on the average (120 steps, three seeds,
     benchmarks/embedding_methods.py).
     """
+
+    COMPARED: ClassVar[dict[str, int]] = SentenceMethod.COMPARED | {"kl": 3}
 
     def __init__(self, settings: SimilarityKL, facts: PairFacts):
         super().__init__(settings, {"kl": 1.0})

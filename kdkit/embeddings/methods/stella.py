@@ -1,6 +1,7 @@
 """Stella: vectors, similarities and their order, also for the first numbers of a vector."""
 
 import re
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -41,6 +42,13 @@ class StellaMethod(SentenceMethod):
     Raises:
         UserError: a smaller width beyond the teacher's, where it is a part of the same vector.
     """
+
+    COMPARED: ClassVar[dict[str, int]] = SentenceMethod.COMPARED | {
+        "similarity": 2,
+        "ranking": 3,
+        "small_similarity": 2,
+        "small_ranking": 3,
+    }
 
     def __init__(self, settings: Stella, facts: PairFacts):
         weights = {

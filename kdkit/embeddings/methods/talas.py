@@ -1,5 +1,7 @@
 """TALAS: the teacher's vector from the last layers, similarities of upper layers from lower ones."""
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
@@ -32,6 +34,8 @@ class TalasMethod(SentenceMethod):
 
     Source: arXiv 2606.21851 (ACL 2026), eq. of TAMD and LASD as given by its authors' code.
     """
+
+    COMPARED: ClassVar[dict[str, int]] = SentenceMethod.COMPARED | {"structure": 2}
 
     def __init__(self, settings: Talas, facts: PairFacts):
         super().__init__(settings, {"anchor": settings.anchor_weight, "structure": settings.structure_weight})

@@ -95,6 +95,29 @@ def choose_prompt(prompt: str, own: Mapping[str, str | None], key: str) -> str:
     return prompt
 
 
+def check_length(length: int, setting: str, path: str, revision: str | None, key: str) -> None:
+    """Refuse inputs beyond a model's context, by its config.json alone: before sentences are cut to that length.
+
+    Args:
+        setting: the one that gave the length.
+        key: the one that named the model.
+
+    Raises:
+        UserError: more tokens than the model has positions for.
+    """
+    declared = _read_json(path, "config.json", revision, key)
+    context = declared.get("max_position_embeddings")
+    if isinstance(context, int) and declared.get("position_embedding_type", "absolute") == "absolute":
+        # RoBERTa and its kin give up the first positions, up to that of padding
+        takes_padding = declared.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet")
+        context -= (declared.get("pad_token_id", 1) + 1) if takes_padding else 0
+        if length > context:
+            raise UserError(
+                f"{setting}: expected at most {context} tokens, the context of {path!r} ({key}), got {length}; set "
+                f"{setting}={context}"
+            )
+
+
 def _read_json(path: str, file: str, revision: str | None, key: str) -> dict[str, Any]:
     """Read a JSON file of a model; empty where it has no such file."""
     name = resolve_embedding_path(path, key)

@@ -18,6 +18,9 @@ from kdkit.training.live import LiveChart
 AfterEpoch = Callable[[EmbeddingModel], dict[str, float]]
 """Scores a student on every task: the main score by the task's name."""
 
+LOOK_EVERY, LOOK_SENTENCES = 50, 64
+"""Steps between two looks at whether the student is collapsing, and sentences of such a look: a hundredth of the time.
+TALAS as its seed has it collapses within 60 steps."""
 COLLAPSE = 0.9
 """Mean cosine of different sentences above which a student counts as collapsed."""
 ALARM_SENTENCES = 256
@@ -67,6 +70,8 @@ class Follower:
         ends_epoch = int(step / per_epoch + 1e-9) > int((step - 1) / per_epoch + 1e-9)
         if (ends_epoch and self.config.evaluate.every_epoch) or step == self.trainer.total_steps:
             self._score(step)
+        elif step % LOOK_EVERY == 0:
+            self._look(step)
 
     def finish(self) -> dict[str, Any]:
         """Return the training's entry of training.json."""
@@ -117,7 +122,9 @@ class Follower:
             batch_size = self.config.evaluate.batch_size
             vectors = encode(student, self.sentences, batch_size, autocast_dtype=self.trainer.hardware.autocast_dtype)
             self.mean_cosine = mean_off_diagonal_cosine(vectors)
-            scores = self.after_epoch(student) if self.after_epoch is not None else {}
+            # without every_epoch the evaluation alone scores the tasks, once for every model
+            asked = self.after_epoch if self.config.evaluate.every_epoch else None
+            scores = asked(student) if asked is not None else {}
         finally:
             student.head = None
         epoch = step / self.trainer.steps_per_epoch
@@ -125,14 +132,31 @@ class Follower:
         self._record(step, cosine | {"epoch": round(epoch, 3), "tasks": scores})
         words = "  ".join(f"{name} {score:.2f}" for name, score in scores.items())
         print(f"{self.phase:<20} epoch {epoch:.3g}  {words}  mean cosine {self.mean_cosine:.3f}", flush=True)
+        self._warn()
+        if self.chart is not None and scores:
+            self.chart.draw()
+
+    def _look(self, step: int) -> None:
+        """Check between two scores whether the student is collapsing, on fewer sentences."""
+        student = self.trainer.student
+        vectors = encode(
+            student,
+            self.sentences[:LOOK_SENTENCES],
+            self.config.evaluate.batch_size,
+            autocast_dtype=self.trainer.hardware.autocast_dtype,
+        )
+        self.mean_cosine = mean_off_diagonal_cosine(vectors)
+        self._record(step, {"mean_off_diagonal_cosine": self.mean_cosine})
+        self._warn()
+
+    def _warn(self) -> None:
+        """Say that different sentences have almost the same vector."""
         if self.mean_cosine > COLLAPSE:
             print(
                 f"{self.phase}: warning: different sentences have a mean cosine of {self.mean_cosine:.2f}, the student "
                 "is collapsing; raise method.task_weight, lower train.learning_rate, or check the pooling",
                 flush=True,
             )
-        if self.chart is not None and scores:
-            self.chart.draw()
 
     def _record(self, step: int, values: dict[str, Any]) -> None:
         self.run.append_metrics({"phase": self.phase, "step": step, "seconds": round(self.trainer.seconds, 3)} | values)

@@ -134,6 +134,7 @@ def plan_embedding_training(session: Session[EmbeddingConfig], data: SentenceDat
     kept = [facts.student_width if method.kept_head() is None else facts.teacher_width for method in methods.values()]
     if too_wide := [number for number in config.evaluate.dimensions if number > min(kept)]:
         raise UserError(f"evaluate.dimensions: expected at most the width {min(kept)}, got {too_wide[0]}; leave it out")
+    check_batch(methods, config.train.per_device_train_batch_size)
     order = make_order(data, config.train, config.seed)
     stages = {name: plan_embedding_stages(config, student, method, order) for name, method in methods.items()}
     return EmbeddingPlan(facts, methods, order, stages)
@@ -156,6 +157,22 @@ def _check_signals(name: str, needs: MethodNeeds, student: EmbeddingModel, probe
         return
     what = "states of tokens" if tokens else "first tokens of layers"
     raise UserError(f"method: {name} expected {what}, got {got}; other methods need vectors only: method=cosine")
+
+
+def check_batch(methods: dict[str, SentenceMethod], batch_size: int) -> None:
+    """Refuse micro-batches in which a method has nothing to compare: its loss would be 0, and nothing be learned.
+
+    Every micro-batch is whole: what is left of a pass over the sentences is not trained on (see `Order`).
+
+    Raises:
+        UserError: too few sentences in a micro-batch.
+    """
+    name = max(methods, key=lambda name: methods[name].min_batch)
+    if batch_size < (least := methods[name].min_batch):
+        raise UserError(
+            f"train.per_device_train_batch_size: expected at least {least} sentences for {name}, which compares those "
+            f"of a batch with each other, got {batch_size}; set train.per_device_train_batch_size={max(least, 32)}"
+        )
 
 
 def teacher_layer(student_layer: int, facts: PairFacts) -> int:

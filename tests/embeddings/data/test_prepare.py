@@ -1,4 +1,5 @@
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -10,7 +11,6 @@ from kdkit.alignment.characters import NO_GROUP
 from kdkit.config.embeddings import PACKAGED, embedding_config_from_values
 from kdkit.embeddings.data import prepare as sentence_data
 from kdkit.embeddings.data.prepare import build_sentences, prepare_sentences
-from kdkit.embeddings.data.selection import decontaminate
 from kdkit.embeddings.data.sentences import Sentences
 from kdkit.embeddings.models.places import load_fast_tokenizer, resolve_embedding_path, resolve_prompt
 from kdkit.errors import UserError
@@ -100,14 +100,14 @@ def test_a_student_out_of_its_teacher_shares_the_tokenizer(prepare):
 
 
 def test_an_own_tokenizer_gives_an_empty_text_a_token(prepare):
-    data = prepare(
-        table('""', *TEXTS),
-        student={"path": "build", "build": {"tokenizer": "own", "vocab_size": 300}},
-        data={"evaluation_fraction": 0.02},
-    )
-    assert "" in data.texts
-    assert [len(ids) >= 1 for ids in data.student_tokens] == [True] * len(data.texts)
+    data = prepare(table(*TEXTS), student={"path": "build", "build": {"tokenizer": "own", "vocab_size": 300}})
     assert data.student_tokenizer("").input_ids == [data.student_tokenizer.bos_token_id]
+
+
+def test_rows_without_a_sentence_are_left_out_and_told(prepare, capsys):
+    data = prepare(table('""', *TEXTS))
+    assert data.manifest["dropped"] == {"no sentence in 'text'": 1} and "" not in [*data.texts, *data.evaluation]
+    assert "data.path: 1 of 101 rows are left out" in capsys.readouterr().out
 
 
 def test_second_sentences_are_learned_from_like_the_first(prepare):
@@ -206,14 +206,19 @@ def test_one_document_is_held_out_where_all_are_larger_than_wanted(documents, te
     assert len(set(data.evaluation_document)) == 1
 
 
-def test_a_text_is_found_in_a_test_whatever_its_case_and_spaces():
-    texts = ["A  man\tsings.", "a man sings", "A dog.", "a dog."]
-    kept, removed = decontaminate(texts, {"STS": ["a man SINGS.", "x"], "NLI": ["A DOG.", "a man sings."], "none": []})
-    assert (kept, removed) == (["a man sings"], {"STS": 1, "NLI": 3, "none": 0})
-
-
-def test_nothing_is_removed_without_tests():
-    assert decontaminate(["a", "a", ""], {}) == (["a", "a", ""], {})
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"data": {"max_length": 65}}, "data.max_length: expected at most 64 tokens, the context of"),
+        ({"teacher": {"max_length": 65}}, "teacher.max_length: expected at most 64 tokens, the context of"),
+    ],
+)
+def test_a_length_beyond_a_context_is_refused_before_anything_is_read(prepare, teacher, tmp_path, values, message):
+    folder = tmp_path / "short"
+    shutil.copytree(teacher, folder)
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert", "max_position_embeddings": 64}))
+    values["teacher"] = {"path": str(folder)} | values.get("teacher", {})
+    assert refusal(prepare, "no column\n", **values).startswith(message)
 
 
 @pytest.fixture
@@ -389,5 +394,5 @@ def test_real_training_sentences_are_cleared_of_sts_sentences(prepare, test_data
     ]
     data = {"path": str(test_data / "nli" / "train_pool.csv"), "subset_size": 1000}
     manifest = prepare("", data=data, evaluate={"tasks": tasks}).manifest
-    assert manifest["removed"] == {"stsb_dev": 78, "sickr_dev": 4, "sts13_test": 0}
+    assert manifest["removed"] == {"stsb_dev": 94, "sickr_dev": 22, "sts13_test": 0}
     assert (manifest["rows"], manifest["distinct"], manifest["training_texts"]) == (51_814, 79_874, 1000)

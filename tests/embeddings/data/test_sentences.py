@@ -7,7 +7,7 @@ from pyarrow import parquet
 
 from kdkit.data import rows
 from kdkit.embeddings.data.prose import cut_sentences, is_prose
-from kdkit.embeddings.data.sentences import load_sentences
+from kdkit.embeddings.data.sentences import dropped_words, load_sentences
 from kdkit.errors import UserError
 
 
@@ -53,17 +53,17 @@ def test_pairs_are_found_by_the_usual_names(read, pair, score):
 
 
 def test_a_parquet_file_gives_numbers_as_labels_in_text(tmp_path):
-    table = pyarrow.table({"text": ["a", None], "label": [3, 0], "label_text": ["x", "y"]})
+    table = pyarrow.table({"text": ["a", "b"], "label": [3, 0], "label_text": ["x", "y"]})
     parquet.write_table(table, tmp_path / "a.parquet")
     sentences = load_sentences(str(tmp_path / "a.parquet"), tmp_path, key="data.path")
-    assert (sentences.first, sentences.labels) == (["a", ""], ["3", "0"])
+    assert (sentences.first, sentences.labels) == (["a", "b"], ["3", "0"])
 
 
 def test_columns_can_be_named(read):
     columns = {"sentence1": "q", "sentence2": "d", "label": "same", "score": "s"}
     sentences = read("a.csv", "q,d,same,s\na,b,yes,1e-1\n", columns=columns)
     assert (sentences.first, sentences.second) == (["a"], ["b"])
-    assert (sentences.labels, sentences.scores) == (["yes"], [0.1])
+    assert (sentences.labels, sentences.scores) == (["1"], [0.1])
 
 
 def test_a_named_single_column_comes_before_the_usual_names(read):
@@ -76,8 +76,69 @@ def test_the_first_name_can_be_changed_and_the_second_kept(read):
     assert (sentences.first, sentences.second) == (["a"], ["b"])
 
 
-def test_an_empty_text_is_a_row(read):
-    assert read("a.csv", 'sentence1,sentence2,score\n,b,1\n"",,2\n').texts() == ["", "b", "", ""]
+def test_a_row_with_an_empty_sentence_is_left_out_and_counted(read):
+    read_rows = read("a.csv", 'sentence1,sentence2,score\n,b,1\n"",,2\nc,d,3\ne," ",4\n')
+    assert (read_rows.first, read_rows.second, read_rows.scores) == (["c"], ["d"], [3.0])
+    assert read_rows.dropped == {"no sentence in 'sentence1'": 2, "no sentence in 'sentence2'": 1}
+    assert dropped_words(read_rows).startswith("3 of 4 rows are left out (2 with no sentence in 'sentence1', 1 with")
+
+
+@pytest.mark.parametrize("value", ["null", "NaN", '""'])
+def test_a_null_sentence_is_left_out_like_an_empty_one(read, value):
+    found = read("a.jsonl", f'{{"text": {value}}}\n{{"text": "b"}}\n{{"body": "c"}}\n')
+    assert (found.first, found.dropped) == (["b"], {"no sentence in 'text'": 2})
+
+
+def test_rows_none_of_which_has_a_sentence_are_refused(read):
+    assert "expected rows that can be used" in refusal(read, "a.csv", "text,label\n,1\n,2\n")
+
+
+def test_a_value_of_a_column_that_is_not_read_stops_nothing(read):
+    content = "sentence1,sentence2,score\na,b,high\n"
+    assert read("a.csv", content, roles=()).first == ["a"]
+    assert read("a.csv", content, roles=()).scores is None
+
+
+def test_bad_rows_are_left_out_and_counted_when_so_asked(read):
+    content = "sentence1,sentence2,score\na,b,1\nc,d,\ne,f,n/a\ng,h,2\n"
+    assert "got none in row 2" in refusal(read, "a.csv", content)
+    assert "data.bad_rows=skip" in refusal(read, "a.csv", content)
+    found = read("a.csv", content, bad_rows="skip")
+    assert (found.first, found.scores, found.dropped) == (["a", "g"], [1.0, 2.0], {"no number in 'score'": 2})
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.tsv", 'sentence1\tsentence2\tlabel\none, "two"\tb\t1\n'),
+        ("a.TSV", 'sentence1\tsentence2\tlabel\n"one, ""two"""\tb\t1\n'),
+        ("a.csv", 'sentence1;sentence2;label\none, "two";b;1\n'),
+        ("a.CSV", 'sentence1|sentence2|label\none, "two"|b|1\n'),
+        ("a.csv", ' sentence1 ,sentence2 , label\n"one, ""two""",b,1\n'),
+        ("a.json", '[{"sentence1": "one, \\"two\\"", "sentence2": "b", "label": 1}]'),
+        ("a.json", '{"sentence1": "one, \\"two\\"", "sentence2": "b", "label": 1}\n'),
+        ("a.JSONL", '{"sentence1": "one, \\"two\\"", "sentence2 ": "b", "label": 1.0}\n'),
+        ("a.csv", 'sentence1,sentence2,label\r\n"one, ""two""",b,True\r\n'),
+    ],
+)
+def test_the_files_people_have_are_read(read, name, content):
+    found = read(name, content)
+    assert (found.first, found.second, found.labels) == (['one, "two"'], ["b"], ["1"])
+
+
+@pytest.mark.parametrize("content", ["{}", '["a"]', "[1", '{"text": "a"}, {"text": "b"}'])
+def test_json_that_is_no_list_of_objects_is_refused(read, content):
+    assert refusal(read, "a.json", content).startswith("data.path: expected")
+
+
+@pytest.mark.parametrize("words", [("True", "False"), ("1.0", "0.0"), ("1", "0"), ("yes", "no"), ("TRUE", "off")])
+def test_ways_to_write_a_label_mean_one_thing(read, words):
+    assert read("a.csv", f"text,label\na,{words[0]}\nb,{words[1]}\n").labels == ["1", "0"]
+
+
+@pytest.mark.parametrize("word", ["neutral", "1.5", "v1.0", "card_arrival", "-", "."])
+def test_other_labels_stay_as_they_are(read, word):
+    assert read("a.csv", f"text,label\na,{word}\n").labels == [word]
 
 
 @pytest.mark.parametrize("word", ["null", "NA", "nan", "None"])
@@ -111,7 +172,7 @@ def test_one_sentence_a_row_will_not_do_where_two_are_compared(read):
 @pytest.mark.parametrize("value", ["high", "nan", "inf", ""])
 def test_a_score_that_is_no_number_is_refused_with_its_row(read, value):
     message = refusal(read, "a.csv", f"sentence1,sentence2,score\na,b,1\nc,d,{value}\n")
-    assert f"expected a number in 'score', got {value!r} in row 2" in message
+    assert f"expected a number in 'score', got {repr(value) if value else 'none'} in row 2" in message
 
 
 @pytest.mark.parametrize(
@@ -127,7 +188,6 @@ def test_a_score_that_is_no_number_is_refused_with_its_row(read, value):
         ("a.jsonl", "[1, 2]\n", "expected a JSON object a line"),
         ("a.jsonl", '{"text": 5}\n', "expected text in 'text', got 5 in row 1"),
         ("a.jsonl", '{"text": "a", "label": "x"}\n{"text": "b"}\n', "expected a value in 'label', got none in row 2"),
-        ("a.jsonl", '{"text": "a"}\n{"body": "b"}\n', "expected a value in 'text', got none in row 2"),
         ("a.parquet", "text", "expected a parquet file"),
         ("a.pdf", "text", "which is neither"),
     ],
@@ -139,7 +199,9 @@ def test_a_file_that_cannot_be_used_is_refused_with_the_reason(read, name, conte
 @pytest.mark.parametrize("path", ["missing.csv", "./missing", "~/missing"])
 def test_a_missing_file_is_refused(path, tmp_path):
     message = refusal(load_sentences, path, tmp_path, key="evaluate.tasks.STS.path")
-    assert message.startswith("evaluate.tasks.STS.path: expected a .txt, .csv, .jsonl, .parquet file or a hub data set")
+    assert message.startswith(
+        "evaluate.tasks.STS.path: expected a .txt, .csv, .tsv, .json, .jsonl, .parquet file or a hub data set"
+    )
     assert "does not exist" in message
 
 
@@ -288,4 +350,4 @@ def test_two_columns_of_one_name_are_refused(read):
 
 def test_a_column_that_only_later_lines_have_is_missed_in_the_first(read):
     message = refusal(read, "a.jsonl", '{"text": "a"}\n{"text": "b", "score": 0.5}\n')
-    assert "expected a value in 'score', got none in row 1" in message
+    assert "expected a number in 'score', got none in row 1" in message

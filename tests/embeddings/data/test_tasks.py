@@ -1,8 +1,10 @@
+import re
 from collections import Counter
 from pathlib import Path
 
 import datasets
 import pytest
+import yaml
 
 from kdkit.config.embeddings import embedding_config_from_values, load_embedding_config
 from kdkit.data import rows
@@ -51,6 +53,41 @@ def test_pairs_may_use_any_label_for_related_ones(load):
     assert task.test.labels == ["entails", "neutral"]
 
 
+@pytest.mark.parametrize("named", [True, "True", 1, "1", 1.0, "1.0"])
+@pytest.mark.parametrize("words", [("True", "False"), ("1.0", "0.0"), ("1", "0")])
+def test_the_positive_label_may_be_written_in_any_way(load, words, named):
+    task = load("pairs", PAIR_COLUMNS + f"label\na,b,{words[0]}\nc,d,{words[1]}\n", positive_label=named)
+    assert task.test.labels == [task.task.positive_label, "0"]
+
+
+@pytest.mark.parametrize("label", ["entails", "no", "2", "3.5"])
+def test_the_message_on_the_positive_label_takes_the_value_that_it_names(load, label):
+    content = PAIR_COLUMNS + f"label\na,b,{label}\nc,d,other\n"
+    message = refusal(load, "pairs", content)
+    named = re.search(r"got the labels (\S+), other in", message)[1]
+    assert load("pairs", content, positive_label=yaml.safe_load(named)).test.labels[0] == named
+
+
+def test_rows_without_a_sentence_are_left_out_and_told(load):
+    rows = PAIR_COLUMNS + "score\na,b,1\n,d,2\ne,f,3\n"
+    task = load("sts", rows)
+    assert (task.test.first, task.test.scores) == (["a", "e"], [1.0, 3.0])
+    assert task.notes == ["T: 1 of 3 rows are left out (1 with no sentence in 'sentence1') to test on"]
+
+
+def test_bad_rows_of_a_task_are_refused_or_left_out(load):
+    rows = "text,label\na,x\nb,\nc,y\n"
+    assert "evaluate.tasks.T.bad_rows=skip" in refusal(load, "classification", rows, rows)
+    assert load("classification", rows, "text,label\nd,x\ne,y\n", bad_rows="skip").test.labels == ["x", "y"]
+
+
+@pytest.mark.parametrize("options", [{"split": "validation"}, {"configuration": "en"}, {"revision": "abc"}])
+def test_what_only_a_hub_data_set_has_is_refused_for_a_file(load, options):
+    (name,) = options
+    message = refusal(load, "sts", PAIR_COLUMNS + "score\na,b,1\nc,d,2\n", **options)
+    assert message.startswith(f"evaluate.tasks.T.{name}: expected a hub data set, got the file")
+
+
 def test_no_more_rows_than_wanted_are_read(load):
     assert load("sts", PAIR_COLUMNS + "score\na,b,1\nc,d,2\ne,f,3\n", max_rows=2).test.first == ["a", "c"]
 
@@ -70,7 +107,7 @@ def test_no_more_rows_than_wanted_are_read(load):
         ("classification", "text\na\n", "T.path: expected a column 'label' for a task of kind 'classification'"),
         ("pairs", PAIR_COLUMNS + "score\na,b,1\n", "T.path: expected a column 'label' for a task of kind 'pairs'"),
         ("pairs", "text,label\na,1\n", "T.path: expected the column(s) sentence1, sentence2 or"),
-        ("pairs", PAIR_COLUMNS + "label\na,b,yes\nc,d,no\n", "with the label '1' (positive_label)"),
+        ("pairs", PAIR_COLUMNS + "label\na,b,same\nc,d,other\n", "with the label '1' (positive_label)"),
         ("pairs", PAIR_COLUMNS + "label\na,b,1\nc,d,1\n", "and with others, got the labels 1 in"),
     ],
 )

@@ -27,8 +27,8 @@ from tests.embedders import cpu, make_session, save_teacher, write_sentences
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ODD = ["", " ", "☃ ☃☃", "the", "The", "cat cat cat cat cat cat", "x y z", "a" * 400]
-"""Nothing, only unknown words, one word, the same tokens twice, a word too long to be one."""
+ODD = ["☃ ☃☃", "the", "The", "cat cat cat cat cat cat", "x y z", "a" * 400]
+"""Only unknown words, one word, the same tokens twice, a word too long to be one."""
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_every_method_survives_odd_sentences(folder, name):
     options = "data.evaluation_fraction=0.05", "train.max_steps=6", "data.decontaminate=false"
     config, run = open_run(folder, f"odd-{name}", method(name), *options, sentences="odd")
     data, trainings = distil(config, run)
-    assert "" in data.texts and "x y z" in data.texts
+    assert "x y z" in data.texts
     assert len(losses(run)) == 6 and all(map(math.isfinite, losses(run)))
     assert trainings[name]["skipped_steps"] == 0 < trainings[name]["peak_memory_bytes"]
     student = load_embedding_model(str(run.path / "student"), "student.path")
@@ -260,6 +260,44 @@ def test_heads_of_smaller_widths_are_saved_beside_the_large_one(folder):
     assert load_embedding_model(str(run.path / "student"), "student.path").width == 24
     widths = [json.loads((run.path / f"student/2_Dense_{w}/config.json").read_text())["out_features"] for w in (8, 99)]
     assert widths == [8, 99]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "least"),
+    [
+        ("rkd", "angle_weight: 0", 2),
+        ("rkd", "", 3),
+        ("similarity_kl", "", 3),
+        ("simcse", "", 2),
+        ("stella", "", 3),
+        ("talas", "", 2),
+        ("cosine", "task_weight: 0.1", 2),
+    ],
+)
+def test_a_batch_in_which_nothing_can_be_compared_is_refused(folder, name, options, least):
+    config, run = open_run(folder, f"few-{name}-{least}", method(name, options), f"train.batch_size={least - 1}")
+    with pytest.raises(UserError, match=rf"per_device_train_batch_size: expected at least {least} sentences for"):
+        distil(config, run)
+
+
+def test_plain_cosine_learns_from_batches_of_one(folder):
+    config, run = open_run(folder, "one", "train.batch_size=1", "train.max_steps=2")
+    distil(config, run)
+    assert min(losses(run)) > 0
+
+
+@pytest.mark.parametrize(("every_epoch", "passes"), [(True, 2), (False, 0)])
+def test_nothing_is_scored_on_the_way_where_nobody_asks_for_it(folder, every_epoch, passes):
+    config, run = open_run(folder, f"scored-{passes}", f"evaluate.every_epoch={str(every_epoch).lower()}")
+    calls = []
+    distil(config, run, after_epoch=lambda student: calls.append(1) or {"tiny": 1.0})
+    assert len(calls) == passes
+
+
+def test_the_mean_cosine_is_logged_every_fifty_steps(folder, capsys):
+    config, run = open_run(folder, "collapse", "train.max_steps=120", "evaluate.every_epoch=false")
+    distil(config, run)
+    assert [line["step"] for line in run.read_metrics() if "mean_off_diagonal_cosine" in line] == [0, 50, 100, 120]
 
 
 def test_a_run_that_is_resumed_at_its_end_still_knows_of_a_collapse(folder, monkeypatch):
