@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdkit.config.embeddings import REDUCE, EmbeddingConfig
+from kdkit.config.embeddings import REDUCE, STATIC, EmbeddingConfig
 from kdkit.config.language import BUILD, Config, dump_config
 from kdkit.machine.user_code import code_file
 from kdkit.runs.folder import Run, describe_environment, fingerprint
@@ -130,7 +130,7 @@ def _check_embeddings(config: EmbeddingConfig, run: Run) -> Inputs:
     if ready is not None and is_local_path(ready):
         fingerprint_model(ready, None, "evaluate.off_the_shelf")
     models = [(config.teacher.path, config.teacher.revision, "teacher.path")]
-    if config.student.path not in (REDUCE, BUILD):
+    if config.student.path not in (REDUCE, BUILD, STATIC):
         models.append((config.student.path, config.student.revision, "student.path"))
     parts = [fingerprint_model(*model) for model in models]
     return Inputs(fingerprint(build_sentences(config, run.cache_path).name, parts), plan_work(config, 0, False))

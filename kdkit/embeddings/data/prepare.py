@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.characters import Ragged, TokenGroups
 from kdkit.alignment.tokenizers import END_OF_TEXT, load_tokenizer, tokenizers_match, train_tokenizer
-from kdkit.config.embeddings import REDUCE, EmbeddingConfig
+from kdkit.config.embeddings import REDUCE, STATIC, EmbeddingConfig
 from kdkit.config.types import BUILD
 from kdkit.data.text.corpora import PYTHON_DOCS
 from kdkit.embeddings.data.selection import select_sentences
@@ -25,6 +25,7 @@ from kdkit.embeddings.data.sentences import Sentences, load_sentences
 from kdkit.embeddings.data.tasks import load_tasks
 from kdkit.embeddings.data.token_pairs import TextTokens, pair_tokens, tokenize_texts
 from kdkit.embeddings.models.places import load_fast_tokenizer, resolve_embedding_path, resolve_prompt
+from kdkit.embeddings.models.static import is_static, load_table, plain_tokenizer
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
@@ -189,8 +190,12 @@ def _tokenizers(config: EmbeddingConfig, texts: list[str]) -> tuple[PreTrainedTo
     of_teacher = load_fast_tokenizer(teacher.path, teacher.revision, "teacher.path", teacher.trust_remote_code)
     if student.path == REDUCE or (student.path == BUILD and student.build.tokenizer == "teacher"):
         return of_teacher, of_teacher
+    if student.path == STATIC:
+        return plain_tokenizer(of_teacher), of_teacher
     if student.path == BUILD:
         return _own_tokenizer(texts, student.build.vocab_size), of_teacher
+    if is_static(name := resolve_embedding_path(student.path, "student.path"), student.revision):
+        return load_table(name, "student.path", student.revision)[1], of_teacher
     return load_fast_tokenizer(student.path, student.revision, "student.path", student.trust_remote_code), of_teacher
 
 
@@ -208,12 +213,13 @@ def _relevant_settings(config: EmbeddingConfig) -> list[Any]:
     teacher, student = config.teacher, config.student
     data = config.data.model_dump(exclude={"path", "name", "revision", "split", "columns"})
     own = student.path == BUILD and student.build.tokenizer == "own"
-    reads_itself = student.path not in (REDUCE, BUILD)
+    reads_itself = student.path not in (REDUCE, BUILD, STATIC)
+    others = [student.build.vocab_size] if own else [STATIC] if student.path == STATIC else []
     return [
         data | {"python_docs": config.data.path == PYTHON_DOCS},
         config.seed,
         [_identify(teacher.path, "teacher.path"), teacher.revision, teacher.max_length],
-        [student.build.vocab_size] if own else [],
+        others,
         [_identify(student.path, "student.path"), student.revision] if reads_itself else [],
     ]
 

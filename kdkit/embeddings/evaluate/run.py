@@ -17,7 +17,7 @@ from kdkit.embeddings.models.backbone import context_length
 from kdkit.embeddings.models.embedder import EmbeddingModel, encode, load_embedding_model
 from kdkit.embeddings.models.pooling import Reading
 from kdkit.embeddings.teacher.probe import load_teacher
-from kdkit.embeddings.training.student import make_embedding_student
+from kdkit.embeddings.training.student import open_embedding_student
 from kdkit.embeddings.training.train import AfterEpoch, student_folder
 from kdkit.errors import UserError
 from kdkit.machine.hardware import Hardware
@@ -118,7 +118,7 @@ def find_candidates(session: Session[EmbeddingConfig], data: SentenceData) -> di
     """Load the teacher, the student before training, a ready model, and every trained student."""
     config, hardware = session.config, session.hardware
     teacher = load_teacher(config, hardware, dtype=torch.float32).to(hardware.device)
-    untrained = make_embedding_student(config, data).to(hardware.device)
+    untrained = open_embedding_student(session, data).to(hardware.device)
     candidates = {
         "teacher": Candidate("teacher", teacher),
         "untrained": Candidate("untrained", untrained.requires_grad_(False)),
