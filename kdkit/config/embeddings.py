@@ -205,6 +205,8 @@ class EmbeddingEvaluateConfig(Section):
     """Resamples behind an interval."""
     dimensions: list[Count] = Field(default_factory=list)
     """Also score the first so many numbers of the student's vectors."""
+    quantisations: list[Literal["int8", "binary"]] = Field(default_factory=list)
+    """Also score the student's vectors, and those first numbers, as stored in a byte or a bit per number."""
 
 
 class EmbeddingConfig(Section):

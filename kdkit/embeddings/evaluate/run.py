@@ -103,6 +103,7 @@ def evaluate_embedding_run(
         bootstrap_samples=config.evaluate.bootstrap_samples,
         seed=config.seed,
         dimensions=config.evaluate.dimensions,
+        quantisations=config.evaluate.quantisations,
     )
     # apart, as hardly anybody reads it: what another run is compared by in pairs, rounded as scores are written
     resamples = {task: np.round(values, 4).tolist() for task, values in evaluation.pop("resamples").items()}

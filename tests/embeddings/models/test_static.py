@@ -54,6 +54,7 @@ def open_static(folder, name, **values):
             "log_every": 1,
         },
         "method": {"name": "cosine"},
+        "evaluate": {"quantisations": ["int8", "binary"], "dimensions": [6]},
     } | values
     path = folder / name
     path.mkdir(exist_ok=True)
@@ -119,6 +120,10 @@ def test_it_learns_and_sentence_transformers_reads_it(trained):
 def test_it_stands_in_the_evaluation_like_every_student(trained):
     session, data, _ = trained
     evaluation = evaluate_embedding_run(session, data, open_tasks(session, data))
+    (task,) = evaluation["models"]["leaf"]["tasks"].values()
+    assert list(task["quantised"]) == ["int8", "binary"] and list(task["quantised"]["int8"]) == ["6", "24"]
+    assert task["quantised"]["int8"]["24"] == pytest.approx(task["main"], abs=3)
+    assert "quantised" not in next(iter(evaluation["models"]["teacher"]["tasks"].values()))
     assert [evaluation["models"][name]["width"] for name in ("teacher", "untrained", "leaf")] == [24, 8, 24]
 
 
