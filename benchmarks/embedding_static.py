@@ -1,8 +1,8 @@
 """Static students beside model2vec's own distillation: score, share of the teacher's and speed, in one run on one core.
 
 Every student reads the tasks as the teacher does. The static ones are made from all-MiniLM-L6-v2, untrained and after
-training by cosine on 12,000 sentences; the peer is `model2vec.distill` with its defaults (pip install model2vec), made
-from the same folder and read by its own code. STS-B dev chose the settings; STS13 and SICK-R dev did not.
+training by cosine on 12,000 sentences; the peer is `model2vec.distill` with its defaults (pip install
+"model2vec[distill]"), made from the same folder and read by its own code. STS-B dev chose the settings; STS13 and SICK-R dev did not.
 
     python benchmarks/embedding_static.py WORK_FOLDER           # KDKIT_TEST_DATA names the folder of the task files
 """
@@ -127,7 +127,7 @@ def main(work: Path) -> None:
         data = prepare_sentences(session, None)
         probe_embedding_teacher(session, data)
         name = f"default, {epochs} epochs of cosine at {rate:g}"
-        made[name] = distill_all(session, data)["cosine"]["seconds"]
+        made[name] = distill_all(session, data, resume=True)["cosine"]["seconds"]
         encoders[name] = reader(load_embedding_model(str(session.run.path / "student"), "student.path"))
     encoders |= peers(made)
     speeds = measure_speeds(encoders, data.evaluation * 8)
