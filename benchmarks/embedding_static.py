@@ -2,8 +2,8 @@
 
 Every student reads the tasks as the teacher does. The static ones are made from all-MiniLM-L6-v2, untrained and after
 training by cosine on 12,000 sentences; the peer is `model2vec.distill` with its defaults (pip install
-"model2vec[distill]"), made from the same folder and read by its own code. STS-B dev chose the settings; STS13 and SICK-R
-dev did not.
+"model2vec[distill]"), made from the same folder and read by its own code. STS-B dev chose the settings; STS13 and
+SICK-R dev did not.
 
     python benchmarks/embedding_static.py WORK_FOLDER           # KDKIT_TEST_DATA names the folder of the task files
 """
