@@ -39,7 +39,7 @@ STARTS = {
     "width 256 (default)": [],
     "width 384": ["width=384"],
     "width 256, by rank": ["frequencies=zipf"],
-    "width 256, by rank, a = 1e-4 (model2vec's)": ["frequencies=zipf", "rarity=1e-4"],
+    "width 256, by rank, a = 1e-4": ["frequencies=zipf", "rarity=1e-4"],
     "width 256, unweighted": ["frequencies=none"],
 }
 RATES = {1e-3: 1, 3e-3: 3}
