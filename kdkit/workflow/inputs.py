@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdkit.config.embeddings import REDUCE, EmbeddingConfig
+from kdkit.config.embeddings import REDUCE, STATIC, EmbeddingConfig
 from kdkit.config.language import BUILD, Config, dump_config
 from kdkit.machine.user_code import code_file
 from kdkit.runs.folder import Run, describe_environment, fingerprint, fingerprint_files
@@ -132,7 +132,7 @@ def _check_embeddings(config: EmbeddingConfig, run: Run) -> Inputs:
         fingerprint_model(ready, None, "evaluate.off_the_shelf")
     vectors = config.teacher.vectors
     models = [(config.teacher.path, config.teacher.revision, "teacher.path")] if vectors is None else []
-    if config.student.path not in (REDUCE, BUILD):
+    if config.student.path not in (REDUCE, BUILD, STATIC):
         models.append((config.student.path, config.student.revision, "student.path"))
     parts = [fingerprint_model(*model) for model in models]
     if vectors is not None:

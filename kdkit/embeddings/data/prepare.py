@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.characters import Ragged, TokenGroups
 from kdkit.alignment.tokenizers import END_OF_TEXT, load_tokenizer, tokenizers_match, train_tokenizer
-from kdkit.config.embeddings import REDUCE, EmbeddingConfig
+from kdkit.config.embeddings import REDUCE, STATIC, EmbeddingConfig, EmbeddingStudentConfig
 from kdkit.config.types import BUILD
 from kdkit.data.rows import is_data_file
 from kdkit.data.text.corpora import PYTHON_DOCS
@@ -26,6 +26,7 @@ from kdkit.embeddings.data.sentences import Sentences, dropped_words, load_sente
 from kdkit.embeddings.data.tasks import load_tasks
 from kdkit.embeddings.data.token_pairs import TextTokens, pair_tokens, tokenize_texts
 from kdkit.embeddings.models.places import check_length, load_fast_tokenizer, resolve_embedding_path, resolve_prompt
+from kdkit.embeddings.models.static import is_static, load_table, plain_tokenizer
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
@@ -223,12 +224,22 @@ def _tokenizers(config: EmbeddingConfig, texts: list[str]) -> tuple[PreTrainedTo
     shared = student.path == REDUCE or (student.path == BUILD and student.build.tokenizer == "teacher")
     if student.path == BUILD and not shared:
         of_student = _own_tokenizer(texts, student.build.vocab_size)
-    elif not shared:
-        of_student = load_fast_tokenizer(student.path, student.revision, "student.path", student.trust_remote_code)
+    elif not shared and student.path != STATIC:
+        of_student = _tokenizer_of(student)
     if teacher.vectors is not None:
         return of_student, of_student
     of_teacher = load_fast_tokenizer(teacher.path, teacher.revision, "teacher.path", teacher.trust_remote_code)
+    if student.path == STATIC:
+        return plain_tokenizer(of_teacher), of_teacher
     return of_teacher if shared else of_student, of_teacher
+
+
+def _tokenizer_of(student: EmbeddingStudentConfig) -> PreTrainedTokenizerFast:
+    """Load the tokenizer of a model to start from, static or not."""
+    name = resolve_embedding_path(student.path, "student.path")
+    if is_static(name, student.revision):
+        return load_table(name, "student.path", student.revision)[1]
+    return load_fast_tokenizer(student.path, student.revision, "student.path", student.trust_remote_code)
 
 
 def _own_tokenizer(texts: list[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -245,14 +256,15 @@ def _relevant_settings(config: EmbeddingConfig) -> list[Any]:
     teacher, student = config.teacher, config.student
     data = config.data.model_dump(exclude={"path", "name", "revision", "split", "columns", "negatives"})
     own = student.path == BUILD and student.build.tokenizer == "own"
-    reads_itself = student.path not in (REDUCE, BUILD)
+    reads_itself = student.path not in (REDUCE, BUILD, STATIC)
+    others = [student.build.vocab_size] if own else [STATIC] if student.path == STATIC else []
     return [
         data | {"python_docs": config.data.path == PYTHON_DOCS},
         config.seed,
         [_identify(teacher.path, "teacher.path"), teacher.revision, teacher.max_length]
         if teacher.vectors is None
         else [],
-        [student.build.vocab_size] if own else [],
+        others,
         [_identify(student.path, "student.path"), student.revision] if reads_itself else [],
     ]
 

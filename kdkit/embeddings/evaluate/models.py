@@ -1,7 +1,7 @@
 """The evaluation stage of embedding models: all on the same tasks, held-out sentences and clock (notebook 06)."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import torch
 from kdkit.embeddings.data.tasks import TaskData
 from kdkit.embeddings.evaluate.measures import PromptedText, Vectors, check_tasks, main_score, measure, texts_of
 from kdkit.embeddings.evaluate.prompts import find_prompt, with_prompt
+from kdkit.embeddings.evaluate.quantised import Storage, nearest_kept, score_stored
 from kdkit.embeddings.evaluate.scores import bootstrap, interval, spearman
 from kdkit.embeddings.evaluate.stored import describe_vectors, look_up
 from kdkit.embeddings.models.doctor import mean_off_diagonal_cosine
@@ -50,6 +51,7 @@ def evaluate_embeddings(
     bootstrap_samples: int,
     seed: int,
     dimensions: Iterable[int] = (),
+    quantisations: Sequence[Storage] = (),
     autocast_dtype: torch.dtype | None = None,
 ) -> dict[str, Any]:
     """Measure every model of a run: the content of evaluation.json.
@@ -60,6 +62,7 @@ def evaluate_embeddings(
         tasks: at least one.
         sentences: held-out ones, on which agreement with the teacher, collapse and speed are measured.
         dimensions: so many numbers of the students' vectors are also scored alone.
+        quantisations: ways of storing in which the students' vectors are scored too, see `_score_stored`.
         autocast_dtype: None: in the weights' own precision, as scores should be.
 
     Returns:
@@ -90,6 +93,8 @@ def evaluate_embeddings(
         widths = list(dimensions) if candidate.role in ("student", "compared") else []
         scores, resamples[name] = _score(vectors, tasks, bootstrap_samples, seed, widths)
         models[name] = {"tasks": scores} | _average(scores, resamples[name])
+        if candidate.role in ("student", "compared"):
+            models[name] |= _score_stored(scores, tasks, vectors, held_out[name], widths, quantisations)
         models[name] |= _describe_model(candidate.model, autocast_dtype) | {"sentences_per_second": speeds[name]}
     return {
         "models": _compare_with_teacher(candidates, models, held_out),
@@ -262,6 +267,26 @@ def _score(
             cuts = {number: measure(data, vectors.cut(number), full=False)[1] for number in dimensions}
             scores[name]["dimensions"] = {str(number): main_score(cut, data) for number, cut in cuts.items()}
     return scores, resamples
+
+
+def _score_stored(
+    scores: dict[str, dict[str, Any]],
+    tasks: list[TaskData],
+    vectors: Vectors,
+    held_out: np.ndarray,
+    widths: list[int],
+    quantisations: Sequence[Storage],
+) -> dict[str, Any]:
+    """Score vectors, and their first numbers, as stored in fewer bytes; int8 takes its ranges from held-out sentences.
+
+    Adds to each task's numbers `quantised`: storage -> width -> main score.
+
+    Returns:
+        `nearest_kept`: storage -> share of the ten nearest held-out sentences that a search among stored ones finds.
+    """
+    for data in tasks if quantisations else []:
+        scores[data.task.name]["quantised"] = score_stored(data, vectors, held_out, widths, list(quantisations))
+    return {"nearest_kept": {storage: nearest_kept(held_out, storage) for storage in quantisations}}
 
 
 def _average(scores: dict[str, dict[str, Any]], resamples: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from kdkit.embeddings.models.embedder import EmbeddingModel, encode, load_embedd
 from kdkit.embeddings.models.pooling import Reading
 from kdkit.embeddings.teacher.probe import load_teacher
 from kdkit.embeddings.teacher.vectors import read_vectors
-from kdkit.embeddings.training.student import make_embedding_student
+from kdkit.embeddings.training.student import open_embedding_student
 from kdkit.embeddings.training.train import AfterEpoch, student_folder
 from kdkit.errors import UserError
 from kdkit.machine.hardware import Hardware
@@ -111,6 +111,7 @@ def evaluate_embedding_run(
         bootstrap_samples=config.evaluate.bootstrap_samples,
         seed=config.seed,
         dimensions=config.evaluate.dimensions,
+        quantisations=config.evaluate.quantisations,
     )
     # apart, as hardly anybody reads it: what another run is compared by in pairs, rounded as scores are written
     resamples = {task: np.round(values, 4).tolist() for task, values in evaluation.pop("resamples").items()}
@@ -129,7 +130,7 @@ def find_candidates(session: Session[EmbeddingConfig], data: SentenceData) -> di
         teacher = Candidate("teacher", None, vectors=read_vectors(config.teacher.vectors))
     else:
         teacher = Candidate("teacher", load_teacher(config, hardware, dtype=torch.float32).to(hardware.device))
-    untrained = make_embedding_student(config, data).to(hardware.device)
+    untrained = open_embedding_student(session, data).to(hardware.device)
     candidates = {
         "teacher": teacher,
         "untrained": Candidate("untrained", untrained.requires_grad_(False)),

@@ -15,6 +15,7 @@ from kdkit.embeddings.models.backbone import context_length, is_causal, load_bac
 from kdkit.embeddings.models.modules import head_width, read_head
 from kdkit.embeddings.models.places import choose_prompt, load_fast_tokenizer, resolve_embedding_path
 from kdkit.embeddings.models.pooling import Reading, pool, read_reading
+from kdkit.embeddings.models.static import NO_LIMIT, is_static, load_table
 from kdkit.errors import UserError
 from kdkit.machine.hardware import Hardware
 from kdkit.machine.hub import is_local_path
@@ -156,7 +157,10 @@ def load_embedding_model(
         UserError: no network, no safetensors weights, an encoder-decoder, unsupported modules, or a
             `max_length` beyond its context.
     """
-    name = check_model_folder(resolve_embedding_path(path, key), key)
+    name = resolve_embedding_path(path, key)
+    if is_static(name, revision):
+        return _load_static(name, key, revision, max_length).to(device, dtype)
+    name = check_model_folder(name, key)
     tokenizer = load_fast_tokenizer(path, revision, key, trust_remote_code)
     backbone = load_backbone(name, key, revision, trust_remote_code, attentions, dtype).to(device)
     reading = read_reading(
@@ -183,13 +187,21 @@ def load_embedding_model(
     return model.to(device).eval()
 
 
+def _load_static(name: str, key: str, revision: str | None, max_length: int | None) -> EmbeddingModel:
+    """Load a static model, which has no layers and no limit of its own."""
+    table, tokenizer, normalize = load_table(name, key, revision)
+    reading = Reading(pooling="mean", normalize=normalize, max_length=max_length or NO_LIMIT, own_pooling="mean")
+    return EmbeddingModel(table, tokenizer, reading).eval()
+
+
 def fingerprint_model(path: str, revision: str | None, key: str) -> dict[str, str]:
     """Identify the model of a path without loading it: a hub model by name and revision, a folder by its content.
 
     Raises:
         UserError: see `check_model_folder`.
     """
-    name = check_model_folder(resolve_embedding_path(path, key), key)
+    name = resolve_embedding_path(path, key)
+    name = name if is_static(name, revision) else check_model_folder(name, key)
     if not is_local_path(name):
         return {"path": name, "revision": revision or "main"}
     folder = Path(name)
@@ -257,7 +269,6 @@ def batches_by_length(ids: Sequence[Sequence[int]], batch_size: int) -> Iterator
         yield order[start : start + batch_size]
 
 
-@torch.no_grad()
 def encode(
     model: EmbeddingModel,
     texts: list[str],
@@ -281,18 +292,32 @@ def encode(
     Raises:
         UserError: see `choose_prompt`.
     """
-    reading, was_training, device = model.reading, model.training, model.device
+    reading = model.reading
     if prompt is not None:
         model.reading = replace(reading, prompt=choose_prompt(prompt, reading.prompts, "prompt"))
     try:
         ids = tokenize(model.tokenizer, texts, reading.max_length, model.reading.prompt)
-        vectors = torch.zeros(len(ids), model.width)
-        model.eval()
-        for rows in batches_by_length(ids, batch_size):
-            batch = pad_ids([ids[row] for row in rows], model.pad_id)
-            with torch.autocast(device.type, autocast_dtype) if autocast_dtype else nullcontext():
-                vectors[rows] = model(*(tensor.to(device) for tensor in batch)).pooled.cpu()
+        return encode_ids(model, ids, batch_size, autocast_dtype=autocast_dtype, normalize=normalize)
     finally:
-        model.train(was_training)
         model.reading = reading
+
+
+@torch.no_grad()
+def encode_ids(
+    model: EmbeddingModel,
+    ids: list[list[int]],
+    batch_size: int,
+    *,
+    autocast_dtype: torch.dtype | None = None,
+    normalize: bool = False,
+) -> np.ndarray:
+    """Return the vector of each text, given by its token ids; see `encode`."""
+    vectors = torch.zeros(len(ids), model.width)
+    was_training, device = model.training, model.device
+    model.eval()
+    for rows in batches_by_length(ids, batch_size):
+        batch = pad_ids([ids[row] for row in rows], model.pad_id)
+        with torch.autocast(device.type, autocast_dtype) if autocast_dtype else nullcontext():
+            vectors[rows] = model(*(tensor.to(device) for tensor in batch)).pooled.cpu()
+    model.train(was_training)
     return (F.normalize(vectors, dim=-1) if normalize else vectors).numpy()

@@ -13,6 +13,8 @@ import torch
 from kdkit.embeddings.models.embedder import EmbeddingModel
 from kdkit.embeddings.models.modules import Dense, head_modules, save_module
 from kdkit.embeddings.models.pooling import LAST, SWITCHES, Reading
+from kdkit.embeddings.models.static import FOLDER as STATIC_FOLDER
+from kdkit.embeddings.models.static import TokenTable, save_table
 from kdkit.models.loading import no_bar
 from kdkit.runs.folder import write_text
 
@@ -33,6 +35,10 @@ vectors = SentenceTransformer(FOLDER).encode(["A sentence.", "Another one."])
 {num_layers} layers, {pooling} pooling, {num_parameters:,} parameters, at most {max_length} tokens.
 """
 
+STATIC_LINE = (
+    "A static model, the mean of its tokens' rows: {num_rows:,} rows, {num_parameters:,} parameters, any length.\n"
+)
+
 
 def save_embedding_model(
     model: EmbeddingModel, folder: str | Path, extra_card: str = "", other_heads: Sequence[torch.nn.Linear] = ()
@@ -44,6 +50,8 @@ def save_embedding_model(
         other_heads: for vectors of other widths, saved as `2_Dense_WIDTH`; name one in `modules.json` to use it.
     """
     folder, reading = Path(folder), model.reading
+    if isinstance(model.backbone, TokenTable):
+        return _save_static(model, folder, extra_card)
     with no_bar():
         model.backbone.save_pretrained(folder)
     side, model.tokenizer.padding_side = model.tokenizer.padding_side, "right"  # as kdkit pads: positions may count
@@ -76,6 +84,27 @@ def save_embedding_model(
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         max_length=reading.max_length,
     )
+    write_text(folder / "README.md", card + ("\n" + extra_card if extra_card else ""))
+    return folder
+
+
+def _save_static(model: EmbeddingModel, folder: Path, extra_card: str) -> Path:
+    """Save a table; a head, which is linear, is multiplied into its rows: the mean of projected rows is the same."""
+    rows = model.project(model.backbone.embedding.weight).detach()
+    save_table(TokenTable(rows), model.tokenizer, folder / STATIC_FOLDER)
+    modules = [("StaticEmbedding", STATIC_FOLDER)] + [("Normalize", "1_Normalize")] * model.reading.normalize
+    listed = [
+        {"idx": number, "name": str(number), "path": place, "type": f"sentence_transformers.models.{kind}"}
+        for number, (kind, place) in enumerate(modules)
+    ]
+    _write_json(folder / "modules.json", listed)
+    if model.reading.normalize:
+        (folder / "1_Normalize").mkdir(exist_ok=True)
+    _write_json(
+        folder / "config_sentence_transformers.json", _prompts(model.reading) | {"similarity_fn_name": "cosine"}
+    )
+    text = CARD.partition("{num_layers}")[0] + STATIC_LINE
+    card = text.format(width=rows.shape[1], num_rows=len(rows), num_parameters=rows.numel())
     write_text(folder / "README.md", card + ("\n" + extra_card if extra_card else ""))
     return folder
 

@@ -4,13 +4,28 @@ from dataclasses import replace
 
 from transformers import BertConfig, BertModel, set_seed
 
-from kdkit.config.embeddings import REDUCE, EmbeddingConfig
+from kdkit.config.embeddings import REDUCE, STATIC, EmbeddingConfig
 from kdkit.config.types import BUILD
 from kdkit.embeddings.data.prepare import SentenceData
 from kdkit.embeddings.models.embedder import EmbeddingModel, load_embedding_model
 from kdkit.embeddings.models.places import resolve_embedding_path
 from kdkit.embeddings.models.pooling import Reading
+from kdkit.embeddings.teacher.vocabulary import make_static_student
+from kdkit.machine.session import Session
 from kdkit.models.keep_layers import keep_layers, spread_layers
+
+
+def open_embedding_student(
+    session: Session[EmbeddingConfig], data: SentenceData, *, attentions: bool = False
+) -> EmbeddingModel:
+    """Make the student of a run; a static one is made of the teacher's vocabulary, which is read once and cached.
+
+    Raises:
+        UserError: see `make_static_student` and `make_embedding_student`.
+    """
+    if session.config.student.path == STATIC:
+        return make_static_student(session, data)
+    return make_embedding_student(session.config, data, attentions=attentions)
 
 
 def make_embedding_student(config: EmbeddingConfig, data: SentenceData, *, attentions: bool = False) -> EmbeddingModel:

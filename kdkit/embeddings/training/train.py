@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from kdkit.config.embeddings import EmbeddingConfig
+from kdkit.config.embeddings import EmbeddingConfig, check_static
 from kdkit.config.method_base import Method
 from kdkit.config.methods import (
     Cdm,
@@ -47,13 +47,14 @@ from kdkit.embeddings.methods.stella import StellaMethod
 from kdkit.embeddings.methods.talas import TalasMethod
 from kdkit.embeddings.models.embedder import EmbeddingModel
 from kdkit.embeddings.models.export import save_embedding_model
+from kdkit.embeddings.models.static import TokenTable
 from kdkit.embeddings.teacher.answers import CachedTeacher, LiveTeacher
 from kdkit.embeddings.teacher.cache import open_embedding_teacher
 from kdkit.embeddings.teacher.lists import RankingLists, open_lists
 from kdkit.embeddings.teacher.probe import load_teacher
 from kdkit.embeddings.training.batches import Order, layer_vectors, make_order
 from kdkit.embeddings.training.follow import AfterEpoch, Follower
-from kdkit.embeddings.training.student import make_embedding_student
+from kdkit.embeddings.training.student import open_embedding_student
 from kdkit.embeddings.training.trainer import EmbeddingTrainer, PlannedEmbeddingStage, plan_embedding_stages
 from kdkit.errors import UserError
 from kdkit.machine.interrupt import stop_when_saved
@@ -120,11 +121,13 @@ def plan_embedding_training(session: Session[EmbeddingConfig], data: SentenceDat
     """Build the methods of a run and plan their trainings; reads `teacher/probe.json`.
 
     Raises:
-        UserError: see `make_embedding_student`, the methods, `make_order`, `plan_embedding_stages`;
+        UserError: see `open_embedding_student`, the methods, `make_order`, `plan_embedding_stages`;
             `evaluate.dimensions` that some student will not have.
     """
     config, probe = session.config, session.run.read_json("teacher/probe.json")
-    student = make_embedding_student(config, data)
+    student = open_embedding_student(session, data)
+    if isinstance(student.backbone, TokenTable):
+        check_static(config)
     facts = PairFacts(student.width, probe["width"], student.num_layers, probe["num_layers"], probe["causal"])
     methods = {}
     for settings in (config.method, *config.compare):
@@ -255,7 +258,7 @@ def distill_embedding(
         return trainings[name]
     _forget(run, trainings, name, folder)
     torch.manual_seed(config.seed)
-    student = make_embedding_student(config, data, attentions=bool(method.needs.attention_layers))
+    student = open_embedding_student(session, data, attentions=bool(method.needs.attention_layers))
     _start_method(method, student, data, teacher, config)
     trainer = EmbeddingTrainer(
         config, student, method, data, teacher, session.hardware, plan.order, plan.stages[name], teacher_words, lists

@@ -8,7 +8,7 @@ import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kdkit.report.embeddings.tables import COLLAPSED, find_model, label
+from kdkit.report.embeddings.tables import COLLAPSED, find_model, label, stored_scores
 from kdkit.report.figures import COLOURS, plot_recorded, save, tidy
 from kdkit.runs.folder import Run
 
@@ -140,6 +140,33 @@ def draw_quality_and_speed(run: Run) -> Path:
     tidy(quality, "average of the tasks, 95 % interval")
     tidy(speed, "sentences per second")
     return save(figure, run, "quality_and_speed.png")
+
+
+def draw_stored_vectors(run: Run) -> Path | None:
+    """Show the average score over the bytes of a vector, for every student and way of storing; None without any."""
+    evaluation = run.read_json("evaluation.json")
+    points = stored_scores(evaluation)
+    if not points:
+        return None
+    figure = Figure(figsize=(9.2, 3.4), layout="constrained")
+    axes = figure.subplots()
+    names = list(dict.fromkeys(name for name, _ in points))
+    student = find_model(evaluation, "student")[0]
+    order = [student, *(name for name in names if name != student)]
+    styles = {"float32": "o-", "int8": "s--", "binary": "^:"}
+    for (name, storage), line in points.items():
+        values = sorted(line.values())
+        axes.plot(
+            [size for size, _ in values],
+            [score for _, score in values],
+            styles[storage],
+            color=_phase_colour(order.index(name)),
+            label=f"{label(name, evaluation['models'][name])}, {storage}",
+        )
+    axes.set(xscale="log", xlabel="bytes of a vector")
+    tidy(axes, "average of the tasks")
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=8)
+    return save(figure, run, "stored_vectors.png")
 
 
 def _grid(count: int) -> tuple[Figure, list[Axes]]:

@@ -8,6 +8,7 @@ from kdkit.report.embeddings.figures import (
     draw_embedding_losses,
     draw_quality_and_speed,
     draw_share_of_teacher,
+    draw_stored_vectors,
 )
 from kdkit.report.embeddings.tables import (
     detail_tables,
@@ -53,6 +54,7 @@ def _facts(run: Run) -> dict[str, Any]:
     pictures = {
         "What is kept of the teacher, task by task": draw_share_of_teacher(run),
         "Quality and speed": draw_quality_and_speed(run),
+        "Score and size of stored vectors": draw_stored_vectors(run),
         "Scores during training": draw_embedding_curves(run),
         "Terms of the student's loss": draw_embedding_losses(run),
     }
@@ -85,9 +87,11 @@ def _tables(evaluation: dict[str, Any], trainings: dict[str, Any]) -> dict[str, 
             "Paired bootstrap: the same resamples of every task's rows for both models. It covers the choice of test "
             "rows, not that of the training seed: train with several seeds before calling a small difference real.",
         ),
-        "Shorter vectors": (
+        "Smaller vectors": (
             dimension_table(evaluation),
-            "The first numbers of the vectors alone, at length 1 again.",
+            "The first numbers of the vectors alone, at length 1 again, and the bytes of one vector. int8: ranges per "
+            "dimension from held-out sentences; binary: signs, compared by Hamming distance. Nearest ten found: by a "
+            "search among stored held-out sentences of full width; for binary its best 44 are rescored.",
         ),
         "What training took": (
             training_table(trainings),

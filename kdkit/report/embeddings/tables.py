@@ -114,16 +114,43 @@ def model_table(evaluation: dict[str, Any]) -> Table:
 
 
 def dimension_table(evaluation: dict[str, Any]) -> Table:
-    """Show the average over tasks of the first numbers of the students' vectors; no rows where none were scored."""
-    widths: list[str] = []
+    """Show the average over tasks of the students' vectors cut and stored in fewer bytes; no rows where none were."""
+    points = stored_scores(evaluation)
+    widths = sorted({width for line in points.values() for width in line})
     rows = []
+    for (name, storage), line in points.items():
+        cells = [f"{line[width][1]:.2f} ({line[width][0]:,} B)" if width in line else MISSING for width in widths]
+        entry = evaluation["models"][name]
+        kept = 1.0 if storage == "float32" else entry["nearest_kept"][storage]
+        rows.append([label(name, entry), storage, *cells, _percent(kept)])
+    headings = [f"average over tasks {HIGHER}", "stored as", *(f"{width} numbers" for width in widths)]
+    return [*headings, f"nearest ten found {HIGHER}"], rows
+
+
+def stored_scores(evaluation: dict[str, Any]) -> dict[tuple[str, str], dict[int, tuple[int, float]]]:
+    """Return bytes per sentence and the average over tasks, by width, of every student and way of storing.
+
+    Empty where neither smaller widths nor quantised vectors were scored.
+    """
+    found: dict[tuple[str, str], dict[int, tuple[int, float]]] = {}
     for name, entry in evaluation["models"].items():
-        scores = [numbers["dimensions"] for numbers in entry.get("tasks", {}).values() if "dimensions" in numbers]
-        if scores:
-            widths = list(scores[0])
-            averages = [sum(score[width] for score in scores) / len(scores) for width in widths]
-            rows.append([label(name, entry), *map(_number, [*averages, entry["average"]])])
-    return [f"average over tasks {HIGHER}", *(f"first {width} numbers" for width in widths), "all"], rows
+        tasks = list(entry.get("tasks", {}).values())
+        if not any("dimensions" in numbers or "quantised" in numbers for numbers in tasks):
+            continue
+        full = [numbers.get("dimensions", {}) | {str(entry["width"]): numbers["main"]} for numbers in tasks]
+        by_storage = {"float32": full}
+        by_storage |= {key: [numbers["quantised"][key] for numbers in tasks] for key in tasks[0].get("quantised", {})}
+        for storage, scores in by_storage.items():
+            found[name, storage] = {
+                int(width): (bytes_of(int(width), storage), sum(score[width] for score in scores) / len(scores))
+                for width in sorted(scores[0], key=int)
+            }
+    return found
+
+
+def bytes_of(width: int, storage: str) -> int:
+    """Return the bytes of one vector: of 4-byte numbers, of bytes, or of bits."""
+    return {"float32": 4 * width, "int8": width, "binary": -(-width // 8)}[storage]
 
 
 def task_table(evaluation: dict[str, Any]) -> Table:

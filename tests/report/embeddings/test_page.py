@@ -25,7 +25,7 @@ def test_the_page_needs_no_other_file(page):
     parser.handle_starttag = lambda tag, attributes: found.extend(attributes)
     parser.feed(page.read_text())
     loads = [value for key, value in found if key in ("src", "href", "srcset", "data", "poster", "action")]
-    assert len(loads) == 4
+    assert len(loads) == 5
     assert all(value.startswith("data:image/png;base64,") for value in loads)
 
 
@@ -76,7 +76,7 @@ def test_importing_the_report_loads_no_torch():
 
 def test_the_markdown_points_at_pictures_that_exist(page):
     names = re.findall(r"\]\((figures/[^)]+)\)", (page.parent / "report.md").read_text())
-    assert len(names) == 4
+    assert len(names) == 5
     assert all((page.parent / name).is_file() for name in names)
 
 

@@ -74,8 +74,20 @@ def test_models_leave_out_what_is_not_there():
 def test_smaller_widths_have_a_table_only_where_they_were_scored():
     assert dimension_table(make_evaluation())[1] == []
     headings, rows = dimension_table(make_evaluation(dimensions={"64": 70.0}))
-    assert headings[1:] == ["first 64 numbers", "all"]
-    assert rows == [["student: talas", "70.00", "79.00"]]
+    assert headings[1:] == ["stored as", "64 numbers", "384 numbers", "nearest ten found ↑"]
+    assert rows == [["student: talas", "float32", "70.00 (256 B)", "79.00 (1,536 B)", "100.0%"]]
+
+
+def test_stored_vectors_have_a_line_for_every_way_of_storing():
+    evaluation = make_evaluation()
+    student = evaluation["models"]["talas"]
+    student["nearest_kept"] = {"binary": 0.875}
+    for task in student["tasks"].values():
+        task["quantised"] = {"binary": {"100": 60.0, "384": 70.0}}
+    assert dimension_table(evaluation)[1] == [
+        ["student: talas", "float32", "-", "79.00 (1,536 B)", "100.0%"],
+        ["student: talas", "binary", "60.00 (13 B)", "70.00 (48 B)", "87.5%"],
+    ]
 
 
 def test_training_table_has_a_line_per_training():
