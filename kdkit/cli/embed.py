@@ -29,7 +29,7 @@ def embed(
 
     python -m kdkit run configs/embedding_demo.yaml -p teacher.vectors=teacher.parquet -p student.path=ENCODER
     """
-    from kdkit.workflow.embed import EmbedRequest, embed_file
+    from kdkit.workflow.vectors.endpoint import EmbedRequest, embed_file
 
     with interruptible("what was answered is kept, and the same command goes on"):
         print(embed_file(EmbedRequest(file, out, url, model, key_variable, batch_size)))

@@ -36,7 +36,7 @@ def export(
     python -m kdkit export embedding_demo embedding_onnx --format onnx
     """
     from kdkit.workflow.export import ExportRequest, export_model
-    from kdkit.workflow.export_onnx import export_onnx
+    from kdkit.workflow.vectors.onnx import export_onnx
 
     request = ExportRequest(source, file, model, runs_dir)
     with interruptible("nothing is kept"):

@@ -24,7 +24,7 @@ def mteb(
     python -m kdkit mteb embedding_tasks --tasks STSBenchmark,Banking77Classification --models student,teacher
     """
     from kdkit.report.terminal import to_text
-    from kdkit.workflow.mteb import MtebRequest, run_mteb
+    from kdkit.workflow.vectors.mteb import MtebRequest, run_mteb
 
     wanted, which = ([part.strip() for part in words.split(",") if part.strip()] for words in (tasks, models))
     request = MtebRequest(run, wanted, which, runs_dir)

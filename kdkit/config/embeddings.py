@@ -275,9 +275,9 @@ class EmbeddingConfig(Section):
             return self
         if self.teacher.prompt:
             raise UserError("teacher.prompt: expected none with teacher.vectors, which were made before; leave it out")
-        needs_model = student.path == REDUCE or (student.path == BUILD and student.build.tokenizer == "teacher")
-        if needs_model:
-            key, got = ("student.path", REDUCE) if student.path == REDUCE else ("student.build.tokenizer", "teacher")
+        of_teacher = student.path in (REDUCE, STATIC)
+        if of_teacher or (student.path == BUILD and student.build.tokenizer == "teacher"):
+            key, got = ("student.path", student.path) if of_teacher else ("student.build.tokenizer", "teacher")
             raise UserError(
                 f"{key}: expected another value with teacher.vectors, which hold no model, got {got!r}; set "
                 f"student.path={PACKAGED} or another encoder, or student.path=build and student.build.tokenizer=own"

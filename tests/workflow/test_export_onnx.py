@@ -19,7 +19,7 @@ from kdkit.embeddings.training.train import distill_all
 from kdkit.errors import UserError
 from kdkit.machine.open_session import open_embedding_session
 from kdkit.workflow.export import ExportRequest
-from kdkit.workflow.export_onnx import export_onnx
+from kdkit.workflow.vectors.onnx import export_onnx
 from tests.embedders import save_teacher, write_sentences
 
 MISSING = [name for name in onnx.PACKAGES if importlib.util.find_spec(name) is None]

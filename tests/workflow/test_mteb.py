@@ -13,7 +13,7 @@ from kdkit.embeddings.evaluate.models import score_tasks
 from kdkit.embeddings.models.embedder import load_embedding_model
 from kdkit.errors import UserError
 from kdkit.runs.folder import Run
-from kdkit.workflow.mteb import MtebRequest, run_mteb, score_run
+from kdkit.workflow.vectors.mteb import MtebRequest, run_mteb, score_run
 from tests.embedders import WORDS, save_teacher
 
 mteb = pytest.importorskip("mteb", reason='needs the package mteb: pip install "kdkit[mteb]"')

@@ -1,6 +1,5 @@
 """The evaluation stage of embedding models: all on the same tasks, held-out sentences and clock (notebook 06)."""
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -11,8 +10,9 @@ import torch
 from kdkit.embeddings.data.tasks import TaskData
 from kdkit.embeddings.evaluate.measures import PromptedText, Vectors, check_tasks, main_score, measure, texts_of
 from kdkit.embeddings.evaluate.prompts import find_prompt, with_prompt
-from kdkit.embeddings.evaluate.quantised import Storage, nearest_kept, score_stored
+from kdkit.embeddings.evaluate.quantised import Storage, add_stored_scores
 from kdkit.embeddings.evaluate.scores import bootstrap, interval, spearman
+from kdkit.embeddings.evaluate.speed import measure_speeds
 from kdkit.embeddings.evaluate.stored import describe_vectors, look_up
 from kdkit.embeddings.models.doctor import mean_off_diagonal_cosine
 from kdkit.embeddings.models.embedder import EmbeddingModel, encode
@@ -24,8 +24,6 @@ Role = Literal["teacher", "untrained", "off_the_shelf", "student", "compared"]
 """A model's role in a run; `compared`: another method's student, from the same start."""
 METRICS = {"sts": "Spearman", "classification": "accuracy", "pairs": "AP", "retrieval": "nDCG@10", "reranking": "MAP"}
 """Main score of each kind of task."""
-SPEED_TEXTS, SPEED_ROUNDS = 256, 3
-"""Sentences that are timed, and how often: the models take turns, and the fastest round of each counts."""
 SMALLEST_SAMPLE = 3
 """Sentences without which there is no agreement to measure."""
 
@@ -62,7 +60,7 @@ def evaluate_embeddings(
         tasks: at least one.
         sentences: held-out ones, on which agreement with the teacher, collapse and speed are measured.
         dimensions: so many numbers of the students' vectors are also scored alone.
-        quantisations: ways of storing in which the students' vectors are scored too, see `_score_stored`.
+        quantisations: ways of storing in which the students' vectors are scored too, see `add_stored_scores`.
         autocast_dtype: None: in the weights' own precision, as scores should be.
 
     Returns:
@@ -85,16 +83,13 @@ def evaluate_embeddings(
     check_tasks(tasks)
     texts = [*texts_of(tasks), *(("", sentence) for sentence in sentences)]
     present = {name: candidate for name, candidate in candidates.items() if candidate.model is not None}
-    speeds = _measure_speeds({name: c.model for name, c in present.items()}, sentences, batch_size, autocast_dtype)
-    candidates, models, resamples, held_out = _score_stored(candidates, tasks, sentences, bootstrap_samples, seed)
+    speeds = measure_speeds({name: c.model for name, c in present.items()}, sentences, batch_size, autocast_dtype)
+    candidates, models, resamples, held_out = _score_files(candidates, tasks, sentences, bootstrap_samples, seed)
     for name, candidate in present.items():
         vectors = _embed(candidate.model, texts, name, batch_size, autocast_dtype)
         held_out[name] = vectors.of(sentences)
-        widths = list(dimensions) if candidate.role in ("student", "compared") else []
-        scores, resamples[name] = _score(vectors, tasks, bootstrap_samples, seed, widths)
-        models[name] = {"tasks": scores} | _average(scores, resamples[name])
-        if candidate.role in ("student", "compared"):
-            models[name] |= _score_stored(scores, tasks, vectors, held_out[name], widths, quantisations)
+        cuts = (list(dimensions), quantisations) if candidate.role in ("student", "compared") else ([], [])
+        models[name], resamples[name] = _score_model(vectors, held_out[name], tasks, bootstrap_samples, seed, *cuts)
         models[name] |= _describe_model(candidate.model, autocast_dtype) | {"sentences_per_second": speeds[name]}
     return {
         "models": _compare_with_teacher(candidates, models, held_out),
@@ -181,28 +176,6 @@ def agreement(teacher_vectors: np.ndarray, student_vectors: np.ndarray) -> dict[
     }
 
 
-def measure_sentences_per_second(
-    model: EmbeddingModel, texts: list[str], batch_size: int, autocast_dtype: torch.dtype | None = None
-) -> float:
-    """Time reading the texts once, tokenizing included, after a batch to warm up."""
-    encode(model, texts[:batch_size], batch_size, autocast_dtype=autocast_dtype)
-    start = time.perf_counter()
-    encode(model, texts, batch_size, autocast_dtype=autocast_dtype)  # ends on the CPU: nothing is left to wait for
-    return len(texts) / (time.perf_counter() - start)
-
-
-def _measure_speeds(
-    models: dict[str, EmbeddingModel], texts: list[str], batch_size: int, autocast_dtype: torch.dtype | None
-) -> dict[str, float]:
-    """Time every model in turns, so that other load on the machine slows all of them alike."""
-    few = texts[:SPEED_TEXTS]
-    rounds = [
-        {name: measure_sentences_per_second(model, few, batch_size, autocast_dtype) for name, model in models.items()}
-        for _ in range(SPEED_ROUNDS)
-    ]
-    return {name: max(speeds[name] for speeds in rounds) for name in models}
-
-
 def _embed(
     model: EmbeddingModel, texts: Iterable[PromptedText], name: str, batch_size: int, autocast_dtype: torch.dtype | None
 ) -> Vectors:
@@ -228,7 +201,7 @@ def _embed(
     return Vectors(values, places)
 
 
-def _score_stored(
+def _score_files(
     candidates: dict[str, Candidate], tasks: list[TaskData], sentences: list[str], bootstrap_samples: int, seed: int
 ) -> tuple[dict[str, Candidate], dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
     """Score what is known by its vectors only.
@@ -269,24 +242,19 @@ def _score(
     return scores, resamples
 
 
-def _score_stored(
-    scores: dict[str, dict[str, Any]],
-    tasks: list[TaskData],
+def _score_model(
     vectors: Vectors,
     held_out: np.ndarray,
+    tasks: list[TaskData],
+    bootstrap_samples: int,
+    seed: int,
     widths: list[int],
     quantisations: Sequence[Storage],
-) -> dict[str, Any]:
-    """Score vectors, and their first numbers, as stored in fewer bytes; int8 takes its ranges from held-out sentences.
-
-    Adds to each task's numbers `quantised`: storage -> width -> main score.
-
-    Returns:
-        `nearest_kept`: storage -> share of the ten nearest held-out sentences that a search among stored ones finds.
-    """
-    for data in tasks if quantisations else []:
-        scores[data.task.name]["quantised"] = score_stored(data, vectors, held_out, widths, list(quantisations))
-    return {"nearest_kept": {storage: nearest_kept(held_out, storage) for storage in quantisations}}
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Score all tasks by whole vectors, some first numbers and stored ones: a model's entry, and its resamples."""
+    scores, resamples = _score(vectors, tasks, bootstrap_samples, seed, widths)
+    stored = add_stored_scores(scores, tasks, vectors, held_out, widths, quantisations)
+    return {"tasks": scores} | _average(scores, resamples) | stored, resamples
 
 
 def _average(scores: dict[str, dict[str, Any]], resamples: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ The codes are those of `sentence_transformers.quantize_embeddings`: int8 cuts th
 other sentences, into 256 steps; a bit says whether a number is above 0.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -132,3 +133,25 @@ def _steps(ranges: np.ndarray) -> np.ndarray:
     """Return the width of a step of each dimension, `[H]`; 1 where all numbers were equal."""
     steps = (ranges[1] - ranges[0]) / 255
     return np.where(steps == 0, 1, steps)
+
+
+def add_stored_scores(
+    scores: dict[str, dict[str, Any]],
+    tasks: list[TaskData],
+    vectors: Vectors,
+    held_out: np.ndarray,
+    widths: list[int],
+    quantisations: Sequence[Storage],
+) -> dict[str, Any]:
+    """Score vectors, and their first numbers, as stored in fewer bytes; int8 takes its ranges from held-out sentences.
+
+    Adds to each task's numbers `quantised`: storage -> width -> main score.
+
+    Returns:
+        `nearest_kept`: storage -> share of the ten nearest held-out sentences that a search among stored ones finds.
+    """
+    for data in tasks if quantisations else []:
+        scores[data.task.name]["quantised"] = score_stored(data, vectors, held_out, widths, list(quantisations))
+    if not quantisations:
+        return {}
+    return {"nearest_kept": {storage: nearest_kept(held_out, storage) for storage in quantisations}}

@@ -19,9 +19,9 @@ from kdkit.embeddings.evaluate.models import (
     agreement,
     evaluate_embeddings,
     main_scores,
-    measure_sentences_per_second,
     score_tasks,
 )
+from kdkit.embeddings.evaluate.speed import measure_sentences_per_second
 from kdkit.embeddings.models.embedder import EmbeddingModel, encode, load_embedding_model
 from kdkit.embeddings.models.pooling import Reading
 from kdkit.errors import UserError
@@ -326,5 +326,5 @@ def test_agreement_of_two_sentences_is_not_measured():
 
 def test_speed_counts_every_text(make_model, monkeypatch):
     ticks = iter([10.0, 12.0])
-    monkeypatch.setattr("kdkit.embeddings.evaluate.models.time.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("kdkit.embeddings.evaluate.speed.time.perf_counter", lambda: next(ticks))
     assert measure_sentences_per_second(make_model(0), TEXTS, 8) == len(TEXTS) / 2

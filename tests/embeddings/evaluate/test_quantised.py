@@ -57,7 +57,7 @@ def sts(scores, count):
 def test_a_task_is_scored_on_what_comes_back():
     first, second = draw(40), draw(40, seed=1)
     scores = (first * second).sum(axis=1).tolist()
-    places = {f"{side}{row}": row + 40 * (side == "b") for side in "ab" for row in range(40)}
+    places = {("", f"{side}{row}"): row + 40 * (side == "b") for side in "ab" for row in range(40)}
     vectors = Vectors(np.concatenate([first, second]), places)
     found = score_stored(sts(scores, 40), vectors, draw(300, seed=2), [8], ["int8", "binary"])
     assert list(found["int8"]) == ["8", "20"]

@@ -1,0 +1,1 @@
+"""Verbs for embedding models alone: ask an endpoint, score by mteb, export to ONNX."""
