@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from kdkit.config.methods import Cdm, Dskd, Emo, MethodSettings, Talas, method_options
+from kdkit.config.methods import Cdm, Cosine, Dskd, Emo, MethodSettings, Talas, method_options
 from kdkit.config.reading import apply_overrides, check_values, read_values
 from kdkit.config.tasks import Label, Task
 from kdkit.config.training import TRAINING_ALIASES, OptimizationConfig, ParameterRule, StageName
@@ -252,7 +252,7 @@ class EmbeddingEvaluateConfig(Section):
 class EmbeddingConfig(Section):
     """A whole configuration for embeddings; frozen, and complete once loaded."""
 
-    method: MethodSettings = Dskd()
+    method: MethodSettings = Cosine()
     """How the student learns. Options: kdkit/config/methods.py."""
     compare: list[MethodSettings] = Field(default_factory=list)
     """Methods that are trained too, from the same start on the same sentences for the same steps."""

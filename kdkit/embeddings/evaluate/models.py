@@ -213,7 +213,7 @@ def _score_files(
     for name, file in {name: c.vectors for name, c in candidates.items() if c.vectors is not None}.items():
         if not file.missing(sentences):
             held_out[name] = file.of(sentences, "held-out sentences")
-        if missing := file.missing(texts_of(tasks)):
+        if missing := file.missing([text for _, text in texts_of(tasks)]):
             skipped = f"no vectors of {len(missing):,} texts of the tasks"
             candidates = candidates | {name: replace(candidates[name], skipped=skipped)}
             continue

@@ -8,9 +8,11 @@ from kdkit.embeddings.teacher.vectors import TextVectors
 
 
 def look_up(file: TextVectors, tasks: list[TaskData]) -> Vectors:
-    """Look up every distinct text of the tasks once."""
-    texts = list(dict.fromkeys(texts_of(tasks)))
-    return Vectors(file.of(texts, "texts"), {text: place for place, text in enumerate(texts)})
+    """Look up every distinct text of the tasks once; it was read when the file was made, so no prompt changes it."""
+    prompted = texts_of(tasks)
+    texts = list(dict.fromkeys(text for _, text in prompted))
+    number = {text: place for place, text in enumerate(texts)}
+    return Vectors(file.of(texts, "texts"), {pair: number[pair[1]] for pair in prompted})
 
 
 def describe_vectors(file: TextVectors) -> dict[str, Any]:
