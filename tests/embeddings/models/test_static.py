@@ -76,7 +76,7 @@ def test_each_token_is_read_alone_by_the_teacher(folder):
     np.testing.assert_allclose(vectors[ids], encode(teacher, words, 8, normalize=False), atol=1e-6)
 
 
-def test_rows_are_model2vecs_where_frequencies_are_by_rank():
+def test_rows_are_weighted_by_rank_where_frequencies_are_not_counted():
     vectors = np.random.default_rng(0).normal(size=(40, 12)).astype(np.float32)
     rows = token_rows(vectors, np.zeros(40, int), StaticConfig(width=5, frequencies="zipf", rarity=1e-4))
     shares = (1 / np.arange(2, 42)) / (1 / np.arange(2, 42)).sum()
