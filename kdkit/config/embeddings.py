@@ -149,8 +149,8 @@ class StaticConfig(Section):
     width: Count = 256
     """Principal components that are kept of the teacher's vectors of single tokens."""
     frequencies: Literal["corpus", "zipf", "none"] = "corpus"
-    """How often a token occurs: counted in the training sentences, by its rank in the vocabulary (as in model2vec), or all
-    alike: then no token weighs less."""
+    """How often a token occurs: counted in the training sentences, by its rank in the vocabulary (near model2vec), or
+    all alike: then no token weighs less."""
     rarity: Positive = 1.0e-3
     """The `a` of a token's weight a / (a + frequency): smaller ones let frequent tokens count less (SIF)."""
 
