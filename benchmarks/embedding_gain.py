@@ -39,7 +39,7 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "recipe, learning rate 1e-4": (RECIPE, ["train.learning_rate=1e-4"]),
     "recipe, learning rate 4e-4": (RECIPE, NEW),
     "cosine": ("cosine", NEW),
-    "cosine, with dropout": ("cosine", [*NEW, "train.dropout=on"]),
+    "cosine, with dropout": ("cosine", [*NEW, "train.dropout=always"]),
     "cosine, word embeddings trained": ("cosine", [*NEW, "train.word_embeddings=train"]),
     "cosine, learning rate 1e-4": ("cosine", [*NEW, "train.learning_rate=1e-4"]),
     "cosine, lengths mixed": ("cosine", [*NEW, "train.group_by_length=false"]),

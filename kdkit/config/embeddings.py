@@ -207,7 +207,7 @@ class EmbeddingTrainConfig(OptimizationConfig):
     """Passes over the sentences; `max_steps` overrides it."""
     parameter_lr_multipliers: list[ParameterRule] = Field(default_factory=list)
     """Rules `{pattern, lr_multiplier}` for names that start with `student.` or `method.`."""
-    dropout: Literal["auto", "on", "off"] = "auto"
+    dropout: Literal["auto", "always", "never"] = "auto"
     """Dropout of the student; `auto`: only where a contrastive loss makes its two views with it. To learn a teacher's
     answers it is noise (docs/results.md)."""
     word_embeddings: Literal["auto", "train", "freeze"] = "auto"

@@ -180,7 +180,7 @@ class EmbeddingTrainer:
         """Switch dropout on where it is wanted, but not in modules all of whose parameters are frozen."""
         needs_it = self.method.needs.second and self.data.second is None
         wanted = self.config.train.dropout
-        self.model.train(wanted == "on" or (wanted == "auto" and needs_it))
+        self.model.train(wanted == "always" or (wanted == "auto" and needs_it))
         for module in self._frozen:
             module.eval()
         self.method.trains_small_widths = self._stage.small_widths

@@ -182,7 +182,7 @@ def test_frozen_modules_run_without_dropout_and_do_not_move(tmp_path):
         {"name": "head", "share": 0.5, "parameter_lr_multipliers": [{"pattern": "^student", "lr_multiplier": 0}]},
         {"name": "all", "share": 0.5},
     ]
-    trainer = make_trainer(method={"name": "stella", "dimensions": [8]}, train={"stages": stages, "dropout": "on"})
+    trainer = make_trainer(method={"name": "stella", "dimensions": [8]}, train={"stages": stages, "dropout": "always"})
     before = [parameter.detach().clone() for parameter in trainer.student.parameters()]
     run(trainer, tmp_path, until=4)
     assert not trainer.student.backbone.training and trainer.method.training
@@ -194,7 +194,7 @@ def test_frozen_modules_run_without_dropout_and_do_not_move(tmp_path):
 
 @pytest.mark.parametrize(
     ("method", "dropout", "is_used"),
-    [("cosine", "auto", False), ("cosine", "on", True), ("simcse", "auto", True), ("simcse", "off", False)],
+    [("cosine", "auto", False), ("cosine", "always", True), ("simcse", "auto", True), ("simcse", "never", False)],
 )
 def test_dropout_is_used_where_two_views_are_made_with_it(method, dropout, is_used, tmp_path):
     trainer = make_trainer(method={"name": method}, train={"dropout": dropout, "max_steps": 1})
