@@ -36,6 +36,7 @@ def tokenize_texts(
     sizes: list[int] = []
     offsets: list[np.ndarray] = []
     backend = tokenizer.backend_tokenizer
+    backend.no_padding()  # all-MiniLM's file asks for 128 tokens of every text
     backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
     # transformers' own call makes lists of everything first, and without offsets the backend is twice as quick
     encode = backend.encode_batch if with_offsets else backend.encode_batch_fast
