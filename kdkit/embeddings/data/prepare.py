@@ -122,12 +122,13 @@ def build_sentences(config: EmbeddingConfig, cache_path: Path) -> Path:
 def _check_lengths(config: EmbeddingConfig) -> None:
     """Refuse a length that a model cannot read, before anything is read or cut."""
     data, teacher, student = config.data, config.teacher, config.student
-    setting = "teacher.max_length" if teacher.max_length else "data.max_length"
-    check_length(teacher.max_length or data.max_length, setting, teacher.path, teacher.revision, "teacher.path")
-    if student.path not in (REDUCE, BUILD):
-        check_length(data.max_length, "data.max_length", student.path, student.revision, "student.path")
-    elif student.path == REDUCE and teacher.max_length:
+    if teacher.vectors is None:
+        setting = "teacher.max_length" if teacher.max_length else "data.max_length"
+        check_length(teacher.max_length or data.max_length, setting, teacher.path, teacher.revision, "teacher.path")
+    if student.path == REDUCE and teacher.max_length:
         check_length(data.max_length, "data.max_length", teacher.path, teacher.revision, "teacher.path")
+    elif student.path not in (REDUCE, BUILD, STATIC):  # a built one is as long as the sentences, a table has no length
+        check_length(data.max_length, "data.max_length", student.path, student.revision, "student.path")
 
 
 def _build(

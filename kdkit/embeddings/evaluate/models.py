@@ -9,7 +9,7 @@ import torch
 
 from kdkit.embeddings.data.tasks import TaskData
 from kdkit.embeddings.evaluate.measures import PromptedText, Vectors, check_tasks, main_score, measure, texts_of
-from kdkit.embeddings.evaluate.prompts import find_prompt, with_prompt
+from kdkit.embeddings.evaluate.prompts import find_prompt
 from kdkit.embeddings.evaluate.quantised import Storage, add_stored_scores
 from kdkit.embeddings.evaluate.scores import bootstrap, interval, spearman
 from kdkit.embeddings.evaluate.speed import measure_speeds
@@ -188,8 +188,7 @@ def _embed(
     for prompt, prompted in by_prompt.items():
         number = {text: place for place, text in enumerate(dict.fromkeys(text for _, text in prompted), start=done)}
         places |= {entry: number[entry[1]] for entry in prompted}
-        reader = with_prompt(model, prompt)
-        parts.append(encode(reader, list(number), batch_size, autocast_dtype=autocast_dtype))
+        parts.append(encode(model, list(number), batch_size, autocast_dtype=autocast_dtype, prompt=prompt))
         done += len(number)
     values = parts[0] if len(parts) == 1 else np.concatenate(parts)
     broken = int((~np.isfinite(values)).any(axis=1).sum())

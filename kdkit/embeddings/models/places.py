@@ -86,7 +86,8 @@ def choose_prompt(prompt: str, own: Mapping[str, str | None], key: str) -> str:
     if prompt in own:
         return own[prompt] or ""
     names = {name.lower(): name for name in own}
-    near = get_close_matches(prompt.lower(), names) if NAME_OF_PROMPT.fullmatch(prompt) else []
+    looks_like_name = NAME_OF_PROMPT.fullmatch(prompt) and prompt not in own.values()
+    near = get_close_matches(prompt.lower(), names) if looks_like_name else []
     if near:
         raise UserError(
             f"{key}: expected a text, or the name of one of the model's prompts ({', '.join(own)}), got {prompt!r}; "

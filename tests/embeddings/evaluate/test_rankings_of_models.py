@@ -104,7 +104,7 @@ def test_a_prompt_that_is_named_in_another_case_is_refused():
         "Read: ",
         "Find: ",
     ]
-    with pytest.raises(UserError, match="write 'STS'"):
+    with pytest.raises(UserError, match="got 'sts'; name 'STS'"):
         find_prompt(reading, "sts")
 
 

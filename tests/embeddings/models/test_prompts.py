@@ -57,3 +57,7 @@ def test_a_name_that_is_mistyped_is_no_text(typed, meant):
 def test_texts_are_texts(text):
     assert choose_prompt(text, OWN, "teacher.prompt") == text
     assert choose_prompt("Query", {}, "teacher.prompt") == "Query"
+
+
+def test_a_declared_text_is_a_text_however_near_a_name_it_is():
+    assert choose_prompt("Query", {"query": "Query", "document": ""}, "teacher.prompt") == "Query"
