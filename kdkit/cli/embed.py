@@ -27,7 +27,8 @@ def embed(
 
     python -m kdkit embed sentences.csv teacher.parquet --url http://localhost:8000/v1 --model NAME
 
-    python -m kdkit run configs/embedding_demo.yaml -p teacher.vectors=teacher.parquet -p student.path=ENCODER
+    python -m kdkit run configs/embedding_demo.yaml -p data.path=sentences.csv -p teacher.vectors=teacher.parquet
+    -p method=cosine -p compare=[] -p student.path=ENCODER
     """
     from kdkit.workflow.vectors.endpoint import EmbedRequest, embed_file
 
