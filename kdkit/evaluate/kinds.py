@@ -90,11 +90,11 @@ def describe_teachers(session: Session[Config], data: PreparedData) -> list[dict
     kinds = kinds_of_documents(windows, data.kinds.evaluation) if data.kinds is not None else None
     rows = []
     for teacher, score in scores.items():
-        levels = {
-            name: scores_of_kind({teacher: score}, kinds, i)[teacher].bits_per_byte for i, name in enumerate(names)
-        }
-        rows.append({"bits per byte": teacher} | {name: f"{level:.3f}" for name, level in levels.items()})
-        rows[-1]["all text"] = f"{score.bits_per_byte:.3f}"
+        row = {"bits per byte": teacher}
+        for number, name in enumerate(names):
+            part = scores_of_kind({teacher: score}, kinds, number)[teacher]
+            row[name] = f"{part.bits_per_byte:.3f}" if part.window_bytes.sum() else "none held out"
+        rows.append(row | {"all text": f"{score.bits_per_byte:.3f}"})
     return rows
 
 

@@ -8,7 +8,7 @@ from kdkit import cli
 from kdkit.workflow import pipeline
 from tests.workflow.projects import ROOT, run_here
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.filterwarnings("error::RuntimeWarning")]
 
 STAGES = ["01_data", "02_teacher_probe", "03_distill", "04_evaluate", "05_report", "07_many_teachers"]
 
