@@ -17,6 +17,7 @@ from kdkit.report.embeddings.tables import (
     find_model,
     model_table,
     score_table,
+    search_table,
     student_difference_table,
     task_table,
     training_table,
@@ -92,6 +93,12 @@ def _tables(evaluation: dict[str, Any], trainings: dict[str, Any]) -> dict[str, 
             "The first numbers of the vectors alone, at length 1 again, and the bytes of one vector. int8: ranges per "
             "dimension from held-out sentences; binary: signs, compared by Hamming distance. Nearest ten found: by a "
             "search among stored held-out sentences of full width; for binary its best 44 are rescored.",
+        ),
+        "Search among stored documents": (
+            search_table(evaluation),
+            "nDCG@10 and the bytes of one document. int8 and binary: queries are stored alike, and binary compares by "
+            "Hamming distance. Rescored: the 40 nearest by Hamming distance, put in order by the query's own numbers; "
+            "what is stored stays a bit per number.",
         ),
         "What training took": (
             training_table(trainings),
