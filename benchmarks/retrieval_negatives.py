@@ -77,7 +77,7 @@ ROWS: dict[str, tuple[str, list[str]]] = {
 }
 PEERS = ("MSELoss", "MarginMSELoss", "MultipleNegativesRankingLoss")
 UNTRAINED = ("untrained", "teacher")
-PILOT = (2, 6)
+PILOT = (4, 16)
 """Steps of two short trainings: what they differ by is the time of a step, without loading and saving."""
 
 

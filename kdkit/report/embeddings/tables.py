@@ -173,6 +173,18 @@ def _stored_cell(score: float | None, width: int, storage: str) -> str:
     return MISSING if score is None else f"{score:.2f} ({bytes_of(width, storage.split(',')[0]):,} B)"
 
 
+def mteb_table(results: dict[str, Any], evaluation: dict[str, Any]) -> Table:
+    """Put the scores of mteb.json beside those of the run's tasks of the same name; no rows where it has none."""
+    rows = []
+    for model, tasks in results.items():
+        own = next((entry for entry in evaluation.get("models", {}).values() if entry["role"] == model), {})
+        for task, score in tasks.items():
+            ours = own.get("tasks", {}).get(task)
+            cells = [f"{score['main']:.2f}", MISSING if ours is None else f"{ours['main']:.2f}"]
+            rows.append([task, model, score["metric"], *cells, score["splits"], score["revision"][:12]])
+    return ["task", "model", "score", "by mteb", "by kdkit", "split", "revision"], rows
+
+
 def bytes_of(width: int, storage: str) -> int:
     """Return the bytes of one vector: of 4-byte numbers, of bytes, or of bits."""
     return {"float32": 4 * width, "int8": width, "binary": -(-width // 8)}[storage]
