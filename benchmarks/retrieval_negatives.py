@@ -46,6 +46,7 @@ RESULTS = Path(__file__).parent / "results" / "retrieval_negatives.json"
 QUERIES = 1000
 FIGURES = ("ndcg", "reciprocal_rank", "recall")
 RANDOM, PAIRS = "data.negatives.choose=random", "data.positives=second"
+FEW = "train.per_device_train_batch_size=8"
 ROWS: dict[str, tuple[str, list[str]]] = {
     "untrained": ("untrained", []),
     "teacher": ("teacher", []),
@@ -69,8 +70,13 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "list_kl, 8 negatives": ("list_kl", ["data.negatives.number=8"]),
     "list_kl, margin 0": ("list_kl", ["data.negatives.margin=0"]),
     "list_kl, margin 0.2": ("list_kl", ["data.negatives.margin=0.2"]),
-    "list_kl, 8 queries": ("list_kl", ["train.per_device_train_batch_size=8"]),
-    "margin_mse, 8 queries": ("margin_mse", ["train.per_device_train_batch_size=8"]),
+    "list_kl, 8 queries": ("list_kl", [FEW]),
+    "list_kl, 8 queries, cosine alone": ("list_kl", [FEW, "method.list_weight=0"]),
+    "list_kl, 8 queries, weight 0.1": ("list_kl", [FEW, "method.list_weight=0.1"]),
+    "list_kl, 8 queries, random negatives": ("list_kl", [FEW, RANDOM]),
+    "margin_mse, 8 queries": ("margin_mse", [FEW]),
+    "margin_mse, 8 queries, weight 100": ("margin_mse", [FEW, "method.list_weight=100"]),
+    "list_kl, 16 queries, 1 negative": ("list_kl", ["train.per_device_train_batch_size=16", "data.negatives.number=1"]),
     "sentence-transformers MSE": ("MSELoss", ["data.positives=dropout"]),
     "sentence-transformers MarginMSE": ("MarginMSELoss", []),
     "sentence-transformers contrast": ("MultipleNegativesRankingLoss", []),

@@ -144,7 +144,8 @@ def search_by_bits(queries: np.ndarray, documents: np.ndarray, count: int) -> np
     Source: Yamada et al. 2021 (BPR, arXiv 2106.00882); `semantic_search_faiss` of sentence-transformers.
     """
     signs = from_bits(documents, queries.shape[1])
-    nearest = np.argsort(-(np.where(queries > 0, 1, -1) @ signs.T), axis=1, kind="stable")[:, : RESCORED * count]
+    agreement = np.where(queries > 0, np.float32(1), np.float32(-1)) @ signs.T
+    nearest = np.argsort(-agreement, axis=1, kind="stable")[:, : RESCORED * count]
     scores = np.full((len(queries), len(documents)), -np.inf, np.float32)
     np.put_along_axis(scores, nearest, np.take_along_axis(queries @ signs.T, nearest, axis=1), axis=1)
     return scores
