@@ -45,38 +45,35 @@ from kdkit.machine.session import Session
 RESULTS = Path(__file__).parent / "results" / "retrieval_negatives.json"
 QUERIES = 1000
 FIGURES = ("ndcg", "reciprocal_rank", "recall")
-RANDOM, PAIRS = "data.negatives.choose=random", "data.positives=second"
-FEW = "train.per_device_train_batch_size=8"
+RANDOM = "data.negatives.choose=random"
+FEW, SIXTEEN = "train.per_device_train_batch_size=8", "train.per_device_train_batch_size=16"
+ONE = "data.negatives.number=1"
 ROWS: dict[str, tuple[str, list[str]]] = {
     "untrained": ("untrained", []),
     "teacher": ("teacher", []),
     "cosine, all sentences": ("cosine", ["data.positives=dropout"]),
     "cosine, first sentences": ("cosine", []),
-    "cosine and in-batch contrast": ("cosine", ["method.task_weight=1"]),
+    "cosine and in-batch contrast": ("{name: cosine, task_weight: 1}", []),
+    "cosine and weak in-batch contrast": ("{name: cosine, task_weight: 0.1}", []),
     "margin_mse": ("margin_mse", []),
     "list_kl": ("list_kl", []),
     "margin_mse, random negatives": ("margin_mse", [RANDOM]),
     "list_kl, random negatives": ("list_kl", [RANDOM]),
-    "margin_mse, cosine of the query": ("margin_mse", ["method.cosine_of=query"]),
-    "list_kl, cosine of the query": ("list_kl", ["method.cosine_of=query"]),
-    "list_kl, cosine alone": ("list_kl", ["method.list_weight=0"]),
-    "list_kl, weight 0.1": ("list_kl", ["method.list_weight=0.1"]),
-    "list_kl, weight 10": ("list_kl", ["method.list_weight=10"]),
-    "list_kl, temperature 0.02": ("list_kl", ["method.temperature=0.02"]),
-    "list_kl, temperature 0.2": ("list_kl", ["method.temperature=0.2"]),
-    "margin_mse, weight 1": ("margin_mse", ["method.list_weight=1"]),
-    "margin_mse, weight 100": ("margin_mse", ["method.list_weight=100"]),
-    "list_kl, 1 negative": ("list_kl", ["data.negatives.number=1"]),
-    "list_kl, 8 negatives": ("list_kl", ["data.negatives.number=8"]),
-    "list_kl, margin 0": ("list_kl", ["data.negatives.margin=0"]),
-    "list_kl, margin 0.2": ("list_kl", ["data.negatives.margin=0.2"]),
+    "margin_mse, cosine of the query": ("{name: margin_mse, cosine_of: query}", []),
+    "list_kl, cosine of the query": ("{name: list_kl, cosine_of: query}", []),
+    "list_kl, cosine alone": ("{name: list_kl, list_weight: 0}", []),
+    "list_kl, weight 0.1": ("{name: list_kl, list_weight: 0.1}", []),
+    "list_kl, weight 0.01": ("{name: list_kl, list_weight: 0.01}", []),
+    "list_kl, weight 0.1, temperature 0.02": ("{name: list_kl, list_weight: 0.1, temperature: 0.02}", []),
+    "margin_mse, weight 1": ("{name: margin_mse, list_weight: 1}", []),
+    "margin_mse, weight 100": ("{name: margin_mse, list_weight: 100}", []),
+    "list_kl, weight 0.1, margin 0": ("{name: list_kl, list_weight: 0.1}", ["data.negatives.margin=0"]),
     "list_kl, 8 queries": ("list_kl", [FEW]),
-    "list_kl, 8 queries, cosine alone": ("list_kl", [FEW, "method.list_weight=0"]),
-    "list_kl, 8 queries, weight 0.1": ("list_kl", [FEW, "method.list_weight=0.1"]),
-    "list_kl, 8 queries, random negatives": ("list_kl", [FEW, RANDOM]),
-    "margin_mse, 8 queries": ("margin_mse", [FEW]),
-    "margin_mse, 8 queries, weight 100": ("margin_mse", [FEW, "method.list_weight=100"]),
-    "list_kl, 16 queries, 1 negative": ("list_kl", ["train.per_device_train_batch_size=16", "data.negatives.number=1"]),
+    "list_kl, 8 queries, cosine alone": ("{name: list_kl, list_weight: 0}", [FEW]),
+    "list_kl, 8 queries, weight 0.1": ("{name: list_kl, list_weight: 0.1}", [FEW]),
+    "list_kl, 16 queries, 1 negative": ("list_kl", [SIXTEEN, ONE]),
+    "list_kl, 16 queries, 1 negative, weight 0.1": ("{name: list_kl, list_weight: 0.1}", [SIXTEEN, ONE]),
+    "margin_mse, 16 queries, 1 negative": ("margin_mse", [SIXTEEN, ONE]),
     "sentence-transformers MSE": ("MSELoss", ["data.positives=dropout"]),
     "sentence-transformers MarginMSE": ("MarginMSELoss", []),
     "sentence-transformers contrast": ("MultipleNegativesRankingLoss", []),
@@ -180,7 +177,7 @@ def run(row: str, seed: int, steps: int, folder: Path, judge: bool = True) -> di
     data = prepare_sentences(session, None)
     probe_embedding_teacher(session, data)
     teacher, _ = open_embedding_teacher(session, data, tokens=False, attention_layers=[])
-    needs_lists = method in ("margin_mse", "list_kl", *PEERS[1:])
+    needs_lists = method in PEERS[1:] or "list_kl" in method or "margin_mse" in method
     start = time.process_time()
     mined = open_lists(session, data, teacher)[1] if needs_lists else {}
     mining, start = time.process_time() - start, time.process_time()

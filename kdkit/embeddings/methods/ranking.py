@@ -24,10 +24,12 @@ class ListMethod(SentenceMethod):
         return [Start(self.projection, self.settings.projection, teacher, layers[-1])]
 
     def compare(self, views: BatchViews) -> dict[str, torch.Tensor]:
-        """Return `list`, and `cosine` where it counts."""
-        with torch.autocast(views.lists.device.type, enabled=False):
-            scores = (unit(views.lists) * unit(views.student.pooled)[:, None]).sum(dim=-1)
-        terms = {"list": self.compare_scores(scores, views.list_scores)}
+        """Return `list` and `cosine`, those that count."""
+        terms = {}
+        if "list" in self.weights:
+            with torch.autocast(views.lists.device.type, enabled=False):
+                scores = (unit(views.lists) * unit(views.student.pooled)[:, None]).sum(dim=-1)
+            terms["list"] = self.compare_scores(scores, views.list_scores)
         if "cosine" in self.weights:
             terms["cosine"] = cosine_distance(*self.vectors_of(views))
         return terms

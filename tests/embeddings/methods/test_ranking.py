@@ -54,6 +54,11 @@ def test_margins_are_those_of_cosines():
     assert float(found) == pytest.approx(np.mean(errors), abs=1e-6)
 
 
+def test_a_term_without_weight_is_left_out():
+    for settings, terms in (({"list_weight": 0}, {"cosine"}), ({"cosine_weight": 0}, {"list"})):
+        assert set(ListKLMethod(ListKL(**settings), FACTS)(random_views())) == terms
+
+
 def test_a_text_of_a_list_has_the_vector_it_has_alone():
     student, data, teacher = make_embedder(dropout=0.0).eval(), make_data(), TableTeacher(40)
     texts = np.array([[7, 3, 3], [9, 7, 20], [1, 2, 30], [5, 5, 5]])
