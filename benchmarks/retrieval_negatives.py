@@ -1,53 +1,96 @@
-"""What hard negatives are worth for retrieval: students of all-MiniLM-L6-v2 with and without them, three seeds.
+"""What hard negatives are worth for retrieval, at equal processor time or equal steps, beside sentence-transformers.
 
-The set is made of natural-language inference triplets (anchor, entailed sentence, contradicting sentence): the first
-rows are trained on as pairs, in which the contradicting sentence does not occur; the last 1,000 are queries, whose
-documents are all entailed and contradicting sentences of these rows.
+    KDKIT_TEST_DATA=FOLDER python -m benchmarks.retrieval_negatives [--seconds 60 | --steps 40] [--seeds 0 1 2]
 
-    KDKIT_TEST_DATA=FOLDER python benchmarks/retrieval_negatives.py OUT [--steps 60] [--seeds 0,1,2] [-p KEY=VALUE]
-
-FOLDER holds nli/triplets.csv. Every training sees the same pairs for the same steps; milliseconds are per step.
+Teacher: all-MiniLM-L6-v2; student: its layers 0, 2, 5. The set is made of natural-language inference triplets (anchor,
+entailed sentence, contradicting sentence): the last 1,000 are queries, whose documents are all entailed and
+contradicting sentences of these rows; the others are trained on as pairs, without their contradicting sentence. A row
+is a method with settings, or a loss of sentence-transformers, with the negatives that kdkit mined where it takes some.
+With --seconds every row gets as many steps as fit into these processor seconds of one thread, measured on its first
+steps; the teacher's vectors and the mining, the same for all, are not counted. Results are written after every
+training, so a stopped call goes on.
 """
 
 import argparse
 import csv
 import json
 import os
+import shutil
+import statistics
+import tempfile
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
-from kdkit.embeddings.data.prepare import prepare_sentences
-from kdkit.embeddings.data.tasks import TaskData, load_tasks
+from benchmarks.measure import print_table, versions
+from kdkit.config.embeddings import EmbeddingConfig
+from kdkit.embeddings.data.prepare import SentenceData, prepare_sentences
+from kdkit.embeddings.data.tasks import load_tasks
 from kdkit.embeddings.evaluate.models import score_tasks
-from kdkit.embeddings.models.embedder import EmbeddingModel, load_embedding_model
-from kdkit.embeddings.teacher.probe import probe_embedding_teacher
+from kdkit.embeddings.models.embedder import load_embedding_model
+from kdkit.embeddings.models.export import save_embedding_model
+from kdkit.embeddings.teacher.cache import open_embedding_teacher
+from kdkit.embeddings.teacher.lists import open_lists
+from kdkit.embeddings.teacher.probe import load_teacher, probe_embedding_teacher
 from kdkit.embeddings.training.student import make_embedding_student
-from kdkit.embeddings.training.train import distill_all, student_folder
+from kdkit.embeddings.training.train import distill_all
+from kdkit.machine.hardware import find_hardware
 from kdkit.machine.open_session import open_embedding_session
+from kdkit.machine.session import Session
 
+RESULTS = Path(__file__).parent / "results" / "retrieval_negatives.json"
 QUERIES = 1000
 FIGURES = ("ndcg", "reciprocal_rank", "recall")
-METHODS = {
-    "nearest": [
-        "cosine",
-        {"name": "cosine", "task_weight": 1.0, "label": "cosine+in-batch"},
-        "margin_mse",
-        "list_kl",
-    ],
-    "random": ["margin_mse", "list_kl"],
+RANDOM = "data.negatives.choose=random"
+FEW, SIXTEEN = "train.per_device_train_batch_size=8", "train.per_device_train_batch_size=16"
+ONE = "data.negatives.number=1"
+ROWS: dict[str, tuple[str, list[str]]] = {
+    "untrained": ("untrained", []),
+    "teacher": ("teacher", []),
+    "cosine, all sentences": ("cosine", ["data.positives=dropout"]),
+    "cosine, first sentences": ("cosine", []),
+    "cosine and in-batch contrast": ("{name: cosine, task_weight: 1}", []),
+    "cosine and weak in-batch contrast": ("{name: cosine, task_weight: 0.1}", []),
+    "margin_mse": ("margin_mse", []),
+    "list_kl": ("list_kl", []),
+    "margin_mse, random negatives": ("margin_mse", [RANDOM]),
+    "list_kl, random negatives": ("list_kl", [RANDOM]),
+    "margin_mse, cosine of the query": ("{name: margin_mse, cosine_of: query}", []),
+    "list_kl, cosine of the query": ("{name: list_kl, cosine_of: query}", []),
+    "list_kl, cosine alone": ("{name: list_kl, list_weight: 0}", []),
+    "list_kl, weight 0.1": ("{name: list_kl, list_weight: 0.1}", []),
+    "list_kl, weight 0.01": ("{name: list_kl, list_weight: 0.01}", []),
+    "list_kl, weight 0.1, temperature 0.02": ("{name: list_kl, list_weight: 0.1, temperature: 0.02}", []),
+    "margin_mse, weight 1": ("{name: margin_mse, list_weight: 1}", []),
+    "margin_mse, weight 100": ("{name: margin_mse, list_weight: 100}", []),
+    "list_kl, weight 0.1, margin 0": ("{name: list_kl, list_weight: 0.1}", ["data.negatives.margin=0"]),
+    "list_kl, 8 queries": ("list_kl", [FEW]),
+    "list_kl, 8 queries, cosine alone": ("{name: list_kl, list_weight: 0}", [FEW]),
+    "list_kl, 8 queries, weight 0.1": ("{name: list_kl, list_weight: 0.1}", [FEW]),
+    "list_kl, 16 queries, 1 negative": ("list_kl", [SIXTEEN, ONE]),
+    "list_kl, 16 queries, 1 negative, weight 0.1": ("{name: list_kl, list_weight: 0.1}", [SIXTEEN, ONE]),
+    "margin_mse, 16 queries, 1 negative": ("margin_mse", [SIXTEEN, ONE]),
+    "sentence-transformers MSE": ("MSELoss", ["data.positives=dropout"]),
+    "sentence-transformers MarginMSE": ("MarginMSELoss", []),
+    "sentence-transformers contrast": ("MultipleNegativesRankingLoss", []),
 }
-"""Methods by the choice of their negatives; the first two have none."""
+PEERS = ("MSELoss", "MarginMSELoss", "MultipleNegativesRankingLoss")
+UNTRAINED = ("untrained", "teacher")
+PILOT = (4, 16)
+"""Steps of two short trainings: what they differ by is the time of a step, without loading and saving."""
 
 
-def write_set(file: Path, folder: Path) -> tuple[Path, Path]:
-    """Write the training pairs and the retrieval folder; return both paths."""
+def write_set(file: Path, folder: Path) -> None:
+    """Write the training pairs, `pairs.csv`, and the retrieval folder `set`."""
     with file.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     train, test = rows[:-QUERIES], rows[-QUERIES:]
     (folder / "set/qrels").mkdir(parents=True, exist_ok=True)
-    pairs = folder / "pairs.csv"
-    with pairs.open("w", encoding="utf-8", newline="") as stream:
+    with (folder / "pairs.csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerows([("anchor", "positive"), *((row["anchor"], row["positive"]) for row in train)])
     documents = list(dict.fromkeys(row[column] for row in test for column in ("positive", "negative")))
@@ -60,73 +103,159 @@ def write_set(file: Path, folder: Path) -> tuple[Path, Path]:
     }
     for name, content in lines.items():
         (folder / "set" / name).write_text("\n".join(content) + "\n", encoding="utf-8")
-    return pairs, folder / "set"
 
 
-def run(pairs: Path, task: Path, choose: str, seed: int, given: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Train by all methods with one choice of negatives; return their figures by name."""
-    (first, *others), folder = METHODS[choose], given.out
-    settings = {
-        "method": first,
-        "compare": others,
-        "data.path": str(pairs),
-        "data.positives": "second",
-        "data.max_length": 64,
-        "data.negatives.choose": choose,
-        "train.max_steps": given.steps,
-        "train.warmup_steps": given.steps // 10,
-        "cache_dir": str(folder / "cache"),
-        "seed": seed,
-    }
+def open_session(row: str, seed: int, steps: int, folder: Path) -> Session[EmbeddingConfig]:
+    """Open the run of one training."""
+    method, settings = ROWS[row]
+    entry = {"name": "nli", "kind": "retrieval", "path": str(folder / "set")}
     file = folder / "config.yaml"
     file.write_text("method: cosine\n")
-    entry = {"name": "nli", "kind": "retrieval", "path": str(task), "max_rows": given.queries}
-    session = open_embedding_session(
-        str(file), given.parameter, f"{choose}-{seed}", str(folder / "runs"), settings | {"evaluate.tasks": [entry]}
+    given = [
+        f"method={method if method not in (*PEERS, *UNTRAINED) else 'cosine'}",
+        f"seed={seed}",
+        f"data.path={folder / 'pairs.csv'}",
+        "data.positives=second",
+        "data.max_length=64",
+        f"cache_dir={folder / 'cache'}",
+        f"train.max_steps={steps}",
+        f"train.warmup_steps={max(1, steps // 10)}",
+        "evaluate.every_epoch=false",
+        f"evaluate.tasks={json.dumps([entry])}",
+        *settings,
+    ]
+    return replace(
+        open_embedding_session(str(file), given, f"run-{seed}", str(folder / "runs")), hardware=find_hardware("cpu")
     )
+
+
+def train_by_peer(loss_name: str, session: Session[EmbeddingConfig], data: SentenceData) -> None:
+    """Train the same start by a loss of sentence-transformers."""
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, losses
+    from sentence_transformers.training_args import SentenceTransformerTrainingArguments
+
+    config, run = session.config, session.run
+    save_embedding_model(make_embedding_student(config, data), run.path / "start")
+    model = SentenceTransformer(str(run.path / "start"), device="cpu")
+    teacher, _ = open_embedding_teacher(session, data, tokens=False, attention_layers=[])
+    if loss_name == "MSELoss":
+        examples = {"sentence": data.texts, "label": np.asarray(teacher.vectors).tolist()}
+    else:
+        lists, _ = open_lists(session, data, teacher)
+        whole = np.flatnonzero(~np.isnan(lists.scores).any(axis=1))  # it takes no rows with fewer negatives
+        texts, scores = lists.texts[whole], lists.scores[whole]
+        names = ["positive", *(f"negative_{n}" for n in range(1, texts.shape[1]))]
+        examples = {"anchor": [data.texts[n] for n in data.rows[whole]]}
+        examples |= {name: [data.texts[n] for n in texts[:, place]] for place, name in enumerate(names)}
+        if loss_name == "MarginMSELoss":
+            examples["label"] = (scores[:, :1] - scores[:, 1:]).tolist()
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(run.path / "peer"),
+        per_device_train_batch_size=config.train.per_device_train_batch_size,
+        max_steps=config.train.max_steps,
+        learning_rate=config.train.learning_rate,
+        warmup_steps=config.train.warmup_steps,
+        seed=config.seed,
+        use_cpu=True,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+        logging_strategy="no",
+    )
+    loss = getattr(losses, loss_name)(model)
+    SentenceTransformerTrainer(
+        model=model, args=arguments, train_dataset=Dataset.from_dict(examples), loss=loss
+    ).train()
+    model.save(str(run.path / "student"))
+
+
+def run(row: str, seed: int, steps: int, folder: Path, judge: bool = True) -> dict[str, Any]:
+    """Train a row for so many steps; return its processor seconds and, where it is judged, its figures."""
+    method, _ = ROWS[row]
+    session = open_session(row, seed, steps, folder)
     data = prepare_sentences(session, None)
     probe_embedding_teacher(session, data)
-    trainings = distill_all(session, data)
-    tasks = load_tasks(session.config, session.run.cache_path)
-    results = {}
-    for method in (session.config.method, *session.config.compare):
-        model = load_embedding_model(str(student_folder(session, method)), "student.path")
-        label = f"{method}, {choose}" if choose == "random" or "_" in str(method) else str(method)
-        milliseconds = {"milliseconds": trainings[str(method)]["milliseconds_per_step"]}
-        results[label] = figures(model, tasks) | milliseconds
-    if choose == "random":  # the same for every seed
-        results["untrained"] = figures(make_embedding_student(session.config, data), tasks)
-    print(session.run.read_json("teacher/probe.json").get("negatives"), flush=True)
-    return results
+    teacher, _ = open_embedding_teacher(session, data, tokens=False, attention_layers=[])
+    needs_lists = method in PEERS[1:] or "list_kl" in method or "margin_mse" in method
+    start = time.process_time()
+    mined = open_lists(session, data, teacher)[1] if needs_lists else {}
+    mining, start = time.process_time() - start, time.process_time()
+    if method in PEERS:
+        train_by_peer(method, session, data)
+    elif method not in UNTRAINED:
+        distill_all(session, data)
+    found: dict[str, Any] = {"seconds": max(time.process_time() - start - mining, 0.0)}
+    if judge:
+        if method == "untrained":
+            model = make_embedding_student(session.config, data)
+        elif method == "teacher":
+            model = load_teacher(session.config, session.hardware)
+        else:
+            model = load_embedding_model(str(session.run.path / "student"), "student.path", max_length=64)
+        tasks = load_tasks(session.config, session.run.cache_path)
+        numbers = score_tasks(model, tasks, batch_size=64, bootstrap_samples=100, seed=0)["nli"]
+        found |= {name: numbers[name] for name in FIGURES} | {"negatives": mined.get("negatives_per_row")}
+    shutil.rmtree(session.run.path)
+    return found
 
 
-def figures(model: EmbeddingModel, tasks: list[TaskData]) -> dict[str, float]:
-    """Return nDCG@10, MRR@10 and recall@100."""
-    numbers = score_tasks(model, tasks, batch_size=64, bootstrap_samples=100, seed=0)["nli"]
-    return {name: numbers[name] for name in FIGURES}
+def train_for(row: str, seed: int, given: argparse.Namespace, folder: Path, known: dict[str, float]) -> dict[str, Any]:
+    """Train a row for the steps, or the processor seconds, that are asked for, and judge it."""
+    steps = given.steps
+    if not steps and ROWS[row][0] in UNTRAINED:
+        steps = 1
+    elif not steps:
+        if row not in known:
+            few, more = (run(row, seed, steps, folder, judge=False)["seconds"] for steps in PILOT)
+            known[row] = (more - few) / (PILOT[1] - PILOT[0])
+        steps = max(PILOT[1], int(given.seconds / known[row]))
+    return {"row": row, "seed": seed, "budget": budget_of(given), "steps": steps, **run(row, seed, steps, folder)}
+
+
+def budget_of(given: argparse.Namespace) -> str:
+    """Return what all rows have in common, in words."""
+    return f"{given.steps} steps" if given.steps else f"{given.seconds:g} processor seconds"
+
+
+def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Average the seeds, and compare each with `cosine, all sentences` at the same seed and budget."""
+    control = {(row["budget"], row["seed"]): row["ndcg"] for row in rows if row["row"] == "cosine, all sentences"}
+    table = []
+    for budget, name in dict.fromkeys((row["budget"], row["row"]) for row in rows):
+        trials = [row for row in rows if (row["budget"], row["row"]) == (budget, name)]
+        gains = [t["ndcg"] - control[budget, t["seed"]] for t in trials if (budget, t["seed"]) in control]
+        means = {key: round(statistics.fmean(trial[key] for trial in trials), 2) for key in (*FIGURES, "seconds")}
+        steps = round(statistics.fmean(trial["steps"] for trial in trials))
+        gained = ", ".join(f"{gain:+.2f}" for gain in gains)
+        table.append({"budget": budget, "row": name, **means, "steps": steps, "over cosine, all sentences": gained})
+    return sorted(table, key=lambda line: (line["budget"], -line["ndcg"]))
 
 
 def main() -> None:
-    """Train, and print a table of means and single seeds."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--queries", type=int, help="score the first so many; default: all")
-    parser.add_argument("-p", "--parameter", action="append", default=[], metavar="SECTION.KEY=VALUE")
+    """Train what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--steps", type=int, help="in place of --seconds")
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    pairs, task = write_set(Path(os.environ["KDKIT_TEST_DATA"]) / "nli/triplets.csv", given.out)
-    found: dict[str, list[dict[str, float]]] = {}
-    for seed in map(int, given.seeds.split(",")):
-        for choose in METHODS:
-            for name, numbers in run(pairs, task, choose, seed, given).items():
-                found.setdefault(name, []).append(numbers)
-                print(seed, name, numbers, flush=True)
-        (given.out / "results.json").write_text(json.dumps(found, indent=1))
-        for name, rows in found.items():
-            means = "  ".join(f"{key} {np.mean([row[key] for row in rows]):.2f}" for key in rows[0])
-            print(f"{name:<24} {means}  nDCG@10 by seed {[round(row['ndcg'], 2) for row in rows]}", flush=True)
+    torch.set_num_threads(1)
+    rows = json.loads(given.results.read_text())["rows"] if given.results.is_file() else []
+    known: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_set(Path(os.environ["KDKIT_TEST_DATA"]).resolve() / "nli/triplets.csv", folder)
+        for seed in given.seeds:
+            for name in given.rows:
+                if any((row["row"], row["seed"], row["budget"]) == (name, seed, budget_of(given)) for row in rows):
+                    continue
+                rows.append(train_for(name, seed, given, folder, known))
+                print(rows[-1], flush=True)
+                content = {"versions": versions(), "table": summarise(rows), "rows": rows}
+                given.results.write_text(json.dumps(content, indent=1) + "\n")
+    print_table(summarise(rows))
 
 
 if __name__ == "__main__":

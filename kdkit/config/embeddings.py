@@ -230,6 +230,9 @@ class EmbeddingEvaluateConfig(Section):
 
     tasks: list[Task] = Field(default_factory=list)
     """Data sets; empty: only what can be made of the held-out sentences."""
+    mteb: list[str] = Field(default_factory=list)
+    """Names of tasks of the package mteb (`pip install 'kdkit[mteb]'`), which scores student and teacher by them in the
+    evaluation, beside our scores."""
     every_epoch: bool = True
     """Score the tasks before the first step and after every epoch of a training; false: only in the evaluation, once
     for every model."""

@@ -274,6 +274,9 @@ class ListMethodSettings(ProjectedMethod):
     """Weight of the scores' loss."""
     cosine_weight: NotNegative = 1.0
     """Weight of 1 - cos to the teacher's vector."""
+    cosine_of: Literal["query", "all"] = "all"
+    """Whose vectors that is asked of: the row's sentence alone, or the documents of its list too, which are read for
+    the scores anyway."""
 
 
 class MarginMse(ListMethodSettings):

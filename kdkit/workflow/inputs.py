@@ -118,6 +118,7 @@ def _check_embeddings(config: EmbeddingConfig, run: Run) -> Inputs:
     """Check the inputs of a run for embedding models: the sentences are read, and the tasks."""
     from kdkit.embeddings.data.prepare import build_sentences
     from kdkit.embeddings.data.tasks import load_tasks
+    from kdkit.embeddings.evaluate.by_mteb import find_mteb_tasks
     from kdkit.embeddings.evaluate.measures import check_tasks
     from kdkit.embeddings.models.embedder import fingerprint_model, place_teacher
     from kdkit.embeddings.teacher.vectors import read_vectors
@@ -127,6 +128,8 @@ def _check_embeddings(config: EmbeddingConfig, run: Run) -> Inputs:
     place_teacher(config.teacher.device, find_hardware(config.train.device, config.train.precision))
     if config.evaluate.tasks:
         check_tasks(load_tasks(config, run.cache_path))
+    if config.evaluate.mteb:
+        find_mteb_tasks(config.evaluate.mteb, "evaluate.mteb")
     ready = config.evaluate.off_the_shelf
     if ready is not None and is_local_path(ready):
         fingerprint_model(ready, None, "evaluate.off_the_shelf")

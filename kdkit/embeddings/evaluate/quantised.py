@@ -5,12 +5,14 @@ other sentences, into 256 steps; a bit says whether a number is above 0.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
 from kdkit.embeddings.data.tasks import TaskData
 from kdkit.embeddings.evaluate.measures import Vectors, main_score, measure
+from kdkit.embeddings.evaluate.ranking import FIRST, rank
 
 Storage = Literal["int8", "binary"]
 NEAREST = 10
@@ -86,6 +88,25 @@ def score_stored(
     return found
 
 
+def score_rescored(data: TaskData, vectors: Vectors, widths: list[int]) -> dict[str, float]:
+    """Score a task of kind `retrieval` by a search among documents kept as bits, see `search_by_bits`.
+
+    Args:
+        widths: so many first numbers are stored; the full width is always scored too.
+
+    Returns:
+        width -> nDCG@10, in percent.
+    """
+    task, rankings, found = data.task, data.rankings, {}
+    for width in dict.fromkeys([*widths, vectors.values.shape[1]]):
+        cut = vectors.cut(width)
+        queries = cut.of(rankings.queries, task.query_prompt)
+        bits = to_bits(cut.of(rankings.documents, task.document_prompt))
+        figures = rank(rankings, queries, bits, partial(search_by_bits, count=FIRST))
+        found[str(width)] = 100.0 * float(figures.ndcg.mean())
+    return found
+
+
 def nearest_kept(vectors: np.ndarray, storage: Storage, count: int = NEAREST) -> float | None:
     """Return which share of every text's nearest others a search among stored vectors finds: 0 to 1.
 
@@ -123,7 +144,8 @@ def search_by_bits(queries: np.ndarray, documents: np.ndarray, count: int) -> np
     Source: Yamada et al. 2021 (BPR, arXiv 2106.00882); `semantic_search_faiss` of sentence-transformers.
     """
     signs = from_bits(documents, queries.shape[1])
-    nearest = np.argsort(-(np.where(queries > 0, 1, -1) @ signs.T), axis=1, kind="stable")[:, : RESCORED * count]
+    agreement = np.where(queries > 0, np.float32(1), np.float32(-1)) @ signs.T
+    nearest = np.argsort(-agreement, axis=1, kind="stable")[:, : RESCORED * count]
     scores = np.full((len(queries), len(documents)), -np.inf, np.float32)
     np.put_along_axis(scores, nearest, np.take_along_axis(queries @ signs.T, nearest, axis=1), axis=1)
     return scores
@@ -145,13 +167,16 @@ def add_stored_scores(
 ) -> dict[str, Any]:
     """Score vectors, and their first numbers, as stored in fewer bytes; int8 takes its ranges from held-out sentences.
 
-    Adds to each task's numbers `quantised`: storage -> width -> main score.
+    Adds to each task's numbers `quantised`: storage -> width -> main score; with `binary`, to those of kind `retrieval`
+    `rescored`: width -> nDCG@10, see `score_rescored`.
 
     Returns:
         `nearest_kept`: storage -> share of the ten nearest held-out sentences that a search among stored ones finds.
     """
     for data in tasks if quantisations else []:
         scores[data.task.name]["quantised"] = score_stored(data, vectors, held_out, widths, list(quantisations))
+        if data.task.kind == "retrieval" and "binary" in quantisations:
+            scores[data.task.name]["rescored"] = score_rescored(data, vectors, widths)
     if not quantisations:
         return {}
     return {"nearest_kept": {storage: nearest_kept(held_out, storage) for storage in quantisations}}

@@ -35,17 +35,28 @@ class Figures:
     average_precision: np.ndarray
 
 
-def rank(rankings: Rankings, queries: np.ndarray, documents: np.ndarray) -> Figures:
+def dot_products(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    """Return the dot product of every query, `[Q, H]`, with every document, `[D, H]`: `[Q, D]`."""
+    return queries @ documents.T
+
+
+def rank(
+    rankings: Rankings,
+    queries: np.ndarray,
+    documents: np.ndarray,
+    search: Callable[[np.ndarray, np.ndarray], np.ndarray] = dot_products,
+) -> Figures:
     """Rank documents by their dot product with each query, a block of queries at a time.
 
     Args:
         queries: `[queries, H]`.
-        documents: `[documents, H]`.
+        documents: `[documents, H]`, or what `search` takes.
+        search: of a block of queries and all documents, returns their scores, `[Q, D]`.
     """
     results = []
     for start in range(0, len(queries), QUERY_BLOCK):
         block = range(start, min(start + QUERY_BLOCK, len(queries)))
-        scores = queries[block.start : block.stop] @ documents.T if rankings.candidates is None else None
+        scores = search(queries[block.start : block.stop], documents) if rankings.candidates is None else None
         for query in block:
             found, grades = rankings.relevant[query], rankings.grades[query]
             if rankings.candidates is None:

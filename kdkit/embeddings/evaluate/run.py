@@ -13,6 +13,7 @@ from kdkit.config.tasks import Task
 from kdkit.embeddings.data.prepare import SentenceData
 from kdkit.embeddings.data.sentences import Sentences
 from kdkit.embeddings.data.tasks import TaskData, embedded_tasks, load_tasks
+from kdkit.embeddings.evaluate.by_mteb import find_mteb_tasks, score_run
 from kdkit.embeddings.evaluate.models import Candidate, evaluate_embeddings, main_scores
 from kdkit.embeddings.models.backbone import context_length
 from kdkit.embeddings.models.embedder import EmbeddingModel, encode, load_embedding_model
@@ -32,6 +33,7 @@ TEACHER_TASK = "the teacher's similarities"
 """Name of the task that is made where there is no other."""
 SCORES = "scores.json"
 """The student's scores on resampled rows, which differ from those of another run in pairs."""
+MTEB = "evaluate.mteb"
 OFF_THE_SHELF = "off the shelf"
 """Name of the ready model of the student's size in tables."""
 
@@ -97,6 +99,7 @@ def evaluate_embedding_run(
 ) -> dict[str, Any]:
     """Measure every model of a run in fp32 and write `evaluation.json`; see `evaluate_embeddings`.
 
+    With `evaluate.mteb` the package mteb scores afterwards, into `mteb.json`.
     A trained model's entry also has its `steps`; what `evaluate_embeddings` calls `resamples` goes to `scores.json`.
 
     Raises:
@@ -120,7 +123,18 @@ def evaluate_embedding_run(
     for name in trained.keys() & evaluation["models"].keys():
         evaluation["models"][name]["steps"] = trained[name]["steps"]
     session.run.write_json("evaluation.json", evaluation)
+    if config.evaluate.mteb:
+        score_run(session.run, find_mteb_tasks(config.evaluate.mteb, MTEB), _mteb_models(config), MTEB)
     return evaluation
+
+
+def _mteb_models(config: EmbeddingConfig) -> list[str]:
+    """Return the models that mteb scores: the teacher where its folder alone says how it is read."""
+    teacher = config.teacher
+    if teacher.vectors is not None or teacher.prompt or teacher.pooling != "auto" or teacher.normalize != "auto":
+        note(f"{MTEB}: the teacher is not scored, as settings of teacher change how it is read")
+        return ["student"]
+    return ["student", "teacher"]
 
 
 def find_candidates(session: Session[EmbeddingConfig], data: SentenceData) -> dict[str, Candidate]:

@@ -55,6 +55,8 @@ class BatchViews:
     """`[B, 1 + negatives, H_student]`, with gradient: the documents of each sentence's list, its partner first."""
     list_scores: torch.Tensor | None = None
     """fp32, `[B, 1 + negatives]`: the teacher's scores of them; NaN where there is no document."""
+    list_vectors: torch.Tensor | None = None
+    """fp32, `[B, 1 + negatives, H_teacher]`: the teacher's vectors of them."""
     student_group: torch.Tensor | None = None
     """int64, `[B, S]`: group of aligned tokens of each student token, from 0 in every sentence; -1: in none."""
     teacher_group: torch.Tensor | None = None

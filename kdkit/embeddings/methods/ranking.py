@@ -24,13 +24,24 @@ class ListMethod(SentenceMethod):
         return [Start(self.projection, self.settings.projection, teacher, layers[-1])]
 
     def compare(self, views: BatchViews) -> dict[str, torch.Tensor]:
-        """Return `list`, and `cosine` where it counts."""
-        with torch.autocast(views.lists.device.type, enabled=False):
-            scores = (unit(views.lists) * unit(views.student.pooled)[:, None]).sum(dim=-1)
-        terms = {"list": self.compare_scores(scores, views.list_scores)}
+        """Return `list` and `cosine`, those that count."""
+        terms = {}
+        if "list" in self.weights:
+            with torch.autocast(views.lists.device.type, enabled=False):
+                scores = (unit(views.lists) * unit(views.student.pooled)[:, None]).sum(dim=-1)
+            terms["list"] = self.compare_scores(scores, views.list_scores)
         if "cosine" in self.weights:
-            terms["cosine"] = cosine_distance(self.projection(views.student.pooled), views.teacher.pooled)
+            terms["cosine"] = cosine_distance(*self.vectors_of(views))
         return terms
+
+    def vectors_of(self, views: BatchViews) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the vectors, projected, and the teacher's: of the queries, `[B, H]`, and of all documents there."""
+        student, teacher = views.student.pooled, views.teacher.pooled
+        if self.settings.cosine_of == "all":
+            is_there = ~views.list_scores.isnan()
+            student = torch.cat([student, views.lists[is_there]])
+            teacher = torch.cat([teacher, views.list_vectors[is_there]])
+        return self.projection(student), teacher
 
     def compare_scores(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
         """Return the loss of the scores, `[B, 1 + negatives]` on both sides."""

@@ -20,8 +20,10 @@ from kdkit.errors import UserError
 from kdkit.machine.session import Session
 from kdkit.runs.folder import cached_folder, fingerprint
 
-ROW_BLOCK = 256
-"""Rows that are compared with all documents at once: 100 MB for 100,000 of them."""
+ROW_BLOCK = 128
+"""Rows that are compared with all documents at once: 50 MB for 100,000 of them, and twice that for their order."""
+COSINE_BLOCK = 4096
+"""Rows whose lists' vectors are held at once."""
 NOTHING = -1
 """No document, where a row has fewer negatives than others."""
 
@@ -65,7 +67,7 @@ def open_lists(
         )
     is_there = np.concatenate([np.ones((len(partners), 1), bool), negatives != NOTHING], axis=1)
     texts = np.where(is_there, np.concatenate([partners[:, None], negatives], axis=1), partners[:, None])
-    cosines = np.einsum("rh,rlh->rl", teacher.vectors[data.rows], teacher.vectors[texts]).astype(np.float32)
+    cosines = _cosines(teacher.vectors, data.rows, texts)
     path = session.config.teacher.cross_encoder
     scores = cosines if path is None else _cross_scores(session, data, texts, cosines, is_there)
     facts = {
@@ -96,27 +98,41 @@ def mine_negatives(
     documents = np.unique(partners)
     if len(documents) > settings.pool:
         documents = np.sort(generator.choice(documents, settings.pool, replace=False))
+    searched = vectors[documents]
     order = np.argsort(rows, kind="stable")
     owners = rows[order]  # rows of one sentence stand together: each other's partners are no negatives
     negatives, dropped = np.full((len(rows), settings.number), NOTHING), 0
     keep = min(settings.number, len(documents))
     for start in range(0, len(rows), ROW_BLOCK):
         block = np.arange(start, min(start + ROW_BLOCK, len(rows)))
-        similarity = vectors[rows[block]] @ vectors[documents].T
+        similarity = vectors[rows[block]] @ searched.T
         own = np.einsum("rh,rh->r", vectors[rows[block]], vectors[partners[block]])
-        known = np.zeros(similarity.shape, bool)
         for place, row in enumerate(block):
             first, last = np.searchsorted(owners, rows[row], "left"), np.searchsorted(owners, rows[row], "right")
-            known[place] = np.isin(documents, [rows[row], *partners[order[first:last]]])
-        too_near = ~known & (similarity > (own - settings.margin * np.abs(own))[:, None])
+            known = np.array([rows[row], *partners[order[first:last]]])
+            found = np.searchsorted(documents, known).clip(max=len(documents) - 1)
+            similarity[place, found[documents[found] == known]] = -np.inf
+        too_near = similarity > (own - settings.margin * np.abs(own))[:, None]
         dropped += int(too_near.sum())
-        allowed = ~(known | too_near)
-        rank = generator.random(similarity.shape) if settings.choose == "random" else similarity
-        rank = np.where(allowed, rank, -np.inf)
-        best = np.argsort(-rank, axis=1, kind="stable")[:, :keep]
-        chosen = np.where(np.take_along_axis(allowed, best, axis=1), documents[best], NOTHING)
-        negatives[block, :keep] = chosen
+        similarity[too_near] = -np.inf
+        rank = similarity
+        if settings.choose == "random":
+            rank = np.where(np.isinf(similarity), -np.inf, generator.random(similarity.shape, np.float32))
+        best = np.argpartition(rank, -keep, axis=1)[:, -keep:]  # a whole order would take ten times as long
+        values = np.take_along_axis(rank, best, axis=1)
+        nearest = np.argsort(-values, axis=1, kind="stable")
+        chosen = np.where(np.isinf(values), NOTHING, documents[best])
+        negatives[block, :keep] = np.take_along_axis(chosen, nearest, axis=1)
     return negatives, dropped
+
+
+def _cosines(vectors: np.ndarray, rows: np.ndarray, texts: np.ndarray) -> np.ndarray:
+    """Return the cosines of each row's text with the documents of its list, `[rows, L]`: fp32, of the same shape."""
+    cosines = np.zeros(texts.shape, np.float32)
+    for start in range(0, len(rows), COSINE_BLOCK):
+        block = slice(start, start + COSINE_BLOCK)
+        cosines[block] = np.einsum("rh,rlh->rl", vectors[rows[block]], vectors[texts[block]])
+    return cosines
 
 
 def _cross_scores(

@@ -98,8 +98,7 @@ def make_views(
     partners = data.second[rows] if needs.second and data.second is not None else None
     count = len(rows)
     texts = [first] + [first if partners is None else partners] * needs.second
-    listed = [lists.texts[rows].ravel()] if needs.lists else []
-    ids = [data.student_tokens[text] for text in np.concatenate([*texts, *listed])]
+    ids = [data.student_tokens[text] for text in np.concatenate(texts)]
     input_ids, attention_mask = (tensor.to(device) for tensor in pad_ids(ids, student.pad_id))
     encoded = student(
         input_ids,
@@ -126,8 +125,9 @@ def make_views(
         teacher=signals,
         text_ids=torch.as_tensor(first, device=device),
         second=encoded.pooled[count : 2 * count] if needs.second else None,
-        lists=encoded.pooled[count * len(texts) :].unflatten(0, (count, -1)) if needs.lists else None,
+        lists=_read_lists(student, data, lists.texts[rows]) if needs.lists else None,
         list_scores=lists.scores_of(rows, device) if needs.lists else None,
+        list_vectors=torch.from_numpy(teacher.vectors[lists.texts[rows]]).to(device) if needs.lists else None,
         second_ids=None if partners is None else torch.as_tensor(partners, device=device),
         teacher_word_embeddings=look_up(teacher_words, [data.teacher_tokens[text] for text in first], device)
         if needs.word_embeddings
@@ -135,6 +135,21 @@ def make_views(
         student_group=pad_groups([group[2] for group in groups], width, device) if groups else None,
         teacher_group=pad_groups([g[3] for g in groups], signals.attention_mask.shape[1], device) if groups else None,
     )
+
+
+def _read_lists(student: EmbeddingModel, data: SentenceData, listed: np.ndarray) -> torch.Tensor:
+    """Return the student's vectors of texts given by number, `[B, L]`: `[B, L, H]`.
+
+    Every distinct text is read once, beside others of its length, or most of the time would go into padding.
+    """
+    texts, places = np.unique(listed, return_inverse=True)
+    ids = [data.student_tokens[text] for text in texts]
+    batches = list(batches_by_length(ids, len(listed)))
+    parts = [
+        student(*(t.to(student.device) for t in pad_ids([ids[n] for n in rows], student.pad_id))) for rows in batches
+    ]
+    back = np.argsort(np.concatenate(batches))
+    return torch.cat([part.pooled for part in parts])[back[places].reshape(listed.shape)]
 
 
 @torch.no_grad()

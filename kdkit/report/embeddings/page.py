@@ -16,7 +16,9 @@ from kdkit.report.embeddings.tables import (
     facts_table,
     find_model,
     model_table,
+    mteb_table,
     score_table,
+    search_table,
     student_difference_table,
     task_table,
     training_table,
@@ -49,6 +51,7 @@ def write_embedding_report(run: Run) -> Path:
 def _facts(run: Run) -> dict[str, Any]:
     """Collect everything that the templates print; draws the pictures."""
     evaluation, trainings = run.read_json("evaluation.json"), run.read_json("training.json")
+    mteb = run.read_json("mteb.json") if (run.path / "mteb.json").is_file() else {}
     name, student = find_model(evaluation, "student")
     student.setdefault("steps", trainings[name]["steps"])  # older builds kept them there only
     pictures = {
@@ -67,7 +70,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "warnings": warnings(evaluation, trainings),
         "protocols": protocols(evaluation),
         "scores": score_table(evaluation),
-        "tables": _tables(evaluation, trainings),
+        "tables": _tables(evaluation, trainings, mteb),
         "details": detail_tables(evaluation),
         "data": facts_table({key: value for key, value in manifest.items() if key != "key"}),
         "teacher": facts_table({key: value for key, value in probe.items() if key not in ("findings", "cache")}),
@@ -79,7 +82,9 @@ def _facts(run: Run) -> dict[str, Any]:
     }
 
 
-def _tables(evaluation: dict[str, Any], trainings: dict[str, Any]) -> dict[str, tuple[Table, str]]:
+def _tables(
+    evaluation: dict[str, Any], trainings: dict[str, Any], mteb: dict[str, Any]
+) -> dict[str, tuple[Table, str]]:
     """Return the tables below the scores that have rows, each by its heading and with a line of explanation."""
     tables = {
         "Is the difference more than chance?": (
@@ -92,6 +97,17 @@ def _tables(evaluation: dict[str, Any], trainings: dict[str, Any]) -> dict[str, 
             "The first numbers of the vectors alone, at length 1 again, and the bytes of one vector. int8: ranges per "
             "dimension from held-out sentences; binary: signs, compared by Hamming distance. Nearest ten found: by a "
             "search among stored held-out sentences of full width; for binary its best 44 are rescored.",
+        ),
+        "Search among stored documents": (
+            search_table(evaluation),
+            "nDCG@10 and the bytes of one document. int8 and binary: queries are stored alike, and binary compares by "
+            "Hamming distance. Rescored: the 40 nearest by Hamming distance, put in order by the query's own numbers; "
+            "what is stored stays a bit per number.",
+        ),
+        "Scores by mteb": (
+            mteb_table(mteb, evaluation),
+            "The folders of the models, read by sentence-transformers at their own lengths and scored by the package "
+            "mteb; beside it our score where a task of this run has the same name.",
         ),
         "What training took": (
             training_table(trainings),

@@ -148,6 +148,43 @@ def stored_scores(evaluation: dict[str, Any]) -> dict[tuple[str, str], dict[int,
     return found
 
 
+def search_table(evaluation: dict[str, Any]) -> Table:
+    """Show nDCG@10 of the students' searches among stored documents; no rows without a retrieval task or storage."""
+    lines: list[tuple[str, str, str, dict[str, float]]] = []
+    for task, facts in evaluation["tasks"].items():
+        for name, entry in evaluation["models"].items():
+            numbers = entry.get("tasks", {}).get(task, {})
+            if facts["kind"] != "retrieval" or not ("dimensions" in numbers or "quantised" in numbers):
+                continue
+            by_storage = {"float32": numbers.get("dimensions", {}) | {str(entry["width"]): numbers["main"]}}
+            by_storage |= numbers.get("quantised", {})
+            by_storage |= {"binary, rescored": numbers["rescored"]} if "rescored" in numbers else {}
+            lines += [(task, label(name, entry), storage, scores) for storage, scores in by_storage.items()]
+    widths = sorted({int(width) for *_, scores in lines for width in scores})
+    rows = [
+        [task, model, storage, *(_stored_cell(scores.get(str(width)), width, storage) for width in widths)]
+        for task, model, storage, scores in lines
+    ]
+    return ["task", "model", "stored as", *(f"nDCG@10 {HIGHER}, {width} numbers" for width in widths)], rows
+
+
+def _stored_cell(score: float | None, width: int, storage: str) -> str:
+    """Write a score and the bytes of a vector."""
+    return MISSING if score is None else f"{score:.2f} ({bytes_of(width, storage.split(',')[0]):,} B)"
+
+
+def mteb_table(results: dict[str, Any], evaluation: dict[str, Any]) -> Table:
+    """Put the scores of mteb.json beside those of the run's tasks of the same name; no rows where it has none."""
+    rows = []
+    for model, tasks in results.items():
+        own = next((entry for entry in evaluation.get("models", {}).values() if entry["role"] == model), {})
+        for task, score in tasks.items():
+            ours = own.get("tasks", {}).get(task)
+            cells = [f"{score['main']:.2f}", MISSING if ours is None else f"{ours['main']:.2f}"]
+            rows.append([task, model, score["metric"], *cells, score["splits"], score["revision"][:12]])
+    return ["task", "model", "score", "by mteb", "by kdkit", "split", "revision"], rows
+
+
 def bytes_of(width: int, storage: str) -> int:
     """Return the bytes of one vector: of 4-byte numbers, of bytes, or of bits."""
     return {"float32": 4 * width, "int8": width, "binary": -(-width // 8)}[storage]

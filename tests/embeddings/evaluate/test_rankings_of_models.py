@@ -8,8 +8,10 @@ import pytest
 from kdkit.config.tasks import Task
 from kdkit.embeddings.data.retrieval import Rankings
 from kdkit.embeddings.data.tasks import TaskData
+from kdkit.embeddings.evaluate.measures import Vectors
 from kdkit.embeddings.evaluate.models import main_scores, score_tasks
 from kdkit.embeddings.evaluate.prompts import find_prompt
+from kdkit.embeddings.evaluate.quantised import score_rescored
 from kdkit.embeddings.evaluate.ranking import rank
 from kdkit.embeddings.models.embedder import load_embedding_model
 from kdkit.embeddings.models.pooling import Reading
@@ -115,3 +117,25 @@ def test_a_document_that_is_the_query_itself_takes_no_place(rankings):
     left_out = np.where([n in found for n, found in zip(nearest, rankings.relevant, strict=True)], -1, nearest)
     before, after = (rank(replace(rankings, left_out=out), queries, documents) for out in (rankings.left_out, left_out))
     assert (after.average_precision[left_out >= 0] > before.average_precision[left_out >= 0]).all()
+
+
+def test_a_search_by_bits_is_scored_as_one_made_step_by_step(rankings):
+    metrics = pytest.importorskip("sklearn.metrics")
+    draw = np.random.default_rng(2)
+    values = draw.normal(size=(72, 24)).astype(np.float32)
+    prompted = [*(("document", text) for text in rankings.documents), *(("query", text) for text in rankings.queries)]
+    vectors = Vectors(values, {entry: place for place, entry in enumerate(prompted)})
+    found = score_rescored(as_task(rankings), vectors, [8])
+    assert list(found) == ["8", "24"]
+    for width in (8, 24):
+        documents, queries = values[:60, :width], values[60:, :width]
+        scores = np.full((12, 60), -1e9)
+        for number, query in enumerate(queries):
+            distance = ((documents > 0) != (query > 0)).sum(axis=1)
+            nearest = sorted(range(60), key=lambda place: (distance[place], place))[:40]
+            scores[number, nearest] = np.where(documents[nearest] > 0, 1.0, -1.0) @ query
+        relevance = np.zeros((12, 60))
+        for number, relevant in enumerate(rankings.relevant):
+            relevance[number, relevant] = 1.0
+        scores += 1e-6 * (1 - relevance)  # of equal ones the relevant come last
+        assert found[str(width)] == pytest.approx(100 * metrics.ndcg_score(relevance, scores, k=10), abs=1e-4)

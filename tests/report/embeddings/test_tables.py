@@ -6,6 +6,7 @@ from kdkit.report.embeddings.tables import (
     facts_table,
     model_table,
     score_table,
+    search_table,
     student_difference_table,
     task_table,
     training_table,
@@ -87,6 +88,21 @@ def test_stored_vectors_have_a_line_for_every_way_of_storing():
     assert dimension_table(evaluation)[1] == [
         ["student: talas", "float32", "-", "79.00 (1,536 B)", "100.0%"],
         ["student: talas", "binary", "60.00 (13 B)", "70.00 (48 B)", "87.5%"],
+    ]
+
+
+def test_a_search_among_stored_documents_has_a_line_for_bits_rescored():
+    evaluation = make_evaluation(dimensions={"100": 75.0})
+    assert search_table(evaluation)[1] == []
+    evaluation["tasks"]["MRPC"]["kind"] = "retrieval"
+    numbers = evaluation["models"]["talas"]["tasks"]["MRPC"]
+    numbers |= {"quantised": {"binary": {"100": 60.0, "384": 70.0}}, "rescored": {"100": 65.0, "384": 74.0}}
+    headings, rows = search_table(evaluation)
+    assert headings[3:] == ["nDCG@10 ↑, 100 numbers", "nDCG@10 ↑, 384 numbers"]
+    assert rows == [
+        ["MRPC", "student: talas", "float32", "75.00 (400 B)", "79.00 (1,536 B)"],
+        ["MRPC", "student: talas", "binary", "60.00 (13 B)", "70.00 (48 B)"],
+        ["MRPC", "student: talas", "binary, rescored", "65.00 (13 B)", "74.00 (48 B)"],
     ]
 
 
