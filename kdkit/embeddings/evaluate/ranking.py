@@ -35,17 +35,26 @@ class Figures:
     average_precision: np.ndarray
 
 
-def rank(rankings: Rankings, queries: np.ndarray, documents: np.ndarray) -> Figures:
-    """Rank documents by their dot product with each query, a block of queries at a time.
+Score = Callable[[slice, np.ndarray | slice], np.ndarray]
+"""Scores, `[Q, D]`, of some queries and documents, given by their places."""
+
+
+def dot_products(queries: np.ndarray, documents: np.ndarray) -> Score:
+    """Return what scores documents by their dot product with each query.
 
     Args:
         queries: `[queries, H]`.
         documents: `[documents, H]`.
     """
+    return lambda asked, found: queries[asked] @ documents[found].T
+
+
+def rank(rankings: Rankings, score: Score) -> Figures:
+    """Rank documents by their scores, a block of queries at a time."""
     results = []
-    for start in range(0, len(queries), QUERY_BLOCK):
-        block = range(start, min(start + QUERY_BLOCK, len(queries)))
-        scores = queries[block.start : block.stop] @ documents.T if rankings.candidates is None else None
+    for start in range(0, len(rankings.queries), QUERY_BLOCK):
+        block = range(start, min(start + QUERY_BLOCK, len(rankings.queries)))
+        scores = score(slice(block.start, block.stop), slice(None)) if rankings.candidates is None else None
         for query in block:
             found, grades = rankings.relevant[query], rankings.grades[query]
             if rankings.candidates is None:
@@ -54,7 +63,7 @@ def rank(rankings: Rankings, queries: np.ndarray, documents: np.ndarray) -> Figu
                     row[rankings.left_out[query]] = -np.inf
             else:
                 own = rankings.candidates[query]
-                row = documents[own] @ queries[query]
+                row = score(slice(query, query + 1), own)[0]
                 found = np.flatnonzero(np.isin(own, found))
             places = places_of(row, found, grades)
             first = ndcg_of_places(places, grades, FIRST), reciprocal_of_places(places, FIRST)

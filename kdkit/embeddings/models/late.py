@@ -14,7 +14,7 @@ MASK = "MultiVectorMask"
 """The module by which such a folder is known."""
 STATES = "token_embeddings"
 """What its modules work on, by sentence-transformers' name."""
-PUNCTUATION = tuple(string.punctuation)
+PUNCTUATION = string.punctuation
 """Tokens that ColBERT leaves out of documents."""
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """Names of the prompt of documents; the first one that is there is read."""
