@@ -16,7 +16,7 @@ from kdkit.config.tasks import RANKED
 from kdkit.embeddings.data.sentences import Sentences
 from kdkit.embeddings.data.tasks import TaskData
 from kdkit.embeddings.evaluate.late import TokenVectors
-from kdkit.embeddings.evaluate.ranking import dot_products, rank
+from kdkit.embeddings.evaluate.ranking import rank, rank_by
 from kdkit.embeddings.evaluate.scores import (
     NUM_DRAWS,
     Probe,
@@ -154,14 +154,15 @@ def _measure_rankings(data: TaskData, vectors: Vectors | TokenVectors, full: boo
     """Rank documents by their cosine with the query, or by MaxSim where there is a vector for every token."""
     task, rankings = data.task, data.rankings
     if isinstance(vectors, TokenVectors):
-        figures = rank(rankings, partial(_score_texts, vectors, rankings.queries, np.array(rankings.documents, object)))
+        documents = np.array(rankings.documents, object)
+        figures = rank_by(rankings, partial(_score_texts, vectors, rankings.queries, documents))
         by, size = "MaxSim", vectors.bytes_per_document(rankings.documents)
     else:
         asked, found = (
             vectors.of(texts, prompt)
             for texts, prompt in ((rankings.queries, task.query_prompt), (rankings.documents, task.document_prompt))
         )
-        figures, by, size = rank(rankings, dot_products(asked, found)), "cosine", 4.0 * found.shape[1]
+        figures, by, size = rank(rankings, asked, found), "cosine", 4.0 * found.shape[1]
     is_search = task.kind == "retrieval"
     values = 100.0 * (figures.ndcg if is_search else figures.average_precision)
     what = (

@@ -39,17 +39,17 @@ Score = Callable[[slice, np.ndarray | slice], np.ndarray]
 """Scores, `[Q, D]`, of some queries and documents, given by their places."""
 
 
-def dot_products(queries: np.ndarray, documents: np.ndarray) -> Score:
-    """Return what scores documents by their dot product with each query.
+def rank(rankings: Rankings, queries: np.ndarray, documents: np.ndarray) -> Figures:
+    """Rank documents by their dot product with each query.
 
     Args:
         queries: `[queries, H]`.
         documents: `[documents, H]`.
     """
-    return lambda asked, found: queries[asked] @ documents[found].T
+    return rank_by(rankings, lambda asked, found: queries[asked] @ documents[found].T)
 
 
-def rank(rankings: Rankings, score: Score) -> Figures:
+def rank_by(rankings: Rankings, score: Score) -> Figures:
     """Rank documents by their scores, a block of queries at a time."""
     results = []
     for start in range(0, len(rankings.queries), QUERY_BLOCK):

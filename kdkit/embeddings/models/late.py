@@ -16,8 +16,6 @@ STATES = "token_embeddings"
 """What its modules work on, by sentence-transformers' name."""
 PUNCTUATION = string.punctuation
 """Tokens that ColBERT leaves out of documents."""
-DOCUMENT_PROMPTS = ("document", "passage", "corpus")
-"""Names of the prompt of documents; the first one that is there is read."""
 
 Role = Literal["query", "document"]
 
@@ -86,7 +84,7 @@ def parse_late(
         query_length=floor if expansion.get("strategy") == "fixed" else max(longest, floor),
         document_length=transformer.get("document_length") or max_length,
         query_prompt=prompts.get("query") or "",
-        document_prompt=next((prompts[label] for label in DOCUMENT_PROMPTS if prompts.get(label)), ""),
+        document_prompt=prompts.get("document") or "",  # version 6.2 says that it reads `passage` too, and does not
         expansion=floor,
         attend=bool(expansion.get("attend")),
         expansion_token=expansion.get("token"),

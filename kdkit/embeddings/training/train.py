@@ -267,7 +267,7 @@ def distill_embedding(
     _forget(run, trainings, name, folder)
     torch.manual_seed(config.seed)
     student = open_embedding_student(session, data, attentions=bool(method.needs.attention_layers))
-    _start_method(method, student, data, teacher, config)
+    start_method(method, student, data, teacher, config)
     trainer = EmbeddingTrainer(
         config, student, method, data, teacher, session.hardware, plan.order, plan.stages[name], teacher_words, lists
     )
@@ -289,7 +289,7 @@ def distill_embedding(
     return entry
 
 
-def _start_method(
+def start_method(
     method: SentenceMethod,
     student: EmbeddingModel,
     data: SentenceData,
