@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from kdkit.embeddings.models.late import MASK
+from kdkit.embeddings.models.pooling import read_json
 from kdkit.errors import UserError
 
 
@@ -55,8 +57,13 @@ def score_by_mteb(folder: str, tasks: list[Any], *, device: str = "cpu", batch_s
         tasks: as `find_mteb_tasks` returns them, or own ones.
 
     Raises:
-        UserError: a task's data cannot be read.
+        UserError: a task's data cannot be read; a model with a vector for every token.
     """
+    if any(str(module["type"]).endswith(MASK) for module in read_json(folder, "modules.json") or []):
+        raise UserError(
+            f"--models: expected a model with one vector for a text, got {folder!r} with a vector for every token; "
+            "score it by evaluate.tasks"
+        )
     import mteb
     from sentence_transformers import SentenceTransformer
 

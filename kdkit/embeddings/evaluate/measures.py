@@ -156,7 +156,7 @@ def _measure_rankings(data: TaskData, vectors: Vectors | TokenVectors, full: boo
     if isinstance(vectors, TokenVectors):
         documents = np.array(rankings.documents, object)
         figures = rank_by(rankings, partial(_score_texts, vectors, rankings.queries, documents))
-        by, size = "MaxSim", vectors.bytes_per_document(rankings.documents)
+        by, size = "MaxSim of token vectors", vectors.bytes_per_document(rankings.documents)
     else:
         asked, found = (
             vectors.of(texts, prompt)

@@ -69,8 +69,9 @@ def evaluate_embeddings(
             task, see `score_tasks`); `average` of the tasks' main scores and its `interval_95`; `share_of_teacher` (of
             the teacher's average; null where that is not above 0); `parameters`; `size_bytes`; `width`; `num_layers`;
             `sentences_per_second`, tokenizing included; `mean_off_diagonal_cosine` of held-out sentences (1: all point
-            the same way); `agreement` with the teacher (see `agreement`; null for itself); `pooling`, `normalize`,
-            `prompt`, `max_length`, `device`, `precision`.
+            the same way); `agreement` with the teacher (see `agreement`; null for itself); `pooling`,
+            `token_vectors` (whether there is one for every token; held-out sentences are then compared by their mean),
+            `normalize`, `prompt`, `max_length`, `device`, `precision`.
         `tasks`: per task `kind`, `metric`, `rows`, `fit_rows` (null: nothing to fit on), `source`, `revision`, `notes`.
         `differences`: per model other than the student, `average` and `tasks` (per task), each with `difference`
             (student minus that model, in points) and `interval_95` (paired bootstrap over the tasks' rows).
@@ -120,7 +121,7 @@ def score_tasks(
         classification: `n_shot` and `full_probe`, each `accuracy`, `macro_f1`, `deviation` (of the accuracy over
         draws), `converged`;
         retrieval and reranking: `ndcg`, `reciprocal_rank` (both of the first 10), `recall` (of the first 100),
-        `average_precision`, in percent, and `documents`, their number;
+        `average_precision`, in percent, `documents`, their number, and `bytes_per_document`, of fp32 vectors;
         pairs: `average_precision`; `accuracy`, `f1`, `precision`, `recall` at a `threshold` chosen on other pairs (null
         without them); `oracle_accuracy` and `oracle_threshold`, chosen on the very pairs that are scored.
 
@@ -248,6 +249,7 @@ def _describe_model(model: EmbeddingModel, autocast_dtype: torch.dtype | None) -
         "width": model.width,
         "num_layers": model.num_layers,
         "pooling": reading.pooling if reading.late is None else "none, MaxSim of tokens",
+        "token_vectors": reading.late is not None,
         "normalize": reading.normalize,
         "prompt": reading.prompt,
         "max_length": reading.max_length,

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from kdkit.embeddings.evaluate.by_mteb import score_by_mteb
 from kdkit.embeddings.models.embedder import load_embedding_model
 from kdkit.embeddings.models.export import save_embedding_model
 from kdkit.embeddings.models.late import LateReading, parse_late, write_late
+from kdkit.embeddings.models.onnx import check_exportable
 from kdkit.embeddings.models.token_vectors import encode_tokens, pad_vectors, role_batch, role_ids
 from kdkit.errors import UserError
 from kdkit.losses.ranking.late_interaction import maxsim
@@ -135,3 +137,12 @@ def test_settings_survive_being_written_and_images_are_refused():
     assert parse_late(*write_late(late), 512, "name", "key") == late
     with pytest.raises(UserError, match=r"^key: expected a model of texts, got 'name'"):
         parse_late({}, {"keep_only_token_ids": [5]}, {}, 512, "name", "key")
+
+
+def test_what_is_made_for_one_vector_is_refused_by_name(folder, tmp_path):
+    model = make_late(folder)
+    with pytest.raises(UserError, match=r"^--format onnx: expected a model with one vector for a text"):
+        check_exportable(model, "--format onnx")
+    saved = save_embedding_model(model, tmp_path / "saved")
+    with pytest.raises(UserError, match=r"^--models: expected a model with one vector for a text"):
+        score_by_mteb(str(saved), [])

@@ -136,6 +136,7 @@ def test_a_student_is_trained_judged_reported_and_read_by_the_library(folder):
     assert "MaxSim" in late["protocol"] and "cosine" in single["protocol"]
     assert single["bytes_per_document"] == 4 * 24 and late["bytes_per_document"] > 4 * LATE_WIDTH * 5
     assert "bytes per document" in write_embedding_report(session.run).with_name("report.md").read_text()
+    assert "MultiVectorEncoder(" in (session.run.path / "student/README.md").read_text()
     library = pytest.importorskip("sentence_transformers.multi_vector_encoder", reason="needs version 6")
     model = library.MultiVectorEncoder(str(session.run.path / "student"))
     assert (model.similarity_fn_name, model.get_embedding_dimension()) == ("meanmaxsim", 10)
