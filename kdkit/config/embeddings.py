@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from kdkit.config.methods import Cdm, Cosine, Dskd, Emo, MethodSettings, Talas, method_options
+from kdkit.config.ranking.late_interaction import check_late
 from kdkit.config.reading import apply_overrides, check_values, read_values
 from kdkit.config.tasks import Label, Task
 from kdkit.config.training import TRAINING_ALIASES, OptimizationConfig, ParameterRule, StageName
@@ -299,6 +300,7 @@ class EmbeddingConfig(Section):
                 raise UserError(f"{key}: expected every name once, got {twice[0]!r} twice; {remedy}")
         if self.student.path == STATIC:
             check_static(self)
+        check_late(self, [self.method, *self.compare])
         return self
 
 

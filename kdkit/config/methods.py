@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import BeforeValidator, Field
 
 from kdkit.config.method_base import Method, ProjectedMethod
+from kdkit.config.ranking.late_interaction import LateInteraction
 from kdkit.config.types import Count, NotNegative, Positive
 
 
@@ -321,6 +322,7 @@ AnyMethod = (
     | LayerReduction
     | MarginMse
     | ListKL
+    | LateInteraction
     | TaskOnly
 )
 MethodSettings = Annotated[AnyMethod, Field(discriminator="name"), BeforeValidator(_by_name)]

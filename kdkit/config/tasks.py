@@ -30,6 +30,8 @@ Label = Annotated[str, BeforeValidator(_as_text)]
 """A label of a data set."""
 
 
+RANKED = ("retrieval", "reranking")
+"""Kinds of tasks that rank documents."""
 TaskColumn = Literal["sentence1", "sentence2", "label", "score", "query", "positive", "negative"]
 """What a column of a task can hold; the last three are those of reranking, which may hold lists."""
 

@@ -19,8 +19,6 @@ from kdkit.errors import UserError
 from kdkit.runs.folder import fingerprint
 from kdkit.runs.paths import resolve_input
 
-RANKED = ("retrieval", "reranking")
-"""Kinds of tasks that rank documents."""
 NONE = -1
 """In `Rankings.left_out`: nothing is."""
 Judgements = dict[str, dict[str, float]]

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from kdkit.config.embeddings import EmbeddingConfig
-from kdkit.config.tasks import Task
+from kdkit.config.tasks import RANKED, Task
 from kdkit.data.rows import is_data_file
 from kdkit.data.text.corpora import PYTHON_DOCS
-from kdkit.embeddings.data.retrieval import RANKED, Rankings, load_rankings
+from kdkit.embeddings.data.retrieval import Rankings, load_rankings
 from kdkit.embeddings.data.sentences import Sentences, dropped_words, load_sentences, refuse_hub_settings
 from kdkit.errors import UserError
 from kdkit.runs.folder import fingerprint

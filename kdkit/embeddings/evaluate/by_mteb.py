@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from kdkit.embeddings.models.late import MASK
 from kdkit.embeddings.models.places import resolve_embedding_path
+from kdkit.embeddings.models.pooling import read_json
 from kdkit.errors import UserError
 from kdkit.runs.folder import Run
 
@@ -105,8 +107,13 @@ def score_by_mteb(
         key: see there.
 
     Raises:
-        UserError: a task's data cannot be read.
+        UserError: a task's data cannot be read; a model with a vector for every token.
     """
+    if any(str(module["type"]).endswith(MASK) for module in read_json(folder, "modules.json") or []):
+        raise UserError(
+            f"{key}: expected models with one vector for a text, got {folder!r} with a vector for every token; "
+            "score it by evaluate.tasks"
+        )
     import mteb
     from sentence_transformers import SentenceTransformer
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from kdkit.embeddings.data.retrieval import RANKED
+from kdkit.config.tasks import RANKED
 from kdkit.embeddings.data.sentences import Sentences
 from kdkit.embeddings.data.tasks import TaskData
-from kdkit.embeddings.evaluate.ranking import rank
+from kdkit.embeddings.evaluate.late import TokenVectors
+from kdkit.embeddings.evaluate.ranking import rank, rank_by
 from kdkit.embeddings.evaluate.scores import (
     NUM_DRAWS,
     Probe,
@@ -97,7 +98,7 @@ def main_score(statistic: Statistic, data: TaskData) -> float:
     return float(statistic(np.ones((1, len(data.test))))[0])
 
 
-def measure(data: TaskData, vectors: Vectors, full: bool) -> tuple[dict[str, Any], Statistic]:
+def measure(data: TaskData, vectors: Vectors | TokenVectors, full: bool) -> tuple[dict[str, Any], Statistic]:
     """Measure a task: its numbers, and its main score as a function of the rows' weights.
 
     Args:
@@ -149,22 +150,36 @@ def _measure_pairs(data: TaskData, vectors: Vectors, full: bool) -> tuple[dict[s
     return numbers, statistic
 
 
-def _measure_rankings(data: TaskData, vectors: Vectors, full: bool) -> tuple[dict[str, Any], Statistic]:
-    """Rank documents by their cosine with the query."""
+def _measure_rankings(data: TaskData, vectors: Vectors | TokenVectors, full: bool) -> tuple[dict[str, Any], Statistic]:
+    """Rank documents by their cosine with the query, or by MaxSim where there is a vector for every token."""
     task, rankings = data.task, data.rankings
-    figures = rank(
-        rankings, vectors.of(rankings.queries, task.query_prompt), vectors.of(rankings.documents, task.document_prompt)
-    )
+    if isinstance(vectors, TokenVectors):
+        documents = np.array(rankings.documents, object)
+        figures = rank_by(rankings, partial(_score_texts, vectors, rankings.queries, documents))
+        by, size = "MaxSim of token vectors", vectors.bytes_per_document(rankings.documents)
+    else:
+        asked, found = (
+            vectors.of(texts, prompt)
+            for texts, prompt in ((rankings.queries, task.query_prompt), (rankings.documents, task.document_prompt))
+        )
+        figures, by, size = rank(rankings, asked, found), "cosine", 4.0 * found.shape[1]
     is_search = task.kind == "retrieval"
     values = 100.0 * (figures.ndcg if is_search else figures.average_precision)
     what = (
         f"nDCG@10, all {len(rankings.documents):,} documents" if is_search else "mean average precision, its own list"
     )
-    numbers: dict[str, Any] = {"protocol": f"{what} ranked by cosine for each query; equal ones in the worst order"}
+    numbers: dict[str, Any] = {"protocol": f"{what} ranked by {by} for each query; equal ones in the worst order"}
     if full:
-        numbers |= {"documents": len(rankings.documents)}
+        numbers |= {"documents": len(rankings.documents), "bytes_per_document": size}
         numbers |= {name: 100.0 * float(value.mean()) for name, value in vars(figures).items()}
     return numbers, lambda weights: (weights @ values) / weights.sum(axis=1)
+
+
+def _score_texts(
+    vectors: TokenVectors, queries: list[str], documents: np.ndarray, asked: slice, found: np.ndarray | slice
+) -> np.ndarray:
+    """Return MaxSim of some queries and documents, given by their places: `[Q, D]`."""
+    return vectors.score(queries[asked], documents[found].tolist())
 
 
 def _similarities(split: Sentences, vectors: Vectors) -> np.ndarray:

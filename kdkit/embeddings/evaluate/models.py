@@ -8,14 +8,15 @@ import numpy as np
 import torch
 
 from kdkit.embeddings.data.tasks import TaskData
-from kdkit.embeddings.evaluate.measures import PromptedText, Vectors, check_tasks, main_score, measure, texts_of
-from kdkit.embeddings.evaluate.prompts import find_prompt
+from kdkit.embeddings.evaluate.embed import embed_tasks
+from kdkit.embeddings.evaluate.late import TokenVectors
+from kdkit.embeddings.evaluate.measures import Vectors, check_tasks, main_score, measure, texts_of
 from kdkit.embeddings.evaluate.quantised import Storage, add_stored_scores
 from kdkit.embeddings.evaluate.scores import bootstrap, interval, spearman
 from kdkit.embeddings.evaluate.speed import measure_speeds
 from kdkit.embeddings.evaluate.stored import describe_vectors, look_up
 from kdkit.embeddings.models.doctor import mean_off_diagonal_cosine
-from kdkit.embeddings.models.embedder import EmbeddingModel, encode
+from kdkit.embeddings.models.embedder import EmbeddingModel
 from kdkit.embeddings.teacher.vectors import TextVectors
 from kdkit.errors import UserError
 from kdkit.evaluate.compression import count_bytes, count_parameters
@@ -68,8 +69,9 @@ def evaluate_embeddings(
             task, see `score_tasks`); `average` of the tasks' main scores and its `interval_95`; `share_of_teacher` (of
             the teacher's average; null where that is not above 0); `parameters`; `size_bytes`; `width`; `num_layers`;
             `sentences_per_second`, tokenizing included; `mean_off_diagonal_cosine` of held-out sentences (1: all point
-            the same way); `agreement` with the teacher (see `agreement`; null for itself); `pooling`, `normalize`,
-            `prompt`, `max_length`, `device`, `precision`.
+            the same way); `agreement` with the teacher (see `agreement`; null for itself); `pooling`,
+            `token_vectors` (whether there is one for every token; held-out sentences are then compared by their mean),
+            `normalize`, `prompt`, `max_length`, `device`, `precision`.
         `tasks`: per task `kind`, `metric`, `rows`, `fit_rows` (null: nothing to fit on), `source`, `revision`, `notes`.
         `differences`: per model other than the student, `average` and `tasks` (per task), each with `difference`
             (student minus that model, in points) and `interval_95` (paired bootstrap over the tasks' rows).
@@ -81,13 +83,11 @@ def evaluate_embeddings(
         RuntimeError: a model's vectors are not finite.
     """
     check_tasks(tasks)
-    texts = [*texts_of(tasks), *(("", sentence) for sentence in sentences)]
     present = {name: candidate for name, candidate in candidates.items() if candidate.model is not None}
     speeds = measure_speeds({name: c.model for name, c in present.items()}, sentences, batch_size, autocast_dtype)
     candidates, models, resamples, held_out = _score_files(candidates, tasks, sentences, bootstrap_samples, seed)
     for name, candidate in present.items():
-        vectors = _embed(candidate.model, texts, name, batch_size, autocast_dtype)
-        held_out[name] = vectors.of(sentences)
+        vectors, held_out[name] = embed_tasks(candidate.model, tasks, name, batch_size, autocast_dtype, sentences)
         cuts = (list(dimensions), quantisations) if candidate.role in ("student", "compared") else ([], [])
         models[name], resamples[name] = _score_model(vectors, held_out[name], tasks, bootstrap_samples, seed, *cuts)
         models[name] |= _describe_model(candidate.model, autocast_dtype) | {"sentences_per_second": speeds[name]}
@@ -121,7 +121,7 @@ def score_tasks(
         classification: `n_shot` and `full_probe`, each `accuracy`, `macro_f1`, `deviation` (of the accuracy over
         draws), `converged`;
         retrieval and reranking: `ndcg`, `reciprocal_rank` (both of the first 10), `recall` (of the first 100),
-        `average_precision`, in percent, and `documents`, their number;
+        `average_precision`, in percent, `documents`, their number, and `bytes_per_document`, of fp32 vectors;
         pairs: `average_precision`; `accuracy`, `f1`, `precision`, `recall` at a `threshold` chosen on other pairs (null
         without them); `oracle_accuracy` and `oracle_threshold`, chosen on the very pairs that are scored.
 
@@ -130,7 +130,7 @@ def score_tasks(
         RuntimeError: the vectors of the model, called by its `name`, are not finite.
     """
     check_tasks(tasks)
-    vectors = _embed(model, texts_of(tasks), name, batch_size, autocast_dtype)
+    vectors, _ = embed_tasks(model, tasks, name, batch_size, autocast_dtype)
     return _score(vectors, tasks, bootstrap_samples, seed, list(dimensions))[0]
 
 
@@ -144,7 +144,7 @@ def main_scores(
 ) -> dict[str, float]:
     """Return every task's main score and nothing else: after an epoch, where time counts. Raises: see `score_tasks`."""
     check_tasks(tasks)
-    vectors = _embed(model, texts_of(tasks), name, batch_size, autocast_dtype)
+    vectors, _ = embed_tasks(model, tasks, name, batch_size, autocast_dtype)
     return {data.task.name: main_score(measure(data, vectors, full=False)[1], data) for data in tasks}
 
 
@@ -176,30 +176,6 @@ def agreement(teacher_vectors: np.ndarray, student_vectors: np.ndarray) -> dict[
     }
 
 
-def _embed(
-    model: EmbeddingModel, texts: Iterable[PromptedText], name: str, batch_size: int, autocast_dtype: torch.dtype | None
-) -> Vectors:
-    """Encode every distinct text once, behind its prompt."""
-    places: dict[PromptedText, int] = {}
-    parts, done = [], 0
-    by_prompt: dict[str, list[PromptedText]] = {}
-    for prompt, text in dict.fromkeys(texts):
-        by_prompt.setdefault(find_prompt(model.reading, prompt), []).append((prompt, text))
-    for prompt, prompted in by_prompt.items():
-        number = {text: place for place, text in enumerate(dict.fromkeys(text for _, text in prompted), start=done)}
-        places |= {entry: number[entry[1]] for entry in prompted}
-        parts.append(encode(model, list(number), batch_size, autocast_dtype=autocast_dtype, prompt=prompt))
-        done += len(number)
-    values = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    broken = int((~np.isfinite(values)).any(axis=1).sum())
-    if broken:
-        raise RuntimeError(
-            f"{name}: expected finite vectors, got NaN or infinite ones for {broken} of {len(values)} texts; its "
-            "training diverged, or it overflows in half precision"
-        )
-    return Vectors(values, places)
-
-
 def _score_files(
     candidates: dict[str, Candidate], tasks: list[TaskData], sentences: list[str], bootstrap_samples: int, seed: int
 ) -> tuple[dict[str, Candidate], dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
@@ -222,10 +198,10 @@ def _score_files(
 
 
 def _score(
-    vectors: Vectors, tasks: list[TaskData], bootstrap_samples: int, seed: int, dimensions: list[int]
+    vectors: Vectors | TokenVectors, tasks: list[TaskData], bootstrap_samples: int, seed: int, dimensions: list[int]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
     """Score all tasks: their numbers, and their main scores under resampled rows, `[bootstrap_samples]`."""
-    width = vectors.values.shape[1]
+    width = vectors.values.shape[1] if dimensions else 0
     if too_wide := [number for number in dimensions if number > width]:
         raise UserError(f"evaluate.dimensions: expected at most the width {width}, got {too_wide[0]}; leave it out")
     scores, resamples = {}, {}
@@ -242,7 +218,7 @@ def _score(
 
 
 def _score_model(
-    vectors: Vectors,
+    vectors: Vectors | TokenVectors,
     held_out: np.ndarray,
     tasks: list[TaskData],
     bootstrap_samples: int,
@@ -272,7 +248,8 @@ def _describe_model(model: EmbeddingModel, autocast_dtype: torch.dtype | None) -
         "size_bytes": count_bytes(model),
         "width": model.width,
         "num_layers": model.num_layers,
-        "pooling": reading.pooling,
+        "pooling": reading.pooling if reading.late is None else "none, MaxSim of tokens",
+        "token_vectors": reading.late is not None,
         "normalize": reading.normalize,
         "prompt": reading.prompt,
         "max_length": reading.max_length,

@@ -12,7 +12,7 @@ import numpy as np
 
 from kdkit.embeddings.data.tasks import TaskData
 from kdkit.embeddings.evaluate.measures import Vectors, main_score, measure
-from kdkit.embeddings.evaluate.ranking import FIRST, rank
+from kdkit.embeddings.evaluate.ranking import FIRST, rank_by
 
 Storage = Literal["int8", "binary"]
 NEAREST = 10
@@ -102,9 +102,13 @@ def score_rescored(data: TaskData, vectors: Vectors, widths: list[int]) -> dict[
         cut = vectors.cut(width)
         queries = cut.of(rankings.queries, task.query_prompt)
         bits = to_bits(cut.of(rankings.documents, task.document_prompt))
-        figures = rank(rankings, queries, bits, partial(search_by_bits, count=FIRST))
-        found[str(width)] = 100.0 * float(figures.ndcg.mean())
+        found[str(width)] = 100.0 * float(rank_by(rankings, partial(_search, queries, bits)).ndcg.mean())
     return found
+
+
+def _search(queries: np.ndarray, bits: np.ndarray, asked: slice, found: np.ndarray | slice) -> np.ndarray:
+    """Return the scores of some queries and documents, for `rank_by`."""
+    return search_by_bits(queries[asked], bits[found], FIRST)
 
 
 def nearest_kept(vectors: np.ndarray, storage: Storage, count: int = NEAREST) -> float | None:

@@ -35,28 +35,26 @@ class Figures:
     average_precision: np.ndarray
 
 
-def dot_products(queries: np.ndarray, documents: np.ndarray) -> np.ndarray:
-    """Return the dot product of every query, `[Q, H]`, with every document, `[D, H]`: `[Q, D]`."""
-    return queries @ documents.T
+Score = Callable[[slice, np.ndarray | slice], np.ndarray]
+"""Scores, `[Q, D]`, of some queries and documents, given by their places."""
 
 
-def rank(
-    rankings: Rankings,
-    queries: np.ndarray,
-    documents: np.ndarray,
-    search: Callable[[np.ndarray, np.ndarray], np.ndarray] = dot_products,
-) -> Figures:
-    """Rank documents by their dot product with each query, a block of queries at a time.
+def rank(rankings: Rankings, queries: np.ndarray, documents: np.ndarray) -> Figures:
+    """Rank documents by their dot product with each query.
 
     Args:
         queries: `[queries, H]`.
-        documents: `[documents, H]`, or what `search` takes.
-        search: of a block of queries and all documents, returns their scores, `[Q, D]`.
+        documents: `[documents, H]`.
     """
+    return rank_by(rankings, lambda asked, found: queries[asked] @ documents[found].T)
+
+
+def rank_by(rankings: Rankings, score: Score) -> Figures:
+    """Rank documents by their scores, a block of queries at a time."""
     results = []
-    for start in range(0, len(queries), QUERY_BLOCK):
-        block = range(start, min(start + QUERY_BLOCK, len(queries)))
-        scores = search(queries[block.start : block.stop], documents) if rankings.candidates is None else None
+    for start in range(0, len(rankings.queries), QUERY_BLOCK):
+        block = range(start, min(start + QUERY_BLOCK, len(rankings.queries)))
+        scores = score(slice(block.start, block.stop), slice(None)) if rankings.candidates is None else None
         for query in block:
             found, grades = rankings.relevant[query], rankings.grades[query]
             if rankings.candidates is None:
@@ -65,7 +63,7 @@ def rank(
                     row[rankings.left_out[query]] = -np.inf
             else:
                 own = rankings.candidates[query]
-                row = documents[own] @ queries[query]
+                row = score(slice(query, query + 1), own)[0]
                 found = np.flatnonzero(np.isin(own, found))
             places = places_of(row, found, grades)
             first = ndcg_of_places(places, grades, FIRST), reciprocal_of_places(places, FIRST)

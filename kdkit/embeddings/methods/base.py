@@ -5,7 +5,7 @@ and teacher for a batch into terms. The loss is the sum of the terms times `weig
 stands at the end as an example. Methods that compare tokens start from `token_method`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -15,6 +15,7 @@ from kdkit.config.embeddings import EmbeddingStage
 from kdkit.config.method_base import Projection
 from kdkit.config.methods import Cosine, Stella, Talas
 from kdkit.embeddings.models.embedder import EmbeddingModel
+from kdkit.embeddings.models.late import LateReading
 from kdkit.embeddings.teacher.answers import TeacherView
 from kdkit.losses.sentences import cosine_distance, info_nce
 
@@ -79,6 +80,10 @@ class PairFacts:
     """Transformer layers of the teacher."""
     causal_teacher: bool = False
     """Whether the teacher's tokens attend only to those before them."""
+    max_length: int = 128
+    """Longest sentence in the student's tokens (`data.max_length`)."""
+    late_teacher: bool = False
+    """Whether the teacher has a vector for every token."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,8 @@ class MethodNeeds:
     """A list of documents for each sentence, and the teacher's scores of them."""
     word_embeddings: bool = False
     """Rows of both models' embedding tables for the tokens of the batch."""
+    late: bool = False
+    """Token states of queries and documents, and the teacher's scores of all their pairs, in place of the above."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,8 @@ class SentenceMethod(nn.Module):
     """Sentences that each term on relations compares with each other, at least."""
     alignment: str | None = None
     """How tokens of both models are put together; None: that is not needed."""
+    late: LateReading | None = None
+    """How its student reads queries and documents, if it has a vector for every token."""
     trains_small_widths: bool = True
     """Whether smaller widths, if the method has some, are trained in the stage that the trainer is in."""
 
@@ -176,6 +185,12 @@ class SentenceMethod(nn.Module):
     def kept_head(self) -> nn.Linear | None:
         """Return the projection that stays in the student; None: its vectors are used as they are."""
         return None
+
+    def dress(self, student: EmbeddingModel) -> None:
+        """Give a student what stays in it."""
+        student.head = self.kept_head()
+        if self.late is not None:
+            student.reading = replace(student.reading, late=self.late, normalize=True)
 
     def other_heads(self) -> list[nn.Linear]:
         """Return projections that are saved beside it, for vectors of other widths."""

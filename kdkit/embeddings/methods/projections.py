@@ -80,12 +80,12 @@ def fitted_projection(teacher_vectors: torch.Tensor, student_vectors: torch.Tens
     """
     teacher, student = (unit(vectors.cpu()).double() for vectors in (teacher_vectors, student_vectors))
     smaller = min(teacher.shape[1], student.shape[1])
-    teacher_basis, student_basis = (_principal_directions(vectors, smaller) for vectors in (teacher, student))
+    teacher_basis, student_basis = (principal_directions(vectors, smaller) for vectors in (teacher, student))
     left, _, right = torch.linalg.svd((teacher @ teacher_basis).T @ (student @ student_basis))
     return (teacher_basis @ left @ right @ student_basis.T).float()
 
 
-def _principal_directions(vectors: torch.Tensor, count: int) -> torch.Tensor:
+def principal_directions(vectors: torch.Tensor, count: int) -> torch.Tensor:
     """Return the directions along which vectors are longest, as columns: `[H, count]`; all axes if count is H."""
     if count == vectors.shape[1]:
         return torch.eye(count, dtype=vectors.dtype)

@@ -12,7 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from kdkit.embeddings.models.backbone import context_length, is_causal, load_backbone
-from kdkit.embeddings.models.modules import head_width, read_head
+from kdkit.embeddings.models.late import STATES
+from kdkit.embeddings.models.modules import SENTENCE, head_width, read_head
 from kdkit.embeddings.models.places import choose_prompt, load_fast_tokenizer, resolve_embedding_path
 from kdkit.embeddings.models.pooling import Reading, pool, read_reading
 from kdkit.embeddings.models.static import NO_LIMIT, is_static, load_table
@@ -176,13 +177,15 @@ def load_embedding_model(
     context = context_length(backbone)
     if max_length is None:
         reading = replace(reading, max_length=min(reading.max_length, context))
+    if reading.late is not None:
+        reading = replace(reading, late=reading.late.within(context))
     if context < reading.max_length:
         raise UserError(
             f"{key}: expected inputs of at most {context} tokens, its context, got max_length {reading.max_length}; "
             "lower it"
         )
     width = backbone.config.hidden_size * len(reading.pooling.split("+"))
-    head = read_head(name, reading.head, width, key, revision)
+    head = read_head(name, reading.head, width, key, revision, SENTENCE if reading.late is None else STATES)
     model = EmbeddingModel(backbone, tokenizer, reading, head)
     return model.to(device).eval()
 

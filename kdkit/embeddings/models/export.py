@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from kdkit.embeddings.models.embedder import EmbeddingModel
+from kdkit.embeddings.models.late import MASK, STATES, write_late
 from kdkit.embeddings.models.modules import Dense, head_modules, save_module
 from kdkit.embeddings.models.pooling import LAST, SWITCHES, Reading
 from kdkit.embeddings.models.static import FOLDER as STATIC_FOLDER
@@ -35,6 +36,31 @@ vectors = SentenceTransformer(FOLDER).encode(["A sentence.", "Another one."])
 {num_layers} layers, {pooling} pooling, {num_parameters:,} parameters, at most {max_length} tokens.
 """
 
+LATE_CARD = """---
+library_name: sentence-transformers
+tags: [sentence-transformers, multi-vector, late-interaction, colbert, kdkit]
+---
+
+# A {width}-dimensional vector for every token
+
+```python
+from sentence_transformers import MultiVectorEncoder  # from version 6
+
+model = MultiVectorEncoder(FOLDER)
+scores = model.similarity(model.encode_query(["A question?"]), model.encode_document(["An answer.", "Another one."]))
+```
+
+{num_layers} layers, {num_parameters:,} parameters, queries of {query_length} tokens, documents of at most \
+{document_length}.
+"""
+LATE_PLACES = {
+    "Transformer": "base.modules.transformer",
+    "Dense": "base.modules.dense",
+    MASK: "multi_vector_encoder.modules.multi_vector_mask",
+    "Normalize": "base.modules.normalize",
+}
+"""Where sentence-transformers has the modules of such a model."""
+
 STATIC_LINE = (
     "A static model, the mean of its tokens' rows: {num_rows:,} rows, {num_parameters:,} parameters, any length.\n"
 )
@@ -44,6 +70,8 @@ def save_embedding_model(
     model: EmbeddingModel, folder: str | Path, extra_card: str = "", other_heads: Sequence[torch.nn.Linear] = ()
 ) -> Path:
     """Save a model; `SentenceTransformer(folder)` and `load_embedding_model(folder)` give its vectors again.
+
+    One with a vector for every token (`reading.late`) is for `MultiVectorEncoder(folder)`.
 
     Args:
         extra_card: Markdown behind the first lines of the model card.
@@ -57,6 +85,8 @@ def save_embedding_model(
     side, model.tokenizer.padding_side = model.tokenizer.padding_side, "right"  # as kdkit pads: positions may count
     model.tokenizer.save_pretrained(folder)
     model.tokenizer.padding_side = side
+    if reading.late is not None:
+        return _finish_late(model, folder, extra_card)
     head = head_modules(model.head)
     kinds = [type(module).__name__ for module in head]
     modules = ["Transformer", "Pooling", *kinds] + ["Normalize"] * reading.normalize
@@ -105,6 +135,32 @@ def _save_static(model: EmbeddingModel, folder: Path, extra_card: str) -> Path:
     )
     text = CARD.partition("{num_layers}")[0] + STATIC_LINE
     card = text.format(width=rows.shape[1], num_rows=len(rows), num_parameters=rows.numel())
+    write_text(folder / "README.md", card + ("\n" + extra_card if extra_card else ""))
+    return folder
+
+
+def _finish_late(model: EmbeddingModel, folder: Path, extra_card: str) -> Path:
+    """Save what makes token vectors of a transformer's states, beside the transformer."""
+    late, head = model.reading.late, head_modules(model.head)
+    kinds = ["Transformer", *(type(module).__name__ for module in head), MASK]
+    kinds += ["Normalize"] * model.reading.normalize
+    places = ["" if kind == "Transformer" else f"{number}_{kind}" for number, kind in enumerate(kinds)]
+    listed = []
+    for number, (kind, place) in enumerate(zip(kinds, places, strict=True)):
+        home = f"sentence_transformers.{LATE_PLACES[kind]}.{kind}"
+        listed.append({"idx": number, "name": str(number), "path": place, "type": home})
+    _write_json(folder / "modules.json", listed)
+    transformer, mask, own = write_late(late)
+    _write_json(folder / "sentence_bert_config.json", transformer)
+    _write_json(folder / "config_sentence_transformers.json", own)
+    for module, place in zip(head, places[1:], strict=False):
+        save_module(module, folder / place, STATES)
+    _write_json(folder / places[len(head) + 1] / "config.json", mask)
+    if model.reading.normalize:
+        _write_json(folder / places[-1] / "config.json", {"module_input_name": STATES, "module_output_name": STATES})
+    sizes = {"query_length": late.query_length, "document_length": late.document_length}
+    count = sum(parameter.numel() for parameter in model.parameters())
+    card = LATE_CARD.format(width=model.width, num_layers=model.num_layers, num_parameters=count, **sizes)
     write_text(folder / "README.md", card + ("\n" + extra_card if extra_card else ""))
     return folder
 

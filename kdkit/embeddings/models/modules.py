@@ -17,6 +17,9 @@ from kdkit.embeddings.models.pooling import find_file, read_json
 from kdkit.errors import UserError
 from kdkit.runs.folder import write_text
 
+SENTENCE = "sentence_embedding"
+"""What modules work on unless they say otherwise, by sentence-transformers' name."""
+
 
 class Dense(nn.Module):
     """A linear map and an activation; perhaps what came in is added to what goes out."""
@@ -53,7 +56,12 @@ class LayerNorm(nn.Module):
 
 
 def read_head(
-    name: str, chain: tuple[tuple[str, str], ...], width: int, key: str, revision: str | None
+    name: str,
+    chain: tuple[tuple[str, str], ...],
+    width: int,
+    key: str,
+    revision: str | None,
+    signal: str = SENTENCE,
 ) -> nn.Sequential | None:
     """Load a head, in fp32.
 
@@ -61,13 +69,14 @@ def read_head(
         chain: kind and folder of each module, in their order.
         width: of the pooled vectors.
         key: the setting that named the model, for messages.
+        signal: what the modules work on, by sentence-transformers' name.
 
     Raises:
         UserError: an activation that is not torch's, weights that are missing or of other widths.
     """
     parts: list[nn.Module] = []
     for kind, folder in chain:
-        part = _read_module(name, kind, folder, key, revision)
+        part = _read_module(name, kind, folder, key, revision, signal)
         needed = _input_width(part)
         if needed not in (None, width):
             raise UserError(
@@ -91,8 +100,8 @@ def head_modules(head: nn.Module | None) -> list[nn.Module]:
     return [Dense(part) if isinstance(part, nn.Linear) else part for part in parts]
 
 
-def save_module(module: nn.Module, folder: Path) -> None:
-    """Save a module of a head; its kind is its class's name."""
+def save_module(module: nn.Module, folder: Path, signal: str = SENTENCE) -> None:
+    """Save a module of a head; its kind is its class's name, and what it works on is written where it is unusual."""
     config: dict[str, Any] = {}
     if isinstance(module, Dense):
         linear, activation = module.linear, type(module.activation_function)
@@ -107,19 +116,21 @@ def save_module(module: nn.Module, folder: Path) -> None:
         config = {"dimension": module.norm.normalized_shape[0]}
     elif isinstance(module, nn.Dropout):
         config = {"dropout": module.p}
+    if signal != SENTENCE:
+        config |= {"module_input_name": signal, "module_output_name": signal}
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     weights = {label: values.detach().cpu().contiguous() for label, values in module.state_dict().items()}
     if weights:
         save_file(weights, folder / "model.safetensors")
 
 
-def _read_module(name: str, kind: str, folder: str, key: str, revision: str | None) -> nn.Module:
+def _read_module(name: str, kind: str, folder: str, key: str, revision: str | None, signal: str) -> nn.Module:
     """Load one module."""
     config = read_json(name, f"{folder}/config.json", revision) or {}
     for direction in ("module_input_name", "module_output_name"):
-        if config.get(direction) not in (None, "sentence_embedding"):
+        if config.get(direction) not in (None, signal):
             raise UserError(
-                f"{key}: expected modules that work on sentence vectors, got {folder} of {name!r} with {direction} "
+                f"{key}: expected modules that work on {signal}, got {folder} of {name!r} with {direction} "
                 f"{config[direction]!r}; choose another model"
             )
     module = _make_module(name, kind, folder, config, key)

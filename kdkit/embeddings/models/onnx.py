@@ -55,12 +55,18 @@ def check_exportable(model: EmbeddingModel, key: str) -> None:
     """Refuse what cannot be exported, or not here.
 
     Raises:
-        UserError: a static model, which has no graph worth running; a package that is missing.
+        UserError: a static model, which has no graph worth running; one with a vector for every token, whose folder the
+            ONNX backend does not read; a package that is missing.
     """
     if isinstance(model.backbone, TokenTable):
         raise UserError(
             f"{key}: expected a transformer, got a static model, which is read at the speed of its tokenizer as it is; "
             "use its folder"
+        )
+    if model.reading.late is not None:
+        raise UserError(
+            f"{key}: expected a model with one vector for a text, got one with a vector for every token; use its "
+            "folder with sentence_transformers.MultiVectorEncoder"
         )
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         raise UserError(f"--format onnx: expected the packages {', '.join(PACKAGES)}, got no {missing[0]}; {install()}")

@@ -13,6 +13,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.utils import EntryNotFoundError
 
+from kdkit.embeddings.models.late import MASK, LateReading, parse_late
 from kdkit.embeddings.models.places import resolve_prompt
 from kdkit.errors import UserError
 from kdkit.machine.hub import hub_is_reachable, is_local_path
@@ -59,6 +60,8 @@ class Reading:
     """Whether the prompt's tokens are pooled too; false: `include_prompt` of the folder (INSTRUCTOR)."""
     notes: tuple[str, ...] = ()
     """What had to be assumed."""
+    late: LateReading | None = None
+    """How token vectors are made, of a model that has one for every token; what is pooled is then their mean."""
 
 
 def pool(hidden_states: torch.Tensor, attention_mask: torch.Tensor, how: str, skip: int = 0) -> torch.Tensor:
@@ -122,6 +125,8 @@ def read_reading(
         UserError: modules, a pooling or a head that are not supported.
     """
     modules = read_modules(name, key, revision)
+    if any(kind == MASK for kind, _ in modules):
+        return _read_late(name, key, revision, modules, prompt, max_length)
     settings = (read_json(name, f"{modules[1][1]}/config.json", revision) or {}) if modules else {}
     own, pool_prompt = _own_pooling(settings) if modules else "", settings.get("include_prompt", True)
     if pooling == "auto" and not set(own.split("+")) <= {"", *POOLINGS}:
@@ -149,16 +154,40 @@ def read_reading(
     )
 
 
+def _read_late(
+    name: str, key: str, revision: str | None, modules: list[tuple[str, str]], prompt: str, max_length: int | None
+) -> Reading:
+    """Read a folder of a model with a vector for every token; its vector of a whole text is their mean."""
+    mask = next(folder for kind, folder in modules if kind == MASK)
+    files = ("sentence_bert_config.json", f"{mask}/config.json", "config_sentence_transformers.json")
+    transformer, masked, own = (read_json(name, file, revision) or {} for file in files)
+    longest = max_length or _own_length(name, revision) or 512
+    chain = [(kind, folder) for kind, folder in modules[1:] if kind != MASK]
+    is_normalized = bool(chain) and chain[-1][0] == "Normalize"
+    return Reading(
+        pooling="mean",
+        normalize=is_normalized,
+        max_length=longest,
+        prompt=resolve_prompt(prompt, name, revision, key),
+        prompts={label: text or "" for label, text in (own.get("prompts") or {}).items()},
+        head=tuple(chain[:-1] if is_normalized else chain),
+        own_pooling="mean",
+        late=parse_late(transformer, masked, own, longest, name, key),
+    )
+
+
 def read_modules(name: str, key: str, revision: str | None = None) -> list[tuple[str, str]]:
     """Read `modules.json`: kind and folder of each module, in their order; empty where there is no such file.
 
     Raises:
-        UserError: other modules than a transformer, a pooling, and any of `KINDS`.
+        UserError: other modules than a transformer, a pooling, and any of `KINDS`; or, with a vector for every token,
+            a transformer, a mask, and any of Dense and Normalize.
     """
     listed = read_json(name, "modules.json", revision) or []
     modules = [(str(module["type"]).rpartition(".")[2], str(module["path"])) for module in listed]
     kinds = [kind for kind, _ in modules]
-    if listed and (kinds[:2] != ["Transformer", "Pooling"] or not set(kinds[2:]) <= set(KINDS)):
+    is_late = kinds[:1] == ["Transformer"] and MASK in kinds and set(kinds[1:]) <= {MASK, "Dense", "Normalize"}
+    if listed and not is_late and (kinds[:2] != ["Transformer", "Pooling"] or not set(kinds[2:]) <= set(KINDS)):
         raise UserError(
             f"{key}: expected Transformer, Pooling and then any of {', '.join(KINDS)}, got {', '.join(kinds)} in "
             f"modules.json of {name!r}; choose another model, or give its vectors as teacher.vectors"

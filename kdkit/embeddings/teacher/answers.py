@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from kdkit.embeddings.models.embedder import EmbeddingModel, batches_by_length, pad_ids
+from kdkit.embeddings.teacher.token_store import TokenStore
 from kdkit.runs.store import Store
 
 EMBEDDING, TOKEN_STATES, ATTENTIONS = "embedding", "token_states", "attentions"
@@ -41,6 +42,8 @@ class CachedTeacher:
     """fp32, `[num_texts, H_teacher]`, of length 1."""
     token_states: Store | None = None
     attentions: Store | None = None
+    tokens: TokenStore | None = None
+    """Token vectors of a teacher that has one for every token, where a method scores by them."""
 
     def view(self, rows: list[int], device: torch.device | str) -> TeacherView:
         """Return the signals for some texts, given by their numbers."""

@@ -13,7 +13,7 @@ method first needs it; one pass of the teacher makes all that are missing.
 import hashlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,7 @@ def identify_answers(
     Args:
         layers: teacher layers of the attention maps.
     """
-    common, files = _header(session, data), {}
+    common, files = describe_answers(session, data), {}
     for kind in kinds:
         header = {"kind": f"teacher {kind}"} | common
         if kind == ATTENTIONS:
@@ -196,7 +196,7 @@ def text_key(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _header(session: Session[EmbeddingConfig], data: SentenceData) -> dict[str, Any]:
+def describe_answers(session: Session[EmbeddingConfig], data: SentenceData) -> dict[str, Any]:
     """Return what the signals depend on; nothing is loaded."""
     settings = session.config.teacher
     max_length = settings.max_length or session.config.data.max_length
@@ -208,7 +208,8 @@ def _header(session: Session[EmbeddingConfig], data: SentenceData) -> dict[str, 
         prompt=settings.prompt,
         max_length=max_length,
     )
-    return {
+    late = {} if reading.late is None else {"late": asdict(reading.late)}
+    return late | {
         "meaning": MEANING,
         "teacher": fingerprint_model(settings.path, settings.revision, "teacher.path"),
         "pooling": "auto" if reading.notes else reading.pooling,  # undeclared: decided when loaded

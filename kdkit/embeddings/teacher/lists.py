@@ -37,6 +37,8 @@ class RankingLists:
     document repeats the partner."""
     scores: np.ndarray
     """fp32, the same shape: the teacher's scores, spread like its cosines; NaN where there is no document."""
+    is_crossed: bool = False
+    """Whether the scores are those of a cross-encoder."""
 
     def scores_of(self, rows: np.ndarray, device: torch.device) -> torch.Tensor:
         """Return the scores of some rows: fp32, `[B, 1 + negatives]`."""
@@ -77,7 +79,7 @@ def open_lists(
         "dropped_per_row": round(dropped / len(data.rows), 3),
         "scorer": path or "the embedding teacher's cosines",
     }
-    return RankingLists(texts, np.where(is_there, scores, np.float32("nan"))), facts
+    return RankingLists(texts, np.where(is_there, scores, np.float32("nan")), path is not None), facts
 
 
 def mine_negatives(

@@ -73,6 +73,7 @@ def probe_embedding_teacher(session: Session[EmbeddingConfig], data: SentenceDat
         "width": model.width,
         "num_layers": model.num_layers,
         "causal": is_causal(model.backbone),
+        "token_vectors": reading.late is not None,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "findings": [asdict(finding) for finding in findings],
     }

@@ -117,7 +117,7 @@ class Follower:
     def _score(self, step: int) -> None:
         """Score the student as it would be saved, and check whether it has collapsed."""
         student = self.trainer.student.eval()
-        student.head = self.trainer.method.kept_head()
+        self.trainer.method.dress(student)
         try:
             batch_size = self.config.evaluate.batch_size
             vectors = encode(student, self.sentences, batch_size, autocast_dtype=self.trainer.hardware.autocast_dtype)

@@ -2,14 +2,18 @@
 
 from dataclasses import replace
 
+from torch import nn
 from transformers import BertConfig, BertModel, set_seed
 
 from kdkit.config.embeddings import REDUCE, STATIC, EmbeddingConfig
+from kdkit.config.methods import LateInteraction
 from kdkit.config.types import BUILD
 from kdkit.embeddings.data.prepare import SentenceData
 from kdkit.embeddings.models.embedder import EmbeddingModel, load_embedding_model
+from kdkit.embeddings.models.modules import Dense, head_modules
 from kdkit.embeddings.models.places import resolve_embedding_path
-from kdkit.embeddings.models.pooling import Reading
+from kdkit.embeddings.models.pooling import Reading, read_reading
+from kdkit.embeddings.models.static import is_static
 from kdkit.embeddings.teacher.vocabulary import make_static_student
 from kdkit.machine.session import Session
 from kdkit.models.keep_layers import keep_layers, spread_layers
@@ -55,12 +59,12 @@ def make_embedding_student(config: EmbeddingConfig, data: SentenceData, *, atten
             pooling=config.teacher.pooling if is_cut_out and settings.pooling == "auto" else settings.pooling,
             max_length=config.data.max_length,
         )
-        if loaded.head is not None:
+        if loaded.head is not None and not (loaded.reading.late and isinstance(config.method, LateInteraction)):
             print(
                 "student: its own projection (2_Dense) is left out; what it learns are the vectors before it",
                 flush=True,
             )
-        reading = replace(loaded.reading, prompt="", prompts={}, pool_prompt=True)  # as it is trained
+        reading = replace(loaded.reading, prompt="", prompts={}, pool_prompt=True, late=None)  # as it is trained
         student = EmbeddingModel(loaded.backbone, loaded.tokenizer, reading).eval()
         if is_cut_out or settings.layers is not None:
             kept = (
@@ -70,6 +74,21 @@ def make_embedding_student(config: EmbeddingConfig, data: SentenceData, *, atten
     if attentions:
         student.backbone.set_attn_implementation("eager")
     return student
+
+
+def own_token_head(config: EmbeddingConfig) -> nn.Linear | None:
+    """Return the map of token states of the model that a student starts from; None: it has none, or another head."""
+    is_cut_out = config.student.path == REDUCE
+    source, key = (config.teacher, "teacher.path") if is_cut_out else (config.student, "student.path")
+    if config.student.path in (BUILD, STATIC):
+        return None
+    name = resolve_embedding_path(source.path, key)
+    if is_static(name, source.revision) or read_reading(name, key, revision=source.revision).late is None:
+        return None
+    model = load_embedding_model(source.path, key, revision=source.revision, trust_remote_code=source.trust_remote_code)
+    head = head_modules(model.head)
+    is_linear = len(head) == 1 and isinstance(head[0], Dense) and isinstance(head[0].activation_function, nn.Identity)
+    return head[0].linear if is_linear and head[0].linear.bias is None and head[0].residual is None else None
 
 
 def _build(config: EmbeddingConfig, data: SentenceData) -> EmbeddingModel:

@@ -5,7 +5,7 @@ other.
 """
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from kdkit.config.methods import (
     Cosine,
     Dskd,
     Emo,
+    LateInteraction,
     LayerReduction,
     Leaf,
     ListKL,
@@ -34,6 +35,7 @@ from kdkit.embeddings.methods.base import CosineMethod, MethodNeeds, PairFacts, 
 from kdkit.embeddings.methods.cdm import CdmMethod
 from kdkit.embeddings.methods.dskd import DskdMethod
 from kdkit.embeddings.methods.emo import EmoMethod
+from kdkit.embeddings.methods.late_interaction import LateInteractionMethod
 from kdkit.embeddings.methods.projections import start_projections
 from kdkit.embeddings.methods.ranking import ListKLMethod, MarginMseMethod
 from kdkit.embeddings.methods.simple import (
@@ -50,11 +52,12 @@ from kdkit.embeddings.models.export import save_embedding_model
 from kdkit.embeddings.models.static import TokenTable
 from kdkit.embeddings.teacher.answers import CachedTeacher, LiveTeacher
 from kdkit.embeddings.teacher.cache import open_embedding_teacher
+from kdkit.embeddings.teacher.late_teacher import open_token_store
 from kdkit.embeddings.teacher.lists import RankingLists, open_lists
 from kdkit.embeddings.teacher.probe import load_teacher
 from kdkit.embeddings.training.batches import Order, layer_vectors, make_order
 from kdkit.embeddings.training.follow import AfterEpoch, Follower
-from kdkit.embeddings.training.student import open_embedding_student
+from kdkit.embeddings.training.student import open_embedding_student, own_token_head
 from kdkit.embeddings.training.trainer import EmbeddingTrainer, PlannedEmbeddingStage, plan_embedding_stages
 from kdkit.errors import UserError
 from kdkit.machine.interrupt import stop_when_saved
@@ -81,6 +84,7 @@ def build_method(settings: MethodSettings, facts: PairFacts) -> SentenceMethod:
         LayerReduction: LayerReductionMethod,
         MarginMse: MarginMseMethod,
         ListKL: ListKLMethod,
+        LateInteraction: LateInteractionMethod,
         TaskOnly: TaskMethod,
     }
     return made_by[type(settings)](settings, facts)
@@ -108,6 +112,7 @@ class EmbeddingPlan:
             attention_layers=max(need.attention_layers for need in needs),
             word_embeddings=any(need.word_embeddings for need in needs),
             lists=any(need.lists for need in needs),
+            late=any(need.late for need in needs),
         )
 
     @property
@@ -128,7 +133,8 @@ def plan_embedding_training(session: Session[EmbeddingConfig], data: SentenceDat
     student = open_embedding_student(session, data)
     if isinstance(student.backbone, TokenTable):
         check_static(config)
-    facts = PairFacts(student.width, probe["width"], student.num_layers, probe["num_layers"], probe["causal"])
+    widths = student.width, probe["width"], student.num_layers, probe["num_layers"]
+    facts = PairFacts(*widths, probe["causal"], config.data.max_length, probe.get("token_vectors", False))
     methods = {}
     for settings in (config.method, *config.compare):
         torch.manual_seed(config.seed)  # so a method's weights do not depend on those beside it
@@ -209,6 +215,8 @@ def distill_all(
     if needs.lists:
         lists, mined = open_lists(session, data, teacher)
         session.run.write_json("teacher/probe.json", session.run.read_json("teacher/probe.json") | {"negatives": mined})
+    if needs.late and plan.facts.late_teacher:
+        teacher = replace(teacher, tokens=open_token_store(session, data))
     if needs.word_embeddings:
         words = load_teacher(session.config, session.hardware).backbone.get_input_embeddings().weight.detach().clone()
     entries = {}
@@ -259,7 +267,7 @@ def distill_embedding(
     _forget(run, trainings, name, folder)
     torch.manual_seed(config.seed)
     student = open_embedding_student(session, data, attentions=bool(method.needs.attention_layers))
-    _start_method(method, student, data, teacher, config)
+    start_method(method, student, data, teacher, config)
     trainer = EmbeddingTrainer(
         config, student, method, data, teacher, session.hardware, plan.order, plan.stages[name], teacher_words, lists
     )
@@ -273,7 +281,7 @@ def distill_embedding(
             request.check(f"{name}: step {trainer.step} of {trainer.total_steps} is saved")
         entry = follower.finish()
         trainer.model.to("cpu").eval()  # the method too: the plan keeps it
-        student.head = method.kept_head()
+        method.dress(student)
         save_embedding_model(student, folder, other_heads=method.other_heads())
         run.write_json("training.json", trainings | {name: entry})
         checkpoint.unlink(missing_ok=True)
@@ -281,7 +289,7 @@ def distill_embedding(
     return entry
 
 
-def _start_method(
+def start_method(
     method: SentenceMethod,
     student: EmbeddingModel,
     data: SentenceData,
@@ -293,6 +301,8 @@ def _start_method(
         ids = [data.student_tokens[text] for text in range(min(len(data.texts), START_TEXTS))]
         layers = layer_vectors(student, ids, config.evaluate.batch_size)
         start_projections(method.starts(torch.from_numpy(teacher.vectors[: len(ids)]), layers), config.seed)
+    if method.late is not None and (own := own_token_head(config)) is not None:
+        method.start_from(own)
 
 
 def _forget(run: Run, trainings: dict[str, Any], name: str, folder: Path) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import get_scheduler
@@ -21,11 +22,13 @@ from transformers import get_scheduler
 from kdkit.config.embeddings import REDUCE, EmbeddingConfig, EmbeddingStage
 from kdkit.config.training import ParameterRule
 from kdkit.embeddings.data.prepare import SentenceData
-from kdkit.embeddings.methods.base import SentenceMethod
+from kdkit.embeddings.methods.base import BatchViews, SentenceMethod
+from kdkit.embeddings.methods.late_interaction import LateViews
 from kdkit.embeddings.models.embedder import EmbeddingModel
 from kdkit.embeddings.teacher.answers import CachedTeacher, LiveTeacher
 from kdkit.embeddings.teacher.lists import RankingLists
 from kdkit.embeddings.training.batches import Order, make_views
+from kdkit.embeddings.training.late_batches import make_late_views
 from kdkit.embeddings.training.sharpness import all_finite, climb, return_to
 from kdkit.errors import UserError
 from kdkit.machine.hardware import Hardware
@@ -148,15 +151,19 @@ class EmbeddingTrainer:
         for index in range(accumulation):
             rows = self.order.rows(self.step * accumulation + index)
             with self._autocast():
-                views = make_views(
-                    self.student, self.method, self.data, self.teacher, rows, self.teacher_words, self.lists
-                )
+                views = self._make_views(rows)
                 terms = self.method(views)
                 loss = sum(self.method.weights[name] * value for name, value in terms.items())
             self.scaler.scale(loss / accumulation).backward()
             if remember:
                 for name, value in (terms | {"": loss}).items():
                     self._add(f"{name}_loss".lstrip("_"), value.detach(), 1 / accumulation)
+
+    def _make_views(self, rows: np.ndarray) -> BatchViews | LateViews:
+        """Compute what the method sees of some training rows."""
+        if self.method.needs.late:
+            return make_late_views(self.student, self.method, self.data, self.teacher, rows, self.lists)
+        return make_views(self.student, self.method, self.data, self.teacher, rows, self.teacher_words, self.lists)
 
     def _enter_stage(self) -> None:
         """Make the optimizer and schedule of the stage that this step belongs to, unless it has them."""

@@ -11,8 +11,8 @@ from kdkit.report.writing import HIGHER, LOWER, Best
 COLLAPSED = 0.9
 """Mean cosine of different sentences above which a model hardly tells them apart."""
 RANKING_COLUMNS = (
-    ["nDCG@10", "MRR@10", "recall@100", "MAP"],
-    ["ndcg", "reciprocal_rank", "recall", "average_precision"],
+    ["nDCG@10", "MRR@10", "recall@100", "MAP", "bytes per document"],
+    ["ndcg", "reciprocal_rank", "recall", "average_precision", "bytes_per_document"],
 )
 """Headings and fields of the figures of rankings."""
 TRAINED = ("student", "compared")
@@ -268,7 +268,7 @@ def _detail_rows(evaluation: dict[str, Any], kind: str, keys: list[str]) -> list
         for name, entry in evaluation["models"].items():
             if facts["kind"] == kind and "skipped" not in entry:
                 numbers = entry["tasks"][task]
-                cells = [numbers[key] if "." not in key else _inner(numbers, *key.split(".")) for key in keys]
+                cells = [numbers.get(key) if "." not in key else _inner(numbers, *key.split(".")) for key in keys]
                 rows.append([task, label(name, entry), *map(_number, cells)])
     return rows
 

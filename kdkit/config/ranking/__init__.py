@@ -1,0 +1,1 @@
+"""Settings of students that are made to rank documents."""

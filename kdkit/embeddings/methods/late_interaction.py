@@ -1,0 +1,89 @@
+"""Late interaction: a student with a vector for every token learns the teacher's scores of a batch's documents."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from kdkit.config.methods import LateInteraction
+from kdkit.embeddings.methods.base import MethodNeeds, PairFacts, SentenceMethod, Start, Terms
+from kdkit.embeddings.methods.projections import principal_directions
+from kdkit.embeddings.models.late import PUNCTUATION, LateReading
+from kdkit.losses.ranking.late_interaction import contrast_scores, maxsim
+from kdkit.losses.sentences import list_kl, unit
+
+
+@dataclass
+class LateViews:
+    """What the method sees of one batch: B queries and the D distinct documents of all of them, on one device."""
+
+    queries: torch.Tensor
+    """`[B, Tq, H_student]`, with gradient: token states of the queries."""
+    query_counts: torch.Tensor
+    """bool, `[B, Tq]`: tokens that are scored."""
+    documents: torch.Tensor
+    """`[D, Td, H_student]`, with gradient: token states of the documents."""
+    document_counts: torch.Tensor
+    """bool, `[D, Td]`."""
+    partner: torch.Tensor
+    """int64, `[B]`: each query's own document."""
+    left_out: torch.Tensor
+    """bool, `[B, D]`: documents that are no negatives of a query: its own text, or a partner of the same query."""
+    teacher_scores: torch.Tensor
+    """fp32, `[B, D]`; NaN where the teacher was not asked."""
+
+
+class LateInteractionMethod(SentenceMethod):
+    """KL(teacher || student) of the softmax over the documents of a batch, the student's scores being MaxSim.
+
+    A linear map of every token's state, at length 1, makes its vector. Scores are divided by the number of the query's
+    tokens (`score: mean`), so that they have the range of a teacher's cosines and one temperature serves both sides:
+    sentence-transformers' MeanMaxSim. Its own default is the sum.
+
+    Source: Khattab & Zaharia 2020, arXiv 2004.12832; distilled as in ColBERTv2, arXiv 2112.01488.
+    """
+
+    COMPARED: ClassVar[dict[str, int]] = SentenceMethod.COMPARED | {"score": 2}
+
+    def __init__(self, settings: LateInteraction, facts: PairFacts):
+        super().__init__(settings, {"score": settings.score_weight})
+        self.needs = MethodNeeds(late=True, lists=settings.hard_negatives)
+        self.head = nn.Linear(facts.student_width, settings.width, bias=False)
+        self.late = LateReading(
+            query_length=settings.query_length,
+            document_length=settings.document_length or facts.max_length,
+            query_prompt=settings.query_prompt,
+            document_prompt=settings.document_prompt,
+            expansion=settings.query_length if settings.query_expansion else 0,
+            skipped=tuple(PUNCTUATION) if settings.skip_punctuation else (),
+            mean=settings.score == "mean",
+        )
+
+    def starts(self, teacher: torch.Tensor, layers: list[torch.Tensor]) -> list[Start]:
+        """Start at the directions along which the student's vectors are longest; see `SentenceMethod.starts`."""
+        vectors, width = unit(layers[-1]), self.head.out_features
+        target = vectors @ principal_directions(vectors, width) if width < vectors.shape[1] else None
+        return [Start(self.head, self.settings.projection, target, vectors)]
+
+    @torch.no_grad()
+    def start_from(self, own: nn.Linear) -> None:
+        """Start at the map of a model that has token vectors already, where its width is the wanted one."""
+        if own.weight.shape == self.head.weight.shape:
+            self.head.weight.copy_(own.weight)
+
+    def forward(self, views: LateViews) -> Terms:
+        """Return `score`, and `task` where it counts."""
+        with torch.autocast(views.queries.device.type, enabled=False):
+            queries, documents = (unit(self.head(states.float())) for states in (views.queries, views.documents))
+        scores = maxsim(queries, documents, views.query_counts, views.document_counts, mean=self.late.mean)
+        terms = {}
+        if "score" in self.weights:
+            terms["score"] = list_kl(scores, views.teacher_scores, self.settings.temperature)
+        if "task" in self.weights:
+            terms["task"] = contrast_scores(scores, views.partner, views.left_out, self.settings.task_temperature)
+        return terms
+
+    def kept_head(self) -> nn.Linear:
+        """Return the map of token states."""
+        return self.head

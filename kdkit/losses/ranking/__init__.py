@@ -1,0 +1,1 @@
+"""Scores of documents and losses on them."""
