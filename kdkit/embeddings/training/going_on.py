@@ -1,0 +1,40 @@
+"""Whether a training starts over or goes on from its checkpoint, and what an earlier one leaves behind."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from kdkit.embeddings.training.trainer import EmbeddingTrainer
+from kdkit.errors import UserError
+from kdkit.runs.folder import Run
+from kdkit.runs.messages import note
+
+
+def forget(run: Run, trainings: dict[str, Any], name: str, folder: Path) -> None:
+    """Remove an earlier training: one that starts over and is stopped must not leave it beside its own metrics."""
+    if trainings.pop(name, None) is not None:
+        run.write_json("training.json", trainings)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def go_on(trainer: EmbeddingTrainer, name: str, checkpoint: Path, resume: bool, is_first: bool) -> None:
+    """Load a checkpoint if there is one to go on from; say so where somebody could expect something else.
+
+    Several processes start from the same weights, those of the first.
+
+    Raises:
+        UserError: they have not read the same checkpoint.
+    """
+    if resume and checkpoint.is_file():
+        trainer.load(checkpoint)
+        note(f"{name}: goes on from step {trainer.step} of {trainer.total_steps}")
+    elif resume and is_first:
+        note(f"{name}: no checkpoint is there to go on from, so it starts at step 0 of {trainer.total_steps}")
+    elif checkpoint.is_file():
+        note(f"{name}: starts over and drops its checkpoint (--resume or RESUME = True would go on)")
+    if (step := trainer.processes.agree(trainer.step)) != trainer.step:
+        raise UserError(
+            f"{name}: expected the checkpoint of step {step} in every process, got step {trainer.step} from "
+            f"{str(checkpoint)!r}; give all machines one folder of runs, or start over without --resume"
+        )
+    trainer.processes.take_from_first(list(trainer.model.parameters()))
