@@ -33,7 +33,6 @@ from kdkit.embeddings.methods.base import CosineMethod, MethodNeeds, PairFacts, 
 from kdkit.embeddings.methods.cdm import CdmMethod
 from kdkit.embeddings.methods.dskd import DskdMethod
 from kdkit.embeddings.methods.emo import EmoMethod
-from kdkit.embeddings.methods.projections import start_projections
 from kdkit.embeddings.methods.ranking import ListKLMethod, MarginMseMethod
 from kdkit.embeddings.methods.simple import (
     LayerReductionMethod,
@@ -51,9 +50,9 @@ from kdkit.embeddings.teacher.answers import CachedTeacher, LiveTeacher
 from kdkit.embeddings.teacher.cache import open_embedding_teacher
 from kdkit.embeddings.teacher.lists import RankingLists, open_lists
 from kdkit.embeddings.teacher.probe import load_teacher
-from kdkit.embeddings.training.batches import Order, layer_vectors, make_order
+from kdkit.embeddings.training.batches import Order, make_order
+from kdkit.embeddings.training.begin import forget, go_on, start_method
 from kdkit.embeddings.training.follow import AfterEpoch, Follower
-from kdkit.embeddings.training.going_on import forget, go_on
 from kdkit.embeddings.training.student import open_embedding_student
 from kdkit.embeddings.training.together import Processes, join_processes
 from kdkit.embeddings.training.trainer import EmbeddingTrainer, PlannedEmbeddingStage, plan_embedding_stages
@@ -62,9 +61,6 @@ from kdkit.machine.interrupt import StopRequest, stop_when_saved
 from kdkit.machine.session import Session
 from kdkit.runs.messages import note
 from kdkit.training.order import num_processes
-
-START_TEXTS = 1024
-"""Sentences on which projections are fitted before the first step."""
 
 
 def build_method(settings: MethodSettings, facts: PairFacts) -> SentenceMethod:
@@ -292,26 +288,21 @@ def distill_embedding(
         forget(run, trainings, name, folder)
     torch.manual_seed(config.seed)
     student = open_embedding_student(session, data, attentions=bool(method.needs.attention_layers))
-    _start_method(method, student, data, teacher, config)
-    trainer = EmbeddingTrainer(
-        config,
-        student,
-        method,
-        data,
-        teacher,
-        session.hardware,
-        plan.order,
-        plan.stages[name],
-        teacher_words,
-        lists,
-        processes,
-    )
+    start_method(method, student, data, teacher, config)
+    stages, more = plan.stages[name], (teacher_words, lists, processes)
+    trainer = EmbeddingTrainer(config, student, method, data, teacher, session.hardware, plan.order, stages, *more)
     checkpoint = run.path / "checkpoints" / f"{method.settings.folder}.pt"
     go_on(trainer, name, checkpoint, resume, is_first=not trainings)
     if not processes.is_first:
         trainer.train(lambda step, logs: None, checkpoint, StopRequest())
         return {}
     follower = Follower(config, run, name, trainer, data.evaluation, after_epoch)
+    return _train_and_save(trainer, follower, folder, checkpoint)
+
+
+def _train_and_save(trainer: EmbeddingTrainer, follower: Follower, folder: Path, checkpoint: Path) -> dict[str, Any]:
+    """Train to the end, save the student and its entry of training.json, and return that."""
+    run, name, method, student = follower.run, follower.phase, trainer.method, trainer.student
     follower.start(trainer.step)
     with stop_when_saved() as request:
         trainer.train(follower, checkpoint, request)
@@ -321,24 +312,11 @@ def distill_embedding(
         trainer.model.to("cpu").eval()  # the method too: the plan keeps it
         student.head = method.kept_head()
         save_embedding_model(student, folder, other_heads=method.other_heads())
+        trainings = run.read_json("training.json") if (run.path / "training.json").is_file() else {}
         run.write_json("training.json", trainings | {name: entry})
         checkpoint.unlink(missing_ok=True)
         request.check(f"{name}: its {trainer.total_steps} steps are done and saved")
     return entry
-
-
-def _start_method(
-    method: SentenceMethod,
-    student: EmbeddingModel,
-    data: SentenceData,
-    teacher: CachedTeacher | LiveTeacher,
-    config: EmbeddingConfig,
-) -> None:
-    """Fit a method's projections, if it has some, to the vectors of the first sentences."""
-    if any(True for _ in method.parameters()):
-        ids = [data.student_tokens[text] for text in range(min(len(data.texts), START_TEXTS))]
-        layers = layer_vectors(student, ids, config.evaluate.batch_size)
-        start_projections(method.starts(torch.from_numpy(teacher.vectors[: len(ids)]), layers), config.seed)
 
 
 def student_folder(session: Session[EmbeddingConfig], settings: MethodSettings) -> Path:

@@ -1,13 +1,39 @@
-"""Whether a training starts over or goes on from its checkpoint, and what an earlier one leaves behind."""
+"""Where a training begins: its projections, whether it goes on from a checkpoint, what an earlier one leaves behind."""
 
 import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from kdkit.config.embeddings import EmbeddingConfig
+from kdkit.embeddings.data.prepare import SentenceData
+from kdkit.embeddings.methods.base import SentenceMethod
+from kdkit.embeddings.methods.projections import start_projections
+from kdkit.embeddings.models.embedder import EmbeddingModel
+from kdkit.embeddings.teacher.answers import CachedTeacher, LiveTeacher
+from kdkit.embeddings.training.batches import layer_vectors
 from kdkit.embeddings.training.trainer import EmbeddingTrainer
 from kdkit.errors import UserError
 from kdkit.runs.folder import Run
 from kdkit.runs.messages import note
+
+START_TEXTS = 1024
+"""Sentences on which projections are fitted before the first step."""
+
+
+def start_method(
+    method: SentenceMethod,
+    student: EmbeddingModel,
+    data: SentenceData,
+    teacher: CachedTeacher | LiveTeacher,
+    config: EmbeddingConfig,
+) -> None:
+    """Fit a method's projections, if it has some, to the vectors of the first sentences."""
+    if any(True for _ in method.parameters()):
+        ids = [data.student_tokens[text] for text in range(min(len(data.texts), START_TEXTS))]
+        layers = layer_vectors(student, ids, config.evaluate.batch_size)
+        start_projections(method.starts(torch.from_numpy(teacher.vectors[: len(ids)]), layers), config.seed)
 
 
 def forget(run: Run, trainings: dict[str, Any], name: str, folder: Path) -> None:
