@@ -118,9 +118,12 @@ def sweep(
 ) -> None:
     """Train variants of one configuration over several seeds, and test which differences are real.
 
-    Finished runs are skipped, so the same command goes on after Ctrl-C. Examples:
+    Finished runs are skipped, so the same command goes on after Ctrl-C; one that fails does not stop the others.
 
+    Examples:
     python -m kdkit sweep configs/ablation_router.yaml
+
+    python -m kdkit sweep configs/ablation_embedding.yaml --seeds 0
 
     python -m kdkit sweep configs/ablation_router.yaml --only all-experts,knowledge-augmentation --seeds 0
     """
