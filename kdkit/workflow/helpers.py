@@ -34,9 +34,10 @@ def help_training(config: str, overrides: list[str], run_name: str, runs_dir: st
     assert isinstance(settings, EmbeddingConfig)
     hardware = find_hardware(settings.train.device, settings.train.precision)
     with Path(os.devnull).open("w", encoding="utf-8") as nothing, redirect_stdout(nothing):
-        join_processes(hardware)  # by then the first one has made the data
+        processes, _ = join_processes(hardware)  # by then the first one has made the data
         session = Session(settings, run, hardware)
         distill_all(session, prepare_sentences(session, None))
+        processes.leave()
 
 
 def dismiss_helpers(settings: EmbeddingConfig) -> None:
@@ -48,3 +49,4 @@ def dismiss_helpers(settings: EmbeddingConfig) -> None:
 
     processes, _ = join_processes(find_hardware(settings.train.device, settings.train.precision))
     processes.agree(None)
+    processes.leave()

@@ -79,6 +79,11 @@ class Processes:
 
         return broadcast_object_list([value])[0]
 
+    def leave(self) -> None:
+        """Close the connections, at the end of the process: it would be aborted with them open."""
+        if self.size > 1:
+            distributed.destroy_process_group()
+
     @contextmanager
     def first_before_others(self) -> Iterator[None]:
         """Let the first process make what the others then find made."""

@@ -118,27 +118,27 @@ def test_two_processes_train_as_one(folder):
     assert measured(broken) == measured(Run(folder / "runs" / "two-dskd", folder / "cache"))
 
 
-def help_or_train(rank: int, port: int, folder: Path) -> None:
-    """Be the process whose notebook trains and then has nothing to train, or one that `kdkit run` makes a helper."""
+def help_or_train(rank: int, port: int, folder: Path, trains: bool) -> None:
+    """Be the process whose notebook trains or has nothing to train, or one that `kdkit run` makes a helper."""
     join_group(rank, port)
     overrides = settings(folder, "simcse", 4, "train.dropout=auto")
     words = [word for override in overrides for word in ("-p", override)]
     command = ["run", str(folder / "run.yaml"), *words, "--name", "helped", "--runs-dir", str(folder / "runs")]
-    for trains in (True, False):
-        if rank == 1:
-            with pytest.raises(SystemExit) as ended:
-                main(command)
-            assert ended.value.code == 0
-        elif trains:
-            distil(folder, "helped", overrides)
-        else:
-            dismiss_helpers(open_embedding_run(str(folder / "run.yaml"), overrides, "other", str(folder / "runs"))[0])
-    (folder / f"{rank}.done").touch()
+    if rank == 1:
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+        assert ended.value.code == 0
+    elif trains:
+        distil(folder, "helped", overrides)
+    else:
+        dismiss_helpers(open_embedding_run(str(folder / "run.yaml"), overrides, "helped", str(folder / "runs"))[0])
+    (folder / f"{trains}-{rank}.done").touch()
 
 
 def test_the_command_makes_every_other_process_a_helper(folder):
-    run_two(help_or_train, folder, preload=("tests.embedders",))
-    assert (folder / "0.done").is_file() and (folder / "1.done").is_file()
+    for trains in (True, False):
+        run_two(help_or_train, folder, trains, preload=("tests.embedders",))
+        assert (folder / f"{trains}-0.done").is_file() and (folder / f"{trains}-1.done").is_file()
     assert len(measured(Run(folder / "runs" / "helped", folder / "cache"))) == 4
 
 
