@@ -92,9 +92,13 @@ def run(
 
     Ctrl-C saves a training at its present step and names the command that goes on; a second one stops at once.
     """
+    from kdkit.workflow.helpers import help_training, is_helper
     from kdkit.workflow.pipeline import RunRequest, run_notebooks
     from kdkit.workflow.summary import summarise
 
+    if is_helper(config):
+        help_training(config, parameter, name, runs_dir)
+        return
     request = RunRequest(config, parameter, name, runs_dir, first, only, resume, verbose)
     with interruptible("nothing was begun"):
         finished = run_notebooks(request)
@@ -114,9 +118,12 @@ def sweep(
 ) -> None:
     """Train variants of one configuration over several seeds, and test which differences are real.
 
-    Finished runs are skipped, so the same command goes on after Ctrl-C. Examples:
+    Finished runs are skipped, so the same command goes on after Ctrl-C; one that fails does not stop the others.
 
+    Examples:
     python -m kdkit sweep configs/ablation_router.yaml
+
+    python -m kdkit sweep configs/ablation_embedding.yaml --seeds 0
 
     python -m kdkit sweep configs/ablation_router.yaml --only all-experts,knowledge-augmentation --seeds 0
     """

@@ -1,11 +1,12 @@
 """Comparison of training variants with a reference variant, in pairs of one seed each: the figures of a sweep.
 
-Differences are reference - variant in bits per byte, so above 0 the variant is better.
+Levels are bits per byte of language models, or mean scores of embedding models; a difference above 0 means in both
+cases that the variant is better.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +18,18 @@ from kdkit.training.score import Score
 @dataclass(frozen=True)
 class Trial:
     """Result of one variant with one seed; levels are bits per byte on the same held-out text."""
+
+    MEASURE: ClassVar[dict[str, Any]] = {
+        "name": "bits per byte",
+        "of": "held-out text",
+        "is_score": False,
+        "digits": 3,
+        "baseline": "baseline: no teacher, equal steps",
+        "teacher": "teacher, as it routes itself",
+        "over": "text",
+        "drawn": "held-out documents of all seeds",
+    }
+    """What levels are, for a report."""
 
     teacher: float
     baseline: float
@@ -36,20 +49,84 @@ class Trial:
         """See `kdkit.evaluate.language.gap_closed`."""
         return gap_closed(self.teacher, self.student, self.baseline)
 
+    def gain_over(self, other: "Trial") -> float:
+        """Return by how much this student is better."""
+        return other.student - self.student
 
-Trials = Mapping[tuple[str, int], Trial | None]
+    @staticmethod
+    def interval_of_gain(trials: "Sequence[Trial]", others: "Sequence[Trial]") -> tuple[float, float] | None:
+        """Bootstrap the mean gain over the documents of all seeds; None if two variants read other windows."""
+        if any(first.window_bytes != second.window_bytes for first, second in zip(trials, others, strict=True)):
+            return None
+        return paired_interval(_pool(others), _pool(trials), seed=0)
+
+
+@dataclass(frozen=True)
+class ScoreTrial:
+    """Result of one variant of an embedding model with one seed; levels are mean scores of the same tasks."""
+
+    MEASURE: ClassVar[dict[str, Any]] = {
+        "name": "points",
+        "of": "mean score of the tasks",
+        "is_score": True,
+        "digits": 2,
+        "baseline": "student before its first step",
+        "teacher": "teacher",
+        "over": "rows",
+        "drawn": "rows of the tasks",
+    }
+
+    teacher: float | None
+    """None where it is a file without vectors for the tasks."""
+    baseline: float
+    """The student before its first step."""
+    student: float
+    seconds: float
+    steps: int
+    resamples: list[float]
+    """The student's level on resampled rows, the same rows for all variants of a seed."""
+
+    @property
+    def gap_closed(self) -> float | None:
+        """Share of the way from the untrained student to the teacher; None where there is no way to go."""
+        return None if self.teacher is None else gap_closed(-self.teacher, -self.student, -self.baseline)
+
+    def gain_over(self, other: "ScoreTrial") -> float:
+        """Return by how much this student is better."""
+        return self.student - other.student
+
+    @staticmethod
+    def interval_of_gain(trials: "Sequence[ScoreTrial]", others: "Sequence[ScoreTrial]") -> tuple[float, float] | None:
+        """Return an interval of the mean gain over the tasks' rows, as wide as that of one seed.
+
+        Seeds share the rows, but not the draws: to average over draws of several seeds would hide how much the rows
+        matter.
+        """
+        pairs = list(zip(trials, others, strict=True))
+        if any(len(first.resamples) != len(second.resamples) for first, second in pairs):
+            return None
+        drawn = [np.subtract(first.resamples, second.resamples) for first, second in pairs]
+        gains = [first.gain_over(second) for first, second in pairs]
+        centred = np.concatenate([values - gain for values, gain in zip(drawn, gains, strict=True)])
+        low, high = np.mean(gains) + np.quantile(centred, [0.025, 0.975])
+        return float(low), float(high)
+
+
+AnyTrial = Trial | ScoreTrial
+Trials = Mapping[tuple[str, int], AnyTrial | None]
 """By variant and seed; None where it has not finished."""
 
 
-def compare_variants(trials: Trials, reference: str) -> dict[str, Any]:
+def compare_variants(trials: Trials, reference: str, measure: dict[str, Any] = Trial.MEASURE) -> dict[str, Any]:
     """Summarise every variant and test it against the reference.
 
     Args:
         trials: of every variant and seed.
         reference: a variant.
+        measure: of the trials.
 
     Returns:
-        `reference`, `seeds`, `num_comparisons` (tests that the p values are corrected for), `level` (below
+        `measure`, `reference`, `seeds`, `num_comparisons` (tests that the p values are corrected for), `level` (below
         which a corrected p value counts) and `variants`, in their order: lists with one entry per seed (None
         where it is missing), means, and `difference` (None for the reference, and without a shared seed).
     """
@@ -63,18 +140,18 @@ def compare_variants(trials: Trials, reference: str) -> dict[str, Any]:
     corrected = correct_for_comparisons([difference["p"] for difference in tested])
     for difference, p in zip(tested, corrected, strict=True):
         difference["p_corrected"] = p
-    facts = {"reference": reference, "seeds": seeds, "num_comparisons": len(tested), "level": LEVEL}
+    facts = {"measure": measure, "reference": reference, "seeds": seeds, "num_comparisons": len(tested), "level": LEVEL}
     return facts | {"variants": variants}
 
 
-def _summarise(name: str, trials: list[Trial | None]) -> dict[str, Any]:
+def _summarise(name: str, trials: list[AnyTrial | None]) -> dict[str, Any]:
     """List a variant's figures by seed, with their means."""
     finished = [trial for trial in trials if trial is not None]
     levels = [trial.student for trial in finished]
     gaps = [trial.gap_closed for trial in finished if trial.gap_closed is not None]
     return {
         "name": name,
-        "bits_per_byte": [trial and trial.student for trial in trials],
+        "levels": [trial and trial.student for trial in trials],
         "teacher": [trial and trial.teacher for trial in trials],
         "baseline": [trial and trial.baseline for trial in trials],
         "gap_closed": [trial and trial.gap_closed for trial in trials],
@@ -87,15 +164,16 @@ def _summarise(name: str, trials: list[Trial | None]) -> dict[str, Any]:
     }
 
 
-def _difference(pairs: list[tuple[Trial | None, Trial | None]]) -> dict[str, Any] | None:
+def _difference(pairs: list[tuple[AnyTrial | None, AnyTrial | None]]) -> dict[str, Any] | None:
     """Compare a variant with the reference over the seeds that both have finished."""
-    per_seed = [first.student - second.student if first and second else None for first, second in pairs]
+    per_seed = [second.gain_over(first) if first and second else None for first, second in pairs]
     shared = [value for value in per_seed if value is not None]
     if not shared:
         return None
     test = asdict(paired_t_test(shared))
     spread = standard_deviation(shared) if len(shared) > 1 else None
-    over_text = _interval_over_text([pair for pair in pairs if all(pair)])
+    finished = [(second, first) for first, second in pairs if first and second]
+    over_text = type(finished[0][0]).interval_of_gain(*zip(*finished, strict=True))
     return {
         "per_seed": per_seed,
         "num_better": sum(value > 0 for value in shared),
@@ -110,15 +188,7 @@ def _difference(pairs: list[tuple[Trial | None, Trial | None]]) -> dict[str, Any
     }
 
 
-def _interval_over_text(pairs: list[tuple[Trial, Trial]]) -> tuple[float, float] | None:
-    """Bootstrap the difference over the held-out documents of all seeds; None if two variants read other windows."""
-    if any(first.window_bytes != second.window_bytes for first, second in pairs):
-        return None
-    first, second = (_pool([pair[side] for pair in pairs]) for side in (0, 1))
-    return paired_interval(first, second, seed=0)
-
-
-def _pool(trials: list[Trial]) -> Score:
+def _pool(trials: Sequence[Trial]) -> Score:
     """Join the windows and documents of several trials."""
 
     def join(name: str) -> np.ndarray | None:

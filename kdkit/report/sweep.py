@@ -1,6 +1,6 @@
 """The report of a sweep: `report.html` (self-contained), `report.md` and a picture, from its `sweep.json`.
 
-Differences are reference - variant in bits per byte, so above 0 the variant is better.
+A difference above 0 means that the variant is better; what levels are, `measure` says.
 """
 
 import json
@@ -60,13 +60,13 @@ def conclusion(sweep: dict[str, Any]) -> str:
     if reason := too_few_steps(max(entry.get("steps", MIN_STEPS) for entry in tested)):
         return (
             f"Too short to tell which variant is better: {reason}. The best mean difference so far is "
-            f"{best['difference']['mean']:+.3f} ({best['name']})."
+            f"{_signed(sweep, best['difference']['mean'])} ({best['name']})."
         )
-    level = _entry(sweep, sweep["reference"])["mean"]
+    level, unit = _number(sweep, _entry(sweep, sweep["reference"])["mean"]), sweep["measure"]["name"]
     return (
-        f"{len(tested)} variants against the reference ({sweep['reference']}, {level:.3f} bits per byte). "
+        f"{len(tested)} variants against the reference ({sweep['reference']}, {level} {unit}). "
         + "".join(f"{side}: {'; '.join(names) or 'none'}. " for side, names in groups.items())
-        + f"The best mean difference is {best['difference']['mean']:+.3f} ({best['name']})."
+        + f"The best mean difference is {_signed(sweep, best['difference']['mean'])} ({best['name']})."
     )
 
 
@@ -81,13 +81,15 @@ def against_reference(entry: dict[str, Any], sweep: dict[str, Any]) -> str:
         return "Shares no finished seed with the reference."
     if difference["p"] is None:
         side = "better" if difference["mean"] > 0 else "worse"
-        return f"{abs(difference['mean']):.3f} {side} than the reference on one seed; a test needs at least two."
+        gap = _number(sweep, abs(difference["mean"]))
+        return f"{gap} {side} than the reference on one seed; a test needs at least two."
     low, high = difference["interval_95"]
     count, missing = difference["num_pairs"], len(difference["per_seed"]) - difference["num_pairs"]
     partly = f" Only {count} of {count + missing} seeds are trained." if missing else ""
     if low == high == 0:
         return f"The same figures as the reference on every seed: what it changes had no effect.{partly}"
-    interval = f"{difference['mean']:+.3f} bits per byte, 95 % interval {low:+.3f} to {high:+.3f}"
+    mean, low_words, high_words = (_signed(sweep, value) for value in (difference["mean"], low, high))
+    interval = f"{mean} {sweep['measure']['name']}, 95 % interval {low_words} to {high_words}"
     if reason := too_few_steps(entry.get("steps")):
         return f"Too short to tell: {reason}; so far {interval}.{partly}"
     side = _side(difference, sweep["level"])
@@ -100,7 +102,7 @@ def against_reference(entry: dict[str, Any], sweep: dict[str, Any]) -> str:
     only = f"; its own p is below {sweep['level']:g}, but not once corrected for the comparisons" * is_close
     return (
         f"Not distinguishable from the reference: better on {_seeds_of(difference, 1)} ({interval}{only}). "
-        f"With {count} seeds, a mean difference below {(high - low) / 2:.3f} stays unseen.{partly}"
+        f"With {count} seeds, a mean difference below {_number(sweep, (high - low) / 2)} stays unseen.{partly}"
     )
 
 
@@ -110,18 +112,26 @@ def verdict_table(sweep: dict[str, Any]) -> Table:
 
 
 def level_table(sweep: dict[str, Any]) -> Table:
-    """List bits per byte by seed, with what a variant costs; teacher and baseline beside the students."""
-    headings = [f"bits per byte {LOWER}", *_seed_headings(sweep), f"mean {LOWER}", "spread", f"gap closed {HIGHER}"]
+    """List levels by seed, with what a variant costs; teacher and baseline beside the students."""
+    measure = sweep["measure"]
+    better = HIGHER if measure["is_score"] else LOWER
+    headings = [
+        f"{measure['name']} {better}",
+        *_seed_headings(sweep),
+        f"mean {better}",
+        "spread",
+        f"gap closed {HIGHER}",
+    ]
     headings += ["95 % interval over seeds", "seconds"]
     rows = []
     for entry in sweep["variants"]:
         gap = [write_number(entry["mean_gap_closed"], "{:.2f}"), write_interval(entry.get("gap_closed_interval_95"), 2)]
         seconds = write_number(entry["mean_seconds"], "{:.0f}")
-        rows.append([entry["name"], *_level_cells(entry["bits_per_byte"]), *gap, seconds])
-    _mark_means(rows, [entry["mean"] for entry in sweep["variants"]], 1 + len(sweep["seeds"]))
+        rows.append([entry["name"], *_level_cells(sweep, entry["levels"]), *gap, seconds])
+    _mark_means(rows, [entry["mean"] for entry in sweep["variants"]], 1 + len(sweep["seeds"]), better)
     reference = _entry(sweep, sweep["reference"])
-    for name, label in (("baseline", "baseline: no teacher, equal steps"), ("teacher", "teacher, as it routes itself")):
-        rows.append([label, *_level_cells(reference[name]), MISSING, MISSING, MISSING])
+    for name in ("baseline", "teacher"):
+        rows.append([measure[name], *_level_cells(sweep, reference[name]), MISSING, MISSING, MISSING])
     return headings, rows
 
 
@@ -129,15 +139,20 @@ def difference_table(sweep: dict[str, Any]) -> Table:
     """List the differences from the reference by seed, and the test of their mean."""
     headings = [f"better than the reference by {HIGHER}", *_seed_headings(sweep), f"mean {HIGHER}"]
     headings += ["95 % interval over seeds"]
-    headings += ["t", "p", f"p, corrected for {sweep['num_comparisons']}", "95 % interval over text"]
-    rows = []
+    headings += [
+        "t",
+        "p",
+        f"p, corrected for {sweep['num_comparisons']}",
+        f"95 % interval over {sweep['measure']['over']}",
+    ]
+    rows, digits = [], sweep["measure"]["digits"]
     for entry in sweep["variants"]:
         if (difference := entry["difference"]) is None:
             continue
-        cells = [write_number(value, "{:+.3f}") for value in [*difference["per_seed"], difference["mean"]]]
-        cells += [write_interval(difference["interval_95"], 3), write_number(difference["t"], "{:.2f}")]
+        cells = [_signed(sweep, value) for value in [*difference["per_seed"], difference["mean"]]]
+        cells += [write_interval(difference["interval_95"], digits), write_number(difference["t"], "{:.2f}")]
         cells += [_probability(difference["p"]), _probability(difference["p_corrected"])]
-        rows.append([entry["name"], *cells, write_interval(difference["interval_95_over_text"], 3)])
+        rows.append([entry["name"], *cells, write_interval(difference["interval_95_over_text"], digits)])
     return headings, rows
 
 
@@ -165,7 +180,7 @@ def draw_variants(sweep: dict[str, Any], path: Path) -> Path:
     right.axvline(0, color="#6b7280", linestyle="--")
     for row, entry in enumerate(variants):
         difference = entry["difference"]
-        _draw_dots(left, entry["bits_per_byte"], row)
+        _draw_dots(left, entry["levels"], row)
         if difference is not None:
             if difference["interval_95"]:
                 right.plot(difference["interval_95"], [row, row], color="#9ca3af", linewidth=5, alpha=0.5, zorder=1)
@@ -175,8 +190,10 @@ def draw_variants(sweep: dict[str, Any], path: Path) -> Path:
     left.plot([], [], "|", color="black", markersize=12, markeredgewidth=2, label="mean")
     right.plot([], [], color="#9ca3af", linewidth=5, alpha=0.5, label="95 % interval over seeds")
     left.set(yticks=range(len(variants)), yticklabels=[entry["name"] for entry in variants])
-    left.set(xlabel="bits per byte, held-out text (lower is better)", ylim=(len(variants) - 0.5, -0.5))
-    right.set(xlabel="bits per byte better than the reference, same seed")
+    measure = sweep["measure"]
+    direction = "higher" if measure["is_score"] else "lower"
+    left.set(xlabel=f"{measure['name']}, {measure['of']} ({direction} is better)", ylim=(len(variants) - 0.5, -0.5))
+    right.set(xlabel=f"{measure['name']} better than the reference, same seed")
     for axes in (left, right):
         tidy(axes, grid="x")
     figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=9)
@@ -184,9 +201,9 @@ def draw_variants(sweep: dict[str, Any], path: Path) -> Path:
     return path
 
 
-def _mark_means(rows: list[list[str]], means: list[float | None], column: int) -> None:
-    """Mark the variant with the lowest mean."""
-    marked = mark_best([row[column] for row in rows], means, LOWER, [True] * len(rows))
+def _mark_means(rows: list[list[str]], means: list[float | None], column: int, better: str) -> None:
+    """Mark the variant with the best mean."""
+    marked = mark_best([row[column] for row in rows], means, better, [True] * len(rows))
     for row, cell in zip(rows, marked, strict=True):
         row[column] = cell
 
@@ -228,12 +245,22 @@ def _seeds_of(difference: dict[str, Any], sign: int) -> str:
     return "every seed" if count == total else "no seed" if count == 0 else f"{count} of {total} seeds"
 
 
-def _level_cells(values: list[float | None]) -> list[str]:
+def _number(sweep: dict[str, Any], value: float | None) -> str:
+    """Write a level."""
+    return write_number(value, f"{{:.{sweep['measure']['digits']}f}}")
+
+
+def _signed(sweep: dict[str, Any], value: float | None) -> str:
+    """Write a difference of levels."""
+    return write_number(value, f"{{:+.{sweep['measure']['digits']}f}}")
+
+
+def _level_cells(sweep: dict[str, Any], values: list[float | None]) -> list[str]:
     """Format a level by seed, its mean and its standard deviation."""
     finished = [value for value in values if value is not None]
     mean = statistics.mean(finished) if finished else None
     spread = statistics.stdev(finished) if len(finished) > 1 else None
-    return [write_number(value, "{:.3f}") for value in [*values, mean, spread]]
+    return [_number(sweep, value) for value in [*values, mean, spread]]
 
 
 def _probability(p: float | None) -> str:

@@ -24,6 +24,7 @@ from kdkit.runs.folder import Run, fingerprint, fingerprint_files
 from kdkit.runs.open_run import open_embedding_run, open_run, plan_run
 from kdkit.runs.paths import find_config, find_root
 from kdkit.workflow.forecast import Forecast, seconds_before
+from kdkit.workflow.helpers import dismiss_helpers
 from kdkit.workflow.inputs import check_inputs, keep_inputs, known_inputs
 from kdkit.workflow.notebook import run_notebook
 from kdkit.workflow.terminal import Terminal, say_time
@@ -123,6 +124,8 @@ def run_notebooks(request: RunRequest) -> Run:
         made_from = _made_from(config, run, stage, source)
         if _is_done(run, stage, made_from):
             terminal.say(f"{stage.place} {stage.name}: done before, inputs unchanged, skipped")
+            if isinstance(config, EmbeddingConfig):
+                dismiss_helpers(config)
             continue
         forecast.begin(stage.name)
         left = [later.name for later in stages[stages.index(stage) :]]

@@ -92,7 +92,7 @@ def test_one_baseline_per_seed_serves_all_variants(folder):
 def test_the_summary_holds_the_figures_of_the_runs(folder):
     summary = json.loads((folder / "sweep.json").read_text())
     levels = [[trial(folder, name)["student"] for name in RUNS[i::2]] for i in (0, 1)]
-    assert [entry["bits_per_byte"] for entry in summary["variants"]] == levels
+    assert [entry["levels"] for entry in summary["variants"]] == levels
     assert summary["variants"][1]["difference"]["per_seed"] == [a - b for a, b in zip(*levels, strict=True)]
     assert summary["variants"][1]["settings"] == VARIANTS["more, of it"]
     assert "torch" in summary["environment"]["packages"]
@@ -119,7 +119,7 @@ def test_other_code_makes_every_run_anew(finished, monkeypatch):
         return [plan for plan in plan_runs(load_sweep(request.file), request, "few") if plan.outcome() is None]
 
     assert missing() == []
-    monkeypatch.setattr(sweep, "code_fingerprint", lambda: "other")
+    monkeypatch.setattr(sweep, "code_fingerprint", lambda *_: "other")
     assert len(missing()) == 4
 
 
@@ -155,19 +155,25 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(finished, folder, m
 
 
 @pytest.mark.parametrize(("raised", "code"), [(UserError, 2), (RuntimeError, 1)])
-def test_a_variant_that_fails_stops_the_sweep_by_name(tmp_path, monkeypatch, capsys, raised, code):
+def test_a_variant_that_fails_is_named_and_stops_no_other(tmp_path, monkeypatch, capsys, raised, code):
+    tried = []
+
     def fail(plan, folder):
+        tried.append(plan.variant)
         raise raised("out of\nmemory")
 
     monkeypatch.setattr(sweep, "train_one", fail)
     assert call(write_sweep(tmp_path)) == code
-    assert capsys.readouterr().err == "kdkit: variant 'plain', seed 0: out of memory\n"
+    assert len(tried) == 4
+    page = tmp_path / "runs" / "few" / "report.html"
+    said = capsys.readouterr().err
+    assert said.startswith("kdkit: variant 'plain', seed 0: out of memory; 4 of 4 runs failed; what the others came to")
+    assert str(page) in said and page.is_file()
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"config": "configs/embedding_smoke.yaml"}, "compare methods within one run"),
         ({"config": "bse.yaml"}, "config: expected a YAML file, got 'bse.yaml'"),
         ({"seed": [0]}, "expected a known key, got 'seed'; did you mean 'seeds'?"),
         ({"seeds": [0, 1, 0]}, "seeds: expected every seed once, got [0, 1, 0]"),

@@ -9,11 +9,13 @@ import torch
 from kdkit.alignment.characters import NO_GROUP
 from kdkit.config.embeddings import EmbeddingTrainConfig
 from kdkit.embeddings.data.prepare import SentenceData
-from kdkit.embeddings.methods.base import BatchViews, SentenceMethod, StudentView
+from kdkit.embeddings.methods.base import BatchViews, MethodNeeds, SentenceMethod, StudentView
 from kdkit.embeddings.models.embedder import EmbeddingModel, batches_by_length, pad_ids
 from kdkit.embeddings.teacher.answers import CachedTeacher, LiveTeacher
 from kdkit.embeddings.teacher.lists import RankingLists
+from kdkit.embeddings.training.together import Processes
 from kdkit.errors import UserError
+from kdkit.training.order import num_processes
 
 POOL_BATCHES = 16
 """Batches whose sentences are sorted by length together."""
@@ -61,16 +63,17 @@ class Order:
 
 
 def make_order(data: SentenceData, config: EmbeddingTrainConfig, seed: int) -> Order:
-    """Plan the micro-batches of a training.
+    """Plan the micro-batches of a training, each for all processes together.
 
     Raises:
         UserError: fewer sentences than one batch.
     """
-    batch_size = config.per_device_train_batch_size
+    batch_size = config.per_device_train_batch_size * num_processes()
     if len(data.rows) < batch_size:
+        of = f" in {num_processes()} processes" if num_processes() > 1 else ""
         raise UserError(
             f"train.per_device_train_batch_size: expected at most the {len(data.rows)} training sentences, got "
-            f"{batch_size}; lower it, or give more sentences"
+            f"{batch_size}{of}; lower it, or give more sentences"
         )
     lengths = np.array([len(data.student_tokens[row]) for row in data.rows])
     return Order(lengths, batch_size, seed, config.group_by_length)
@@ -84,8 +87,11 @@ def make_views(
     rows: np.ndarray,
     teacher_words: torch.Tensor | None = None,
     lists: RankingLists | None = None,
+    processes: Processes = Processes(),  # noqa: B008 - it cannot be changed
 ) -> BatchViews:
     """Compute all outputs of both models that a method needs for some training rows.
+
+    Of several processes each runs the student on its part of the rows, and gets the outputs of the others.
 
     Args:
         student: in training mode where the second view is another dropout.
@@ -96,36 +102,20 @@ def make_views(
     needs, device = method.needs, next(student.parameters()).device
     first = data.rows[rows]
     partners = data.second[rows] if needs.second and data.second is not None else None
-    count = len(rows)
     texts = [first] + [first if partners is None else partners] * needs.second
     ids = [data.student_tokens[text] for text in np.concatenate(texts)]
-    input_ids, attention_mask = (tensor.to(device) for tensor in pad_ids(ids, student.pad_id))
-    encoded = student(
-        input_ids,
-        attention_mask,
-        hidden_states=bool(needs.layers) or needs.tokens,
-        attentions=bool(needs.attention_layers),
-    )
-    mask = attention_mask[:count]
-    states = tuple(layer[:count] for layer in encoded.hidden_states)
-    how = "cls" if needs.layers == "cls" else ""
-    view = StudentView(
-        pooled=encoded.pooled[:count],
-        attention_mask=mask,
-        layers=[student.pool(state, mask, how) for state in states] if needs.layers else [],
-        hidden_states=states if needs.tokens else (),
-        attentions=tuple(layer[:count] for layer in encoded.attentions),
-        word_embeddings=student.backbone.get_input_embeddings()(input_ids[:count]) if needs.word_embeddings else None,
-    )
+    padded = [tensor.to(device).unflatten(0, (-1, len(rows))) for tensor in pad_ids(ids, student.pad_id)]
+    pooled, view = _run_student(student, needs, padded, processes)
+    listed = lists.texts[rows][processes.part_of(len(rows))] if needs.lists else None
     groups = [data.groups[text] for text in first] if method.alignment and data.groups is not None else []
-    width = mask.shape[1]
+    width = view.attention_mask.shape[1]
     signals = teacher.view([int(text) for text in first], device)
     return BatchViews(
         student=view,
         teacher=signals,
         text_ids=torch.as_tensor(first, device=device),
-        second=encoded.pooled[count : 2 * count] if needs.second else None,
-        lists=_read_lists(student, data, lists.texts[rows]) if needs.lists else None,
+        second=pooled[:, 1] if needs.second else None,
+        lists=processes.gather(_read_lists(student, data, listed)) if needs.lists else None,
         list_scores=lists.scores_of(rows, device) if needs.lists else None,
         list_vectors=torch.from_numpy(teacher.vectors[lists.texts[rows]]).to(device) if needs.lists else None,
         second_ids=None if partners is None else torch.as_tensor(partners, device=device),
@@ -150,6 +140,39 @@ def _read_lists(student: EmbeddingModel, data: SentenceData, listed: np.ndarray)
     ]
     back = np.argsort(np.concatenate(batches))
     return torch.cat([part.pooled for part in parts])[back[places].reshape(listed.shape)]
+
+
+def _run_student(
+    student: EmbeddingModel, needs: MethodNeeds, padded: list[torch.Tensor], processes: Processes
+) -> tuple[torch.Tensor, StudentView]:
+    """Run the student on this process's part of a batch, and gather what the others made of theirs.
+
+    Args:
+        padded: token ids and mask, `[views, B, S]`.
+
+    Returns:
+        `[B, views, H]`, sentence vectors; and all outputs for the first views.
+    """
+    input_ids, mask = (tensor[0] for tensor in padded)
+    own = processes.part_of(len(mask))
+    share = own.stop - own.start
+    encoded = student(
+        *(tensor[:, own].flatten(0, 1) for tensor in padded),
+        hidden_states=bool(needs.layers) or needs.tokens,
+        attentions=bool(needs.attention_layers),
+    )
+    states = tuple(layer[:share] for layer in encoded.hidden_states)
+    how = "cls" if needs.layers == "cls" else ""
+    pooled = processes.gather(encoded.pooled.unflatten(0, (-1, share)).transpose(0, 1))
+    words = student.backbone.get_input_embeddings()(input_ids[own]) if needs.word_embeddings else None
+    return pooled, StudentView(
+        pooled=pooled[:, 0],
+        attention_mask=mask,
+        layers=[processes.gather(student.pool(state, mask[own], how)) for state in states] if needs.layers else [],
+        hidden_states=tuple(map(processes.gather, states)) if needs.tokens else (),
+        attentions=tuple(processes.gather(layer[:share]) for layer in encoded.attentions),
+        word_embeddings=None if words is None else processes.gather(words),
+    )
 
 
 @torch.no_grad()

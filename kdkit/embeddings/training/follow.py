@@ -76,7 +76,7 @@ class Follower:
     def finish(self) -> dict[str, Any]:
         """Return the training's entry of training.json."""
         trainer, train = self.trainer, self.config.train
-        sentences = trainer.step * train.per_device_train_batch_size * train.gradient_accumulation_steps
+        sentences = trainer.step * trainer.order.batch_size * train.gradient_accumulation_steps
         if self.wandb is not None:
             self.wandb.finish()
         if self.chart is not None:

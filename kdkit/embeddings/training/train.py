@@ -4,7 +4,6 @@ First `plan_embedding_training` decides and checks everything, then `distill_emb
 other.
 """
 
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,6 @@ from kdkit.embeddings.methods.cdm import CdmMethod
 from kdkit.embeddings.methods.dskd import DskdMethod
 from kdkit.embeddings.methods.emo import EmoMethod
 from kdkit.embeddings.methods.late_interaction import LateInteractionMethod
-from kdkit.embeddings.methods.projections import start_projections
 from kdkit.embeddings.methods.ranking import ListKLMethod, MarginMseMethod
 from kdkit.embeddings.methods.simple import (
     LayerReductionMethod,
@@ -55,18 +53,17 @@ from kdkit.embeddings.teacher.cache import open_embedding_teacher
 from kdkit.embeddings.teacher.late_teacher import open_token_store
 from kdkit.embeddings.teacher.lists import RankingLists, open_lists
 from kdkit.embeddings.teacher.probe import load_teacher
-from kdkit.embeddings.training.batches import Order, layer_vectors, make_order
+from kdkit.embeddings.training.batches import Order, make_order
+from kdkit.embeddings.training.begin import forget, go_on, start_method
 from kdkit.embeddings.training.follow import AfterEpoch, Follower
-from kdkit.embeddings.training.student import open_embedding_student, own_token_head
+from kdkit.embeddings.training.student import open_embedding_student
+from kdkit.embeddings.training.together import Processes, join_processes
 from kdkit.embeddings.training.trainer import EmbeddingTrainer, PlannedEmbeddingStage, plan_embedding_stages
 from kdkit.errors import UserError
-from kdkit.machine.interrupt import stop_when_saved
+from kdkit.machine.interrupt import StopRequest, stop_when_saved
 from kdkit.machine.session import Session
-from kdkit.runs.folder import Run
 from kdkit.runs.messages import note
-
-START_TEXTS = 1024
-"""Sentences on which projections are fitted before the first step."""
+from kdkit.training.order import num_processes
 
 
 def build_method(settings: MethodSettings, facts: PairFacts) -> SentenceMethod:
@@ -143,7 +140,12 @@ def plan_embedding_training(session: Session[EmbeddingConfig], data: SentenceDat
     kept = [facts.student_width if method.kept_head() is None else facts.teacher_width for method in methods.values()]
     if too_wide := [number for number in config.evaluate.dimensions if number > min(kept)]:
         raise UserError(f"evaluate.dimensions: expected at most the width {min(kept)}, got {too_wide[0]}; leave it out")
-    check_batch(methods, config.train.per_device_train_batch_size)
+    check_batch(methods, config.train.per_device_train_batch_size * num_processes())
+    if num_processes() > 1 and any(method.needs.late for method in methods.values()):
+        raise UserError(
+            f"method: expected another one than late_interaction in {num_processes()} processes, whose token vectors "
+            "are not exchanged; start it without accelerate launch"
+        )
     order = make_order(data, config.train, config.seed)
     stages = {name: plan_embedding_stages(config, student, method, order) for name, method in methods.items()}
     return EmbeddingPlan(facts, methods, order, stages)
@@ -198,34 +200,63 @@ def distill_all(
     data: SentenceData,
     after_epoch: AfterEpoch | None = None,
     *,
-    resume: bool = False,
+    resume: bool | None = False,
 ) -> dict[str, dict[str, Any]]:
     """Train the student by the run's method, and by every method of `compare`, from the same start.
 
-    Writes `training.json`, adds `cache` to `teacher/probe.json`; see `distill_embedding`.
+    Writes `training.json`, adds `cache` to `teacher/probe.json`; see `distill_embedding`. Of several processes that
+    were launched together (see `kdkit.embeddings.training.together`) all call it, and the first one alone writes.
+
+    Args:
+        resume: go on from a checkpoint; the first process decides. None from it: there is nothing to train.
 
     Returns:
         The entry of training.json of every method, by its name.
     """
-    plan = plan_embedding_training(session, data)
-    needs = plan.needs
-    teacher, asked = open_embedding_teacher(session, data, tokens=needs.tokens, attention_layers=plan.teacher_layers)
-    session.run.write_json("teacher/probe.json", session.run.read_json("teacher/probe.json") | {"cache": asked})
-    lists, words = None, None
-    if needs.lists:
-        lists, mined = open_lists(session, data, teacher)
-        session.run.write_json("teacher/probe.json", session.run.read_json("teacher/probe.json") | {"negatives": mined})
-    if needs.late and plan.facts.late_teacher:
-        teacher = replace(teacher, tokens=open_token_store(session, data))
-    if needs.word_embeddings:
+    processes, hardware = join_processes(session.hardware)
+    resume, session = processes.agree(resume), replace(session, hardware=hardware)
+    if resume is None:
+        return {}
+    with processes.first_before_others():
+        plan = plan_embedding_training(session, data)
+        teacher, lists = _open_signals(session, data, plan, processes)
+    words = None
+    if plan.needs.word_embeddings:
         words = load_teacher(session.config, session.hardware).backbone.get_input_embeddings().weight.detach().clone()
     entries = {}
     for name, method in plan.methods.items():
-        aligned = prepare_sentences(session, method.alignment) if method.alignment else data
+        with processes.first_before_others():
+            aligned = prepare_sentences(session, method.alignment) if method.alignment else data
         entries[name] = distill_embedding(
-            session, aligned, teacher, plan, name, after_epoch, teacher_words=words, lists=lists, resume=resume
+            session,
+            aligned,
+            teacher,
+            plan,
+            name,
+            after_epoch,
+            teacher_words=words,
+            lists=lists,
+            resume=resume,
+            processes=processes,
         )
     return entries
+
+
+def _open_signals(
+    session: Session[EmbeddingConfig], data: SentenceData, plan: EmbeddingPlan, processes: Processes
+) -> tuple[CachedTeacher | LiveTeacher, RankingLists | None]:
+    """Open what the teacher says of the sentences and, where a method needs them, of their lists; note both."""
+    needs, lists = plan.needs, None
+    teacher, asked = open_embedding_teacher(session, data, tokens=needs.tokens, attention_layers=plan.teacher_layers)
+    facts = {"cache": asked}
+    if needs.lists:
+        lists, mined = open_lists(session, data, teacher)
+        facts["negatives"] = mined
+    if needs.late and plan.facts.late_teacher:
+        teacher = replace(teacher, tokens=open_token_store(session, data))
+    if processes.is_first:
+        session.run.write_json("teacher/probe.json", session.run.read_json("teacher/probe.json") | facts)
+    return teacher, lists
 
 
 def distill_embedding(
@@ -239,6 +270,7 @@ def distill_embedding(
     teacher_words: torch.Tensor | None = None,
     lists: RankingLists | None = None,
     resume: bool = False,
+    processes: Processes = Processes(),  # noqa: B008 - it cannot be changed
 ) -> dict[str, Any]:
     """Train one student by one method and save it as a sentence-transformers folder.
 
@@ -251,9 +283,10 @@ def distill_embedding(
         teacher_words: the teacher's word embeddings, where the method needs them.
         lists: documents of every training row, where the method needs them.
         resume: go on from the checkpoint of an interrupted training.
+        processes: that train together; what is said here of saving and scoring is the first one's work.
 
     Returns:
-        The training's entry of training.json.
+        The training's entry of training.json; empty but in the first process.
 
     Raises:
         Stopped: by the user; what was trained is saved.
@@ -261,19 +294,28 @@ def distill_embedding(
     config, run, method = session.config, session.run, plan.methods[name]
     folder = student_folder(session, method.settings)
     trainings = run.read_json("training.json") if (run.path / "training.json").is_file() else {}
-    if resume and name in trainings and folder.is_dir():
+    if processes.agree(resume and name in trainings and folder.is_dir()):
         note(f"{name}: trained before, kept")
         return trainings[name]
-    _forget(run, trainings, name, folder)
+    if processes.is_first:
+        forget(run, trainings, name, folder)
     torch.manual_seed(config.seed)
     student = open_embedding_student(session, data, attentions=bool(method.needs.attention_layers))
     start_method(method, student, data, teacher, config)
-    trainer = EmbeddingTrainer(
-        config, student, method, data, teacher, session.hardware, plan.order, plan.stages[name], teacher_words, lists
-    )
+    stages, more = plan.stages[name], (teacher_words, lists, processes)
+    trainer = EmbeddingTrainer(config, student, method, data, teacher, session.hardware, plan.order, stages, *more)
     checkpoint = run.path / "checkpoints" / f"{method.settings.folder}.pt"
-    _go_on(trainer, name, checkpoint, resume, is_first=not trainings)
+    go_on(trainer, name, checkpoint, resume, is_first=not trainings)
+    if not processes.is_first:
+        trainer.train(lambda step, logs: None, checkpoint, StopRequest())
+        return {}
     follower = Follower(config, run, name, trainer, data.evaluation, after_epoch)
+    return _train_and_save(trainer, follower, folder, checkpoint)
+
+
+def _train_and_save(trainer: EmbeddingTrainer, follower: Follower, folder: Path, checkpoint: Path) -> dict[str, Any]:
+    """Train to the end, save the student and its entry of training.json, and return that."""
+    run, name, method, student = follower.run, follower.phase, trainer.method, trainer.student
     follower.start(trainer.step)
     with stop_when_saved() as request:
         trainer.train(follower, checkpoint, request)
@@ -283,44 +325,11 @@ def distill_embedding(
         trainer.model.to("cpu").eval()  # the method too: the plan keeps it
         method.dress(student)
         save_embedding_model(student, folder, other_heads=method.other_heads())
+        trainings = run.read_json("training.json") if (run.path / "training.json").is_file() else {}
         run.write_json("training.json", trainings | {name: entry})
         checkpoint.unlink(missing_ok=True)
         request.check(f"{name}: its {trainer.total_steps} steps are done and saved")
     return entry
-
-
-def start_method(
-    method: SentenceMethod,
-    student: EmbeddingModel,
-    data: SentenceData,
-    teacher: CachedTeacher | LiveTeacher,
-    config: EmbeddingConfig,
-) -> None:
-    """Fit a method's projections, if it has some, to the vectors of the first sentences."""
-    if any(True for _ in method.parameters()):
-        ids = [data.student_tokens[text] for text in range(min(len(data.texts), START_TEXTS))]
-        layers = layer_vectors(student, ids, config.evaluate.batch_size)
-        start_projections(method.starts(torch.from_numpy(teacher.vectors[: len(ids)]), layers), config.seed)
-    if method.late is not None and (own := own_token_head(config)) is not None:
-        method.start_from(own)
-
-
-def _forget(run: Run, trainings: dict[str, Any], name: str, folder: Path) -> None:
-    """Remove an earlier training: one that starts over and is stopped must not leave it beside its own metrics."""
-    if trainings.pop(name, None) is not None:
-        run.write_json("training.json", trainings)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _go_on(trainer: EmbeddingTrainer, name: str, checkpoint: Path, resume: bool, is_first: bool) -> None:
-    """Load a checkpoint if there is one to go on from; say so where somebody could expect something else."""
-    if resume and checkpoint.is_file():
-        trainer.load(checkpoint)
-        note(f"{name}: goes on from step {trainer.step} of {trainer.total_steps}")
-    elif resume and is_first:
-        note(f"{name}: no checkpoint is there to go on from, so it starts at step 0 of {trainer.total_steps}")
-    elif checkpoint.is_file():
-        note(f"{name}: starts over and drops its checkpoint (--resume or RESUME = True would go on)")
 
 
 def student_folder(session: Session[EmbeddingConfig], settings: MethodSettings) -> Path:

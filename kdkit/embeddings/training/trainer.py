@@ -30,6 +30,7 @@ from kdkit.embeddings.teacher.lists import RankingLists
 from kdkit.embeddings.training.batches import Order, make_views
 from kdkit.embeddings.training.late_batches import make_late_views
 from kdkit.embeddings.training.sharpness import all_finite, climb, return_to
+from kdkit.embeddings.training.together import Processes
 from kdkit.errors import UserError
 from kdkit.machine.hardware import Hardware
 from kdkit.machine.interrupt import StopRequest
@@ -65,6 +66,8 @@ class EmbeddingTrainer:
     """The teacher's word embeddings, where the method needs them."""
     lists: RankingLists | None = None
     """Documents of every training row, where the method needs them."""
+    processes: Processes = Processes()  # noqa: RUF009 - it cannot be changed
+    """Those that train together; the first one keeps the checkpoints."""
     step: int = 0
     """Optimizer steps done, skipped ones included."""
     skipped_steps: int = 0
@@ -103,7 +106,8 @@ class EmbeddingTrainer:
             is_stopped = request.wanted
             logs = self._read_logs() if self._is_due() or is_stopped else {}
             on_step(self.step, logs)
-            if self.step % self.config.train.save_every == 0 or is_stopped:
+            is_due = self.step % self.config.train.save_every == 0 or is_stopped
+            if is_due and self.processes.is_first:
                 self.save(checkpoint)  # behind the log: a training that goes on from here has written it
 
     def train_step(self) -> None:
@@ -149,21 +153,32 @@ class EmbeddingTrainer:
         accumulation = self.config.train.gradient_accumulation_steps
         torch.manual_seed(self.config.seed * 1_000_003 + self.step)
         for index in range(accumulation):
-            rows = self.order.rows(self.step * accumulation + index)
+            number = self.step * accumulation + index
+            rows = self.order.rows(number)
             with self._autocast():
-                views = self._make_views(rows)
+                with self.processes.own_dropout(self.config.seed * 1_000_003 + number, self.student.device):
+                    views = self._make_views(rows)
                 terms = self.method(views)
                 loss = sum(self.method.weights[name] * value for name, value in terms.items())
             self.scaler.scale(loss / accumulation).backward()
             if remember:
                 for name, value in (terms | {"": loss}).items():
                     self._add(f"{name}_loss".lstrip("_"), value.detach(), 1 / accumulation)
+        self._add_up()
+
+    def _add_up(self) -> None:
+        """Add up the gradients of several processes: the student's are of parts, the method's whole in each."""
+        own, whole = ([p.grad for p in part.parameters() if p.grad is not None] for part in (self.student, self.method))
+        if self.processes.size > 1 and whole:
+            torch._foreach_div_(whole, self.processes.size)
+        self.processes.add_up([*own, *whole])
 
     def _make_views(self, rows: np.ndarray) -> BatchViews | LateViews:
         """Compute what the method sees of some training rows."""
         if self.method.needs.late:
             return make_late_views(self.student, self.method, self.data, self.teacher, rows, self.lists)
-        return make_views(self.student, self.method, self.data, self.teacher, rows, self.teacher_words, self.lists)
+        more = self.teacher_words, self.lists, self.processes
+        return make_views(self.student, self.method, self.data, self.teacher, rows, *more)
 
     def _enter_stage(self) -> None:
         """Make the optimizer and schedule of the stage that this step belongs to, unless it has them."""

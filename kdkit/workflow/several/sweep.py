@@ -1,7 +1,8 @@
 """Sweep: variants of one configuration over the same seeds, compared in pairs; what `python -m kdkit sweep` does.
 
 Every variant and seed is a run folder of its own below the sweep's, which the notebooks can open and
-`python -m kdkit run` can repeat. The baseline has no teacher, so one per seed serves every variant.
+`python -m kdkit run` can repeat. The baseline has no teacher, so one per seed serves every variant; an embedding
+model's is the student before its first step.
 """
 
 import gc
@@ -13,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.config.language import Config, dump_config
 from kdkit.data.prepare import PreparedData, prepare_data
 from kdkit.distill.checkpoints import BASELINE
@@ -20,20 +22,24 @@ from kdkit.distill.open_teacher import open_teacher
 from kdkit.distill.plan import TrainingPlan, plan_training
 from kdkit.distill.train import distill, train_baseline
 from kdkit.errors import UserError
-from kdkit.evaluate.comparison import Trial, compare_variants
+from kdkit.evaluate.comparison import AnyTrial, ScoreTrial, Trial, compare_variants
 from kdkit.machine.interrupt import Stopped
 from kdkit.machine.open_session import open_session
 from kdkit.machine.session import Session
 from kdkit.models.loading import load_causal_lm
 from kdkit.report.sweep import write_sweep_report
+from kdkit.report.tables import write_number
 from kdkit.runs.folder import Run, default_run_name, describe_environment, fingerprint, link_folder
 from kdkit.runs.open_run import is_for_embeddings, open_side_run, plan_run
 from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.prepare import prepare_teacher
+from kdkit.training.order import num_processes
 from kdkit.training.score import Score
 from kdkit.training.scoring import score_windows
 from kdkit.workflow.code import fingerprint_code
 from kdkit.workflow.inputs import check_inputs
+from kdkit.workflow.several.embedding_trial import TRAINING as EMBEDDING_TRAINING
+from kdkit.workflow.several.embedding_trial import train_embedding_trial
 from kdkit.workflow.several.variants import SweepFile, as_override, choose_variants, folder_name, load_sweep
 from kdkit.workflow.terminal import Terminal, say_time
 
@@ -86,15 +92,20 @@ class PlannedRun:
     seed: int
     arguments: tuple[str, list[str], str, str]
     """What `open_session` takes: configuration, overrides, name, folder of runs."""
-    config: Config
+    config: Config | EmbeddingConfig
     run: Run
     inputs: str
     """Fingerprint of all that decides the outcome."""
 
-    def outcome(self) -> Trial | None:
+    @property
+    def kind(self) -> type[Trial] | type[ScoreTrial]:
+        """What its result is."""
+        return ScoreTrial if isinstance(self.config, EmbeddingConfig) else Trial
+
+    def outcome(self) -> AnyTrial | None:
         """Return the run's result; None if it has not finished, or was made from something else."""
         values = self.run.read_json("trial.json") if (self.run.path / "trial.json").is_file() else {}
-        return Trial(**values["trial"]) if values.get("inputs") == self.inputs else None
+        return self.kind(**values["trial"]) if values.get("inputs") == self.inputs else None
 
 
 def run_sweep(request: SweepRequest) -> Run:
@@ -103,7 +114,7 @@ def run_sweep(request: SweepRequest) -> Run:
     Raises:
         UserError: anything that the user can correct, as far as possible before anything is trained; the
             variant is named.
-        RuntimeError: a training failed.
+        UserError, RuntimeError: a training failed; the others are made before it is raised.
         Stopped: by the user; the message holds what is saved and the command that goes on.
     """
     terminal = Terminal(request.verbose)
@@ -128,13 +139,18 @@ def _run_sweep(request: SweepRequest, terminal: Terminal) -> Run:
     with terminal.capturing():
         planned = plan_runs(sweep, request, name)
     folder.path.mkdir(parents=True, exist_ok=True)
-    train_missing([plan for plan in planned if plan.variant in wanted], folder, terminal)
-    comparison = compare_variants({(plan.variant, plan.seed): plan.outcome() for plan in planned}, sweep.reference)
+    chosen = [plan for plan in planned if plan.variant in wanted]
+    failures = train_missing(chosen, folder, terminal)
+    trials = {(plan.variant, plan.seed): plan.outcome() for plan in planned}
+    comparison = compare_variants(trials, sweep.reference, planned[0].kind.MEASURE)
     for entry in comparison["variants"]:
         entry |= {"settings": sweep.variants[entry["name"]], "folder": folder_name(entry["name"])}
     facts = {"name": name, "command": request.command, "config": sweep.config, "runs_dir": request.runs_dir}
     folder.write_json("sweep.json", facts | comparison | {"environment": describe_environment()})
-    write_sweep_report(folder)
+    page = write_sweep_report(folder)
+    if failures:
+        others = f"{len(failures)} of {len(chosen)} runs failed; what the others came to: {page}"
+        raise type(failures[0])(f"{failures[0]}; {others}") from failures[0]
     return folder
 
 
@@ -146,22 +162,23 @@ def plan_runs(sweep: SweepFile, request: SweepRequest, name: str) -> list[Planne
     """
     if taken := [override for override in request.overrides if override.partition("=")[0].strip() == "seed"]:
         raise UserError(f"-p: expected any setting but the seed, got {taken[0]!r}; use --seeds")
-    if is_for_embeddings(sweep.config):
+    if num_processes() > 1:
         raise UserError(
-            f"config: expected a configuration for language models, got {sweep.config!r}, which has `method:`; compare "
-            "methods within one run: python -m kdkit run FILE -p compare=[cosine,rkd]"
+            f"sweep: expected one process, got {num_processes()}; start it without a launcher, or launch its runs one "
+            "by one: accelerate launch -m kdkit run FILE"
         )
-    opened: dict[tuple[str, int], tuple[Any, Config, Run]] = {}
+    opened: dict[tuple[str, int], tuple[Any, Config | EmbeddingConfig, Run]] = {}
+    fixed = "compare=[]" if is_for_embeddings(sweep.config) else "distill.equal_time_baseline=false"
     for seed in sweep.seeds:
         for variant, settings in sweep.variants.items():
             own = [as_override(key, value) for key, value in settings.items()]
-            overrides = [*request.overrides, *own, f"seed={seed}", "distill.equal_time_baseline=false"]
+            overrides = [*request.overrides, *own, f"seed={seed}", fixed]
             runs_dir = str(Path(request.runs_dir) / name)
             arguments = sweep.config, overrides, f"{folder_name(variant)}-seed-{seed}", runs_dir
             with _naming(variant, seed):
                 opened[variant, seed] = arguments, *plan_run(*arguments)
     _check_distinct({variant: opened[variant, sweep.seeds[0]][1] for variant in sweep.variants})
-    code, planned = code_fingerprint(), []
+    code, planned = code_fingerprint(EMBEDDING_TRAINING if is_for_embeddings(sweep.config) else TRAINING), []
     for (variant, seed), (arguments, config, run) in opened.items():
         with _naming(variant, seed):
             inputs = fingerprint(dump_config(config), check_inputs(config, run).source, code)
@@ -169,10 +186,10 @@ def plan_runs(sweep: SweepFile, request: SweepRequest, name: str) -> list[Planne
     return planned
 
 
-def code_fingerprint() -> str:
+def code_fingerprint(entry_points: tuple[str, ...] = TRAINING) -> str:
     """Fingerprint the code that decides a figure, and the versions of the packages below it."""
     return fingerprint(
-        FORMAT, fingerprint_code(TRAINING, Path(__file__).parents[2]), describe_environment()["packages"]
+        FORMAT, fingerprint_code(entry_points, Path(__file__).parents[2]), describe_environment()["packages"]
     )
 
 
@@ -183,14 +200,14 @@ def baseline_key(config: Config, data: PreparedData) -> str:
     return fingerprint(data.key, config.model_dump(exclude=apart), code_fingerprint())
 
 
-def train_missing(planned: list[PlannedRun], folder: Run, terminal: Terminal) -> None:
+def train_missing(planned: list[PlannedRun], folder: Run, terminal: Terminal) -> list[UserError | RuntimeError]:
     """Train every run that has not finished; print each one's result and how long the others will take.
 
-    Raises:
-        UserError, RuntimeError: what a training raised, with the variant's name.
+    Returns:
+        What trainings raised, with the variant's name: one that fails does not stop the others.
     """
     missing = [plan for plan in planned if plan.outcome() is None]
-    started, trained = time.monotonic(), 0
+    started, trained, failures = time.monotonic(), 0, []
     for number, plan in enumerate(planned, 1):
         label = f"[{number}/{len(planned)}] {plan.variant}, seed {plan.seed}"
         if plan not in missing:
@@ -198,26 +215,46 @@ def train_missing(planned: list[PlannedRun], folder: Run, terminal: Terminal) ->
             continue
         terminal.place = f"{label}:"
         terminal.show(label)
-        with _naming(plan.variant, plan.seed), terminal.capturing():
-            trial = train_one(plan, folder)
-        gc.collect()
+        try:
+            with _naming(plan.variant, plan.seed), terminal.capturing():
+                trial = train_one(plan, folder)
+        except (UserError, RuntimeError) as error:
+            failures.append(error)
+            terminal.say(f"{label}: failed, and will be tried again by the same command: {error}")
+            continue
+        finally:
+            gc.collect()
         trained += 1
         whole = (time.monotonic() - started) / trained * len(missing)
         terminal.in_all = lambda step, whole=whole: whole  # all runs take about as long as those that are done
-        gap = "no gap to close" if trial.gap_closed is None else f"gap closed {trial.gap_closed:.2f}"
-        terminal.say(
-            f"{label}: {trial.student:.3f} bits per byte, {gap} (teacher {trial.teacher:.3f}, baseline "
-            f"{trial.baseline:.3f}), {trial.seconds:.0f} s of training; about "
-            f"{say_time(whole / len(missing) * (len(missing) - trained))} left"
-        )
+        left = say_time(whole / len(missing) * (len(missing) - trained))
+        terminal.say(f"{label}: {say_trial(trial)}, {trial.seconds:.0f} s of training; about {left} left")
+    return failures
 
 
-def train_one(plan: PlannedRun, folder: Run) -> Trial:
+def say_trial(trial: AnyTrial) -> str:
+    """Write a result in words."""
+    gap = "no gap to close" if trial.gap_closed is None else f"gap closed {trial.gap_closed:.2f}"
+    levels = [trial.student, trial.teacher, trial.baseline]
+    student, teacher, baseline = (write_number(level, f"{{:.{trial.MEASURE['digits']}f}}") for level in levels)
+    return f"{student} {trial.MEASURE['name']}, {gap} (teacher {teacher}, baseline {baseline})"
+
+
+def train_one(plan: PlannedRun, folder: Run) -> AnyTrial:
     """Train and score one variant with one seed, from where it was stopped if it was made from the same.
 
     Raises:
-        UserError: see `distill` and `open_teacher`.
+        UserError: see `distill`, `open_teacher` and `train_embedding_trial`.
     """
+    is_embedding = isinstance(plan.config, EmbeddingConfig)
+    trial = train_embedding_trial(plan.arguments, plan.inputs) if is_embedding else _train_language(plan, folder)
+    plan.run.write_json("trial.json", {"inputs": plan.inputs, "trial": asdict(trial)})
+    plan.run.set_status("sweep", state="done", inputs=plan.inputs)
+    return trial
+
+
+def _train_language(plan: PlannedRun, folder: Run) -> Trial:
+    """Train and score one variant of a language model, and its seed's baseline."""
     session = open_session(*plan.arguments)
     run = session.run
     resume = run.status().get("sweep", {}).get("inputs") == plan.inputs
@@ -232,7 +269,7 @@ def train_one(plan: PlannedRun, folder: Run) -> Trial:
     result = distill(training, teacher, resume)
     baseline = _share_baseline(training, plan.seed, folder)
     student = _score_student(session, result.phase, data)
-    trial = Trial(
+    return Trial(
         teacher=level.bits_per_byte,
         baseline=baseline,
         student=student.bits_per_byte,
@@ -243,9 +280,6 @@ def train_one(plan: PlannedRun, folder: Run) -> Trial:
         document_nats=None if student.document_nats is None else student.document_nats.tolist(),
         document_bytes=None if student.document_bytes is None else student.document_bytes.tolist(),
     )
-    run.write_json("trial.json", {"inputs": plan.inputs, "trial": asdict(trial)})
-    run.set_status("sweep", state="done", inputs=plan.inputs)
-    return trial
 
 
 def _share_baseline(training: TrainingPlan, seed: int, folder: Run) -> float:
@@ -296,7 +330,7 @@ def _naming(variant: str, seed: int) -> Iterator[None]:
         raise RuntimeError(f"variant {variant!r}, seed {seed}: {error}") from error
 
 
-def _check_distinct(configs: dict[str, Config]) -> None:
+def _check_distinct(configs: dict[str, Config | EmbeddingConfig]) -> None:
     """Refuse two variants of the same configuration: their difference would be nothing, at full cost."""
     seen: dict[str, str] = {}
     for variant, config in configs.items():

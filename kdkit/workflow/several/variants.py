@@ -41,7 +41,7 @@ class SweepFile(Section):
                 )
         find_variant(self.reference, list(self.variants), "reference")
         for name, key in ((name, key) for name, settings in self.variants.items() for key in settings):
-            if "." not in key:
+            if "." not in key and key != "method":
                 raise UserError(
                     f"variants: expected section.key, such as router.kind, got {key!r} in {name!r}; write the "
                     "section before the key (the seed is not a variant's, see seeds)"

@@ -144,5 +144,5 @@ def test_what_is_made_for_one_vector_is_refused_by_name(folder, tmp_path):
     with pytest.raises(UserError, match=r"^--format onnx: expected a model with one vector for a text"):
         check_exportable(model, "--format onnx")
     saved = save_embedding_model(model, tmp_path / "saved")
-    with pytest.raises(UserError, match=r"^--models: expected a model with one vector for a text"):
-        score_by_mteb(str(saved), [])
+    with pytest.raises(UserError, match=r"^--tasks: expected models with one vector for a text"):
+        score_by_mteb(str(saved), [], "--tasks")

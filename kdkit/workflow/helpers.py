@@ -1,0 +1,52 @@
+"""The other processes of `accelerate launch -m kdkit run`: they help the first one to train, and do nothing else.
+
+The first process runs the notebook, writes, scores and shows. For embedding models the others read the same
+configuration, wait until it trains, and take part; nobody sees what they print.
+"""
+
+import os
+from contextlib import redirect_stdout
+from pathlib import Path
+
+from kdkit.config.embeddings import EmbeddingConfig
+from kdkit.runs.open_run import is_for_embeddings, plan_run
+from kdkit.training.order import num_processes
+
+
+def is_helper(config: str) -> bool:
+    """Return whether this process is not the first of those that were launched for an embedding model."""
+    return num_processes() > 1 and os.environ.get("RANK", "0") != "0" and is_for_embeddings(config)
+
+
+def help_training(config: str, overrides: list[str], run_name: str, runs_dir: str) -> None:
+    """Take part in the training that the first process begins; return when it is done, or when there is none.
+
+    Raises:
+        UserError: see `plan_run`.
+    """
+    from kdkit.embeddings.data.prepare import prepare_sentences
+    from kdkit.embeddings.training.together import join_processes
+    from kdkit.embeddings.training.train import distill_all
+    from kdkit.machine.hardware import find_hardware
+    from kdkit.machine.session import Session
+
+    settings, run = plan_run(config, overrides, run_name, runs_dir)
+    assert isinstance(settings, EmbeddingConfig)
+    hardware = find_hardware(settings.train.device, settings.train.precision)
+    with Path(os.devnull).open("w", encoding="utf-8") as nothing, redirect_stdout(nothing):
+        processes, _ = join_processes(hardware)  # by then the first one has made the data
+        session = Session(settings, run, hardware)
+        distill_all(session, prepare_sentences(session, None))
+        processes.leave()
+
+
+def dismiss_helpers(settings: EmbeddingConfig) -> None:
+    """Tell the other processes, if there are some, that nothing is left to train."""
+    if num_processes() == 1:
+        return
+    from kdkit.embeddings.training.together import join_processes
+    from kdkit.machine.hardware import find_hardware
+
+    processes, _ = join_processes(find_hardware(settings.train.device, settings.train.precision))
+    processes.agree(None)
+    processes.leave()
