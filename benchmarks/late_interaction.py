@@ -57,6 +57,7 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "late_interaction, sums": (LATE, ["method.score=sum", "method.temperature=1"]),
     "late_interaction, temperature 0.02": (LATE, ["method.temperature=0.02"]),
     "late_interaction, temperature 0.1": (LATE, ["method.temperature=0.1"]),
+    "late_interaction, scores alone": (LATE, ["method.cosine_weight=0"]),
     "late_interaction, prompts": (LATE, ["method.query_prompt=query: ", "method.document_prompt=document: "]),
     "late_interaction, width 384": (LATE, ["method.width=384"]),
     "late_interaction, batches of 64": (LATE, ["train.per_device_train_batch_size=64"]),
@@ -197,12 +198,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--folder", type=Path, help="keeps the set and the teacher's vectors; default: a temporary one")
     given = parser.parse_args()
     torch.set_num_threads(1)
     found = json.loads(given.results.read_text())["rows"] if given.results.is_file() else []
     done, known = {(row["row"], row["seed"], row["budget"]) for row in found}, {}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = given.folder or Path(name)
         write_set(Path(os.environ["KDKIT_TEST_DATA"]) / "nli/triplets.csv", folder)
         for seed in given.seeds:
             for row in given.rows:

@@ -19,6 +19,8 @@ class LateInteraction(ProjectedMethod):
     """Numbers of a token's vector."""
     score_weight: NotNegative = 1.0
     """Weight of the scores' KL."""
+    cosine_weight: NotNegative = 1.0
+    """Weight of 1 - cos between the mean of a text's token states and the teacher's vector of it."""
     temperature: Positive = 0.05
     """Of both sides' scores."""
     score: Literal["mean", "sum"] = "mean"

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from kdkit.config.methods import LateInteraction
-from kdkit.embeddings.methods.base import MethodNeeds, PairFacts, SentenceMethod, Start, Terms
+from kdkit.embeddings.methods.base import MethodNeeds, PairFacts, SentenceMethod, Start, Terms, make_projection
 from kdkit.embeddings.methods.projections import principal_directions
 from kdkit.embeddings.models.late import PUNCTUATION, LateReading
+from kdkit.embeddings.models.pooling import pool
 from kdkit.losses.ranking.late_interaction import contrast_scores, maxsim
-from kdkit.losses.sentences import list_kl, unit
+from kdkit.losses.sentences import cosine_distance, list_kl, unit
 
 
 @dataclass
@@ -26,16 +27,25 @@ class LateViews:
     """`[D, Td, H_student]`, with gradient: token states of the documents."""
     document_counts: torch.Tensor
     """bool, `[D, Td]`."""
+    query_mask: torch.Tensor
+    """int64, `[B, Tq]`: 1 at real tokens."""
+    document_mask: torch.Tensor
+    """int64, `[D, Td]`."""
     partner: torch.Tensor
     """int64, `[B]`: each query's own document."""
     left_out: torch.Tensor
     """bool, `[B, D]`: documents that are no negatives of a query: its own text, or a partner of the same query."""
     teacher_scores: torch.Tensor
     """fp32, `[B, D]`; NaN where the teacher was not asked."""
+    teacher_vectors: torch.Tensor
+    """fp32, `[B + D, H_teacher]`: the teacher's vectors of queries and documents."""
 
 
 class LateInteractionMethod(SentenceMethod):
     """KL(teacher || student) of the softmax over the documents of a batch, the student's scores being MaxSim.
+
+    Beside it the mean of a text's token states learns the teacher's vector, as in `cosine`: few documents of a batch
+    are near a query, and their scores alone teach slowly.
 
     A linear map of every token's state, at length 1, makes its vector. Scores are divided by the number of the query's
     tokens (`score: mean`), so that they have the range of a teacher's cosines and one temperature serves both sides:
@@ -47,9 +57,12 @@ class LateInteractionMethod(SentenceMethod):
     COMPARED: ClassVar[dict[str, int]] = SentenceMethod.COMPARED | {"score": 2}
 
     def __init__(self, settings: LateInteraction, facts: PairFacts):
-        super().__init__(settings, {"score": settings.score_weight})
+        super().__init__(settings, {"score": settings.score_weight, "cosine": settings.cosine_weight})
         self.needs = MethodNeeds(late=True, lists=settings.hard_negatives)
         self.head = nn.Linear(facts.student_width, settings.width, bias=False)
+        self.projection = nn.Identity()
+        if settings.cosine_weight:
+            self.projection = make_projection(settings.projection, facts.student_width, facts.teacher_width)
         self.late = LateReading(
             query_length=settings.query_length,
             document_length=settings.document_length or facts.max_length,
@@ -64,7 +77,8 @@ class LateInteractionMethod(SentenceMethod):
         """Start at the directions along which the student's vectors are longest; see `SentenceMethod.starts`."""
         vectors, width = unit(layers[-1]), self.head.out_features
         target = vectors @ principal_directions(vectors, width) if width < vectors.shape[1] else None
-        return [Start(self.head, self.settings.projection, target, vectors)]
+        how = self.settings.projection
+        return [Start(self.head, how, target, vectors), Start(self.projection, how, teacher, layers[-1])]
 
     @torch.no_grad()
     def start_from(self, own: nn.Linear) -> None:
@@ -73,7 +87,7 @@ class LateInteractionMethod(SentenceMethod):
             self.head.weight.copy_(own.weight)
 
     def forward(self, views: LateViews) -> Terms:
-        """Return `score`, and `task` where it counts."""
+        """Return `score`, and `cosine` and `task` where they count."""
         with torch.autocast(views.queries.device.type, enabled=False):
             queries, documents = (unit(self.head(states.float())) for states in (views.queries, views.documents))
         scores = maxsim(queries, documents, views.query_counts, views.document_counts, mean=self.late.mean)
@@ -82,6 +96,10 @@ class LateInteractionMethod(SentenceMethod):
             terms["score"] = list_kl(scores, views.teacher_scores, self.settings.temperature)
         if "task" in self.weights:
             terms["task"] = contrast_scores(scores, views.partner, views.left_out, self.settings.task_temperature)
+        if "cosine" in self.weights:
+            parts = (views.queries, views.query_mask), (views.documents, views.document_mask)
+            means = torch.cat([pool(states, mask, "mean") for states, mask in parts])
+            terms["cosine"] = cosine_distance(self.projection(means), views.teacher_vectors)
         return terms
 
     def kept_head(self) -> nn.Linear:

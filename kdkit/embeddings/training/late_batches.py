@@ -34,8 +34,8 @@ def make_late_views(
     first, partners = data.rows[rows], data.second[rows]
     listed = None if lists is None else lists.texts[rows]
     documents = np.unique(partners if listed is None else np.concatenate([partners, listed.ravel()]))
-    queries, query_counts = read_tokens(student, data, first, "query", method.late)
-    states, counts = read_tokens(student, data, documents, "document", method.late)
+    queries, query_mask, query_counts = read_tokens(student, data, first, "query", method.late)
+    states, mask, counts = read_tokens(student, data, documents, "document", method.late)
     if lists is not None and lists.is_crossed:
         scores = np.full((len(rows), len(documents)), np.nan, np.float32)
         known = ~np.isnan(lists.scores[rows])
@@ -51,16 +51,19 @@ def make_late_views(
         query_counts=query_counts,
         documents=states,
         document_counts=counts,
+        query_mask=query_mask,
+        document_mask=mask,
         partner=torch.from_numpy(np.searchsorted(documents, partners)).to(student.device),
         left_out=torch.from_numpy(left_out).to(student.device),
         teacher_scores=teacher_scores,
+        teacher_vectors=teacher.view(np.concatenate([first, documents]).tolist(), student.device).pooled,
     )
 
 
 def read_tokens(
     student: EmbeddingModel, data: SentenceData, texts: np.ndarray, role: Role, late: LateReading
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return token states of texts in a role, `[B, S, H]` with gradient, and which of them count, bool, `[B, S]`.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return token states of texts in a role, `[B, S, H]` with gradient, which of them are seen, and which count.
 
     They are read in parts of about equal length, so that little is computed for padding.
     """
@@ -68,11 +71,12 @@ def read_tokens(
     parts = list(batches_by_length(ids, max(1, -(-len(ids) // 4))))
     batches = [role_batch(student.tokenizer, [ids[row] for row in rows], role, late) for rows in parts]
     width = max(batch.counts.shape[1] for batch in batches)
-    states, counts = [], []
+    states, masks, counts = [], [], []
     for batch in (batch.to(student.device) for batch in batches):
         output = student.backbone(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
         missing = width - batch.counts.shape[1]
         states.append(F.pad(output.last_hidden_state, (0, 0, 0, missing)))
+        masks.append(F.pad(batch.attention_mask, (0, missing)))
         counts.append(F.pad(batch.counts, (0, missing)))
     back = torch.from_numpy(np.argsort(np.concatenate(parts))).to(student.device)
-    return torch.cat(states)[back], torch.cat(counts)[back]
+    return torch.cat(states)[back], torch.cat(masks)[back], torch.cat(counts)[back]

@@ -76,7 +76,7 @@ def train(folder, *overrides):
 
 def make_method(**settings):
     """Make the method for states of width 3, with a head that keeps the first two numbers."""
-    method = LateInteractionMethod(LateInteraction(width=2, **settings), PairFacts(3, 3, 1, 1))
+    method = LateInteractionMethod(LateInteraction(width=2, cosine_weight=2.0, **settings), PairFacts(3, 3, 1, 1))
     method.head.weight.data = torch.eye(2, 3)
     return method
 
@@ -88,9 +88,12 @@ def make_views():
         query_counts=torch.tensor([[True, True, False]]),
         documents=torch.tensor([[[5.0, 0, 1], [0, 1, 1]], [[3.0, 4, 1], [9, 0, 9]]]),
         document_counts=torch.tensor([[True, True], [True, False]]),
+        query_mask=torch.tensor([[1, 1, 0]]),
+        document_mask=torch.tensor([[1, 1], [1, 1]]),
         partner=torch.tensor([0]),
         left_out=torch.zeros(1, 2, dtype=torch.bool),
         teacher_scores=torch.tensor([[0.9, 0.5]]),
+        teacher_vectors=torch.tensor([[1.5, 1.0, 9.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]),
     )
 
 
@@ -103,6 +106,10 @@ def test_the_loss_is_that_computed_by_hand(score, scores):
     assert float(terms["score"].detach()) == pytest.approx(float((teacher * np.log(teacher / student)).sum()), rel=1e-4)
     contrast = np.log(1 + np.exp((scores[1] - scores[0]) / 0.25))
     assert float(terms["task"].detach()) == pytest.approx(contrast, rel=1e-4)
+    means = (5 / np.sqrt(25 + 1 + 4), 4 / np.sqrt(144 + 16 + 100))  # of documents: (2.5, 0.5, 1) and (6, 2, 5)
+    assert method.weights["cosine"] == 2
+    expected = np.mean([0, 1 - means[0], 1 - means[1]])  # the query's mean is the teacher's
+    assert float(terms["cosine"].detach()) == pytest.approx(expected, rel=1e-4)
     terms["score"].backward()
     assert method.head.weight.grad.abs().sum() > 0 and views.queries.grad[0, :2].abs().sum() > 0
     assert views.queries.grad[0, 2].abs().sum() == 0
