@@ -295,7 +295,7 @@ def test_the_texts_without_a_vector_are_named(place, value):
     of = {token: [text for text in ids if token in ids[text]] for token in set().union(*ids.values())}
     token, (text,) = next(item for item in of.items() if len(item[1]) == 1)
     path = broken(place, "embeddings.word_embeddings.weight", value, token)
-    with pytest.raises(UserError, match=rf"zeros for 1 of \d+ texts: {re.escape(repr(text[:60]))};"):
+    with pytest.raises(UserError, match=rf"zeros for 1 of \d+ texts: {re.escape(repr(text[:24])[:-1])}"):
         place.open(path)
 
 
