@@ -256,7 +256,7 @@ def answer_chunk(
         view = ask(model, [ids[row] for row in rows], tokens=TOKEN_STATES in kinds, attention_layers=asked)
         signals = {EMBEDDING: view.pooled[:, None], TOKEN_STATES: view.token_states, ATTENTIONS: view.attentions}
         for kind in kinds:
-            halves = _to_half(signals[kind], kind)
+            halves = _to_half(model, [ids[row] for row in rows], signals[kind], kind)
             for place, row in enumerate(rows):
                 n = len(ids[row])
                 if kind == ATTENTIONS:
@@ -267,12 +267,18 @@ def answer_chunk(
     return records
 
 
-def _to_half(signals: torch.Tensor, kind: str) -> np.ndarray:
-    """Bring signals to fp16, on the CPU; refuse what is no number."""
-    if not bool(signals.isfinite().all()):
+def _to_half(model: EmbeddingModel, ids: Sequence[np.ndarray], signals: torch.Tensor, kind: str) -> np.ndarray:
+    """Bring signals of some texts to fp16, on the CPU; refuse what is no number, and vectors that point nowhere."""
+    flat = signals.flatten(1)
+    is_bad = ~flat.isfinite().all(dim=1)
+    if kind == EMBEDDING:  # a text of no tokens has no other vector
+        is_bad |= (flat == 0).all(dim=1) & torch.tensor([len(text) > 0 for text in ids], device=flat.device)
+    if bad := is_bad.nonzero().flatten().tolist():
+        names = ", ".join(repr(model.tokenizer.decode(ids[row], skip_special_tokens=True)[:60]) for row in bad[:3])
         raise UserError(
-            f"teacher.path: expected finite {kind}, got NaN or inf; compute it in another precision "
-            "(train.precision=fp32), or choose another teacher"
+            f"teacher.path: expected finite {kind} other than zero, got NaN, infinite ones or zeros for {len(bad)} of "
+            f"{len(ids)} texts: {names}; compute them in another precision (train.precision=fp32), leave these texts "
+            "out, or choose another teacher"
         )
     return signals.clamp(-LARGEST_FP16, LARGEST_FP16).half().cpu().numpy()
 

@@ -1,5 +1,6 @@
 """The embedding teacher's answers: equal from disk and from memory, made once, and refused where others made them."""
 
+import re
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -270,16 +271,38 @@ def test_sentences_in_the_tokens_of_another_length_or_prompt_are_refused(place):
         place.open(place.teacher(), place.data(prompt="Query: "))
 
 
-@pytest.mark.parametrize("cache", [True, False])
-def test_a_teacher_that_answers_nan_is_refused(place, cache):
-    path = place.teacher()
+def broken(place, name, value, where=slice(None)):
+    """Save a teacher with some weights replaced; return its folder."""
     from safetensors.torch import load_file, save_file
 
+    path = place.teacher()
     weights = load_file(f"{path}/model.safetensors")
-    weights["encoder.layer.1.output.dense.bias"][:] = torch.nan
+    weights[name][where] = value
     save_file(weights, f"{path}/model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match=r"teacher\.path: expected finite .*, got NaN or inf"):
+    return path
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_teacher_that_answers_nan_is_refused(place, cache):
+    path = broken(place, "encoder.layer.1.output.dense.bias", torch.nan)
+    with pytest.raises(UserError, match=r"teacher\.path: expected finite .*, got NaN, infinite ones or zeros for"):
         place.open(path, cache=cache)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_the_texts_without_a_vector_are_named(place, value):
+    ids = {text: set(place.tokenizer(text).input_ids) for text in place.texts}
+    of = {token: [text for text in ids if token in ids[text]] for token in set().union(*ids.values())}
+    token, (text,) = next(item for item in of.items() if len(item[1]) == 1)
+    path = broken(place, "embeddings.word_embeddings.weight", value, token)
+    with pytest.raises(UserError, match=rf"zeros for 1 of \d+ texts: {re.escape(repr(text[:24])[:-1])}"):
+        place.open(path)
+
+
+def test_a_vector_of_zeros_is_named(place):
+    path = broken(place, "encoder.layer.1.output.LayerNorm.weight", 0.0)
+    with pytest.raises(UserError, match=r"zeros for \d+ of \d+ texts: '"):
+        place.open(path)
 
 
 def test_the_file_says_what_it_was_made_from(place):
