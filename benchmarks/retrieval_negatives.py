@@ -1,14 +1,14 @@
-"""What hard negatives are worth for retrieval, at equal processor time or equal steps, beside sentence-transformers.
+"""What hard negatives are worth for retrieval, at equal texts read or equal steps, beside sentence-transformers.
 
-    KDKIT_TEST_DATA=FOLDER python -m benchmarks.retrieval_negatives [--seconds 60 | --steps 40] [--seeds 0 1 2]
+    KDKIT_TEST_DATA=FOLDER python -m benchmarks.retrieval_negatives [--texts 2400 | --steps 40] [--seeds 0 1 2]
 
 Teacher: all-MiniLM-L6-v2; student: its layers 0, 2, 5. The set is made of natural-language inference triplets (anchor,
 entailed sentence, contradicting sentence): the last 1,000 are queries, whose documents are all entailed and
 contradicting sentences of these rows; the others are trained on as pairs, without their contradicting sentence. A row
 is a method with settings, or a loss of sentence-transformers, with the negatives that kdkit mined where it takes some.
-With --seconds every row gets as many steps as fit into these processor seconds of one thread, measured on its first
-steps; the teacher's vectors and the mining, the same for all, are not counted. Results are written after every
-training, so a stopped call goes on.
+With --texts every row takes as many steps as read so many texts, documents of lists included: that is
+about the same processor time, and `seconds` says what it was (one thread; the teacher's vectors and the mining, the
+same for all, are not counted). Results are written after every training, so a stopped call goes on.
 """
 
 import argparse
@@ -27,15 +27,17 @@ import numpy as np
 import torch
 
 from benchmarks.measure import print_table, versions
-from kdkit.config.embeddings import EmbeddingConfig
+from kdkit.config.embeddings import PACKAGED, EmbeddingConfig
+from kdkit.data.text.corpora import clean_text
 from kdkit.embeddings.data.prepare import SentenceData, prepare_sentences
 from kdkit.embeddings.data.tasks import load_tasks
 from kdkit.embeddings.evaluate.models import score_tasks
-from kdkit.embeddings.models.embedder import load_embedding_model
+from kdkit.embeddings.models.embedder import encode, load_embedding_model
 from kdkit.embeddings.models.export import save_embedding_model
+from kdkit.embeddings.models.places import resolve_embedding_path
 from kdkit.embeddings.teacher.cache import open_embedding_teacher
 from kdkit.embeddings.teacher.lists import open_lists
-from kdkit.embeddings.teacher.probe import load_teacher, probe_embedding_teacher
+from kdkit.embeddings.teacher.probe import probe_embedding_teacher
 from kdkit.embeddings.training.student import make_embedding_student
 from kdkit.embeddings.training.train import distill_all
 from kdkit.machine.hardware import find_hardware
@@ -80,8 +82,6 @@ ROWS: dict[str, tuple[str, list[str]]] = {
 }
 PEERS = ("MSELoss", "MarginMSELoss", "MultipleNegativesRankingLoss")
 UNTRAINED = ("untrained", "teacher")
-PILOT = (4, 16)
-"""Steps of two short trainings: what they differ by is the time of a step, without loading and saving."""
 
 
 def write_set(file: Path, folder: Path) -> None:
@@ -105,6 +105,17 @@ def write_set(file: Path, folder: Path) -> None:
         (folder / "set" / name).write_text("\n".join(content) + "\n", encoding="utf-8")
 
 
+def write_vectors(folder: Path) -> None:
+    """Write the teacher's vectors of all training texts once, `teacher.npy` beside `teacher.jsonl`, for all seeds."""
+    if (folder / "teacher.npy").is_file():
+        return
+    with (folder / "pairs.csv").open(encoding="utf-8", newline="") as stream:
+        texts = list(dict.fromkeys(clean_text(text).strip() for row in csv.reader(stream) for text in row))
+    model = load_embedding_model(resolve_embedding_path(PACKAGED, "teacher.path"), "teacher.path", max_length=64)
+    (folder / "teacher.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts), encoding="utf-8")
+    np.save(folder / "teacher.npy", encode(model, texts, 64))
+
+
 def open_session(row: str, seed: int, steps: int, folder: Path) -> Session[EmbeddingConfig]:
     """Open the run of one training."""
     method, settings = ROWS[row]
@@ -117,6 +128,10 @@ def open_session(row: str, seed: int, steps: int, folder: Path) -> Session[Embed
         f"data.path={folder / 'pairs.csv'}",
         "data.positives=second",
         "data.max_length=64",
+        f"teacher.vectors={folder / 'teacher.npy'}",
+        f"student.path={PACKAGED}",
+        "student.layers=[0,2,5]",
+        "train.word_embeddings=freeze",
         f"cache_dir={folder / 'cache'}",
         f"train.max_steps={steps}",
         f"train.warmup_steps={max(1, steps // 10)}",
@@ -170,52 +185,52 @@ def train_by_peer(loss_name: str, session: Session[EmbeddingConfig], data: Sente
     model.save(str(run.path / "student"))
 
 
-def run(row: str, seed: int, steps: int, folder: Path, judge: bool = True) -> dict[str, Any]:
-    """Train a row for so many steps; return its processor seconds and, where it is judged, its figures."""
+def run(row: str, seed: int, steps: int, folder: Path) -> dict[str, Any]:
+    """Train a row for so many steps; return its processor seconds and its figures."""
     method, _ = ROWS[row]
     session = open_session(row, seed, steps, folder)
     data = prepare_sentences(session, None)
     probe_embedding_teacher(session, data)
     teacher, _ = open_embedding_teacher(session, data, tokens=False, attention_layers=[])
-    needs_lists = method in PEERS[1:] or "list_kl" in method or "margin_mse" in method
     start = time.process_time()
-    mined = open_lists(session, data, teacher)[1] if needs_lists else {}
+    mined = open_lists(session, data, teacher)[1] if needs_lists(method) else {}
     mining, start = time.process_time() - start, time.process_time()
     if method in PEERS:
         train_by_peer(method, session, data)
     elif method not in UNTRAINED:
         distill_all(session, data)
     found: dict[str, Any] = {"seconds": max(time.process_time() - start - mining, 0.0)}
-    if judge:
-        if method == "untrained":
-            model = make_embedding_student(session.config, data)
-        elif method == "teacher":
-            model = load_teacher(session.config, session.hardware)
-        else:
-            model = load_embedding_model(str(session.run.path / "student"), "student.path", max_length=64)
-        tasks = load_tasks(session.config, session.run.cache_path)
-        numbers = score_tasks(model, tasks, batch_size=64, bootstrap_samples=100, seed=0)["nli"]
-        found |= {name: numbers[name] for name in FIGURES} | {"negatives": mined.get("negatives_per_row")}
+    if method == "untrained":
+        model = make_embedding_student(session.config, data)
+    elif method == "teacher":
+        model = load_embedding_model(resolve_embedding_path(PACKAGED, "teacher.path"), "teacher.path", max_length=64)
+    else:
+        model = load_embedding_model(str(session.run.path / "student"), "student.path", max_length=64)
+    tasks = load_tasks(session.config, session.run.cache_path)
+    numbers = score_tasks(model, tasks, batch_size=64, bootstrap_samples=100, seed=0)["nli"]
+    found |= {name: numbers[name] for name in FIGURES} | {"negatives": mined.get("negatives_per_row")}
     shutil.rmtree(session.run.path)
     return found
 
 
-def train_for(row: str, seed: int, given: argparse.Namespace, folder: Path, known: dict[str, float]) -> dict[str, Any]:
-    """Train a row for the steps, or the processor seconds, that are asked for, and judge it."""
-    steps = given.steps
-    if not steps and ROWS[row][0] in UNTRAINED:
-        steps = 1
-    elif not steps:
-        if row not in known:
-            few, more = (run(row, seed, steps, folder, judge=False)["seconds"] for steps in PILOT)
-            known[row] = (more - few) / (PILOT[1] - PILOT[0])
-        steps = max(PILOT[1], int(given.seconds / known[row]))
-    return {"row": row, "seed": seed, "budget": budget_of(given), "steps": steps, **run(row, seed, steps, folder)}
+def texts_per_step(row: str) -> int:
+    """Return how many texts a row's student reads in a step."""
+    method, settings = ROWS[row]
+    values = dict(setting.split("=", 1) for setting in settings)
+    listed = int(values.get("data.negatives.number", 4)) + 1
+    batch = int(values.get("train.per_device_train_batch_size", 32))
+    contrast = "task_weight" in method
+    return batch * (1 + (listed if needs_lists(method) else contrast))
+
+
+def needs_lists(method: str) -> bool:
+    """Return whether a row's method reads lists of documents."""
+    return method in PEERS[1:] or "list_kl" in method or "margin_mse" in method
 
 
 def budget_of(given: argparse.Namespace) -> str:
     """Return what all rows have in common, in words."""
-    return f"{given.steps} steps" if given.steps else f"{given.seconds:g} processor seconds"
+    return f"{given.steps} steps" if given.steps else f"{given.texts} texts"
 
 
 def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -236,22 +251,26 @@ def main() -> None:
     """Train what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--steps", type=int, help="in place of --seconds")
+    parser.add_argument("--texts", type=int, default=2400)
+    parser.add_argument("--steps", type=int, help="in place of --texts")
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="ROW")
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--work", type=Path, help="folder that keeps the teacher's answers for the next call")
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows = json.loads(given.results.read_text())["rows"] if given.results.is_file() else []
-    known: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
+        folder = given.work or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
         write_set(Path(os.environ["KDKIT_TEST_DATA"]).resolve() / "nli/triplets.csv", folder)
+        write_vectors(folder)
         for seed in given.seeds:
             for name in given.rows:
                 if any((row["row"], row["seed"], row["budget"]) == (name, seed, budget_of(given)) for row in rows):
                     continue
-                rows.append(train_for(name, seed, given, folder, known))
+                steps = given.steps or max(1, given.texts // texts_per_step(name))
+                found = {"row": name, "seed": seed, "budget": budget_of(given), "steps": steps}
+                rows.append(found | run(name, seed, steps, folder))
                 print(rows[-1], flush=True)
                 content = {"versions": versions(), "table": summarise(rows), "rows": rows}
                 given.results.write_text(json.dumps(content, indent=1) + "\n")

@@ -121,6 +121,7 @@ def _check_embeddings(config: EmbeddingConfig, run: Run) -> Inputs:
     from kdkit.embeddings.evaluate.by_mteb import find_mteb_tasks
     from kdkit.embeddings.evaluate.measures import check_tasks
     from kdkit.embeddings.models.embedder import fingerprint_model, place_teacher
+    from kdkit.embeddings.teacher.cross_encoder import check_cross_encoder
     from kdkit.embeddings.teacher.vectors import read_vectors
     from kdkit.machine.hardware import find_hardware
     from kdkit.machine.hub import is_local_path
@@ -130,6 +131,8 @@ def _check_embeddings(config: EmbeddingConfig, run: Run) -> Inputs:
         check_tasks(load_tasks(config, run.cache_path))
     if config.evaluate.mteb:
         find_mteb_tasks(config.evaluate.mteb, "evaluate.mteb")
+    if config.teacher.cross_encoder is not None:
+        check_cross_encoder(config)
     ready = config.evaluate.off_the_shelf
     if ready is not None and is_local_path(ready):
         fingerprint_model(ready, None, "evaluate.off_the_shelf")

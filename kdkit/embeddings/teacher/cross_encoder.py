@@ -1,11 +1,14 @@
 """A cross-encoder as the teacher of scores: it reads a query and a document together and returns one number."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from kdkit.config.embeddings import EmbeddingConfig
+from kdkit.config.methods import ListMethodSettings
 from kdkit.embeddings.models.embedder import place_teacher
 from kdkit.embeddings.models.places import resolve_embedding_path
 from kdkit.errors import UserError
@@ -14,6 +17,40 @@ from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_pat
 from kdkit.models.loading import check_model_folder
 
 KEY = "teacher.cross_encoder"
+
+
+def check_cross_encoder(config: EmbeddingConfig) -> None:
+    """Refuse a cross-encoder that nothing asks, or that is none, before anything is trained.
+
+    Raises:
+        UserError: no method on lists; no such model; several labels.
+    """
+    methods = (config.method, *config.compare)
+    if not any(isinstance(method, ListMethodSettings) for method in methods):
+        got = ", ".join(method.name for method in methods)
+        raise UserError(
+            f"{KEY}: expected a method that learns its scores, got {got}; set method=margin_mse, or leave it out"
+        )
+    name, shared = _find(config)
+    try:
+        labels = AutoConfig.from_pretrained(name, **shared).num_labels
+    except (OSError, ValueError) as error:
+        raise explain_load_error(error, name, KEY, "cross-encoder") from None
+    _check_labels(labels, [], str(config.teacher.cross_encoder))
+
+
+def _find(config: EmbeddingConfig) -> tuple[str, dict[str, Any]]:
+    """Return the model's folder or hub name, and how it is loaded."""
+    settings = config.teacher
+    name = check_model_folder(resolve_embedding_path(str(settings.cross_encoder), KEY), KEY)
+    is_offline = is_local_path(name) or not hub_is_reachable()
+    return name, {"revision": settings.cross_encoder_revision, "local_files_only": is_offline}
+
+
+def _check_labels(labels: int, missing: list[str], path: str) -> None:
+    if labels != 1 or missing:
+        got = f"no weights for {missing[0]}" if missing else f"{labels} labels"
+        raise UserError(f"{KEY}: expected a cross-encoder with one label, got {got} in {path!r}; name another model")
 
 
 @torch.no_grad()
@@ -28,11 +65,7 @@ def score_pairs(config: EmbeddingConfig, hardware: Hardware, pairs: list[tuple[s
     """
     settings = config.teacher
     path = str(settings.cross_encoder)
-    name = check_model_folder(resolve_embedding_path(path, KEY), KEY)
-    shared = {
-        "revision": settings.cross_encoder_revision,
-        "local_files_only": is_local_path(name) or not hub_is_reachable(),
-    }
+    name, shared = _find(config)
     device, dtype = place_teacher(settings.device, hardware)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **shared)
@@ -41,10 +74,7 @@ def score_pairs(config: EmbeddingConfig, hardware: Hardware, pairs: list[tuple[s
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise explain_load_error(error, name, KEY, "cross-encoder") from None
-    labels, missing = model.config.num_labels, sorted(report["missing_keys"])
-    if labels != 1 or missing:
-        got = f"no weights for {missing[0]}" if missing else f"{labels} labels"
-        raise UserError(f"{KEY}: expected a cross-encoder with one label, got {got} in {path!r}; name another model")
+    _check_labels(model.config.num_labels, sorted(report["missing_keys"]), path)
     model = model.to(device).eval()
     limit = min(settings.max_length or 512, getattr(model.config, "max_position_embeddings", 512))
     print(f"teacher: scores of {len(pairs):,} pairs by {path}", flush=True)

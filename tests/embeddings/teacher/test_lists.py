@@ -9,7 +9,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from kdkit.config.embeddings import NegativesConfig, embedding_config_from_values
 from kdkit.embeddings.data.prepare import prepare_sentences
-from kdkit.embeddings.teacher.cross_encoder import score_pairs
+from kdkit.embeddings.teacher.cross_encoder import check_cross_encoder, score_pairs
 from kdkit.embeddings.teacher.lists import NOTHING, mine_negatives
 from kdkit.embeddings.teacher.probe import probe_embedding_teacher
 from kdkit.embeddings.training.train import distill_all
@@ -140,6 +140,21 @@ def test_a_classifier_of_several_labels_is_refused(folder):
         with pytest.raises(UserError, match="expected a cross-encoder with one label") as caught:
             score_pairs(config, cpu(), [("a", "b")])
         assert "\n" not in str(caught.value) and (got in str(caught.value) or path != several)
+
+
+def test_a_cross_encoder_is_checked_before_a_training(folder):
+    save_cross_encoder(folder, "four", 4)
+    for method, name, got in (
+        ("margin_mse", "four", "one label, got 4 labels"),
+        ("cosine", "cross", "expected a method that learns its scores, got cosine"),
+        ("list_kl", "nothere", "does not exist"),
+    ):
+        values = {"method": method, "teacher": {"cross_encoder": str(folder / name)}}
+        with pytest.raises(UserError, match=got) as caught:
+            check_cross_encoder(embedding_config_from_values(values))
+        assert "\n" not in str(caught.value) and str(caught.value).startswith("teacher.cross_encoder: ")
+    values = {"method": "cosine", "compare": ["list_kl"], "teacher": {"cross_encoder": str(folder / "cross")}}
+    check_cross_encoder(embedding_config_from_values(values))
 
 
 @pytest.mark.parametrize("method", ["margin_mse", "list_kl"])
