@@ -32,12 +32,14 @@ def test_shipped_files_load_and_survive_being_written_out(path):
 def test_the_five_methods_and_their_baselines_are_there():
     five = {"talas", "dskd", "cdm", "emo", "stella"}
     baselines = {"cosine", "rkd", "leaf", "similarity_kl", "layer_reduction", "simcse"}
-    assert set(method_options()) == five | baselines | {"margin_mse", "list_kl"}
+    assert set(method_options()) == five | baselines | {"margin_mse", "list_kl", "late_interaction"}
 
 
 @pytest.mark.parametrize("name", method_options())
 def test_a_method_is_chosen_by_its_name_alone(name):
-    assert embedding_config_from_values({"method": name}).method.name == name
+    task = {"name": "R", "kind": "retrieval", "path": "set"}
+    ranked = {"data": {"positives": "second"}, "evaluate": {"tasks": [task]}} if name == "late_interaction" else {}
+    assert embedding_config_from_values({"method": name} | ranked).method.name == name
 
 
 @pytest.mark.parametrize("name", ["talas", "dskd", "cdm", "emo", "stella"])
