@@ -155,7 +155,7 @@ def train_row(key: dict[str, Any], folder: Path, file: Path) -> dict[str, Any]:
 
 def cost_of(row: str) -> float | None:
     """Return the time of a step against one of `cosine`, measured in turns by benchmarks/embedding_steps.py."""
-    costs = {line["method"]: line["x cosine"] for line in json.loads(COSTS.read_text())["table"]}
+    costs = {line["method"]: line.get("x cosine") for line in json.loads(COSTS.read_text())["table"]}
     return costs.get(row)
 
 

@@ -33,7 +33,6 @@ from kdkit.machine.open_session import open_embedding_session
 RESULTS = Path(__file__).parent / "results" / "embedding_steps.json"
 PLAIN = "simcse"
 CHEAPEST = "cosine"
-DEFAULTS = ["train.learning_rate=4e-4", "train.dropout=auto", "train.word_embeddings=auto"]
 VARIANTS = {
     "talas without sharpness": {"name": "talas", "sharpness": "none"},
     "dskd without contrast": {"name": "dskd", "task_weight": 0.0},
@@ -42,7 +41,7 @@ VARIANTS = {
 
 def make_trainers(names: list[str], steps: int) -> dict[str, EmbeddingTrainer]:
     """Prepare a training of each method; the teacher's answers are in a cache before."""
-    settings = ["data.subset_size=2000", f"train.max_steps={steps}", "train.warmup_steps=1", *DEFAULTS]
+    settings = ["data.subset_size=2000", f"train.max_steps={steps}", "train.warmup_steps=1"]
     opened = open_embedding_session("configs/embedding_demo.yaml", settings, f"benchmark-embedding-steps-{steps}")
     session = replace(opened, hardware=find_hardware("cpu"))
     data = prepare_sentences(session, None)
