@@ -40,6 +40,7 @@ COSTS = Path(__file__).parent / "results" / "embedding_steps.json"
 RECIPE, UNTRAINED, CHEAPEST = RECIPES[0], "untrained", "cosine"
 NEW = ["train.learning_rate=4e-4", "train.dropout=auto", "train.word_embeddings=auto"]
 """kdkit's defaults, whatever the demo's configuration says."""
+HELD = ["method.projection_lr_multiplier=0"]
 ROWS: dict[str, tuple[str, list[str]]] = {
     "recipe, learning rate 1e-4": (RECIPE, ["train.learning_rate=1e-4"]),
     "recipe, learning rate 4e-4": (RECIPE, ["train.learning_rate=4e-4"]),
@@ -63,18 +64,22 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     UNTRAINED: (UNTRAINED, []),
     # of far students
     "recipe": (RECIPE, []),
-    "cosine, learning rate 4e-4": ("cosine", ["train.learning_rate=4e-4"]),
-    "cosine, learning rate 3e-3": ("cosine", ["train.learning_rate=3e-3"]),
-    "cosine, random projection": ("cosine", ["method.projection=random"]),
+    "recipe, learning rate 1e-3": (RECIPE, ["train.learning_rate=1e-3"]),
+    "cosine, projection held": ("cosine", HELD),
+    "dskd, projection held": ("dskd", HELD),
+    "talas, projection held": ("talas", HELD),
+    "stella, projection held": ("stella", HELD),
+    "cosine, learning rate 1e-3": ("cosine", ["train.learning_rate=1e-3"]),
+    "cosine, projection held, learning rate 1e-3": ("cosine", [*HELD, "train.learning_rate=1e-3"]),
 }
 STARTS = {
     "near": [],
-    "random": ["student.path=build", "train.learning_rate=1e-3"],
+    "random": ["student.path=build", "train.learning_rate=3e-3"],
     "layers": ["train.word_embeddings=freeze", "train.learning_rate=1e-3"],
 }
 """Students: layers 0, 2, 5 of the teacher; a new BERT (2 layers of width 128); the teacher's embeddings below three
 layers of random weights."""
-PILOT = (4, 16)
+PILOTS = {"near": (4, 16), "random": (8, 104), "layers": (4, 16)}
 """Steps of two short trainings: what they differ by is the time of a step, without loading and saving."""
 
 
@@ -134,22 +139,25 @@ def run(row: str, start: str, seed: int, steps: int, folder: Path, file: Path, j
 
 def step_seconds(row: str, start: str, seed: int, folder: Path, file: Path) -> float:
     """Return the processor seconds of a step."""
-    few, more = (run(row, start, seed, steps, folder, file, judge=False)["seconds"] for steps in PILOT)
-    return (more - few) / (PILOT[1] - PILOT[0])
+    few, more = PILOTS[start]
+    less, longer = (run(row, start, seed, steps, folder, file, judge=False)["seconds"] for steps in (few, more))
+    return (longer - less) / (more - few)
 
 
 def train_row(key: dict[str, Any], folder: Path, file: Path) -> dict[str, Any]:
     """Train a row within its budget, `N s`, `N steps` or `like N`, and judge it."""
     row, start, seed = key["row"], key["start"], key["seed"]
     number = float(re.sub("[a-z ]", "", key["budget"]))
-    is_free = ROWS[row][0] == UNTRAINED
-    if key["budget"].endswith(" s") and not is_free:
-        steps = max(PILOT[1], int(number / step_seconds(row, start, seed, folder, file)))
-    elif key["budget"].startswith("like") and row != CHEAPEST and not is_free:
+    costs_the_same = row in (CHEAPEST, UNTRAINED) or row.startswith(
+        (f"{CHEAPEST}, learning rate", f"{CHEAPEST}, projection")
+    )
+    steps = int(number)
+    if key["budget"].endswith(" s") and row != UNTRAINED:
+        steps = int(number / step_seconds(row, start, seed, folder, file))
+    elif key["budget"].startswith("like") and not costs_the_same:
         seconds = number * step_seconds(CHEAPEST, start, seed, folder, file)
-        steps = max(PILOT[1], int(seconds / step_seconds(row, start, seed, folder, file)))
-    else:
-        steps = int(number)
+        steps = int(seconds / step_seconds(row, start, seed, folder, file))
+    steps = max(steps, PILOTS[start][1])
     return run(row, start, seed, steps, folder, file, judge=True)
 
 

@@ -181,7 +181,7 @@ def train_by_recipe(name: str, session: Session[EmbeddingConfig], data: Sentence
         logging_strategy="no",
     )
     vectors = np.asarray(teacher.vectors)
-    width = model.get_sentence_embedding_dimension()
+    width = model.get_embedding_dimension()
     if width < vectors.shape[1]:  # as its examples/model_distillation.py: the teacher's principal components
         vectors = vectors @ PCA(width, random_state=config.seed).fit(vectors).components_.T
     examples = Dataset.from_dict({"sentence": data.texts, "label": vectors.tolist()})
