@@ -18,8 +18,9 @@ import re
 import shutil
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ SOURCES = {
 TEST_SETS = ("mnli_dev_matched", "anli_test")
 """Sources within the NLI file that are test sets elsewhere."""
 RECIPES = ("sentence-transformers MSE", "sentence-transformers EmbedDistill")
+PUBLISHED = ["train.learning_rate=1e-4", "train.dropout=always", "train.word_embeddings=train"]
+"""As published recipes train; kdkit's defaults are measured by benchmarks/embedding_gain.py."""
 SENTENCES = 12000
 
 
@@ -104,6 +107,7 @@ def open_cpu_session(
         f"train.warmup_steps={max(1, steps // 16)}",
         "evaluate.every_epoch=false",
         f"evaluate.tasks={json.dumps(tasks_of(folder))}",
+        *PUBLISHED,
         *more,
     ]
     slug = re.sub("[^a-zA-Z_]+", "-", name).strip("-")
@@ -118,8 +122,9 @@ def split_form(name: str) -> tuple[str, str]:
     return method, form.rstrip(")") or "recommended"
 
 
-def train(name: str, seed: int, steps: int, folder: Path, file: Path) -> dict[str, Any]:
-    """Train one student and score it on every task."""
+def train(key: dict[str, Any], folder: Path, file: Path) -> dict[str, Any]:
+    """Train one student; return seconds and its score on every task."""
+    name, seed, steps = key["name"], key["seed"], key["steps"]
     session = open_cpu_session(name, seed, steps, folder, file)
     data, tasks = prepare_sentences(session, None), load_tasks(session.config, session.run.cache_path)
     probe_embedding_teacher(session, data)
@@ -129,7 +134,7 @@ def train(name: str, seed: int, steps: int, folder: Path, file: Path) -> dict[st
         seconds = distill_all(session, data)[name]["seconds"]
     else:
         seconds = 0.0
-    row = {"name": name, "seed": seed, "steps": steps, "seconds": seconds, **score(name, session, data, tasks)}
+    row = {"seconds": seconds, **score(name, session, data, tasks)}
     shutil.rmtree(session.run.path)
     return row
 
@@ -151,6 +156,7 @@ def train_by_recipe(name: str, session: Session[EmbeddingConfig], data: Sentence
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, losses
     from sentence_transformers.training_args import SentenceTransformerTrainingArguments
+    from sklearn.decomposition import PCA
 
     config, run = session.config, session.run
     start = run.path / "start"
@@ -174,7 +180,11 @@ def train_by_recipe(name: str, session: Session[EmbeddingConfig], data: Sentence
         disable_tqdm=True,
         logging_strategy="no",
     )
-    examples = Dataset.from_dict({"sentence": data.texts, "label": np.asarray(teacher.vectors).tolist()})
+    vectors = np.asarray(teacher.vectors)
+    width = model.get_embedding_dimension()
+    if width < vectors.shape[1]:  # as its examples/model_distillation.py: the teacher's principal components
+        vectors = vectors @ PCA(width, random_state=config.seed).fit(vectors).components_.T
+    examples = Dataset.from_dict({"sentence": data.texts, "label": vectors.tolist()})
     loss = losses.MSELoss(model) if name == RECIPES[0] else losses.EmbedDistillLoss(model, distance_metric="cosine")
     trainer = SentenceTransformerTrainer(model=model, args=arguments, train_dataset=examples, loss=loss)
     seconds = trainer.train().metrics["train_runtime"]
@@ -207,34 +217,59 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(table, key=lambda row: -row["average"])
 
 
+def read_options(description: str, results: Path, option: str, names: list[str]) -> argparse.ArgumentParser:
+    """Return the options that both benchmarks of embedding methods have; `option` lists some of the names."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument(f"--{option}", nargs="+", default=names, choices=names, dest="names")
+    parser.add_argument("--results", type=Path, default=results)
+    return parser
+
+
+def train_missing(
+    wanted: list[dict[str, Any]],
+    train: Callable[[dict[str, Any], Path, Path], dict[str, Any]],
+    summarise: Callable[[list[dict[str, Any]]], list[dict[str, Any]]],
+    results: Path,
+) -> None:
+    """Train what the file of results has no row for, write it after every training, and print the table.
+
+    Args:
+        wanted: what each training is known by; its row begins with it.
+        train: trains one and returns the rest of its row; takes the folder of the tasks and the file of sentences.
+    """
+    folder = Path(os.environ["KDKIT_TEST_DATA"]).resolve()
+    rows = json.loads(results.read_text())["rows"] if results.is_file() else []
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary) / "sentences.csv"
+        write_sentences(folder, file)
+        for key in wanted:
+            if any(key.items() <= row.items() for row in rows):
+                continue
+            rows.append(key | train(key, folder, file))
+            print(rows[-1], flush=True)
+            content = {"versions": versions(), "table": summarise(rows), "rows": rows}
+            results.parent.mkdir(exist_ok=True)
+            results.write_text(json.dumps(content, indent=1) + "\n")
+    print_table(summarise(rows))
+
+
 def main() -> None:
     """Train what is missing and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = ["teacher", "untrained", *method_options(), *RECIPES]
     forms = [f"{name} ({form})" for name in ("talas", "dskd", "cdm", "emo", "stella") for form in ("paper", "seed")]
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser = read_options(__doc__, RESULTS, "methods", [*names, *forms])
+    parser.set_defaults(names=names)
     parser.add_argument("--steps", type=int, default=120)
-    parser.add_argument("--methods", nargs="+", default=names, choices=names + forms)
-    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--threads", type=int, default=0, help="0: as many as torch takes")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    folder = Path(os.environ["KDKIT_TEST_DATA"]).resolve()
-    rows = json.loads(arguments.results.read_text())["rows"] if arguments.results.is_file() else []
-    with tempfile.TemporaryDirectory() as temporary:
-        file = Path(temporary) / "sentences.csv"
-        write_sentences(folder, file)
-        for seed in arguments.seeds:
-            for name in arguments.methods:
-                if any((row["name"], row["seed"], row["steps"]) == (name, seed, arguments.steps) for row in rows):
-                    continue
-                rows.append(train(name, seed, arguments.steps, folder, file))
-                print(rows[-1], flush=True)
-                content = {"versions": versions(), "table": summarise(rows), "rows": rows}
-                arguments.results.parent.mkdir(exist_ok=True)
-                arguments.results.write_text(json.dumps(content, indent=1) + "\n")
-    print_table(summarise(rows))
+    trainings = product(arguments.seeds, arguments.names)
+    wanted = [{"name": name, "seed": seed, "steps": arguments.steps} for seed, name in trainings]
+    train_missing(
+        wanted, lambda key, folder, file: train(**key, folder=folder, file=file), summarise, arguments.results
+    )
 
 
 if __name__ == "__main__":

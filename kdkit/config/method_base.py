@@ -60,5 +60,5 @@ class ProjectedMethod(Method):
 
     projection: Projection = "auto"
     """How projections start."""
-    projection_lr_multiplier: Positive = 5.0
-    """Factor of the learning rate for projections."""
+    projection_lr_multiplier: NotNegative = 5.0
+    """Factor of the learning rate for projections; 0: they stay as they start."""
