@@ -46,7 +46,7 @@ LATE, PEER, UNTRAINED, TEACHER = "late_interaction", "peer", "untrained", "teach
 ROWS: dict[str, tuple[str, list[str]]] = {
     "teacher, one vector": (TEACHER, []),
     "student untrained, one vector": (UNTRAINED, []),
-    "student untrained, token vectors": (UNTRAINED, ["method=late_interaction"]),
+    "student untrained, token vectors": (UNTRAINED, ["method={name: late_interaction}"]),
     "cosine, one vector": ("cosine", ["data.positives=dropout"]),
     "list_kl, one vector": ("list_kl", []),
     "late_interaction": (LATE, []),
@@ -75,7 +75,7 @@ def open_session(row: str, seed: int, steps: int, folder: Path) -> Session[Embed
     file.write_text("method: cosine\n")
     task = {"name": "nli", "kind": "retrieval", "path": str(folder / "set")}
     given = [
-        f"method={LATE if method == PEER else 'cosine' if method in (TEACHER, UNTRAINED) else method}",
+        f"method={{name: {LATE if method == PEER else 'cosine' if method in (TEACHER, UNTRAINED) else method}}}",
         f"seed={seed}",
         f"data.path={folder / 'pairs.csv'}",
         "data.positives=second",

@@ -1,16 +1,14 @@
-"""What a teacher scores for late interaction: by MaxSim of its token vectors, asked once, or by its cosines."""
+"""A teacher with a vector for every token, asked once for those of all queries and documents of a training."""
 
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.embeddings.data.prepare import SentenceData
 from kdkit.embeddings.models.late import Role
 from kdkit.embeddings.models.token_vectors import encode_tokens
-from kdkit.embeddings.teacher.answers import CachedTeacher, LiveTeacher
 from kdkit.embeddings.teacher.cache import describe_answers
 from kdkit.embeddings.teacher.probe import load_teacher
 from kdkit.embeddings.teacher.token_store import TokenStore, open_tokens
@@ -21,28 +19,6 @@ from kdkit.runs.folder import cached_folder, fingerprint
 CHUNK_TEXTS = 1024
 """Texts that are encoded before they are written."""
 ROLES: tuple[Role, Role] = ("query", "document")
-
-
-def score_documents(
-    teacher: CachedTeacher | LiveTeacher,
-    queries: np.ndarray,
-    documents: np.ndarray,
-    device: torch.device | str,
-    *,
-    mean: bool,
-) -> torch.Tensor:
-    """Return the teacher's scores of texts, given by number: fp32, `[Q, D]`.
-
-    MaxSim where it has token vectors, else the cosines of its vectors.
-
-    Args:
-        mean: divide MaxSim by the number of the query's tokens.
-    """
-    if isinstance(teacher, CachedTeacher) and teacher.tokens is not None:
-        return teacher.tokens.score(queries, documents, device, mean=mean)
-    asked, found = (teacher.view(texts.tolist(), device).pooled for texts in (queries, documents))
-    with torch.autocast(asked.device.type, enabled=False):
-        return asked @ found.mT
 
 
 def open_token_store(session: Session[EmbeddingConfig], data: SentenceData) -> TokenStore:
@@ -57,7 +33,7 @@ def open_token_store(session: Session[EmbeddingConfig], data: SentenceData) -> T
             "teacher.cache=true"
         )
     texts: dict[Role, np.ndarray] = {"query": np.unique(data.rows), "document": np.unique(data.second)}
-    key = fingerprint("token vectors", describe_answers(session, data), *(texts[role].tolist() for role in ROLES))
+    key = fingerprint("token vectors", describe_answers(session, data), data.key)  # texts are named by their numbers
     folder = cached_folder(session.run.cache_path / "token_vectors", key, partial(_build, session, data, texts))
     return TokenStore(*(open_tokens(folder, role) for role in ROLES))
 

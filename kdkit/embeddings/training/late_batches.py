@@ -11,8 +11,10 @@ from kdkit.embeddings.models.embedder import EmbeddingModel, batches_by_length
 from kdkit.embeddings.models.late import LateReading, Role
 from kdkit.embeddings.models.token_vectors import role_batch, role_ids
 from kdkit.embeddings.teacher.answers import CachedTeacher, LiveTeacher
-from kdkit.embeddings.teacher.late_teacher import score_documents
 from kdkit.embeddings.teacher.lists import RankingLists
+
+PARTS = 4
+"""Parts in which the texts of a batch are read."""
 
 
 def make_late_views(
@@ -25,8 +27,9 @@ def make_late_views(
 ) -> LateViews:
     """Compute the student's token states and the teacher's scores for some training rows.
 
-    The documents are the partners of all rows and, with `lists`, their hard negatives, each of them once. Scores of a
-    cross-encoder are known for each row's own list only.
+    The documents are the partners of all rows and, with `lists`, their hard negatives, each of them once. The teacher's
+    scores are MaxSim where it has token vectors, else its cosines; a cross-encoder's are known for each row's own list
+    only.
 
     Args:
         rows: int, `[B]`: training rows, which have partners.
@@ -36,13 +39,17 @@ def make_late_views(
     documents = np.unique(partners if listed is None else np.concatenate([partners, listed.ravel()]))
     queries, query_mask, query_counts = read_tokens(student, data, first, "query", method.late)
     states, mask, counts = read_tokens(student, data, documents, "document", method.late)
+    vectors = teacher.view(np.concatenate([first, documents]).tolist(), student.device).pooled
     if lists is not None and lists.is_crossed:
-        scores = np.full((len(rows), len(documents)), np.nan, np.float32)
+        found = np.full((len(rows), len(documents)), np.nan, np.float32)
         known = ~np.isnan(lists.scores[rows])
-        scores[known.nonzero()[0], np.searchsorted(documents, listed[known])] = lists.scores[rows][known]
-        teacher_scores = torch.from_numpy(scores).to(student.device)
+        found[known.nonzero()[0], np.searchsorted(documents, listed[known])] = lists.scores[rows][known]
+        scores = torch.from_numpy(found).to(student.device)
+    elif isinstance(teacher, CachedTeacher) and teacher.tokens is not None:
+        scores = teacher.tokens.score(first, documents, student.device, mean=method.late.mean)
     else:
-        teacher_scores = score_documents(teacher, first, documents, student.device, mean=method.late.mean)
+        with torch.autocast(vectors.device.type, enabled=False):
+            scores = vectors[: len(rows)] @ vectors[len(rows) :].mT
     same = first[:, None] == first  # partners of one query are no negatives of each other
     owned = (partners[:, None] == documents).astype(np.int64)
     left_out = (same.astype(np.int64) @ owned > 0) | (documents == first[:, None])
@@ -55,8 +62,8 @@ def make_late_views(
         document_mask=mask,
         partner=torch.from_numpy(np.searchsorted(documents, partners)).to(student.device),
         left_out=torch.from_numpy(left_out).to(student.device),
-        teacher_scores=teacher_scores,
-        teacher_vectors=teacher.view(np.concatenate([first, documents]).tolist(), student.device).pooled,
+        teacher_scores=scores,
+        teacher_vectors=vectors,
     )
 
 
@@ -65,10 +72,12 @@ def read_tokens(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return token states of texts in a role, `[B, S, H]` with gradient, which of them are seen, and which count.
 
-    They are read in parts of about equal length, so that little is computed for padding.
+    They are read in parts of about equal length, so that little is computed for padding; queries that are filled up are
+    all equally long.
     """
     ids = role_ids(student.tokenizer, [data.texts[text] for text in texts], role, late)
-    parts = list(batches_by_length(ids, max(1, -(-len(ids) // 4))))
+    number = 1 if role == "query" and late.expansion else PARTS
+    parts = list(batches_by_length(ids, -(-len(ids) // number)))
     batches = [role_batch(student.tokenizer, [ids[row] for row in rows], role, late) for rows in parts]
     width = max(batch.counts.shape[1] for batch in batches)
     states, masks, counts = [], [], []

@@ -19,7 +19,7 @@ from kdkit.embeddings.models.embedder import load_embedding_model
 from kdkit.embeddings.models.export import save_embedding_model
 from kdkit.embeddings.models.token_vectors import encode_tokens, pad_vectors
 from kdkit.embeddings.teacher.answers import CachedTeacher
-from kdkit.embeddings.teacher.late_teacher import open_token_store, score_documents
+from kdkit.embeddings.teacher.late_teacher import open_token_store
 from kdkit.embeddings.teacher.lists import RankingLists
 from kdkit.embeddings.teacher.probe import probe_embedding_teacher
 from kdkit.embeddings.training.late_batches import make_late_views
@@ -154,6 +154,14 @@ def test_a_student_is_trained_judged_reported_and_read_by_the_library(folder):
     assert late["ndcg"] == pytest.approx(ndcg, abs=1e-3)
 
 
+def test_a_student_of_another_width_and_tokenizer_reads_odd_pairs(folder):
+    (folder / "odd.csv").write_text((folder / "pairs.csv").read_text() + '"\u2603",","\n"cat","cat"\n' * 2)
+    build = "student={path: build, build: {tokenizer: own, vocab_size: 300, hidden_size: 16, num_layers: 2}}"
+    session, _, lines = train(folder, build, f"data.path={folder / 'odd.csv'}", "method.task_weight=1")
+    assert len(lines) == 4 and all(np.isfinite([line["score_loss"], line["task_loss"]]).all() for line in lines)
+    assert load_embedding_model(str(session.run.path / "student"), "student.path").width == 10
+
+
 def test_training_lowers_the_loss_and_hard_negatives_are_scored(folder):
     more = "train.max_steps=60", "method.hard_negatives=true", "data.negatives.number=2"
     session, _, lines = train(folder, *more)
@@ -174,10 +182,7 @@ def test_a_teacher_with_token_vectors_is_asked_once_and_scores_by_maxsim(folder,
         for texts, role in ((queries, "query"), (documents, "document"))
     ]
     expected = maxsim(parts[0][0], parts[1][0], parts[0][1], parts[1][1], mean=True)
-    teacher = CachedTeacher([], np.zeros(0), np.zeros((0, 1)), tokens=store)
-    torch.testing.assert_close(
-        score_documents(teacher, queries, documents, "cpu", mean=True), expected, atol=2e-3, rtol=0
-    )
+    torch.testing.assert_close(store.score(queries, documents, "cpu", mean=True), expected, atol=2e-3, rtol=0)
     with pytest.raises(UserError, match=r"^teacher.cache: expected true"):
         train(folder, f"teacher.path={folder / 'late'}", "teacher.cache=false")
 

@@ -73,6 +73,8 @@ def losses(run):
     return [line["loss"] for line in run.read_metrics() if "loss" in line]
 
 
+ON_SENTENCES = [name for name in method_options() if name != "late_interaction"]
+"""Methods that need no pairs; the other is in test_late_interaction.py."""
 SMALL_WIDTHS = {"stella": "dimensions: [8, 16]"}
 
 
@@ -81,11 +83,7 @@ def method(name, *options):
     return f"method={{{', '.join([f'name: {name}', *filter(None, [SMALL_WIDTHS.get(name), *options])])}}}"
 
 
-ONE_VECTOR = [name for name in method_options() if name != "late_interaction"]
-"""Methods on one vector for a text; the other one learns from pairs (test_late_interaction.py)."""
-
-
-@pytest.mark.parametrize("name", ONE_VECTOR)
+@pytest.mark.parametrize("name", ON_SENTENCES)
 def test_every_method_survives_odd_sentences(folder, name):
     # the task tests on an empty sentence too, which would leave it out here
     options = "data.evaluation_fraction=0.05", "train.max_steps=6", "data.decontaminate=false"
@@ -98,7 +96,7 @@ def test_every_method_survives_odd_sentences(folder, name):
     assert torch.isfinite(torch.from_numpy(encode(student, ["", "☃", "the cat"], 2))).all()
 
 
-@pytest.mark.parametrize("name", ONE_VECTOR)
+@pytest.mark.parametrize("name", ON_SENTENCES)
 def test_every_method_teaches_a_student_of_another_width_and_tokenizer(folder, name):
     build = "student={path: build, build: {tokenizer: own, vocab_size: 300, hidden_size: 16, num_layers: 2}}"
     config, run = open_run(folder, f"own-{name}", method(name), build)
