@@ -65,12 +65,14 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     # of far students
     "recipe": (RECIPE, []),
     "recipe, learning rate 1e-3": (RECIPE, ["train.learning_rate=1e-3"]),
-    "cosine, projection held": ("cosine", HELD),
+    "cosine, projection trained": ("cosine", ["method.projection_lr_multiplier=5"]),
     "dskd, projection held": ("dskd", HELD),
     "talas, projection held": ("talas", HELD),
-    "stella, projection held": ("stella", HELD),
     "cosine, learning rate 1e-3": ("cosine", ["train.learning_rate=1e-3"]),
-    "cosine, projection held, learning rate 1e-3": ("cosine", [*HELD, "train.learning_rate=1e-3"]),
+    "cosine, projection trained, learning rate 1e-3": (
+        "cosine",
+        ["method.projection_lr_multiplier=5", "train.learning_rate=1e-3"],
+    ),
 }
 STARTS = {
     "near": [],
