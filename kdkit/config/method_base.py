@@ -60,5 +60,6 @@ class ProjectedMethod(Method):
 
     projection: Projection = "auto"
     """How projections start."""
-    projection_lr_multiplier: NotNegative = 5.0
-    """Factor of the learning rate for projections; 0: they stay as they start."""
+    projection_lr_multiplier: NotNegative | None = None
+    """Factor of the learning rate for projections; 0: they stay as they start; null: 5, but 0 for the fitted one of
+    `cosine` and `layer_reduction` where the student is narrower: what it learns, the student does not."""

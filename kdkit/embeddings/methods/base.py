@@ -20,6 +20,8 @@ from kdkit.embeddings.teacher.answers import TeacherView
 from kdkit.losses.sentences import cosine_distance, info_nce
 
 Terms = dict[str, torch.Tensor]
+PROJECTION_LR_MULTIPLIER = 5.0
+"""Factor of the learning rate for projections that are trained and whose settings name none."""
 
 
 @dataclass
@@ -131,6 +133,8 @@ class SentenceMethod(nn.Module):
     """How tokens of both models are put together; None: that is not needed."""
     late: LateReading | None = None
     """How its student reads queries and documents, if it has a vector for every token."""
+    holds_projection: bool = False
+    """Whether its projection stays as it starts, unless `projection_lr_multiplier` says otherwise."""
     trains_small_widths: bool = True
     """Whether smaller widths, if the method has some, are trained in the stage that the trainer is in."""
 
@@ -178,6 +182,14 @@ class SentenceMethod(nn.Module):
         return []
 
     @property
+    def projection_lr_multiplier(self) -> float:
+        """Factor of the learning rate for projections."""
+        given = self.settings.projection_lr_multiplier
+        if given is not None:
+            return given
+        return 0.0 if self.holds_projection else PROJECTION_LR_MULTIPLIER
+
+    @property
     def sharpness(self) -> tuple[str, float, float] | None:
         """Kind, rho and eta of sharpness-aware steps (see `kdkit.embeddings.training.sharpness`); None: plain steps."""
         return None
@@ -207,12 +219,22 @@ def make_projection(how: Projection, in_width: int, out_width: int) -> nn.Module
     return nn.Linear(in_width, out_width, bias=False)
 
 
+def keeps_angles(how: Projection, facts: PairFacts) -> bool:
+    """Whether a projection starts with orthonormal columns: while it stays, W s and s have the same similarities.
+
+    One that is trained may turn into the teacher's directions what the student then does not learn: from random weights
+    and with a third of the teacher's width that cost 2.2 points (benchmarks/embedding_gain.py, docs/embeddings.md).
+    """
+    return how in ("auto", "fitted") and facts.student_width < facts.teacher_width
+
+
 class CosineMethod(SentenceMethod):
     """1 - cos(W s, t): EmbedDistill (arXiv 2301.12005), without W where the widths are equal."""
 
     def __init__(self, settings: Cosine, facts: PairFacts):
         super().__init__(settings, {"cosine": 1.0})
         self.projection = make_projection(settings.projection, facts.student_width, facts.teacher_width)
+        self.holds_projection = keeps_angles(settings.projection, facts)
 
     def starts(self, teacher: torch.Tensor, layers: list[torch.Tensor]) -> list[Start]:
         """Fit W to the teacher's vectors; see `SentenceMethod.starts`."""

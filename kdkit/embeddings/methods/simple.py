@@ -6,7 +6,15 @@ import torch
 from torch import nn
 
 from kdkit.config.methods import LayerReduction, Leaf, Rkd, SimilarityKL, TaskOnly
-from kdkit.embeddings.methods.base import BatchViews, PairFacts, SentenceMethod, Start, Terms, make_projection
+from kdkit.embeddings.methods.base import (
+    BatchViews,
+    PairFacts,
+    SentenceMethod,
+    Start,
+    Terms,
+    keeps_angles,
+    make_projection,
+)
 from kdkit.losses.sentences import (
     mse_of_units,
     rkd_angle,
@@ -96,6 +104,7 @@ class LayerReductionMethod(SentenceMethod):
     def __init__(self, settings: LayerReduction, facts: PairFacts):
         super().__init__(settings, {"mse": 1.0})
         self.projection = make_projection(settings.projection, facts.student_width, facts.teacher_width)
+        self.holds_projection = keeps_angles(settings.projection, facts)
 
     def starts(self, teacher: torch.Tensor, layers: list[torch.Tensor]) -> list[Start]:
         """Fit W to the teacher's vectors; see `SentenceMethod.starts`."""

@@ -312,5 +312,5 @@ def _stage_rules(
     if freezes and not have_rules([f"student.{table}.weight"]):
         added.append(ParameterRule(pattern=f"^student\\.{re.escape(table)}\\.", lr_multiplier=0.0))
     if not have_rules([f"method.{name}" for name, _ in method.named_parameters()]):
-        added.append(ParameterRule(pattern="^method\\.", lr_multiplier=method.settings.projection_lr_multiplier))
+        added.append(ParameterRule(pattern="^method\\.", lr_multiplier=method.projection_lr_multiplier))
     return [*rules, *added]

@@ -315,6 +315,16 @@ def test_word_embeddings_stay_where_they_are_the_teachers(word_embeddings, path,
     assert not torch.equal(weights(trainer), layer)
 
 
+@pytest.mark.parametrize("name", ["cosine", "layer_reduction", "talas", "cosine random"])
+def test_a_fitted_projection_of_a_narrower_student_stays_as_it_starts(name, tmp_path):
+    name, _, projection = name.partition(" ")
+    trainer = make_trainer(method={"name": name, "projection": projection or "auto"}, train={"max_steps": 2})
+    before = [weight.detach().clone() for weight in trainer.method.parameters()]
+    run(trainer, tmp_path)
+    stays = all(torch.equal(a, b) for a, b in zip(before, trainer.method.parameters(), strict=True))
+    assert before and stays == (name != "talas" and not projection)
+
+
 def test_a_rule_that_names_the_word_embeddings_comes_first(tmp_path):
     rule = {"pattern": "word_embeddings", "lr_multiplier": 0.1}
     train = {"parameter_lr_multipliers": [rule], "max_steps": 2}
