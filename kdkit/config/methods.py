@@ -270,7 +270,7 @@ class LayerReduction(ProjectedMethod):
 class ListMethodSettings(ProjectedMethod):
     """What methods on lists share: a row's partner and its negatives (`data.negatives`), with the teacher's scores."""
 
-    list_weight: NotNegative = 1.0
+    list_weight: NotNegative = 0.1
     """Weight of the scores' loss."""
     cosine_weight: NotNegative = 1.0
     """Weight of 1 - cos to the teacher's vector."""
@@ -283,7 +283,7 @@ class MarginMse(ListMethodSettings):
     """Margins of the teacher's scores between a row's partner and its negatives (arXiv 2010.02666)."""
 
     name: Literal["margin_mse"] = "margin_mse"
-    list_weight: NotNegative = 10.0
+    list_weight: NotNegative = 1.0
     """Weight of the squared difference of the margins."""
 
 
