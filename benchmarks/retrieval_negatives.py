@@ -122,6 +122,7 @@ def write_vectors(folder: Path) -> None:
 def open_session(row: str, seed: int, steps: int, folder: Path) -> Session[EmbeddingConfig]:
     """Open the run of one training."""
     method, settings = ROWS[row]
+    shutil.rmtree(folder / "runs", ignore_errors=True)  # of a stopped call
     entry = {"name": "nli", "kind": "retrieval", "path": str(folder / "set")}
     file = folder / "config.yaml"
     file.write_text("method: cosine\n")
