@@ -87,12 +87,12 @@ def store_and_score(folder: Path, documents: int, queries: int) -> dict[str, Any
 
 
 def mine(folder: Path, documents: int, queries: int) -> dict[str, Any]:
-    """Mine four negatives for as many rows as there are documents."""
-    vectors, rows = unit_vectors(2 * documents, 0), np.arange(documents)
+    """Mine four negatives among all documents for as many rows as there are queries."""
+    vectors, partners = unit_vectors(2 * documents, 0), np.arange(documents, 2 * documents)
     vectors[documents:] = vectors[:documents] + 0.5 * vectors[documents:]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     with measure() as found:
-        mine_negatives(vectors, rows, rows + documents, NegativesConfig(), 0)
+        mine_negatives(vectors, np.arange(queries), partners, NegativesConfig(), 0)
     return vars(found)
 
 

@@ -57,28 +57,29 @@ ROWS: dict[str, tuple[str, list[str]]] = {
     "cosine, first sentences": ("cosine", []),
     "cosine and in-batch contrast": ("{name: cosine, task_weight: 1}", []),
     "cosine and weak in-batch contrast": ("{name: cosine, task_weight: 0.1}", []),
-    "margin_mse": ("margin_mse", []),
     "list_kl": ("list_kl", []),
-    "margin_mse, random negatives": ("margin_mse", [RANDOM]),
-    "list_kl, random negatives": ("list_kl", [RANDOM]),
-    "margin_mse, cosine of the query": ("{name: margin_mse, cosine_of: query}", []),
-    "list_kl, cosine of the query": ("{name: list_kl, cosine_of: query}", []),
-    "list_kl, cosine alone": ("{name: list_kl, list_weight: 0}", []),
-    "list_kl, weight 0.1": ("{name: list_kl, list_weight: 0.1}", []),
-    "list_kl, weight 0.01": ("{name: list_kl, list_weight: 0.01}", []),
-    "list_kl, weight 0.1, temperature 0.02": ("{name: list_kl, list_weight: 0.1, temperature: 0.02}", []),
-    "margin_mse, weight 1": ("{name: margin_mse, list_weight: 1}", []),
-    "margin_mse, weight 100": ("{name: margin_mse, list_weight: 100}", []),
-    "list_kl, weight 0.1, margin 0": ("{name: list_kl, list_weight: 0.1}", ["data.negatives.margin=0"]),
+    "margin_mse": ("margin_mse", []),
     "list_kl, 8 queries": ("list_kl", [FEW]),
-    "list_kl, 8 queries, cosine alone": ("{name: list_kl, list_weight: 0}", [FEW]),
+    "list_kl, 8 queries, weight 0": ("{name: list_kl, list_weight: 0}", [FEW]),
     "list_kl, 8 queries, weight 0.1": ("{name: list_kl, list_weight: 0.1}", [FEW]),
-    "list_kl, 16 queries, 1 negative": ("list_kl", [SIXTEEN, ONE]),
+    "list_kl, 8 queries, weight 1": ("{name: list_kl, list_weight: 1}", [FEW]),
+    "list_kl, 8 queries, weight 1, temperature 0.2": ("{name: list_kl, list_weight: 1, temperature: 0.2}", [FEW]),
+    "list_kl, 8 queries, random negatives": ("list_kl", [FEW, RANDOM]),
     "list_kl, 16 queries, 1 negative, weight 0.1": ("{name: list_kl, list_weight: 0.1}", [SIXTEEN, ONE]),
-    "margin_mse, 16 queries, 1 negative": ("margin_mse", [SIXTEEN, ONE]),
+    "margin_mse, 8 queries": ("margin_mse", [FEW]),
+    "margin_mse, 8 queries, weight 1": ("{name: margin_mse, list_weight: 1}", [FEW]),
+    "margin_mse, 8 queries, weight 10, cosine of the query": (
+        "{name: margin_mse, list_weight: 10, cosine_of: query}",
+        [FEW],
+    ),
+    "margin_mse, 8 queries, random negatives": ("margin_mse", [FEW, RANDOM]),
+    "margin_mse, 8 queries, no margin": ("margin_mse", [FEW, "data.negatives.margin=0"]),
+    "margin_mse, 16 queries, 1 negative, weight 10": ("{name: margin_mse, list_weight: 10}", [SIXTEEN, ONE]),
     "sentence-transformers MSE": ("MSELoss", ["data.positives=dropout"]),
     "sentence-transformers MarginMSE": ("MarginMSELoss", []),
+    "sentence-transformers MarginMSE, 8 queries": ("MarginMSELoss", [FEW]),
     "sentence-transformers contrast": ("MultipleNegativesRankingLoss", []),
+    "sentence-transformers contrast, 8 queries": ("MultipleNegativesRankingLoss", [FEW]),
 }
 PEERS = ("MSELoss", "MarginMSELoss", "MultipleNegativesRankingLoss")
 UNTRAINED = ("untrained", "teacher")
@@ -119,6 +120,7 @@ def write_vectors(folder: Path) -> None:
 def open_session(row: str, seed: int, steps: int, folder: Path) -> Session[EmbeddingConfig]:
     """Open the run of one training."""
     method, settings = ROWS[row]
+    shutil.rmtree(folder / "runs", ignore_errors=True)  # of a stopped call
     entry = {"name": "nli", "kind": "retrieval", "path": str(folder / "set")}
     file = folder / "config.yaml"
     file.write_text("method: cosine\n")

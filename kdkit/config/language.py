@@ -340,7 +340,7 @@ def describe_difference(old: Section, new: Section) -> str:
     """Name the settings in which two configurations differ, as `key: old -> new`; empty if none."""
     before, after = flatten(old.model_dump()), flatten(new.model_dump())
     return ", ".join(
-        f"{key}: {json.dumps(before[key])} -> {json.dumps(after[key])}"
+        f"{key}: {json.dumps(before.get(key))} -> {json.dumps(after[key])}"  # another method has other options
         for key in after
         if before.get(key) != after[key]
     )

@@ -271,21 +271,21 @@ class LayerReduction(ProjectedMethod):
 class ListMethodSettings(ProjectedMethod):
     """What methods on lists share: a row's partner and its negatives (`data.negatives`), with the teacher's scores."""
 
-    list_weight: NotNegative = 1.0
-    """Weight of the scores' loss."""
+    list_weight: NotNegative = 0.01
+    """Weight of the scores' loss: small, as the teacher's own cosines say nothing that its vectors do not; raise it for
+    a cross-encoder's."""
     cosine_weight: NotNegative = 1.0
     """Weight of 1 - cos to the teacher's vector."""
     cosine_of: Literal["query", "all"] = "all"
-    """Whose vectors that is asked of: the row's sentence alone, or the documents of its list too, which are read for
-    the scores anyway."""
+    """Whose vectors: the row's sentence alone, or its list's documents too, which are read for the scores anyway."""
 
 
 class MarginMse(ListMethodSettings):
     """Margins of the teacher's scores between a row's partner and its negatives (arXiv 2010.02666)."""
 
     name: Literal["margin_mse"] = "margin_mse"
-    list_weight: NotNegative = 10.0
-    """Weight of the squared difference of the margins."""
+    list_weight: NotNegative = 0.1
+    """Weight of the squared difference of the margins; see `list_kl`."""
 
 
 class ListKL(ListMethodSettings):

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from kdkit.config.embeddings import EmbeddingConfig, embedding_config_from_values, load_embedding_config
-from kdkit.config.language import Config, dump_config, load_config
+from kdkit.config.language import Config, describe_difference, dump_config, load_config
 from kdkit.config.methods import method_options
 from kdkit.errors import UserError
 from kdkit.runs.open_run import open_embedding_run, open_run, plan_run
@@ -153,3 +153,8 @@ def test_emo_as_published_weighs_its_terms_by_a_half():
     for form in ("paper", "seed"):
         method = embedding_config_from_values({"method": {"name": "emo", "form": form}}).method
         assert (method.task_weight, method.attention_weight, method.transport_weight) == (0.5, 0.05, 0.5)
+
+
+def test_a_difference_of_methods_names_options_that_the_other_has_not():
+    old, new = (embedding_config_from_values({"method": name}) for name in ("cosine", "list_kl"))
+    assert describe_difference(old, new).startswith('method.name: "cosine" -> "list_kl", method.list_weight: null -> ')

@@ -148,8 +148,10 @@ def search_by_bits(queries: np.ndarray, documents: np.ndarray, count: int) -> np
     Source: Yamada et al. 2021 (BPR, arXiv 2106.00882); `semantic_search_faiss` of sentence-transformers.
     """
     signs = from_bits(documents, queries.shape[1])
-    agreement = np.where(queries > 0, np.float32(1), np.float32(-1)) @ signs.T
-    nearest = np.argsort(-agreement, axis=1, kind="stable")[:, : RESCORED * count]
+    agreement = (np.where(queries > 0, np.float32(1), np.float32(-1)) @ signs.T).astype(np.int64)
+    # of documents at one distance the first: their number decides, and no whole order is made
+    order = np.arange(len(documents)) - agreement * len(documents)
+    nearest = np.argpartition(order, min(RESCORED * count, len(documents)) - 1, axis=1)[:, : RESCORED * count]
     scores = np.full((len(queries), len(documents)), -np.inf, np.float32)
     np.put_along_axis(scores, nearest, np.take_along_axis(queries @ signs.T, nearest, axis=1), axis=1)
     return scores

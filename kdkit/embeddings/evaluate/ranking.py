@@ -107,8 +107,9 @@ def places_of(scores: np.ndarray, found: np.ndarray, grades: np.ndarray) -> np.n
     """
     own = scores[found]
     order = np.lexsort((grades, -own))  # by score, and where it is equal the lower grade first
-    others = np.sort(np.delete(scores, found))
-    ahead = len(others) - np.searchsorted(others, own, side="left")  # irrelevant ones that score as much or more
+    others = np.delete(scores, found)
+    # irrelevant ones that score as much or more, counted: to sort 100,000 documents takes far longer
+    ahead = np.array([np.count_nonzero(others >= score) for score in own], dtype=np.int64)
     places = np.empty(len(found), dtype=np.int64)
     places[order] = np.arange(1, len(found) + 1) + ahead[order]
     return places
