@@ -119,6 +119,7 @@ def _check_embeddings(config: EmbeddingConfig, run: Run) -> Inputs:
     from kdkit.embeddings.data.prepare import build_sentences
     from kdkit.embeddings.data.tasks import load_tasks
     from kdkit.embeddings.evaluate.measures import check_tasks
+    from kdkit.embeddings.evaluate.prompts import check_prompts
     from kdkit.embeddings.models.embedder import fingerprint_model, place_teacher
     from kdkit.embeddings.teacher.vectors import read_vectors
     from kdkit.machine.hardware import find_hardware
@@ -126,6 +127,7 @@ def _check_embeddings(config: EmbeddingConfig, run: Run) -> Inputs:
 
     place_teacher(config.teacher.device, find_hardware(config.train.device, config.train.precision))
     if config.evaluate.tasks:
+        check_prompts(config)
         check_tasks(load_tasks(config, run.cache_path))
     ready = config.evaluate.off_the_shelf
     if ready is not None and is_local_path(ready):

@@ -103,8 +103,7 @@ def make_views(
     first = data.rows[rows]
     partners = data.second[rows] if needs.second and data.second is not None else None
     texts = [first] + [first if partners is None else partners] * needs.second
-    listed = list(lists.texts[rows].T) if needs.lists else []
-    ids = [data.student_tokens[text] for text in np.concatenate([*texts, *listed])]
+    ids = [data.student_tokens[text] for text in np.concatenate(texts)]
     padded = [tensor.to(device).unflatten(0, (-1, len(rows))) for tensor in pad_ids(ids, student.pad_id)]
     pooled, view = _run_student(student, needs, padded, processes)
     groups = [data.groups[text] for text in first] if method.alignment and data.groups is not None else []
@@ -115,7 +114,9 @@ def make_views(
         teacher=signals,
         text_ids=torch.as_tensor(first, device=device),
         second=pooled[:, 1] if needs.second else None,
-        lists=pooled[:, len(texts) :] if needs.lists else None,
+        lists=processes.gather(_read_lists(student, data, lists.texts[rows[processes.part_of(len(rows))]]))
+        if needs.lists
+        else None,
         list_scores=lists.scores_of(rows, device) if needs.lists else None,
         second_ids=None if partners is None else torch.as_tensor(partners, device=device),
         teacher_word_embeddings=look_up(teacher_words, [data.teacher_tokens[text] for text in first], device)
@@ -126,16 +127,31 @@ def make_views(
     )
 
 
+def _read_lists(student: EmbeddingModel, data: SentenceData, listed: np.ndarray) -> torch.Tensor:
+    """Return the student's vectors of texts given by number, `[B, L]`: `[B, L, H]`.
+
+    Every distinct text is read once, beside others of its length, or most of the time would go into padding.
+    """
+    texts, places = np.unique(listed, return_inverse=True)
+    ids = [data.student_tokens[text] for text in texts]
+    batches = list(batches_by_length(ids, len(listed)))
+    parts = [
+        student(*(t.to(student.device) for t in pad_ids([ids[n] for n in rows], student.pad_id))) for rows in batches
+    ]
+    back = np.argsort(np.concatenate(batches))
+    return torch.cat([part.pooled for part in parts])[back[places].reshape(listed.shape)]
+
+
 def _run_student(
     student: EmbeddingModel, needs: MethodNeeds, padded: list[torch.Tensor], processes: Processes
 ) -> tuple[torch.Tensor, StudentView]:
     """Run the student on this process's part of a batch, and gather what the others made of theirs.
 
     Args:
-        padded: token ids and mask, `[views and documents, B, S]`, the sentences' own views first.
+        padded: token ids and mask, `[views, B, S]`, those of the sentences themselves first.
 
     Returns:
-        `[B, views and documents, H]`, sentence vectors; and all outputs for the own views.
+        `[B, views, H]`, sentence vectors; and all outputs for the first views.
     """
     input_ids, mask = (tensor[0] for tensor in padded)
     own = processes.part_of(len(mask))
