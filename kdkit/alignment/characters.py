@@ -12,6 +12,8 @@ import numpy as np
 
 NO_GROUP = -1
 """Group of a token that the other tokenizer has no counterpart for."""
+COUNTED_TEXTS = 65536
+"""Texts whose groups are counted together."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +71,19 @@ class TokenGroups:
 
     def share_one_to_one(self) -> float:
         """Return the share of the aligned student tokens whose group is one token of each model."""
-        sizes = []
-        for groups in (self.student_group, self.teacher_group):
-            text = np.repeat(np.arange(len(groups)), np.diff(groups.ends, prepend=0))
-            numbers = text * (int(groups.values.max(initial=0)) + 1) + groups.values
-            sizes.append(np.unique(numbers[groups.values != NO_GROUP], return_counts=True)[1])
-        num_aligned = int(sizes[0].sum())
-        return float(((sizes[0] == 1) & (sizes[1] == 1)).sum()) / max(num_aligned, 1)
+        one_to_one, num_aligned = 0, 0
+        for start in range(0, len(self), COUNTED_TEXTS):
+            sizes = []
+            for groups in (self.student_group, self.teacher_group):
+                ends = groups.ends[start : start + COUNTED_TEXTS]
+                first = groups.ends[start - 1] if start else 0
+                values = groups.values[first : ends[-1]]
+                text = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=first))
+                numbers = text * (int(values.max(initial=0)) + 1) + values
+                sizes.append(np.unique(numbers[values != NO_GROUP], return_counts=True)[1])
+            num_aligned += int(sizes[0].sum())
+            one_to_one += int(((sizes[0] == 1) & (sizes[1] == 1)).sum())
+        return one_to_one / max(num_aligned, 1)
 
     def save(self, folder: Path) -> None:
         """Write the arrays of the groups and of the ids."""

@@ -120,6 +120,7 @@ def _check_embeddings(config: EmbeddingConfig, run: Run) -> Inputs:
     from kdkit.embeddings.data.tasks import load_tasks
     from kdkit.embeddings.evaluate.by_mteb import find_mteb_tasks
     from kdkit.embeddings.evaluate.measures import check_tasks
+    from kdkit.embeddings.evaluate.prompts import check_prompts
     from kdkit.embeddings.models.embedder import fingerprint_model, place_teacher
     from kdkit.embeddings.teacher.cross_encoder import check_cross_encoder
     from kdkit.embeddings.teacher.vectors import read_vectors
@@ -128,6 +129,7 @@ def _check_embeddings(config: EmbeddingConfig, run: Run) -> Inputs:
 
     place_teacher(config.teacher.device, find_hardware(config.train.device, config.train.precision))
     if config.evaluate.tasks:
+        check_prompts(config)
         check_tasks(load_tasks(config, run.cache_path))
     if config.evaluate.mteb:
         find_mteb_tasks(config.evaluate.mteb, "evaluate.mteb")

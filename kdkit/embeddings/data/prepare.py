@@ -24,7 +24,7 @@ from kdkit.data.text.corpora import PYTHON_DOCS
 from kdkit.embeddings.data.selection import select_sentences
 from kdkit.embeddings.data.sentences import Sentences, dropped_words, load_sentences, refuse_hub_settings
 from kdkit.embeddings.data.tasks import load_tasks
-from kdkit.embeddings.data.token_pairs import TextTokens, pair_tokens, tokenize_texts
+from kdkit.embeddings.data.token_pairs import TextTokens, align_texts, tokenize_texts
 from kdkit.embeddings.models.places import check_length, load_fast_tokenizer, resolve_embedding_path, resolve_prompt
 from kdkit.embeddings.models.static import is_static, load_table, plain_tokenizer
 from kdkit.machine.hub import is_local_path
@@ -186,8 +186,9 @@ def _tokenize(
 def _align(prepared: Path, alignment: str, folder: Path) -> None:
     """Fill a folder with the groups of prepared texts."""
     data = _open(prepared, None)
-    tokens = _tokenize(data.manifest, data.texts, data.student_tokenizer, data.teacher_tokenizer, offsets=True)
-    pair_tokens(alignment, data.texts, *tokens).save(folder)
+    tokenizers = data.student_tokenizer, data.teacher_tokenizer
+    encode = partial(_tokenize, data.manifest, student=tokenizers[0], teacher=tokenizers[1], offsets=True)
+    align_texts(alignment, data.texts, (data.student_tokens, data.teacher_tokens), encode).save(folder)
 
 
 def _open(folder: Path, alignment: str | None) -> SentenceData:

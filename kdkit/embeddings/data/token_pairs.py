@@ -1,5 +1,6 @@
 """Tokens of every training text for both models, and the alignment between them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 
@@ -62,29 +63,59 @@ def pair_tokens(alignment: str, texts: list[str], student: TextTokens, teacher: 
     Raises:
         UserError: another alignment.
     """
-    if alignment == "offsets":
-        pairs = list(map(align_by_offsets, texts, student.offsets, teacher.offsets))
-    else:
-        pairs = _align_spellings(alignment, texts, student, teacher)
-    student_group, teacher_group = (Ragged.of([pair[side] for pair in pairs]) for side in (0, 1))
-    covered = sum(int((spans[:, 0] < spans[:, 1]).sum()) for spans in student.offsets)
-    share = float((student_group.values != NO_GROUP).sum()) / max(covered, 1)
-    return TokenGroups(student.ids, teacher.ids, student_group, teacher_group, share)
+    return align_texts(alignment, texts, (student.ids, teacher.ids), lambda chunk: (student, teacher), len(texts))
+
+
+def align_texts(
+    alignment: str,
+    texts: list[str],
+    ids: tuple[Ragged, Ragged],
+    encode: Callable[[list[str]], tuple[TextTokens, TextTokens]],
+    chunk: int = CHUNK,
+) -> TokenGroups:
+    """Do the same for texts that are tokenized chunk by chunk: characters of a million would need gigabytes.
+
+    Args:
+        ids: both models' tokens of all texts, the student's first.
+        encode: tokenizes some texts for both models, with offsets.
+        chunk: texts that are tokenized together.
+
+    Raises:
+        UserError: see `pair_tokens`.
+    """
+    surprises, covered = (_surprises(ids[0]), _surprises(ids[1])), 0
+    values, sizes = ([], []), ([], [])
+    for start in range(0, len(texts), max(chunk, 1)):
+        some = texts[start : start + chunk]
+        sides = encode(some)
+        if alignment == "offsets":
+            pairs = list(map(align_by_offsets, some, sides[0].offsets, sides[1].offsets))
+        else:
+            pairs = _align_spellings(alignment, some, sides, surprises)
+        for side in (0, 1):
+            values[side].append(np.concatenate([pair[side] for pair in pairs], dtype=np.int32, casting="unsafe"))
+            sizes[side].extend(len(pair[side]) for pair in pairs)
+        covered += sum(int((spans[:, 0] < spans[:, 1]).sum()) for spans in sides[0].offsets)
+    groups = [
+        Ragged(np.concatenate([np.zeros(0, np.int32), *values[side]]), np.cumsum(sizes[side], dtype=np.int64))
+        for side in (0, 1)
+    ]
+    share = float((groups[0].values != NO_GROUP).sum()) / max(covered, 1)
+    return TokenGroups(*ids, *groups, share)
 
 
 def _align_spellings(
-    kind: str, texts: list[str], student: TextTokens, teacher: TextTokens
+    kind: str, texts: list[str], sides: tuple[TextTokens, TextTokens], surprises: tuple[np.ndarray, np.ndarray]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Align every text by its tokens' spelling; in `weighted_dtw` rare tokens weigh more."""
-    spellings = [list(map(spell, texts, side.offsets)) for side in (student, teacher)]
-    surprises = [_surprises(side.ids) for side in (student, teacher)]
+    spellings = [list(map(spell, texts, side.offsets)) for side in sides]
     return [
         align_by_spelling(
             kind,
             spellings[0][row],
             spellings[1][row],
-            importance_weights(surprises[0][student.ids[row]]),
-            importance_weights(surprises[1][teacher.ids[row]]),
+            importance_weights(surprises[0][sides[0].ids[row]]),
+            importance_weights(surprises[1][sides[1].ids[row]]),
         )
         for row in range(len(texts))
     ]

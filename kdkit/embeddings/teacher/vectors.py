@@ -56,7 +56,7 @@ class TextVectors:
             raise UserError(
                 f"{KEY}: expected vectors of all {len(texts):,} {what}, got none in {str(self.path)!r} for "
                 f"{len(missing):,} of them ({names}{', ...' if len(missing) > 3 else ''}); add them: "
-                f"python -m kdkit embed TEXTS {self.path} --url URL --model NAME"
+                f"python -m kdkit embed TEXTS {self.path.with_suffix('.parquet')} --url URL --model NAME"
             )
         vectors = self.values[[self.places[text] for text in texts]].astype(np.float32).reshape(-1, self.width)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -148,7 +148,7 @@ def _run_student(
     """Run the student on this process's part of a batch, and gather what the others made of theirs.
 
     Args:
-        padded: token ids and mask, `[views, B, S]`.
+        padded: token ids and mask, `[views, B, S]`, those of the sentences themselves first.
 
     Returns:
         `[B, views, H]`, sentence vectors; and all outputs for the first views.

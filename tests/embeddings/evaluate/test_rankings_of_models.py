@@ -1,16 +1,20 @@
 """Retrieval and reranking by a model: against sentence-transformers' evaluators, prompts included."""
 
+import json
+import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from kdkit.config.embeddings import embedding_config_from_values
 from kdkit.config.tasks import Task
 from kdkit.embeddings.data.retrieval import Rankings
 from kdkit.embeddings.data.tasks import TaskData
 from kdkit.embeddings.evaluate.measures import Vectors
 from kdkit.embeddings.evaluate.models import main_scores, score_tasks
-from kdkit.embeddings.evaluate.prompts import find_prompt
+from kdkit.embeddings.evaluate.prompts import check_prompts, find_prompt
 from kdkit.embeddings.evaluate.quantised import score_rescored
 from kdkit.embeddings.evaluate.ranking import rank
 from kdkit.embeddings.models.embedder import load_embedding_model
@@ -108,6 +112,33 @@ def test_a_prompt_that_is_named_in_another_case_is_refused():
     ]
     with pytest.raises(UserError, match="got 'sts'; name 'STS'"):
         find_prompt(reading, "sts")
+
+
+def test_the_name_of_a_prompt_is_never_read_as_a_text():
+    teacher = Reading("mean", normalize=True, max_length=32, prompts={"search_query": "Find: "}, prompt="")
+    student = replace(teacher, prompts={})
+    assert [find_prompt(reading, "search_query") for reading in (teacher, student)] == ["Find: ", ""]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "wanted", "message"),
+    [
+        ({"search_query": "Find: "}, "serch_query", "got 'serch_query'; name 'search_query'"),
+        ({"search_query": "Find: "}, "other", r"\(search_query\), got 'other'; end a text with"),
+        ({}, "search_query", r"\(none\), got 'search_query'"),
+        ({"search_query": "Find: "}, "search_query", ""),
+        ({}, "query: ", ""),
+        ({}, "query", ""),
+    ],
+)
+def test_a_prompt_that_the_teacher_does_not_have_is_refused_before_training(folder, tmp_path, prompts, wanted, message):
+    shutil.copytree(folder, tmp_path / "teacher")
+    (tmp_path / "teacher" / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
+    task = {"name": "R", "kind": "retrieval", "path": "here", "query_prompt": wanted}
+    values = {"teacher": {"path": str(tmp_path / "teacher")}, "evaluate": {"tasks": [task]}}
+    config = embedding_config_from_values(values)
+    with pytest.raises(UserError, match=message) if message else nullcontext():
+        check_prompts(config)
 
 
 def test_a_document_that_is_the_query_itself_takes_no_place(rankings):

@@ -33,8 +33,9 @@ CASES = {
     "emo": "emo",
     "list_kl": "list_kl",
     "simcse": "simcse",
+    **{name: name for name in ("cdm", "leaf", "layer_reduction", "margin_mse")},
 }
-"""Vectors, relations, contrast, aligned tokens, learned links, drawn comparisons, two-pass steps, attention, lists."""
+"""All methods: vectors, relations, contrast, aligned tokens, learned links, draws, two-pass steps, attention, lists."""
 
 
 def settings(folder, case, batch_size, *more):
