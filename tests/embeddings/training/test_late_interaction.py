@@ -245,7 +245,7 @@ LONG = "'the cat sat on the mat and then'"
         ("document_length: 1", r"^method.document_length: expected more than 2 tokens"),
         (
             f"query_length: 10, query_prompt: {LONG}",
-            r"more than 10 tokens, the special ones and those of method.query_",
+            r"more than 10 tokens, the special ones and those of method",
         ),
         ("score_weight: 0, cosine_weight: 0", r"^method: expected a weight above 0 for late_interaction, got 0 for"),
     ],

@@ -138,7 +138,7 @@ def test_a_protocol_is_said_once_for_all_its_tasks():
 def test_where_models_are_scored_by_different_means_each_is_named():
     evaluation = make_evaluation()
     del evaluation["tasks"]["MRPC"], evaluation["tasks"]["Banking77"]
-    for name, entry in evaluation["models"].items():
+    for entry in evaluation["models"].values():
         if "tasks" in entry:
             entry["tasks"] = {"S": {"protocol": "MaxSim" if entry["role"] == "student" else "cosine"}}
     (others, by_cosine), (student, by_tokens) = sorted(protocols(evaluation), key=lambda row: row[1] == "MaxSim")
