@@ -73,12 +73,13 @@ class TalasMethod(SentenceMethod):
         return [Start(projection, rule, teacher, layer) for projection, rule, layer in anchored]
 
     def compare(self, views: BatchViews) -> Terms:
-        """Return `anchor` and `structure`."""
-        layers = views.student.layers
-        anchored = zip(self.projections, layers[-len(self.projections) :], strict=True)
-        distances = [cosine_distance(projection(layer), views.teacher.pooled) for projection, layer in anchored]
-        weights = [self.settings.lower_anchor_weight] * (len(distances) - 1) + [1.0]
-        terms = {"anchor": sum(w * d for w, d in zip(weights, distances, strict=True)) / sum(weights)}
+        """Return `anchor` and `structure`, those that count."""
+        layers, terms = views.student.layers, {}
+        if "anchor" in self.weights:
+            anchored = zip(self.projections, layers[-len(self.projections) :], strict=True)
+            distances = [cosine_distance(projection(layer), views.teacher.pooled) for projection, layer in anchored]
+            weights = [self.settings.lower_anchor_weight] * (len(distances) - 1) + [1.0]
+            terms["anchor"] = sum(w * d for w, d in zip(weights, distances, strict=True)) / sum(weights)
         if "structure" in self.weights:
             settings = self.settings
             terms["structure"] = layer_similarity(

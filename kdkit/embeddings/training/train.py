@@ -45,7 +45,6 @@ from kdkit.embeddings.methods.simple import (
 )
 from kdkit.embeddings.methods.stella import StellaMethod
 from kdkit.embeddings.methods.talas import TalasMethod
-from kdkit.embeddings.models.embedder import EmbeddingModel
 from kdkit.embeddings.models.export import save_embedding_model
 from kdkit.embeddings.models.static import TokenTable
 from kdkit.embeddings.teacher.answers import CachedTeacher, LiveTeacher
@@ -55,6 +54,7 @@ from kdkit.embeddings.teacher.lists import RankingLists, open_lists
 from kdkit.embeddings.teacher.probe import load_teacher
 from kdkit.embeddings.training.batches import Order, make_order
 from kdkit.embeddings.training.begin import forget, go_on, start_method
+from kdkit.embeddings.training.checks import check_batch, check_documents, check_method
 from kdkit.embeddings.training.follow import AfterEpoch, Follower
 from kdkit.embeddings.training.student import open_embedding_student
 from kdkit.embeddings.training.together import Processes, join_processes
@@ -136,10 +136,11 @@ def plan_embedding_training(session: Session[EmbeddingConfig], data: SentenceDat
     for settings in (config.method, *config.compare):
         torch.manual_seed(config.seed)  # so a method's weights do not depend on those beside it
         methods[str(settings)] = build_method(settings, facts)
-        _check_signals(str(settings), methods[str(settings)].needs, student, probe)
+        check_method(str(settings), methods[str(settings)], student, probe)
     kept = [facts.student_width if method.kept_head() is None else facts.teacher_width for method in methods.values()]
     if too_wide := [number for number in config.evaluate.dimensions if number > min(kept)]:
         raise UserError(f"evaluate.dimensions: expected at most the width {min(kept)}, got {too_wide[0]}; leave it out")
+    check_documents(methods, data.second)
     check_batch(methods, config.train.per_device_train_batch_size * num_processes())
     if num_processes() > 1 and any(method.needs.late for method in methods.values()):
         raise UserError(
@@ -149,41 +150,6 @@ def plan_embedding_training(session: Session[EmbeddingConfig], data: SentenceDat
     order = make_order(data, config.train, config.seed)
     stages = {name: plan_embedding_stages(config, student, method, order) for name, method in methods.items()}
     return EmbeddingPlan(facts, methods, order, stages)
-
-
-def _check_signals(name: str, needs: MethodNeeds, student: EmbeddingModel, probe: dict[str, Any]) -> None:
-    """Refuse a method that needs what one of the models has not; the others can still be used.
-
-    Several poolings at once make a vector that is wider than the states it is made of.
-    """
-    tokens = needs.tokens or needs.attention_layers or needs.word_embeddings
-    joined = "+" in student.reading.pooling
-    if tokens and not probe["num_layers"]:
-        got = "the vectors of a file (teacher.vectors)"
-    elif tokens and "+" in probe["pooling"]:
-        got = f"a teacher pooled by {probe['pooling']}, whose vectors are wider than its states"
-    elif joined and (tokens or needs.layers == "cls"):
-        got = f"a student pooled by {student.reading.pooling}; set student.pooling=mean"
-    else:
-        return
-    what = "states of tokens" if tokens else "first tokens of layers"
-    raise UserError(f"method: {name} expected {what}, got {got}; other methods need vectors only: method=cosine")
-
-
-def check_batch(methods: dict[str, SentenceMethod], batch_size: int) -> None:
-    """Refuse micro-batches in which a method has nothing to compare: its loss would be 0, and nothing be learned.
-
-    Every micro-batch is whole: what is left of a pass over the sentences is not trained on (see `Order`).
-
-    Raises:
-        UserError: too few sentences in a micro-batch.
-    """
-    name = max(methods, key=lambda name: methods[name].min_batch)
-    if batch_size < (least := methods[name].min_batch):
-        raise UserError(
-            f"train.per_device_train_batch_size: expected at least {least} sentences for {name}, which compares those "
-            f"of a batch with each other, got {batch_size}; set train.per_device_train_batch_size={max(least, 32)}"
-        )
 
 
 def teacher_layer(student_layer: int, facts: PairFacts) -> int:

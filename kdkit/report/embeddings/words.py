@@ -3,7 +3,7 @@
 from typing import Any
 
 from kdkit.config.methods import simple_methods
-from kdkit.report.embeddings.tables import COLLAPSED, find_model
+from kdkit.report.embeddings.tables import COLLAPSED, find_model, label
 from kdkit.report.evidence import too_few_steps
 
 MADE_HERE = "python-docs"
@@ -70,10 +70,16 @@ def warnings(evaluation: dict[str, Any], trainings: dict[str, Any]) -> list[str]
 
 
 def protocols(evaluation: dict[str, Any]) -> list[tuple[str, str]]:
-    """State what the scores are: (the tasks of which it is true, words)."""
+    """State what the scores are: (the tasks of which it is true, words); the models too, where they differ in it."""
+    models = {label(name, entry): entry["tasks"] for name, entry in evaluation["models"].items() if "tasks" in entry}
     tasks_of: dict[str, list[str]] = {}
-    for task, numbers in find_model(evaluation, "student")[1]["tasks"].items():
-        tasks_of.setdefault(numbers["protocol"], []).append(task)
+    for task in find_model(evaluation, "student")[1]["tasks"]:
+        models_of: dict[str, list[str]] = {}
+        for name, tasks in models.items():
+            if task in tasks:
+                models_of.setdefault(tasks[task]["protocol"], []).append(name)
+        for words, names in models_of.items():
+            tasks_of.setdefault(words, []).append(task if len(models_of) == 1 else f"{task} ({', '.join(names)})")
     return [(", ".join(tasks), words) for words, tasks in tasks_of.items()]
 
 

@@ -236,3 +236,32 @@ def test_a_ready_model_with_token_vectors_is_not_scored_on_other_tasks(folder):
     distill_all(session, data)
     with pytest.raises(UserError, match=r"for off the shelf, which has a vector for every token, got 'S' of kind sts"):
         evaluate_embedding_run(session, data, open_tasks(session, data))
+
+
+LONG = "'the cat sat on the mat and then'"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("query_length: 33", r"^method.query_length: expected at most 32 tokens, the student's context.*set .*=32$"),
+        ("document_length: 33", r"^method.document_length: expected at most 32 tokens"),
+        ("query_length: 2", r"^method.query_length: expected more than 2 tokens, the special ones, .*got 2; set"),
+        ("document_length: 1", r"^method.document_length: expected more than 2 tokens"),
+        (
+            f"query_length: 10, query_prompt: {LONG}",
+            r"more than 10 tokens, the special ones and those of method",
+        ),
+        ("score_weight: 0, cosine_weight: 0", r"^method: expected a weight above 0 for late_interaction, got 0 for"),
+    ],
+)
+def test_lengths_that_leave_nothing_of_a_text_are_refused_before_training(folder, options, message):
+    with pytest.raises(UserError, match=message):
+        train(folder, f"method={{name: late_interaction, {options}}}")
+
+
+def test_one_document_for_all_queries_is_refused(folder):
+    words = ("cat", "dog", "tree", "house", "mat", "grass", "slow", "quick")
+    (folder / "one.csv").write_text("anchor,positive\n" + "".join(f"the {word},it was\n" for word in words))
+    with pytest.raises(UserError, match=r"^data.path: expected at least 2 different documents .* got 1 for all"):
+        train(folder, f"data.path={folder / 'one.csv'}", "train.per_device_train_batch_size=2")

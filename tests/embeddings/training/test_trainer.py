@@ -71,6 +71,11 @@ def test_published_forms_run(name, form, tmp_path):
     assert len(logs) == 8 and all(math.isfinite(line["loss"]) for line in logs)
 
 
+def test_talas_trains_without_its_anchor(tmp_path):
+    logs = run(make_trainer(method={"name": "talas", "anchor_weight": 0}, train={"log_every": 1}), tmp_path)
+    assert all(line["structure_loss"] > 0 and "anchor_loss" not in line for line in logs)
+
+
 @pytest.mark.parametrize("sharpness", ["none", "sam", "asam"])
 def test_accumulation_does_not_change_a_step(sharpness, tmp_path):
     # a mean over sentences and no dropout: micro-batches of 4 twice must do what 8 do once

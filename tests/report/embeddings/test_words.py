@@ -129,8 +129,21 @@ def test_notes_of_tasks_are_warnings():
 
 def test_a_protocol_is_said_once_for_all_its_tasks():
     evaluation = make_evaluation()
-    evaluation["models"]["talas"]["tasks"]["MRPC"]["protocol"] = "sts as usual"
+    for entry in evaluation["models"].values():
+        if "tasks" in entry:
+            entry["tasks"]["MRPC"]["protocol"] = "sts as usual"
     assert protocols(evaluation) == [("STS-B, MRPC", "sts as usual"), ("Banking77", "classification as usual")]
+
+
+def test_where_models_are_scored_by_different_means_each_is_named():
+    evaluation = make_evaluation()
+    del evaluation["tasks"]["MRPC"], evaluation["tasks"]["Banking77"]
+    for entry in evaluation["models"].values():
+        if "tasks" in entry:
+            entry["tasks"] = {"S": {"protocol": "MaxSim" if entry["role"] == "student" else "cosine"}}
+    (others, by_cosine), (student, by_tokens) = sorted(protocols(evaluation), key=lambda row: row[1] == "MaxSim")
+    assert (by_cosine, by_tokens, student) == ("cosine", "MaxSim", "S (student: talas)")
+    assert others.startswith("S (teacher, student, untrained")
 
 
 def test_what_a_method_is_known_to_cost_is_said():
