@@ -4,12 +4,11 @@ import contextlib
 import math
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
 from kdkit.embeddings.methods.base import PairFacts
-from kdkit.embeddings.training.batches import Order, make_order
+from kdkit.embeddings.training.batches import make_order
 from kdkit.embeddings.training.train import build_method
 from kdkit.embeddings.training.trainer import EmbeddingTrainer, plan_embedding_stages
 from kdkit.errors import UserError
@@ -219,24 +218,6 @@ def test_the_papers_stages_train_head_then_last_layers_then_everything():
     assert not any("embeddings" in name for name in trained[1]) and any("layer.0" in name for name in trained[1])
     assert trained[2] == {name for name, _ in trainer.model.named_parameters()}
     assert [stage.small_widths for stage in trainer.stages] == [False, False, True]
-
-
-@pytest.mark.parametrize("by_length", [True, False])
-def test_every_row_is_seen_once_in_a_pass_and_passes_differ(by_length):
-    order = Order(np.arange(20) % 7, 5, 0, by_length)
-    first = [row for number in range(4) for row in order.rows(number)]
-    second = [row for number in range(4, 8) for row in order.rows(number)]
-    assert sorted(first) == sorted(second) == list(range(20)) and first != second
-
-
-def test_batches_hold_sentences_of_about_equal_length():
-    lengths = np.random.default_rng(0).integers(3, 60, size=640)
-    padding = {}
-    for by_length in (True, False):
-        order = Order(lengths, 32, 0, by_length)
-        batches = [lengths[order.rows(number)] for number in range(20)]
-        padding[by_length] = sum(32 * batch.max() for batch in batches) / lengths.sum()
-    assert padding[True] < 1.15 < 1.5 < padding[False]
 
 
 def test_fewer_sentences_than_a_batch_are_refused():
