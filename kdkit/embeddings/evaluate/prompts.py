@@ -1,12 +1,13 @@
 """Which prompt a model reads before the queries and documents of a task."""
 
 from kdkit.config.embeddings import EmbeddingConfig
+from kdkit.embeddings.models.late import DOCUMENT
 from kdkit.embeddings.models.places import NAME_OF_PROMPT, choose_prompt, resolve_embedding_path
 from kdkit.embeddings.models.pooling import Reading, read_reading
 from kdkit.errors import UserError
 
-ROLES = {"query": ("query",), "document": ("document", "passage", "corpus")}
-"""What models call the prompts of queries and documents, as sentence-transformers looks for them."""
+ROLES = {"query": ("query",), "document": DOCUMENT}
+"""What models call the prompts of queries and documents."""
 
 RANKED = ("retrieval", "reranking")
 """Kinds of tasks whose texts have prompts."""
@@ -24,9 +25,9 @@ def find_prompt(reading: Reading, wanted: str) -> str:
     Raises:
         UserError: see `choose_prompt`.
     """
-    for name in (wanted, *ROLES.get(wanted, ())):
-        if name in reading.prompts:
-            return reading.prompts[name]
+    named = [reading.prompts[name] for name in (wanted, *ROLES.get(wanted, ())) if name in reading.prompts]
+    if named:
+        return next(filter(None, named), "")  # see `DOCUMENT`
     if not wanted or wanted in ROLES:
         return reading.prompt
     text = choose_prompt(wanted, reading.prompts, KEY)

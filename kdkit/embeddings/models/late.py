@@ -17,6 +17,10 @@ STATES = "token_embeddings"
 PUNCTUATION = string.punctuation
 """Tokens that ColBERT leaves out of documents."""
 
+DOCUMENT = ("document", "passage", "corpus")
+"""What models call the prompt of documents; the first that is not empty holds. sentence-transformers 6.2 says so too, but
+gives every model an empty `document` and then reads that."""
+
 Role = Literal["query", "document"]
 
 
@@ -84,7 +88,7 @@ def parse_late(
         query_length=floor if expansion.get("strategy") == "fixed" else max(longest, floor),
         document_length=transformer.get("document_length") or max_length,
         query_prompt=prompts.get("query") or "",
-        document_prompt=prompts.get("document") or "",  # version 6.2 says that it reads `passage` too, and does not
+        document_prompt=next((prompts[name] for name in DOCUMENT if prompts.get(name)), ""),
         expansion=floor,
         attend=bool(expansion.get("attend")),
         expansion_token=expansion.get("token"),

@@ -18,6 +18,7 @@ from kdkit.embeddings.evaluate.prompts import check_prompts, find_prompt
 from kdkit.embeddings.evaluate.quantised import score_rescored
 from kdkit.embeddings.evaluate.ranking import rank
 from kdkit.embeddings.models.embedder import load_embedding_model
+from kdkit.embeddings.models.late import parse_late
 from kdkit.embeddings.models.pooling import Reading
 from kdkit.errors import UserError
 from tests.embedders import WORDS, save_teacher
@@ -112,6 +113,21 @@ def test_a_prompt_that_is_named_in_another_case_is_refused():
     ]
     with pytest.raises(UserError, match="got 'sts'; name 'STS'"):
         find_prompt(reading, "sts")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "text"),
+    [
+        ({"document": "", "passage": "passage: "}, "passage: "),  # as sentence-transformers saves an E5
+        ({"document": "Doc: ", "passage": "passage: "}, "Doc: "),
+        ({"document": "", "query": "query: "}, ""),
+    ],
+)
+def test_documents_are_read_behind_the_first_prompt_that_says_something(prompts, text):
+    reading = Reading("mean", normalize=True, max_length=32, prompts=prompts, prompt="Read: ")
+    assert find_prompt(reading, "document") == text
+    own = {"prompts": prompts}
+    assert parse_late({}, {}, own, 32, "model", "teacher.path").document_prompt == text
 
 
 def test_the_name_of_a_prompt_is_never_read_as_a_text():
