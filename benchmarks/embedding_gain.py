@@ -12,7 +12,6 @@ the teacher's vectors are made before and not counted. Results are written after
 on.
 """
 
-import json
 import re
 import shutil
 import statistics
@@ -37,7 +36,6 @@ from kdkit.embeddings.training.train import distill_all, plan_embedding_training
 from kdkit.machine.session import Session
 
 RESULTS = Path(__file__).parent / "results" / "embedding_gain.json"
-COSTS = Path(__file__).parent / "results" / "embedding_steps.json"
 RECIPE, UNTRAINED, CHEAPEST = RECIPES[0], "untrained", "cosine"
 NEW = ["train.learning_rate=4e-4", "train.dropout=auto", "train.word_embeddings=auto"]
 """kdkit's defaults, whatever the demo's configuration says."""
@@ -161,14 +159,8 @@ def train_row(key: dict[str, Any], folder: Path, file: Path) -> dict[str, Any]:
     elif key["budget"].startswith("like") and not costs_the_same:
         seconds = number * step_seconds(CHEAPEST, start, seed, folder, file)
         steps = int(seconds / step_seconds(row, start, seed, folder, file))
-    steps = max(steps, PILOTS[start][1])
+    steps = 0 if row == UNTRAINED else max(steps, PILOTS[start][1])
     return run(row, start, seed, steps, folder, file, judge=True)
-
-
-def cost_of(row: str) -> float | None:
-    """Return the time of a step against one of `cosine`, measured in turns by benchmarks/embedding_steps.py."""
-    costs = {line["method"]: line.get("x cosine") for line in json.loads(COSTS.read_text())["table"]}
-    return costs.get(row)
 
 
 def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -185,9 +177,13 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             for other in (CHEAPEST, *(row for row in ROWS if row.startswith("recipe"))):
                 gains = [t["average"] - averages[other, t["seed"]] for t in trials if (other, t["seed"]) in averages]
                 line[f"over {other}"] = ", ".join(f"{gain:+.2f}" for gain in gains)
-            line["steps"] = round(statistics.fmean(row["steps"] for row in trials))
-            line["seconds"] = round(statistics.fmean(row["seconds"] for row in trials), 1)
-            line["x cosine's step"] = cost_of(name) if start == "near" else None
+            seconds = statistics.fmean(row["seconds"] for row in trials)
+            steps = round(statistics.fmean(row["steps"] for row in trials))
+            line |= {
+                "steps": steps,
+                "seconds": round(seconds, 1),
+                "s/step": round(seconds / steps, 3) if steps else 0.0,
+            }
             lines.append(line | {"STS-B dev": round(trials[0]["STS-B dev"], 2)})
         table += sorted(lines, key=lambda line: -line["average"])
     return table
