@@ -18,8 +18,8 @@ PUNCTUATION = string.punctuation
 """Tokens that ColBERT leaves out of documents."""
 
 DOCUMENT = ("document", "passage", "corpus")
-"""What models call the prompt of documents; the first that is not empty holds. sentence-transformers 6.2 says so too, but
-gives every model an empty `document` and then reads that."""
+"""What models call the prompt of documents; the first that is not empty holds. sentence-transformers 6.2 says so too,
+but gives every model an empty `document` and then reads that."""
 
 Role = Literal["query", "document"]
 
