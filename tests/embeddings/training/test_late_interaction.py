@@ -115,6 +115,15 @@ def test_the_loss_is_that_computed_by_hand(score, scores):
     assert views.queries.grad[0, 2].abs().sum() == 0
 
 
+def test_a_document_without_a_token_that_counts_has_no_part_in_the_loss():
+    method, views = make_method(temperature=0.5, task_weight=1.0, task_temperature=0.25), make_views()
+    views.document_counts[1] = False
+    terms = method(views)
+    assert float(terms["score"].detach()) == 0 and float(terms["task"].detach()) == pytest.approx(0, abs=1e-6)
+    views.partner = torch.tensor([1])
+    assert float(method(views)["task"].detach()) == 0
+
+
 def test_a_batch_has_each_document_once_and_the_teachers_scores_of_it(folder):
     session = open_session(folder)
     student, method = make_late(folder), LateInteractionMethod(session.config.method, PairFacts(24, 24, 4, 4))
