@@ -66,7 +66,7 @@ def check_late(config: Any, methods: Sequence[Method]) -> None:
         key, wanted = "evaluate.tasks", "tasks of kind retrieval or reranking, which MaxSim scores,"
         got = f"{others[0].name!r} of kind {others[0].kind}" if others else "none"
         remedy = "leave it out" if others else "set evaluate.tasks=[{name: ours, kind: retrieval, path: FOLDER}]"
-    elif cut := [key for key in ("dimensions", "quantisations") if getattr(config.evaluate, key)]:
+    elif cut := [key for key in ("dimensions", "quantisations", "mteb") if getattr(config.evaluate, key)]:
         key, wanted, got = f"evaluate.{cut[0]}", "none", str(getattr(config.evaluate, cut[0]))
         remedy = f"set evaluate.{cut[0]}=[]"
     elif config.teacher.cross_encoder and not all(method.hard_negatives for method in late):

@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from kdkit.embeddings.models.late import MASK
 from kdkit.embeddings.models.places import resolve_embedding_path
-from kdkit.embeddings.models.pooling import read_json
+from kdkit.embeddings.models.pooling import has_token_vectors
 from kdkit.errors import UserError
 from kdkit.runs.folder import Run
 
@@ -109,7 +108,7 @@ def score_by_mteb(
     Raises:
         UserError: a task's data cannot be read; a model with a vector for every token.
     """
-    if any(str(module["type"]).endswith(MASK) for module in read_json(folder, "modules.json") or []):
+    if has_token_vectors(folder):
         raise UserError(
             f"{key}: expected models with one vector for a text, got {folder!r} with a vector for every token; "
             "score it by evaluate.tasks"

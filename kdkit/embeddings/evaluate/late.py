@@ -47,20 +47,29 @@ class TokenVectors:
         return float(np.mean([self.documents[text].nbytes for text in documents]))
 
 
-def embed_tokens(
-    model: EmbeddingModel, tasks: list[TaskData], name: str, batch_size: int, autocast_dtype: torch.dtype | None
-) -> TokenVectors:
-    """Encode every distinct query and document of the tasks once, each behind its role's own prompt.
+def check_ranked(tasks: list[TaskData], name: str) -> None:
+    """Refuse tasks that a model with a vector for every token cannot do; it is called by its `name`.
 
     Raises:
         UserError: a task that ranks nothing.
-        RuntimeError: the vectors of the model, called by its `name`, are not finite.
     """
     if others := [data.task for data in tasks if data.task.kind not in RANKED]:
         raise UserError(
             f"evaluate.tasks: expected tasks of kind retrieval or reranking for {name}, which has a vector for every "
             f"token, got {others[0].name!r} of kind {others[0].kind}; leave the task or the model out"
         )
+
+
+def embed_tokens(
+    model: EmbeddingModel, tasks: list[TaskData], name: str, batch_size: int, autocast_dtype: torch.dtype | None
+) -> TokenVectors:
+    """Encode every distinct query and document of the tasks once, each behind its role's own prompt.
+
+    Raises:
+        UserError: see `check_ranked`.
+        RuntimeError: the vectors of the model, called by its `name`, are not finite.
+    """
+    check_ranked(tasks, name)
     found = {}
     for role in ("query", "document"):
         texts = [(data.rankings.queries if role == "query" else data.rankings.documents) for data in tasks]

@@ -14,10 +14,12 @@ from kdkit.embeddings.data.prepare import SentenceData
 from kdkit.embeddings.data.sentences import Sentences
 from kdkit.embeddings.data.tasks import TaskData, embedded_tasks, load_tasks
 from kdkit.embeddings.evaluate.by_mteb import find_mteb_tasks, score_run
+from kdkit.embeddings.evaluate.late import check_ranked
 from kdkit.embeddings.evaluate.models import Candidate, evaluate_embeddings, main_scores
 from kdkit.embeddings.models.backbone import context_length
-from kdkit.embeddings.models.embedder import EmbeddingModel, encode, load_embedding_model
-from kdkit.embeddings.models.pooling import Reading
+from kdkit.embeddings.models.embedder import EmbeddingModel, check_weights, encode, load_embedding_model
+from kdkit.embeddings.models.places import resolve_embedding_path
+from kdkit.embeddings.models.pooling import Reading, has_token_vectors
 from kdkit.embeddings.teacher.probe import load_teacher
 from kdkit.embeddings.teacher.vectors import read_vectors
 from kdkit.embeddings.training.student import open_embedding_student
@@ -45,13 +47,29 @@ def open_tasks(session: Session[EmbeddingConfig], data: SentenceData) -> list[Ta
     own similarities: then there is at least something that can get worse.
 
     Raises:
-        UserError: see `load_tasks`; fewer than three held-out sentences to compare.
+        UserError: see `load_tasks`; fewer than three held-out sentences to compare; tasks that the teacher or a ready
+            model with a vector for every token cannot do.
     """
     tasks = load_tasks(session.config, session.run.cache_path)
     for line in chain.from_iterable(task.notes for task in tasks):
         note(line)
     tasks += embedded_tasks(data.evaluation, data.evaluation_document, session.config.seed)
-    return tasks or [_teacher_task(session, data)]
+    tasks = tasks or [_teacher_task(session, data)]
+    for name, path, key, revision in _given_models(session.config):
+        if has_token_vectors(resolve_embedding_path(path, key), revision):
+            check_ranked(tasks, name)
+    return tasks
+
+
+def _given_models(config: EmbeddingConfig) -> list[tuple[str, str, str, str | None]]:
+    """Return name, path, setting and revision of the models that are scored as they come."""
+    teacher, ready = config.teacher, config.evaluate.off_the_shelf
+    given: list[tuple[str, str, str, str | None]] = []
+    if teacher.vectors is None:
+        given.append(("teacher", teacher.path, "teacher.path", teacher.revision))
+    if ready is not None and (is_local_path(ready) or hub_is_reachable()):
+        given.append((OFF_THE_SHELF, ready, "evaluate.off_the_shelf", None))
+    return given
 
 
 def _teacher_task(session: Session[EmbeddingConfig], data: SentenceData) -> TaskData:
@@ -124,13 +142,16 @@ def evaluate_embedding_run(
         evaluation["models"][name]["steps"] = trained[name]["steps"]
     session.run.write_json("evaluation.json", evaluation)
     if config.evaluate.mteb:
-        score_run(session.run, find_mteb_tasks(config.evaluate.mteb, MTEB), _mteb_models(config), MTEB)
+        score_run(session.run, find_mteb_tasks(config.evaluate.mteb, MTEB), _mteb_models(session), MTEB)
     return evaluation
 
 
-def _mteb_models(config: EmbeddingConfig) -> list[str]:
+def _mteb_models(session: Session[EmbeddingConfig]) -> list[str]:
     """Return the models that mteb scores: the teacher where its folder alone says how it is read."""
-    teacher = config.teacher
+    teacher = session.config.teacher
+    if session.run.read_json("teacher/probe.json").get("token_vectors"):
+        note(f"{MTEB}: the teacher is not scored, as it has a vector for every token")
+        return ["student"]
     if teacher.vectors is not None or teacher.prompt or teacher.pooling != "auto" or teacher.normalize != "auto":
         note(f"{MTEB}: the teacher is not scored, as settings of teacher change how it is read")
         return ["student"]
@@ -187,6 +208,7 @@ def _off_the_shelf(config: EmbeddingConfig, hardware: Hardware) -> Candidate:
         device=hardware.device,
         trust_remote_code=config.evaluate.trust_remote_code,
     )
+    check_weights(model, "evaluate.off_the_shelf", path)
     return Candidate("off_the_shelf", model.requires_grad_(False))
 
 

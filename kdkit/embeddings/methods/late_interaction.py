@@ -87,15 +87,19 @@ class LateInteractionMethod(SentenceMethod):
             self.head.weight.copy_(own.weight)
 
     def forward(self, views: LateViews) -> Terms:
-        """Return `score`, and `cosine` and `task` where they count."""
+        """Return `score`, `cosine` and `task`, those that count; a document without a token to score has no part."""
         with torch.autocast(views.queries.device.type, enabled=False):
             queries, documents = (unit(self.head(states.float())) for states in (views.queries, views.documents))
         scores = maxsim(queries, documents, views.query_counts, views.document_counts, mean=self.late.mean)
-        terms = {}
+        terms, is_there = {}, views.document_counts.any(dim=1)
         if "score" in self.weights:
-            terms["score"] = list_kl(scores, views.teacher_scores, self.settings.temperature)
+            teacher = views.teacher_scores.masked_fill(~is_there, float("nan"))
+            terms["score"] = list_kl(scores, teacher, self.settings.temperature)
         if "task" in self.weights:
-            terms["task"] = contrast_scores(scores, views.partner, views.left_out, self.settings.task_temperature)
+            has_partner = is_there[views.partner]
+            parts = (scores, views.partner, views.left_out | ~is_there)
+            temperature = self.settings.task_temperature
+            terms["task"] = contrast_scores(*(part[has_partner] for part in parts), temperature)
         if "cosine" in self.weights:
             parts = (views.queries, views.query_mask), (views.documents, views.document_mask)
             means = torch.cat([pool(states, mask, "mean") for states, mask in parts])

@@ -190,6 +190,23 @@ def load_embedding_model(
     return model.to(device).eval()
 
 
+def check_weights(model: nn.Module, key: str, path: str) -> None:
+    """Refuse a model whose weights are no numbers.
+
+    Args:
+        key: the setting that named it, for messages.
+
+    Raises:
+        UserError: NaN or infinite weights.
+    """
+    parts = dict(model.named_parameters())
+    if broken := [name for name, values in parts.items() if not values.isfinite().all()]:
+        raise UserError(
+            f"{key}: expected finite weights in {path!r}, got NaN or infinite ones in {len(broken)} of {len(parts)} "
+            f"tensors ({broken[0]}); name another model"
+        )
+
+
 def _load_static(name: str, key: str, revision: str | None, max_length: int | None) -> EmbeddingModel:
     """Load a static model, which has no layers and no limit of its own."""
     table, tokenizer, normalize = load_table(name, key, revision)

@@ -195,6 +195,11 @@ def read_modules(name: str, key: str, revision: str | None = None) -> list[tuple
     return modules
 
 
+def has_token_vectors(name: str, revision: str | None = None) -> bool:
+    """Return whether a model, a folder or a hub name, has a vector for every token of a text."""
+    return any(str(module["type"]).endswith(MASK) for module in read_json(name, "modules.json", revision) or [])
+
+
 def read_json(name: str, file: str, revision: str | None = None) -> Any:
     """Read a JSON file of a model; None where it has no such file.
 

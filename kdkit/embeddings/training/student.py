@@ -9,7 +9,7 @@ from kdkit.config.embeddings import REDUCE, STATIC, EmbeddingConfig
 from kdkit.config.methods import LateInteraction
 from kdkit.config.types import BUILD
 from kdkit.embeddings.data.prepare import SentenceData
-from kdkit.embeddings.models.embedder import EmbeddingModel, load_embedding_model
+from kdkit.embeddings.models.embedder import EmbeddingModel, check_weights, load_embedding_model
 from kdkit.embeddings.models.modules import Dense, head_modules
 from kdkit.embeddings.models.places import resolve_embedding_path
 from kdkit.embeddings.models.pooling import Reading, read_reading
@@ -59,6 +59,7 @@ def make_embedding_student(config: EmbeddingConfig, data: SentenceData, *, atten
             pooling=config.teacher.pooling if is_cut_out and settings.pooling == "auto" else settings.pooling,
             max_length=config.data.max_length,
         )
+        check_weights(loaded, key, source.path)
         if loaded.head is not None and not (loaded.reading.late and isinstance(config.method, LateInteraction)):
             print(
                 "student: its own projection (2_Dense) is left out; what it learns are the vectors before it",

@@ -85,4 +85,4 @@ def contrast_scores(
     logits = at_least_fp32(scores) / temperature
     is_partner = torch.zeros_like(left_out).scatter(1, partner[:, None], value=True)
     others = logits.masked_fill(left_out & ~is_partner, torch.finfo(logits.dtype).min)
-    return (others.logsumexp(dim=1) - logits.gather(1, partner[:, None])[:, 0]).mean()
+    return (others.logsumexp(dim=1) - logits.gather(1, partner[:, None])[:, 0]).sum() / max(len(logits), 1)

@@ -115,6 +115,15 @@ def test_the_loss_is_that_computed_by_hand(score, scores):
     assert views.queries.grad[0, 2].abs().sum() == 0
 
 
+def test_a_document_without_a_token_that_counts_has_no_part_in_the_loss():
+    method, views = make_method(temperature=0.5, task_weight=1.0, task_temperature=0.25), make_views()
+    views.document_counts[1] = False
+    terms = method(views)
+    assert float(terms["score"].detach()) == 0 and float(terms["task"].detach()) == pytest.approx(0, abs=1e-6)
+    views.partner = torch.tensor([1])
+    assert float(method(views)["task"].detach()) == 0
+
+
 def test_a_batch_has_each_document_once_and_the_teachers_scores_of_it(folder):
     session = open_session(folder)
     student, method = make_late(folder), LateInteractionMethod(session.config.method, PairFacts(24, 24, 4, 4))
@@ -210,6 +219,7 @@ def test_a_student_goes_on_from_the_head_of_a_model_with_token_vectors(folder):
             r"got 'S' of kind sts; leave it out$",
         ),
         ({"evaluate": {"quantisations": ["int8"]}}, r"^evaluate.quantisations: expected none for late_interaction"),
+        ({"evaluate": {"mteb": ["STSBenchmark"]}}, r"^evaluate.mteb: expected none for late_interaction"),
         ({"teacher": {"cross_encoder": "c"}}, r"^method.hard_negatives: expected true with teacher.cross_encoder"),
         ({"method": {"name": "late_interaction", "width": 0}}, r"method.*width: expected.*got 0"),
     ],
@@ -217,24 +227,33 @@ def test_a_student_goes_on_from_the_head_of_a_model_with_token_vectors(folder):
 def test_what_cannot_be_done_is_refused_in_one_line(change, message):
     task = {"name": "R", "kind": "retrieval", "path": "set"}
     values = {"method": "late_interaction", "data": {"positives": "second"}, "evaluate": {"tasks": [task]}}
-    if "quantisations" in change.get("evaluate", {}):
+    if change.get("evaluate", {}).keys() & {"quantisations", "mteb"}:
         change = {"evaluate": values["evaluate"] | change["evaluate"]}
     with pytest.raises(UserError, match=message) as caught:
         embedding_config_from_values(values | change)
     assert "\n" not in str(caught.value)
 
 
-def test_a_ready_model_with_token_vectors_is_not_scored_on_other_tasks(folder):
+@pytest.mark.parametrize(("key", "name"), [("evaluate.off_the_shelf", "off the shelf"), ("teacher.path", "teacher")])
+def test_a_model_with_token_vectors_is_not_scored_on_other_tasks(folder, key, name):
     pairs = folder / "sts.csv"
     pairs.write_text("sentence1,sentence2,score\nthe cat,a cat,1\nthe dog,it was,0\na tree,a house,0.5\n")
     task = json.dumps({"name": "S", "kind": "sts", "path": str(pairs)})
-    session = open_session(
-        folder, "method=cosine", f"evaluate.off_the_shelf={folder / 'late'}", f"evaluate.tasks=[{task}]"
-    )
+    session = open_session(folder, "method=cosine", f"{key}={folder / 'late'}", f"evaluate.tasks=[{task}]")
     data = prepare_sentences(session, None)
-    probe_embedding_teacher(session, data)
-    distill_all(session, data)
-    with pytest.raises(UserError, match=r"for off the shelf, which has a vector for every token, got 'S' of kind sts"):
+    with pytest.raises(UserError, match=rf"for {name}, which has a vector for every token, got 'S' of kind sts"):
+        open_tasks(session, data)  # before anything is trained
+
+
+def test_weights_that_are_no_numbers_are_refused_by_name(folder):
+    model = make_late(folder)
+    with torch.no_grad():
+        model.backbone.embeddings.word_embeddings.weight[5] = torch.nan
+    broken = save_embedding_model(model, folder / "broken")
+    with pytest.raises(UserError, match=r"^student.path: expected finite weights in .*broken.*1 of 70 tensors"):
+        train(folder, f"student.path={broken}", "student.layers=null")
+    session, data, _ = train(folder, f"evaluate.off_the_shelf={broken}")
+    with pytest.raises(UserError, match=r"^evaluate.off_the_shelf: expected finite weights"):
         evaluate_embedding_run(session, data, open_tasks(session, data))
 
 
