@@ -16,6 +16,7 @@ from kdkit.config.embeddings import EmbeddingConfig, NegativesConfig
 from kdkit.embeddings.data.prepare import SentenceData
 from kdkit.embeddings.teacher.answers import CachedTeacher, LiveTeacher
 from kdkit.embeddings.teacher.cross_encoder import score_pairs
+from kdkit.embeddings.teacher.token_store import damaged
 from kdkit.errors import UserError
 from kdkit.machine.session import Session
 from kdkit.runs.folder import cached_folder, fingerprint
@@ -158,7 +159,10 @@ def _cross_scores(
         lambda path: np.save(path / "scores.npy", score_pairs(session.config, session.hardware, pairs)),
     )
     scores = np.zeros(texts.shape, np.float32)
-    scores[is_there] = np.load(folder / "scores.npy")
+    try:
+        scores[is_there] = np.load(folder / "scores.npy")
+    except (OSError, ValueError, EOFError):  # no array, or one of another length
+        raise damaged(folder, "scores of lists") from None
     return scores * (_spread(cosines, is_there) / max(_spread(scores, is_there), 1e-6))
 
 

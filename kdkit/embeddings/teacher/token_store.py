@@ -12,6 +12,7 @@ import torch
 
 from kdkit.embeddings.models.late import Role
 from kdkit.embeddings.models.token_vectors import pad_vectors
+from kdkit.errors import UserError
 from kdkit.losses.ranking.late_interaction import maxsim
 
 
@@ -51,7 +52,26 @@ class TokenStore:
 
 
 def open_tokens(folder: Path, role: Role) -> RoleTokens:
-    """Open the files of a role."""
-    width = int(np.load(folder / "width.npy"))
-    values = np.memmap(folder / f"{role}.bin", np.float16, mode="r").reshape(-1, width)
-    return RoleTokens(values, np.load(folder / f"{role}_texts.npy"), np.load(folder / f"{role}_ends.npy"))
+    """Open the files of a role.
+
+    Raises:
+        UserError: they are damaged.
+    """
+    try:
+        width = int(np.load(folder / "width.npy"))
+        values = np.memmap(folder / f"{role}.bin", np.float16, mode="r").reshape(-1, width)
+        stored = RoleTokens(values, np.load(folder / f"{role}_texts.npy"), np.load(folder / f"{role}_ends.npy"))
+        is_whole = len(stored.texts) == len(stored.ends) and len(values) == stored.ends[-1]
+    except (OSError, ValueError, EOFError):
+        is_whole = False
+    if not is_whole:
+        raise damaged(folder, "token vectors")
+    return stored
+
+
+def damaged(folder: Path, what: str) -> UserError:
+    """Return the error about a folder of the cache whose files are not as they were written."""
+    return UserError(
+        f"cache_dir: expected the teacher's {what} in {str(folder)!r}, got damaged files; remove that folder, they are "
+        "made again"
+    )

@@ -196,6 +196,19 @@ def test_a_teacher_with_token_vectors_is_asked_once_and_scores_by_maxsim(folder,
         train(folder, f"teacher.path={folder / 'late'}", "teacher.cache=false")
 
 
+def test_damaged_token_vectors_of_the_cache_are_named(folder):
+    session = open_session(folder, f"teacher.path={folder / 'late'}", f"cache_dir={folder / 'other'}")
+    data = prepare_sentences(session, None)
+    open_token_store(session, data)
+    (file,) = (folder / "other/token_vectors").glob("*/document.bin")
+    file.write_bytes(file.read_bytes()[: 20 * LATE_WIDTH])  # whole vectors, but few of them
+    with pytest.raises(UserError, match=r"^cache_dir: expected the teacher's token vectors in .* remove that folder"):
+        open_token_store(session, data)
+    file.write_bytes(b"")
+    with pytest.raises(UserError, match=r"got damaged files"):
+        open_token_store(session, data)
+
+
 def test_a_student_goes_on_from_the_head_of_a_model_with_token_vectors(folder):
     still = "train.learning_rate=1e-12", f"student.path={folder / 'late'}", "student.layers=null"
     session, _, _ = train(folder, *still, "method.query_length=12")
