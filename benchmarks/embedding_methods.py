@@ -103,7 +103,7 @@ def open_cpu_session(
         f"data.subset_size={SENTENCES}",
         "data.max_length=64",
         "data.max_evaluation=500",
-        f"train.max_steps={steps}",
+        f"train.max_steps={max(1, steps)}",
         f"train.warmup_steps={max(1, steps // 16)}",
         "evaluate.every_epoch=false",
         f"evaluate.tasks={json.dumps(tasks_of(folder))}",
