@@ -11,7 +11,7 @@ from kdkit.cli import main
 from kdkit.embeddings.data.prepare import prepare_sentences
 from kdkit.embeddings.models.embedder import encode, load_embedding_model
 from kdkit.embeddings.teacher.probe import probe_embedding_teacher
-from kdkit.embeddings.training.together import Processes
+from kdkit.embeddings.training.together import Processes, join_processes
 from kdkit.embeddings.training.train import distill_all
 from kdkit.embeddings.training.trainer import EmbeddingTrainer
 from kdkit.runs.folder import Run
@@ -59,9 +59,12 @@ def settings(folder, case, batch_size, *more):
 
 def distil(folder, name, overrides, resume=False):
     config, run = open_embedding_run(str(folder / "run.yaml"), overrides, name.replace(" ", "-"), str(folder / "runs"))
-    data = prepare_sentences(make_session(config, run), None)
-    probe_embedding_teacher(make_session(config, run), data)
-    distill_all(make_session(config, run), data, resume=resume)
+    session = make_session(config, run)
+    processes, _ = join_processes(session.hardware)
+    with processes.first_before_others():  # in a run the first process prepares, before it calls the others
+        data = prepare_sentences(session, None)
+        probe_embedding_teacher(session, data)
+    distill_all(session, data, resume=resume)
     return run
 
 
