@@ -17,7 +17,7 @@ from kdkit.embeddings.training.trainer import EmbeddingTrainer
 from kdkit.runs.folder import Run
 from kdkit.runs.open_run import open_embedding_run
 from kdkit.workflow.helpers import dismiss_helpers
-from tests.embedders import make_session, save_teacher, write_sentences
+from tests.embedders import cpu, make_session, save_teacher, write_sentences
 from tests.processes import join_group, run_two
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -57,11 +57,10 @@ def settings(folder, case, batch_size, *more):
     return [*values, *more]
 
 
-def distil(folder, name, overrides, resume=False):
+def distil(folder, name, overrides, resume=False, processes=Processes()):  # noqa: B008 - it cannot be changed
     config, run = open_embedding_run(str(folder / "run.yaml"), overrides, name.replace(" ", "-"), str(folder / "runs"))
     session = make_session(config, run)
-    processes, _ = join_processes(session.hardware)
-    with processes.first_before_others():  # in a run the first process prepares, before it calls the others
+    with processes.first_before_others():
         data = prepare_sentences(session, None)
         probe_embedding_teacher(session, data)
     distill_all(session, data, resume=resume)
@@ -93,14 +92,15 @@ def folder(tmp_path_factory):
 def train_as_process(rank: int, port: int, folder: Path) -> None:
     """Train every case as one of two processes, and one in two goes."""
     join_group(rank, port)
+    both, _ = join_processes(cpu())  # in a run the first process prepares, before it calls the others
     for case in CASES:
-        distil(folder, f"two {case}", settings(folder, case, 4))
+        distil(folder, f"two {case}", settings(folder, case, 4), processes=both)
     step = EmbeddingTrainer.train_step
     broken = settings(folder, "dskd", 4, "train.save_every=1")
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
         patch.setattr(EmbeddingTrainer, "train_step", lambda self: raise_interrupt() if self.step == 3 else step(self))
-        distil(folder, "broken", broken)
-    distil(folder, "broken", broken, resume=True)
+        distil(folder, "broken", broken, processes=both)
+    distil(folder, "broken", broken, resume=True, processes=both)
 
 
 def raise_interrupt():
