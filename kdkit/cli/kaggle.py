@@ -54,8 +54,7 @@ def push(names: Names = [], rendered: Rendered = FOLDER, debug: Debug = False) -
     with interruptible("what was pushed runs on at Kaggle: python -m kdkit kaggle status"):
         for number, folder in enumerate(folders):
             print(remote.push(folder, api), flush=True)
-            is_kernel = (folder / remote.METADATA).is_file()
-            if is_kernel and number < len(folders) - 1:
+            if number < len(folders) - 1:
                 print(f"{folder.name}: complete {remote.wait_for(folder, api)}".rstrip(), flush=True)
 
 

@@ -127,11 +127,13 @@ def describe_status(status: dict[str, Any]) -> str:
 
 
 def wait_for(folder: Path, api: Any, seconds: float = SECONDS_BETWEEN_LOOKS) -> str:
-    """Wait until a kernel has ended, since the next one reads its output.
+    """Wait until what was pushed has ended, since the next one reads it; return what there is to say of it.
 
     Raises:
         UserError: it ended in another way than complete.
     """
+    if (folder / DATASET_FILE).is_file():
+        return _wait_for_package(folder, api, seconds)
     while (found := look_at(folder, api))[0] in GOING_ON:
         time.sleep(seconds)
     if found[0] != "COMPLETE":
@@ -140,6 +142,19 @@ def wait_for(folder: Path, api: Any, seconds: float = SECONDS_BETWEEN_LOOKS) -> 
             f"python -m kdkit kaggle output {folder.name}"
         )
     return found[1]
+
+
+def _wait_for_package(folder: Path, api: Any, seconds: float) -> str:
+    """Wait until a data set is unpacked at Kaggle."""
+    name = json.loads((folder / DATASET_FILE).read_text(encoding="utf-8"))["id"]
+    while True:
+        with _one_line(f"status of {name}"):
+            status = api.dataset_status(name)
+        if status == "ready":
+            return ""
+        if status in ("failed", "deleted"):
+            raise UserError(f"kaggle push: expected the data set {name} to be unpacked, got {status!r}; push it again")
+        time.sleep(seconds)
 
 
 def fetch(folder: Path, place: Path, api: Any, pattern: str | None = None) -> list[Path]:

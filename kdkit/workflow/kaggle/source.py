@@ -130,7 +130,7 @@ def read_source(path: Path, owner: str = "") -> Source:
         ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"kaggle: expected JSON in {path}, got another ({error}); correct the file") from None
-    if not isinstance(values, dict) or not isinstance(values.get("notebooks"), dict):
+    if not isinstance(values, dict) or not isinstance(values.get("notebooks"), dict) or not values["notebooks"]:
         raise UserError(f"{path.name}: expected `notebooks`, with an entry for each kernel, got none; see {FILE}")
     values, defaults = dict(values), values.get("defaults", {})
     values.pop("defaults", None)
