@@ -14,7 +14,9 @@ kaggle_app = typer.Typer(
     help="Notebooks at Kaggle: render kaggle_kernel.json, push, look and fetch. All but render needs the package kaggle.",
 )
 
-Names = Annotated[list[str], typer.Argument(metavar="[NN ...]", help="Entries of kaggle_kernel.json: 01 02; none: all.")]
+Names = Annotated[
+    list[str], typer.Argument(metavar="[NN ...]", help="Entries of kaggle_kernel.json: 01 02; none: all.")
+]
 Rendered = Annotated[str, typer.Option("--from", metavar="FOLDER", help="Where they were rendered.")]
 FOLDER = "build/kaggle"
 

@@ -197,4 +197,6 @@ def _one_line(what: str) -> Iterator[None]:
         said = " ".join(str(error).split())[:300] + (f": {response.text.strip()[:200]}" if response is not None else "")
         raise UserError(f"kaggle: expected an answer to the {what}, got: {said}; {ADVICE}") from None
     except SystemExit:
-        raise UserError(f"kaggle: expected credentials for the {what}, got none that Kaggle accepts; {ADVICE}") from None
+        raise UserError(
+            f"kaggle: expected credentials for the {what}, got none that Kaggle accepts; {ADVICE}"
+        ) from None

@@ -1,7 +1,7 @@
 """Rendering of kernels: for each entry of `kaggle_kernel.json` a folder that Kaggle's own client takes.
 
-    build/kaggle/package/    dataset-metadata.json   kdkit/ configs/ notebooks/ requirements.txt
-    build/kaggle/01_data/    kernel-metadata.json    01_data.ipynb, its parameters set
+build/kaggle/package/    dataset-metadata.json   kdkit/ configs/ notebooks/ requirements.txt
+build/kaggle/01_data/    kernel-metadata.json    01_data.ipynb, its parameters set
 """
 
 import json

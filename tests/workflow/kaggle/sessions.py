@@ -80,5 +80,7 @@ def inputs_of(kernel, outputs, package, is_new):
         outputs: what each kernel has left, by its name at Kaggle.
     """
     values = json.loads((kernel / "kernel-metadata.json").read_text())
-    folders = dict.fromkeys(values["dataset_sources"], package) | {name: outputs[name] for name in values["kernel_sources"]}
+    folders = dict.fromkeys(values["dataset_sources"], package) | {
+        name: outputs[name] for name in values["kernel_sources"]
+    }
     return {f"datasets/{name}" if is_new else name.partition("/")[2]: folder for name, folder in folders.items()}

@@ -61,7 +61,9 @@ class Server:
         kernels = SimpleNamespace(
             save_kernel=self.record(lambda: self.kernel),
             get_kernel_session_status=self.record(self.session),
-            list_kernel_session_output=self.record(lambda: SimpleNamespace(files=self.output, log="", next_page_token="")),
+            list_kernel_session_output=self.record(
+                lambda: SimpleNamespace(files=self.output, log="", next_page_token="")
+            ),
         )
         datasets = SimpleNamespace(
             get_dataset_status=self.record(self.dataset_status),

@@ -103,7 +103,9 @@ def test_an_embedded_package_is_unpacked_by_the_notebook(tmp_path, monkeypatch):
     code = f"{first}\n{found}\nfrom kdkit.runs.paths import find_config\nprint(find_config('smoke'))"
     (tmp_path / "scratch").mkdir()
     environment = {"PATH": "", "TMPDIR": str(tmp_path / "scratch")}
-    process = subprocess.run([sys.executable, "-"], input=code, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    process = subprocess.run(
+        [sys.executable, "-"], input=code, cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     (place,) = (tmp_path / "scratch").glob("kdkit-*")
     assert process.stdout.strip() == str(place / "configs" / "smoke.yaml"), process.stderr
 

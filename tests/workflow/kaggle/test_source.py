@@ -45,13 +45,19 @@ def test_the_owner_is_an_option_or_the_file_s_or_the_environment_s(tmp_path, mon
 
 BAD = {
     "a shape that no machine has": ({"defaults": {"machine_shape": "NvidiaTeslaT5"}}, "did you mean 'NvidiaTeslaT4'?"),
-    "a slug of four letters": ({"slug_prefix": "", "notebooks": {"data": {}}}, "expected a slug of 5 to 50 small letters"),
+    "a slug of four letters": (
+        {"slug_prefix": "", "notebooks": {"data": {}}},
+        "expected a slug of 5 to 50 small letters",
+    ),
     "a slug of 51 letters": ({"slug_prefix": "k" * 43}, "expected a slug of 5 to 50 small letters"),
     "a title of another slug": ({"notebooks": {"01_data": {"title": "My data"}}}, "whose slug is 'kdkit-01-data', got"),
     "a source that is no entry": ({"notebooks": {"01_data": {"kernel_sources": ["00"]}}}, "or OWNER/SLUG, got '00'"),
     "a misspelt key of an entry": ({"notebooks": {"01_data": {"enable_gp": True}}}, "did you mean 'enable_gpu'?"),
     "a misspelt key of the file": ({"ownr": "me"}, "got 'ownr'; did you mean 'owner'?"),
-    "words for a truth value": ({"notebooks": {"01_data": {"enable_gpu": "true"}}}, "enable_gpu: expected another value"),
+    "words for a truth value": (
+        {"notebooks": {"01_data": {"enable_gpu": "true"}}},
+        "enable_gpu: expected another value",
+    ),
     "a number for an entry": ({"notebooks": {"01_data": 1}}, "notebooks.01_data: expected another value"),
     "a list for entries": ({"notebooks": []}, "expected `notebooks`, with an entry for each kernel"),
     "no entries": ({"notebooks": {}}, "expected `notebooks`, with an entry for each kernel"),
