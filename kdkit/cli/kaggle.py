@@ -11,7 +11,7 @@ from kdkit.errors import UserError
 kaggle_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Notebooks at Kaggle: render kaggle_kernel.json, push, look and fetch. All but render needs the package kaggle.",
+    help="Notebooks at Kaggle: render kaggle_kernel.json; push, look and fetch, which need the package kaggle.",
 )
 
 Names = Annotated[

@@ -124,14 +124,14 @@ def notebook_kernel() -> Finding:
     except NoSuchKernel:
         return Finding("kernel", "problem", "this Python has no kernel for notebooks; pip install ipykernel")
     here = Path(sys.executable)
-    # a bare name means the Python of Jupyter itself; folders are compared unresolved, as environments link to one Python
+    # a bare name means Jupyter's own Python; folders are compared unresolved, as environments link to one Python
     if len(python.parts) == 1 or python.parent.absolute() == here.parent.absolute():
         return Finding("kernel", "ok", "notebooks opened in Jupyter run in this Python")
     return Finding(
         "kernel",
         "note",
-        f"Jupyter's Python 3 is {python}, not {here}: python -m kdkit run starts this one, a notebook opened by hand the "
-        f"other; {here} -m ipykernel install --user --name kdkit, then choose the kernel kdkit",
+        f"Jupyter's Python 3 is {python}, not {here}: python -m kdkit run starts this one, a notebook opened by hand "
+        f"the other; {here} -m ipykernel install --user --name kdkit, then choose the kernel kdkit",
     )
 
 

@@ -1,8 +1,8 @@
 """A run that goes on in a later session of Kaggle, whose disk is empty but for read-only inputs.
 
-What an earlier session left at /kaggle/working/P lies at INPUT/P now. Where INPUT is, Kaggle decides: /kaggle/input/SLUG,
-or /kaggle/input/datasets/OWNER/SLUG; so it is looked for. A run is copied, not read in place: it is written to, and what
-one session leaves must be the whole run again for the next.
+What an earlier session left at /kaggle/working/P lies at INPUT/P now. Where INPUT is, Kaggle decides:
+/kaggle/input/SLUG, or /kaggle/input/datasets/OWNER/SLUG; so it is looked for. A run is copied, not read in place: it is
+written to, and what one session leaves must be the whole run again for the next.
 """
 
 import json
@@ -79,8 +79,8 @@ def _furthest(copies: list[tuple[Path, Path]]) -> tuple[Path, Path]:
     if len(different) > 1 and _sessions(different[0][1]) == _sessions(different[1][1]):
         places = " and ".join(str(run) for _, run in different[:2])
         raise UserError(
-            f"run {different[0][1].name!r}: expected one input that holds it, got two after as many sessions: {places}; "
-            "detach one of them"
+            f"run {different[0][1].name!r}: expected one input that holds it, got two after as many sessions: "
+            f"{places}; detach one of them"
         )
     return different[0]
 

@@ -61,7 +61,7 @@ def open_embedding_run(
 def _plan_and_carry(
     config_path: str | Path, overrides: list[str] | str, run_name: str, runs_dir: str | Path
 ) -> tuple[Config | EmbeddingConfig, Run]:
-    """Plan a run; what an earlier session of Kaggle left of it is brought first, and checked as a run is that is here."""
+    """Plan a run; what an earlier session of Kaggle left of it is brought first, and checked like any run."""
     config, run = plan_run(config_path, overrides, run_name, runs_dir)
     if carry_over(run.path.parent, run.name):
         return plan_run(config_path, overrides, run_name, runs_dir)

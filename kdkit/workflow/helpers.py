@@ -47,8 +47,8 @@ def launch_training(
     """Train an embedding model in processes of their own, one on each GPU, from a cell of notebook 06.
 
     It must come before the cell that opens the session: the processes are forks, and a fork cannot use a GPU that its
-    parent has touched. The cells below, with RESUME = True, find the student trained. `train.per_device_train_batch_size`
-    is each process's part.
+    parent has touched. The cells below, with RESUME = True, find the student trained.
+    `train.per_device_train_batch_size` is each process's part.
 
     Raises:
         UserError: see `plan_run`.
@@ -60,7 +60,9 @@ def launch_training(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    notebook_launcher(_train_as_one, (config, overrides, run_name, runs_dir), num_processes=num_processes, use_port=port)
+    notebook_launcher(
+        _train_as_one, (config, overrides, run_name, runs_dir), num_processes=num_processes, use_port=port
+    )
 
 
 def _train_as_one(config: str, overrides: str, run_name: str, runs_dir: str) -> None:

@@ -84,7 +84,7 @@ def test_the_furthest_session_is_taken_whatever_the_times_of_its_files(kaggle):
 
 def test_two_that_are_equally_far_are_refused(kaggle):
     leave(kaggle, "kdkit-02"), leave(kaggle, "datasets/me/kdkit-02")
-    with pytest.raises(UserError, match="got two after as many sessions: .*; detach one of them"):
+    with pytest.raises(UserError, match=r"got two after as many sessions: .*; detach one of them"):
         carry_over(kaggle / "working" / "runs", "r", kaggle)
 
 

@@ -53,7 +53,8 @@ def write_package(root: Path, folder: Path, owner: str, slug: str) -> Path:
     if folder.exists() and any(folder.iterdir()):
         if not (folder / DATASET_FILE).is_file():
             raise UserError(
-                f"kaggle render: expected an empty folder or an earlier package, got {folder}; choose another: --to FOLDER"
+                f"kaggle render: expected an empty folder or an earlier package, got {folder}; "
+                "choose another: --to FOLDER"
             )
         shutil.rmtree(folder)
     for name, path in files_of_package(root).items():

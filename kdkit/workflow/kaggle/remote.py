@@ -6,6 +6,7 @@ The client exits with 0 whatever the server has said, and prints where it should
 import contextlib
 import io
 import json
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from kdkit.workflow.kaggle.render import METADATA
 from kdkit.workflow.kaggle.source import RETIRED
 
 SECONDS_BETWEEN_LOOKS = 60
+PATIENCE_SECONDS = 60
+PAGE = 100
+"""Files of an output that are listed at once."""
 GOING_ON = ("QUEUED", "RUNNING", "NEW_SCRIPT", "CANCEL_REQUESTED")
 REFUSED = ("dataset", "kernel", "competition", "model")
 """Sources that the server may drop, and then runs the kernel without them."""
@@ -39,7 +43,7 @@ def open_api() -> Any:
             api.authenticate()
     except ImportError:
         raise UserError(
-            "kaggle: expected the package kaggle, got none installed; pip install 'kaggle>=2.2,<2.2.5'"
+            "kaggle: expected the package kaggle, got none installed; pip install 'kaggle>=2.2,<2.2.5' six"
         ) from None
     except SystemExit:
         raise UserError(f"kaggle: expected credentials of Kaggle, got none that it accepts; {ADVICE}") from None
@@ -157,18 +161,58 @@ def _wait_for_package(folder: Path, api: Any, seconds: float) -> str:
         time.sleep(seconds)
 
 
-def fetch(folder: Path, place: Path, api: Any, pattern: str | None = None) -> list[Path]:
+def fetch(folder: Path, place: Path, api: Any, pattern: str = "") -> list[Path]:
     """Download what a kernel has left, and its log.
+
+    The client has a call for it, which keeps the text of a server's error as if it were the file
+    (findings/kaggle_output_keeps_an_error_page.sh).
 
     Args:
         place: a folder, made if there is none.
-        pattern: of the names of files; None: all.
+        pattern: of the names of files; empty: all.
+
+    Raises:
+        UserError: no answer, a file that cannot be had, or one whose name leads out of the folder.
     """
-    name = read_metadata(folder)["id"]
-    with _one_line(f"output of {folder.name}"):
-        files, _ = api.kernels_output(name, str(place), file_pattern=pattern, force=True)
-    inside = [Path(file) for file in files if Path(file).resolve().is_relative_to(place.resolve())]
-    return [file for file in inside if file.is_file()]
+    from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutputRequest
+
+    request = ApiListKernelSessionOutputRequest()
+    request.user_name, request.kernel_slug = read_metadata(folder)["id"].split("/")
+    request.page_size, files, log = PAGE, [], ""
+    with _one_line(f"output of {folder.name}"), api.build_kaggle_client() as kaggle:
+        while True:
+            response = kaggle.kernels.kernels_api_client.list_kernel_session_output(request)
+            chosen = [item for item in response.files or [] if re.search(pattern, item.file_name)]
+            files += [_download(item.url, item.file_name, place) for item in chosen]
+            log = log or response.log or ""
+            if not response.next_page_token:
+                break
+            request.page_token = response.next_page_token
+        if log and not pattern:
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f"{request.kernel_slug}.log").write_text(log, encoding="utf-8")
+            files.append(place / f"{request.kernel_slug}.log")
+    return files
+
+
+def _download(url: str, name: str, place: Path) -> Path:
+    """Write a file below a folder, whole or not at all."""
+    import requests
+
+    target = place / name
+    if not target.resolve().is_relative_to(place.resolve()):
+        raise UserError(f"kaggle output: expected a file below {place}, got one named {name!r}; it is not written")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        with requests.get(url, stream=True, timeout=PATIENCE_SECONDS) as response, partial.open("wb") as file:
+            response.raise_for_status()
+            for part in response.iter_content(2**20):
+                file.write(part)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
@@ -195,7 +239,8 @@ def _one_line(what: str) -> Iterator[None]:
             raise
         response = getattr(error, "response", None)
         said = " ".join(str(error).split())[:300] + (f": {response.text.strip()[:200]}" if response is not None else "")
-        raise UserError(f"kaggle: expected an answer to the {what}, got: {said}; {ADVICE}") from None
+        remedy = f"try again, or {ADVICE}" if isinstance(error, RequestException) else "python -m kdkit kaggle render"
+        raise UserError(f"kaggle: expected an answer to the {what}, got: {said}; {remedy}") from None
     except SystemExit:
         raise UserError(
             f"kaggle: expected credentials for the {what}, got none that Kaggle accepts; {ADVICE}"

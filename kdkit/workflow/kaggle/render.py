@@ -32,6 +32,12 @@ from kdkit.workflow.kaggle.needs import install_missing
 
 install_missing()
 """
+LAUNCH = """\
+# Trains in {num_processes} processes, a GPU for each, before this one touches them; the cells below find it trained.
+from kdkit.workflow.helpers import launch_training
+
+launch_training({num_processes}, CONFIG, OVERRIDES, RUN, RUNS_DIR)
+"""
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
@@ -133,20 +139,28 @@ def prepare_notebook(kernel: Kernel, name: str, root: Path) -> nbformat.Notebook
     }
     judges = "CONFIG" not in known  # it takes the run's own settings
     set_by_us = {key: value for key, value in set_by_us.items() if key in known and not (judges and key == "OVERRIDES")}
-    _check_config(kernel, name, root)
+    is_embedding = _check_config(kernel, name, root)
+    if kernel.num_processes > 1 and (not is_embedding or kernel.parameters):
+        raise UserError(
+            f"kaggle: {name}.num_processes: expected 1 but for notebook 06 without `parameters` of its own, "
+            f"got {kernel.num_processes}; a language model has its teacher on the second GPU; set 06 by `overrides`"
+        )
     notebook = parameterize_notebook(load_notebook_node(str(path)), set_by_us | kernel.parameters)
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            cell.id = "kdkit-parameters"  # else another one at every rendering
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+    place = next(n for n, cell in enumerate(notebook.cells) if "injected-parameters" in cell.metadata.get("tags", []))
+    notebook.cells[place].id = "kdkit-parameters"  # else another one at every rendering
+    if kernel.num_processes > 1:
+        launch = LAUNCH.format(num_processes=kernel.num_processes).rstrip("\n")
+        notebook.cells.insert(place + 1, new_code_cell(launch, id="kdkit-launch"))
     return notebook
 
 
-def _check_config(kernel: Kernel, name: str, root: Path) -> None:
-    """Read the configuration of an entry as its notebook will."""
+def _check_config(kernel: Kernel, name: str, root: Path) -> bool:
+    """Read the configuration of an entry as its notebook will; return whether it is for embeddings."""
     path = (root / kernel.config).resolve()
     if not (path.is_file() and path.is_relative_to((root / "configs").resolve())):
         known = sorted(f"configs/{file.name}" for file in (root / "configs").glob("*.yaml"))
@@ -154,10 +168,9 @@ def _check_config(kernel: Kernel, name: str, root: Path) -> None:
             f"kaggle: {name}.config: expected a file of {root / 'configs'}, which travels with the package, got "
             f"{kernel.config!r}; {suggest_key(kernel.config, known)}"
         )
-    if is_for_embeddings(path):
-        load_embedding_config(path, kernel.overrides)
-    else:
-        load_config(path, kernel.overrides)
+    is_embedding = is_for_embeddings(path)
+    (load_embedding_config if is_embedding else load_config)(path, kernel.overrides)
+    return is_embedding
 
 
 def _with_cells(

@@ -21,7 +21,7 @@ SHAPES = (
     "NvidiaH100",
     "NvidiaRtxPro6000",
 )
-"""GPUs that Kaggle's command line names; the server takes any text, and gives its default GPU for one it does not know."""
+"""GPUs that Kaggle's documentation names; its client sends any text, and only the session shows what was made of it."""
 RETIRED = {"NvidiaTeslaP100": "retired by Kaggle on 2026-09-15: the session runs on T4 x2"}
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 """Of owners, of data sets and kernels, and of the folders that are rendered."""
@@ -94,7 +94,8 @@ class Source(BaseModel):
                 if source not in self.notebooks and source.count("/") != 1:
                     hint = suggest_key(source, list(self.notebooks))
                     raise ValueError(
-                        f"notebooks.{name}.kernel_sources: expected an entry of this file or OWNER/SLUG, got {source!r}; {hint}"
+                        f"notebooks.{name}.kernel_sources: expected an entry of this file or OWNER/SLUG, "
+                        f"got {source!r}; {hint}"
                     )
         check_slug(self.package, "package", shortest=6)
         return self
@@ -142,7 +143,8 @@ def read_source(path: Path, owner: str = "") -> Source:
     source = _validate(Source, values, path.name)
     if not NAME.fullmatch(source.owner):
         raise UserError(
-            f"{path.name}: expected your name at Kaggle as owner, got {source.owner!r}; write it there, or: --owner NAME"
+            f"{path.name}: expected your name at Kaggle as owner, got {source.owner!r}; write it there, "
+            "or: --owner NAME"
         )
     return source
 

@@ -5,8 +5,11 @@ import io
 import json
 import shutil
 import sys
+import threading
 import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
+from typing import ClassVar
 
 import nbformat
 import pytest
@@ -38,7 +41,7 @@ def client(tmp_path, monkeypatch):
     monkeypatch.delenv("KAGGLE_API_TOKEN", raising=False)
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path))
     with contextlib.redirect_stdout(io.StringIO()):
-        pytest.importorskip("kaggle", reason="the package kaggle is not installed: pip install 'kaggle>=2.2,<2.2.5'")
+        pytest.importorskip("kaggle", reason="the package kaggle is not installed: pip install 'kaggle>=2.2,<2.2.5' six")
 
 
 class Server:
@@ -187,20 +190,37 @@ def test_without_the_package_it_says_what_to_install(rendered, monkeypatch, caps
     monkeypatch.setitem(sys.modules, "kaggle.api.kaggle_api_extended", None)
     with pytest.raises(SystemExit):
         cli.main(["kaggle", "status", "--from", str(rendered)])
-    assert capsys.readouterr().err.endswith("got none installed; pip install 'kaggle>=2.2,<2.2.5'\n")
+    assert capsys.readouterr().err.endswith("got none installed; pip install 'kaggle>=2.2,<2.2.5' six\n")
+
+
+class Files(BaseHTTPRequestHandler):
+    """Give the files of an output, as Kaggle's storage does: by addresses that run out."""
+
+    content: ClassVar = {}
+
+    def do_GET(self):
+        body = self.content.get(self.path.lstrip("/"))
+        self.send_response(200 if body is not None else 403)
+        self.end_headers()
+        self.wfile.write(body if body is not None else b"<Error><Code>ExpiredToken</Code></Error>")
+
+    def log_message(self, *_):
+        pass
 
 
 @pytest.fixture
 def answering(server, monkeypatch):
-    """Attach files to a finished kernel, which the client downloads."""
-    import requests
-
+    """Attach files to a finished kernel, and a server on this machine that gives them."""
     status = {"state": "stopped", "phase": "student", "step": 40, "total_steps": 90, "resume_needed": True}
-    files = {"runs/t4x2/status.json": json.dumps(status | {"reason": "time budget"}), "runs/t4x2/report.md": "report"}
-    server.output = [SimpleNamespace(file_name=name, url=name) for name in files]
-    answer = lambda url, stream: SimpleNamespace(content=files[url].encode(), status_code=200)  # noqa: E731
-    monkeypatch.setattr(requests, "get", answer)
-    return server
+    text = json.dumps(status | {"reason": "time budget"})
+    monkeypatch.setattr(Files, "content", {"runs/t4x2/status.json": text.encode(), "runs/t4x2/report.md": b"report"})
+    storage = ThreadingHTTPServer(("127.0.0.1", 0), Files)
+    threading.Thread(target=storage.serve_forever, daemon=True).start()
+    server.address = f"http://127.0.0.1:{storage.server_port}/"
+    server.output = [SimpleNamespace(file_name=name, url=server.address + name) for name in Files.content]
+    yield server
+    storage.shutdown()
+    storage.server_close()
 
 
 def test_status_reads_the_status_of_the_run(answering, rendered, capsys):
@@ -221,6 +241,24 @@ def test_output_is_the_run_folder(answering, rendered, tmp_path, capsys):
         cli.main(["kaggle", "output", "03", "--from", str(rendered), "--to", str(tmp_path / "o")])
     assert (tmp_path / "o/runs/t4x2/report.md").read_text() == "report"
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("student/model.safetensors", "403 Client Error"),
+        ("../outside.md", "got one named '../outside.md'; it is not written"),
+    ],
+)
+def test_a_file_that_cannot_be_had_is_an_error_and_no_file(answering, rendered, tmp_path, capsys, name, words):
+    Files.content["outside"] = b"outside"
+    url = answering.address + ("outside" if name.startswith("..") else name)
+    answering.output.append(SimpleNamespace(file_name=name, url=url))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["kaggle", "output", "03", "--from", str(rendered), "--to", str(tmp_path / "o")])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and words in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "o" / name).exists() and not (tmp_path / "outside.md").exists()
 
 
 def test_a_push_of_several_waits_for_each_and_stops_where_one_fails(server, rendered, capsys):
