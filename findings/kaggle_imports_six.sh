@@ -15,7 +15,8 @@ python="$folder/venv/bin/python"
 "${PYTHON:-python3}" -m venv "$folder/venv"
 "$python" -m pip install --quiet kaggle==2.2.4 python-dateutil==4.0.0
 export HOME="$folder" KAGGLE_CONFIG_DIR="$folder"
-"$python" -c "import kaggle" 2>&1 | tail -1 | tee "$folder/said"
+"$python" -c "import kaggle" > "$folder/said" 2>&1 && exit 1
+tail -1 "$folder/said"
 grep -q "No module named 'six'" "$folder/said"
 "$python" -m pip install --quiet six
 "$python" -c "import kaggle" > "$folder/said" # it prints how to log in
