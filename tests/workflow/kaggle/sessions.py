@@ -34,8 +34,9 @@ def kaggle_folder():
     """Make /kaggle, which only a session's own view of the disk fills; skip where that is not permitted."""
     if missing := [tool for tool in TOOLS if shutil.which(tool) is None]:
         pytest.skip(f"a session needs {', '.join(missing)}")
+    is_left = KAGGLE.is_dir() and not any(KAGGLE.iterdir())  # by a test that was killed
     try:
-        KAGGLE.mkdir()
+        KAGGLE.mkdir(exist_ok=is_left)
     except OSError as error:
         pytest.skip(f"/kaggle cannot be made here: {error}")
     try:

@@ -41,7 +41,7 @@ def client(tmp_path, monkeypatch):
     monkeypatch.delenv("KAGGLE_API_TOKEN", raising=False)
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path))
     with contextlib.redirect_stdout(io.StringIO()):
-        pytest.importorskip("kaggle", reason="the package kaggle is not installed: pip install 'kaggle>=2.2,<2.2.5' six")
+        pytest.importorskip("kaggle", reason="not installed: pip install 'kaggle>=2.2,<2.2.5' six")
 
 
 class Server:

@@ -134,6 +134,7 @@ BAD = {
     "a configuration that is none": ({"config": "configs/smok.yaml"}, "did you mean 'configs/smoke.yaml'?"),
     "a configuration that does not travel": ({"config": "/etc/hostname"}, "expected a file of"),
     "a setting that is none": ({"overrides": ["train.max_step=1"]}, "train.max_step"),
+    "two processes for a language model": ({"num_processes": 2}, "num_processes: expected 1 but for notebook 06"),
     "a run that is a path": ({"run": "../r"}, "got '../r'"),
 }
 
