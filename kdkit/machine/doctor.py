@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -42,7 +43,16 @@ def examine(folder: Path) -> list[Finding]:
         folder: where runs will be written.
     """
     facts = read_cuda()
-    return [_versions(), *_device(facts), _disk(folder), _hub(), _embeddings(), _real_model(), _wandb()]
+    return [
+        _versions(),
+        *_device(facts),
+        _disk(folder),
+        notebook_kernel(),
+        _hub(),
+        _embeddings(),
+        _real_model(),
+        _wandb(),
+    ]
 
 
 def doctor_verdict(findings: list[Finding]) -> str:
@@ -102,6 +112,26 @@ def _disk(folder: Path) -> Finding:
     state = "ok" if free >= FREE_GIGABYTES else "note"
     return Finding(
         "disk", state, f"{free:.1f} GB free in {existing}" + ("" if state == "ok" else "; large models may not fit")
+    )
+
+
+def notebook_kernel() -> Finding:
+    """Report whether what Jupyter starts as `Python 3` is this Python; `kdkit run` starts this one in any case."""
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    try:
+        python = Path(KernelSpecManager().get_kernel_spec("python3").argv[0])
+    except NoSuchKernel:
+        return Finding("kernel", "problem", "this Python has no kernel for notebooks; pip install ipykernel")
+    here = Path(sys.executable)
+    # a bare name means Jupyter's own Python; folders are compared unresolved, as environments link to one Python
+    if len(python.parts) == 1 or python.parent.absolute() == here.parent.absolute():
+        return Finding("kernel", "ok", "notebooks opened in Jupyter run in this Python")
+    return Finding(
+        "kernel",
+        "note",
+        f"Jupyter's Python 3 is {python}, not {here}: python -m kdkit run starts this one, a notebook opened by hand "
+        f"the other; {here} -m ipykernel install --user --name kdkit, then choose the kernel kdkit",
     )
 
 

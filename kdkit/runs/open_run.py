@@ -9,6 +9,7 @@ from kdkit.config.embeddings import EmbeddingConfig, embedding_config_from_value
 from kdkit.config.language import Config, config_from_values, describe_difference, dump_config, load_config
 from kdkit.config.reading import read_values, unread_sizes
 from kdkit.errors import UserError
+from kdkit.runs.carried import carry_over
 from kdkit.runs.disk import writing
 from kdkit.runs.folder import Run, check_run_name, default_run_name, describe_environment, write_text
 from kdkit.runs.messages import note
@@ -33,7 +34,7 @@ def open_run(
     Raises:
         UserError: a mistake in the configuration, or a run of that name with another one.
     """
-    config, run = plan_run(config_path, overrides, run_name, runs_dir)
+    config, run = _plan_and_carry(config_path, overrides, run_name, runs_dir)
     if not isinstance(config, Config):
         raise UserError(
             f"CONFIG: expected a configuration for language models, got {str(config_path)!r}, which has `method:` and "
@@ -47,13 +48,23 @@ def open_embedding_run(
     config_path: str | Path, overrides: list[str] | str = "", run_name: str = "", runs_dir: str | Path = "runs"
 ) -> tuple[EmbeddingConfig, Run]:
     """Do what `open_run` does for a configuration for embeddings: one with `method:`."""
-    config, run = plan_run(config_path, overrides, run_name, runs_dir)
+    config, run = _plan_and_carry(config_path, overrides, run_name, runs_dir)
     if not isinstance(config, EmbeddingConfig):
         raise UserError(
             f"CONFIG: expected a configuration for embeddings, with `method:`, got {str(config_path)!r} without it; "
             "use configs/embedding_demo.yaml, or open notebooks/01_data.ipynb"
         )
     _open(config, run)
+    return config, run
+
+
+def _plan_and_carry(
+    config_path: str | Path, overrides: list[str] | str, run_name: str, runs_dir: str | Path
+) -> tuple[Config | EmbeddingConfig, Run]:
+    """Plan a run; what an earlier session of Kaggle left of it is brought first, and checked like any run."""
+    config, run = plan_run(config_path, overrides, run_name, runs_dir)
+    if carry_over(run.path.parent, run.name):
+        return plan_run(config_path, overrides, run_name, runs_dir)
     return config, run
 
 

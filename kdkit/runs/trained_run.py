@@ -8,6 +8,7 @@ import yaml
 from kdkit.config.language import ALIASES, Config, config_from_values, dump_config
 from kdkit.config.reading import apply_overrides
 from kdkit.errors import UserError
+from kdkit.runs.carried import carry_over
 from kdkit.runs.disk import writing
 from kdkit.runs.folder import Run, check_run_name, write_text
 from kdkit.runs.open_run import is_of_judging, split_overrides
@@ -32,7 +33,10 @@ def open_trained_run(
     """
     root = find_root()
     folder = resolve_output(runs_dir, root)
-    path = folder / check_run_name(run_name) if run_name else _trained_last(folder)
+    if run_name:
+        check_run_name(run_name)
+    carry_over(folder, run_name)
+    path = folder / run_name if run_name else _trained_last(folder)
     if not _is_trained(path):
         raise UserError(_without_student(path))
     values = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))

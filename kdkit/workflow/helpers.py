@@ -5,11 +5,12 @@ configuration, wait until it trains, and take part; nobody sees what they print.
 """
 
 import os
+import socket
 from contextlib import redirect_stdout
 from pathlib import Path
 
 from kdkit.config.embeddings import EmbeddingConfig
-from kdkit.runs.open_run import is_for_embeddings, plan_run
+from kdkit.runs.open_run import is_for_embeddings, plan_run, split_overrides
 from kdkit.training.order import num_processes
 
 
@@ -38,6 +39,50 @@ def help_training(config: str, overrides: list[str], run_name: str, runs_dir: st
         session = Session(settings, run, hardware)
         distill_all(session, prepare_sentences(session, None))
         processes.leave()
+
+
+def launch_training(
+    num_processes: int, config: str, overrides: str = "", run_name: str = "", runs_dir: str = "runs"
+) -> None:
+    """Train an embedding model in processes of their own, one on each GPU, from a cell of notebook 06.
+
+    It must come before the cell that opens the session: the processes are forks, and a fork cannot use a GPU that its
+    parent has touched. The cells below, with RESUME = True, find the student trained.
+    `train.per_device_train_batch_size` is each process's part.
+
+    Raises:
+        UserError: see `plan_run`.
+        RuntimeError: one of the processes failed.
+    """
+    from accelerate import notebook_launcher
+
+    plan_run(config, overrides, run_name, runs_dir)  # a mistake is one line here, and a page of its forks' there
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    notebook_launcher(
+        _train_as_one, (config, overrides, run_name, runs_dir), num_processes=num_processes, use_port=port
+    )
+
+
+def _train_as_one(config: str, overrides: str, run_name: str, runs_dir: str) -> None:
+    """Be one of the processes of `launch_training`."""
+    if is_helper(config):
+        help_training(config, split_overrides(overrides), run_name, runs_dir)
+        return
+    from kdkit.embeddings.data.prepare import prepare_sentences
+    from kdkit.embeddings.evaluate.run import open_tasks, task_scorer
+    from kdkit.embeddings.teacher.probe import probe_embedding_teacher
+    from kdkit.embeddings.training.together import join_processes
+    from kdkit.embeddings.training.train import distill_all
+    from kdkit.machine.open_session import open_embedding_session
+
+    session = open_embedding_session(config, overrides, run_name, runs_dir)
+    data = prepare_sentences(session, alignment=None)
+    tasks = open_tasks(session, data)
+    probe_embedding_teacher(session, data)
+    distill_all(session, data, task_scorer(session, tasks), resume=True)
+    join_processes(session.hardware)[0].leave()
 
 
 def dismiss_helpers(settings: EmbeddingConfig) -> None:

@@ -30,12 +30,7 @@ def run_notebook(notebook: Path, output: Path, parameters: dict[str, object], te
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    known = papermill.inspect_notebook(str(notebook))
-    for name in parameters:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "use one of these"
-            raise UserError(f"{notebook.name}: expected a parameter among {', '.join(known)}, got {name!r}; {hint}")
+    check_parameter_names(notebook, list(parameters))
     with writing(output.parent, "--runs-dir"):
         output.parent.mkdir(parents=True, exist_ok=True)
     kernel = _Kernel(terminal)
@@ -64,6 +59,23 @@ def run_notebook(notebook: Path, output: Path, parameters: dict[str, object], te
             f"{notebook.name}: its kernel died, most often for lack of memory; lower "
             f"train.per_device_train_batch_size or data.max_length (see {output})"
         ) from error
+
+
+def check_parameter_names(notebook: Path, names: list[str]) -> list[str]:
+    """Return the parameters that a notebook has; papermill itself warns of another one and goes on.
+
+    Raises:
+        UserError: one of the names is not among them.
+    """
+    import papermill
+
+    known = list(papermill.inspect_notebook(str(notebook)))
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "use one of these"
+            raise UserError(f"{notebook.name}: expected a parameter among {', '.join(known)}, got {name!r}; {hint}")
+    return known
 
 
 def _explain(error: Any, notebook: Path, output: Path) -> BaseException:

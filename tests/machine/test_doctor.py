@@ -47,7 +47,7 @@ def test_a_machine_without_gpu_network_and_keys_is_ready(tmp_path):
 
 def test_every_topic_is_examined_once(tmp_path):
     topics = [finding.topic for finding in doctor.examine(tmp_path)]
-    assert topics == ["versions", "device", "precision", "disk", "hub", "notebook 06", "real model", "wandb"]
+    assert topics == ["versions", "device", "precision", "disk", "kernel", "hub", "notebook 06", "real model", "wandb"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Kaggle: kernels rendered from kaggle_kernel.json, pushed, watched and fetched."""
