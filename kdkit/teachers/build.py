@@ -26,7 +26,7 @@ from kdkit.machine.session import Session
 from kdkit.models.built.dense import architecture_values, build_model, describe_model
 from kdkit.models.built.scratch import initializer_range, spread_embeddings
 from kdkit.models.built.size import measure_model
-from kdkit.models.loading import experts_implementation, no_bar
+from kdkit.models.loading import no_bar
 from kdkit.runs.costs import write_cost
 from kdkit.runs.folder import cached_folder, fingerprint, link_folder
 from kdkit.runs.messages import note
@@ -194,5 +194,5 @@ def _architecture(config: Config, data: PreparedData, hardware: Hardware) -> Pre
         bos_token_id=start_token_id(data.teacher_tokenizer),
         eos_token_id=end_token_id(data.teacher_tokenizer),
     )
-    architecture._experts_implementation = experts_implementation(hardware.device)
+    architecture._experts_implementation = hardware.experts_implementation
     return architecture
