@@ -26,6 +26,7 @@ LAYERS = [
     {"evaluate"},
     {"embeddings"},
     {"report"},
+    {"planning"},
     {"workflow"},
     {"cli"},
     {"__main__"},

@@ -164,9 +164,7 @@ def _count_kept(model: PreTrainedModel, batch_size: int, length: int, half: bool
     return sums
 
 
-def _run_one_expert(
-    experts: Any, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor
-) -> torch.Tensor:
+def _run_one_expert(experts: Any, hidden: torch.Tensor, chosen: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Let the first expert do the work of all: which token goes where is not known, and how many rows there are is.
 
     torch's own grouped products (2.13) take fp32 on a CPU, and refuse it on fake tensors.
