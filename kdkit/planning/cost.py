@@ -5,14 +5,15 @@ from dataclasses import dataclass
 
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.config.language import BUILD, Config
+from kdkit.data.build import teacher_max_length
 from kdkit.models.built.size import FP32, ModelSize
 from kdkit.planning.devices import BETWEEN_GPUS, Device, Speed
 from kdkit.planning.embedding import make_method, sentences_per_row
 from kdkit.planning.memory import Pair
-from kdkit.planning.shapes import Shapes, embedding_shapes, language_shapes, teacher_length
+from kdkit.planning.shapes import Shapes, embedding_shapes, language_shapes
 
 FORWARD, TRAINED, CHECKPOINTED = 2, 6, 8
-"""Operations of a token for every weight that it meets: read, read and differentiated, read twice and differentiated."""
+"""Operations of a token for every weight that it meets: read; and differentiated; and read again for that."""
 SEQUENCES = 1000
 """Assumed where a configuration does not say how much is read."""
 
@@ -62,7 +63,7 @@ def plan_time(config: Config | EmbeddingConfig, device: Device) -> Time:
     teachers, once = 0.0, 0.0
     sequences, why = _sequences(config)
     for pair in pairs:
-        length = teacher_length(pair.config)
+        length = teacher_max_length(pair.config)
         per_sequence = _seconds(pair.teacher, pair.teacher.measure(), length, length, FORWARD, speed)
         if pair.is_online:
             teachers += per_sequence * micro * pair.batch

@@ -113,7 +113,7 @@ def _training(
     if here != "cpu":  # torch's AdamW for GPUs takes all roots at once
         gradients.append(Item(here, "AdamW: one more of each number", FP32 * trained))
     if config.train.gradient_accumulation_steps > 1:
-        return Phase(name, tuple([*items, *gradients[:1], *fullest([], kept, gradients[1:] or kept[:0])]))
+        return Phase(name, (*items, *gradients[:1], *fullest([], kept, gradients[1:])))
     return Phase(name, tuple(fullest(items, kept, gradients)))
 
 

@@ -11,6 +11,7 @@ import torch
 
 from kdkit.config.language import BUILD, Config
 from kdkit.config.losses import Auto, OverlapKL, ProjectedKL
+from kdkit.data.build import teacher_max_length
 from kdkit.distill.choose_loss import compares_events
 from kdkit.distill.layer_terms import active_parts
 from kdkit.losses.chunked.engine import BLOCK_BYTES, rows_per_chunk
@@ -19,7 +20,7 @@ from kdkit.models.built.size import FP32, ModelSize
 from kdkit.models.layer_map import map_layers
 from kdkit.planning.devices import Device
 from kdkit.planning.items import Item, Phase, forward_bytes, fullest, kept_by_layers
-from kdkit.planning.shapes import Shapes, language_shapes, teacher_length
+from kdkit.planning.shapes import Shapes, language_shapes
 
 SPAN_BUFFERS = 6
 """Buffers of the size of a chunk's logits that autograd keeps for a loss over spans."""
@@ -52,7 +53,7 @@ class Pair:
     @property
     def teacher_tokens(self) -> int:
         """Teacher tokens of a micro-batch, at most."""
-        return self.batch * teacher_length(self.config)
+        return self.batch * teacher_max_length(self.config)
 
     @property
     def half(self) -> bool:
@@ -108,7 +109,7 @@ def plan_memory(config: Config, device: Device) -> list[Phase]:
 
 
 def _base(device: Device, places: list[str]) -> list[Item]:
-    name = "Python and libraries" if places == ["cpu"] else "CUDA context"
+    name = "Python and libraries" if set(places) == {"cpu"} else "CUDA context"
     return [Item(place, name, device.base_bytes) for place in dict.fromkeys(places)]
 
 
@@ -123,8 +124,8 @@ def trained_items(place: str, size: ModelSize, optimizer: str = "adamw") -> list
 def _built_teacher(pair: Pair, name: str) -> Phase:
     """Plan the training of a teacher that is built here; a mixture's loss makes all logits at once."""
     build, hardware = pair.config.teacher.build, pair.device.hardware
-    tokens = build.batch_size * teacher_length(pair.config)
-    size = pair.teacher.measure(build.batch_size, teacher_length(pair.config), pair.half)
+    tokens = build.batch_size * teacher_max_length(pair.config)
+    size = pair.teacher.measure(build.batch_size, teacher_max_length(pair.config), pair.half)
     items = _base(pair.device, [hardware.device])
     items += [
         Item(hardware.device, item.name.replace("student", "teacher"), item.bytes)
@@ -162,7 +163,7 @@ def _forward(pair: Pair, place: str, with_maps: bool) -> list[Item]:
     slots = shapes.text.to_dict().get("num_experts_per_tok") or 1
     size = forward_bytes(tokens, shapes.width, shapes.inner, pair.teacher_bytes, slots)
     if with_maps:  # scores, softmax in fp32 and its cast
-        size += tokens * teacher_length(pair.config) * shapes.heads * (FP32 + 2 * pair.teacher_bytes)
+        size += tokens * teacher_max_length(pair.config) * shapes.heads * (FP32 + 2 * pair.teacher_bytes)
     return [Item(place, "teacher: forward pass", size)]
 
 
@@ -231,7 +232,7 @@ def _compared(pair: Pair, here: str, there: str) -> list[Item]:
         heads = 1 if pair.config.distill.attention_heads == "mean" else student.heads
         numbers = FP32 * pair.student_tokens * pair.config.data.max_length * (MAP_BUFFERS - 2 + 2 * heads)
         items.append(Item(here, f"parts of the loss: {count} pairs of attention maps", count * numbers))
-        maps = pair.teacher_tokens * teacher_length(pair.config) * teacher.heads * size
+        maps = pair.teacher_tokens * teacher_max_length(pair.config) * teacher.heads * size
         items.append(Item(there, "teacher: attention maps", count * maps))
     return items
 
@@ -259,7 +260,7 @@ def _chunks(here: str, pair: Pair, student_size: int, teacher_size: int) -> list
     student, teacher = FP32 * rows * student_size, FP32 * rows * teacher_size
     loss = config.distill.loss
     if teacher_size and not isinstance(loss, Auto) and not compares_events(loss):
-        size = SPAN_BUFFERS * (student + teacher)
+        size = float(SPAN_BUFFERS * (student + teacher))
     else:
         events = isinstance(loss, Auto | ProjectedKL | OverlapKL) and not pair.same_tokenizer
         copies = 2 if teacher_size and (events or config.distill.temperature != 1.0) else 0

@@ -49,7 +49,8 @@ class Plan:
     def verdict(self) -> str:
         """Whether it fits, in one line."""
         room, peak = self.device.memory_bytes, self.peak.largest
-        words = f"{say_bytes(peak)} of {say_bytes(room)} on {self.device.name}, when {self.peak.name}"
+        words = f"{say_bytes(peak)} of {say_bytes(room)} ({room / 2**30:.1f} GiB) on {self.device.name}"
+        words += f", when {self.peak.name}"
         return f"fits: {words}" if self.fits else f"does NOT fit: {words}, {say_bytes(peak - room)} too much"
 
 
@@ -107,7 +108,7 @@ def change_table(plan: Plan) -> Table:
             change.name,
             say_bytes(change.largest),
             "yes" if change.fits else "no",
-            f"{change.time.step / plan.time.step:.2f} x",
+            f"{_say_seconds(change.time.step)} (now {_say_seconds(plan.time.step)})",
             change.command,
         ]
         for change in plan.changes
@@ -132,8 +133,10 @@ def describe_plan(plan: Plan, name: str = "") -> str:
 def _time_lines(plan: Plan) -> list[str]:
     time = plan.time
     lines = [
-        f"time, rough: {_say_seconds(time.step)} a step ({time.teacher_share:.0%} the teacher's), {time.steps:,} steps: "
-        f"{_say_seconds(time.total)} for all trainings ({time.sequences}); by {time.speed.source}"
+        f"time, rough: {_say_seconds(time.step)} a step ({time.teacher_share:.0%} the teacher's), {time.steps:,} steps"
+        f"; all trainings {_say_seconds(time.total)}",
+        f"  read: {time.sequences}",
+        f"  speed: {time.speed.source}",
     ]
     if time.once:
         lines.append(f"  of it once, for the teacher's training or answers: {_say_seconds(time.once)}")

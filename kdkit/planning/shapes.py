@@ -10,7 +10,6 @@ from transformers import AutoConfig, BertConfig, PreTrainedConfig
 from kdkit.config.embeddings import PACKAGED, REDUCE, STATIC, EmbeddingConfig
 from kdkit.config.language import BUILD, Config
 from kdkit.config.types import ModelConfig
-from kdkit.data.build import teacher_max_length
 from kdkit.errors import UserError
 from kdkit.machine.gguf_files import is_gguf
 from kdkit.machine.hub import hub_is_reachable, is_local_path, resolve_model_path
@@ -115,13 +114,18 @@ def language_shapes(config: Config) -> tuple[Shapes, Shapes]:
     settings = config.student
     if settings.path != BUILD:
         student = read_shapes(settings, "student.path")
-        kept = settings.layers if isinstance(settings.layers, int) else settings.layers and len(settings.layers)
+        kept = len(settings.layers) if isinstance(settings.layers, list) else settings.layers
         return _cut(student, kept), teacher
     build = settings.build
     vocab_size = teacher.vocab_size if build.tokenizer == "teacher" else build.vocab_size
-    sizes = {"intermediate_size": build.intermediate_size, "dropout": build.dropout}
-    context = build.max_length or max(config.data.max_length, 512)
-    return Shapes(dense_architecture(build, vocab_size, context=context, **sizes), "student.build"), teacher
+    architecture = dense_architecture(
+        build,
+        vocab_size,
+        context=build.max_length or max(config.data.max_length, 512),
+        intermediate_size=build.intermediate_size,
+        dropout=build.dropout,
+    )
+    return Shapes(architecture, "student.build"), teacher
 
 
 def _teacher_of(config: Config) -> Shapes:
@@ -130,8 +134,9 @@ def _teacher_of(config: Config) -> Shapes:
     build, context = config.teacher.build, built_context(config)
     if build.num_experts:
         return Shapes(mixture_architecture(build, build.vocab_size, context), "teacher.build")
-    sizes = {"context": context, "intermediate_size": build.dense_width}
-    return Shapes(dense_architecture(build, build.vocab_size, **sizes), "teacher.build")
+    width = build.dense_width
+    dense = dense_architecture(build, build.vocab_size, context=context, intermediate_size=width)
+    return Shapes(dense, "teacher.build")
 
 
 def embedding_shapes(config: EmbeddingConfig) -> tuple[Shapes | None, Shapes | None]:
@@ -173,8 +178,3 @@ def _cut(shapes: Shapes, num_layers: int | None) -> Shapes:
         text.layer_types = text.layer_types[:num_layers]
     text.num_hidden_layers = num_layers
     return Shapes(architecture, f"{num_layers} layers of {shapes.source}", shapes.encoder)
-
-
-def teacher_length(config: Config) -> int:
-    """Return the tokens of the longest teacher sequence."""
-    return teacher_max_length(config)

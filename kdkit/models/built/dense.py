@@ -48,8 +48,14 @@ def describe_model(
         "eos_token_id": end_token_id(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
     }
-    shapes = {"context": context, "intermediate_size": intermediate_size, "dropout": dropout}
-    return dense_architecture(build, len(tokenizer), **shapes, tokens=tokens)
+    return dense_architecture(
+        build,
+        len(tokenizer),
+        context=context,
+        intermediate_size=intermediate_size,
+        dropout=dropout,
+        tokens=tokens,
+    )
 
 
 def dense_architecture(
