@@ -9,7 +9,7 @@ from kdkit.embeddings.training.train import build_method
 from kdkit.machine.hardware import DTYPES
 from kdkit.models.built.size import FP32, ModelSize
 from kdkit.planning.devices import Device
-from kdkit.planning.items import Item, Phase, forward_bytes, fullest, kept_by_layers
+from kdkit.planning.items import Item, Phase, backward_bytes, forward_bytes, fullest, kept_by_layers
 from kdkit.planning.shapes import Shapes, embedding_shapes
 
 VECTOR_WIDTH = 768
@@ -89,7 +89,7 @@ def _training(
         size = ModelSize(table, table, table, (), 0, half)
     else:
         width, layers = student.width, student.layers
-        options = {"maps": bool(method.needs.attention_layers), "dropout": dropout}
+        options = {"maps": bool(method.needs.attention_layers), "dropout": dropout, "fused": here != "cpu"}
         size = student.measure(texts, length, half, **options)
     frozen = 0 if _trains_words(config) else size.embeddings
     own = sum(parameter.numel() for parameter in method.parameters())
@@ -102,6 +102,9 @@ def _training(
         items.append(Item(here, "weights and moves of the sharpness-aware step", 2 * FP32 * trained))
     kept = kept_by_layers(here, size, layers, width, texts * length, checkpointed=False)
     kept += _views(config, here, method, width, teacher)
+    if student is not None:
+        states = backward_bytes(texts * length, width, student.inner // 2, 2 if half else FP32)
+        kept.append(Item(here, "backward pass of a layer", states))
     if not config.teacher.cache and teacher is not None:
         place, per_number = device.hardware.teacher_device, _teacher_bytes(device)
         items.append(Item(place, "teacher: weights", teacher.measure().parameters * per_number))

@@ -41,10 +41,10 @@ class Phase:
 
 def fullest(items: list[Item], *alternatives: list[Item]) -> list[Item]:
     """Add those of several groups of items that are never there together: the largest counts, the others are shown."""
-    sums = [sum(item.bytes for item in group) for group in alternatives]
+    sums = [sum(item.bytes for item in group if item.counted) for group in alternatives]
     most = sums.index(max(sums))
     shown = [
-        Item(item.place, item.name, item.bytes, counted=number == most)
+        Item(item.place, item.name, item.bytes, counted=item.counted and number == most)
         for number, group in enumerate(alternatives)
         for item in group
     ]
@@ -72,6 +72,14 @@ def kept_by_layers(place: str, size: ModelSize, layers: int, width: int, tokens:
         Item(place, "activations around the layers", size.around),
         Item(place, "activations of the one layer that is run again, and 16-bit weights", one + size.casts),
     ]
+
+
+def backward_bytes(tokens: int, width: int, inner: int, per_number: int) -> float:
+    """Return what the backward pass of a layer holds beside what the forward pass has kept.
+
+    Of the feed-forward the gradients of its gate, its activation, its partner and their product; of states three.
+    """
+    return float(tokens * per_number * (3 * width + 4 * inner))
 
 
 def forward_bytes(tokens: int, width: int, inner: int, per_number: int, slots: int = 1) -> float:

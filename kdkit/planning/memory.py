@@ -19,7 +19,7 @@ from kdkit.machine.hardware import DTYPES
 from kdkit.models.built.size import FP32, ModelSize
 from kdkit.models.layer_map import map_layers
 from kdkit.planning.devices import Device
-from kdkit.planning.items import Item, Phase, forward_bytes, fullest, kept_by_layers
+from kdkit.planning.items import Item, Phase, backward_bytes, forward_bytes, fullest, kept_by_layers
 from kdkit.planning.shapes import Shapes, language_shapes
 
 SPAN_BUFFERS = 6
@@ -139,8 +139,16 @@ def _built_teacher(pair: Pair, name: str) -> Phase:
     else:
         loss = _chunks(hardware.device, pair, pair.teacher.vocab_size, 0)
         loss += _head(hardware.device, pair, pair.teacher, tokens)
-    items = fullest(items, kept + loss, [Item(hardware.device, "teacher: gradients", size.gradients)])
+    backward = [_backward(hardware.device, pair, pair.teacher, tokens)]
+    kept += fullest([], loss, backward)
+    items = fullest(items, kept, [Item(hardware.device, "teacher: gradients", size.gradients)])
     return Phase(name, tuple(items))
+
+
+def _backward(place: str, pair: Pair, shapes: Shapes, tokens: int) -> Item:
+    """Return what the backward pass of a layer takes beside what was kept for it."""
+    size = backward_bytes(tokens, shapes.width, shapes.inner, 2 if pair.half else FP32)
+    return Item(place, "backward pass of a layer", size)
 
 
 def _answers(pair: Pair, name: str) -> Phase:
@@ -174,13 +182,13 @@ def _student(pairs: list[Pair]) -> Phase:
     here, there = hardware.device, hardware.teacher_device
     online = [each for each in pairs if each.is_online]
     maps = any("attention" in each.parts for each in online)
-    size = pair.student.measure(pair.batch, pair.config.data.max_length, pair.half, maps=maps)
+    size = pair.student.measure(pair.batch, pair.config.data.max_length, pair.half, maps=maps, fused=here != "cpu")
     items = _base(pair.device, [here, *([there] if online else [])])
     items += trained_items(here, size, train.optimizer)
     if train.average.kind != "none":
         items.append(Item(here, "average of the student's weights", size.weights))
     gradients = Item(here, "student: gradients", size.gradients)
-    waiting, before, loss = [], [], []
+    waiting, before = [], []
     for each in online:
         items += _frozen(each, there)
         waiting += _compared(each, here, there)
@@ -196,7 +204,9 @@ def _student(pairs: list[Pair]) -> Phase:
         numbers = pair.student_tokens * pair.config.data.max_length * pair.student.heads * len(pair.pairs)
         waiting.append(Item(here, "student: attention maps", numbers * (2 if pair.half else FP32)))
     wide = max([0, *(each.teacher.vocab_size for each in online)])
-    loss += _chunks(here, pair, pair.student.vocab_size, wide) + _head(here, pair, pair.student, pair.student_tokens)
+    waiting += _head(here, pair, pair.student, pair.student_tokens)
+    loss = _chunks(here, pair, pair.student.vocab_size, wide)
+    rerun.append(_backward(here, pair, pair.student, pair.student_tokens))
     at_once = [before, loss, rerun] if here == there else [loss, rerun]
     if here != there:
         items += before

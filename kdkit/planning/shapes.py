@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from transformers import AutoConfig, BertConfig, PreTrainedConfig
+from transformers import AutoConfig, BertConfig, LlamaConfig, PreTrainedConfig
 
 from kdkit.config.embeddings import PACKAGED, REDUCE, STATIC, EmbeddingConfig
 from kdkit.config.language import BUILD, Config
 from kdkit.config.types import ModelConfig
 from kdkit.errors import UserError
-from kdkit.machine.gguf_files import is_gguf
+from kdkit.machine.gguf_files import is_gguf, read_gguf_header
 from kdkit.machine.hub import hub_is_reachable, is_local_path, resolve_model_path
 from kdkit.machine.packages import PREFIX, is_packaged
 from kdkit.machine.user_code import is_user_code
@@ -83,8 +83,13 @@ def read_shapes(model: ModelConfig, key: str, *, encoder: bool = False) -> Shape
     known = yaml.safe_load(KNOWN.read_text(encoding="utf-8"))
     if is_packaged(path) and path in known:  # its folder would be written first
         return Shapes(_from_values(known[path]), "published shapes, kept in kdkit", encoder)
+    if is_gguf(path):
+        return _gguf_shapes(path, key)
+    if is_user_code(path):
+        least = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+        return Shapes(LlamaConfig(vocab_size=260, **least), "code of your own, which is not counted", encoder)
     try:
-        name = path if is_gguf(path) or is_user_code(path) else resolve_model_path(path, key)
+        name = resolve_model_path(path, key)
         offline = is_local_path(name) or not hub_is_reachable()
         options = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
         source = f"config.json in {path}" if is_local_path(name) else "config.json of the hub"
@@ -98,6 +103,22 @@ def read_shapes(model: ModelConfig, key: str, *, encoder: bool = False) -> Shape
             f"{key}: expected a model whose shapes are known, got {path!r} without a config.json that can be read "
             f"here; pass a folder that holds its config.json, the weights are not needed: -p {key}=FOLDER"
         ) from None
+
+
+def _gguf_shapes(path: str, key: str) -> Shapes:
+    """Read the header of a file that llama.cpp runs; what is not a Llama is counted as one of its sizes."""
+    header = read_gguf_header(path, key)
+    values = {name.removeprefix(f"{header.architecture}."): value for name, value in header.metadata.items()}
+    heads = values["attention.head_count"]
+    architecture = LlamaConfig(
+        vocab_size=values.get("vocab_size") or values["tokenizer.ggml.tokens"],
+        hidden_size=values["embedding_length"],
+        intermediate_size=values["feed_forward_length"],
+        num_hidden_layers=values["block_count"],
+        num_attention_heads=heads,
+        num_key_value_heads=values.get("attention.head_count_kv", heads),
+    )
+    return Shapes(architecture, f"the header of {Path(path).name}")
 
 
 def _from_values(values: dict[str, Any]) -> PreTrainedConfig:

@@ -20,6 +20,9 @@ from kdkit.models.taps import decoder_layers
 FP32 = 4
 """Bytes of a weight, a gradient and each of the optimizer's numbers in every precision: autocast keeps the weights."""
 
+ATTENTION_DROPOUTS = ("attention_dropout", "attention_probs_dropout_prob")
+"""transformers' names of the share of attention weights that is dropped."""
+
 
 @dataclass(frozen=True)
 class ModelSize:
@@ -91,6 +94,7 @@ def measure_model(
     encoder: bool = False,
     maps: bool = False,
     dropout: bool = True,
+    fused: bool = False,
 ) -> ModelSize:
     """Count a model's parameters and the memory of its training, without its weights.
 
@@ -101,10 +105,14 @@ def measure_model(
         encoder: an embedding model, without a head for words.
         maps: whether attention maps are made (the eager kernel).
         dropout: whether the model's dropout is on.
+        fused: whether attention drops weights without keeping its maps, as a GPU's kernels do.
     """
     architecture = copy.deepcopy(architecture)
     architecture.use_cache = False
     architecture._attn_implementation = choose_attention(maps)[0]
+    for name in ATTENTION_DROPOUTS if fused and not maps else ():
+        if name in architecture.get_text_config().to_dict():
+            setattr(architecture.get_text_config(), name, 0.0)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.random.fork_rng(devices=[]):
         model = (AutoModel if encoder else AutoModelForCausalLM).from_config(architecture).train(dropout)
         model.tie_weights()

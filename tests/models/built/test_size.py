@@ -66,7 +66,9 @@ def kept_by_autograd(model, input_ids) -> int:
 def test_the_activations_are_those_that_the_backward_pass_keeps(small_pair, options):
     architecture = describe(small_pair[0], **options)
     kept = kept_by_autograd(build_model(architecture), torch.arange(64).reshape(2, 32) % len(small_pair[0]))
-    assert measure_model(architecture, 2, 32).activations == pytest.approx(kept, rel=0.25 if options.get("dropout") else 0.01)
+    assert measure_model(architecture, 2, 32).activations == pytest.approx(
+        kept, rel=0.25 if options.get("dropout") else 0.01
+    )
 
 
 def test_it_is_said_in_one_line(small_pair):
@@ -101,4 +103,7 @@ def test_attention_maps_are_counted_where_they_are_made(small_pair):
     architecture = describe(small_pair[0])
     plain, eager = (measure_model(architecture, 2, 32, maps=maps) for maps in (False, True))
     maps = 2 * 4 * 32 * 32 * 4
-    assert all(maps <= b - a + 2 * 4 * 32 * 4 + 2 * 32 * 32 * 4 <= 2 * maps for a, b in zip(plain.layers, eager.layers, strict=True))
+    assert all(
+        maps <= b - a + 2 * 4 * 32 * 4 + 2 * 32 * 32 * 4 <= 2 * maps
+        for a, b in zip(plain.layers, eager.layers, strict=True)
+    )
