@@ -4,17 +4,19 @@
 
 dense: a mixture of experts is trained, whose loss makes all logits; chunked: a student learns from a teacher in memory;
 cached: from its cached answers; embedding: an encoder learns cached sentence vectors. Each is trained for two steps in
-a process of its own. Measured is the resident memory at its largest (VmHWM) above what it was before the models
-existed, so Python and its libraries are in neither number. Every tensor is a mapping of its own
-(MALLOC_MMAP_THRESHOLD_), which leaves out what malloc holds of freed ones. Allowed: 15 % apart, at most 5 % below.
+a process of its own, forked from one that has loaded all libraries. Measured is the resident memory at its largest
+(VmHWM) above what it was before the models existed, so Python and its libraries are in neither number. Every tensor is
+a mapping of its own (MALLOC_MMAP_THRESHOLD_), which leaves out what malloc holds of freed ones. Allowed: 15 % apart, at
+most 5 % below.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,7 @@ MB = 1e6
 SIZES = {"small": (256, 4, 1024, 1), "large": (512, 6, 2048, 2)}
 """Width, layers and inner width of the trained model, and micro-batches in a step."""
 KINDS = ("dense", "chunked", "cached", "embedding")
+THRESHOLD = "MALLOC_MMAP_THRESHOLD_"
 BASE = "Python and libraries"
 
 
@@ -57,8 +60,8 @@ def settings_of(size: str, kind: str, folder: Path) -> list[str]:
     shared.append(f"train.gradient_accumulation_steps={accumulation}")
     build = [f"hidden_size={width}", f"num_layers={layers}", "num_heads=8"]
     if kind == "embedding":
-        more = ["data.max_length=16", "data.subset_size=2000", "method=cosine", "compare=[]", "student.layers=null"]
-        more += ["student.path=build", "train.per_device_train_batch_size=128", "evaluate.tasks=[]"]
+        more = ["data.max_length=8", "data.subset_size=2000", "method=cosine", "compare=[]", "student.layers=null"]
+        more += ["student.path=build", "train.per_device_train_batch_size=256", "evaluate.tasks=[]"]
         return shared + more + [f"student.build.{item}" for item in (*build, f"intermediate_size={inner}")]
     shared += ["data.subset_size=100", "data.max_length=128", "teacher.max_length=128", "evaluate.curve_sequences=4"]
     shared.append("train.per_device_train_batch_size=16")
@@ -95,7 +98,6 @@ def make_teacher(folder: Path) -> None:
 def run_language(size: str, kind: str, folder: Path, prepare: bool) -> dict[str, Any]:
     """Train a language model; with `prepare` only make what it reads."""
     name = f"{size}-{kind}"
-    warm_up(folder)
     session = open_session("smoke", settings_of(size, kind, folder), name, folder / f"runs-{prepare}")
     data = prepare_data(session)
     if kind == "dense":
@@ -114,7 +116,6 @@ def run_language(size: str, kind: str, folder: Path, prepare: bool) -> dict[str,
 
 def run_embedding(size: str, folder: Path, prepare: bool) -> dict[str, Any]:
     """Train an encoder on cached vectors; with `prepare` only make what it reads."""
-    warm_up(folder)
     settings = settings_of(size, "embedding", folder)
     session = open_embedding_session("embedding_demo", settings, f"{size}-embedding", folder / f"runs-{prepare}")
     config = session.config
@@ -158,42 +159,54 @@ def run_one(name: str, folder: Path, prepare: bool) -> dict[str, Any]:
     return run_embedding(size, folder, prepare) if kind == "embedding" else run_language(size, kind, folder, prepare)
 
 
+def in_a_fork(queue: Any, name: str, folder: Path, prepare: bool) -> None:
+    """Run one configuration and put what was found."""
+    try:
+        queue.put(run_one(name, folder, prepare))
+    except Exception:
+        queue.put({"failed": traceback.format_exc()})
+
+
+def call(name: str, folder: Path) -> dict[str, Any]:
+    """Run one configuration in a fork of this process, which has loaded the libraries; a cache is filled in another."""
+    found: dict[str, Any] = {}
+    for prepare in [True] * name.endswith("cached") + [False]:
+        context = multiprocessing.get_context("fork")
+        queue = context.Queue()
+        process = context.Process(target=in_a_fork, args=(queue, name, folder, prepare))
+        process.start()
+        found = queue.get()
+        process.join()
+        if "failed" in found:
+            sys.exit(f"{name} failed:\n{found['failed']}")
+    print(name, json.dumps(found), flush=True)
+    return found
+
+
 def main() -> None:
-    """Run all configurations, each in a process of its own."""
+    """Run all configurations."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [f"{size}-{kind}" for size in SIZES for kind in KINDS]
     parser.add_argument("--only", nargs="+", default=names, choices=names)
     parser.add_argument("--folder", default="", help="of the teacher and caches; empty: a temporary one")
-    parser.add_argument("--one", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--prepare", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(run_one(arguments.one, Path(arguments.folder), arguments.prepare)), flush=True)
-        return
+    if THRESHOLD not in os.environ:  # malloc reads it when a process starts
+        os.execvpe(
+            sys.executable,
+            [sys.executable, "-m", "benchmarks.planner", *sys.argv[1:]],
+            os.environ | {THRESHOLD: "131072"},
+        )
     with tempfile.TemporaryDirectory() as place:
         folder = Path(arguments.folder or place).resolve()
         if not (folder / "teacher").is_dir():
             make_teacher(folder)
+        warm_up(folder)
         rows = [{"configuration": name} | call(name, folder) for name in arguments.only]
     print_table([{key: value for key, value in row.items() if key != "items"} for row in rows])
     missed = [row["configuration"] for row in rows if not 0.95 <= row["ratio"] <= 1.15]
     print(f"outside 0.95 to 1.15: {', '.join(missed) or 'none'}")
     if arguments.only == names:
         RESULTS.write_text(json.dumps({"versions": versions(), "rows": rows, "missed": missed}, indent=1) + "\n")
-
-
-def call(name: str, folder: Path) -> dict[str, Any]:
-    """Run one configuration in a process of its own, after another one that fills the cache where there is one."""
-    command = [sys.executable, "-m", "benchmarks.planner", "--folder", str(folder), "--one", name]
-    lines: list[str] = []
-    for more in ([["--prepare"]] * name.endswith("cached")) + [[]]:
-        environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**17)}
-        result = subprocess.run([*command, *more], capture_output=True, text=True, check=False, env=environment)
-        if result.returncode:
-            sys.exit(f"{name} failed:\n{result.stderr[-3000:]}")
-        lines = result.stdout.splitlines()
-    print(name, lines[-1], flush=True)
-    return json.loads(lines[-1])
 
 
 if __name__ == "__main__":

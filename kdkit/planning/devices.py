@@ -19,6 +19,9 @@ CONTEXT = 450_000_000
 """Bytes that CUDA and cuBLAS take of every GPU before the first tensor: 0.3 to 0.5 GB by version and architecture."""
 LIBRARIES = 600_000_000
 """Bytes of Python with torch and transformers in a process on a CPU, measured with torch 2.13 and transformers 5.24."""
+WORKSPACE = 40_000_000
+"""Bytes that the kernels of a CPU, threads and small objects take in a training beside its tensors: 35 to 55 MB by
+`benchmarks/planner.py`. Of a GPU they are part of the context."""
 BETWEEN_GPUS = 6e9
 """Bytes a second from one GPU to the other through the host, as on Kaggle's two T4."""
 
@@ -58,6 +61,11 @@ class Device:
     def base_bytes(self) -> int:
         """What is taken before the first tensor."""
         return LIBRARIES if self.hardware.device == "cpu" else CONTEXT
+
+    @property
+    def workspace_bytes(self) -> int:
+        """What a training takes beside its tensors."""
+        return WORKSPACE if self.hardware.device == "cpu" else 0
 
     def speed(self) -> Speed:
         """Return the published speed of a named GPU, or measure this machine's."""

@@ -113,6 +113,12 @@ def _base(device: Device, places: list[str]) -> list[Item]:
     return [Item(place, name, device.base_bytes) for place in dict.fromkeys(places)]
 
 
+def workspace(device: Device) -> list[Item]:
+    """List what a training on a CPU takes beside its tensors."""
+    size = device.workspace_bytes
+    return [Item(device.hardware.device, "kernels, threads and small objects", size)] if size else []
+
+
 def trained_items(place: str, size: ModelSize, optimizer: str = "adamw") -> list[Item]:
     """List weights and the optimizer's means of a model in training."""
     inner = size.parameters - size.embeddings
@@ -126,7 +132,7 @@ def _built_teacher(pair: Pair, name: str) -> Phase:
     build, hardware = pair.config.teacher.build, pair.device.hardware
     tokens = build.batch_size * teacher_max_length(pair.config)
     size = pair.teacher.measure(build.batch_size, teacher_max_length(pair.config), pair.half)
-    items = _base(pair.device, [hardware.device])
+    items = [*_base(pair.device, [hardware.device]), *workspace(pair.device)]
     items += [
         Item(hardware.device, item.name.replace("student", "teacher"), item.bytes)
         for item in trained_items(hardware.device, size, build.optimizer)
@@ -183,7 +189,7 @@ def _student(pairs: list[Pair]) -> Phase:
     online = [each for each in pairs if each.is_online]
     maps = any("attention" in each.parts for each in online)
     size = pair.student.measure(pair.batch, pair.config.data.max_length, pair.half, maps=maps, fused=here != "cpu")
-    items = _base(pair.device, [here, *([there] if online else [])])
+    items = [*_base(pair.device, [here, *([there] if online else [])]), *workspace(pair.device)]
     items += trained_items(here, size, train.optimizer)
     if train.average.kind != "none":
         items.append(Item(here, "average of the student's weights", size.weights))

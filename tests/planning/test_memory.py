@@ -117,7 +117,7 @@ def test_an_embedding_run_has_the_teachers_answers_and_a_training_for_each_metho
 
 def test_a_method_with_two_views_keeps_twice_as_much():
     plain, views = (embedding({"name": "cosine", "task_weight": weight})[1] for weight in (0.0, 1.0))
-    assert 1.8 < item(views, "activations: ") / item(plain, "activations: ") < 2.7  # dropout keeps its masks
+    assert 1.8 < item(views, "activations: ") / item(plain, "activations: ") < 3.0  # dropout keeps its masks
 
 
 def test_frozen_word_vectors_have_no_gradient_and_no_optimizer():
