@@ -132,9 +132,15 @@ def test_a_teacher_that_is_asked_in_every_step_stays_in_memory():
     assert item(live, "teacher: weights") > 0 and item(embedding()[1], "teacher: weights") == 0
 
 
-@pytest.mark.parametrize("method", ["talas", "dskd", "emo", "late_interaction"])
+@pytest.mark.parametrize("method", ["talas", "dskd", "emo"])
 def test_every_method_is_planned_by_its_own_needs(method):
     assert embedding(method)[1].largest > 0
+
+
+def test_a_list_of_documents_is_read_beside_its_sentence():
+    rows = {"data": {"positives": "second", "negatives": {"number": 2}}}
+    alone, listed = embedding(**rows)[1], embedding("list_kl", **rows)[1]
+    assert item(listed, "activations: ") > 3.5 * item(alone, "activations: ")
 
 
 def test_a_table_of_token_vectors_has_no_layers():
