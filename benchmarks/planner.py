@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import shutil
 import sys
 import tempfile
 import traceback
@@ -103,6 +104,7 @@ def run_language(size: str, kind: str, folder: Path, prepare: bool) -> dict[str,
     if kind == "dense":
         if prepare:
             return {}
+        shutil.rmtree(folder / "cache" / "teachers", ignore_errors=True)
         base = _begin()
         build_teacher(session, data)
         return _compare(session.config, base, "teacher is trained here")

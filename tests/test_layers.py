@@ -60,6 +60,8 @@ CONSTANT_MAKERS = DECLARED | {
     "zeros",
     "Streams",
     "PackagedModel",
+    "CudaFacts",
+    "Speed",
     "Name",
     "Fraction",
 }

@@ -20,8 +20,8 @@ CONTEXT = 450_000_000
 LIBRARIES = 600_000_000
 """Bytes of Python with torch and transformers in a process on a CPU, measured with torch 2.13 and transformers 5.24."""
 WORKSPACE = 40_000_000
-"""Bytes that the kernels of a CPU, threads and small objects take in a training beside its tensors: 35 to 55 MB by
-`benchmarks/planner.py`. Of a GPU they are part of the context."""
+"""Bytes that transformers' Trainer, its threads and the kernels of a CPU take beside tensors: 5 to 55 MB by
+`benchmarks/planner.py`. Of a GPU it is part of the context; the loop of embedding models has not shown it."""
 BETWEEN_GPUS = 6e9
 """Bytes a second from one GPU to the other through the host, as on Kaggle's two T4."""
 

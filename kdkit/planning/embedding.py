@@ -10,7 +10,6 @@ from kdkit.machine.hardware import DTYPES
 from kdkit.models.built.size import FP32, ModelSize
 from kdkit.planning.devices import Device
 from kdkit.planning.items import Item, Phase, backward_bytes, forward_bytes, fullest, kept_by_layers
-from kdkit.planning.memory import workspace
 from kdkit.planning.shapes import Shapes, embedding_shapes
 
 VECTOR_WIDTH = 768
@@ -96,7 +95,6 @@ def _training(
     own = sum(parameter.numel() for parameter in method.parameters())
     trained = size.parameters - frozen + own
     items = [Item(here, "Python and libraries" if here == "cpu" else "CUDA context", device.base_bytes)]
-    items += workspace(device)
     items += [Item(here, "student: weights", size.weights), Item(here, "student: AdamW", 2 * FP32 * trained)]
     if own:
         items.append(Item(here, "the method's own weights", FP32 * own))

@@ -19,8 +19,8 @@ from kdkit.models.built.dense import dense_architecture
 from kdkit.models.built.size import ModelSize, measure_model
 from kdkit.teachers.build import built_context, mixture_architecture
 
-KNOWN = Path(__file__).with_name("shapes.yaml")
-"""Published shapes by the model's name."""
+KNOWN = "shapes.yaml"
+"""Published shapes by the model's name, beside this file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +80,7 @@ def read_shapes(model: ModelConfig, key: str, *, encoder: bool = False) -> Shape
         UserError: none of these holds its shapes.
     """
     path = PREFIX + model.path if model.path == PACKAGED else model.path
-    known = yaml.safe_load(KNOWN.read_text(encoding="utf-8"))
+    known = yaml.safe_load(Path(__file__).with_name(KNOWN).read_text(encoding="utf-8"))
     if is_packaged(path) and path in known:  # its folder would be written first
         return Shapes(_from_values(known[path]), "published shapes, kept in kdkit", encoder)
     if is_gguf(path):
