@@ -26,6 +26,7 @@ LAYERS = [
     {"evaluate"},
     {"embeddings"},
     {"report"},
+    {"planning"},
     {"workflow"},
     {"cli"},
     {"__main__"},
@@ -59,6 +60,8 @@ CONSTANT_MAKERS = DECLARED | {
     "zeros",
     "Streams",
     "PackagedModel",
+    "CudaFacts",
+    "Speed",
     "Name",
     "Fraction",
 }

@@ -26,6 +26,7 @@ from kdkit.cli.options import (
     Verbose,
     interruptible,
 )
+from kdkit.cli.plan import plan_app
 from kdkit.cli.problems import problems_app
 from kdkit.cli.sample import sample_app
 from kdkit.cli.solve import solve_app
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cache_app, name="cache")
+app.add_typer(plan_app)
 app.add_typer(sample_app)
 app.add_typer(problems_app)
 app.add_typer(text_app)

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from kdkit.errors import UserError
+from kdkit.machine.hardware import choose_attention
 
 Arguments = tuple[Any, ...]
 
@@ -81,7 +82,7 @@ class Taps:
         for number, attention in self.attentions.items():
             self._closing.callback(setattr, attention, "config", attention.config)
             attention.config = copy.copy(attention.config)
-            attention.config._attn_implementation = "eager"
+            attention.config._attn_implementation = choose_attention(maps_in_loss=True)[0]
             handles = (
                 attention.register_forward_pre_hook(_supply_mask, with_kwargs=True),
                 attention.register_forward_hook(self._catch_maps(number)),

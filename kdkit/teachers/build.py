@@ -9,6 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, Qwen3MoeConfig, Qwen
 
 from kdkit.alignment.tokenizers import end_token_id, start_token_id
 from kdkit.config.language import Config, TrainConfig
+from kdkit.config.teachers import BuildTeacherConfig
 from kdkit.data.batches import WindowCollator
 from kdkit.data.prepare import (
     PreparedData,
@@ -26,7 +27,7 @@ from kdkit.machine.session import Session
 from kdkit.models.built.dense import architecture_values, build_model, describe_model
 from kdkit.models.built.scratch import initializer_range, spread_embeddings
 from kdkit.models.built.size import measure_model
-from kdkit.models.loading import experts_implementation, no_bar
+from kdkit.models.loading import no_bar
 from kdkit.runs.costs import write_cost
 from kdkit.runs.folder import cached_folder, fingerprint, link_folder
 from kdkit.runs.messages import note
@@ -174,9 +175,22 @@ def _architecture(config: Config, data: PreparedData, hardware: Hardware) -> Pre
     if not build.num_experts:
         width = build.dense_width
         return describe_model(build, data.teacher_tokenizer, context=context, intermediate_size=width)
+    tokens = {
+        "bos_token_id": start_token_id(data.teacher_tokenizer),
+        "eos_token_id": end_token_id(data.teacher_tokenizer),
+    }
+    architecture = mixture_architecture(build, len(data.teacher_tokenizer), context, tokens)
+    architecture._experts_implementation = hardware.experts_implementation
+    return architecture
+
+
+def mixture_architecture(
+    build: BuildTeacherConfig, vocab_size: int, context: int, tokens: dict[str, int | None] | None = None
+) -> Qwen3MoeConfig:
+    """Describe a mixture of experts to transformers; see `dense_architecture`."""
     window = build.sliding_window
-    architecture = Qwen3MoeConfig(
-        vocab_size=len(data.teacher_tokenizer),
+    return Qwen3MoeConfig(
+        vocab_size=vocab_size,
         hidden_size=build.hidden_size,
         num_hidden_layers=build.num_layers,
         num_attention_heads=build.num_heads,
@@ -191,8 +205,5 @@ def _architecture(config: Config, data: PreparedData, hardware: Hardware) -> Pre
         sliding_window=window,
         **architecture_values(build),
         initializer_range=initializer_range(build.hidden_size),
-        bos_token_id=start_token_id(data.teacher_tokenizer),
-        eos_token_id=end_token_id(data.teacher_tokenizer),
+        **(tokens or {}),
     )
-    architecture._experts_implementation = experts_implementation(hardware.device)
-    return architecture

@@ -4,8 +4,10 @@ import torch
 from kdkit.errors import UserError
 from kdkit.machine.hardware import (
     DTYPES,
+    PLANNED,
     CudaFacts,
     architecture_is_supported,
+    choose_attention,
     choose_hardware,
     find_hardware,
     tiny_backward,
@@ -25,6 +27,45 @@ def refusal(*arguments) -> str:
         choose_hardware(*arguments)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+A100 = CudaFacts(("NVIDIA A100-SXM4-40GB",), (8, 0), 40 * GB, KAGGLE_ARCHS)
+PASCAL = CudaFacts(P100.names, P100.capability, P100.memory_bytes, ("sm_60",))
+
+
+@pytest.mark.parametrize(
+    ("facts", "profile", "precision", "compiles", "experts"),
+    [
+        (PASCAL, "p100", "fp16", False, "eager"),
+        (T4, "t4", "fp16", True, "eager"),
+        (TWO_T4, "t4x2", "fp16", True, "eager"),
+        (A100, "gpu", "bf16", True, "grouped_mm"),
+        (CudaFacts(), "cpu", "fp32", True, "grouped_mm"),
+    ],
+)
+def test_a_profile_decides_everything_with_reasons(facts, profile, precision, compiles, experts):
+    hardware = choose_hardware(facts)
+    assert (hardware.profile, hardware.precision) == (profile, precision)
+    assert (hardware.compiles, hardware.experts_implementation) == (compiles, experts)
+    lines = hardware.reasons(maps_in_loss=False)
+    assert [line.partition(":")[0] for line in lines] == [
+        f"profile {profile}",
+        "attention",
+        "torch.compile and Triton",
+        "experts of a mixture",
+    ]
+    assert ("below 7.0" in lines[2]) == (not compiles)
+
+
+def test_attention_is_eager_only_where_the_loss_compares_maps():
+    assert choose_attention(maps_in_loss=True)[0] == "eager"
+    assert choose_attention(maps_in_loss=False)[0] == "sdpa"
+    assert choose_hardware(T4).reasons(maps_in_loss=True)[1].startswith("attention: eager: the loss compares")
+
+
+@pytest.mark.parametrize(("name", "profile"), [("p100", "p100"), ("t4", "t4"), ("t4x2", "t4x2"), ("cpu", "cpu")])
+def test_devices_that_are_planned_for_are_those_that_would_be_found(name, profile):
+    assert choose_hardware(PLANNED[name]).profile == profile
 
 
 def test_no_gpu_means_cpu_in_fp32():

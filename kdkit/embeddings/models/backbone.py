@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, PreTra
 from transformers.utils import logging
 
 from kdkit.errors import UserError
+from kdkit.machine.hardware import choose_attention
 from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_path
 from kdkit.models.loading import no_bar
 
@@ -36,7 +37,7 @@ def load_backbone(
         "trust_remote_code": trust_remote_code,
         "local_files_only": is_local_path(name) or not hub_is_reachable(),
     }
-    kernel = {"attn_implementation": "eager"} if attentions else {}
+    kernel = {"attn_implementation": choose_attention(True)[0]} if attentions else {}
     try:
         config = AutoConfig.from_pretrained(name, **shared)
         config.use_cache = False

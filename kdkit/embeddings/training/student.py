@@ -15,6 +15,7 @@ from kdkit.embeddings.models.places import resolve_embedding_path
 from kdkit.embeddings.models.pooling import Reading, read_reading
 from kdkit.embeddings.models.static import is_static
 from kdkit.embeddings.teacher.vocabulary import make_static_student
+from kdkit.machine.hardware import choose_attention
 from kdkit.machine.session import Session
 from kdkit.models.keep_layers import keep_layers, spread_layers
 
@@ -73,7 +74,7 @@ def make_embedding_student(config: EmbeddingConfig, data: SentenceData, *, atten
             )
             keep_layers(student.backbone, kept)
     if attentions:
-        student.backbone.set_attn_implementation("eager")
+        student.backbone.set_attn_implementation(choose_attention(maps_in_loss=True)[0])
     return student
 
 

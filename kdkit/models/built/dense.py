@@ -43,8 +43,37 @@ def describe_model(
         intermediate_size: width of the feed-forward layer.
         dropout: share of the attention weights that are dropped in training.
     """
+    tokens = {
+        "bos_token_id": start_token_id(tokenizer),
+        "eos_token_id": end_token_id(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    return dense_architecture(
+        build,
+        len(tokenizer),
+        context=context,
+        intermediate_size=intermediate_size,
+        dropout=dropout,
+        tokens=tokens,
+    )
+
+
+def dense_architecture(
+    build: BuildStudentConfig | BuildTeacherConfig,
+    vocab_size: int,
+    *,
+    context: int,
+    intermediate_size: int,
+    dropout: float = 0.0,
+    tokens: dict[str, int | None] | None = None,
+) -> PreTrainedConfig:
+    """Do what `describe_model` does without a tokenizer.
+
+    Args:
+        tokens: ids of special ones, by transformers' names; None: its defaults.
+    """
     shared = {
-        "vocab_size": len(tokenizer),
+        "vocab_size": vocab_size,
         "hidden_size": build.hidden_size,
         "num_hidden_layers": build.num_layers,
         "num_attention_heads": build.num_heads,
@@ -54,9 +83,7 @@ def describe_model(
         "attention_dropout": dropout,
         **architecture_values(build),
         "initializer_range": initializer_range(build.hidden_size),
-        "bos_token_id": start_token_id(tokenizer),
-        "eos_token_id": end_token_id(tokenizer),
-        "pad_token_id": tokenizer.pad_token_id,
+        **(tokens or {}),
     }
     if not build.qk_norm and build.sliding_window is None:
         return LlamaConfig(**shared)

@@ -1,0 +1,294 @@
+"""The memory of a language model's distillation: what each phase holds at its fullest moment.
+
+Phases are those of a run: a teacher that is built here, its answers where they are cached, the student. Two moments of
+a step compete: the end of the loss, when all activations are there, and the end of the backward pass, when all
+gradients are; with more than one micro-batch in a step the gradients are there from the second one on.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from kdkit.config.language import BUILD, Config
+from kdkit.config.losses import Auto, OverlapKL, ProjectedKL
+from kdkit.data.build import teacher_max_length
+from kdkit.distill.choose_loss import compares_events
+from kdkit.distill.layer_terms import active_parts
+from kdkit.losses.chunked.engine import BLOCK_BYTES, rows_per_chunk
+from kdkit.machine.hardware import DTYPES
+from kdkit.models.built.size import FP32, ModelSize
+from kdkit.models.layer_map import map_layers
+from kdkit.planning.devices import Device
+from kdkit.planning.items import Item, Phase, backward_bytes, forward_bytes, fullest, kept_by_layers
+from kdkit.planning.shapes import Shapes, language_shapes
+
+SPAN_BUFFERS = 6
+"""Buffers of the size of a chunk's logits that autograd keeps for a loss over spans."""
+MAP_BUFFERS = 7
+"""Buffers of `[S, S]` that one pair of attention maps leaves for the backward pass, both sides and the pooling."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A student and one teacher, with what decides how much they take."""
+
+    config: Config
+    device: Device
+    student: Shapes
+    teacher: Shapes
+
+    @property
+    def batch(self) -> int:
+        """Sequences in a micro-batch, the largest of a schedule."""
+        train = self.config.train
+        return max(
+            [*train.batch_schedule.values(), *([] if train.batch_schedule else [train.per_device_train_batch_size])]
+        )
+
+    @property
+    def student_tokens(self) -> int:
+        """Student tokens of a micro-batch."""
+        return self.batch * self.config.data.max_length
+
+    @property
+    def teacher_tokens(self) -> int:
+        """Teacher tokens of a micro-batch, at most."""
+        return self.batch * teacher_max_length(self.config)
+
+    @property
+    def half(self) -> bool:
+        """Whether the student's products run in 16 bits."""
+        return self.device.hardware.precision != "fp32"
+
+    @property
+    def teacher_bytes(self) -> int:
+        """Bytes of one of the teacher's numbers while a student is trained."""
+        return DTYPES[self.device.hardware.answer_precision].itemsize
+
+    @property
+    def is_online(self) -> bool:
+        """Whether the teacher is in memory beside the student."""
+        return not self.config.cache.enabled and self.config.distill.kd_ratio > 0.0
+
+    @property
+    def same_tokenizer(self) -> bool:
+        """Whether both models read with one tokenizer, as far as a configuration says it."""
+        config = self.config
+        if config.student.path == BUILD:
+            return config.student.build.tokenizer == "teacher"
+        return config.student.path == config.teacher.path or self.student.vocab_size == self.teacher.vocab_size
+
+    @property
+    def parts(self) -> list[str]:
+        """Parts of the loss that compare layers."""
+        return active_parts(self.config.distill.weights) if self.is_online else []
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """Student and teacher layers that are compared."""
+        names = self.config.teacher.path, self.config.teachers.only
+        return map_layers(self.config.distill.layer_map, self.student.layers, self.teacher.layers, *filter(None, names))
+
+
+def plan_memory(config: Config, device: Device) -> list[Phase]:
+    """Return the phases of a run, in their order.
+
+    Raises:
+        UserError: see `read_shapes`.
+    """
+    members = [config.view(member.name) for member in config.teachers.members] or [config]
+    pairs = [Pair(view, device, *language_shapes(view)) for view in members]
+    phases = []
+    for pair in pairs:
+        name = f" {pair.config.teachers.only}" if pair.config.teachers.only else ""
+        if pair.config.teacher.path == BUILD:
+            phases.append(_built_teacher(pair, f"teacher{name} is trained here"))
+        if pair.config.cache.enabled:
+            phases.append(_answers(pair, f"teacher{name}'s answers are kept"))
+    return [*phases, _student(pairs)]
+
+
+def _base(device: Device, places: list[str]) -> list[Item]:
+    name = "Python and libraries" if set(places) == {"cpu"} else "CUDA context"
+    return [Item(place, name, device.base_bytes) for place in dict.fromkeys(places)]
+
+
+def workspace(device: Device) -> list[Item]:
+    """List what a training on a CPU takes beside its tensors."""
+    size = device.workspace_bytes
+    return [Item(device.hardware.device, "kernels, threads and small objects", size)] if size else []
+
+
+def trained_items(place: str, size: ModelSize, optimizer: str = "adamw") -> list[Item]:
+    """List weights and the optimizer's means of a model in training."""
+    inner = size.parameters - size.embeddings
+    means = size.optimizer - (FP32 * inner if optimizer == "muon" else 0)
+    name = "Muon and AdamW" if optimizer == "muon" else "AdamW"
+    return [Item(place, "student: weights", size.weights), Item(place, f"student: {name}", means)]
+
+
+def _built_teacher(pair: Pair, name: str) -> Phase:
+    """Plan the training of a teacher that is built here; a mixture's loss makes all logits at once."""
+    build, hardware = pair.config.teacher.build, pair.device.hardware
+    tokens = build.batch_size * teacher_max_length(pair.config)
+    size = pair.teacher.measure(build.batch_size, teacher_max_length(pair.config), pair.half)
+    items = [*_base(pair.device, [hardware.device]), *workspace(pair.device)]
+    items += [
+        Item(hardware.device, item.name.replace("student", "teacher"), item.bytes)
+        for item in trained_items(hardware.device, size, build.optimizer)
+    ]
+    kept = kept_by_layers(hardware.device, size, pair.teacher.layers, pair.teacher.width, tokens, False)
+    if build.num_experts:
+        # logits, and of cross-entropy in fp32 the log-probabilities and the gradient
+        logits = tokens * pair.teacher.vocab_size * FP32
+        loss = [Item(hardware.device, "all logits, log-probabilities and gradient", 3 * logits)]
+    else:
+        loss = _chunks(hardware.device, pair, pair.teacher.vocab_size, 0)
+        loss += _head(hardware.device, pair, pair.teacher, tokens)
+    backward = [_backward(hardware.device, pair, pair.teacher, tokens)]
+    kept += fullest([], loss, backward)
+    items = fullest(items, kept, [Item(hardware.device, "teacher: gradients", size.gradients)])
+    return Phase(name, tuple(items))
+
+
+def _backward(place: str, pair: Pair, shapes: Shapes, tokens: int) -> Item:
+    """Return what the backward pass of a layer takes beside what was kept for it."""
+    size = backward_bytes(tokens, shapes.width, shapes.inner, 2 if pair.half else FP32)
+    return Item(place, "backward pass of a layer", size)
+
+
+def _answers(pair: Pair, name: str) -> Phase:
+    """Plan the asking of a teacher whose answers are cached."""
+    place = pair.device.hardware.teacher_device
+    rows = rows_per_chunk(pair.teacher.vocab_size, torch.device(place))
+    chunk = Item(place, "logits of a chunk, and its softmax", 2 * FP32 * rows * pair.teacher.vocab_size)
+    return Phase(name, (*_base(pair.device, [place]), *_frozen(pair, place), *_forward(pair, place, False), chunk))
+
+
+def _frozen(pair: Pair, place: str) -> list[Item]:
+    """List a teacher's weights; one without a model of transformers counts by its shapes all the same."""
+    size = pair.teacher.measure()
+    return [Item(place, "teacher: weights", size.parameters * pair.teacher_bytes)]
+
+
+def _forward(pair: Pair, place: str, with_maps: bool) -> list[Item]:
+    """List what a teacher's forward pass holds."""
+    shapes, tokens = pair.teacher, pair.teacher_tokens
+    slots = shapes.text.to_dict().get("num_experts_per_tok") or 1
+    size = forward_bytes(tokens, shapes.width, shapes.inner, pair.teacher_bytes, slots)
+    if with_maps:  # scores, softmax in fp32 and its cast
+        size += tokens * teacher_max_length(pair.config) * shapes.heads * (FP32 + 2 * pair.teacher_bytes)
+    return [Item(place, "teacher: forward pass", size)]
+
+
+def _student(pairs: list[Pair]) -> Phase:
+    """Plan the training of the student with all its teachers."""
+    pair, train = pairs[0], pairs[0].config.train
+    hardware = pair.device.hardware
+    here, there = hardware.device, hardware.teacher_device
+    online = [each for each in pairs if each.is_online]
+    maps = any("attention" in each.parts for each in online)
+    size = pair.student.measure(pair.batch, pair.config.data.max_length, pair.half, maps=maps, fused=here != "cpu")
+    items = [*_base(pair.device, [here, *([there] if online else [])]), *workspace(pair.device)]
+    items += trained_items(here, size, train.optimizer)
+    if train.average.kind != "none":
+        items.append(Item(here, "average of the student's weights", size.weights))
+    gradients = Item(here, "student: gradients", size.gradients)
+    waiting, before = [], []
+    for each in online:
+        items += _frozen(each, there)
+        waiting += _compared(each, here, there)
+        before += _forward(each, there, "attention" in each.parts)
+    for each in pairs:
+        if each.config.cache.enabled:
+            waiting.append(Item(here, "cached signals", _cached_bytes(each)))
+    kept = kept_by_layers(
+        here, size, pair.student.layers, pair.student.width, pair.student_tokens, train.gradient_checkpointing
+    )
+    rerun = kept[2:]
+    if maps and train.gradient_checkpointing:  # they are caught for the loss, whatever is run again
+        numbers = pair.student_tokens * pair.config.data.max_length * pair.student.heads * len(pair.pairs)
+        waiting.append(Item(here, "student: attention maps", numbers * (2 if pair.half else FP32)))
+    wide = max([0, *(each.teacher.vocab_size for each in online)])
+    waiting += _head(here, pair, pair.student, pair.student_tokens)
+    loss = _chunks(here, pair, pair.student.vocab_size, wide)
+    rerun.append(_backward(here, pair, pair.student, pair.student_tokens))
+    at_once = [before, loss, rerun] if here == there else [loss, rerun]
+    if here != there:
+        items += before
+    moment = fullest(kept[:2] + waiting, *(group for group in at_once if group))
+    if train.gradient_accumulation_steps > 1:
+        return Phase("the student is trained", (*items, gradients, *moment))
+    counted = sum(item.bytes for item in moment if item.counted and item.place == here)
+    first = counted >= gradients.bytes
+    late = [Item(item.place, item.name, item.bytes, item.counted and (first or item.place != here)) for item in moment]
+    return Phase("the student is trained", (*items, Item(here, gradients.name, gradients.bytes, not first), *late))
+
+
+def _compared(pair: Pair, here: str, there: str) -> list[Item]:
+    """List what a teacher leaves for the loss: hidden states, its head, and the layers that are compared."""
+    teacher, student, size = pair.teacher, pair.student, pair.teacher_bytes
+    items = [Item(here, "teacher: last states", 2 * pair.teacher_tokens * teacher.width * size)]
+    if here != there or not pair.same_tokenizer:
+        items.append(Item(here, "teacher: its head, as the loss needs it", teacher.vocab_size * teacher.width * size))
+    if not pair.parts:
+        return items
+    layers = len(pair.pairs) if "layerwise" in pair.parts else 1
+    if pair.parts != ["attention"]:
+        numbers = FP32 * pair.student_tokens * (2 * student.width + 4 * teacher.width)
+        items.append(Item(here, f"parts of the loss: states of {layers} pairs", layers * numbers))
+        items.append(
+            Item(there, "teacher: states of compared layers", layers * pair.teacher_tokens * teacher.width * size)
+        )
+        projections = layers + sum(name in pair.parts for name in ("feature", "contrastive"))
+        weights = 4 * FP32 * projections * student.width * teacher.width
+        items.append(Item(here, "projections, their gradients and AdamW", weights))
+    if "attention" in pair.parts:
+        count = len(pair.pairs)
+        heads = 1 if pair.config.distill.attention_heads == "mean" else student.heads
+        numbers = FP32 * pair.student_tokens * pair.config.data.max_length * (MAP_BUFFERS - 2 + 2 * heads)
+        items.append(Item(here, f"parts of the loss: {count} pairs of attention maps", count * numbers))
+        maps = pair.teacher_tokens * teacher_max_length(pair.config) * teacher.heads * size
+        items.append(Item(there, "teacher: attention maps", count * maps))
+    return items
+
+
+def _head(here: str, pair: Pair, shapes: Shapes, tokens: int) -> list[Item]:
+    """List what the loss engine keeps of a trained head: its gradient in fp32, a 16-bit copy, and the rows' states."""
+    weight = shapes.vocab_size * shapes.width
+    rows = tokens * shapes.width
+    return [
+        Item(here, "head: gradient, and its copy in 16 bits", weight * (FP32 + (2 + 6) * pair.half)),
+        Item(here, "head: states of the rows and their gradient", rows * (3 * FP32 + 2 * pair.half)),
+    ]
+
+
+def _chunks(here: str, pair: Pair, student_size: int, teacher_size: int) -> list[Item]:
+    """List the logits of one chunk of rows as the loss engine makes them (`kdkit.losses.chunked`).
+
+    Args:
+        student_size: V of the trained model.
+        teacher_size: V of a teacher in memory; 0: there is none.
+    """
+    config, kind = pair.config, torch.device(here).type
+    wide = max(student_size, teacher_size)
+    rows = min(rows_per_chunk(wide, torch.device(kind)), pair.student_tokens)
+    student, teacher = FP32 * rows * student_size, FP32 * rows * teacher_size
+    loss = config.distill.loss
+    if teacher_size and not isinstance(loss, Auto) and not compares_events(loss):
+        size = float(SPAN_BUFFERS * (student + teacher))
+    else:
+        events = isinstance(loss, Auto | ProjectedKL | OverlapKL) and not pair.same_tokenizer
+        copies = 2 if teacher_size and (events or config.distill.temperature != 1.0) else 0
+        # of fp16 the scaled gradient and its 16-bit copy; of the teacher the product before it is widened
+        size = student * (1 + copies + 1.5 * pair.half) + teacher * (1 + 0.5 * pair.half)
+    block = min(BLOCK_BYTES.get(kind, 2**22), FP32 * rows * wide)
+    return [Item(here, f"logits: a chunk of {rows} rows, and a block", size + 2 * block)]
+
+
+def _cached_bytes(pair: Pair) -> float:
+    """Return the bytes of a micro-batch's signals out of a cache, on a CPU of all that are read ahead."""
+    cache = pair.config.cache
+    kept = {"top_k": cache.top_k, "sampled": cache.num_samples}.get(cache.mode, 1)
+    ahead = pair.config.train.gradient_accumulation_steps if pair.device.hardware.device == "cpu" else 1
+    return 2 * FP32 * kept * pair.student_tokens * (ahead + 1)
