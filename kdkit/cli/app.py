@@ -225,7 +225,7 @@ def doctor(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 a user's mistake, 130 interrupted."""
+    """Run the command line and exit: 0 done, 1 failed, 2 a user's mistake, 130 interrupted, 75 time is up."""
     arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = app(arguments, prog_name="python -m kdkit", standalone_mode=False)
@@ -250,7 +250,7 @@ def main(arguments: list[str] | None = None) -> None:
 
         _stop(missing_package(str(error)), 2, arguments)
     except InterruptedWorkError as error:
-        _stop(error, INTERRUPTED, arguments)
+        _stop(error, error.code, arguments)
     sys.exit(code or 0)
 
 

@@ -7,8 +7,12 @@ from typing import Annotated
 
 import typer
 
+from kdkit.machine.interrupt import TimeIsUp
+
 INTERRUPTED = 130
 """Exit code of Ctrl-C."""
+TIME_IS_UP = 75
+"""Exit code where the time budget is used up and the same command with --resume goes on: EX_TEMPFAIL of sysexits.h."""
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 ConfigFile = Annotated[str, typer.Argument(help="A YAML file, or the name of one of configs/: demo.")]
@@ -29,6 +33,14 @@ def command_line(*words: str) -> str:
 class InterruptedWorkError(Exception):
     """Ctrl-C, with what is kept and how to go on: typer makes a bare number of KeyboardInterrupt."""
 
+    code = INTERRUPTED
+
+
+class TimeIsUpError(InterruptedWorkError):
+    """The time budget is used up; with what is kept and how to go on."""
+
+    code = TIME_IS_UP
+
 
 @contextmanager
 def interruptible(otherwise: str) -> Iterator[None]:
@@ -39,5 +51,7 @@ def interruptible(otherwise: str) -> Iterator[None]:
     """
     try:
         yield
+    except TimeIsUp as error:
+        raise TimeIsUpError(f"stopped; {error}") from None
     except KeyboardInterrupt as error:
         raise InterruptedWorkError(f"stopped; {str(error) or otherwise}") from None

@@ -24,7 +24,7 @@ from kdkit.config.recipe.settings import RecipeConfig
 from kdkit.config.tasks import EvaluateConfig
 from kdkit.config.teacher import CacheConfig, RouterConfig, SamplingConfig, SelfTeacherConfig
 from kdkit.config.teachers import BuildTeacherConfig, DocumentEnd, TeachersConfig
-from kdkit.config.training import TRAINING_ALIASES, MaskingConfig, ParameterRule, StageSettings
+from kdkit.config.training import SESSION_SETTINGS, TRAINING_ALIASES, MaskingConfig, ParameterRule, StageSettings
 from kdkit.config.types import (
     BUILD,
     Count,
@@ -342,5 +342,5 @@ def describe_difference(old: Section, new: Section) -> str:
     return ", ".join(
         f"{key}: {json.dumps(before.get(key))} -> {json.dumps(after[key])}"  # another method has other options
         for key in after
-        if before.get(key) != after[key]
+        if before.get(key) != after[key] and key not in SESSION_SETTINGS
     )

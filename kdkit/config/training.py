@@ -20,6 +20,9 @@ TRAINING_ALIASES = {
 }
 """Other names of a training's settings, and the key that each one means."""
 
+SESSION_SETTINGS = ("train.time_budget_hours",)
+"""Settings of a session, not of what is made in it: they may change while a run lives."""
+
 
 class OptimizationConfig(Section):
     """Device, precision, optimizer, schedule and logging of a training."""
@@ -44,10 +47,15 @@ class OptimizationConfig(Section):
     """Optimizer steps; null: by `num_train_epochs`."""
     max_grad_norm: Positive = 1.0
     """Gradients are clipped to this norm after unscaling."""
+    max_skipped_in_a_row: Count = 10
+    """Steps left out one after the other, because the loss or gradient is not a number, that end a training."""
     log_every: Count = 20
     """Optimizer steps between lines of metrics.jsonl and progress lines."""
     save_every: Count = 500
     """Optimizer steps between checkpoints; the last one is kept."""
+    time_budget_hours: Positive | None = None
+    """Hours from the start of the session after which a training saves and stops, to go on with `--resume`; null: 11.25
+    on Kaggle, no limit elsewhere."""
     wandb: Literal["disabled", "offline", "online"] = "disabled"
     """Also log to Weights & Biases; metrics.jsonl is written in any case."""
     wandb_project: str = "kdkit"

@@ -35,21 +35,21 @@ class WindowCollator:
 
         Returns:
             `input_ids` and `labels`, int64, `[B, S]`, not shifted; ignored are the labels of position 0, a start
-            token that nothing predicts, and of what is not in the loss (see `Windows.in_loss`). With
-            `with_teacher` also `teacher_input_ids`, `[B, T]`, `spans` (see `Spans`), `counted` (see `counted_rows`)
-            and `windows`, the row numbers; where not all tokens are labels also `teacher_counted`, bool,
+            token that nothing predicts, and of what is not in the loss (see `Windows.in_loss`). `windows` are
+            the row numbers. With `with_teacher` also `teacher_input_ids`, `[B, T]`, `spans` (see `Spans`) and
+            `counted` (see `counted_rows`); where not all tokens are labels also `teacher_counted`, bool,
             `[teacher_rows]`; with `signals` what it returns.
         """
         ids = self.windows.student_ids if self.side == "student" else self.windows.teacher_ids
         input_ids = _trim(ids[rows])
         is_label = self.windows.labels(rows, self.side == "teacher")[:, : input_ids.shape[1]]
         labels = input_ids.masked_fill(~torch.from_numpy(is_label), IGNORE_INDEX)
-        batch = {"input_ids": input_ids, "labels": labels}
+        batch = {"input_ids": input_ids, "labels": labels, "windows": list(rows)}
         if self.with_teacher:
             batch["teacher_input_ids"] = _trim(self.windows.teacher_ids[rows])
             widths = input_ids.shape[1], batch["teacher_input_ids"].shape[1]
             spans = find_spans(self.windows, rows, *widths)
-            batch |= {"spans": spans, "counted": counted_rows(labels, spans), "windows": list(rows)}
+            batch |= {"spans": spans, "counted": counted_rows(labels, spans)}
             if self.windows.in_loss.shape[1]:
                 is_label = self.windows.labels(rows, of_teacher=True)[:, 1 : widths[1]]
                 batch["teacher_counted"] = is_label[np.asarray(self.windows.teacher_ids[rows])[:, 1 : widths[1]] != PAD]

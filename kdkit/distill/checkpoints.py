@@ -43,7 +43,7 @@ class TrainingResult:
     tokens: int
     """Student tokens read, counted."""
     skipped_steps: int
-    """Steps skipped by GradScaler because of inf gradients (fp16 only)."""
+    """Steps left out because loss or gradient was not a number (fp16: also where the loss scale was too large)."""
     teacher_seconds: float = 0.0
     """Part of `seconds` in which a teacher in memory answered."""
     teacher_tokens: int = 0

@@ -40,6 +40,8 @@ class OnPolicyTrainer(DistillationTrainer):
     On that text the loss is the teacher's term alone: the student learns nothing from what it wrote itself.
     """
 
+    can_cut = False  # batches that the student wrote are not those of the collator
+
     def __init__(
         self,
         student: PreTrainedModel,

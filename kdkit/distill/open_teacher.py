@@ -82,7 +82,7 @@ def build_cache(plan: TrainingPlan) -> Path:
         return path
     make_place_for(path, "cache.file")
     teacher = prepare_teacher(plan.session, plan.data, DTYPES[plan.answer_precision])
-    build_signals(path, header, _signal_maker(plan, teacher, cached_rows(plan)))
+    build_signals(path, header, _signal_maker(plan, teacher, cached_rows(plan)), plan.session.run)
     del teacher
     gc.collect()
     torch.cuda.empty_cache()

@@ -53,8 +53,9 @@ from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.online import CachedTeacher
 from kdkit.teachers.router.log import RouterLog
 from kdkit.teachers.router.teacher import RoutedTeacher
-from kdkit.training.arguments import last_checkpoint, make_training_arguments
+from kdkit.training.arguments import check_checkpoint_room, last_checkpoint, make_training_arguments
 from kdkit.training.masking import make_masking
+from kdkit.training.not_finite import ReportLeftOut
 from kdkit.training.options.averaging import WeightAverage
 from kdkit.training.options.bundle import TrainingOptions, make_options
 from kdkit.training.progress import Curve, Progress
@@ -188,7 +189,7 @@ def _train_phase(
     """Train the stages of a phase, with `resume` from where it was stopped, and save the model.
 
     Raises:
-        Stopped: by the user; what was trained is saved.
+        Stopped, SystemExit: by the user, or by the time budget; what was trained is saved.
     """
     config, run = plan.session.config, plan.session.run
     steps = sum(stage.steps for stage in stages)
@@ -203,10 +204,11 @@ def _train_phase(
     if not resume:
         forget(run, phase)
     student, parts = _begin(plan, teacher, phase)
+    check_checkpoint_room(checkpoints, student.num_parameters(), steps, config.train.save_every, config.train.optimizer)
     tables = _describe_parameters(student, parts, stages, config.train.weight_decay)
     options = make_options(config.train, student)
     progress = _make_progress(plan, phase, steps, options.average)
-    with stop_when_saved() as request:
+    with stop_when_saved(run, config.train.time_budget_hours) as request:
         totals: Counter[str] = Counter()
         for stage in stages:
             totals.update(_train_stage(plan, stage, student, teacher, parts, options, progress, request))
@@ -222,7 +224,7 @@ def _train_phase(
             steps,
             seconds := round(progress.seconds, 2),
             round(totals["tokens"]),
-            progress.skipped_steps,
+            round(totals["skipped_steps"]),
             teacher_seconds=min(seconds, round(totals["teacher_seconds"], 2)),
             teacher_tokens=round(totals["teacher_tokens"]),
             router_seconds=round(totals["router_seconds"], 2),
@@ -230,6 +232,7 @@ def _train_phase(
         )
         update_results(run, {phase: asdict(result), f"{phase}_parameters": tables})
         note_costs(plan)
+        run.set_progress("finished", phase=phase, step=steps, total_steps=steps, seconds=seconds)
         shutil.rmtree(checkpoints, ignore_errors=True)
         request.check(f"{phase}: its {steps} steps are done and saved")
     return result
@@ -273,6 +276,8 @@ def _train_stage(
         return counts
     progress.first_step = stage.first_step
     trainer = make_trainer(plan, stage, student, teacher, phase, parts, options)
+    limit = plan.session.config.train.max_skipped_in_a_row
+    trainer.add_callback(ReportLeftOut(run, phase, trainer.left_out, limit, stage.first_step))
     trainer.add_callback(progress)
     if isinstance(trainer, CommitteeTrainer):
         trainer.add_callback(TeachersLog(run, trainer, stage.first_step))

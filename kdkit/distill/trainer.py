@@ -172,6 +172,11 @@ class DistillationTrainer(LanguageModelTrainer):
             seconds["teacher_seconds"] -= seconds["router_seconds"]
         return counts | {name: counts.get(name, 0.0) + value for name, value in seconds.items()}
 
+    @property
+    def can_cut(self) -> bool:
+        """Whether a micro-batch may be cut; not where layers are compared over it, or a router learns from it."""
+        return super().can_cut and self.parts is None and not isinstance(self.teacher, RoutedTeacher)
+
     def training_step(
         self,
         model: torch.nn.Module,

@@ -58,6 +58,25 @@ def check_writable(folder: Path, key: str) -> None:
         raise disk_error(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), folder, key)
 
 
+def check_room(folder: Path, key: str, num_bytes: int, what: str) -> None:
+    """Find out that a disk is too full for what is going to be written, before it is computed.
+
+    Args:
+        folder: made or not yet made.
+        what: is going to be written, for the message.
+
+    Raises:
+        UserError: less is free than `num_bytes`.
+    """
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < num_bytes:
+        raise UserError(
+            f"{key}: expected room for {what}, {num_bytes / 2**20:,.0f} MB, got {free / 2**20:,.0f} MB free in "
+            f"{str(folder)!r}; make room there, or choose another: {REMEDIES[key]}"
+        )
+
+
 def disk_error(error: Exception, folder: Path, key: str) -> UserError:
     """Return what to read and do where a folder does not take what is written to it."""
     existing = next((path for path in (folder, *folder.parents) if path.exists()), Path("/"))

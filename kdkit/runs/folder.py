@@ -1,6 +1,6 @@
 """Run folder, through which the notebooks hand on their results.
 
-    config.yaml (resolved)   env.json   status.json {stage: {state, seconds, message}}
+    config.yaml (resolved)   env.json   status.json {stage: {state, seconds, message}, ...}
     metrics.jsonl (one JSON object per line)   data/ teacher/ student/ baseline/ figures/ notebooks/
 
 Every file is written whole or not at all. What the files mean is left to the rooms above.
@@ -68,13 +68,36 @@ class Run:
         with writing(self.path, "--runs-dir"):
             return write_text(self.path / name, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
-    def status(self) -> dict[str, Any]:
-        """Read `status.json`; empty where no stage has started."""
-        return self.read_json("status.json") if (self.path / "status.json").is_file() else {}
+    @property
+    def go_on_command(self) -> str:
+        """The command that goes on with a training of this run that was stopped."""
+        return f"{self.command} --resume"
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """Read the entries of the stages in `status.json`; empty where none has started."""
+        return {name: entry for name, entry in self._read_status().items() if isinstance(entry, dict)}
 
     def set_status(self, stage: str, **values: Any) -> None:
         """Replace the entry of one stage in `status.json`."""
-        self.write_json("status.json", self.status() | {stage: values})
+        self.write_json("status.json", self._read_status() | {stage: values})
+
+    def progress(self) -> dict[str, Any]:
+        """Read what `status.json` says of the whole run.
+
+        Returns:
+            `state` (running, stopped, failed or finished), `resume_needed`, `reason` and, where somebody has said so,
+            `phase`, `step`, `total_steps`, `seconds` and, of a run that was stopped, the `command` that goes on.
+        """
+        return {name: entry for name, entry in self._read_status().items() if not isinstance(entry, dict)}
+
+    def set_progress(self, state: str, *, resume_needed: bool = False, reason: str = "", **values: Any) -> None:
+        """Change what `status.json` says of the whole run; see `progress`."""
+        kept = {name: entry for name, entry in self._read_status().items() if name != "command"}
+        said = {"state": state, "resume_needed": resume_needed, "reason": reason}
+        self.write_json("status.json", kept | said | values)
+
+    def _read_status(self) -> dict[str, Any]:
+        return self.read_json("status.json") if (self.path / "status.json").is_file() else {}
 
     def append_metrics(self, values: dict[str, Any]) -> None:
         """Append one JSON object to `metrics.jsonl`."""

@@ -8,6 +8,7 @@ import yaml
 from kdkit.config.embeddings import EmbeddingConfig, embedding_config_from_values, load_embedding_config
 from kdkit.config.language import Config, config_from_values, describe_difference, dump_config, load_config
 from kdkit.config.reading import read_values, unread_sizes
+from kdkit.config.training import SESSION_SETTINGS
 from kdkit.errors import UserError
 from kdkit.runs.carried import carry_over
 from kdkit.runs.disk import writing
@@ -95,8 +96,9 @@ def plan_run(
     path = find_config(config_path)
     is_embedding = is_for_embeddings(path)
     config = load_embedding_config(path, items) if is_embedding else load_config(path, items)
-    # what only judges a student makes no other run
-    naming = items if is_embedding else [item for item in items if not is_of_judging(item)]
+    # what only judges a student makes no other run, nor does the time that it has
+    naming = [item for item in items if item.partition("=")[0] not in SESSION_SETTINGS]
+    naming = naming if is_embedding else [item for item in naming if not is_of_judging(item)]
     name = check_run_name(run_name or default_run_name(config_path, naming))
     run = Run(resolve_output(runs_dir, root) / name, resolve_output(config.cache_dir, root))
     saved = run.path / "config.yaml"

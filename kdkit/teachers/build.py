@@ -32,6 +32,7 @@ from kdkit.runs.costs import write_cost
 from kdkit.runs.folder import cached_folder, fingerprint, link_folder
 from kdkit.runs.messages import note
 from kdkit.training.arguments import checkpoint_step, last_checkpoint, make_training_arguments
+from kdkit.training.not_finite import ReportLeftOut
 from kdkit.training.options.bundle import make_options
 from kdkit.training.options.optimizer import check_muon
 from kdkit.training.progress import Curve, Progress
@@ -60,11 +61,11 @@ def build_teacher(session: Session[Config], data: PreparedData) -> Path:
     A training that was stopped goes on from its checkpoint, in any run: the key stands for all that makes it.
 
     Raises:
-        Stopped: by the user, with what was trained saved.
+        Stopped, SystemExit: by the user, or by the time budget; what was trained is saved.
     """
     run, key = session.run, build_key(session, data)
     parent = run.cache_path / "teachers"
-    with stop_when_saved() as request:
+    with stop_when_saved(run, session.config.train.time_budget_hours) as request:
         folder = cached_folder(parent, key, lambda path: _build(session, path, parent / f"{key}.checkpoints", request))
         request.check("teacher: built and saved")
     link_folder(folder, run.path / "teacher" / "model")
@@ -114,6 +115,8 @@ def _build(session: Session[Config], folder: Path, checkpoints: Path, request: S
     held_out: Windows = data.evaluation.first(config.evaluate.curve_sequences)
     every = max(1, build.max_steps // 4)
     curve = Curve(held_out, "teacher", config.evaluate.batch_size, every, hardware.autocast_dtype)
+    limit = config.train.max_skipped_in_a_row
+    trainer.add_callback(ReportLeftOut(session.run, "teacher", trainer.left_out, limit))
     trainer.add_callback(progress := Progress(session.run, "teacher", curve))
     trainer.add_callback(StopAtStep(request, saves_last=False))
     if (checkpoint := last_checkpoint(checkpoints)) is not None:
@@ -130,6 +133,8 @@ def _build(session: Session[Config], folder: Path, checkpoints: Path, request: S
 
 class MixtureTrainer(LanguageModelTrainer):
     """Adds the load-balancing term; without it a few experts take every token."""
+
+    can_cut = False  # the balance is one of whole micro-batches
 
     def compute_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None

@@ -15,7 +15,9 @@ from kdkit.errors import UserError
 from kdkit.losses.chunked.engine import BLOCK_BYTES, even_chunks, rows_per_chunk
 from kdkit.losses.chunked.events import Events
 from kdkit.losses.chunked.signals import DenseSignals
+from kdkit.machine.interrupt import stop_when_saved
 from kdkit.runs.costs import read_cost, write_cost
+from kdkit.runs.folder import Run
 from kdkit.runs.messages import note, step_line
 from kdkit.runs.records import Record
 from kdkit.runs.store_build import build_store, repair_store
@@ -58,7 +60,7 @@ class SignalMaker:
             )
         self.cache, self.temperature, self.seed = config.cache, config.distill.temperature, config.seed
         self.windows, self.teacher, self.events, self.num_events = windows, teacher, events, num_events
-        self.batch_size = config.evaluate.batch_size
+        self.batch_size, self.hours = config.evaluate.batch_size, config.train.time_budget_hours
         keys = window_keys(windows)
         self.row_of = {keys[row]: row for row in reversed(range(len(keys)) if rows is None else rows)}
         self.tokens_read = 0
@@ -164,10 +166,14 @@ def count_draws(draws: np.ndarray, width: int) -> Record:
     return {"gaps": gaps, "shares": shares.astype(np.uint8)}
 
 
-def build_signals(path: Path, header: dict[str, Any], maker: SignalMaker) -> Path:
+def build_signals(path: Path, header: dict[str, Any], maker: SignalMaker, run: Run) -> Path:
     """Build a cache, or go on with a build that was stopped; prints size and time first.
 
+    Args:
+        run: whose status says how to go on with a build that is stopped.
+
     Raises:
+        Stopped, SystemExit: by the user, or by the time budget; the chunks that were made are saved.
         UserError: see `build_store`; NaN or inf in the teacher's logits.
     """
     chunks, start, parts = maker.chunks(), time.perf_counter(), Path(f"{path}.parts")
@@ -175,7 +181,16 @@ def build_signals(path: Path, header: dict[str, Any], maker: SignalMaker) -> Pat
     try:
         _announce(path, maker, chunks)
         clock = _Clock(len(chunks))
-        build_store(path, header, maker.fields, chunks, lambda number: maker.make(chunks[number]), clock.tick)
+        with stop_when_saved(run, maker.hours) as request:
+
+            def make(number: int) -> list[Record]:
+                """Make a chunk, unless it is to stop: those before it are kept."""
+                request.check(f"cache: {number} of {len(chunks)} chunks are saved")
+                records = maker.make(chunks[number])
+                request.look()
+                return records
+
+            build_store(path, header, maker.fields, chunks, make, clock.tick)
     finally:
         cost = before["seconds"] + time.perf_counter() - start, before["tokens"] + maker.tokens_read
         if parts.is_dir():  # a build that was stopped has cost something, too

@@ -7,7 +7,11 @@ from transformers import TrainingArguments
 
 from kdkit.config.language import TrainConfig
 from kdkit.machine.hardware import Hardware
+from kdkit.runs.disk import check_room
 from kdkit.training.options.schedules import schedule_options
+
+CHECKPOINT_BYTES = {"adamw": 12, "muon": 8}
+"""Of a parameter in a checkpoint, by the optimizer: itself and what is remembered of its gradients, in fp32."""
 
 
 def make_training_arguments(
@@ -65,6 +69,23 @@ def make_training_arguments(
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1
     return arguments
+
+
+def check_checkpoint_room(
+    folder: Path, parameters: int, total_steps: int, save_every: int, optimizer: str = "adamw"
+) -> None:
+    """Find out before a training that its checkpoints have no room: the new one is written beside the old one.
+
+    Args:
+        parameters: of the model.
+        optimizer: one of `CHECKPOINT_BYTES`.
+
+    Raises:
+        UserError: the disk is too full.
+    """
+    number = min(2, -(-total_steps // save_every))
+    what = f"{number} checkpoint{'s' if number > 1 else ''} of {parameters:,} parameters"
+    check_room(folder, "--runs-dir", number * CHECKPOINT_BYTES[optimizer] * parameters, what)
 
 
 def last_checkpoint(output_dir: Path) -> str | None:

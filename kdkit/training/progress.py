@@ -1,6 +1,5 @@
 """Progress of a training: metrics.jsonl, a progress line when nobody watches, a live chart when somebody does."""
 
-import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +9,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from kdkit.data.batches import Side
 from kdkit.data.windows import Windows
-from kdkit.errors import TrainingError
 from kdkit.runs.folder import Run, is_watched
 from kdkit.runs.messages import step_line
 from kdkit.training.live import LiveChart
@@ -43,8 +41,6 @@ class Progress(TrainerCallback):
     """Optimizer steps of the stages before the one that runs."""
     seconds: float = 0.0
     """Wall time of the steps; the curve's own evaluations are not in it."""
-    skipped_steps: int = 0
-    """Optimizer steps that GradScaler skipped because of inf gradients."""
     average: WeightAverage | None = None
     """Averaged weights of the model that is trained: points of the curve score them, too."""
     chart: LiveChart | None = field(init=False)
@@ -66,11 +62,11 @@ class Progress(TrainerCallback):
         self.seconds = past[-1] if past else 0.0
         if not step:
             self._measure(kwargs["model"], state)
+        self._note(state)
         self._started = time.monotonic()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Count skipped steps; measure a point of the curve when one is due."""
-        self.skipped_steps += bool(getattr(kwargs["optimizer"], "step_was_skipped", False))
+        """Measure a point of the curve when one is due."""
         if (self.first_step + state.global_step) % self.curve.every == 0 or state.global_step == state.max_steps:
             self._stop_clock()
             self._measure(kwargs["model"], state)
@@ -84,14 +80,9 @@ class Progress(TrainerCallback):
         logs: dict[str, float],
         **kwargs: Any,
     ) -> None:
-        """Write a line of metrics and show it; stop at a loss that is not a number."""
+        """Write a line of metrics and show it; there is no loss where every step was left out."""
         if "loss" not in logs:
             return
-        if not math.isfinite(logs["loss"]):
-            raise TrainingError(
-                f"{self.phase}: the loss is {logs['loss']} at step {state.global_step}; lower train.learning_rate, "
-                "or set train.precision=fp32"
-            )
         self._stop_clock()
         state.log_history[-1]["seconds"] = self.seconds
         names = ("loss", "ce_loss", "kd_loss", "grad_norm", "learning_rate")
@@ -102,6 +93,7 @@ class Progress(TrainerCallback):
             if name.endswith(("_loss", "_weighted")) or name.startswith("overlap_")
         }
         self._record(state, values)
+        self._note(state)
         step, total = self.first_step + state.global_step, self.total_steps or state.max_steps
         eta = self.seconds / step * (total - step)
         terms = "  ".join(f"{name.removesuffix('_loss')} {values[name]:.3f}" for name in names[:3] if name in values)
@@ -118,6 +110,13 @@ class Progress(TrainerCallback):
         if self.chart is not None:
             step, total = self.first_step + state.global_step, self.total_steps or state.max_steps
             self.chart.finish(step, total, self.seconds)
+
+    def _note(self, state: TrainerState) -> None:
+        """Keep in the run's status how far this training is."""
+        if state.is_world_process_zero:
+            step, total = self.first_step + state.global_step, self.total_steps or state.max_steps
+            values = {"phase": self.phase, "step": step, "total_steps": total, "seconds": round(self.seconds, 1)}
+            self.run.set_progress("running", **values)
 
     def _stop_clock(self) -> None:
         now = time.monotonic()

@@ -26,13 +26,16 @@ from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.machine.interrupt import StopRequest
 from kdkit.models.heads import find_head, hidden_of_wrapped
 from kdkit.models.saved import load_checkpoint
+from kdkit.runs.disk import writing
 from kdkit.training.masking import Masking
+from kdkit.training.micro_batch import load_parts, save_parts
 from kdkit.training.options.batch_plan import PieceCollator, PlannedBatches, PlannedRows
 from kdkit.training.options.bundle import OPTIONS_FILE, TrainingOptions
 from kdkit.training.options.schedules import MoveWeightDecay
 from kdkit.training.order import EvenBatches
 from kdkit.training.parameters import format_table, group_parameters
 from kdkit.training.read_ahead import ReadAhead
+from kdkit.training.steps import SafeStepTrainer
 
 COUNTS_FILE = "counts.json"
 """In a checkpoint: what the training has counted so far."""
@@ -47,7 +50,7 @@ def group_by_rules(
 
 
 class StopAtStep(TrainerCallback):
-    """Ends a training behind the step in which a user asks for it, with that step logged and saved.
+    """Ends a training behind the step in which it is asked to stop, with that step logged and saved.
 
     Not behind the last one: what follows then keeps more than a checkpoint. Add it behind all other callbacks.
     """
@@ -61,14 +64,19 @@ class StopAtStep(TrainerCallback):
         self.request, self.saves_last = request, saves_last
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Stop if that was asked for."""
+        """Stop if that was asked for, of several processes the first."""
+        wanted = self.request.look()
+        if args.world_size > 1 and self.request.budget is not None:
+            asked = torch.tensor(wanted, device=args.device)
+            torch.distributed.broadcast(asked, 0)
+            wanted = self.request.wanted = self.request.is_out_of_time = bool(asked)
         if state.global_step >= state.max_steps:
             control.should_save = control.should_save and self.saves_last
-        elif self.request.wanted:
+        elif wanted:
             control.should_log = control.should_save = control.should_training_stop = True
 
 
-class LanguageModelTrainer(Trainer):
+class LanguageModelTrainer(SafeStepTrainer):
     """`transformers.Trainer` on cross-entropy, normalised per optimizer step; logs its terms.
 
     The logits of a batch never exist at once. Subclasses override `compute_step`. The data set are row
@@ -106,10 +114,7 @@ class LanguageModelTrainer(Trainer):
         # compute_loss divides by the tokens of the whole step itself; with both names Trainer does not divide again
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
-        self._counts: dict[str, Any] = {}
         self._counted_step = -1
-        self._term_sums: dict[str, torch.Tensor] = {}
-        self._terms_since_step = 0
         self._ahead: ReadAhead[dict[str, Any]] | None = None
         self.options: TrainingOptions | None = None
         self._all_hidden: torch.Tensor | None = None
@@ -217,8 +222,6 @@ class LanguageModelTrainer(Trainer):
         """Compute the loss and remember its terms; Trainer's hook."""
         assert not return_outputs, "models are evaluated by kdkit.training.scoring"
         further = self.options.further if self.options is not None else None
-        if not self._term_sums:
-            self._terms_since_step = self.state.global_step
         if self._counted_step != self.state.global_step:  # the first micro-batch stands for all of its step
             self._counted_step = self.state.global_step
             own = (inputs["labels"][:, 1:] != IGNORE_INDEX).sum()
@@ -231,7 +234,7 @@ class LanguageModelTrainer(Trainer):
             added, more = further.loss_of(hidden, inputs["labels"], self.head, num_items_in_batch)
             loss, terms, self._all_hidden = loss + added, terms | more, None
         for name, value in terms.items():
-            self._term_sums[name] = self._term_sums.get(name, 0.0) + value.detach()
+            self.term_sums[name] = self.term_sums.get(name, 0.0) + value.detach()
         # every process divides by the tokens of all of them, and DDP averages over the processes
         return loss * self.accelerator.num_processes
 
@@ -247,20 +250,37 @@ class LanguageModelTrainer(Trainer):
             self.options.further.average_gradients(self.accelerator)
         return loss
 
-    def count(self, name: str, value: torch.Tensor | float) -> None:
-        """Add to something that is counted; a tensor stays on its device until somebody reads it."""
-        self._counts[name] = self._counts.get(name, 0) + value
+    @property
+    def can_cut(self) -> bool:
+        """Whether a micro-batch may be cut; not where a plan has put it together."""
+        return super().can_cut and not isinstance(self.train_dataset, PlannedRows)
+
+    def forget_gradients(self) -> None:
+        """Begin the step anew, for what learns beside the model too."""
+        super().forget_gradients()
+        if self.options is not None and self.options.further is not None:
+            self.options.further.zero_grad()
 
     def read_counts(self) -> dict[str, float]:
         """Return all that was counted, by its name: `tokens` read, over all processes."""
-        self._counts = {name: float(value) for name, value in self._counts.items()}
-        return dict(self._counts)
+        self.counts = {name: float(value) for name, value in self.counts.items()}
+        return dict(self.counts)
+
+    def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
+        """Save a checkpoint; Trainer's hook.
+
+        Raises:
+            UserError: the disk does not take it; the one before is kept.
+        """
+        with writing(Path(self.args.output_dir), "--runs-dir"):
+            super()._save_checkpoint(*arguments, **options)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """Save the counts beside the optimizer; Trainer's hook, called before the checkpoint counts as complete."""
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
             (Path(output_dir) / COUNTS_FILE).write_text(json.dumps(self.read_counts()))
+            save_parts(Path(output_dir), self.parts_of_batch)
             if self.options is not None and self.options.has_state:
                 torch.save(self.options.state(), Path(output_dir) / OPTIONS_FILE)
 
@@ -271,17 +291,9 @@ class LanguageModelTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load the counts beside the optimizer; Trainer's hook."""
         super()._load_optimizer_and_scheduler(checkpoint)
+        self.parts_of_batch = load_parts(Path(checkpoint)) if checkpoint is not None else 1
         if checkpoint is not None and (Path(checkpoint) / COUNTS_FILE).is_file():
-            self._counts = json.loads((Path(checkpoint) / COUNTS_FILE).read_text())
+            self.counts = json.loads((Path(checkpoint) / COUNTS_FILE).read_text())
         if checkpoint is not None and self.options is not None and self.options.has_state:
             saved = torch.load(Path(checkpoint) / OPTIONS_FILE, map_location=self.args.device, weights_only=True)
             self.options.load_state(saved)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the raw terms, averaged over the steps since the last line, to what Trainer logs."""
-        steps = self.state.global_step - self._terms_since_step
-        if "loss" in logs and steps > 0:
-            for name, total in self._term_sums.items():
-                logs[name] = self.accelerator.reduce(total, reduction="sum").item() / steps
-            self._term_sums = {}
-        super().log(logs, start_time)

@@ -18,7 +18,8 @@ from kdkit.config.language import Config
 from kdkit.errors import UserError
 from kdkit.evaluate.maths.sets import find_problem_file
 from kdkit.evaluate.pairs.files import BUILT_IN, find_pair_files
-from kdkit.machine.interrupt import Stopped
+from kdkit.machine.budget import find_budget, hand_on_start
+from kdkit.machine.interrupt import Stopped, TimeIsUp
 from kdkit.runs.disk import check_writable
 from kdkit.runs.folder import Run, fingerprint, fingerprint_files
 from kdkit.runs.open_run import open_embedding_run, open_run, plan_run
@@ -84,8 +85,9 @@ def run_notebooks(request: RunRequest) -> Run:
     Raises:
         UserError: anything that the user can correct; found before the first notebook where possible.
         RuntimeError: a notebook failed.
-        Stopped: by the user; the message holds what is saved and the command that goes on.
+        Stopped: by the user, or by the time budget; the message holds what is saved and the command that goes on.
     """
+    hand_on_start()
     arguments = request.config, request.overrides, request.name, request.runs_dir
     config, run = plan_run(*arguments)
     is_embedding = isinstance(config, EmbeddingConfig)
@@ -129,8 +131,24 @@ def run_notebooks(request: RunRequest) -> Run:
             continue
         forecast.begin(stage.name)
         left = [later.name for later in stages[stages.index(stage) :]]
-        _run_stage(request, run, stage, made_from, left, terminal)
+        command = request.command(left if request.only else [])
+        _check_time(config, run, stage, command)
+        _run_stage(request, run, stage, made_from, command, terminal)
+    run.set_progress("finished")
     return run
+
+
+def _check_time(config: Config | EmbeddingConfig, run: Run, stage: _Stage, command: str) -> None:
+    """Begin no notebook when the session's time is up.
+
+    Raises:
+        TimeIsUp: it is.
+    """
+    budget = find_budget(config.train.time_budget_hours)
+    if budget is not None and budget.is_used_up():
+        reason = f"time budget of {budget.hours} used up; {stage.name} was not begun, those before it are kept"
+        run.set_progress("stopped", resume_needed=True, reason=reason, command=command)
+        raise TimeIsUp(f"{reason}; to go on: {command}")
 
 
 def find_stages(root: Path, config: Config | EmbeddingConfig) -> dict[str, Path]:
@@ -195,6 +213,7 @@ def _made_from(config: Config | EmbeddingConfig, run: Run, stage: _Stage, source
 def _settings_of(config: Config | EmbeddingConfig, stage: str) -> dict[str, Any]:
     """Return the settings that a stage's results depend on: what 04 measures and 05 writes decides no training."""
     values = config.model_dump()
+    del values["train"]["time_budget_hours"]
     if isinstance(config, EmbeddingConfig):
         return values
     if stage < "04":
@@ -214,11 +233,11 @@ def _files_judged_on(config: Config) -> list[Path]:
     return [*files, find_problem_file(problems)] if problems is not None else files
 
 
-def _run_stage(request: RunRequest, run: Run, stage: _Stage, inputs: str, left: list[str], terminal: Terminal) -> None:
+def _run_stage(request: RunRequest, run: Run, stage: _Stage, inputs: str, command: str, terminal: Terminal) -> None:
     """Execute one stage and keep its status.
 
     Args:
-        left: the stages from this one on, for the command that goes on.
+        command: that goes on from here.
     """
     before = run.status().get(stage.name, {})
     # what an earlier try left may be continued only if it was made from the same inputs
@@ -236,8 +255,10 @@ def _run_stage(request: RunRequest, run: Run, stage: _Stage, inputs: str, left: 
         parameters["RESUME"] = resume
     start = time.monotonic()
     run.set_status(stage.name, state="running", inputs=inputs)
+    run.set_progress("running", phase=stage.name)
 
     def finish(state: str, message: str = "") -> None:
+        """Keep how the stage ended."""
         seconds = round(time.monotonic() - start, 1)
         finished = datetime.now(UTC).isoformat(timespec="milliseconds")
         run.set_status(stage.name, state=state, seconds=seconds, message=message, inputs=inputs, finished=finished)
@@ -248,10 +269,17 @@ def _run_stage(request: RunRequest, run: Run, stage: _Stage, inputs: str, left: 
         terminal.erase()
         finish("interrupted", "stopped by the user")
         saved = str(error) or f"{stage.name} was not finished, those before it are kept"
-        raise Stopped(f"{saved}; to go on: {request.command(left if request.only else [])}") from None
+        run.set_progress("stopped", resume_needed=True, reason=f"stopped by its user; {saved}", command=command)
+        raise Stopped(f"{saved}; to go on: {command}") from None
     except (UserError, RuntimeError) as error:
         terminal.erase()
-        finish("failed", re.sub(r"\s+", " ", str(error)))
+        finish("failed", message := re.sub(r"\s+", " ", str(error)))
+        run.set_progress("failed", reason=message)
         raise
+    if (progress := run.progress())["resume_needed"]:  # the notebook has ended without an error: its time was up
+        terminal.erase()
+        finish("interrupted", progress["reason"])
+        run.set_progress("stopped", resume_needed=True, reason=progress["reason"], command=command)
+        raise TimeIsUp(f"{progress['reason']}; to go on: {command}")
     finish("done")
     terminal.say(f"{stage.place} {stage.name}: done in {time.monotonic() - start:.1f} s")

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import multiprocessing
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from kdkit.errors import UserError
-from kdkit.runs.disk import taking_turns, writing
+from kdkit.runs.disk import check_room, taking_turns, writing
 from kdkit.runs.folder import Run, cached_folder
 from tests.runs.stores import CHUNKS, FIELDS, HEADER, make_chunk
 
@@ -158,3 +159,12 @@ def test_two_builds_of_one_store_make_each_chunk_once(tmp_path):
         assert process.exitcode == 0
     assert (tmp_path / "log").read_text() == "made\n" * len(CHUNKS)
     assert [path.name for path in tmp_path.glob("a.h5*")] == ["a.h5"]
+
+
+def test_a_disk_too_full_for_what_comes_is_refused_before_it_is_computed(tmp_path):
+    folder = tmp_path / "not" / "yet"
+    check_room(folder, "--runs-dir", 1000, "2 checkpoints")
+    free = shutil.disk_usage(tmp_path).free
+    with pytest.raises(UserError, match=r"--runs-dir: expected room for 2 checkpoints, [\d,]+ MB, got [\d,]+ MB free"):
+        check_room(folder, "--runs-dir", 2 * free, "2 checkpoints")
+    assert not folder.exists()

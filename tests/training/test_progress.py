@@ -105,11 +105,3 @@ def test_a_later_stage_keeps_the_metrics_of_the_earlier_ones(progress):
     progress.on_train_begin(None, state, None, model=None)
     assert [line["step"] for line in progress.run.read_metrics()] == [30, 40]
     assert progress.seconds == 40.0
-
-
-def test_skipped_optimizer_steps_are_counted(progress):
-    progress, state = progress
-    for skipped in (True, False, True):
-        optimizer = SimpleNamespace(step_was_skipped=skipped)
-        progress.on_step_end(None, state, None, optimizer=optimizer, model=None)
-    assert progress.skipped_steps == 2

@@ -28,7 +28,8 @@ def write_notebook(project, stage, code):
 
 def read_status(run):
     """Read what a run's folder says of its stages."""
-    return json.loads((run / "status.json").read_text())
+    values = json.loads((run / "status.json").read_text())
+    return {name: entry for name, entry in values.items() if isinstance(entry, dict)}
 
 
 def make_project(folder):

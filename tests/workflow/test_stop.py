@@ -76,6 +76,41 @@ def test_the_training_is_saved_and_the_named_command_goes_on(project):
     assert {entry["state"] for entry in read_status(project / "runs" / "r").values()} == {"done"}
 
 
+BUDGETED = """
+from pathlib import Path
+from kdkit.machine.interrupt import stop_when_saved
+from kdkit.runs.folder import Run
+with stop_when_saved(Run(Path(RUNS_DIR) / RUN, Path(RUNS_DIR)), None if RESUME else 1e-9) as request:
+    request.look()
+    request.check("student: step 3 of 9 is saved")
+print("note: student: goes on from step 3 of 9")
+"""
+
+
+def test_when_the_time_is_up_the_notebooks_after_it_are_not_run(project):
+    write_notebook(project, "03_distill", BUDGETED)
+    run = project / "runs" / "r"
+    process = start("run", "configs/tiny.yaml", "--name", "r")
+    _, error = process.communicate(timeout=400)
+    assert process.returncode == 75, error
+    words = shlex.split(error.splitlines()[-1].partition("to go on: python -m kdkit ")[2])
+    assert words == ["run", "configs/tiny.yaml", "--name", "r", "--resume"]
+    values = json.loads((run / "status.json").read_text())
+    assert (values["state"], values["resume_needed"], values["phase"]) == ("stopped", True, "03_distill")
+    assert "step 3 of 9 is saved" in values["reason"] and values["command"].endswith("tiny.yaml --name r --resume")
+    assert values["03_distill"]["state"] == "interrupted" and "04_evaluate" not in values
+    # a budget that is used up begins no notebook, and is no other configuration
+    late = start(*words, "-p", "train.time_budget_hours=1e-9")
+    _, error = late.communicate(timeout=400)
+    assert late.returncode == 75 and "03_distill was not begun" in error, error
+    again = start(*words)
+    out, error = again.communicate(timeout=400)
+    assert again.returncode == 0, error
+    assert "student: goes on from step 3 of 9" in out and out.count("done before") == 2
+    values = json.loads((run / "status.json").read_text())
+    assert (values["state"], values["resume_needed"]) == ("finished", False) and "command" not in values
+
+
 def test_a_second_one_stops_at_once_even_what_hangs(project):
     write_notebook(project, "03_distill", "HANGS = True" + TRAINING)
     process = start("run", "configs/tiny.yaml", "--name", "r", "--only", "03,04")

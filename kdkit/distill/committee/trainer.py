@@ -72,6 +72,8 @@ class CommitteeTrainer(DistillationTrainer):
         self.taught = np.zeros((len(seats), len(collator.kind_names)))
         """The student's tokens since somebody looked, by teacher and kind of text."""
 
+    can_cut = False  # what each teacher answers is put together for whole micro-batches
+
     def compute_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

@@ -36,6 +36,7 @@ from kdkit.embeddings.teacher.answers import ATTENTIONS, EMBEDDING, TOKEN_STATES
 from kdkit.embeddings.teacher.probe import describe_vectors, load_teacher
 from kdkit.embeddings.teacher.vectors import read_vectors
 from kdkit.errors import UserError
+from kdkit.machine.interrupt import stop_when_saved
 from kdkit.machine.memory import memory_in_use, read_peak, start_peak
 from kdkit.machine.session import Session
 from kdkit.runs.folder import fingerprint
@@ -158,7 +159,11 @@ def build_answers(
     chunks = [keys[start : start + CHUNK_TEXTS] for start in range(0, len(keys), CHUNK_TEXTS)]
 
     def make_chunks(number: int, kinds: list[str]) -> dict[str, list[Record]]:
-        return answer_chunk(model, [ids[key] for key in chunks[number]], kinds, layers, config.teacher.batch_size)
+        """Ask about a chunk, unless it is to stop: those before it are kept."""
+        request.check(f"teacher: {number} of {len(chunks)} chunks of its answers are saved")
+        records = answer_chunk(model, [ids[key] for key in chunks[number]], kinds, layers, config.teacher.batch_size)
+        request.look()
+        return records
 
     stores = {}
     for kind, file in files.items():
@@ -166,7 +171,8 @@ def build_answers(
         print(f"teacher: {kind} of {len(keys):,} texts, into {file.path}", flush=True)
         width = len(layers) if kind == ATTENTIONS else model.width
         stores[kind] = file.path, file.header | facts, [Field(kind, "float16", width)]
-    build_stores(stores, chunks, make_chunks, _progress(), COMPRESSION)
+    with stop_when_saved(session.run, config.train.time_budget_hours) as request:
+        build_stores(stores, chunks, make_chunks, _progress(), COMPRESSION)
     return model.device, read_peak(model.device)
 
 

@@ -1,6 +1,5 @@
 """Following an embedding distillation: metrics.jsonl, progress lines, scores after every epoch, the collapse alarm."""
 
-import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +8,11 @@ from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.embeddings.models.doctor import mean_off_diagonal_cosine
 from kdkit.embeddings.models.embedder import EmbeddingModel, encode
 from kdkit.embeddings.training.trainer import EmbeddingTrainer
-from kdkit.errors import TrainingError
 from kdkit.machine.memory import read_peak, start_peak
 from kdkit.runs.folder import Run, is_watched
 from kdkit.runs.messages import step_line
 from kdkit.training.live import LiveChart
+from kdkit.training.not_finite import report_step
 
 AfterEpoch = Callable[[EmbeddingModel], dict[str, float]]
 """Scores a student on every task: the main score by the task's name."""
@@ -61,10 +60,12 @@ class Follower:
         for line in self.run.read_metrics():
             if line.get("phase") == self.phase:
                 self.mean_cosine = line.get("mean_off_diagonal_cosine", self.mean_cosine)
+        self._note(resumed_step)
 
     def __call__(self, step: int, logs: dict[str, float]) -> None:
         """Write the trainer's logs; score the student where an epoch ends."""
-        if logs:
+        report_step(self.run, self.phase, self.trainer.left_out, step, self.config.train.max_skipped_in_a_row)
+        if "loss" in logs:
             self._log(step, logs)
         per_epoch = self.trainer.steps_per_epoch
         ends_epoch = int(step / per_epoch + 1e-9) > int((step - 1) / per_epoch + 1e-9)
@@ -96,14 +97,9 @@ class Follower:
         }
 
     def _log(self, step: int, logs: dict[str, float]) -> None:
-        """Write a line of metrics and show it; stop at a loss that is not a number."""
-        lowers_scale = self.trainer.scaler.is_enabled() and "grad_norm" in logs  # and some step was made meanwhile
-        if not math.isfinite(logs["loss"]) and not lowers_scale:
-            raise TrainingError(
-                f"{self.phase}: the loss is {logs['loss']} at step {step}; lower train.learning_rate, "
-                "or set train.precision=fp32"
-            )
+        """Write a line of metrics and show it."""
         self._record(step, logs)
+        self._note(step)
         left = self.trainer.seconds / step * (self.trainer.total_steps - step)
         terms = "  ".join(
             f"{name.removesuffix('_loss')} {value:.4f}" for name, value in logs.items() if name.endswith("loss")
@@ -157,6 +153,11 @@ class Follower:
                 "is collapsing; raise method.task_weight, lower train.learning_rate, or check the pooling",
                 flush=True,
             )
+
+    def _note(self, step: int) -> None:
+        """Keep in the run's status how far this training is."""
+        seconds, total = round(self.trainer.seconds, 1), self.trainer.total_steps
+        self.run.set_progress("running", phase=self.phase, step=step, total_steps=total, seconds=seconds)
 
     def _record(self, step: int, values: dict[str, Any]) -> None:
         self.run.append_metrics({"phase": self.phase, "step": step, "seconds": round(self.trainer.seconds, 3)} | values)

@@ -63,6 +63,7 @@ from kdkit.errors import UserError
 from kdkit.machine.interrupt import StopRequest, stop_when_saved
 from kdkit.machine.session import Session
 from kdkit.runs.messages import note
+from kdkit.training.arguments import check_checkpoint_room
 from kdkit.training.order import num_processes
 
 
@@ -255,7 +256,7 @@ def distill_embedding(
         The training's entry of training.json; empty but in the first process.
 
     Raises:
-        Stopped: by the user; what was trained is saved.
+        Stopped, SystemExit: by the user, or by the time budget; what was trained is saved.
     """
     config, run, method = session.config, session.run, plan.methods[name]
     folder = student_folder(session, method.settings)
@@ -271,9 +272,17 @@ def distill_embedding(
     stages, more = plan.stages[name], (teacher_words, lists, processes)
     trainer = EmbeddingTrainer(config, student, method, data, teacher, session.hardware, plan.order, stages, *more)
     checkpoint = run.path / "checkpoints" / f"{method.settings.folder}.pt"
+    check_checkpoint_room(
+        checkpoint.parent,
+        sum(p.numel() for p in trainer.model.parameters()),
+        trainer.total_steps,
+        config.train.save_every,
+    )
     go_on(trainer, name, checkpoint, resume, is_first=not trainings)
     if not processes.is_first:
         trainer.train(lambda step, logs: None, checkpoint, StopRequest())
+        if trainer.step < trainer.total_steps:
+            raise SystemExit(0)  # the first one has stopped, too
         return {}
     follower = Follower(config, run, name, trainer, data.evaluation, after_epoch)
     return _train_and_save(trainer, follower, folder, checkpoint)
@@ -283,7 +292,7 @@ def _train_and_save(trainer: EmbeddingTrainer, follower: Follower, folder: Path,
     """Train to the end, save the student and its entry of training.json, and return that."""
     run, name, method, student = follower.run, follower.phase, trainer.method, trainer.student
     follower.start(trainer.step)
-    with stop_when_saved() as request:
+    with stop_when_saved(run, follower.config.train.time_budget_hours) as request:
         trainer.train(follower, checkpoint, request)
         if trainer.step < trainer.total_steps:
             request.check(f"{name}: step {trainer.step} of {trainer.total_steps} is saved")
@@ -294,6 +303,7 @@ def _train_and_save(trainer: EmbeddingTrainer, follower: Follower, folder: Path,
         trainings = run.read_json("training.json") if (run.path / "training.json").is_file() else {}
         run.write_json("training.json", trainings | {name: entry})
         checkpoint.unlink(missing_ok=True)
+        run.set_progress("finished", phase=name, step=trainer.step, total_steps=trainer.total_steps)
         request.check(f"{name}: its {trainer.total_steps} steps are done and saved")
     return entry
 

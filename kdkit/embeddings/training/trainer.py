@@ -34,6 +34,9 @@ from kdkit.embeddings.training.together import Processes
 from kdkit.errors import UserError
 from kdkit.machine.hardware import Hardware
 from kdkit.machine.interrupt import StopRequest
+from kdkit.runs.disk import writing
+from kdkit.training.micro_batch import is_out_of_memory, too_large
+from kdkit.training.not_finite import LeftOut
 from kdkit.training.parameters import format_table, group_parameters
 from kdkit.training.stages import TrainingStage
 
@@ -71,7 +74,9 @@ class EmbeddingTrainer:
     step: int = 0
     """Optimizer steps done, skipped ones included."""
     skipped_steps: int = 0
-    """Steps without an update, because a gradient was not a number (fp16: the loss scale was too large)."""
+    """Steps without an update, because loss or gradient was not a number (fp16: the loss scale was too large)."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """Those of them that came last."""
     seconds: float = 0.0
     """Wall time of the steps."""
     _sums: dict[str, tuple[torch.Tensor, float]] = field(default_factory=dict)
@@ -89,21 +94,32 @@ class EmbeddingTrainer:
         self._frozen: list[nn.Module] = []
 
     def train(self, on_step: OnStep, checkpoint: Path, request: StopRequest) -> None:
-        """Run all steps that are left, or those until the user asks to stop.
+        """Run all steps that are left, or those until it is asked to stop, of several processes the first.
 
         Args:
             on_step: called after every step with its number and, every `log_every` steps, what is to be logged;
                 its time does not count.
             checkpoint: file that is written every `save_every` steps, and at the step where the training is stopped.
             request: to stop.
+
+        Raises:
+            UserError: a micro-batch does not fit in memory.
         """
         is_stopped = False
         while self.step < self.total_steps and not is_stopped:
             self._enter_stage()
             start = time.monotonic()
-            self.train_step()
+            try:
+                self.train_step()
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                train = self.config.train
+                why = "its loss compares what stands in one, so that smaller ones are another training"
+                size, said = train.per_device_train_batch_size, str(error).splitlines()[0]
+                raise too_large(size, train.gradient_accumulation_steps, said, why) from error
             self.seconds += time.monotonic() - start
-            is_stopped = request.wanted
+            is_stopped = self.processes.agree(request.look())
             logs = self._read_logs() if self._is_due() or is_stopped else {}
             on_step(self.step, logs)
             is_due = self.step % self.config.train.save_every == 0 or is_stopped
@@ -113,22 +129,24 @@ class EmbeddingTrainer:
     def train_step(self) -> None:
         """Make one optimizer step of all its micro-batches, by one pass or, with SAM, two."""
         self._set_modes()
+        before, self.left_out.rows = dict(self._sums), []
         self._backward(remember=True)
         sharpness = self.method.sharpness
         if sharpness is not None:
             trained = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
             if not self._second_pass(trained, sharpness):
-                self._finish_step(was_skipped=True)
+                self._finish_step(was_skipped=True, sums=before)
                 return
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.max_grad_norm)
-        is_finite = bool(torch.isfinite(norm))
+        # in several processes the loss is of a part, the gradient of all
+        is_finite = bool(torch.isfinite(norm if self.processes.size > 1 else norm + self._sums["loss"][0]))
         if is_finite:
             self._add("grad_norm", norm)
         if is_finite or self.scaler.is_enabled():
             self.scaler.step(self.optimizer)  # leaves the step out where the scaler has found an inf
         self.scaler.update()
-        self._finish_step(was_skipped=not is_finite)
+        self._finish_step(was_skipped=not is_finite, sums=before)
 
     def _second_pass(self, trained: list[nn.Parameter], sharpness: tuple[str, float, float]) -> bool:
         """Replace the gradients by those at the weights uphill; False: the first pass had one that is no number."""
@@ -155,6 +173,7 @@ class EmbeddingTrainer:
         for index in range(accumulation):
             number = self.step * accumulation + index
             rows = self.order.rows(number)
+            self.left_out.rows += rows.tolist() if remember else []
             with self._autocast():
                 with self.processes.own_dropout(self.config.seed * 1_000_003 + number, self.student.device):
                     views = self._make_views(rows)
@@ -207,8 +226,11 @@ class EmbeddingTrainer:
             module.eval()
         self.method.trains_small_widths = self._stage.small_widths
 
-    def _finish_step(self, was_skipped: bool) -> None:
+    def _finish_step(self, was_skipped: bool, sums: dict[str, tuple[torch.Tensor, float]]) -> None:
+        """Count the step; what is logged goes back to `sums` if it was left out."""
         self.optimizer.zero_grad(set_to_none=True)
+        self.left_out.count(not was_skipped)
+        self._sums = sums if was_skipped else self._sums
         if not was_skipped:
             self.scheduler.step()
         self.skipped_steps += was_skipped
@@ -222,7 +244,7 @@ class EmbeddingTrainer:
         return self.step % self.config.train.log_every == 0 or self.step == self.total_steps
 
     def _read_logs(self) -> dict[str, float]:
-        """Return means over the steps since the last call; no `grad_norm` where none of them had a finite one."""
+        """Return means over the steps since the last call that were made; the learning rate alone where none was."""
         logs = {name: float(total) / weights for name, (total, weights) in self._sums.items()}
         self._sums = {}
         return logs | {"learning_rate": self.scheduler.get_last_lr()[0]}
@@ -238,8 +260,12 @@ class EmbeddingTrainer:
             "counts": {"step": self.step, "skipped_steps": self.skipped_steps, "seconds": self.seconds},
         }
         partial = path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(path)
+        with writing(path.parent, "--runs-dir"):
+            try:
+                torch.save(state, partial)
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
 
     def load(self, path: Path) -> None:
         """Go back to what `save` wrote."""

@@ -147,4 +147,4 @@ class PieceCollator:
             return self.collate(rows)
         pieces, origins = cut_windows(self.collate.windows.select(rows), length)
         batch = WindowCollator(pieces, self.collate.side, self.collate.with_teacher)(list(range(len(pieces))))
-        return batch | ({"windows": [rows[place] for place in origins]} if self.collate.with_teacher else {})
+        return batch | {"windows": [rows[place] for place in origins]}

@@ -14,7 +14,7 @@ from kdkit.config.language import BUILD, Config
 from kdkit.errors import UserError
 from kdkit.evaluate.language import paired_interval
 from kdkit.evaluate.text_scores import read_scores
-from kdkit.machine.interrupt import Stopped
+from kdkit.machine.interrupt import Stopped, TimeIsUp
 from kdkit.report.tables import MISSING, Table, write_interval
 from kdkit.runs.folder import Run, check_run_name, default_run_name
 from kdkit.runs.open_run import plan_run
@@ -63,7 +63,7 @@ def run_chain(request: ChainRequest) -> list[Run]:
     Raises:
         UserError: a configuration whose students cannot teach, fewer than two generations; see also `run_notebooks`.
         RuntimeError: a notebook failed.
-        Stopped: by the user; the message holds what is saved and the command that goes on.
+        Stopped: by the user, or by the time budget; the message holds what is saved and the command that goes on.
     """
     config, _ = plan_run(request.config, request.overrides, request.run_name(1), request.runs_dir)
     if not isinstance(config, Config):
@@ -83,7 +83,8 @@ def run_chain(request: ChainRequest) -> list[Run]:
             runs.append(run_notebooks(RunRequest(request.config, overrides, name, request.runs_dir, **options)))
         except KeyboardInterrupt as error:
             saved = str(error).partition("; to go on:")[0] or f"generation {generation} was not finished"
-            raise Stopped(f"{saved}; to go on: {request.command}") from None
+            kind = TimeIsUp if isinstance(error, TimeIsUp) else Stopped
+            raise kind(f"{saved}; to go on: {request.command}") from None
     return runs
 
 

@@ -23,7 +23,8 @@ from kdkit.distill.plan import TrainingPlan, plan_training
 from kdkit.distill.train import distill, train_baseline
 from kdkit.errors import UserError
 from kdkit.evaluate.comparison import AnyTrial, ScoreTrial, Trial, compare_variants
-from kdkit.machine.interrupt import Stopped
+from kdkit.machine.budget import hand_on_start
+from kdkit.machine.interrupt import Stopped, TimeIsUp
 from kdkit.machine.open_session import open_session
 from kdkit.machine.session import Session
 from kdkit.models.loading import load_causal_lm
@@ -115,8 +116,9 @@ def run_sweep(request: SweepRequest) -> Run:
         UserError: anything that the user can correct, as far as possible before anything is trained; the
             variant is named.
         UserError, RuntimeError: a training failed; the others are made before it is raised.
-        Stopped: by the user; the message holds what is saved and the command that goes on.
+        Stopped: by the user, or by the time budget; the message holds what is saved and the command that goes on.
     """
+    hand_on_start()
     terminal = Terminal(request.verbose)
     try:
         return _run_sweep(request, terminal)
@@ -124,6 +126,9 @@ def run_sweep(request: SweepRequest) -> Run:
         terminal.erase()
         saved = str(error) or "finished runs are kept"
         raise Stopped(f"{saved}; to go on: {request.command}") from None
+    except SystemExit:  # of a training whose time was up
+        terminal.erase()
+        raise TimeIsUp(f"time budget used up; all is saved; to go on: {request.command}") from None
 
 
 def _run_sweep(request: SweepRequest, terminal: Terminal) -> Run:

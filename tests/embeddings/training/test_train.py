@@ -315,13 +315,17 @@ def test_a_run_that_is_resumed_at_its_end_still_knows_of_a_collapse(folder, monk
 
 
 def test_half_precision_whose_loss_is_never_a_number_ends_with_an_error(folder, monkeypatch):
-    config, run = open_run(folder, "nan", method("cosine"))
+    config, run = open_run(folder, "nan", method("cosine"), "train.max_skipped_in_a_row=3")
     data = prepare_sentences(make_session(config, run), None)
     probe_embedding_teacher(make_session(config, run), data)
     monkeypatch.setattr("kdkit.embeddings.methods.base.cosine_distance", lambda s, t: (s * math.nan).sum())
-    with pytest.raises(RuntimeError, match="cosine: the loss is nan at step 1"):
+    message = "cosine: the loss or its gradient was not a number in 3 steps in a row, the last is step 3"
+    with pytest.raises(RuntimeError, match=message):
         distill_all(make_session(config, run, cpu("fp16")), data)
-    assert not (run.path / "student").exists()
+    assert not (run.path / "student").exists() and not losses(run)
+    rows = json.loads((run.path / "cosine_not_finite.json").read_text())["rows"]
+    assert len(set(rows)) == 8 and max(rows) < len(data.texts)
+    assert run.progress()["state"] == "failed"
 
 
 def raise_interrupt(*_arguments, **_options):

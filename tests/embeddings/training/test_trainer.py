@@ -382,3 +382,16 @@ def test_the_source_adds_up_what_smaller_widths_lose_and_the_default_averages_it
     for form, factor in (("seed", 3), ("paper", 1)):
         weights = make_trainer(method={"name": "stella", "form": form}).method.weights
         assert [weights[name] for name in small] == [factor * weights[name[6:]] for name in small]
+
+
+def test_a_micro_batch_that_does_not_fit_is_refused_with_the_setting_to_change(tmp_path, monkeypatch):
+    trainer = make_trainer(method={"name": "cosine"})
+
+    def fail(remember):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(trainer, "_backward", fail)
+    with pytest.raises(
+        UserError, match=r"got 8 \(CUDA out of memory.*another training; set train.batch_size=4 train.gr"
+    ):
+        run(trainer, tmp_path)
