@@ -22,6 +22,9 @@ from kdkit.machine.hub import is_local_path
 from kdkit.models.loading import check_model_folder
 from kdkit.runs.folder import fingerprint, fingerprint_files
 
+PIECE = 4096
+"""Texts that are tokenized at once."""
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -239,6 +242,17 @@ def tokenize(
     return ids
 
 
+def _tokenize_in_pieces(
+    tokenizer: PreTrainedTokenizerFast, texts: list[str], max_length: int, prompt: str
+) -> list[np.ndarray]:
+    """Tokenize as `tokenize`, some texts at a time: a tokenizer holds words and places of all texts of a call."""
+    ids: list[np.ndarray] = []
+    for start in range(0, len(texts), PIECE):
+        piece = tokenize(tokenizer, texts[start : start + PIECE], max_length, prompt)
+        ids += [np.array(text, np.int32) for text in piece]
+    return ids
+
+
 def count_prompt_tokens(tokenizer: PreTrainedTokenizerFast, reading: Reading) -> int:
     """Count the tokens before a text's own: the prompt's and special ones, as sentence-transformers counts them."""
     if not reading.prompt:
@@ -296,7 +310,7 @@ def encode(
     if prompt is not None:
         model.reading = replace(reading, prompt=choose_prompt(prompt, reading.prompts, "prompt"))
     try:
-        ids = tokenize(model.tokenizer, texts, reading.max_length, model.reading.prompt)
+        ids = _tokenize_in_pieces(model.tokenizer, texts, reading.max_length, model.reading.prompt)
         return encode_ids(model, ids, batch_size, autocast_dtype=autocast_dtype, normalize=normalize)
     finally:
         model.reading = reading
@@ -305,7 +319,7 @@ def encode(
 @torch.no_grad()
 def encode_ids(
     model: EmbeddingModel,
-    ids: list[list[int]],
+    ids: Sequence[Sequence[int]],
     batch_size: int,
     *,
     autocast_dtype: torch.dtype | None = None,
