@@ -270,3 +270,21 @@ def _profile(facts: CudaFacts) -> str:
     if "T4" in facts.names[0]:
         return "t4x2" if len(facts.names) > 1 else "t4"
     return "gpu"
+
+
+def place_teacher(device: str, hardware: Hardware) -> tuple[str, torch.dtype]:
+    """Choose where a frozen teacher computes, and in which dtype: on a CPU never in fp16, which it has no units for.
+
+    Args:
+        device: `teacher.device`.
+
+    Raises:
+        UserError: no device's name, or a GPU that this machine does not have.
+    """
+    device = hardware.teacher_device if device == "auto" else device
+    if device == "cpu":
+        return device, torch.float32 if hardware.precision == "fp16" else hardware.dtype
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if device not in ("cuda", *gpus) or not gpus:
+        raise UserError(f"teacher.device: expected one of {', '.join(['auto', 'cpu', *gpus])}, got {device!r}; set it")
+    return device, hardware.dtype

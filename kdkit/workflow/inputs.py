@@ -121,10 +121,10 @@ def _check_embeddings(config: EmbeddingConfig, run: Run) -> Inputs:
     from kdkit.embeddings.evaluate.by_mteb import find_mteb_tasks
     from kdkit.embeddings.evaluate.measures import check_tasks
     from kdkit.embeddings.evaluate.prompts import check_prompts
-    from kdkit.embeddings.models.embedder import fingerprint_model, place_teacher
+    from kdkit.embeddings.models.embedder import fingerprint_model
     from kdkit.embeddings.teacher.cross_encoder import check_cross_encoder
     from kdkit.embeddings.teacher.vectors import read_vectors
-    from kdkit.machine.hardware import find_hardware
+    from kdkit.machine.hardware import find_hardware, place_teacher
     from kdkit.machine.hub import is_local_path
 
     place_teacher(config.teacher.device, find_hardware(config.train.device, config.train.precision))

@@ -18,10 +18,12 @@ from kdkit.embeddings.models.places import choose_prompt, load_fast_tokenizer, r
 from kdkit.embeddings.models.pooling import Reading, pool, read_reading
 from kdkit.embeddings.models.static import NO_LIMIT, is_static, load_table
 from kdkit.errors import UserError
-from kdkit.machine.hardware import Hardware
 from kdkit.machine.hub import is_local_path
 from kdkit.models.loading import check_model_folder
 from kdkit.runs.folder import fingerprint, fingerprint_files
+
+PIECE = 4096
+"""Texts that are tokenized at once."""
 
 
 @dataclass(frozen=True)
@@ -229,24 +231,6 @@ def fingerprint_model(path: str, revision: str | None, key: str) -> dict[str, st
     return {"files": fingerprint(*(fingerprint_files(file) for file in files if file.is_file()))}
 
 
-def place_teacher(device: str, hardware: Hardware) -> tuple[str, torch.dtype]:
-    """Choose where a frozen teacher computes, and in which dtype: on a CPU never in fp16, which it has no units for.
-
-    Args:
-        device: `teacher.device`.
-
-    Raises:
-        UserError: no device's name, or a GPU that this machine does not have.
-    """
-    device = hardware.teacher_device if device == "auto" else device
-    if device == "cpu":
-        return device, torch.float32 if hardware.precision == "fp16" else hardware.dtype
-    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    if device not in ("cuda", *gpus) or not gpus:
-        raise UserError(f"teacher.device: expected one of {', '.join(['auto', 'cpu', *gpus])}, got {device!r}; set it")
-    return device, hardware.dtype
-
-
 def tokenize(
     tokenizer: PreTrainedTokenizerFast, texts: list[str], max_length: int, prompt: str = ""
 ) -> list[list[int]]:
@@ -256,6 +240,17 @@ def tokenize(
     prompted = [prompt + text for text in texts] if prompt else texts
     ids = tokenizer(prompted, truncation=True, max_length=max_length, padding=False).input_ids
     tokenizer.backend_tokenizer.no_truncation()  # or whoever uses it next would read texts that are cut
+    return ids
+
+
+def _tokenize_in_pieces(
+    tokenizer: PreTrainedTokenizerFast, texts: list[str], max_length: int, prompt: str
+) -> list[np.ndarray]:
+    """Tokenize as `tokenize`, some texts at a time: a tokenizer holds words and places of all texts of a call."""
+    ids: list[np.ndarray] = []
+    for start in range(0, len(texts), PIECE):
+        piece = tokenize(tokenizer, texts[start : start + PIECE], max_length, prompt)
+        ids += [np.array(text, np.int32) for text in piece]
     return ids
 
 
@@ -316,7 +311,7 @@ def encode(
     if prompt is not None:
         model.reading = replace(reading, prompt=choose_prompt(prompt, reading.prompts, "prompt"))
     try:
-        ids = tokenize(model.tokenizer, texts, reading.max_length, model.reading.prompt)
+        ids = _tokenize_in_pieces(model.tokenizer, texts, reading.max_length, model.reading.prompt)
         return encode_ids(model, ids, batch_size, autocast_dtype=autocast_dtype, normalize=normalize)
     finally:
         model.reading = reading
@@ -325,7 +320,7 @@ def encode(
 @torch.no_grad()
 def encode_ids(
     model: EmbeddingModel,
-    ids: list[list[int]],
+    ids: Sequence[Sequence[int]],
     batch_size: int,
     *,
     autocast_dtype: torch.dtype | None = None,

@@ -27,7 +27,6 @@ from kdkit.embeddings.models.embedder import (
     EmbeddingModel,
     batches_by_length,
     fingerprint_model,
-    place_teacher,
     tokenize,
 )
 from kdkit.embeddings.models.places import resolve_embedding_path
@@ -36,6 +35,7 @@ from kdkit.embeddings.teacher.answers import ATTENTIONS, EMBEDDING, TOKEN_STATES
 from kdkit.embeddings.teacher.probe import describe_vectors, load_teacher
 from kdkit.embeddings.teacher.vectors import read_vectors
 from kdkit.errors import UserError
+from kdkit.machine.hardware import place_teacher
 from kdkit.machine.interrupt import stop_when_saved
 from kdkit.machine.memory import memory_in_use, read_peak, start_peak
 from kdkit.machine.session import Session

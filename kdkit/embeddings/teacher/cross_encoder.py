@@ -9,10 +9,9 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.config.methods import ListMethodSettings
-from kdkit.embeddings.models.embedder import place_teacher
 from kdkit.embeddings.models.places import resolve_embedding_path
 from kdkit.errors import UserError
-from kdkit.machine.hardware import Hardware
+from kdkit.machine.hardware import Hardware, place_teacher
 from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_path
 from kdkit.models.loading import check_model_folder
 

@@ -8,9 +8,9 @@ import torch
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.embeddings.data.prepare import SentenceData
 from kdkit.embeddings.models.doctor import examine_embeddings, examine_vectors
-from kdkit.embeddings.models.embedder import EmbeddingModel, is_causal, load_embedding_model, place_teacher
+from kdkit.embeddings.models.embedder import EmbeddingModel, is_causal, load_embedding_model
 from kdkit.embeddings.teacher.vectors import TextVectors, read_vectors
-from kdkit.machine.hardware import Hardware
+from kdkit.machine.hardware import Hardware, place_teacher
 from kdkit.machine.session import Session
 
 PROBED_SENTENCES = 256

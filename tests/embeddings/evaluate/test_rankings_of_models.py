@@ -17,7 +17,8 @@ from kdkit.embeddings.evaluate.models import main_scores, score_tasks
 from kdkit.embeddings.evaluate.prompts import check_prompts, find_prompt
 from kdkit.embeddings.evaluate.quantised import score_rescored
 from kdkit.embeddings.evaluate.ranking import rank
-from kdkit.embeddings.models.embedder import load_embedding_model
+from kdkit.embeddings.models import embedder
+from kdkit.embeddings.models.embedder import encode, load_embedding_model
 from kdkit.embeddings.models.late import parse_late
 from kdkit.embeddings.models.pooling import Reading
 from kdkit.errors import UserError
@@ -186,3 +187,10 @@ def test_a_search_by_bits_is_scored_as_one_made_step_by_step(rankings):
             relevance[number, relevant] = 1.0
         scores += 1e-6 * (1 - relevance)  # of equal ones the relevant come last
         assert found[str(width)] == pytest.approx(100 * metrics.ndcg_score(relevance, scores, k=10), abs=1e-4)
+
+
+def test_texts_have_the_same_vectors_however_many_are_tokenized_at_once(folder, rankings, monkeypatch):
+    model = load_embedding_model(str(folder), "teacher.path")
+    whole = encode(model, rankings.documents, 8)
+    monkeypatch.setattr(embedder, "PIECE", 7)
+    np.testing.assert_array_equal(encode(model, rankings.documents, 8), whole)

@@ -17,13 +17,12 @@ from kdkit.embeddings.models.embedder import (
     fingerprint_model,
     load_embedding_model,
     pad_ids,
-    place_teacher,
     tokenize,
 )
 from kdkit.embeddings.models.export import save_embedding_model
 from kdkit.embeddings.models.pooling import Reading
 from kdkit.errors import UserError
-from kdkit.machine.hardware import Hardware
+from kdkit.machine.hardware import Hardware, place_teacher
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
