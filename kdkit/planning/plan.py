@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from kdkit.config.embeddings import EmbeddingConfig, load_embedding_config
 from kdkit.config.language import Config, load_config
 from kdkit.models.built.size import say_bytes
-from kdkit.planning.advice import Change, find_changes, phases_of
+from kdkit.planning.advice import MOST, Change, find_changes, phases_of
 from kdkit.planning.cost import Space, Time, plan_disk, plan_time
 from kdkit.planning.devices import Device, find_device
 from kdkit.planning.items import Phase
@@ -109,11 +109,10 @@ def change_table(plan: Plan) -> Table:
             say_bytes(change.largest),
             "yes" if change.fits else "no",
             f"{_say_seconds(change.time.step)} (now {_say_seconds(plan.time.step)})",
-            change.command,
         ]
         for change in plan.changes
     ]
-    return ["change", "memory", "fits", "step", "as"], rows
+    return ["change", "memory", "fits", "step"], rows
 
 
 def describe_plan(plan: Plan, name: str = "") -> str:
