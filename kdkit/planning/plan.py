@@ -156,13 +156,10 @@ def _change_lines(plan: Plan) -> list[str]:
         return []
     if not plan.changes:
         return ["", "nothing that the planner knows of makes it smaller: take a smaller model"]
+    heading = f"the {min(MOST, len(plan.changes))} cheapest changes, planned again:"
+    commands = [f"  {change.name.partition(',')[0]}: {change.command}" for change in plan.changes]
     note = "An 8-bit optimizer is not among them: kdkit has none."
-    return [
-        "",
-        f"the {min(3, len(plan.changes))} cheapest changes, planned again:",
-        to_text(change_table(plan), 120),
-        note,
-    ]
+    return ["", heading, to_text(change_table(plan)), *commands, note]
 
 
 def _say_seconds(seconds: float) -> str:
