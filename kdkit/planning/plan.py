@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from kdkit.config.embeddings import EmbeddingConfig, load_embedding_config
 from kdkit.config.language import Config, load_config
 from kdkit.models.built.size import say_bytes
-from kdkit.planning.advice import Change, find_changes, phases_of
+from kdkit.planning.advice import MOST, Change, find_changes, phases_of
 from kdkit.planning.cost import Space, Time, plan_disk, plan_time
 from kdkit.planning.devices import Device, find_device
 from kdkit.planning.items import Phase
@@ -109,11 +109,10 @@ def change_table(plan: Plan) -> Table:
             say_bytes(change.largest),
             "yes" if change.fits else "no",
             f"{_say_seconds(change.time.step)} (now {_say_seconds(plan.time.step)})",
-            change.command,
         ]
         for change in plan.changes
     ]
-    return ["change", "memory", "fits", "step", "as"], rows
+    return ["change", "memory", "fits", "step"], rows
 
 
 def describe_plan(plan: Plan, name: str = "") -> str:
@@ -157,13 +156,10 @@ def _change_lines(plan: Plan) -> list[str]:
         return []
     if not plan.changes:
         return ["", "nothing that the planner knows of makes it smaller: take a smaller model"]
+    heading = f"the {min(MOST, len(plan.changes))} cheapest changes, planned again:"
+    commands = [f"  {change.name.partition(',')[0]}: {change.command}" for change in plan.changes]
     note = "An 8-bit optimizer is not among them: kdkit has none."
-    return [
-        "",
-        f"the {min(3, len(plan.changes))} cheapest changes, planned again:",
-        to_text(change_table(plan), 120),
-        note,
-    ]
+    return ["", heading, to_text(change_table(plan)), *commands, note]
 
 
 def _say_seconds(seconds: float) -> str:
