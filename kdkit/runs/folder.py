@@ -91,8 +91,11 @@ class Run:
         return {name: entry for name, entry in self._read_status().items() if not isinstance(entry, dict)}
 
     def set_progress(self, state: str, *, resume_needed: bool = False, reason: str = "", **values: Any) -> None:
-        """Change what `status.json` says of the whole run; see `progress`."""
-        kept = {name: entry for name, entry in self._read_status().items() if name != "command"}
+        """Change what `status.json` says of the whole run; see `progress`. A new phase has not made any step."""
+        kept = self._read_status()
+        is_new = values.get("phase", kept.get("phase")) != kept.get("phase")
+        for name in ("command", *(("step", "total_steps", "seconds") if is_new else ())):
+            kept.pop(name, None)
         said = {"state": state, "resume_needed": resume_needed, "reason": reason}
         self.write_json("status.json", kept | said | values)
 

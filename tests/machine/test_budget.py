@@ -69,3 +69,7 @@ def test_a_user_and_the_clock_end_a_training_differently(monkeypatch, tmp_path, 
     assert run.progress()["reason"] == "stopped by its user; step 4 is saved"
     run.set_progress("running", phase="student", step=5)
     assert run.progress() == {"state": "running", "resume_needed": False, "reason": "", "phase": "student", "step": 5}
+    run.set_status("04_evaluate", state="running")
+    run.set_progress("running", phase="04_evaluate")
+    assert "step" not in run.progress() and run.progress()["phase"] == "04_evaluate"
+    assert run.status() == {"04_evaluate": {"state": "running"}}
