@@ -52,7 +52,7 @@ def build(
     chosen = [("--output", output, ""), ("--name", name, ""), ("--runs-dir", runs_dir, "runs")]
     words += [word for option, value, default in chosen if value != default for word in (option, value)]
     with (
-        interruptible(f"finished chunks are kept; to go on: {command_line('cache', 'build', *words)}"),
+        interruptible("finished chunks are kept", f"to go on: {command_line('cache', 'build', *words)}"),
         terminal.capturing(),
     ):
         path = build_cache(plan_training(session, prepare_data(session)))
@@ -100,6 +100,6 @@ def repair(
 
     name = default_run_name(f"repair-{Path(file).name}", [])  # a file may have a name that a run may not
     words = ["--runs-dir", runs_dir, "--cache-dir", cache_dir, "--", file]
-    with interruptible(f"mended chunks are kept; to go on: {command_line('cache', 'repair', *words)}"):
+    with interruptible("mended chunks are kept", f"to go on: {command_line('cache', 'repair', *words)}"):
         damaged = repair_cache(Path(file), open_side_run(name, runs_dir, cache_dir))
     print(f"{file}: {f'made again: {damaged}' if damaged else 'nothing is damaged'}")

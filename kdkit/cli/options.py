@@ -43,15 +43,17 @@ class TimeIsUpError(InterruptedWorkError):
 
 
 @contextmanager
-def interruptible(otherwise: str) -> Iterator[None]:
+def interruptible(otherwise: str, go_on: str = "") -> Iterator[None]:
     """Answer Ctrl-C with what the interrupted work says of itself.
 
     Args:
         otherwise: what to say where it says nothing.
+        go_on: what to say behind that.
     """
     try:
         yield
     except TimeIsUp as error:
         raise TimeIsUpError(f"stopped; {error}") from None
     except KeyboardInterrupt as error:
-        raise InterruptedWorkError(f"stopped; {str(error) or otherwise}") from None
+        said = filter(None, ["stopped", str(error) or otherwise, go_on])
+        raise InterruptedWorkError("; ".join(said)) from None

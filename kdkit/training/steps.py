@@ -25,6 +25,7 @@ class SafeStepTrainer(Trainer):
         """Prepare the training; the arguments are Trainer's."""
         super().__init__(**arguments)
         self.left_out = LeftOut()
+        self._tr_loss = torch.tensor(0.0)  # Trainer makes its own when training begins; a step alone needs one too
         self.parts_of_batch = 1
         """Into how many parts every micro-batch is cut, because it did not fit in memory."""
         self.term_sums: dict[str, torch.Tensor] = {}

@@ -173,15 +173,15 @@ def test_ctrl_c_is_exit_code_130_with_the_command_that_goes_on(command, built, t
         stop_at(patch, 5, lambda: signal.raise_signal(signal.SIGINT))
         assert command.build("--output", tmp_path / "a.h5") == 130
     answer = capsys.readouterr().err
-    named = answer.partition("kdkit: stopped; finished chunks are kept; to go on: python -m kdkit cache ")[2]
+    named = answer.partition("kdkit: stopped; cache: 3 of 5 chunks are saved; to go on: python -m kdkit cache ")[2]
     assert answer.count("\n") == 1 and str(tmp_path / "a.h5") in named
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5.parts"]
-    assert len(list(tmp_path.glob("a.h5.parts/*.h5"))) == 2
+    assert len(list(tmp_path.glob("a.h5.parts/*.h5"))) == 3  # the one that was being made is finished
     calls: list[int] = []
     make = SignalMaker.make
     monkeypatch.setattr(SignalMaker, "make", lambda self, keys: make(self, calls.append(1) or keys))
     assert command(*shlex.split(named)) == 0
-    assert len(calls) == 2 + 3
+    assert len(calls) == 2 + 2
     assert [path.name for path in tmp_path.iterdir()] == ["a.h5", "a.h5.cost.json"]
     assert (tmp_path / "a.h5").read_bytes() == built.read_bytes()
 

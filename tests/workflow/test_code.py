@@ -85,7 +85,7 @@ def test_all_that_a_training_calls_is_an_entry_point():
         if isinstance(node, ast.ImportFrom) and node.module.startswith("kdkit.")
         for alias in node.names
     }
-    training = ("train_one", "_share_baseline", "_score_teacher", "_score_student")
+    training = ("_train_language", "_share_baseline", "_score_teacher", "_score_student")
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in training]
     assert len(functions) == len(training)
     calls = [node.func for function in functions for node in ast.walk(function) if isinstance(node, ast.Call)]
