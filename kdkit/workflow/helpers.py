@@ -13,6 +13,9 @@ from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.runs.open_run import is_for_embeddings, plan_run, split_overrides
 from kdkit.training.order import num_processes
 
+LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+"""What gloo says where another process has gone."""
+
 
 def is_helper(config: str) -> bool:
     """Return whether this process is not the first of those that were launched for an embedding model."""
@@ -35,10 +38,15 @@ def help_training(config: str, overrides: list[str], run_name: str, runs_dir: st
     assert isinstance(settings, EmbeddingConfig)
     hardware = find_hardware(settings.train.device, settings.train.precision)
     with Path(os.devnull).open("w", encoding="utf-8") as nothing, redirect_stdout(nothing):
-        processes, _ = join_processes(hardware)  # by then the first one has made the data
-        session = Session(settings, run, hardware)
-        distill_all(session, prepare_sentences(session, None))
-        processes.leave()
+        try:
+            processes, _ = join_processes(hardware)  # by then the first one has made the data
+            session = Session(settings, run, hardware)
+            distill_all(session, prepare_sentences(session, None))
+            processes.leave()
+        except RuntimeError as error:
+            # the first one has ended and says why; a launcher whose helper fails before would end it unheard
+            if not any(words in str(error) for words in LOST):
+                raise
 
 
 def launch_training(

@@ -27,6 +27,7 @@ from kdkit.embeddings.data.tasks import load_tasks
 from kdkit.embeddings.data.token_pairs import TextTokens, align_texts, tokenize_texts
 from kdkit.embeddings.models.places import check_length, load_fast_tokenizer, resolve_embedding_path, resolve_prompt
 from kdkit.embeddings.models.static import is_static, load_table, plain_tokenizer
+from kdkit.errors import UserError
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
 from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, link_folder
@@ -86,7 +87,7 @@ def prepare_sentences(session: Session[EmbeddingConfig], alignment: str | None) 
         key = fingerprint(folder.name, alignment)
         groups = cached_folder(run.cache_path / "sentence_groups", key, lambda path: _align(folder, alignment, path))
         link_folder(groups, run.path / "data" / alignment)
-    return _open(run.path / "data", alignment)
+    return _open(run.path / "data", alignment, folder)
 
 
 def build_sentences(config: EmbeddingConfig, cache_path: Path) -> Path:
@@ -185,14 +186,35 @@ def _tokenize(
 
 def _align(prepared: Path, alignment: str, folder: Path) -> None:
     """Fill a folder with the groups of prepared texts."""
-    data = _open(prepared, None)
+    data = _open(prepared, None, prepared)
     tokenizers = data.student_tokenizer, data.teacher_tokenizer
     encode = partial(_tokenize, data.manifest, student=tokenizers[0], teacher=tokenizers[1], offsets=True)
     align_texts(alignment, data.texts, (data.student_tokens, data.teacher_tokens), encode).save(folder)
 
 
-def _open(folder: Path, alignment: str | None) -> SentenceData:
-    """Open what `_build` and `_align` wrote."""
+def _open(folder: Path, alignment: str | None, cached: Path) -> SentenceData:
+    """Open what `_build` and `_align` wrote.
+
+    Args:
+        cached: the folder of the cache that it is linked to, for the message.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return _read(folder, alignment)
+    except UserError:  # it names its file
+        raise
+    except (OSError, ValueError, EOFError, KeyError):
+        places = " and ".join(dict.fromkeys(repr(str(place)) for place in (cached, folder)))  # they share their files
+        raise UserError(
+            f"cache_dir: expected prepared sentences, got damaged files in {places}; remove what is named, it is made "
+            "again"
+        ) from None
+
+
+def _read(folder: Path, alignment: str | None) -> SentenceData:
+    """Read the files of a folder."""
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     lists = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
     rows = np.load(folder / "rows.npy")

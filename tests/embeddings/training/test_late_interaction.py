@@ -1,6 +1,7 @@
 """Late interaction from start to end: its batches and loss, its teachers, its student as a folder, what is refused."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -207,6 +208,20 @@ def test_damaged_token_vectors_of_the_cache_are_named(folder):
     file.write_bytes(b"")
     with pytest.raises(UserError, match=r"got damaged files"):
         open_token_store(session, data)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "texts.json", "rows.npy", "student_tokens.npy"])
+def test_damaged_sentences_of_the_cache_are_named(folder, tmp_path, name):
+    session = open_session(folder, f"cache_dir={tmp_path}")
+    prepare_sentences(session, None)
+    (file,) = (tmp_path / "sentences").glob(f"*/{name}")
+    file.write_bytes(file.read_bytes()[:20])
+    named = file.parent, session.run.path / "data"
+    with pytest.raises(UserError, match=rf"^cache_dir: .*damaged files in '{named[0]}' and '{named[1]}'; remove"):
+        prepare_sentences(session, None)
+    for path in named:
+        shutil.rmtree(path)
+    assert len(prepare_sentences(session, None).texts) > 50
 
 
 def test_a_student_goes_on_from_the_head_of_a_model_with_token_vectors(folder):

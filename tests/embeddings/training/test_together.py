@@ -1,6 +1,7 @@
 """Two processes (gloo) with half a batch each train as one does with the whole."""
 
 import contextlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from kdkit.embeddings.teacher.probe import probe_embedding_teacher
 from kdkit.embeddings.training.together import Processes, join_processes
 from kdkit.embeddings.training.train import distill_all
 from kdkit.embeddings.training.trainer import EmbeddingTrainer
+from kdkit.errors import UserError
 from kdkit.runs.folder import Run
 from kdkit.runs.open_run import open_embedding_run
 from kdkit.workflow.helpers import dismiss_helpers
@@ -144,6 +146,25 @@ def test_the_command_makes_every_other_process_a_helper(folder):
         run_two(help_or_train, folder, trains, preload=("tests.embedders",))
         assert (folder / f"{trains}-0.done").is_file() and (folder / f"{trains}-1.done").is_file()
     assert len(measured(Run(folder / "runs" / "helped", folder / "cache"))) == 4
+
+
+def refuse_or_help(rank: int, port: int, folder: Path) -> None:
+    """Be the first process, which refuses its own batch and ends, or its helper."""
+    join_group(rank, port)
+    overrides = settings(folder, "rkd", 1, "method={name: rkd}")
+    words = [word for override in overrides for word in ("-p", override)]
+    if rank == 0:
+        with pytest.raises(UserError, match=r"^train.per_device_train_batch_size: expected at least 3 sentences"):
+            distil(folder, "refused", overrides)
+        os._exit(0)  # as a process that ends: its connections close
+    with pytest.raises(SystemExit) as ended:
+        main(["run", str(folder / "run.yaml"), *words, "--name", "refused", "--runs-dir", str(folder / "runs")])
+    assert ended.value.code == 0
+
+
+def test_a_helper_ends_quietly_when_the_first_process_refuses(folder):
+    # with an error of its own the launcher would end the first one before it has said why
+    run_two(refuse_or_help, folder, preload=("tests.embedders",))
 
 
 def test_a_process_that_is_alone_exchanges_nothing():
