@@ -9,6 +9,33 @@ import yaml
 from kdkit.errors import UserError
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML's safe loader that refuses a key written twice, whose first value would be lost without a word."""
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        """Compose a mapping, and compare its keys as they are written."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} twice", problem_mark=key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return node
+
+
+def load_yaml(text: str) -> Any:
+    """Return what YAML says: plain values only, no objects of Python.
+
+    Raises:
+        yaml.YAMLError: no YAML, a key written twice, a value that does not exist (30 February), brackets too deep.
+    """
+    try:
+        return yaml.load(text, _UniqueKeys)
+    except (ValueError, RecursionError) as error:
+        raise yaml.YAMLError(str(error)) from None
+
+
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Turn nested sections into `{"section.key": value}`."""
     flat = {}
@@ -30,7 +57,7 @@ def apply_override(values: dict[str, Any], override: str, aliases: dict[str, str
     if not equals or not key.strip():
         raise UserError(f"-p: expected section.key=value, got {override!r}; write e.g. distill.temperature=2")
     try:
-        value = yaml.safe_load(text)
+        value = load_yaml(text)
     except yaml.YAMLError:
         value = text
     if "\n" in text and not isinstance(value, dict | list) and text.lstrip()[:1] not in ("'", '"'):
