@@ -30,9 +30,9 @@ def make_page() -> str:
     rows = read_table()
     lines = [
         INTRODUCTION,
-        f"\nThe {len(rows)} inputs below are what `tests/test_bad_inputs.py` gives to the commands, and the answers are ",
-        "what it\nwants of them. The [files](#the-files) that they name are at the end; FOLDER is the folder that one is in, ",
-        "and `...` stands for\na list or for another program's reason.\n",
+        f"\n`tests/test_bad_inputs.py` gives the {len(rows)} inputs below to the commands, and wants these answers.\n",
+        "The [files](#the-files) that they name are at the end; FOLDER is the folder that one is in, and `...` ",
+        "stands for\na list or for another program's reason.\n",
     ]
     for verb, group in groupby(rows, key=lambda row: row[0].split()[0]):
         lines.append(f"\n## {verb}\n\n| `python -m kdkit` | answer |\n|---|---|\n")

@@ -25,6 +25,7 @@ FILES = {
     "latin1.yaml": (b"# caf\xe9\n", "a comment in Latin-1"),
     "both.yaml": ("distill: {alpha: 0.5, kd_ratio: 0.5}\n", "a setting and its alias"),
     "twice.yaml": ("train: {max_steps: 1}\ntrain: {max_steps: 2}\n", "a section that is written twice"),
+    "anchor.yaml": ("distill: {layer_map: &a {0: *a}}\n", "a mapping that holds itself"),
     "tag.yaml": ("train: !!python/object/apply:os.system ['true']\n", "a call of Python"),
     "same.yaml": (
         "config: smoke\nseeds: [0, 0]\nreference: a\nvariants: {a: {}, b: {train.max_steps: 2}}\n",

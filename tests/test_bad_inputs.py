@@ -1,4 +1,4 @@
-"""Every bad input of the table is exit code 2 and its line, before a notebook, and makes no run; the page shows them."""
+"""Every bad input of the table is exit code 2 and its line before a notebook, and makes no run; the page shows it."""
 
 import io
 import shlex

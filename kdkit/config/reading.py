@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from kdkit.config.losses import loss_options
 from kdkit.config.types import BUILD, Section
-from kdkit.config.values import apply_override, flatten, load_yaml, resolve_aliases, suggest_key
+from kdkit.config.values import apply_override, expand_home, flatten, load_yaml, resolve_aliases, suggest_key
 from kdkit.errors import UserError
 
 Schema = TypeVar("Schema", bound=Section)
@@ -68,14 +68,14 @@ def read_model_file(path: str, key: str) -> dict[str, Any]:
     Raises:
         UserError: no such file, not JSON, not an object, or a size under two names.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise UserError(
-            f"{key}: expected sizes, or a .json file with them, got {path!r}, which is not there; correct the path"
-        )
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        values = json.loads(expand_home(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = "which is not there" if isinstance(error, FileNotFoundError) else error.strerror
+        raise UserError(
+            f"{key}: expected sizes, or a .json file with them, got {path!r}, {reason}; correct the path"
+        ) from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{key}: expected JSON in {path!r}, got: {error}; correct the file") from None
     if not isinstance(values, dict):
         raise UserError(f"{key}: expected an object of sizes in {path!r}, got {type(values).__name__}; write {{...}}")

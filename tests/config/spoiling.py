@@ -5,23 +5,27 @@ import copy
 import yaml
 
 WORDS = [
-    "", " ", "\n", "two\nlines", "a\r\nb", "\t", "\u2028", "\x85", "na\u00efve \u4e2d\u6587 \U0001f600", "x" * 100_000, "nan", "null",
-    "true", "-1", "1e3", "auto", "build", "none", "~", "..", "../..", "/", "a/b", "*.yaml", "{}", "[1, 2]", "%s", "{x}",
-    "\\n", "'", '"', "python:missing:Name", "package:nothing", "missing.gguf", "missing.json", "C:\\data", "$HOME",
-    "<script>alert(1)</script>", "\u202e", "\ufeff", "a" * 300 + ".json", "nul\0.json",
+    "", " ", "\n", "two\nlines", "a\r\nb", "\t", "\u2028", "\x85", "na\u00efve \u4e2d\u6587 \U0001f600", "x" * 100_000,
+    "nan", "null", "true", "-1", "1e3", "auto", "build", "none", "~", "..", "../..", "/", "a/b", "*.yaml", "{}",
+    "[1, 2]", "%s", "{x}", "\\n", "'", '"', "python:missing:Name", "package:nothing", "missing.gguf", "missing.json",
+    "C:\\data", "$HOME", "<script>alert(1)</script>", "\u202e", "\ufeff", "a" * 300 + ".json", "nul\0.json",
 ]  # fmt: skip
 NUMBERS = [
     0, -0.0, 1, -1, 2, 7, 1.5, -3.25, 255, 256, 2**31, 2**63, 2**64, -(2**63), 10**30, 10**400, 1e308, -1e308, 1e-320,
     float("nan"), float("inf"), float("-inf"),
 ]  # fmt: skip
 OTHERS = [None, True, False, [], {}, [[]], [None], {"": None}, {None: None}, {1: 2}, {True: 1}, {2.5: "x"}, b"\xff\x00"]
+MARKS = ["{", "}", "[", ":", "&a ", "*a ", "!", "'", '"', "#", "\t", "\0", "|", ">", "-"]
 LINES = [
     "a: &a [*a]", "b: &b {c: *b}", "!!python/object/apply:os.system ['true']", "seed: 2001-99-99", "seed: !!set {a, b}",
-    "train: *missing", "seed: 0b11", "seed: 1_0", "seed: 1:30", "? [a, b]\n: c", "<<: {seed: 1}", "<<: 1", "%YAML 9.9", "---",
-    "...", "\tseed: 1", "seed: 1", "seed: 2\nseed: 3", "train:", "data: text", "- train", "'", "{", "seed: !!binary x",
-    "seed: !!float x", "seed: !!int x", "seed: !!timestamp x", "seed: !!omap x", "seed: !!bool x", "seed: 9" + "9" * 5000,
+    "train: *missing", "seed: 0b11", "seed: 1_0", "seed: 1:30", "? [a, b]\n: c", "<<: {seed: 1}", "<<: 1", "%YAML 9.9",
+    "---", "...", "\tseed: 1", "seed: 1", "seed: 2\nseed: 3", "train:", "data: text", "- train", "'", "{",
+    "seed: !!binary x", "seed: !!float x", "seed: !!int x", "seed: !!timestamp x", "seed: !!omap x", "seed: !!bool x",
+    "seed: 9" + "9" * 5000,
     "deep: " + "[" * 400 + "]" * 400, "deep: " + "[" * 5000 + "]" * 5000, "deep: " + "{a: " * 300 + "1" + "}" * 300,
-    "train: &t {max_steps: 1}\nstudent: *t", "data: &d {path: x}\nmaths: *d", "\u2028", "\0", "a\x07b: 1", "\ufeffseed: 1",
+    "train: &t {max_steps: 1}\nstudent: *t", "data: &d {path: x}\nmaths: *d", "\u2028", "\0", "a\x07b: 1",
+    "\ufeffseed: 1", "distill: {layer_map: &a {x: *a}}", "train: {lr_schedule_options: &a {x: *a}}",
+    "variants: &a {a: *a, b: {}}", "variants: {a: {train.lr_schedule_options: &a [*a]}, b: {}}",
 ]  # fmt: skip
 
 
@@ -104,9 +108,8 @@ def _like(value, draw):
 def _misspelt(key, draw):
     key = str(key)
     at = draw.randrange(len(key) + 1)
-    return draw.choice(
-        [key[:at] + key[at + 1 :], key[:at] + "x" + key[at:], key.upper(), key + draw.choice(WORDS[:10])]
-    )
+    longer = key[:at] + draw.choice(["x", *WORDS[:10]]) + key[at:]
+    return draw.choice([key[:at] + key[at + 1 :], longer, key.upper()])
 
 
 def _spoil_text(text, draw):
@@ -114,7 +117,7 @@ def _spoil_text(text, draw):
     at = draw.randrange(len(lines) + 1)
     kind = draw.randrange(6)
     if kind == 0:
-        return "".join(lines[:at] + [f"{draw.choice(LINES)}\n"] + lines[at:])
+        return "".join([*lines[:at], f"{draw.choice(LINES)}\n", *lines[at:]])
     if kind == 1:
         return "".join(lines[:at] + lines[at + 1 :])
     if kind == 2:
@@ -122,10 +125,4 @@ def _spoil_text(text, draw):
     if kind == 3:
         return "".join(lines[:at] + [" " + line for line in lines[at : at + 1]] + lines[at + 1 :])
     place = draw.randrange(len(text) + 1)
-    if kind == 4:
-        return text[:place]
-    return (
-        text[:place]
-        + draw.choice(["{", "}", "[", ":", "&a ", "*a ", "!", "'", '"', "#", "\t", "\0", "|", ">", "-"])
-        + text[place:]
-    )
+    return text[:place] if kind == 4 else text[:place] + draw.choice(MARKS) + text[place:]

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from kdkit.config.types import Section
 from kdkit.config.values import load_yaml, suggest_key
 from kdkit.errors import UserError
-from kdkit.runs.paths import find_config
+from kdkit.runs.paths import find_config, resolve_input
 
 
 class SweepFile(Section):
@@ -82,7 +82,7 @@ def load_sweep(path: str, seeds: str = "") -> SweepFile:
         sweep = SweepFile.model_validate(values)
     except ValidationError as error:
         raise UserError(_describe(error)) from None
-    beside = file.parent / sweep.config
+    beside = resolve_input(file.parent / sweep.config)
     return sweep.model_copy(update={"config": str(beside)}) if beside.is_file() else sweep
 
 
