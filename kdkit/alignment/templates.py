@@ -18,6 +18,7 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from kdkit.alignment.jinja.copying import copies_plain, is_plain
 from kdkit.alignment.tokenizers import after_special, encode_with_ends, end_token_id, start_token_id, token_bytes
+from kdkit.config.values import expand_home
 from kdkit.errors import UserError
 
 CHATML = (
@@ -276,7 +277,7 @@ def read_template(given: str, key: str) -> str:
         return given
     if given == "short":
         return SHORT
-    file = Path(given).expanduser()
+    file = expand_home(given)
     if not file.is_file():
         raise UserError(
             f"{key}: expected a chat template (Jinja) or a file with one, got {given!r}, which does not exist (in "

@@ -36,9 +36,9 @@ def sample(
     from kdkit.teachers.sampling.rejection import sample_answers
     from kdkit.workflow.terminal import Terminal
 
-    session = open_session(config, parameter, name, runs_dir)
     if output:
         make_place_for(Path(output), "--output")
+    session = open_session(config, parameter, name, runs_dir)
     terminal = Terminal(verbose)
     terminal.say(f"hardware: {session.hardware.reason}")
     words = [config, *(word for setting in parameter for word in ("-p", setting))]

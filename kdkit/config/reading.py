@@ -11,13 +11,16 @@ from pydantic import ValidationError
 
 from kdkit.config.losses import loss_options
 from kdkit.config.types import BUILD, Section
-from kdkit.config.values import apply_override, flatten, resolve_aliases, suggest_key
+from kdkit.config.values import apply_override, expand_home, flatten, load_yaml, resolve_aliases, suggest_key
 from kdkit.errors import UserError
 
 Schema = TypeVar("Schema", bound=Section)
 
 CHOSEN_BY_NAME = ("loss", "divergence", "method")
 """Settings that are a name with options: pydantic puts the name between the key and the option."""
+
+MOST_SHOWN = 300
+"""Characters of a value in a message."""
 
 MODEL_FILE_NAMES = {
     "num_hidden_layers": "num_layers",
@@ -43,7 +46,7 @@ def read_values(path: str | Path) -> dict[str, Any]:
         has = f"{path.parent} has {', '.join(near)}" if near else f"there is no YAML file in {path.parent}"
         raise UserError(f"config: expected a YAML file, got {str(path)!r}, which does not exist; {has}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = load_yaml(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"config: expected YAML in {str(path)!r}, got: {reason}; correct the file") from None
@@ -65,14 +68,14 @@ def read_model_file(path: str, key: str) -> dict[str, Any]:
     Raises:
         UserError: no such file, not JSON, not an object, or a size under two names.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise UserError(
-            f"{key}: expected sizes, or a .json file with them, got {path!r}, which is not there; correct the path"
-        )
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        values = json.loads(expand_home(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = "which is not there" if isinstance(error, FileNotFoundError) else error.strerror
+        raise UserError(
+            f"{key}: expected sizes, or a .json file with them, got {path!r}, {reason}; correct the path"
+        ) from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{key}: expected JSON in {path!r}, got: {error}; correct the file") from None
     if not isinstance(values, dict):
         raise UserError(f"{key}: expected an object of sizes in {path!r}, got {type(values).__name__}; write {{...}}")
@@ -137,7 +140,7 @@ def unread_sizes(config: Section) -> list[str]:
 def _describe(error: ValidationError, known: list[str], options: dict[str, list[str]]) -> str:
     """Turn the first problem that pydantic found into one line a user can act on."""
     first = error.errors()[0]
-    loc = [str(part) for part in first["loc"]]
+    loc = [_shown(str(part), "") for part in first["loc"]]
     # pydantic names the chosen loss between the key and its option: distill.loss.jsd.skew
     chosen = [part for part, before in zip(loc[1:], loc, strict=False) if before in CHOSEN_BY_NAME]
     # and, of a setting that may be one of several types, the type that it tried
@@ -165,9 +168,20 @@ def _describe(error: ValidationError, known: list[str], options: dict[str, list[
     constraint = expected or first["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     more = f" ({len(error.errors()) - 1} more problem(s) after this one)" if len(error.errors()) > 1 else ""
     if near:
-        return f"{path}: {near}Got {value!r}, expected {constraint}; correct the value{more}"
+        return f"{path}: {near}Got {_shown(value)}, expected {constraint}; correct the value{more}"
     remedy = context.get("remedy", "correct the value")
-    return f"{path}: expected {constraint}, got {value!r} ({type(value).__name__}); {remedy}{more}"
+    return f"{path}: expected {constraint}, got {_shown(value)} ({type(value).__name__}); {remedy}{more}"
+
+
+def _shown(value: object, quote: str = "'") -> str:
+    """Write a value on one line, and no more of it than a person reads.
+
+    Args:
+        quote: around a text; empty: none.
+    """
+    text = repr(value)
+    text = text if quote or not isinstance(value, str) else text[1:-1]
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}... ({len(text):,} characters)"
 
 
 def _suggest_value(value: object, expected: str) -> str:

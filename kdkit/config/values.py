@@ -2,11 +2,67 @@
 
 import copy
 import difflib
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from kdkit.errors import UserError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which also refuses a key that is written twice, and an anchor that holds itself.
+
+    Of a key written twice the first value would be lost without a word.
+    """
+
+    def __init__(self, text: str):
+        super().__init__(text)
+        self._open: list[str] = []
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a value; its anchor is open until the value is whole."""
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) and event.anchor in self._open:
+            raise yaml.MarkedYAMLError(
+                problem=f"the anchor {event.anchor!r} within itself", problem_mark=event.start_mark
+            )
+        self._open.append("" if isinstance(event, yaml.AliasEvent) else event.anchor or "")
+        node = super().compose_node(parent, index)
+        self._open.pop()
+        return node
+
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        """Compose a mapping, and compare its keys as they are written."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} twice", problem_mark=key.start_mark)
+            if isinstance(key, yaml.ScalarNode):
+                seen.add(key.value)
+        return node
+
+
+def load_yaml(text: str) -> Any:
+    """Return what YAML says: plain values only, no objects of Python.
+
+    Raises:
+        yaml.YAMLError: no YAML, a key written twice, an anchor within itself, a value that does not exist (30
+            February), brackets too deep.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except (ValueError, RecursionError) as error:
+        raise yaml.YAMLError(str(error)) from None
+
+
+def expand_home(path: str | Path) -> Path:
+    """Return a path with `~` resolved; that of a user who does not exist stays as it is, as in a shell."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -30,7 +86,7 @@ def apply_override(values: dict[str, Any], override: str, aliases: dict[str, str
     if not equals or not key.strip():
         raise UserError(f"-p: expected section.key=value, got {override!r}; write e.g. distill.temperature=2")
     try:
-        value = yaml.safe_load(text)
+        value = load_yaml(text)
     except yaml.YAMLError:
         value = text
     if "\n" in text and not isinstance(value, dict | list) and text.lstrip()[:1] not in ("'", '"'):

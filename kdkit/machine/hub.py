@@ -3,8 +3,10 @@
 The hub's own client retries for 25 seconds and more before it gives up on every single file.
 """
 
+import contextlib
 import os
 import socket
+import threading
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -29,11 +31,19 @@ def hub_is_reachable() -> bool:
     if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
         return True
     url = urlsplit(constants.ENDPOINT)
-    try:
-        socket.create_connection((url.hostname, url.port or 443), timeout=CONNECT_SECONDS).close()
-    except OSError:
-        return False
-    return True
+    reached = threading.Event()
+    # the time limit of a connection is for each of a host's addresses, and there is none for asking for its name
+    trial = threading.Thread(target=_connect, args=(str(url.hostname), url.port or 443, reached), daemon=True)
+    trial.start()
+    trial.join(CONNECT_SECONDS)
+    return reached.is_set()
+
+
+def _connect(host: str, port: int, reached: threading.Event) -> None:
+    """Set an event if a host can be connected to."""
+    with contextlib.suppress(OSError):
+        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+        reached.set()
 
 
 def is_local_path(path: str) -> bool:

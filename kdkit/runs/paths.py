@@ -5,11 +5,16 @@ A command runs in the caller's folder, a notebook opened by hand in `notebooks/`
 """
 
 import difflib
+import errno
 import os
 import sysconfig
 from pathlib import Path
 
+from kdkit.config.values import expand_home
 from kdkit.errors import UserError
+
+MOST_SHOWN = 100
+"""Characters of a path that is too long, in a message."""
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -44,9 +49,9 @@ def resolve_output(folder: str | Path, root: Path) -> Path:
         root: the project, from `find_root`.
 
     Raises:
-        UserError: the current folder is one of the installation's own.
+        UserError: the current folder is one of the installation's own; no folder can have such a name.
     """
-    folder, here = Path(folder).expanduser(), Path.cwd().resolve()
+    folder, here = _as_path(folder), Path.cwd().resolve()
     if folder.is_absolute():
         return folder
     if installed := next((place for place in _installed() if here.is_relative_to(place)), None):
@@ -62,8 +67,11 @@ def resolve_input(path: str | Path) -> Path:
 
     Returns:
         An existing path where there is one, else the path as given, with `~` resolved.
+
+    Raises:
+        UserError: no file can have such a name.
     """
-    given = Path(path).expanduser()
+    given = _as_path(path)
     if given.is_absolute() or given.exists():
         return given
     try:
@@ -71,6 +79,21 @@ def resolve_input(path: str | Path) -> Path:
     except UserError:
         return given
     return in_project if in_project.exists() else given
+
+
+def _as_path(name: str | Path) -> Path:
+    """Resolve `~`, and refuse what no file can be called: what is too long, or holds a zero byte."""
+    path = expand_home(name)
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+            shown = str(name) if len(str(name)) < MOST_SHOWN else f"{str(name)[:MOST_SHOWN]}..."
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UserError(
+                f"path: expected the name of a file or folder, got {shown!r} ({reason}); name another"
+            ) from None
+    return path
 
 
 def find_config(name: str | Path) -> Path:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdkit.alignment.tokenizers import load_tokenizer
+from kdkit.config.values import expand_home
 from kdkit.errors import UserError
 from kdkit.models.gguf.write import check_convertible, write_gguf
 from kdkit.models.loading import check_fits, load_causal_lm, read_model_config
@@ -32,7 +33,7 @@ def export_model(request: ExportRequest) -> str:
     Raises:
         UserError: a file that is there already or has another ending; a model or tokenizer that cannot be converted.
     """
-    file = Path(request.file).expanduser()
+    file = expand_home(request.file)
     if file.suffix != ".gguf":
         wanted = file.with_suffix(".gguf")
         raise UserError(f"OUT: expected a name that ends in .gguf, got {request.file!r}; write {wanted}")

@@ -62,7 +62,13 @@ def _texts(value: Any) -> list[str]:
         return [text for name, inner in value.items() if name not in OUTPUTS for text in _texts(inner)]
     if isinstance(value, list | tuple):
         return [text for inner in value for text in _texts(inner)]
-    return [value] if isinstance(value, str) and 0 < len(value) < 1000 and "\n" not in value else []
+    return [value] if isinstance(value, str) and _may_be_path(value) else []
+
+
+def _may_be_path(text: str) -> bool:
+    """Return whether a file could have such a name: a title of 300 letters could not."""
+    parts = text.encode(errors="replace").split(b"/")
+    return 0 < len(text) < 1000 and not {"\n", "\0"} & set(text) and max(map(len, parts)) <= 255
 
 
 def check_inputs(config: Config | EmbeddingConfig, run: Run) -> Inputs:

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from kdkit.alignment.tokenizers import load_tokenizer
 from kdkit.config.language import ALIASES, Config, DataConfig, config_from_values
 from kdkit.config.reading import apply_overrides
+from kdkit.config.values import expand_home
 from kdkit.data.text.corpora import stream_texts
 from kdkit.data.tokenizer.merges import cut_text
 from kdkit.data.tokenizer.train import check_new_folder, save_tokenizer, train_on
@@ -61,7 +62,7 @@ def train_and_save(request: TrainRequest) -> None:
     Raises:
         UserError: see `train_on` and `check_new_folder`.
     """
-    output = Path(request.output).expanduser()
+    output = expand_home(request.output)
     check_new_folder(output, "--output")
     sources = _sources(request.files, request.overrides)
     with _naming_files():

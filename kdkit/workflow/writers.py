@@ -122,7 +122,7 @@ def unknown_name(source: str, runs_dir: str, key: str = KEY, kind: str = "model"
     """
     folder = resolve_output(runs_dir, find_root())
     runs = sorted(file.parent.name for file in folder.glob("*/config.yaml"))
-    near = difflib.get_close_matches(source, runs, n=1)
+    near = difflib.get_close_matches(source, [name for name in runs if name != source], n=1)
     hint = f"did you mean {near[0]!r}? " if near else f"there are {', '.join(runs[:8])}; " if runs else ""
     return UserError(
         f"{key}: expected a run in {folder}, or the folder, package or hub name (owner/name) of a {kind}, got "

@@ -1,6 +1,7 @@
 """A project of five small notebooks, for tests of what runs them."""
 
 import json
+import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -53,10 +54,16 @@ def run_here(notebook, output, parameters, terminal):
     filled = parameterize_notebook(load_notebook_node(str(notebook)), parameters)
     output.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(filled, output)
+    outside = sys.stderr
+
+    def complained(line):
+        with redirect_stderr(outside):  # it prints there what it does not filter
+            terminal.complained(line)
+
     settings = Config({"HistoryManager": {"enabled": False}})
     shell = InteractiveShell.instance(config=settings)
     try:
-        with redirect_stdout(Lines(terminal.printed)), redirect_stderr(Lines(terminal.complained)):
+        with redirect_stdout(Lines(terminal.printed)), redirect_stderr(Lines(complained)):
             for cell in filled.cells:
                 if cell.cell_type == "code":
                     shell.run_cell(cell.source, store_history=True).raise_error()

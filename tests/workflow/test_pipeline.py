@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from kdkit import cli
+from kdkit.config.language import Config
 from kdkit.errors import UserError
 from kdkit.workflow import pipeline
+from kdkit.workflow.inputs import stamp_inputs
 from kdkit.workflow.notebook import run_notebook
 from kdkit.workflow.pipeline import RunRequest, run_notebooks
 from kdkit.workflow.terminal import Terminal
@@ -217,3 +219,8 @@ def test_a_look_inside_is_a_stage_more_and_makes_no_training_run_again(run_stage
     looking = run_stages(overrides=["report.look_inside=true"])
     assert "08_look" in looking and not {"01_data", "03_distill"} & set(looking)
     assert list(run_stages(overrides=["report.look_inside=true"])) == []
+
+
+def test_a_setting_that_is_too_long_for_the_name_of_a_file_names_none():
+    data = Config().data.model_copy(update={"text_column": "a" * 300})
+    assert stamp_inputs(Config().model_copy(update={"data": data})) != stamp_inputs(Config())

@@ -9,6 +9,7 @@ from typing import Any
 from kdkit.config.embeddings import EmbeddingConfig, embedding_config_from_values
 from kdkit.config.language import config_from_values
 from kdkit.config.reading import read_values
+from kdkit.config.values import expand_home
 from kdkit.errors import UserError
 from kdkit.evaluate.between_embeddings import compare_embeddings, why_other_tasks
 from kdkit.evaluate.between_runs import Finished, compare_language, differing_settings, why_other_text
@@ -90,7 +91,7 @@ def find_run(name: str, folder: Path) -> Run:
     Raises:
         UserError: there is no such run; the nearest name comes first.
     """
-    places = [folder / name, Path(name).expanduser()]
+    places = [folder / name, expand_home(name)]
     for path in places:
         if (path / "config.yaml").is_file():
             return Run(path, path)

@@ -11,9 +11,9 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from kdkit.config.types import Section
-from kdkit.config.values import suggest_key
+from kdkit.config.values import load_yaml, suggest_key
 from kdkit.errors import UserError
-from kdkit.runs.paths import find_config
+from kdkit.runs.paths import find_config, resolve_input
 
 
 class SweepFile(Section):
@@ -60,9 +60,10 @@ def load_sweep(path: str, seeds: str = "") -> SweepFile:
     """
     file = find_config(path)
     try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        values = load_yaml(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"sweep: expected YAML in {path!r}, got: {error}; correct the file") from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"sweep: expected YAML in {path!r}, got: {reason}; correct the file") from None
     if not isinstance(values, dict):
         raise UserError(
             f"sweep: expected config, seeds, reference and variants in {path!r}, got {type(values).__name__}; "
@@ -81,7 +82,7 @@ def load_sweep(path: str, seeds: str = "") -> SweepFile:
         sweep = SweepFile.model_validate(values)
     except ValidationError as error:
         raise UserError(_describe(error)) from None
-    beside = file.parent / sweep.config
+    beside = resolve_input(file.parent / sweep.config)
     return sweep.model_copy(update={"config": str(beside)}) if beside.is_file() else sweep
 
 

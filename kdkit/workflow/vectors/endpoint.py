@@ -1,8 +1,8 @@
 """The verb `embed`: the vectors of a file's sentences, asked from an endpoint, in a file for `teacher.vectors`."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
+from kdkit.config.values import expand_home
 from kdkit.embeddings.data.sentences import load_sentences
 from kdkit.embeddings.teacher.endpoint import Endpoint, embed_texts
 from kdkit.errors import UserError
@@ -27,7 +27,7 @@ def embed_file(request: EmbedRequest) -> str:
     Raises:
         UserError: see `load_sentences` and `embed_texts`; another ending than .parquet, or no URL.
     """
-    out = Path(request.out).expanduser()
+    out = expand_home(request.out)
     if out.suffix != ".parquet":
         raise UserError(f"OUT: expected a .parquet file, got {request.out!r}; name it so")
     if not request.url.startswith(("http://", "https://")):

@@ -1,13 +1,13 @@
 """The verb `export --format onnx`: an embedding student for onnxruntime, checked against the one in torch."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from kdkit.config.embeddings import EmbeddingConfig
+from kdkit.config.values import expand_home
 from kdkit.embeddings.data.prepare import prepare_sentences
 from kdkit.embeddings.data.tasks import TaskData
 from kdkit.embeddings.evaluate.models import main_scores
@@ -43,7 +43,7 @@ def export_onnx(request: ExportRequest) -> str:
         UserError: no run of embedding models; a folder that exists; see `check_exportable`.
         RuntimeError: the graph in fp32 gives other vectors than torch.
     """
-    folder = Path(request.file).expanduser()
+    folder = expand_home(request.file)
     if folder.exists():
         raise UserError(f"OUT: expected a new folder, got {request.file!r}, which exists; name another one")
     place = run_folder(request.source, request.runs_dir)
