@@ -151,6 +151,26 @@ def score(name: str, session: Session[EmbeddingConfig], data: SentenceData, task
     return {"average": statistics.fmean(scores.values()), **scores}
 
 
+def peer_arguments(config: EmbeddingConfig) -> dict[str, Any]:
+    """Return arguments of sentence-transformers' trainers by which they train as a configuration says."""
+    train = config.train
+    return {
+        "per_device_train_batch_size": train.per_device_train_batch_size,
+        "max_steps": train.max_steps,
+        "learning_rate": train.learning_rate,
+        "weight_decay": train.weight_decay,
+        "warmup_steps": train.warmup_steps,
+        "lr_scheduler_type": train.lr_scheduler_type,
+        "max_grad_norm": train.max_grad_norm,
+        "seed": config.seed,
+        "use_cpu": True,
+        "report_to": [],
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "logging_strategy": "no",
+    }
+
+
 def train_by_recipe(name: str, session: Session[EmbeddingConfig], data: SentenceData) -> float:
     """Train the same start by sentence-transformers; return seconds."""
     from datasets import Dataset
@@ -163,23 +183,7 @@ def train_by_recipe(name: str, session: Session[EmbeddingConfig], data: Sentence
     save_embedding_model(make_embedding_student(config, data), start)
     model = SentenceTransformer(str(start), device="cpu")
     teacher, _ = open_embedding_teacher(session, data, tokens=False, attention_layers=[])
-    train_config = config.train
-    arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(run.path / "recipe"),
-        per_device_train_batch_size=train_config.per_device_train_batch_size,
-        max_steps=train_config.max_steps,
-        learning_rate=train_config.learning_rate,
-        weight_decay=train_config.weight_decay,
-        warmup_steps=train_config.warmup_steps,
-        lr_scheduler_type=train_config.lr_scheduler_type,
-        max_grad_norm=train_config.max_grad_norm,
-        seed=config.seed,
-        use_cpu=True,
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
-        logging_strategy="no",
-    )
+    arguments = SentenceTransformerTrainingArguments(output_dir=str(run.path / "recipe"), **peer_arguments(config))
     vectors = np.asarray(teacher.vectors)
     width = model.get_embedding_dimension()
     if width < vectors.shape[1]:  # as its examples/model_distillation.py: the teacher's principal components

@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import shutil
-import statistics
 import tempfile
 import time
 from dataclasses import replace
@@ -23,8 +22,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.embedding_methods import peer_arguments
 from benchmarks.measure import print_table, versions
-from benchmarks.retrieval_negatives import write_set
+from benchmarks.retrieval_negatives import summarise, write_set
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.embeddings.data.prepare import SentenceData, prepare_sentences
 from kdkit.embeddings.data.tasks import load_tasks
@@ -34,20 +34,22 @@ from kdkit.embeddings.models.export import save_embedding_model
 from kdkit.embeddings.teacher.cache import open_embedding_teacher
 from kdkit.embeddings.teacher.lists import open_lists
 from kdkit.embeddings.teacher.probe import load_teacher, probe_embedding_teacher
+from kdkit.embeddings.training.begin import start_method
 from kdkit.embeddings.training.student import make_embedding_student
-from kdkit.embeddings.training.train import distill_all, plan_embedding_training, start_method
+from kdkit.embeddings.training.train import distill_all, plan_embedding_training
 from kdkit.machine.hardware import find_hardware
 from kdkit.machine.open_session import open_embedding_session
 from kdkit.machine.session import Session
 
 RESULTS = Path(__file__).parent / "results" / "late_interaction.json"
 FIGURES = ("ndcg", "reciprocal_rank", "recall", "bytes_per_document")
+CONTROL = "cosine, one vector"
 LATE, PEER, UNTRAINED, TEACHER = "late_interaction", "peer", "untrained", "teacher"
 ROWS: dict[str, tuple[str, list[str]]] = {
     "teacher, one vector": (TEACHER, []),
     "student untrained, one vector": (UNTRAINED, []),
     "student untrained, token vectors": (UNTRAINED, ["method={name: late_interaction}"]),
-    "cosine, one vector": ("cosine", ["data.positives=dropout"]),
+    CONTROL: ("cosine", ["data.positives=dropout"]),
     "list_kl, one vector": ("list_kl", []),
     "late_interaction": (LATE, []),
     "late_interaction, hard negatives": (LATE, ["method.hard_negatives=true"]),
@@ -115,19 +117,7 @@ def train_by_peer(session: Session[EmbeddingConfig], data: SentenceData) -> None
     for place, numbers in enumerate(lists.texts[whole].T):
         examples[f"document_{place}"] = [data.texts[number] for number in numbers]
     examples["label"] = lists.scores[whole].tolist()
-    arguments = MultiVectorEncoderTrainingArguments(
-        output_dir=str(run.path / "peer"),
-        per_device_train_batch_size=config.train.per_device_train_batch_size,
-        max_steps=config.train.max_steps,
-        learning_rate=config.train.learning_rate,
-        warmup_steps=config.train.warmup_steps,
-        seed=config.seed,
-        use_cpu=True,
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
-        logging_strategy="no",
-    )
+    arguments = MultiVectorEncoderTrainingArguments(output_dir=str(run.path / "peer"), **peer_arguments(config))
     score = scoring.mean_colbert_kd_scores if config.method.score == "mean" else scoring.colbert_kd_scores
     loss = losses.MultiVectorDistillKLDivLoss(model, similarity_fct=score, temperature=config.method.temperature)
     data_set = Dataset.from_dict(examples)
@@ -177,20 +167,6 @@ def train_for(row: str, seed: int, seconds: float, folder: Path, known: dict[str
     return {"row": row, "seed": seed, "budget": seconds, "steps": steps, **run(row, seed, steps, folder)}
 
 
-def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Average the seeds, and compare each with `cosine, one vector` at the same seed and budget."""
-    control = {(row["budget"], row["seed"]): row["ndcg"] for row in rows if row["row"] == "cosine, one vector"}
-    table = []
-    for budget, name in dict.fromkeys((row["budget"], row["row"]) for row in rows):
-        trials = [row for row in rows if (row["budget"], row["row"]) == (budget, name)]
-        gains = [t["ndcg"] - control[budget, t["seed"]] for t in trials if (budget, t["seed"]) in control]
-        means = {key: round(statistics.fmean(trial[key] for trial in trials), 2) for key in (*FIGURES, "seconds")}
-        steps = round(statistics.fmean(trial["steps"] for trial in trials))
-        gained = ", ".join(f"{gain:+.2f}" for gain in gains)
-        table.append({"budget": budget, "row": name, **means, "steps": steps, "over cosine": gained})
-    return sorted(table, key=lambda line: (line["budget"], -line["ndcg"]))
-
-
 def main() -> None:
     """Train what is missing and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -212,7 +188,7 @@ def main() -> None:
                     continue
                 found.append(train_for(row, seed, given.seconds, folder, known))
                 given.results.write_text(json.dumps({"versions": versions(), "rows": found}, indent=1) + "\n")
-                print_table(summarise(found))
+                print_table(summarise(found, CONTROL, FIGURES))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.embedding_methods import peer_arguments
 from benchmarks.measure import print_table, versions
 from kdkit.config.embeddings import PACKAGED, EmbeddingConfig
 from kdkit.data.text.corpora import clean_text
@@ -45,6 +46,7 @@ from kdkit.machine.open_session import open_embedding_session
 from kdkit.machine.session import Session
 
 RESULTS = Path(__file__).parent / "results" / "retrieval_negatives.json"
+CONTROL = "cosine, all sentences"
 QUERIES = 1000
 FIGURES = ("ndcg", "reciprocal_rank", "recall")
 RANDOM = "data.negatives.choose=random"
@@ -53,7 +55,7 @@ ONE = "data.negatives.number=1"
 ROWS: dict[str, tuple[str, list[str]]] = {
     "untrained": ("untrained", []),
     "teacher": ("teacher", []),
-    "cosine, all sentences": ("cosine", ["data.positives=dropout"]),
+    CONTROL: ("cosine", ["data.positives=dropout"]),
     "cosine, first sentences": ("cosine", []),
     "cosine and in-batch contrast": ("{name: cosine, task_weight: 1}", []),
     "cosine and weak in-batch contrast": ("{name: cosine, task_weight: 0.1}", []),
@@ -167,19 +169,7 @@ def train_by_peer(loss_name: str, session: Session[EmbeddingConfig], data: Sente
         examples |= {name: [data.texts[n] for n in texts[:, place]] for place, name in enumerate(names)}
         if loss_name == "MarginMSELoss":
             examples["label"] = (scores[:, :1] - scores[:, 1:]).tolist()
-    arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(run.path / "peer"),
-        per_device_train_batch_size=config.train.per_device_train_batch_size,
-        max_steps=config.train.max_steps,
-        learning_rate=config.train.learning_rate,
-        warmup_steps=config.train.warmup_steps,
-        seed=config.seed,
-        use_cpu=True,
-        report_to=[],
-        save_strategy="no",
-        disable_tqdm=True,
-        logging_strategy="no",
-    )
+    arguments = SentenceTransformerTrainingArguments(output_dir=str(run.path / "peer"), **peer_arguments(config))
     loss = getattr(losses, loss_name)(model)
     SentenceTransformerTrainer(
         model=model, args=arguments, train_dataset=Dataset.from_dict(examples), loss=loss
@@ -235,17 +225,19 @@ def budget_of(given: argparse.Namespace) -> str:
     return f"{given.steps} steps" if given.steps else f"{given.texts} texts"
 
 
-def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Average the seeds, and compare each with `cosine, all sentences` at the same seed and budget."""
-    control = {(row["budget"], row["seed"]): row["ndcg"] for row in rows if row["row"] == "cosine, all sentences"}
+def summarise(
+    rows: list[dict[str, Any]], control: str = CONTROL, figures: tuple[str, ...] = FIGURES
+) -> list[dict[str, Any]]:
+    """Average figures over the seeds, and compare each row with `control` at the same seed and budget."""
+    level = {(row["budget"], row["seed"]): row["ndcg"] for row in rows if row["row"] == control}
     table = []
     for budget, name in dict.fromkeys((row["budget"], row["row"]) for row in rows):
         trials = [row for row in rows if (row["budget"], row["row"]) == (budget, name)]
-        gains = [t["ndcg"] - control[budget, t["seed"]] for t in trials if (budget, t["seed"]) in control]
-        means = {key: round(statistics.fmean(trial[key] for trial in trials), 2) for key in (*FIGURES, "seconds")}
+        gains = [t["ndcg"] - level[budget, t["seed"]] for t in trials if (budget, t["seed"]) in level]
+        means = {key: round(statistics.fmean(trial[key] for trial in trials), 2) for key in (*figures, "seconds")}
         steps = round(statistics.fmean(trial["steps"] for trial in trials))
         gained = ", ".join(f"{gain:+.2f}" for gain in gains)
-        table.append({"budget": budget, "row": name, **means, "steps": steps, "over cosine, all sentences": gained})
+        table.append({"budget": budget, "row": name, **means, "steps": steps, f"over {control}": gained})
     return sorted(table, key=lambda line: (line["budget"], -line["ndcg"]))
 
 
