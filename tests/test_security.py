@@ -3,6 +3,7 @@
 import ast
 
 import pytest
+import wandb
 import yaml
 
 from kdkit import cli
@@ -35,6 +36,7 @@ def folder(tmp_path_factory):
         patch.setenv("WANDB_DIR", str(folder))
         cli.main(["run", "configs/smoke.yaml", *where, "-p", f"report.title={TITLE}", "-p", "train.wandb=offline"])
     assert stop.value.code == 0
+    wandb.teardown()  # its session in this process, and the environment that it read, would serve later tests
     return folder
 
 
