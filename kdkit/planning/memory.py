@@ -22,6 +22,13 @@ from kdkit.planning.devices import Device
 from kdkit.planning.items import Item, Phase, backward_bytes, forward_bytes, fullest, kept_by_layers
 from kdkit.planning.shapes import Shapes, language_shapes
 
+OPTIMIZERS = {
+    "adamw": ("AdamW", 0.0),
+    "muon": ("Muon and AdamW", FP32),
+    # two means in a byte each, and a scale in fp32 for every 256 numbers of both
+    "adamw_8bit": ("AdamW in 8 bits", 2 * (FP32 - 1 - FP32 / 256)),
+}
+"""Name, and the bytes that it saves of a number that is no embedding's, against AdamW."""
 SPAN_BUFFERS = 6
 """Buffers of the size of a chunk's logits that autograd keeps for a loss over spans."""
 MAP_BUFFERS = 7
@@ -122,8 +129,8 @@ def workspace(device: Device) -> list[Item]:
 def trained_items(place: str, size: ModelSize, optimizer: str = "adamw") -> list[Item]:
     """List weights and the optimizer's means of a model in training."""
     inner = size.parameters - size.embeddings
-    means = size.optimizer - (FP32 * inner if optimizer == "muon" else 0)
-    name = "Muon and AdamW" if optimizer == "muon" else "AdamW"
+    name, saved = OPTIMIZERS[optimizer]
+    means = size.optimizer - round(saved * inner)
     return [Item(place, "student: weights", size.weights), Item(place, f"student: {name}", means)]
 
 

@@ -10,8 +10,9 @@ from kdkit.machine.hardware import Hardware
 from kdkit.runs.disk import check_room
 from kdkit.training.options.schedules import schedule_options
 
-CHECKPOINT_BYTES = {"adamw": 12, "muon": 8}
-"""Of a parameter in a checkpoint, by the optimizer: itself and what is remembered of its gradients, in fp32."""
+CHECKPOINT_BYTES = {"adamw": 12, "adamw_8bit": 12, "muon": 8}
+"""Of a parameter in a checkpoint, by the optimizer: itself and what is remembered of its gradients, in fp32 (in 8 bits
+no more than that: embeddings and head keep all of it)."""
 
 
 def make_training_arguments(
