@@ -20,6 +20,7 @@ from kdkit.distill.checkpoints import (
     EQUAL_TIME,
     STUDENT,
     TrainingResult,
+    carried_parts,
     checkpoint_folder,
     forget,
     load_stage,
@@ -276,6 +277,7 @@ def _train_stage(
         return counts
     progress.first_step = stage.first_step
     trainer = make_trainer(plan, stage, student, teacher, phase, parts, options)
+    trainer.parts_of_batch = carried_parts(folder, stage)
     limit = plan.session.config.train.max_skipped_in_a_row
     trainer.add_callback(ReportLeftOut(run, phase, trainer.left_out, limit, stage.first_step))
     trainer.add_callback(progress)
@@ -291,7 +293,7 @@ def _train_stage(
         request.check(f"{phase}: step {stage.first_step + step} of {progress.total_steps} is saved")
     counts = _read_counts(trainer)
     if stage.first_step + stage.steps < progress.total_steps:
-        save_stage(folder, student, parts, average, counts, options)
+        save_stage(folder, student, parts, average, counts, options, trainer.parts_of_batch)
     return counts
 
 

@@ -27,7 +27,8 @@ class SafeStepTrainer(Trainer):
         self.left_out = LeftOut()
         self._tr_loss = torch.tensor(0.0)  # Trainer makes its own when training begins; a step alone needs one too
         self.parts_of_batch = 1
-        """Into how many parts every micro-batch is cut, because it did not fit in memory."""
+        """Into how many parts every micro-batch is cut, because it did not fit in memory; a stage goes on with the
+        number of the one before."""
         self.term_sums: dict[str, torch.Tensor] = {}
         self.counts: dict[str, Any] = {}
         self._steps_in_sums = [0, 0]  # those made, and those left out
@@ -67,7 +68,7 @@ class SafeStepTrainer(Trainer):
 
     def _parts_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items: Any) -> torch.Tensor:
         """Differentiate a micro-batch, part by part where it did not fit as a whole."""
-        if self.parts_of_batch == 1:
+        if self.parts_of_batch == 1 or not self.can_cut:  # an earlier stage may have had to, where this one cannot
             return super().training_step(model, inputs, num_items)
         parts = cut_batch(inputs, self.data_collator, self.parts_of_batch)
         return torch.stack([super(SafeStepTrainer, self).training_step(model, p, num_items) for p in parts]).sum()

@@ -291,7 +291,8 @@ class LanguageModelTrainer(SafeStepTrainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load the counts beside the optimizer; Trainer's hook."""
         super()._load_optimizer_and_scheduler(checkpoint)
-        self.parts_of_batch = load_parts(Path(checkpoint)) if checkpoint is not None else 1
+        if checkpoint is not None:
+            self.parts_of_batch = load_parts(Path(checkpoint))
         if checkpoint is not None and (Path(checkpoint) / COUNTS_FILE).is_file():
             self.counts = json.loads((Path(checkpoint) / COUNTS_FILE).read_text())
         if checkpoint is not None and self.options is not None and self.options.has_state:
