@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,18 @@ class TrainingResult:
     """Part of `seconds` that the router's own steps took."""
     router_tokens: int = 0
     """The teacher's tokens that these looked at."""
+    padding_share: float = 0.0
+    """Share of padding in what the student read."""
+    padding_share_ungrouped: float = 0.0
+    """The same of micro-batches of one size, where `train.micro_batch_tokens` cut the steps otherwise."""
+
+
+def padding_shares(counts: Mapping[str, float]) -> dict[str, float]:
+    """Return the shares of padding in a `TrainingResult`, from what its trainers counted; 0 of an old build."""
+    sizes = {"padding_share": "padded", "padding_share_ungrouped": "padded_ungrouped"}
+    return {
+        name: round(1.0 - counts["read"] / counts[key], 4) if counts.get(key) else 0.0 for name, key in sizes.items()
+    }
 
 
 def checkpoint_folder(run: Run, phase: str, stage: Stage) -> Path:

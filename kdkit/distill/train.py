@@ -25,6 +25,7 @@ from kdkit.distill.checkpoints import (
     forget,
     load_stage,
     note_start,
+    padding_shares,
     read_result,
     save_stage,
     save_trained,
@@ -127,7 +128,7 @@ def make_trainer(
         UserError: see `make_parts` and `make_online_teacher`.
     """
     trainer = _choose_trainer(plan, stage, student, teacher, phase, parts)
-    trainer.use(options or make_options(plan.session.config.train, student))
+    trainer.use(options or make_options(plan.session.config.train, student), stage.micro_batch_tokens)
     return trainer
 
 
@@ -150,6 +151,7 @@ def _choose_trainer(
         seed=config.training_seed + stage.first_step,
         learning_rate=stage.learning_rate,
         name=f"{phase}-{stage.name}" if stage.name else phase,
+        whole_steps=stage.micro_batch_tokens is not None,
     )
     order = sequence_order(plan, stage)
     masking = make_masking(config.train.masking, data.student_tokenizer, data.is_chat)
@@ -230,6 +232,7 @@ def _train_phase(
             teacher_tokens=round(totals["teacher_tokens"]),
             router_seconds=round(totals["router_seconds"], 2),
             router_tokens=round(totals["router_tokens"]),
+            **padding_shares(totals),
         )
         update_results(run, {phase: asdict(result), f"{phase}_parameters": tables})
         note_costs(plan)
