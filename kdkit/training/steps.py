@@ -4,6 +4,7 @@ Both need to know what the step has added so far, to take it back.
 """
 
 import math
+from collections import Counter
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ class SafeStepTrainer(Trainer):
         self._steps_in_sums = [0, 0]  # those made, and those left out
         self._before_step: tuple[torch.Tensor, dict[str, torch.Tensor]] | None = None
         self._of_step: list[dict[str, Any]] = []
-        self._padding_logged = (0.0, 0.0, 0.0)
+        self._read_since: Counter[str] = Counter()
 
     def training_step(
         self,
@@ -167,9 +168,11 @@ class SafeStepTrainer(Trainer):
         """Count what the model reads: tokens, with the padding beside them, and with what it would be ungrouped."""
         batches = inputs.get("micro_batches", [inputs])
         padded = sum(batch["input_ids"].numel() for batch in batches)
-        self.count("read", sum(sum(batch["lengths"]) for batch in batches))
-        self.count("padded", padded)
-        self.count("padded_ungrouped", inputs.get("ungrouped", padded))
+        read = sum(sum(batch["lengths"]) for batch in batches)
+        found = {"read": read, "padded": padded, "padded_ungrouped": inputs.get("ungrouped", padded)}
+        self._read_since.update(found)
+        for name, value in found.items():
+            self.count(name, value)
 
     def count(self, name: str, value: torch.Tensor | float) -> None:
         """Add to something that is counted; a tensor stays on its device until somebody reads it."""
@@ -188,9 +191,10 @@ class SafeStepTrainer(Trainer):
             if not math.isfinite(logs.get("grad_norm", 0.0)):
                 del logs["grad_norm"]
             self.term_sums, self._steps_in_sums = {}, [0, 0]
-            now = tuple(float(self.counts.get(name, 0)) for name in ("read", "padded", "padded_ungrouped"))
-            read, *padded = (new - old for new, old in zip(now, self._padding_logged, strict=True))
-            names = ["padding_share", "padding_share_ungrouped"][: 1 + (self.micro_batch_tokens is not None)]
-            logs |= {name: 1.0 - read / size for name, size in zip(names, padded, strict=False) if size}
-            self._padding_logged = now
+            sizes = {"padding_share": "padded"}
+            if self.micro_batch_tokens is not None:
+                sizes["padding_share_ungrouped"] = "padded_ungrouped"
+            since = self._read_since
+            logs |= {name: 1.0 - since["read"] / since[size] for name, size in sizes.items() if since[size]}
+            since.clear()
         super().log(logs, start_time)

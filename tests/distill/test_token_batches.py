@@ -14,6 +14,7 @@ from kdkit.distill.open_teacher import open_teacher
 from kdkit.distill.student import make_student
 from kdkit.errors import UserError
 from kdkit.machine.interrupt import Stopped
+from kdkit.training.trainer import LanguageModelTrainer
 from tests.committees import committee_config
 from tests.distill.test_out_of_memory import lack_memory
 from tests.distill.test_stop import press_at
@@ -117,7 +118,8 @@ def test_the_gradient_of_a_step_is_that_of_micro_batches_of_one_size(place, tmp_
     # the padding is gone, and what it would have been is known
     assert kept["padded_ungrouped"] == counts["padded"] > 1.1 * kept["padded"]
     assert logged(grouped, "padding_share_ungrouped") == pytest.approx(logged(fixed, "padding_share"))
-    assert max(logged(grouped, "padding_share")) < min(logged(fixed, "padding_share"))
+    shares = zip(logged(grouped, "padding_share"), logged(fixed, "padding_share"), strict=True)
+    assert all(mine <= theirs for mine, theirs in shares)
 
 
 def test_several_teachers_teach_the_same(tmp_path):
@@ -130,14 +132,19 @@ def test_several_teachers_teach_the_same(tmp_path):
     assert logged(grouped, "sailor_loss") == pytest.approx(logged(fixed, "sailor_loss"), rel=1e-4)
 
 
-def test_no_micro_batch_is_over_the_budget_and_fewer_are_needed(place, tmp_path, monkeypatch):
+def test_no_micro_batch_is_over_the_budget_and_short_sequences_stand_together(place, tmp_path, monkeypatch):
     folder, _ = place
-    config = configure(folder, TOKENS)
-    sizes = []
-    lack_memory(monkeypatch, 100, 1, sizes)
+    config, shapes = configure(folder, TOKENS, train={"batch_size": 12, "gradient_accumulation_steps": 1}), []
+    compute_step = LanguageModelTrainer.compute_step
+
+    def watch(self, model, inputs, num_items_in_batch):
+        shapes.append(tuple(inputs["input_ids"].shape))
+        return compute_step(self, model, inputs, num_items_in_batch)
+
+    monkeypatch.setattr(LanguageModelTrainer, "compute_step", watch)
     train_whole(config, folder, make_run(tmp_path), "baseline")
-    assert len(sizes) < 4 * TRAIN["gradient_accumulation_steps"] and max(sizes) > 4, "short ones stand together"
-    assert sum(sizes) == 4 * 12
+    assert 4 < len(shapes) <= 4 * 4 and sum(rows for rows, _ in shapes) == 4 * 12
+    assert max(rows * width for rows, width in shapes) <= TOKENS and max(shapes)[0] > TOKENS // LENGTH
 
 
 def lines(run):
@@ -188,18 +195,18 @@ def test_the_budget_is_halved_where_memory_lacks(place, tmp_path, monkeypatch, c
 def train_as_process(rank: int, port: int, folder: Path) -> None:
     """Train as one of two processes, on half of each step, and write what came out."""
     join_group(rank, port)
-    halved = configure(folder, TOKENS, train={"batch_size": 2})
+    halved = configure(folder, TOKENS, train={"batch_size": 2, "max_steps": 3})
     trainer, _ = train_whole(halved, folder, make_run(folder, f"two-{rank}"), "baseline")
-    sums = [float(p.detach().double().abs().sum()) for p in trainer.model.parameters()]
-    (folder / f"{rank}.json").write_text(json.dumps([sums, trainer.read_counts()["tokens"]]))
+    found = [logged(trainer, name) for name in ("loss", "grad_norm")]
+    (folder / f"{rank}.json").write_text(json.dumps([found, trainer.read_counts()["tokens"]]))
 
 
 def test_two_processes_read_what_one_does_and_need_not_have_as_many_micro_batches(tmp_path):
-    config = configure(tmp_path, None)
+    config = configure(tmp_path, None, train={"max_steps": 3})
     make_data(config, tmp_path)
     trainer, _ = train_whole(config, tmp_path, make_run(tmp_path, "one"), "baseline")
-    sums = [float(p.detach().double().abs().sum()) for p in trainer.model.parameters()]
     run_two(train_as_process, tmp_path)
-    for rank in range(2):
-        found, tokens = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert found == pytest.approx(sums, rel=1e-5) and tokens == trainer.read_counts()["tokens"]
+    (losses, norms), tokens = json.loads((tmp_path / "0.json").read_text())
+    assert tokens == trainer.read_counts()["tokens"]
+    assert losses == pytest.approx(logged(trainer, "loss"), rel=1e-4)
+    assert norms == pytest.approx(logged(trainer, "grad_norm"), rel=1e-4)

@@ -18,8 +18,13 @@ class StepPart(Protocol):
         """Build a micro-batch."""
 
 
+OVERHEAD = 1 / 8
+"""What a micro-batch costs beside its tokens, as a share of a full one: with 0 there would be many small ones without
+padding, with 1 the fewest, padded ones."""
+
+
 def group_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Cut sequences into as few micro-batches as a budget allows, and so that they have the least padding.
+    """Cut sequences into few micro-batches with little padding: the cut that costs least, see `OVERHEAD`.
 
     Args:
         lengths: tokens of each sequence.
@@ -30,16 +35,16 @@ def group_by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
         that the first one has not always the longest.
     """
     order = sorted(range(len(lengths)), key=lambda place: lengths[place])
-    # of the shortest sequences up to each: micro-batches, their tokens with padding, where the last one starts
-    best = [(0, 0, 0)]
+    # of the shortest sequences up to each: the cost of the best cut, and where its last micro-batch starts
+    best = [(0.0, 0)]
     for end in range(1, len(order) + 1):
         longest = lengths[order[end - 1]]
         most = max(1, budget // longest)
         starts = range(max(0, end - most), end)
-        best.append(min((best[start][0] + 1, best[start][1] + longest * (end - start), start) for start in starts))
+        best.append(min((best[start][0] + longest * (end - start) + OVERHEAD * budget, start) for start in starts))
     groups, end = [], len(order)
     while end:
-        start = best[end][2]
+        start = best[end][1]
         groups.append(sorted(order[start:end]))
         end = start
     return sorted(groups)
