@@ -36,15 +36,15 @@ class WindowCollator:
         Returns:
             `input_ids` and `labels`, int64, `[B, S]`, not shifted; ignored are the labels of position 0, a start
             token that nothing predicts, and of what is not in the loss (see `Windows.in_loss`). `windows` are
-            the row numbers. With `with_teacher` also `teacher_input_ids`, `[B, T]`, `spans` (see `Spans`) and
+            the row numbers, `lengths` the tokens of each, lists. With `with_teacher` also `teacher_input_ids`,
+            `[B, T]`, `spans` (see `Spans`) and
             `counted` (see `counted_rows`); where not all tokens are labels also `teacher_counted`, bool,
             `[teacher_rows]`; with `signals` what it returns.
         """
-        ids = self.windows.student_ids if self.side == "student" else self.windows.teacher_ids
-        input_ids = _trim(ids[rows])
+        input_ids = _trim(self._ids[rows])
         is_label = self.windows.labels(rows, self.side == "teacher")[:, : input_ids.shape[1]]
         labels = input_ids.masked_fill(~torch.from_numpy(is_label), IGNORE_INDEX)
-        batch = {"input_ids": input_ids, "labels": labels, "windows": list(rows)}
+        batch = {"input_ids": input_ids, "labels": labels, "windows": list(rows), "lengths": self.lengths(rows)}
         if self.with_teacher:
             batch["teacher_input_ids"] = _trim(self.windows.teacher_ids[rows])
             widths = input_ids.shape[1], batch["teacher_input_ids"].shape[1]
@@ -56,6 +56,14 @@ class WindowCollator:
         if self.signals is not None:
             batch |= self.signals(rows)
         return batch
+
+    def lengths(self, rows: list[int]) -> list[int]:
+        """Return the tokens of each sequence, the start token included."""
+        return (self._ids[rows] != PAD).sum(axis=1).tolist()
+
+    @property
+    def _ids(self) -> np.ndarray:
+        return self.windows.student_ids if self.side == "student" else self.windows.teacher_ids
 
 
 def counted_rows(labels: torch.Tensor, spans: Spans) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from kdkit.models.saved import load_checkpoint
 from kdkit.runs.folder import Run
 from kdkit.runs.messages import note
 from kdkit.training.arguments import checkpoint_step, last_checkpoint
+from kdkit.training.micro_batch import PARTS_OF_BATCH_FILE, load_parts, save_parts
 from kdkit.training.options.bundle import OPTIONS_FILE, TrainingOptions
 from kdkit.training.scoring import score_windows
 from kdkit.training.trainer import COUNTS_FILE
@@ -52,6 +54,18 @@ class TrainingResult:
     """Part of `seconds` that the router's own steps took."""
     router_tokens: int = 0
     """The teacher's tokens that these looked at."""
+    padding_share: float = 0.0
+    """Share of padding in what the student read."""
+    padding_share_ungrouped: float = 0.0
+    """The same of micro-batches of one size, where `train.micro_batch_tokens` cut the steps otherwise."""
+
+
+def padding_shares(counts: Mapping[str, float]) -> dict[str, float]:
+    """Return the shares of padding in a `TrainingResult`, from what its trainers counted; 0 of an old build."""
+    sizes = {"padding_share": "padded", "padding_share_ungrouped": "padded_ungrouped"}
+    return {
+        name: round(1.0 - counts["read"] / counts[key], 4) if counts.get(key) else 0.0 for name, key in sizes.items()
+    }
 
 
 def checkpoint_folder(run: Run, phase: str, stage: Stage) -> Path:
@@ -77,11 +91,13 @@ def save_stage(
     average: PreTrainedModel | None,
     counts: dict[str, float],
     options: TrainingOptions | None = None,
+    parts_of_batch: int = 1,
 ) -> None:
     """Keep the weights at the end of a stage, whole or not at all; its checkpoints are no longer needed.
 
     Args:
         average: a teacher that follows the student; None: there is none.
+        parts_of_batch: into how many parts micro-batches were cut, as the next stage will have to.
     """
     partial = folder / ".finished.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -94,6 +110,7 @@ def save_stage(
     if options is not None and options.has_state:
         torch.save(options.state(), partial / OPTIONS_FILE)
     (partial / COUNTS_FILE).write_text(json.dumps(counts))
+    save_parts(partial, parts_of_batch)
     partial.rename(folder / "finished")
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint, ignore_errors=True)
@@ -129,6 +146,16 @@ def load_stage(
         options.load_state(torch.load(weights / OPTIONS_FILE, map_location=student.device, weights_only=True))
     counts = weights / COUNTS_FILE
     return json.loads(counts.read_text()) if counts.is_file() else {}
+
+
+def carried_parts(folder: Path, stage: Stage) -> int:
+    """Return into how many parts the stages before cut micro-batches that did not fit; none has fewer than another.
+
+    Args:
+        folder: of the stage's checkpoints.
+    """
+    kept = folder.parent.glob(f"*/*/{PARTS_OF_BATCH_FILE}") if stage.name else ()
+    return max((load_parts(file.parent) for file in kept), default=1)
 
 
 def save_student(

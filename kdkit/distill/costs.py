@@ -91,7 +91,8 @@ def steps_in(plan: TrainingPlan, seconds: float) -> int:
 def list_costs(plan: TrainingPlan) -> list[dict[str, Any]]:
     """List what the run cost so far: `item`, `seconds` and `tokens` (each model's own), `part_of` another item.
 
-    Seconds are None where an older build made something without a note of it.
+    Seconds are None where an older build made something without a note of it. A training also has `padding_share` and
+    `padding_share_ungrouped`.
     """
     run, rows = plan.session.run, []
     for each in _each_teacher(plan):
@@ -119,8 +120,9 @@ def _row(item: str, cost: dict[str, Any] | None, part_of: str = "") -> dict[str,
 
 
 def _rows_of(phase: str, result: dict[str, Any]) -> list[dict[str, Any]]:
-    """List a training, and what of its time was not the student's."""
-    rows = [_row(phase, result)]
+    """List a training with the padding that it read, and what of its time was not the student's."""
+    padding = {key: value for key, value in result.items() if key.startswith("padding_share")}
+    rows = [_row(phase, result) | padding]
     for item, name in (("teacher's answers", "teacher"), ("router's steps", "router")):
         if result.get(f"{name}_tokens"):
             rows.append(_row(item, {key: result[f"{name}_{key}"] for key in ("seconds", "tokens")}, phase))

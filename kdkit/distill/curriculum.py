@@ -15,7 +15,7 @@ from kdkit.training.options.batch_plan import has_plan, plan_batches
 from kdkit.training.order import num_processes, shuffled_order
 
 READ_AHEAD = 4
-"""Micro-batches that a loader fetches at most before they are asked for: they are in the cache, too."""
+"""Batches that a loader fetches at most before they are asked for: they are in the cache, too."""
 
 
 def sequence_order(plan: TrainingPlan, stage: Stage) -> list[int] | None:
@@ -71,7 +71,10 @@ def rows_read(plan: TrainingPlan, stage: Stage) -> set[int]:
         # how hard they are decides their order alone, not which they are
         return set(curriculum_order(np.zeros(num_rows), num_draws, seed))
     if stage.num_sequences is None:
-        num_draws += READ_AHEAD * config.train.per_device_train_batch_size * num_processes()
+        train = config.train
+        is_whole = stage.micro_batch_tokens is not None
+        at_once = train.per_device_train_batch_size * (train.gradient_accumulation_steps if is_whole else 1)
+        num_draws += READ_AHEAD * at_once * num_processes()
     # Trainer shuffles in the same way, and nothing is read a second time that has not been read before
     return set(shuffled_order(num_rows, min(num_draws, num_rows), seed))
 

@@ -45,6 +45,8 @@ class Stage(TrainingStage):
     on_policy: OnPolicy | None = None
     num_sequences: int | None = None
     """Training sequences that it reads, where whole passes were asked for; None: as many as the steps take."""
+    micro_batch_tokens: int | None = None
+    """See `train.micro_batch_tokens`; None too where the student writes: nobody knows before how long its texts are."""
 
     @property
     def asks_teacher(self) -> bool:
@@ -104,9 +106,8 @@ class TrainingPlan:
         kind = self.session.config.train.curriculum
         if kind == "none":
             return ""
-        if kind == "level":
-            return fingerprint(kind, self.data.key)
-        return fingerprint(kind, self.data.key, identify_teacher(self.session, self.data))
+        judge = [] if kind == "level" else [identify_teacher(self.session, self.data)]
+        return fingerprint(kind, self.data.key, *judge)
 
 
 @dataclass(frozen=True)
@@ -278,24 +279,24 @@ def plan_stages(config: Config, data: PreparedData, loss: LossSettings) -> list[
         loss=loss,
         kd_ratio=distill.kd_ratio,
         temperature=distill.temperature,
+        micro_batch_tokens=train.micro_batch_tokens,
     )
     stages: list[Stage] = []
     for settings in train.stages:
-        rules = settings.parameter_lr_multipliers
-        stages.append(
-            Stage(
-                name=settings.name,
-                steps=settings.max_steps or steps_of_epochs(config, data, settings.num_train_epochs),
-                first_step=sum(stage.steps for stage in stages),
-                num_sequences=None if settings.max_steps else sequences_of_epochs(data, settings.num_train_epochs),
-                learning_rate=settings.learning_rate or whole.learning_rate,
-                rules=whole.rules if rules is None else rules,
-                loss=loss if settings.loss is None or isinstance(settings.loss, Auto) else settings.loss,
-                kd_ratio=whole.kd_ratio if settings.kd_ratio is None else settings.kd_ratio,
-                temperature=settings.temperature or whole.temperature,
-                on_policy=settings.on_policy,
-            )
+        stage = Stage(
+            name=settings.name,
+            steps=settings.max_steps or steps_of_epochs(config, data, settings.num_train_epochs),
+            first_step=sum(stage.steps for stage in stages),
+            num_sequences=None if settings.max_steps else sequences_of_epochs(data, settings.num_train_epochs),
+            learning_rate=settings.learning_rate or whole.learning_rate,
+            rules=whole.rules if settings.parameter_lr_multipliers is None else settings.parameter_lr_multipliers,
+            loss=loss if settings.loss is None or isinstance(settings.loss, Auto) else settings.loss,
+            kd_ratio=whole.kd_ratio if settings.kd_ratio is None else settings.kd_ratio,
+            temperature=settings.temperature or whole.temperature,
+            on_policy=settings.on_policy,
+            micro_batch_tokens=train.micro_batch_tokens if settings.on_policy is None else None,
         )
+        stages.append(stage)
     for stage in stages or [whole]:
         if stage.asks_teacher:
             _check(stage, config, data, loss)
@@ -331,11 +332,10 @@ def stretch(stages: list[Stage], total_steps: int) -> list[Stage]:
     """Give the stages other lengths that come to a total, in the old proportions."""
     before = sum(stage.steps for stage in stages)
     ends = [round((stage.first_step + stage.steps) * total_steps / before) for stage in stages]
-    starts = [0, *ends[:-1]]
     stretched = [
         # where passes were whole, every step that was added reads as much as it can
         replace(s, first_step=a, steps=b - a, num_sequences=s.num_sequences and sys.maxsize)
-        for s, a, b in zip(stages, starts, ends, strict=True)
+        for s, a, b in zip(stages, [0, *ends[:-1]], ends, strict=True)
     ]
     return [stage for stage in stretched if stage.steps]
 

@@ -20,10 +20,12 @@ from kdkit.distill.checkpoints import (
     EQUAL_TIME,
     STUDENT,
     TrainingResult,
+    carried_parts,
     checkpoint_folder,
     forget,
     load_stage,
     note_start,
+    padding_shares,
     read_result,
     save_stage,
     save_trained,
@@ -126,7 +128,7 @@ def make_trainer(
         UserError: see `make_parts` and `make_online_teacher`.
     """
     trainer = _choose_trainer(plan, stage, student, teacher, phase, parts)
-    trainer.use(options or make_options(plan.session.config.train, student))
+    trainer.use(options or make_options(plan.session.config.train, student), stage.micro_batch_tokens)
     return trainer
 
 
@@ -149,6 +151,7 @@ def _choose_trainer(
         seed=config.training_seed + stage.first_step,
         learning_rate=stage.learning_rate,
         name=f"{phase}-{stage.name}" if stage.name else phase,
+        whole_steps=stage.micro_batch_tokens is not None,
     )
     order = sequence_order(plan, stage)
     masking = make_masking(config.train.masking, data.student_tokenizer, data.is_chat)
@@ -229,6 +232,7 @@ def _train_phase(
             teacher_tokens=round(totals["teacher_tokens"]),
             router_seconds=round(totals["router_seconds"], 2),
             router_tokens=round(totals["router_tokens"]),
+            **padding_shares(totals),
         )
         update_results(run, {phase: asdict(result), f"{phase}_parameters": tables})
         note_costs(plan)
@@ -276,6 +280,7 @@ def _train_stage(
         return counts
     progress.first_step = stage.first_step
     trainer = make_trainer(plan, stage, student, teacher, phase, parts, options)
+    trainer.parts_of_batch = carried_parts(folder, stage)
     limit = plan.session.config.train.max_skipped_in_a_row
     trainer.add_callback(ReportLeftOut(run, phase, trainer.left_out, limit, stage.first_step))
     trainer.add_callback(progress)
@@ -291,7 +296,7 @@ def _train_stage(
         request.check(f"{phase}: step {stage.first_step + step} of {progress.total_steps} is saved")
     counts = _read_counts(trainer)
     if stage.first_step + stage.steps < progress.total_steps:
-        save_stage(folder, student, parts, average, counts, options)
+        save_stage(folder, student, parts, average, counts, options, trainer.parts_of_batch)
     return counts
 
 

@@ -177,19 +177,16 @@ class DistillationTrainer(LanguageModelTrainer):
         """Whether a micro-batch may be cut; not where layers are compared over it, or a router learns from it."""
         return super().can_cut and self.parts is None and not isinstance(self.teacher, RoutedTeacher)
 
-    def training_step(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        num_items_in_batch: torch.Tensor | int | None = None,
+    def micro_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
     ) -> torch.Tensor:
-        """Compute and differentiate the loss of a micro-batch; Trainer's hook."""
+        """Compute and differentiate the loss of a micro-batch, with taps on the layers that are compared."""
         if self.parts is None:
-            return super().training_step(model, inputs, num_items_in_batch)
+            return super().micro_step(model, inputs, num_items_in_batch)
         self.parts.begin_batch()
         # open until the backward pass is over: gradient checkpointing runs the attention layers again
         with self.parts.student_taps:
-            loss = super().training_step(model, inputs, num_items_in_batch)
+            loss = super().micro_step(model, inputs, num_items_in_batch)
         if self.accelerator.sync_gradients:
             self.parts.end_step(self.accelerator)
         return loss

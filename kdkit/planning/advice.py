@@ -81,7 +81,10 @@ def _language_changes(config: Config) -> list[tuple[str, dict[str, object]]]:
         settings |= {f"distill.weights.{name}": 0.0 for name in parts}
         lost = f", without the parts of the loss that it cannot serve ({', '.join(parts)})" if parts else ""
         changes.append((f"cached teacher{lost}", settings))
-    if train.per_device_train_batch_size > 1 and not train.batch_schedule:
+    if train.micro_batch_tokens is not None and train.micro_batch_tokens > config.data.max_length:
+        fewer = max(train.micro_batch_tokens // 2, config.data.max_length)
+        changes.append(("half the tokens in a micro-batch", {"train.micro_batch_tokens": fewer}))
+    if train.micro_batch_tokens is None and train.per_device_train_batch_size > 1 and not train.batch_schedule:
         changes.append(("half the micro-batch, twice the accumulation", _smaller(config)))
     if not train.gradient_checkpointing:
         changes.append(("gradient checkpointing", {"train.gradient_checkpointing": True}))

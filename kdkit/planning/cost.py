@@ -56,8 +56,8 @@ def plan_time(config: Config | EmbeddingConfig, device: Device) -> Time:
     members = [config.view(member.name) for member in config.teachers.members] or [config]
     pairs = [Pair(view, device, *language_shapes(view)) for view in members]
     student = pairs[0].student
-    micro, size = train.gradient_accumulation_steps, student.measure()
-    tokens = micro * pairs[0].student_tokens
+    step_sequences, size = pairs[0].step_sequences, student.measure()
+    tokens = step_sequences * config.data.max_length
     kind = CHECKPOINTED if train.gradient_checkpointing else TRAINED
     own = _seconds(student, size, tokens, config.data.max_length, kind, speed) + _step_bytes(size) / speed.bandwidth
     teachers, once = 0.0, 0.0
@@ -66,14 +66,14 @@ def plan_time(config: Config | EmbeddingConfig, device: Device) -> Time:
         length = teacher_max_length(pair.config)
         per_sequence = _seconds(pair.teacher, pair.teacher.measure(), length, length, FORWARD, speed)
         if pair.is_online:
-            teachers += per_sequence * micro * pair.batch
+            teachers += per_sequence * step_sequences
         elif pair.config.cache.enabled:
             once += per_sequence * sequences
         if pair.config.teacher.path == BUILD:
             build = pair.config.teacher.build
             once += 3 * per_sequence * build.batch_size * build.max_steps
-    steps = train.max_steps or math.ceil(sequences * train.num_train_epochs / (micro * pairs[0].batch))
-    crossing = sum(micro * crossing_bytes(pair) for pair in pairs if pair.is_online)
+    steps = train.max_steps or math.ceil(sequences * train.num_train_epochs / step_sequences)
+    crossing = sum(step_sequences / pair.batch * crossing_bytes(pair) for pair in pairs if pair.is_online)
     step = own + teachers + crossing / BETWEEN_GPUS
     baselines = 3.0 if config.distill.equal_time_baseline else 1.0
     return Time(step, 1.0 - own / step, steps, why, once, baselines, crossing, speed)

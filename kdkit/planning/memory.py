@@ -45,12 +45,24 @@ class Pair:
     teacher: Shapes
 
     @property
-    def batch(self) -> int:
-        """Sequences in a micro-batch, the largest of a schedule."""
+    def step_sequences(self) -> int:
+        """Sequences in an optimizer step, the largest of a schedule."""
         train = self.config.train
-        return max(
-            [*train.batch_schedule.values(), *([] if train.batch_schedule else [train.per_device_train_batch_size])]
-        )
+        sizes = train.batch_schedule.values() or [train.per_device_train_batch_size]
+        return max(sizes) * train.gradient_accumulation_steps
+
+    @property
+    def batch(self) -> int:
+        """Sequences in a micro-batch; where its tokens are limited, as many long ones as have room, rounded up."""
+        train = self.config.train
+        if train.micro_batch_tokens is None:
+            return self.step_sequences // train.gradient_accumulation_steps
+        return min(self.step_sequences, -(-train.micro_batch_tokens // self.config.data.max_length))
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether a step consists of several micro-batches; cut by tokens it may, whatever has room."""
+        return self.step_sequences > (self.batch if self.config.train.micro_batch_tokens is None else 1)
 
     @property
     def student_tokens(self) -> int:
@@ -224,7 +236,7 @@ def _student(pairs: list[Pair]) -> Phase:
     if here != there:
         items += before
     moment = fullest(kept[:2] + waiting, *(group for group in at_once if group))
-    if train.gradient_accumulation_steps > 1:
+    if pair.accumulates:
         return Phase("the student is trained", (*items, gradients, *moment))
     counted = sum(item.bytes for item in moment if item.counted and item.place == here)
     first = counted >= gradients.bytes
@@ -297,5 +309,8 @@ def _cached_bytes(pair: Pair) -> float:
     """Return the bytes of a micro-batch's signals out of a cache, on a CPU of all that are read ahead."""
     cache = pair.config.cache
     kept = {"top_k": cache.top_k, "sampled": cache.num_samples}.get(cache.mode, 1)
-    ahead = pair.config.train.gradient_accumulation_steps if pair.device.hardware.device == "cpu" else 1
-    return 2 * FP32 * kept * pair.student_tokens * (ahead + 1)
+    step = pair.step_sequences * pair.config.data.max_length
+    if pair.config.train.micro_batch_tokens is not None:  # steps are made whole
+        return 2 * FP32 * kept * 2 * step
+    ahead = step if pair.device.hardware.device == "cpu" else pair.student_tokens
+    return 2 * FP32 * kept * (ahead + pair.student_tokens)

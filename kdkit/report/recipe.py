@@ -52,6 +52,8 @@ def training_options(train: dict[str, Any]) -> list[str]:
         words.append({"ema": "moving average of weights", "uniform": "mean of weights"}[average])
     if tokens := train.get("multi_token", {}).get("num_tokens", 0):
         words.append(f"{tokens} further token{'s' * (tokens > 1)}")
+    if tokens := train.get("micro_batch_tokens"):
+        words.append(f"micro-batches of {tokens:,} tokens")
     for key, name in (("batch_schedule", "batch"), ("length_schedule", "length")):
         if schedule := train.get(key):
             words.append(f"{name} {', '.join(str(schedule[share]) for share in sorted(schedule, key=float))}")

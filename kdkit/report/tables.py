@@ -14,6 +14,8 @@ NUMBER = re.compile(r"[-+±]?[\d,]*\.?\d+\*?( ?%)?( ?(±|to) ?[-+]?[\d,]*\.?\d+(
 """A cell that is a number, or an interval of two."""
 MISSING = "-"
 """Stands in a table where there is no number."""
+NOTABLE_PADDING = 0.01
+"""Share of padding from which on a table shows it."""
 EQUAL_TIMES = {
     "baseline_equal_time": "the teacher's answers counted",
     "baseline_answers_reused": "answers used again, as in a sweep",
@@ -58,13 +60,23 @@ def compression_table(evaluation: dict[str, Any]) -> Table:
 
 
 def cost_table(evaluation: dict[str, Any]) -> Table:
-    """List seconds and tokens by item; no rows for a run of an older build."""
+    """List seconds and tokens by item, and padding where there is any; no rows for a run of an older build."""
+    costs = evaluation.get("costs", [])
+    is_padded = any(cost.get("padding_share", 0.0) >= NOTABLE_PADDING for cost in costs)
     rows = []
-    for cost in evaluation.get("costs", []):
+    for cost in costs:
         name = LABELS.get(cost["item"], cost["item"])
         label = f"in it: {name}" if cost["part_of"] else name
-        rows.append([label, write_number(cost["seconds"], "{:,.1f}"), write_number(cost["tokens"], "{:,}")])
-    return ["item", "seconds", "tokens read"], rows
+        figures = write_number(cost["seconds"], "{:,.1f}"), write_number(cost["tokens"], "{:,}")
+        rows.append([label, *figures, *([_write_padding(cost)] if is_padded else [])])
+    return ["item", "seconds", "tokens read", *(["padding beside them"] if is_padded else [])], rows
+
+
+def _write_padding(cost: dict[str, Any]) -> str:
+    """Write the share of padding of a training, and what it would be in micro-batches of one size."""
+    mine, ungrouped = (cost.get(f"padding_share{end}") for end in ("", "_ungrouped"))
+    without = f" (in micro-batches of one size {ungrouped:.0%})" if ungrouped and ungrouped != mine else ""
+    return write_number(mine, "{:.0%}") + without
 
 
 def equal_time_table(evaluation: dict[str, Any]) -> Table:

@@ -24,6 +24,7 @@ def make_training_arguments(
     seed: int,
     learning_rate: float | None = None,
     name: str = "",
+    whole_steps: bool = False,
 ) -> TrainingArguments:
     """Translate the configuration into Trainer's arguments: warm-up, schedule, clipping, autocast.
 
@@ -35,13 +36,15 @@ def make_training_arguments(
         seed: seed of the data order and of dropout.
         learning_rate: peak; None: that of the configuration.
         name: of the training, for Weights & Biases; empty: the folder's.
+        whole_steps: give Trainer all sequences of a step as one batch, which `train.micro_batch_tokens` cuts.
     """
     if train.wandb != "disabled":
         os.environ |= {"WANDB_MODE": train.wandb, "WANDB_PROJECT": train.wandb_project}
+    size, accumulation = train.per_device_train_batch_size, train.gradient_accumulation_steps
     arguments = TrainingArguments(
         output_dir=str(output_dir),
-        per_device_train_batch_size=train.per_device_train_batch_size,
-        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        per_device_train_batch_size=size * accumulation if whole_steps else size,
+        gradient_accumulation_steps=1 if whole_steps else accumulation,
         max_steps=max_steps,
         learning_rate=learning_rate or train.learning_rate,
         weight_decay=train.weight_decay,

@@ -34,15 +34,15 @@ class Masking:
     def apply(self, batches: list[dict[str, Any]], seed: tuple[int, ...]) -> None:
         """Hide tokens of all micro-batches of an optimizer step, in place.
 
-        Equal seeds hide equal tokens, however the step's sequences are cut into micro-batches.
+        Equal seeds hide equal tokens of a sequence, however those of the step are sorted and cut into micro-batches.
 
         Args:
             batches: of `WindowCollator`; each gets `masked_input_ids`, or other `labels` and `counted`.
             seed: of the step.
         """
-        draw = np.random.default_rng(seed)
         for batch in batches:
-            chosen = self._choose(batch["labels"], draw)
+            draws = [np.random.default_rng((*seed, row)) for row in batch["windows"]]
+            chosen = self._choose(batch["labels"], draws)
             device = batch["labels"].device
             hidden = torch.from_numpy(chosen).to(device)
             if self.dropped_from == "loss":
@@ -50,17 +50,18 @@ class Masking:
                 if "spans" in batch:
                     batch["counted"] = counted_rows(batch["labels"].cpu(), batch["spans"])
                 continue
-            stand_ins = self.replacements[draw.integers(len(self.replacements), size=int(chosen.sum()))]
+            count = len(self.replacements)
+            drawn = [draw.integers(count, size=n) for draw, n in zip(draws, chosen.sum(axis=1), strict=True)]
             ids = batch["input_ids"].clone()
-            ids[hidden] = stand_ins.to(device)
+            ids[hidden] = self.replacements[np.concatenate(drawn)].to(device)
             batch["masked_input_ids"] = ids
 
-    def _choose(self, labels: torch.Tensor, draw: np.random.Generator) -> np.ndarray:
+    def _choose(self, labels: torch.Tensor, draws: list[np.random.Generator]) -> np.ndarray:
         """Return which tokens to hide, bool, `[B, S]`: the share of those in the loss, rounded, in every sequence."""
         may = (labels != IGNORE_INDEX).cpu().numpy()
         may[:, : 1 + self.opening] = False
         chosen = np.zeros_like(may)
-        for row, places in enumerate(map(np.flatnonzero, may)):
+        for row, (places, draw) in enumerate(zip(map(np.flatnonzero, may), draws, strict=True)):
             chosen[row, draw.choice(places, round(self.share * len(places)), replace=False)] = True
         return chosen
 

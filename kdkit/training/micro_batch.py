@@ -2,6 +2,7 @@
 
 import gc
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -29,23 +30,26 @@ def free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def cut_batch(batch: dict[str, Any], collate: WindowCollator, parts: int) -> list[dict[str, Any]]:
-    """Cut a micro-batch into parts of about as many sequences each, none of them empty.
+def even_parts(count: int, parts: int) -> list[list[int]]:
+    """Cut a number of sequences into parts of about as many each, none of them empty; return the places in each."""
+    ends = [round(number * count / parts) for number in range(parts + 1)]
+    return [list(range(start, end)) for start, end in pairwise(ends) if start < end]
+
+
+def cut_batch(batch: dict[str, Any], collate: WindowCollator, parts: Sequence[list[int]]) -> list[dict[str, Any]]:
+    """Cut a micro-batch into parts.
 
     Args:
         batch: of this collator; what was hidden of its tokens stays hidden.
+        parts: places of the sequences in each.
     """
-    rows = batch["windows"]
-    ends = [round(number * len(rows) / parts) for number in range(parts + 1)]
     cut = []
-    for start, end in pairwise(ends):
-        if start == end:
-            continue
-        part = collate(rows[start:end])
+    for places in parts:
+        part = collate([batch["windows"][place] for place in places])
         width = part["input_ids"].shape[1]
         for name in ("labels", "masked_input_ids"):
             if name in batch:
-                part[name] = batch[name][start:end, :width]
+                part[name] = batch[name][places, :width]
         if "spans" in part:
             part["counted"] = counted_rows(part["labels"].cpu(), part["spans"])
         cut.append(part)
@@ -65,6 +69,23 @@ def too_large(batch_size: int, accumulation: int, said: str, why: str) -> UserEr
         remedy = "set train.gradient_checkpointing=true, or lower data.max_length"
     return UserError(
         f"train.batch_size: expected a micro-batch that fits in memory, got {batch_size} ({said}) and {why}; {remedy}"
+    )
+
+
+def too_many_tokens(tokens: int, longest: int, said: str, why: str) -> UserError:
+    """Return what to read and do where a micro-batch of `train.micro_batch_tokens` does not fit and cannot be cut.
+
+    Args:
+        longest: tokens of a sequence at most.
+        said: by whoever had no memory.
+        why: it is not cut here.
+    """
+    remedy = f"set train.micro_batch_tokens={max(tokens // 2, longest)}"
+    if tokens == longest or "single" in why:
+        remedy = "set train.gradient_checkpointing=true, or lower data.max_length"
+    return UserError(
+        f"train.micro_batch_tokens: expected a micro-batch that fits in memory, got {tokens} tokens ({said}) and "
+        f"{why}; {remedy}"
     )
 
 

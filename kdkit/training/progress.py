@@ -15,6 +15,9 @@ from kdkit.training.live import LiveChart
 from kdkit.training.options.averaging import WeightAverage
 from kdkit.training.scoring import score_windows
 
+NOTABLE_PADDING = 0.01
+"""Share of padding from which on a line says it."""
+
 
 @dataclass
 class Curve:
@@ -90,13 +93,15 @@ class Progress(TrainerCallback):
         values |= {
             name: value
             for name, value in logs.items()
-            if name.endswith(("_loss", "_weighted")) or name.startswith("overlap_")
+            if name.endswith(("_loss", "_weighted")) or name.startswith(("overlap_", "padding_"))
         }
         self._record(state, values)
         self._note(state)
         step, total = self.first_step + state.global_step, self.total_steps or state.max_steps
         eta = self.seconds / step * (total - step)
         terms = "  ".join(f"{name.removesuffix('_loss')} {values[name]:.3f}" for name in names[:3] if name in values)
+        if (padding := values.get("padding_share", 0.0)) >= NOTABLE_PADDING:
+            terms += f"  padding {padding:.0%}"
         line = step_line(self.phase, step, total, terms, eta)
         if self.chart is None:
             print(line, flush=True)

@@ -4,6 +4,7 @@ Both need to know what the step has added so far, to take it back.
 """
 
 import math
+from collections import Counter
 from typing import Any
 
 import torch
@@ -11,8 +12,16 @@ from transformers import Trainer
 
 from kdkit.data.batches import WindowCollator
 from kdkit.runs.messages import note
-from kdkit.training.micro_batch import cut_batch, free_memory, is_out_of_memory, too_large
+from kdkit.training.micro_batch import (
+    cut_batch,
+    even_parts,
+    free_memory,
+    is_out_of_memory,
+    too_large,
+    too_many_tokens,
+)
 from kdkit.training.not_finite import LeftOut, drop_gradients
+from kdkit.training.options.token_batches import group_by_length
 
 
 class SafeStepTrainer(Trainer):
@@ -27,12 +36,16 @@ class SafeStepTrainer(Trainer):
         self.left_out = LeftOut()
         self._tr_loss = torch.tensor(0.0)  # Trainer makes its own when training begins; a step alone needs one too
         self.parts_of_batch = 1
-        """Into how many parts every micro-batch is cut, because it did not fit in memory."""
+        """Into how many parts every micro-batch is cut, because it did not fit in memory; a stage goes on with the
+        number of the one before."""
+        self.micro_batch_tokens: int | None = None
+        """Tokens of a micro-batch at most; Trainer is then given whole steps, as one batch each."""
         self.term_sums: dict[str, torch.Tensor] = {}
         self.counts: dict[str, Any] = {}
         self._steps_in_sums = [0, 0]  # those made, and those left out
         self._before_step: tuple[torch.Tensor, dict[str, torch.Tensor]] | None = None
         self._of_step: list[dict[str, Any]] = []
+        self._read_since: Counter[str] = Counter()
 
     def training_step(
         self,
@@ -40,7 +53,22 @@ class SafeStepTrainer(Trainer):
         inputs: dict[str, Any],
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """Compute and differentiate the loss of a micro-batch; Trainer's hook."""
+        """Compute and differentiate the loss of a micro-batch, or of a whole step; Trainer's hook."""
+        self._count_padding(inputs)
+        if "micro_batches" not in inputs:
+            return self.micro_step(model, inputs, num_items_in_batch)
+        *others, last = inputs["micro_batches"]
+        for batch in others:  # as Trainer does between micro-batches
+            self.accelerator.gradient_state._set_sync_gradients(False)
+            with self.accelerator.no_sync(model):
+                self._tr_loss += self.micro_step(model, batch, num_items_in_batch)
+        self.accelerator.gradient_state._set_sync_gradients(True)
+        return self.micro_step(model, last, num_items_in_batch)
+
+    def micro_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
+    ) -> torch.Tensor:
+        """Compute and differentiate the loss of a micro-batch."""
         if self._before_step is None:
             self._before_step, self.left_out.rows = (self._tr_loss.clone(), dict(self.term_sums)), []
             self._of_step = []
@@ -67,10 +95,30 @@ class SafeStepTrainer(Trainer):
 
     def _parts_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items: Any) -> torch.Tensor:
         """Differentiate a micro-batch, part by part where it did not fit as a whole."""
-        if self.parts_of_batch == 1:
+        if self.parts_of_batch == 1 or not self.can_cut:  # an earlier stage may have had to, where this one cannot
             return super().training_step(model, inputs, num_items)
-        parts = cut_batch(inputs, self.data_collator, self.parts_of_batch)
+        parts = cut_batch(inputs, self.data_collator, self._places(inputs))
         return torch.stack([super(SafeStepTrainer, self).training_step(model, p, num_items) for p in parts]).sum()
+
+    def _places(self, inputs: dict[str, Any]) -> list[list[int]]:
+        """Return which sequences of a micro-batch stand in each of its parts."""
+        if self.micro_batch_tokens is None:
+            return even_parts(len(inputs["windows"]), self.parts_of_batch)
+        return group_by_length(inputs["lengths"], self.micro_batch_tokens // self.parts_of_batch)
+
+    def _refuse_smaller(self, said: str) -> None:
+        """Refuse to cut the step's micro-batches further where that changes the loss, or where nothing is left to cut.
+
+        Raises:
+            UserError: naming the setting to change.
+        """
+        is_single = all(len(places) == 1 for inputs in self._of_step for places in self._places(inputs))
+        if self.can_cut and not is_single:
+            return
+        why = "a single sequence is too much" if is_single else "its loss compares what stands in one"
+        if self.micro_batch_tokens is not None:
+            raise too_many_tokens(self.micro_batch_tokens, self.data_collator.windows.student_ids.shape[1], said, why)
+        raise too_large(self.args.per_device_train_batch_size, self.args.gradient_accumulation_steps, said, why)
 
     def _repeat_smaller(self, model: torch.nn.Module, num_items: Any, said: str) -> tuple[torch.Tensor | None, str]:
         """Make the step's micro-batches so far again, of half the size: some gradients of the last one may be there.
@@ -79,14 +127,14 @@ class SafeStepTrainer(Trainer):
             The loss of the last one; None, and what was said, if that does not fit either.
         """
         free_memory()
-        size, parts = self.args.per_device_train_batch_size, 2 * self.parts_of_batch
-        if not self.can_cut or parts > max(size, 1):
-            why = "its loss compares what stands in one" if parts <= size else "a single sequence is too much"
-            raise too_large(size, self.args.gradient_accumulation_steps, said, why)
-        self.parts_of_batch = parts
+        self._refuse_smaller(said)
+        parts = self.parts_of_batch = 2 * self.parts_of_batch
+        size, unit = self.args.per_device_train_batch_size, ""
+        if self.micro_batch_tokens is not None:
+            size, unit = self.micro_batch_tokens, " tokens"
         note(
             f"out of memory at step {self.state.global_step + 1} ({said[:80]}): micro-batches of {-(-size // parts)} "
-            f"instead of {-(-2 * size // parts)} from now on, {parts} times as many; the loss stays the same"
+            f"instead of {-(-2 * size // parts)}{unit} from now on, {parts} times as many; the loss stays the same"
         )
         self.forget_gradients()
         before, terms = self._before_step
@@ -116,6 +164,16 @@ class SafeStepTrainer(Trainer):
         self._before_step = None
         return norm
 
+    def _count_padding(self, inputs: dict[str, Any]) -> None:
+        """Count what the model reads: tokens, with the padding beside them, and with what it would be ungrouped."""
+        batches = inputs.get("micro_batches", [inputs])
+        padded = sum(batch["input_ids"].numel() for batch in batches)
+        read = sum(sum(batch["lengths"]) for batch in batches)
+        found = {"read": read, "padded": padded, "padded_ungrouped": inputs.get("ungrouped", padded)}
+        self._read_since.update(found)
+        for name, value in found.items():
+            self.count(name, value)
+
     def count(self, name: str, value: torch.Tensor | float) -> None:
         """Add to something that is counted; a tensor stays on its device until somebody reads it."""
         self.counts[name] = self.counts.get(name, 0) + value
@@ -133,4 +191,10 @@ class SafeStepTrainer(Trainer):
             if not math.isfinite(logs.get("grad_norm", 0.0)):
                 del logs["grad_norm"]
             self.term_sums, self._steps_in_sums = {}, [0, 0]
+            sizes = {"padding_share": "padded"}
+            if self.micro_batch_tokens is not None:
+                sizes["padding_share_ungrouped"] = "padded_ungrouped"
+            since = self._read_since
+            logs |= {name: 1.0 - since["read"] / since[size] for name, size in sizes.items() if since[size]}
+            since.clear()
         super().log(logs, start_time)

@@ -32,6 +32,7 @@ from kdkit.training.micro_batch import load_parts, save_parts
 from kdkit.training.options.batch_plan import PieceCollator, PlannedBatches, PlannedRows
 from kdkit.training.options.bundle import OPTIONS_FILE, TrainingOptions
 from kdkit.training.options.schedules import MoveWeightDecay
+from kdkit.training.options.token_batches import StepCollator
 from kdkit.training.order import EvenBatches
 from kdkit.training.parameters import format_table, group_parameters
 from kdkit.training.read_ahead import ReadAhead
@@ -119,12 +120,15 @@ class LanguageModelTrainer(SafeStepTrainer):
         self.options: TrainingOptions | None = None
         self._all_hidden: torch.Tensor | None = None
 
-    def use(self, options: TrainingOptions) -> None:
+    def use(self, options: TrainingOptions, micro_batch_tokens: int | None = None) -> None:
         """Train with more than the plain recipe; called before `train`, and before other callbacks are added.
 
         A plan of batches takes the place of the order, and reads it to its end.
+
+        Args:
+            micro_batch_tokens: cut steps by tokens; the arguments' batch is then a whole step.
         """
-        self.options = options
+        self.options, self.micro_batch_tokens = options, micro_batch_tokens
         if options.further is not None:
             options.further.to(self.args.device)
         if options.average is not None:
@@ -164,11 +168,14 @@ class LanguageModelTrainer(SafeStepTrainer):
         if self._ahead is None or self._ahead.items is not epoch_iterator:
             self._ahead = ReadAhead(epoch_iterator)
         batches, num_items = super().get_batch_samples(self._ahead, num_batches, device)
-        if self.masking is None:
+        if self.masking is None and self.micro_batch_tokens is None:
             return batches, num_items
-        # seeded by the step, so that a resumed training hides what an uninterrupted one would
-        self.masking.apply(batches, (self.args.seed, self.state.global_step, self.args.process_index))
-        return batches, self.count_labels(batches, device)
+        micro_batches = batches if self.micro_batch_tokens is None else batches[0]["micro_batches"]
+        if self.masking is not None:
+            # seeded by the step, so that a resumed training hides what an uninterrupted one would
+            seed = self.args.seed, self.state.global_step, self.args.process_index
+            self.masking.apply(micro_batches, seed)
+        return batches, self.count_labels(micro_batches, device)
 
     def count_labels(self, batches: list[dict[str, Any]], device: torch.device) -> torch.Tensor:
         """Count the tokens in the loss of a step, over all processes; int64, a scalar."""
@@ -194,9 +201,12 @@ class LanguageModelTrainer(SafeStepTrainer):
         if isinstance(self.train_dataset, PlannedRows):
             batches: torch.utils.data.Sampler = PlannedBatches(self.train_dataset.plan)
             collate = PieceCollator(collate)
-        elif self.accelerator.num_processes == 1:
+        elif self.accelerator.num_processes == 1 and self.micro_batch_tokens is None:
             return super().get_train_dataloader()
         else:
+            if self.micro_batch_tokens is not None:
+                size = self.options.train.per_device_train_batch_size
+                collate = StepCollator(collate, self.micro_batch_tokens, size)
             sampler = self._get_train_sampler(self.train_dataset)
             batches = EvenBatches(sampler, self.args.per_device_train_batch_size, self.accelerator.num_processes)
         pin = self.args.dataloader_pin_memory
@@ -238,14 +248,11 @@ class LanguageModelTrainer(SafeStepTrainer):
         # every process divides by the tokens of all of them, and DDP averages over the processes
         return loss * self.accelerator.num_processes
 
-    def training_step(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        num_items_in_batch: torch.Tensor | int | None = None,
+    def micro_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None
     ) -> torch.Tensor:
-        """Compute and differentiate the loss of a micro-batch; Trainer's hook."""
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        """Compute and differentiate the loss of a micro-batch; average the gradients of what learns beside."""
+        loss = super().micro_step(model, inputs, num_items_in_batch)
         if self.options is not None and self.options.further is not None and self.accelerator.sync_gradients:
             self.options.further.average_gradients(self.accelerator)
         return loss
@@ -291,7 +298,8 @@ class LanguageModelTrainer(SafeStepTrainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load the counts beside the optimizer; Trainer's hook."""
         super()._load_optimizer_and_scheduler(checkpoint)
-        self.parts_of_batch = load_parts(Path(checkpoint)) if checkpoint is not None else 1
+        if checkpoint is not None:
+            self.parts_of_batch = load_parts(Path(checkpoint))
         if checkpoint is not None and (Path(checkpoint) / COUNTS_FILE).is_file():
             self.counts = json.loads((Path(checkpoint) / COUNTS_FILE).read_text())
         if checkpoint is not None and self.options is not None and self.options.has_state:

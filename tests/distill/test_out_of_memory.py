@@ -43,7 +43,8 @@ def lack_memory(monkeypatch, fits, from_step, sizes, kind=torch.OutOfMemoryError
             sizes.append(size)
 
             def fail(gradient):
-                if size > fits and self.state.global_step + 1 >= from_step:
+                is_late = self.state.global_step + 1 >= from_step
+                if size > fits and is_late and not isinstance(self, train.OnPolicyTrainer):
                     raise kind(SAID)
 
             for handle in handles:
@@ -115,6 +116,27 @@ def test_it_is_remembered_for_the_session_that_goes_on(place, tmp_path, monkeypa
         train.distill(make_plan(config, run, data), teacher, resume=True)
     assert sizes[0] == 4 and set(more) == {2}
     close(run, whole, "student")
+
+
+def test_the_next_stages_know_it_too_and_so_does_a_session_that_goes_on_there(place, tmp_path, monkeypatch, capsys):
+    folder, _, _, teacher = place
+    own = {"prompt_length": 2, "max_new_tokens": 4}
+    steps = [{"name": "a", "max_steps": 1}, {"name": "own", "max_steps": 1, "on_policy": own}]
+    steps.append({"name": "c", "max_steps": 3})
+    config = make_config(folder, train=TRAIN | {"stages": steps, "time_budget_hours": 1.0})
+    data, run, sizes, more = make_data(config, folder), make_run(tmp_path), [], []
+    plan = make_plan(config, run, data)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        # the time is up behind the second step, the only one of the stage in which the student writes
+        patch.setattr(budget, "elapsed", lambda: 0.0 if len(sizes) < 7 else 3600.0)
+        lack_memory(patch, 2, 1, sizes)
+        train.distill(plan, teacher)
+    assert run.progress()["step"] == 2
+    assert sizes[:5] == [4, 2, 2, 2, 2] and max(sizes[5:]) > 2, "a stage that cannot cut reads whole micro-batches"
+    monkeypatch.setattr(budget, "elapsed", lambda: 0.0)
+    lack_memory(monkeypatch, 2, 1, more)
+    train.distill(plan, teacher, resume=True)
+    assert set(more) == {2} and capsys.readouterr().out.count("out of memory at step") == 1
 
 
 def test_what_cannot_be_cut_is_refused_with_the_setting_to_change(place, tmp_path, monkeypatch):

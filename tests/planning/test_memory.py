@@ -4,7 +4,7 @@ import pytest
 
 from kdkit.config.embeddings import embedding_config_from_values
 from kdkit.config.language import config_from_values
-from kdkit.planning.cost import crossing_bytes
+from kdkit.planning.cost import crossing_bytes, plan_time
 from kdkit.planning.devices import find_device
 from kdkit.planning.embedding import plan_embedding_memory
 from kdkit.planning.items import Item, Phase, fullest
@@ -31,6 +31,24 @@ def student(device="t4", **sections):
 def item(phase, name):
     """Return the bytes of an item by the start of its name; 0 where there is none."""
     return sum(each.bytes for each in phase.items if each.name.startswith(name))
+
+
+def test_a_micro_batch_of_tokens_takes_what_as_many_full_sequences_do_and_the_step_reads_the_same():
+    shape = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
+    fixed, small = student(train=shape), student(train={"batch_size": 4, "gradient_accumulation_steps": 4})
+    tokens = [student(train=shape | {"micro_batch_tokens": length}) for length in (8 * 64, 4 * 64, 3 * 64 + 1)]
+    assert [item(each, "activations: ") for each in tokens] == [
+        item(each, "activations: ") for each in (fixed, small, small)
+    ]
+    assert tokens[0].largest == fixed.largest > tokens[1].largest == small.largest
+    whole = student(train={"batch_size": 8, "gradient_accumulation_steps": 1, "micro_batch_tokens": 4 * 64})
+    assert whole.largest == small.largest, "of several micro-batches, gradients are there beside activations"
+    config = [
+        config_from_values(SMALL | {"train": shape | {"max_steps": 9} | more})
+        for more in ({}, {"micro_batch_tokens": 64})
+    ]
+    times = [plan_time(each, find_device("t4", each)) for each in config]
+    assert times[0] == times[1]
 
 
 def test_of_groups_that_are_never_there_together_the_largest_counts():

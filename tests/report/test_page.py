@@ -385,6 +385,14 @@ def test_costs_are_listed_by_item_with_a_dash_where_nobody_noted_them():
         ["in it: router's steps", "1.0", "99"],
     ]
     assert cost_table({})[1] == []
+    costs[1] |= {"padding_share": 0.104, "padding_share_ungrouped": 0.463}
+    headings, rows = cost_table({"costs": costs})
+    assert headings[3:] == ["padding beside them"]
+    assert [row[3] for row in rows] == ["-", "10% (in micro-batches of one size 46%)", "-"]
+    costs[1] |= {"padding_share_ungrouped": 0.104}
+    assert cost_table({"costs": costs})[1][1][3] == "10%"
+    costs[1]["padding_share"] = 0.004
+    assert cost_table({"costs": costs})[0] == ["item", "seconds", "tokens read"], "packed text has next to none"
 
 
 def test_compression_is_told_with_its_dtype_and_interval():

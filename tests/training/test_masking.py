@@ -36,11 +36,12 @@ def labelled(lengths: list[int], prompt: int, width: int) -> dict[str, torch.Ten
     ids = torch.arange(10, 10 + width).repeat(len(lengths), 1)
     places = torch.arange(width)
     inside = (places < torch.tensor(lengths)[:, None]) & (places >= prompt)
-    return {"input_ids": ids, "labels": ids.masked_fill(~inside, IGNORE_INDEX)}
+    return {"input_ids": ids, "labels": ids.masked_fill(~inside, IGNORE_INDEX), "windows": lengths}
 
 
-def masking(share: float = 0.3, dropped_from: str = "input", opening: int = 0) -> Masking:
-    return Masking(share, dropped_from, torch.tensor([5]), opening)
+def masking(share: float = 0.3, opening: int = 0, token: torch.Tensor = torch.tensor([5])) -> Masking:  # noqa: B008
+    """Return a masking; a sequence is known by its length."""
+    return Masking(share, "input", token, opening)
 
 
 def batches_of(trainer, step: int = 0, count: int = 2) -> tuple[list[dict], torch.Tensor]:
@@ -68,16 +69,17 @@ def test_the_opening_of_plain_text_stays():
     assert not hidden[:, : 1 + OPENING].any() and hidden.sum() == round(0.9 * (29 - OPENING))
 
 
-def test_the_cut_into_micro_batches_and_their_padding_change_nothing():
+@pytest.mark.parametrize("token", [torch.tensor([5]), torch.arange(200, 300)])
+def test_order_and_cut_into_micro_batches_and_their_padding_change_nothing(token):
     lengths = [40, 11, 25, 30]
     whole, parts = labelled(lengths, 2, 48), [labelled([length], 2, length + 1) for length in lengths]
-    masking().apply([whole], (3, 7))
-    masking().apply(parts, (3, 7))
+    masking(token=token).apply([whole], (3, 7))
+    masking(token=token).apply(parts[::-1], (3, 7))
     for row, part in enumerate(parts):
         width = part["input_ids"].shape[1]
         assert torch.equal(whole["masked_input_ids"][row, :width], part["masked_input_ids"][0])
     other = labelled(lengths, 2, 48)
-    masking().apply([other], (3, 8))
+    masking(token=token).apply([other], (3, 8))
     assert not torch.equal(other["masked_input_ids"], whole["masked_input_ids"])
 
 

@@ -74,6 +74,10 @@ class RecipeConfig(OptimizationConfig):
     """Weight decay of the last step, to which it moves in a straight line; null: it stays."""
     average: AverageConfig = AverageConfig()
     multi_token: MultiTokenConfig = MultiTokenConfig()
+    micro_batch_tokens: Count | None = None
+    """Dynamic batching: sort the sequences of every optimizer step by length and cut them into micro-batches of so many
+    student tokens at most, padding included; `batch_size * data.max_length` takes no more memory than without. What a
+    step reads and its loss stay as they are; null: micro-batches of `batch_size` sequences."""
     batch_schedule: ByShare = Field(default_factory=dict)
     """Sequences of a micro-batch, by share of the steps: `{0: 2, 0.3: 8}`; empty: `per_device_train_batch_size`."""
     length_schedule: ByShare = Field(default_factory=dict)
@@ -94,6 +98,12 @@ class RecipeConfig(OptimizationConfig):
                     f"train.{key}: expected a first value from share 0 on, got shares {', '.join(map(str, values))}; "
                     f"add one: {{0: {first}, {', '.join(f'{share:g}: {value}' for share, value in values.items())}}}"
                 )
+        if self.micro_batch_tokens is not None and (self.batch_schedule or self.length_schedule):
+            key = "batch_schedule" if self.batch_schedule else "length_schedule"
+            raise UserError(
+                f"train.micro_batch_tokens: expected steps of one size, got train.{key} beside it, which plans every "
+                "micro-batch; leave one of the two out"
+            )
         self._check_that_all_act()
         return self
 
@@ -129,7 +139,8 @@ class RecipeConfig(OptimizationConfig):
             has_own_text: whether the student writes the text of a stage.
 
         Raises:
-            UserError: lengths below 8 or above `max_length`, or a setting that an option cannot work with.
+            UserError: lengths below 8 or above `max_length`, micro-batches of fewer tokens, or a setting that an option
+                cannot work with.
         """
         for length in self.length_schedule.values():
             if not 8 <= length <= max_length:
@@ -141,6 +152,11 @@ class RecipeConfig(OptimizationConfig):
             raise UserError(
                 "train.length_schedule: expected sequences that may be read in pieces, got "
                 f"{changing or 'an on-policy stage'}, which needs whole ones; leave one of the two out"
+            )
+        if self.micro_batch_tokens is not None and self.micro_batch_tokens < max_length:
+            raise UserError(
+                f"train.micro_batch_tokens: expected at least data.max_length, {max_length}, or the longest sequence "
+                f"stands in no micro-batch, got {self.micro_batch_tokens}; set train.micro_batch_tokens={max_length}"
             )
         if self.multi_token.num_tokens > max_length - 2:
             raise UserError(

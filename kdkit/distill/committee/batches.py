@@ -28,6 +28,10 @@ class CommitteeCollator:
         """The windows as the first teacher reads them."""
         return self.members[0].windows
 
+    def lengths(self, rows: list[int]) -> list[int]:
+        """Return the student's tokens of each window."""
+        return self.members[0].lengths(rows)
+
     def __call__(self, rows: list[int]) -> dict[str, Any]:
         """Build a batch.
 
