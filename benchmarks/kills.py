@@ -2,16 +2,17 @@
 
     python -m benchmarks.kills [--kills 30] [--seed 0] [--folder FOLDER]
 
-One run of `python -m kdkit run` is left alone. Others are killed one to three times each, at moments drawn over their
+One run of `python -m kdkit run` is left alone. Others are killed a few times each, at moments drawn over their
 phases, and go on by the same command with --resume; each kill ends the command and its notebook's kernel, or one of
 both, as a lack of memory does. When such a run has finished, its weights, answers, losses, evaluation and data are
 compared with the first run's, bit for bit; after every kill all files with their final names are read. Lost steps are
-those that were made again. Prints a row for every kill and writes `benchmarks/results/kills.json`.
+those that the log had and that were made again. Prints a row for every kill and writes `benchmarks/results/kills.json`.
 """
 
 import argparse
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -94,8 +95,7 @@ class Place:
 
     def is_saving(self) -> bool:
         """Return whether a checkpoint is being written."""
-        checkpoints = [*self.run.glob("checkpoints/*/checkpoint-*"), *self.cache.glob("teachers/*/checkpoint-*")]
-        return any(not (path / "trainer_state.json").exists() for path in checkpoints)
+        return any((*self.run.glob("checkpoints/*/.partial"), *self.cache.glob("teachers/*/.partial")))
 
 
 def _state(value: Any) -> str:
@@ -118,7 +118,7 @@ def main() -> None:
     wanted = [PHASES[number % len(PHASES)] for number in range(arguments.kills)]
     draw.shuffle(wanted)
     while wanted:
-        number = min(draw.randint(2, 3), len(wanted))
+        number = min(draw.randint(4, 6), len(wanted))
         chosen, wanted = sorted(wanted[:number], key=PHASES.index), wanted[number:]
         found = _kill_run(Place(folder / f"killed{len(rows):02d}"), whole, chosen, draw)
         wanted += [row["wanted"] for row in found if row["phase"] == "missed"]
@@ -191,31 +191,30 @@ def _watch(
         Phase, step and moment, in seconds since the phase was first seen.
     """
     seen, savings, was_saving, first = 0.0, 0, False, None
-    killed |= {"lost_steps": None, "first_step_after": None}
+    found = {"phase": "missed", "step": 0, "saving": False, "moment": 0.0}
+    killed["first_step_after"] = None
     while process.poll() is None:
         assert time.time() - place.started < ENOUGH_SECONDS, (place.folder / "said.txt").read_text()[-2000:]
         (phase, step), now, is_saving = place.now(), time.time(), place.is_saving()
-        if phase in TRAININGS:
+        if phase in TRAININGS and killed["first_step_after"] is None:
             first = first or (phase, step)
-            if killed["first_step_after"] is None and (phase, step) != first:
-                killed["first_step_after"] = round(now - place.started, 1)
-            if phase == killed.get("phase") and killed["lost_steps"] is None and first[0] == phase:
-                killed["lost_steps"] = killed["step"] - first[1]
+            killed["first_step_after"] = round(now - place.started, 1) if (phase, step) != first else None
         savings, was_saving = savings + (is_saving and not was_saving), is_saving
         if wanted is not None and phase != "starting":
-            is_late = phase in PHASES and wanted["wanted"] in PHASES and _is_after(phase, wanted["wanted"])
+            is_late = phase in PHASES and PHASES.index(phase) > PHASES.index(wanted["wanted"])
             seen = seen or (now if phase == wanted["wanted"] else 0.0)
             is_due = seen and now - seen >= wanted["share"] * longest.get(wanted["wanted"], 0.0)
             if wanted["wanted"] == "saving":
-                is_due = is_saving and savings > 20 * wanted["share"]
+                is_due = is_saving and savings > 8 * wanted["share"]
             if is_due or is_late:
-                return {"phase": phase, "step": step, "saving": is_saving, "moment": round(now - (seen or now), 2)}
+                found = {"phase": phase, "step": step, "saving": is_saving, "moment": round(now - (seen or now), 2)}
+                break
         time.sleep(0.002)
-    return {"phase": "missed", "step": 0, "saving": False, "moment": 0.0}
-
-
-def _is_after(phase: str, wanted: str) -> bool:
-    return PHASES.index(phase) > PHASES.index(wanted)
+    said = re.findall(r"(\w+): goes on from step (\d+) of", (place.folder / "said.txt").read_text())
+    killed["lost_steps"] = None
+    if killed.get("phase") in TRAININGS:
+        killed["lost_steps"] = max(0, killed["step"] - int(dict(said).get(killed["phase"], 0)))
+    return found
 
 
 def _kill(process: subprocess.Popen[str], victim: str) -> dict[str, Any]:

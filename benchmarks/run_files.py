@@ -92,7 +92,7 @@ def _facts(run: Path, cache: Path) -> dict[str, Any]:
         lines[f"metrics.jsonl: {values['phase']}"].append(_settled(values))
     facts |= lines
     for name in ("evaluation.json", "scores.json", "training.json", "teacher/probe.json", "teacher/pair.json"):
-        values = json.loads((run / name).read_text())
+        values = json.loads((run / name).read_text().replace(str(run), "RUN"))
         facts |= {f"{name}: {key}": _settled(value) for key, value in values.items() if not _is_measured(key)}
     status = json.loads((run / "status.json").read_text())
     facts["status.json"] = {key: value for key, value in status.items() if isinstance(value, str | bool)}

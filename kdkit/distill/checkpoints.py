@@ -15,6 +15,7 @@ from kdkit.distill.plan import Stage, TrainingPlan
 from kdkit.distill.trainer import AVERAGE_FILE, PARTS_FILE
 from kdkit.models.loading import no_bar
 from kdkit.models.saved import load_checkpoint
+from kdkit.runs.disk import remove_folder, sync_folder, writing
 from kdkit.runs.folder import Run
 from kdkit.runs.messages import note
 from kdkit.training.arguments import checkpoint_step, last_checkpoint
@@ -94,6 +95,7 @@ def save_stage(
     if options is not None and options.has_state:
         torch.save(options.state(), partial / OPTIONS_FILE)
     (partial / COUNTS_FILE).write_text(json.dumps(counts))
+    sync_folder(partial)
     partial.rename(folder / "finished")
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint, ignore_errors=True)
@@ -135,15 +137,22 @@ def save_student(
     run: Run, phase: str, student: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, parts: LayerParts | None
 ) -> None:
     """Save a trained model and its tokenizer to the run's folder PHASE, which appears whole or not at all."""
-    if parts is not None and len(parts.projections):
-        save_file(parts.projections.state_dict(), run.path / PROJECTIONS_FILE)
-    partial = run.path / f".{phase}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    with no_bar():
-        student.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    shutil.rmtree(run.path / phase, ignore_errors=True)
-    partial.rename(run.path / phase)
+    with writing(run.path, "--runs-dir"):
+        partial = run.path / f".{phase}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            with no_bar():
+                student.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+            if parts is not None and len(parts.projections):
+                save_file(parts.projections.state_dict(), partial / PROJECTIONS_FILE)
+            sync_folder(partial)
+            if (partial / PROJECTIONS_FILE).is_file():
+                (partial / PROJECTIONS_FILE).rename(run.path / PROJECTIONS_FILE)
+            remove_folder(run.path / phase)
+            partial.rename(run.path / phase)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def save_trained(
@@ -181,7 +190,7 @@ def forget(run: Run, phase: str) -> None:
     One that starts over and is stopped would otherwise leave the old model beside the new one's metrics.
     """
     for folder in (run.path / "checkpoints" / phase, run.path / phase, run.path / f"{phase}{LAST}"):
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
     if (run.path / "training.json").is_file():
         kept = {key: value for key, value in run.read_json("training.json").items() if not _is_of(key, phase)}
         run.write_json("training.json", kept)

@@ -11,7 +11,8 @@ import yaml
 
 from kdkit.report.tables import to_html, to_markdown
 from kdkit.report.writing import hide_folders, machine_folders, plain_markdown, write_date
-from kdkit.runs.folder import Run, write_text
+from kdkit.runs.disk import write_text
+from kdkit.runs.folder import Run
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -4,6 +4,7 @@ Both need to know what the step has added so far, to take it back.
 """
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from kdkit.data.batches import WindowCollator
 from kdkit.runs.messages import note
 from kdkit.training.micro_batch import cut_batch, free_memory, is_out_of_memory, too_large
 from kdkit.training.not_finite import LeftOut, drop_gradients
+
+UNLOGGED_FILE = "unlogged.pt"
+"""In a checkpoint: sums over the steps that no line of the log holds yet."""
 
 
 class SafeStepTrainer(Trainer):
@@ -33,6 +37,7 @@ class SafeStepTrainer(Trainer):
         self._steps_in_sums = [0, 0]  # those made, and those left out
         self._before_step: tuple[torch.Tensor, dict[str, torch.Tensor]] | None = None
         self._of_step: list[dict[str, Any]] = []
+        self._unlogged: dict[str, Any] | None = None
 
     def training_step(
         self,
@@ -42,6 +47,7 @@ class SafeStepTrainer(Trainer):
     ) -> torch.Tensor:
         """Compute and differentiate the loss of a micro-batch; Trainer's hook."""
         if self._before_step is None:
+            self._go_on_with_line()
             self._before_step, self.left_out.rows = (self._tr_loss.clone(), dict(self.term_sums)), []
             self._of_step = []
         self.left_out.rows += inputs.get("windows", [])
@@ -115,6 +121,30 @@ class SafeStepTrainer(Trainer):
         self._steps_in_sums[not is_finite] += 1
         self._before_step = None
         return norm
+
+    def save_unlogged(self, folder: Path) -> None:
+        """Keep in a checkpoint what the steps since the last line of the log have added up to; called by all processes.
+
+        Without it the first line of a training that goes on would be of fewer steps than an uninterrupted one's.
+        """
+        terms = {name: self.accelerator.reduce(value, reduction="mean") for name, value in self.term_sums.items()}
+        state = {"loss": self.accelerator.reduce(self._tr_loss, reduction="mean"), "terms": terms}
+        state |= {"steps": self._steps_in_sums, "since": self._globalstep_last_logged}
+        if self.args.should_save:
+            torch.save(state, folder / UNLOGGED_FILE)
+
+    def load_unlogged(self, folder: Path) -> None:
+        """Go on with what `save_unlogged` kept, in the next step: Trainer sets its sums to 0 before it."""
+        if (folder / UNLOGGED_FILE).is_file():
+            self._unlogged = torch.load(folder / UNLOGGED_FILE, map_location=self.args.device, weights_only=True)
+
+    def _go_on_with_line(self) -> None:
+        """Take up the sums of a checkpoint."""
+        if self._unlogged is not None:
+            self._tr_loss.copy_(self._unlogged["loss"])
+            self.term_sums, self._steps_in_sums = self._unlogged["terms"], self._unlogged["steps"]
+            self._globalstep_last_logged = self._unlogged["since"]
+            self._unlogged = None
 
     def count(self, name: str, value: torch.Tensor | float) -> None:
         """Add to something that is counted; a tensor stays on its device until somebody reads it."""

@@ -257,6 +257,7 @@ class EmbeddingTrainer:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "unlogged": self._sums,
             "counts": {"step": self.step, "skipped_steps": self.skipped_steps, "seconds": self.seconds},
         }
         partial = path.with_suffix(".partial")
@@ -273,6 +274,7 @@ class EmbeddingTrainer:
         self.model.load_state_dict(state["model"])
         for name, value in state["counts"].items():
             setattr(self, name, value)
+        self._sums = state.get("unlogged", {})  # a checkpoint of an older kdkit has none
         ended = self.step == self.total_steps
         if not ended:
             last = self.step - 1  # the optimizer belongs to the stage of the last step done

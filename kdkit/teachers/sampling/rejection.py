@@ -28,8 +28,8 @@ from kdkit.machine.session import Session
 from kdkit.maths.checking.pool import CheckerPool
 from kdkit.maths.files import solved_row, write_problems
 from kdkit.models.generation import Generated, Sampling
-from kdkit.runs.disk import taking_turns, writing
-from kdkit.runs.folder import fingerprint, write_text
+from kdkit.runs.disk import taking_turns, write_text, writing
+from kdkit.runs.folder import fingerprint
 from kdkit.runs.lines import append_line, read_lines
 from kdkit.runs.messages import note, step_line
 from kdkit.teachers.interface import TextTeacher
