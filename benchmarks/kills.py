@@ -38,6 +38,9 @@ SETTINGS = [
     "train.log_every=2",
     f"train.save_every={SAVE_EVERY}",
     "distill.equal_time_baseline=false",  # its steps follow from a time
+    "evaluate.max_sequences=8",
+    "evaluate.num_prompts=1",
+    "evaluate.max_new_tokens=4",
 ]
 PHASES = ("data", "teacher", "cache", "student", "baseline", "saving", "evaluation", "report")
 """In the order of a run; `saving`: inside the writing of a checkpoint."""

@@ -15,7 +15,7 @@ from kdkit.distill.plan import Stage, TrainingPlan
 from kdkit.distill.trainer import AVERAGE_FILE, PARTS_FILE
 from kdkit.models.loading import no_bar
 from kdkit.models.saved import load_checkpoint
-from kdkit.runs.disk import remove_folder, sync_folder, writing
+from kdkit.runs.disk import remove_folder, whole_file, whole_folder, writing
 from kdkit.runs.folder import Run
 from kdkit.runs.messages import note
 from kdkit.training.arguments import checkpoint_step, last_checkpoint
@@ -84,19 +84,16 @@ def save_stage(
     Args:
         average: a teacher that follows the student; None: there is none.
     """
-    partial = folder / ".finished.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    with no_bar():
-        student.save_pretrained(partial)
-    if parts is not None:
-        torch.save(parts.state(), partial / PARTS_FILE)
-    if average is not None:
-        torch.save(average.state_dict(), partial / AVERAGE_FILE)
-    if options is not None and options.has_state:
-        torch.save(options.state(), partial / OPTIONS_FILE)
-    (partial / COUNTS_FILE).write_text(json.dumps(counts))
-    sync_folder(partial)
-    partial.rename(folder / "finished")
+    with whole_folder(folder / "finished") as partial:
+        with no_bar():
+            student.save_pretrained(partial)
+        if parts is not None:
+            torch.save(parts.state(), partial / PARTS_FILE)
+        if average is not None:
+            torch.save(average.state_dict(), partial / AVERAGE_FILE)
+        if options is not None and options.has_state:
+            torch.save(options.state(), partial / OPTIONS_FILE)
+        (partial / COUNTS_FILE).write_text(json.dumps(counts))
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint, ignore_errors=True)
 
@@ -138,21 +135,12 @@ def save_student(
 ) -> None:
     """Save a trained model and its tokenizer to the run's folder PHASE, which appears whole or not at all."""
     with writing(run.path, "--runs-dir"):
-        partial = run.path / f".{phase}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        try:
-            with no_bar():
-                student.save_pretrained(partial)
+        with whole_folder(run.path / phase) as partial, no_bar():
+            student.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
-            if parts is not None and len(parts.projections):
-                save_file(parts.projections.state_dict(), partial / PROJECTIONS_FILE)
-            sync_folder(partial)
-            if (partial / PROJECTIONS_FILE).is_file():
-                (partial / PROJECTIONS_FILE).rename(run.path / PROJECTIONS_FILE)
-            remove_folder(run.path / phase)
-            partial.rename(run.path / phase)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        if parts is not None and len(parts.projections):
+            with whole_file(run.path / PROJECTIONS_FILE) as file:
+                save_file(parts.projections.state_dict(), file)
 
 
 def save_trained(

@@ -120,6 +120,21 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder to fill, which takes the place of `path` once all of it is on the disk."""
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        sync_folder(partial)
+        remove_folder(path)
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what processes that were killed in `whole_file` left in a folder."""
     for path in folder.glob(".*.partial"):
