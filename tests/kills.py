@@ -1,9 +1,10 @@
 """`kill -9` at the places where a training changes files: each in a process of its own, and the one after it.
 
-    python -m tests.kills FOLDER POINTS       # POINTS places, evenly over all of them; 0: every one
+    python -m tests.kills FOLDER [NAME ...]
 
 Python tells an audit hook of every file that it opens to write, renames or removes, before it is done; what libraries
-write in other languages lies between two of these. Prints a line of JSON.
+write in other languages lies between two of these. One training is left alone; others die at the first change of each
+NAME, or at every single change, and go on. Prints a line of JSON.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ import torch
 from kdkit.config.language import Config
 from kdkit.data.prepare import PreparedData
 from kdkit.distill import train
+from kdkit.runs.disk import remove_leftovers
 from kdkit.runs.folder import Run
 from kdkit.teachers.prepare import prepare_teacher
 from tests.tiny import make_config, make_data, make_plan
@@ -74,6 +76,7 @@ def in_a_process(folder: Path, last: int, config: Config, data: PreparedData, re
         with (folder / "said.txt").open("a") as said:
             os.dup2(said.fileno(), 1)
         run = Run(folder / "work" / "run", folder / "work" / "cache")
+        remove_leftovers(run.path)  # as whoever opens a run does
         changes = Changes(folder / "work", last)
         train_all(config, data, run, resume)
         (folder / "changes.txt").write_text("\n".join(changes.names))
@@ -102,7 +105,7 @@ def describe(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Kill trainings at places of one that is left alone, and compare what comes after."""
-    folder, points = Path(sys.argv[1]), int(sys.argv[2])
+    folder, names = Path(sys.argv[1]), sys.argv[2:]
     torch.set_num_threads(1)
     config = make_config(folder, train=TRAIN)
     build = config.teacher.build.model_copy(update=TEACHER)
@@ -112,10 +115,9 @@ def main() -> None:
     (whole / "work").mkdir(parents=True)
     assert in_a_process(whole, 0, config, data, False) == 0
     expected, changes = describe(whole), (whole / "changes.txt").read_text().splitlines()
-    step = len(changes) / points if points else 1
-    places = sorted({int(number * step) + 1 for number in range(points or len(changes))})
+    found = [next(place for place, change in enumerate(changes, 1) if name in change) for name in names]
     rows = []
-    for place in places:
+    for place in found or range(1, len(changes) + 1):
         trial = folder / f"{place:04d}"
         (trial / "work").mkdir(parents=True)
         died = in_a_process(trial, place, config, data, False)
@@ -124,7 +126,7 @@ def main() -> None:
         rows.append({"place": place, "change": changes[place - 1], "died": died, "after": after, "not": different})
         if not (after or different):
             shutil.rmtree(trial)
-    print("ANSWER" + json.dumps({"changes": changes, "rows": rows}))
+    print("ANSWER" + json.dumps({"changes": len(changes), "rows": rows}))
 
 
 if __name__ == "__main__":
