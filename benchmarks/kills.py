@@ -54,6 +54,8 @@ class Place:
     """A run and its cache, and where it is at this moment."""
 
     folder: Path
+    config: str = CONFIG
+    settings: list[str] = field(default_factory=lambda: SETTINGS)
     longest: dict[str, float] = field(default_factory=dict)
     """Seconds of each phase."""
     started: float = 0.0
@@ -71,8 +73,8 @@ class Place:
 
     def start(self, resume: bool) -> subprocess.Popen[str]:
         """Start the command, and let it write to `said.txt`."""
-        words = [sys.executable, "-m", "kdkit", "run", CONFIG, "--name", "r", "--runs-dir", str(self.run.parent)]
-        for setting in [*SETTINGS, f"cache_dir={self.cache}"]:
+        words = [sys.executable, "-m", "kdkit", "run", self.config, "--name", "r", "--runs-dir", str(self.run.parent)]
+        for setting in [*self.settings, f"cache_dir={self.cache}"]:
             words += ["-p", setting]
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "said.txt").open("w") as said:

@@ -13,6 +13,7 @@ from kdkit.errors import UserError
 
 REMEDIES = {
     "cache_dir": "-p cache_dir=FOLDER",
+    "cache.file": "-p cache.file=FILE",
     "--runs-dir": "--runs-dir FOLDER",
     "HF_HOME": "export HF_HOME=FOLDER",
 }

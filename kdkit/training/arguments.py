@@ -78,20 +78,26 @@ def make_training_arguments(
 
 
 def check_checkpoint_room(
-    folder: Path, parameters: int, total_steps: int, save_every: int, optimizer: str = "adamw"
+    folder: Path,
+    parameters: int,
+    total_steps: int,
+    save_every: int,
+    optimizer: str = "adamw",
+    key: str = "--runs-dir",
 ) -> None:
     """Find out before a training that its checkpoints have no room: the new one is written beside the old one.
 
     Args:
         parameters: of the model.
         optimizer: one of `CHECKPOINT_BYTES`.
+        key: the setting that names the folder.
 
     Raises:
         UserError: the disk is too full.
     """
     number = min(2, -(-total_steps // save_every))
     what = f"{number} checkpoint{'s' if number > 1 else ''} of {parameters:,} parameters"
-    check_room(folder, "--runs-dir", number * CHECKPOINT_BYTES[optimizer] * parameters, what)
+    check_room(folder, key, number * CHECKPOINT_BYTES[optimizer] * parameters, what)
 
 
 def last_checkpoint(output_dir: Path) -> str | None:
