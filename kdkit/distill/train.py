@@ -57,6 +57,7 @@ from kdkit.teachers.router.log import RouterLog
 from kdkit.teachers.router.teacher import RoutedTeacher
 from kdkit.training.arguments import check_checkpoint_room, last_checkpoint, make_training_arguments
 from kdkit.training.masking import make_masking
+from kdkit.training.micro_batch import free_memory
 from kdkit.training.not_finite import ReportLeftOut
 from kdkit.training.options.averaging import WeightAverage
 from kdkit.training.options.bundle import TrainingOptions, make_options
@@ -206,6 +207,7 @@ def _train_phase(
     note_start(phase, saved_step(run, phase, stages), steps, resume)
     if not resume:
         forget(run, phase)
+    free_memory()  # the models of the phase before refer to each other in circles
     student, parts = _begin(plan, teacher, phase)
     check_checkpoint_room(checkpoints, student.num_parameters(), steps, config.train.save_every, config.train.optimizer)
     tables = _describe_parameters(student, parts, stages, config.train.weight_decay)

@@ -12,10 +12,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from kdkit.errors import UserError
-from kdkit.machine.gguf_files import hash_gguf, is_gguf, resolve_gguf
+from kdkit.machine.gguf_files import is_gguf, resolve_gguf
 from kdkit.machine.packages import is_packaged, resolve_package
 from kdkit.machine.user_code import is_user_code, make_user_object
 from kdkit.runs.folder import fingerprint, fingerprint_files
+from kdkit.runs.hashes import hash_file
 from kdkit.runs.paths import resolve_input
 
 CONNECT_SECONDS = 5.0
@@ -79,7 +80,7 @@ def identify_tokenizer(path: str, key: str) -> str:
     if is_user_code(path):
         return fingerprint(make_user_object(path, key).tokenizer.backend_tokenizer.to_str())
     if is_gguf(path):
-        return hash_gguf(resolve_gguf(path, key))
+        return hash_file(resolve_gguf(path, key))
     folder = resolve_input(path)
     if not folder.is_dir():
         return path

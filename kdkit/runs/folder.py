@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.errors import UserError
-from kdkit.runs.disk import taking_turns, writing
+from kdkit.runs.disk import sync_folder, taking_turns, write_text, writing
+from kdkit.runs.hashes import hash_file
 from kdkit.runs.lines import append_line, read_lines
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,99}")
@@ -172,18 +173,6 @@ def is_watched() -> bool:
     return isinstance(shell, ZMQInteractiveShell) and bool(shell.kernel._allow_stdin)
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
-
-
 def fingerprint(*parts: object) -> str:
     """Hash what made something; equal parts give an equal name on every machine."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -195,8 +184,7 @@ def fingerprint_files(path: Path) -> str:
     inside = sorted(p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
     for file in [path] if path.is_file() else inside:
         digest.update(str(file.relative_to(path)).encode() + b"\0")
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(hash_file(file)))
     return digest.hexdigest()[:16]
 
 
@@ -226,6 +214,7 @@ def cached_folder(parent: Path, key: str, build: Callable[[Path], None], *, sett
             build(partial)
             (partial / key).touch()
             partial.chmod(0o755)
+            sync_folder(partial)
             try:
                 partial.rename(target)
             except OSError:

@@ -31,7 +31,12 @@ from kdkit.models.loading import no_bar
 from kdkit.runs.costs import write_cost
 from kdkit.runs.folder import cached_folder, fingerprint, link_folder
 from kdkit.runs.messages import note
-from kdkit.training.arguments import checkpoint_step, last_checkpoint, make_training_arguments
+from kdkit.training.arguments import (
+    check_checkpoint_room,
+    checkpoint_step,
+    last_checkpoint,
+    make_training_arguments,
+)
 from kdkit.training.not_finite import ReportLeftOut
 from kdkit.training.options.bundle import make_options
 from kdkit.training.options.optimizer import check_muon
@@ -66,7 +71,9 @@ def build_teacher(session: Session[Config], data: PreparedData) -> Path:
     run, key = session.run, build_key(session, data)
     parent = run.cache_path / "teachers"
     with stop_when_saved(run, session.config.train.time_budget_hours) as request:
-        folder = cached_folder(parent, key, lambda path: _build(session, path, parent / f"{key}.checkpoints", request))
+        checkpoints = parent / f"{key}.checkpoints"
+        folder = cached_folder(parent, key, lambda path: _build(session, path, checkpoints, request))
+        shutil.rmtree(checkpoints, ignore_errors=True)  # not before: hours of training are in them
         request.check("teacher: built and saved")
     link_folder(folder, run.path / "teacher" / "model")
     return run.path / "teacher" / "model"
@@ -97,6 +104,8 @@ def _build(session: Session[Config], folder: Path, checkpoints: Path, request: S
     architecture = _architecture(config, data, hardware)
     print(_describe(config, architecture, data, hardware), flush=True)
     model = _from_random_weights(architecture).to(hardware.device)
+    size, steps = model.num_parameters(), build.max_steps
+    check_checkpoint_room(checkpoints, size, steps, config.train.save_every, build.optimizer, "cache_dir")
     train = TrainConfig(
         per_device_train_batch_size=build.batch_size,
         gradient_accumulation_steps=1,
@@ -128,7 +137,6 @@ def _build(session: Session[Config], folder: Path, checkpoints: Path, request: S
     with no_bar():
         model.save_pretrained(folder)
     data.teacher_tokenizer.save_pretrained(folder)
-    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 class MixtureTrainer(LanguageModelTrainer):

@@ -18,7 +18,8 @@ from kdkit.errors import UserError
 from kdkit.evaluate.text_scores import write_scores
 from kdkit.report.compare import comparison_text, comparison_verdict, write_comparison
 from kdkit.report.display import show_comparison
-from kdkit.runs.folder import Run, write_text
+from kdkit.runs.disk import write_text
+from kdkit.runs.folder import Run
 from kdkit.runs.open_run import plan_run
 from kdkit.training.score import Score
 from kdkit.workflow.several.compare import compare_runs

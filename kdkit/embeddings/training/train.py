@@ -62,6 +62,7 @@ from kdkit.embeddings.training.trainer import EmbeddingTrainer, PlannedEmbedding
 from kdkit.errors import UserError
 from kdkit.machine.interrupt import StopRequest, stop_when_saved
 from kdkit.machine.session import Session
+from kdkit.runs.disk import whole_folder, writing
 from kdkit.runs.messages import note
 from kdkit.training.arguments import check_checkpoint_room
 from kdkit.training.order import num_processes
@@ -299,7 +300,8 @@ def _train_and_save(trainer: EmbeddingTrainer, follower: Follower, folder: Path,
         entry = follower.finish()
         trainer.model.to("cpu").eval()  # the method too: the plan keeps it
         method.dress(student)
-        save_embedding_model(student, folder, other_heads=method.other_heads())
+        with writing(folder, "--runs-dir"), whole_folder(folder) as partial:
+            save_embedding_model(student, partial, other_heads=method.other_heads())
         trainings = run.read_json("training.json") if (run.path / "training.json").is_file() else {}
         run.write_json("training.json", trainings | {name: entry})
         checkpoint.unlink(missing_ok=True)
