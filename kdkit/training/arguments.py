@@ -1,6 +1,5 @@
 """TrainingArguments of a training, and where its last checkpoint is."""
 
-import os
 from pathlib import Path
 
 from transformers import TrainingArguments
@@ -22,21 +21,15 @@ def make_training_arguments(
     max_steps: int,
     seed: int,
     learning_rate: float | None = None,
-    name: str = "",
 ) -> TrainingArguments:
     """Translate the configuration into Trainer's arguments: warm-up, schedule, clipping, autocast.
-
-    Weights & Biases reads its mode and project from the environment, so they are set there.
 
     Args:
         output_dir: folder for checkpoints.
         max_steps: optimizer steps.
         seed: seed of the data order and of dropout.
         learning_rate: peak; None: that of the configuration.
-        name: of the training, for Weights & Biases; empty: the folder's.
     """
-    if train.wandb != "disabled":
-        os.environ |= {"WANDB_MODE": train.wandb, "WANDB_PROJECT": train.wandb_project}
     arguments = TrainingArguments(
         output_dir=str(output_dir),
         per_device_train_batch_size=train.per_device_train_batch_size,
@@ -59,8 +52,7 @@ def make_training_arguments(
         save_strategy="steps",
         save_steps=train.save_every,
         save_total_limit=1,
-        report_to=[] if train.wandb == "disabled" else ["wandb"],
-        run_name=name or output_dir.name,
+        report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=hardware.device != "cpu",
