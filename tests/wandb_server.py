@@ -20,6 +20,8 @@ class Received:
     """History by the run's id, each row at the offset at which it was sent."""
     files: dict = field(default_factory=dict)
     """Uploaded files by their names."""
+    refuses: bool = False
+    """Let nobody in."""
 
 
 @contextmanager
@@ -36,7 +38,7 @@ def wandb_server():
                 content = gzip.decompress(content)
             received.keys.add(self.headers.get("Authorization"))
             answer = _answer(received, self.path, content)
-            self.send_response(200)
+            self.send_response(401 if received.refuses else 200)
             self.send_header("Content-Type", "application/json")
             self.end_headers()
             self.wfile.write(json.dumps(answer).encode())

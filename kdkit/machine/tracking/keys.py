@@ -4,6 +4,7 @@ A key is read from the environment, from `~/.netrc`, where `wandb login` writes 
 notebook. It is never a setting: settings are written into notebooks and run folders.
 """
 
+import contextlib
 import importlib.util
 import netrc
 import os
@@ -85,12 +86,11 @@ def has_local_key() -> bool:
     """Return whether wandb will find a key by itself."""
     if os.environ.get(KEY):
         return True
+    host = str(urlsplit(_server()).hostname)
     for path in [os.environ.get("NETRC"), Path.home() / ".netrc", Path.home() / "_netrc"]:
-        try:
-            if path and netrc.netrc(path).authenticators(str(urlsplit(_server()).hostname)):
+        with contextlib.suppress(OSError, netrc.NetrcParseError):
+            if path and (netrc.netrc(path).authenticators(host) or ("", "", ""))[2]:
                 return True
-        except (OSError, netrc.NetrcParseError):
-            continue
     return False
 
 
