@@ -63,6 +63,11 @@ def run_facts(run: Run, heading: str, pictures: dict[str, Path | None]) -> dict[
     }
 
 
+def picture_files(run: Run, facts: dict[str, Any]) -> dict[str, Path]:
+    """Return the files of a page's pictures by their headings."""
+    return {title: run.path / "figures" / name for title, (name, _) in facts["pictures"].items()}
+
+
 def command_again(run: Run) -> str:
     """Return the command that repeats a run under a new name, from the folder that holds its folder of runs."""
     runs = run.path.parent.name

@@ -24,6 +24,7 @@ from kdkit.losses.cross_entropy import IGNORE_INDEX, cross_entropy, masked_mean,
 from kdkit.machine.hardware import Hardware
 from kdkit.machine.interrupt import StopRequest, stop_when_saved
 from kdkit.machine.session import Session
+from kdkit.machine.tracking.copies import TrainingCopy
 from kdkit.models.built.dense import architecture_values, build_model, describe_model
 from kdkit.models.built.scratch import initializer_range, spread_embeddings
 from kdkit.models.built.size import measure_model
@@ -126,11 +127,13 @@ def _build(session: Session[Config], folder: Path, checkpoints: Path, request: S
     curve = Curve(held_out, "teacher", config.evaluate.batch_size, every, hardware.autocast_dtype)
     limit = config.train.max_skipped_in_a_row
     trainer.add_callback(ReportLeftOut(session.run, "teacher", trainer.left_out, limit))
-    trainer.add_callback(progress := Progress(session.run, "teacher", curve))
+    copy = TrainingCopy(session.run, "teacher", config.train, config.model_dump())
+    trainer.add_callback(progress := Progress(session.run, "teacher", curve, copy=copy))
     trainer.add_callback(StopAtStep(request, saves_last=False))
     if (checkpoint := last_checkpoint(checkpoints)) is not None:
         note(f"teacher: goes on from step {checkpoint_step(checkpoint)} of {build.max_steps}")
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with copy:
+        trainer.train(resume_from_checkpoint=checkpoint)
     if (step := trainer.state.global_step) < build.max_steps:
         request.check(f"teacher: step {step} of {build.max_steps} is saved")
     write_cost(folder, progress.seconds, round(trainer.read_counts()["tokens"]))

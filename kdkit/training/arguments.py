@@ -1,6 +1,5 @@
 """TrainingArguments of a training, where its last checkpoint is, and how one appears whole or not at all."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,23 +28,17 @@ def make_training_arguments(
     max_steps: int,
     seed: int,
     learning_rate: float | None = None,
-    name: str = "",
     whole_steps: bool = False,
 ) -> TrainingArguments:
     """Translate the configuration into Trainer's arguments: warm-up, schedule, clipping, autocast.
-
-    Weights & Biases reads its mode and project from the environment, so they are set there.
 
     Args:
         output_dir: folder for checkpoints.
         max_steps: optimizer steps.
         seed: seed of the data order and of dropout.
         learning_rate: peak; None: that of the configuration.
-        name: of the training, for Weights & Biases; empty: the folder's.
         whole_steps: give Trainer all sequences of a step as one batch, which `train.micro_batch_tokens` cuts.
     """
-    if train.wandb != "disabled":
-        os.environ |= {"WANDB_MODE": train.wandb, "WANDB_PROJECT": train.wandb_project}
     size, accumulation = train.per_device_train_batch_size, train.gradient_accumulation_steps
     arguments = TrainingArguments(
         output_dir=str(output_dir),
@@ -69,8 +62,7 @@ def make_training_arguments(
         save_strategy="steps",
         save_steps=train.save_every,
         save_total_limit=None,  # see `whole_checkpoint`
-        report_to=[] if train.wandb == "disabled" else ["wandb"],
-        run_name=name or output_dir.name,
+        report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=hardware.device != "cpu",
