@@ -1,15 +1,17 @@
 """Seed 001's pair in its real shapes, with random weights, on a CPU: tokens per second, and peak memory by the planner.
 
-    KDKIT_TEST_DATA=FOLDER python -m benchmarks.real_shapes [--rounds 3] [--steps 3] [--kinds cached ...] [-p KEY=VALUE]
+    KDKIT_TEST_DATA=FOLDER python -m benchmarks.real_shapes [--turns 8] [--kinds cached ...] [-p KEY=VALUE]
 
 Huihui-MoE-1B-A0.6B (1.28 billion parameters) teaches SmolLM-135M, as configs/p100.yaml says, in fp32, sequences of 512
-tokens, two micro-batches of one in a step. FOLDER holds `tokenizers/qwen1.5`, `tokenizers/smollm2` and
+tokens, micro-batches of one. FOLDER holds `tokenizers/qwen1.5`, `tokenizers/smollm2` and
 `lm/tinyshakespeare.txt`. Kinds: cross-entropy alone; cached answers; the teacher in memory, its predictions alone
 (`logits`) or with its layers (`layers`, as p100.yaml has them).
 
-The kinds take turns, a new student in every round, whose first step is not counted; a ratio is of processor seconds
-within a round, its interval that of a t test over rounds. Memory is of a process of its own each, in which every tensor
-is a mapping of its own (see `benchmarks.planner`), above what it was before the models existed.
+The kinds take turns, a sequence at a time: reading it, its cached answers too, forward and backward pass. The step of
+the optimizer after eight of them is the same for all and left out. A ratio is of processor seconds of one sequence, its
+interval that of a t test over sequences. Memory is of a training of a few steps of two micro-batches, each kind in a
+process of its own in which every tensor is a mapping of its own (see `benchmarks.planner`), above what it was before
+the models existed.
 """
 
 import argparse
@@ -19,6 +21,8 @@ import os
 import statistics
 import subprocess
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +33,21 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.measure import versions, write_results
 from benchmarks.planner import BASE, CPU, MB, THRESHOLD, warm_up
-from benchmarks.step_times import StepTimes, time_steps
+from benchmarks.step_times import time_steps
 from kdkit.config.language import Config
 from kdkit.data.prepare import PreparedData, prepare_data
-from kdkit.data.windows import PAD
+from kdkit.distill.curriculum import cached_rows
 from kdkit.distill.open_teacher import open_teacher
 from kdkit.distill.plan import plan_training
+from kdkit.distill.student import make_student
+from kdkit.distill.train import make_trainer
+from kdkit.losses.cross_entropy import IGNORE_INDEX
 from kdkit.machine.memory import memory_in_use, read_peak, start_peak
 from kdkit.machine.open_session import open_session
 from kdkit.machine.session import Session
 from kdkit.planning import shapes
 from kdkit.planning.plan import plan_run
+from kdkit.training.trainer import LanguageModelTrainer
 
 RESULTS = Path(__file__).parent / "results" / "real_shapes.json"
 CONFIG = Path(__file__).parent.parent / "configs" / "p100.yaml"
@@ -58,8 +66,7 @@ KINDS: dict[str, list[str]] = {
 }
 """Settings of each kind."""
 LIVE = ("logits", "layers")
-LIVE_ROUNDS = 1
-"""Rounds of the kinds with the teacher in memory, which take several times as long; the last ones."""
+"""Kinds with the teacher in memory, which take several times as long."""
 
 
 def source() -> Path:
@@ -153,53 +160,75 @@ def peaks(kinds: list[str], folder: Path, steps: int, more: list[str]) -> list[d
 
 
 def times(kinds: list[str], folder: Path, arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Let the kinds take turns; return a row for each."""
+    """Let the kinds take turns, micro-batch by micro-batch; return a row for each."""
     opened = {kind: open_kind(kind, folder, arguments.steps, arguments.overrides) for kind in kinds}
-    rounds: dict[str, list[StepTimes]] = {kind: [] for kind in kinds}
-    sources: dict[str, Any] = {}
-    for number in range(arguments.rounds):
-        for kind, (session, data) in opened.items():
-            if kind in LIVE and number < arguments.rounds - LIVE_ROUNDS:
+    rows, sources, trainers = cached_rows(plan_training(*opened["cached"])), {}, {}
+    found: dict[str, list[Turn]] = {kind: [] for kind in kinds}
+    for number in range(arguments.turns + 1):
+        for kind in kinds:
+            if kind in LIVE and number < arguments.turns - arguments.live_turns:
                 continue
-            name = LIVE[0] if kind in LIVE else kind  # both have one teacher
-            if name not in sources:
-                sources[name] = open_source(kind, session, data)
-            rounds[kind].append(time_steps(session, data, sources[name], arguments.steps))
-            seconds = rounds[kind][-1].processor_seconds()
-            print(f"round {number + 1}, {kind}: {' '.join(f'{value:.2f}' for value in seconds)} s", flush=True)
-    return [row_of(kind, rounds[kind], rounds["cross-entropy"], *opened[kind]) for kind in kinds]
+            if kind not in trainers:
+                name = LIVE[0] if kind in LIVE else kind  # both have one teacher
+                if name not in sources:
+                    sources[name] = open_source(kind, *opened[kind])
+                trainers[kind] = trainer_of(*opened[kind], sources[name])
+            turn = take_turn(trainers[kind], rows[number % len(rows)])
+            print(f"turn {number}, {kind}: {turn.cpu:.2f} s, {turn.tokens} tokens", flush=True)
+            found[kind].append(turn)
+    return [row_of(kind, found[kind][1:], found["cross-entropy"][1:]) for kind in kinds]
 
 
-def row_of(
-    kind: str, rounds: list[StepTimes], base: list[StepTimes], session: Session[Config], data: PreparedData
-) -> dict[str, Any]:
+def trainer_of(session: Session[Config], data: PreparedData, teacher: Any) -> LanguageModelTrainer:
+    """Make the trainer of a kind, with a student of its own."""
+    plan = plan_training(session, data)
+    return make_trainer(plan, plan.stages[0], make_student(session.config, data), teacher, "benchmark")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One micro-batch, read and differentiated."""
+
+    cpu: float
+    """Processor seconds."""
+    clock: float
+    tokens: int
+    """The student's."""
+
+
+def take_turn(trainer: LanguageModelTrainer, row: int) -> Turn:
+    """Read one sequence, with its cached answers where they are, and differentiate its loss."""
+    start, start_cpu = time.perf_counter(), time.process_time()
+    batch = trainer.data_collator([row])
+    tokens = int((batch["labels"] != IGNORE_INDEX).sum())
+    trainer.training_step(trainer.model, batch, torch.tensor(tokens))
+    return Turn(time.process_time() - start_cpu, time.perf_counter() - start, tokens)
+
+
+def row_of(kind: str, turns: list[Turn], base: list[Turn]) -> dict[str, Any]:
     """Make the row of a kind: student tokens per second, and the ratio of its time to that of cross-entropy alone."""
-    cpu, base_cpu = ([statistics.mean(times.processor_seconds()) for times in part] for part in (rounds, base))
-    clock = statistics.mean(statistics.mean(times.seconds()) for times in rounds)
-    train = session.config.train
-    windows = train.per_device_train_batch_size * train.gradient_accumulation_steps
-    tokens = windows * float((data.train.student_ids != PAD).sum(axis=1).mean())
-    ratios = [mine / other for mine, other in zip(cpu, base_cpu[-len(cpu) :], strict=True)]
+    tokens = sum(turn.tokens for turn in turns)
+    ratios = [mine.cpu / other.cpu for mine, other in zip(turns, base[-len(turns) :], strict=True)]
     row = {
         "kind": kind,
-        "step_cpu_seconds": statistics.mean(cpu),
-        "tokens/s": tokens / statistics.mean(cpu),
-        "tokens/s by the clock": tokens / clock,
+        "cpu_seconds": statistics.mean(turn.cpu for turn in turns),
+        "tokens/s": tokens / sum(turn.cpu for turn in turns),
+        "tokens/s by the clock": tokens / sum(turn.clock for turn in turns),
         "/ cross-entropy": statistics.mean(ratios),
     }
     if len(ratios) > 1 and kind != "cross-entropy":
         half = student_t.ppf(0.975, len(ratios) - 1) * statistics.stdev(ratios) / math.sqrt(len(ratios))
         row |= {"from": row["/ cross-entropy"] - half, "to": row["/ cross-entropy"] + half}
-    steps = sum(len(times.seconds()) for times in rounds)
-    return row | {"rounds": len(rounds), "steps": steps, "tokens a step": round(tokens), "versions": versions()}
+    return row | {"turns": len(turns), "versions": versions()}
 
 
 def main() -> None:
     """Measure memory, then times."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS, help="cross-entropy always is one")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3, help="of a round; the first one is not counted")
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS, help="the first two always are")
+    parser.add_argument("--turns", type=int, default=8, help="micro-batches of each kind, and one that is not counted")
+    parser.add_argument("--live-turns", type=int, default=2, help="the last ones, with a teacher in memory")
+    parser.add_argument("--steps", type=int, default=3, help="of which memory is measured")
     parser.add_argument("-p", dest="overrides", action="append", default=[])
     parser.add_argument("--folder", type=Path, default=Path("runs") / "real-shapes", help="3 GB of models, kept")
     parser.add_argument("--peak-of", choices=KINDS, help="only the memory of one kind, in this process")
@@ -210,14 +239,12 @@ def main() -> None:
         warm_up(folder)
         print(json.dumps(peak_of(arguments.peak_of, folder, arguments.steps, arguments.overrides)))
         return
-    kinds = list(dict.fromkeys(["cross-entropy", *arguments.kinds]))
+    kinds = list(dict.fromkeys(["cross-entropy", "cached", *arguments.kinds]))
     make_pair(folder)
-    for kind in [kind for kind in kinds if kind == "cached"]:  # its answers are made before memory is looked at
-        session, data = open_kind(kind, folder, arguments.steps, arguments.overrides)
-        open_source(kind, session, data)
+    session, data = open_kind("cached", folder, arguments.steps, arguments.overrides)
+    open_source("cached", session, data)  # its answers are made before memory is looked at
     memory = [] if arguments.no_peaks else peaks(kinds, folder, arguments.steps, arguments.overrides)
-    rows = times(kinds, folder, arguments)
-    write_results(RESULTS, rows + memory)
+    write_results(RESULTS, [*times(kinds, folder, arguments), *memory])
 
 
 if __name__ == "__main__":
