@@ -8,7 +8,7 @@ from kdkit.planning import shapes
 from kdkit.planning.advice import changed_config, find_changes
 from kdkit.planning.cost import plan_disk, plan_time
 from kdkit.planning.devices import find_device
-from kdkit.planning.plan import change_table, describe_plan, memory_table, plan_run
+from kdkit.planning.plan import change_table, describe_plan, memory_table, plan_file, plan_run
 from tests.planning.test_memory import SMALL
 
 HUGE = {
@@ -17,6 +17,9 @@ HUGE = {
     "student": {"build": {"vocab_size": 4096, "hidden_size": 256, "num_layers": 4, "intermediate_size": 1024}},
     "train": {"per_device_train_batch_size": 512, "gradient_accumulation_steps": 1, "max_steps": 10},
 }
+
+
+LOGITS_ONLY = [f"distill.weights.{part}=0.0" for part in ("feature", "attention", "layerwise", "contrastive")]
 
 
 @pytest.fixture(autouse=True)
@@ -135,3 +138,11 @@ def test_a_mistake_is_one_line(capsys, arguments, words):
 def test_changes_are_shown_beside_each_other(huge):
     headings, rows = change_table(huge)
     assert headings == ["change", "memory", "fits", "step"] and len(rows) == len(huge.changes)
+
+
+@pytest.mark.parametrize(("settings", "most"), [([], 10e9), (["cache.enabled=true", *LOGITS_ONLY], 5e9)])
+def test_the_first_seeds_pair_takes_at_most_10_gb_with_its_teacher_and_5_gb_with_cached_answers(settings, most):
+    """All parts of the loss, 30 pairs of layers, 512 tokens, 4 sequences; of the models only the shapes are here."""
+    plan = plan_file("p100", settings, "p100")
+    assert plan.config.train.per_device_train_batch_size == 4 and plan.config.data.max_length == 512
+    assert plan.peak.largest <= most, plan.verdict
