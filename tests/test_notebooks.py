@@ -140,7 +140,8 @@ def test_every_section_has_a_heading_and_asks_one_question(name):
 
 @every_notebook
 def test_every_display_says_what_to_see(name):
-    display = re.compile(r"^(show_picture|show_experts|show_tokens|show_surprise|HTML|Markdown)\(", re.MULTILINE)
+    own = "show_(picture|experts|next_tokens|playground|runs|tokens|surprise)"
+    display = re.compile(rf"^({own}|HTML|Markdown)\(", re.MULTILINE)
     for cell, following in pairwise(read(name).cells):
         if cell.cell_type == "code" and display.search(cell.source):
             assert following.source.startswith("**What to see**: "), cell.source
