@@ -77,10 +77,11 @@ def show_report(run: Run) -> Markdown:
     return Markdown(PICTURE.sub(embed, (run.path / "report.md").read_text(encoding="utf-8")))
 
 
-def show_comparison(comparison: dict[str, Any]) -> HTML:
+def show_comparison(comparison: dict[str, Any], with_curves: bool = True) -> HTML:
     """Show what `compare_runs` returns: who is better by how much, curves over each other, settings that differ."""
     parts = [show_verdict(f"{comparison_verdict(comparison)}\nCompared on {comparison['text']}.").data]
-    parts.append(f"<img alt='learning curves' width='820' src='{data_url(to_png(draw_comparison(comparison)))}'>")
+    if with_curves:
+        parts.append(f"<img alt='learning curves' width='820' src='{data_url(to_png(draw_comparison(comparison)))}'>")
     for heading, table in compared_tables(comparison).items():
         parts += [f"<p><b>{html.escape(heading.capitalize())}</b></p>", show_table(table).data]
     return HTML("".join(parts))
