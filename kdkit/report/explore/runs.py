@@ -11,7 +11,7 @@ from kdkit.config.reading import read_values
 from kdkit.errors import UserError
 from kdkit.report.compare import COLOURS
 from kdkit.report.display import show_comparison
-from kdkit.report.explore.widgets import NAMED, WIDE, Explorer, answering
+from kdkit.report.explore.widgets import NAMED, WIDE, Explorer, answering, unheard
 from kdkit.report.figures import tidy, to_png
 from kdkit.runs.folder import Run, is_watched
 
@@ -81,23 +81,22 @@ def choose_runs(run: Run, asked: Sequence[str], compare: Compare, runs_dir: str 
     def narrow(_: Any) -> None:
         """Leave the names that hold the text, and those that are chosen."""
         kept = others.value
-        others.unobserve(on_runs, "value")
-        others.options = [name for name in names if part.value.lower() in name.lower() or name in kept]
-        others.value = kept
-        others.observe(on_runs, "value")
+        with unheard(others, on_runs):
+            others.options = [name for name in names if part.value.lower() in name.lower() or name in kept]
+            others.value = kept
 
     def on_runs(change: Any) -> None:
         """Offer what was measured in the runs that are picked, draw it, and compare them."""
-        metric.unobserve(on_metric, "value")
         known, kept = metrics_of(read_metrics(run, picked())), metric.value
-        metric.options = [(name.replace("_", " "), name) for name in known]
-        metric.value = kept if kept in known else known[0]
-        metric.observe(on_metric, "value")
+        with unheard(metric, on_metric):
+            metric.options = [(name.replace("_", " "), name) for name in known]
+            metric.value = kept if kept in known else known[0]
         on_metric(change)
         answering(tables, tell)(change)
 
     on_metric = answering(message, draw)
     part.observe(narrow, "value")
+    metric.observe(on_metric, "value")
     over.observe(on_metric, "value")
     reference.observe(on_runs, "value")
     others.observe(on_runs, "value")
@@ -157,11 +156,8 @@ def draw_runs(metrics: Metrics, metric: str, over: str) -> Figure:
     axes = figure.subplots()
     for place, (name, lines) in enumerate(metrics.items()):
         for phase, style in PHASES.items():
-            points = [
-                (line[over], line[metric])
-                for line in lines
-                if line["phase"] == phase and metric in line and line["step"] > 0
-            ]
+            measured = [line for line in lines if line["phase"] == phase and metric in line and line["step"] > 0]
+            points = [(line[over], line[metric]) for line in measured]
             if points:
                 label = name if phase == "student" else f"{name}, baseline"
                 colour = COLOURS[place % len(COLOURS)]

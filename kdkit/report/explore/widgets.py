@@ -2,7 +2,8 @@
 
 import html
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,20 +54,29 @@ def text_explorer(facts: dict[str, Any], explore: Explore, view: Any, show: Call
     def place(shown: dict[str, Any]) -> None:
         """Show what was found, and move the token's slider there."""
         # moved by hand it runs the model, moved by a new text it must not run it again
-        token.unobserve(on_token, "value")
-        token.max, token.value = len(shown["tokens"]) - 1, shown["position"]
-        token.observe(on_token, "value")
+        with unheard(token, on_token):
+            token.max, token.value = len(shown["tokens"]) - 1, shown["position"]
         show(shown)
 
     def take(change: dict[str, Any]) -> None:
         text.value = change["new"]
 
     on_token = answering(message, lambda change: place(explore(text.value, token.value)))
+    token.observe(on_token, "value")
     text.observe(answering(message, lambda change: place(explore(text.value, None))), "value")
     chosen.observe(take, "value")
-    token.max = len(facts["shown"]["tokens"]) - 1
     place(facts["shown"])
     return ipywidgets.VBox([chosen, text, token, message, view])
+
+
+@contextmanager
+def unheard(widget: Any, react: Callable[..., None]) -> Iterator[None]:
+    """Change the value of a widget without the call of an observer."""
+    widget.unobserve(react, "value")
+    try:
+        yield
+    finally:
+        widget.observe(react, "value")
 
 
 def answering(message: Any, react: Callable[..., None]) -> Callable[..., None]:
