@@ -18,7 +18,7 @@ from kdkit.report.render import data_url
 from kdkit.report.tables import Table, column_sides, html_cell, write_value
 from kdkit.runs.folder import Run
 
-CELL = "vertical-align:top;white-space:pre-wrap;padding:2px 10px;"
+CELL = "vertical-align:top;white-space:pre-wrap;padding:2px 10px;line-height:1.4;"
 PICTURE = re.compile(r"!\[([^]]*)\]\((figures/[^)]+)\)")
 
 
@@ -50,7 +50,7 @@ def show_facts(facts: dict[str, object]) -> HTML:
 
 def show_verdict(text: str) -> HTML:
     """Show a sentence that matters; it wraps at words."""
-    style = "max-width:820px;white-space:pre-line;border-left:4px solid #0f766e;padding:4px 14px;font-size:1.05em"
+    style = "max-width:820px;white-space:pre-line;border-left:4px solid #0f766e;padding:4px 14px;font-size:1.05em;line-height:1.5"
     return HTML(f"<div style='{style}'>{html.escape(text)}</div>")
 
 

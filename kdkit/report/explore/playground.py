@@ -82,8 +82,8 @@ def playground(facts: dict[str, Any], ask: Ask) -> Any:
         [
             prompt,
             *options.values(),
-            ipywidgets.HBox(list(boxes.values()), layout=rows | {"margin": "0 0 0 110px"}),
-            ipywidgets.HBox([button], layout={"margin": "4px 0 4px 114px"}),
+            ipywidgets.HBox(list(boxes.values()), layout=rows | {"margin": "0 0 0 116px"}),
+            ipywidgets.HBox([button], layout={"margin": "4px 0 4px 116px"}),
             message,
             ipywidgets.HBox(list(cards.values()), layout=rows | {"align_items": "stretch"}),
         ]
@@ -158,7 +158,10 @@ def _checkbox(name: str) -> Any:
     import ipywidgets
 
     return ipywidgets.Checkbox(
-        value=name in TICKED, description=LABELS.get(name, name), indent=False, layout={"width": "auto"}
+        value=name in TICKED,
+        description=LABELS.get(name, name),
+        indent=False,
+        layout={"width": "auto", "margin": "2px 18px 2px 2px"},
     )
 
 

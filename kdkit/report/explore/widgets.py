@@ -47,7 +47,7 @@ def text_explorer(facts: dict[str, Any], explore: Explore, view: Any, show: Call
     options = [(" ".join(text.split())[:90], text) for text in facts["texts"]]
     chosen = ipywidgets.Dropdown(options=options, description="held-out", style=NAMED, layout=WIDE)
     later = {"continuous_update": False, "style": NAMED, "layout": WIDE}
-    text = ipywidgets.Textarea(value=facts["texts"][0], description="text", **later)
+    text = ipywidgets.Textarea(value=facts["texts"][0], description="text", rows=4, **later)
     token = ipywidgets.IntSlider(min=0, description="token", **later)
     message = ipywidgets.HTML()
 
