@@ -50,7 +50,8 @@ def show_facts(facts: dict[str, object]) -> HTML:
 
 def show_verdict(text: str) -> HTML:
     """Show a sentence that matters; it wraps at words."""
-    style = "max-width:820px;white-space:pre-line;border-left:4px solid #0f766e;padding:4px 14px;font-size:1.05em;line-height:1.5"
+    style = "max-width:820px;white-space:pre-line;border-left:4px solid #0f766e;padding:4px 14px;font-size:1.05em"
+    style += ";line-height:1.5"  # widgets have a wider one
     return HTML(f"<div style='{style}'>{html.escape(text)}</div>")
 
 
