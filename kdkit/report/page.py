@@ -5,7 +5,7 @@ from typing import Any
 
 from kdkit.machine.tracking.copies import copy_report
 from kdkit.report.answers import answer_examples, answers_table, answers_verdict, pairs_table, pairs_verdict
-from kdkit.report.experts import draw_experts
+from kdkit.report.explore.experts import draw_experts
 from kdkit.report.figures import (
     draw_alignment,
     draw_expert_load,

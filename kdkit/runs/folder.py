@@ -162,7 +162,7 @@ def is_watched() -> bool:
     """Return whether this notebook runs interactively: a frontend that can take input is attached.
 
     papermill and nbval run cells with input switched off, Jupyter and Kaggle's editor with it on; IPython in a terminal
-    has no kernel.
+    has no kernel. Voila switches input off too, but shows its widgets to a person, and says so in the environment.
     """
     if "ipykernel" not in sys.modules:
         return False
@@ -170,7 +170,8 @@ def is_watched() -> bool:
     from IPython import get_ipython
 
     shell = get_ipython()
-    return isinstance(shell, ZMQInteractiveShell) and bool(shell.kernel._allow_stdin)
+    is_shown = "VOILA_BASE_URL" in os.environ
+    return isinstance(shell, ZMQInteractiveShell) and (is_shown or bool(shell.kernel._allow_stdin))
 
 
 def fingerprint(*parts: object) -> str:
