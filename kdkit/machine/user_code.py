@@ -10,12 +10,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING, Any
 
 from kdkit.errors import UserError
 from kdkit.runs.paths import resolve_input
+
+if TYPE_CHECKING:  # the command that only starts kernels need not wait for it, nor hold it in memory
+    from transformers import PreTrainedTokenizerFast
 
 PREFIX = "python:"
 
@@ -24,7 +25,7 @@ class UserCode:
     """Base of what a configuration may name so; see `kdkit.teachers.interface.TextTeacher`."""
 
     @property
-    def tokenizer(self) -> PreTrainedTokenizerFast:
+    def tokenizer(self) -> "PreTrainedTokenizerFast":
         """The tokenizer whose ids it reads."""
         raise NotImplementedError(f"{type(self).__name__}: tokenizer")
 
