@@ -10,13 +10,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdkit.errors import UserError
 from kdkit.runs.paths import resolve_input
-
-if TYPE_CHECKING:  # the command that only starts kernels need not wait for it, nor hold it in memory
-    from transformers import PreTrainedTokenizerFast
 
 PREFIX = "python:"
 
@@ -25,8 +22,8 @@ class UserCode:
     """Base of what a configuration may name so; see `kdkit.teachers.interface.TextTeacher`."""
 
     @property
-    def tokenizer(self) -> "PreTrainedTokenizerFast":
-        """The tokenizer whose ids it reads."""
+    def tokenizer(self) -> Any:  # the command that only starts kernels need not hold transformers for its name
+        """The tokenizer whose ids it reads, a `PreTrainedTokenizerFast`."""
         raise NotImplementedError(f"{type(self).__name__}: tokenizer")
 
 
