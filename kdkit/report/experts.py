@@ -16,6 +16,7 @@ from matplotlib.font_manager import findfont, get_font
 from kdkit.errors import UserError
 from kdkit.report.figures import save, to_png
 from kdkit.report.router import source_colours
+from kdkit.report.writing import plain_html
 from kdkit.runs.folder import Run, is_watched
 
 Explore = Callable[[str, int | None], dict[str, Any]]
@@ -75,7 +76,7 @@ def explorer(facts: dict[str, Any], explore: Explore) -> Any:
             show(explore(text.value, token.value if change["owner"] is token else None))
             message.value = ""
         except UserError as error:
-            message.value = str(error)
+            message.value = plain_html(str(error))
 
     def take(change: dict[str, Any]) -> None:
         text.value = change["new"]
