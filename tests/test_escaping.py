@@ -11,7 +11,6 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from kdkit import cli
 from kdkit.errors import UserError
 from kdkit.maths.checking.steps import StepVerdict
 from kdkit.report import experts
@@ -162,13 +161,3 @@ def test_a_terminal_is_not_steered(capsys):
     printed = capsys.readouterr().out
     assert not CONTROL.search(stream.getvalue() + printed + table)
     assert printed.startswith("a\tb\n") and "\u241b[2J" in printed and "\u241b[2J" in table
-
-
-@pytest.mark.parametrize(
-    "words", [["run", "smoke", "--name", "../x"], ["compare", "../x", "b"], ["solve", "../x", "--random", "1"]]
-)
-def test_a_run_s_name_is_no_path(words, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.main([*words, "--runs-dir", str(tmp_path / "runs")])
-    assert stop.value.code == 2 and "../x" in capsys.readouterr().err
-    assert list(tmp_path.rglob("*")) == []
