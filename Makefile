@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 FAST_TESTS = tests/test_layers.py tests/config tests/losses tests/alignment tests/runs
 
-.PHONY: run test check lint quickstart browser gguf clean
+.PHONY: run test check lint quickstart browser gguf audit clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m kdkit run configs/demo.yaml
@@ -40,6 +40,12 @@ gguf: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "llama-cpp-python>=0.3.36,<0.4" "gguf>=0.10"
 	$(BIN)/python -m pytest tests/machine/test_gguf_files.py tests/teachers/test_gguf.py \
 	    tests/models/gguf tests/workflow/test_export.py
+
+# known vulnerabilities of what requirements.txt resolves to; asks pypi.org, so it needs a network
+audit: $(VENV)/.installed
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(VENV)/audit/bin/pip-audit --strict --path $$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
 
 clean:
 	rm -rf $(VENV) .cache runs

@@ -3,6 +3,7 @@
 import ast
 
 import pytest
+import torch
 import wandb
 import yaml
 
@@ -10,7 +11,12 @@ from kdkit import cli
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.config.language import Config
 from kdkit.config.values import flatten, load_yaml
+from kdkit.embeddings.models.embedder import load_embedding_model
+from kdkit.errors import UserError
+from kdkit.models.loading import load_causal_lm
 from kdkit.workflow import pipeline
+from kdkit.workflow.writers import model_folder
+from tests.tiny import make_llama
 from tests.workflow.projects import ROOT, run_here
 
 MODULES = sorted((ROOT / "kdkit").rglob("*.py"))
@@ -33,7 +39,6 @@ def folder(tmp_path_factory):
         patch.setattr(pipeline, "run_notebook", run_here)
         for name, value in SECRETS.items():
             patch.setenv(name, value)
-        patch.setenv("WANDB_DIR", str(folder))
         cli.main(["run", "configs/smoke.yaml", *where, "-p", f"report.title={TITLE}", "-p", "train.wandb=offline"])
     assert stop.value.code == 0
     wandb.teardown()  # its session in this process, and the environment that it read, would serve later tests
@@ -74,6 +79,51 @@ def test_saved_tensors_are_read_without_unpickling():
     calls = [(path.name, words) for path in MODULES for name, words, _ in calls_in(path) if name == "torch.load"]
     unnamed = [name for name, words in calls if words.get("weights_only") != "True" and None not in words]
     assert calls and unnamed == []
+
+
+def test_weights_are_read_from_safetensors_and_bring_no_code():
+    reads_none = ("AutoTokenizer", "AutoConfig", "PreTrainedTokenizerFast", "nn.Embedding")
+    calls = [
+        (path.name, name, words)
+        for path in MODULES
+        for name, words, _ in calls_in(path)
+        if name.endswith(".from_pretrained")
+    ]
+    loads = [call for call in calls if not call[1].startswith(reads_none)]
+    assert len(loads) >= 4
+    assert [call for call in loads if call[2].get("use_safetensors") != "True" and "gguf_file" not in call[2]] == []
+    assert [call for call in calls if call[2].get("trust_remote_code") == "True"] == []
+
+
+@pytest.mark.parametrize("load", [load_causal_lm, load_embedding_model])
+def test_a_folder_of_pickled_weights_is_refused_in_one_line(load, tmp_path):
+    model = make_llama(20)
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"expected .*safetensors.*; save") as refusal:
+        load(str(tmp_path), "teacher.path")
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "words", [["run", "smoke", "--name", "../x"], ["compare", "../x", "b"], ["solve", "../x", "--problem", "1 + 1"]]
+)
+def test_a_run_s_name_is_no_path(words, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*words, "--runs-dir", str(tmp_path / "runs")])
+    assert stop.value.code == 2 and "../x" in capsys.readouterr().err
+    assert list(tmp_path.rglob("*")) == []
+
+
+@pytest.mark.parametrize("which", ["../other/student", "student/../../other/student", "/etc"])
+def test_a_model_of_a_run_lies_in_its_folder(which, tmp_path):
+    for run in ("one", "other"):
+        (tmp_path / run / "student").mkdir(parents=True)
+        (tmp_path / run / "student" / "config.json").write_text("{}")
+        (tmp_path / run / "config.yaml").touch()
+    assert model_folder("one", "student", str(tmp_path))[0] == str(tmp_path / "one" / "student")
+    with pytest.raises(UserError, match="--model: expected one of teacher, student of run 'one'"):
+        model_folder("one", which, str(tmp_path))
 
 
 def test_nothing_unpickles():

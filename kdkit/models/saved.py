@@ -37,7 +37,7 @@ def load_checkpoint(model: PreTrainedModel, folder: str | Path) -> None:
     """
     check_same_sizes(model.config, Path(folder))
     with no_bar():
-        saved = type(model).from_pretrained(folder, dtype=model.dtype, local_files_only=True)
+        saved = type(model).from_pretrained(folder, dtype=model.dtype, use_safetensors=True, local_files_only=True)
     model.load_state_dict(saved.state_dict())
 
 

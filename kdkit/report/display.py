@@ -4,7 +4,6 @@ Styles are written into every cell of a table: JupyterLab's own rules are strong
 removes those.
 """
 
-import html
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from kdkit.report.compare import compared_tables, comparison_verdict, draw_compa
 from kdkit.report.figures import to_png
 from kdkit.report.render import data_url
 from kdkit.report.tables import Table, column_sides, html_cell, write_value
+from kdkit.report.writing import plain_html
 from kdkit.runs.folder import Run
 
 CELL = "vertical-align:top;white-space:pre-wrap;padding:2px 10px;line-height:1.4;"
@@ -52,7 +52,7 @@ def show_verdict(text: str) -> HTML:
     """Show a sentence that matters; it wraps at words."""
     style = "max-width:820px;white-space:pre-line;border-left:4px solid #0f766e;padding:4px 14px;font-size:1.05em"
     style += ";line-height:1.5"  # widgets have a wider one
-    return HTML(f"<div style='{style}'>{html.escape(text)}</div>")
+    return HTML(f"<div style='{style}'>{plain_html(text)}</div>")
 
 
 def show_conversation(parts: list[tuple[str, bool]]) -> HTML:
@@ -63,7 +63,7 @@ def show_conversation(parts: list[tuple[str, bool]]) -> HTML:
     """
     learnt = "background:#ccfbf1;color:#134e4a"
     body = "".join(
-        f"<span style='{learnt}'>[{html.escape(text)}]</span>" if is_learnt else html.escape(text)
+        f"<span style='{learnt}'>[{plain_html(text)}]</span>" if is_learnt else plain_html(text)
         for text, is_learnt in parts
     )
     return HTML(f"<pre style='max-width:820px;white-space:pre-wrap;word-break:break-word'>{body}</pre>")
@@ -84,7 +84,7 @@ def show_comparison(comparison: dict[str, Any], with_curves: bool = True) -> HTM
     if with_curves:
         parts.append(f"<img alt='learning curves' width='820' src='{data_url(to_png(draw_comparison(comparison)))}'>")
     for heading, table in compared_tables(comparison).items():
-        parts += [f"<p><b>{html.escape(heading.capitalize())}</b></p>", show_table(table).data]
+        parts += [f"<p><b>{plain_html(heading.capitalize())}</b></p>", show_table(table).data]
     return HTML("".join(parts))
 
 

@@ -13,6 +13,7 @@ from kdkit.report.tables import to_html, to_markdown
 from kdkit.report.writing import hide_folders, machine_folders, plain_markdown, write_date
 from kdkit.runs.disk import write_text, writing
 from kdkit.runs.folder import Run
+from kdkit.runs.messages import visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -31,6 +32,7 @@ def render_files(folder: Path, files: dict[str, str], facts: dict[str, Any]) -> 
         autoescape=jinja2.select_autoescape(["html.j2"]),
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_visible,
     )
     environment.filters |= {"table_html": to_html, "table_markdown": to_markdown}
     environment.filters |= {"date": write_date, "plain": plain_markdown, "yaml": _to_yaml, "json": _to_json}
@@ -87,6 +89,11 @@ def embed_picture(path: Path) -> str:
 def data_url(png: bytes) -> str:
     """Return the content of a PNG file as a data URL."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _visible(value: Any) -> Any:
+    """Write control characters of plain text as signs; what is marked up already has none."""
+    return visible(value) if type(value) is str else value
 
 
 def _to_yaml(values: dict[str, Any]) -> str:

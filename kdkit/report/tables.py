@@ -1,11 +1,10 @@
 """Tables and sentences about a run, from its JSON files: the words of notebook 04, the page and the card."""
 
-import html
 import re
 from typing import Any, Literal
 
 from kdkit.report.evidence import too_short
-from kdkit.report.writing import HIGHER, LOWER, Best, mark_best, plain_markdown
+from kdkit.report.writing import HIGHER, LOWER, Best, mark_best, plain_html, plain_markdown
 from kdkit.runs.curves import LABELS
 
 Table = tuple[list[str], list[list[str]]]
@@ -189,7 +188,7 @@ def to_markdown(table: Table) -> str:
 
 def html_cell(cell: str) -> str:
     """Escape a cell for HTML; the best value is bold."""
-    text = re.sub(rf" ([{LOWER}{HIGHER}])", r"&nbsp;\1", html.escape(cell))  # an arrow stays with its word
+    text = re.sub(rf" ([{LOWER}{HIGHER}])", r"&nbsp;\1", plain_html(cell))  # an arrow stays with its word
     return f"<strong>{text}</strong>" if isinstance(cell, Best) else text
 
 

@@ -3,6 +3,7 @@
 import textwrap
 
 from kdkit.report.tables import Table
+from kdkit.runs.messages import visible
 
 WIDTH = 100
 """Columns of a terminal that a table takes at most."""
@@ -15,7 +16,7 @@ def to_text(table: Table, width: int = WIDTH, words: int = 1) -> str:
     Args:
         words: so many first columns hold words and stand on the left, the others on the right.
     """
-    headings, rows = table
+    headings, rows = table[0], [[visible(cell) for cell in row] for row in table[1]]
     room = width - len(GAP) * (len(headings) - 1)
     cells = [max((len(row[column]) for row in rows), default=0) for column in range(len(headings))]
     # a heading wraps at its words before any cell does

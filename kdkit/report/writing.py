@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from kdkit.runs.messages import visible
+
 LOWER, HIGHER = "\u2193", "\u2191"
 """Arrow of the good direction in a heading: lower or higher is better."""
 MARKDOWN_MARKS = re.compile(r"([\\`*_\[\]|~$@])")
@@ -43,9 +45,14 @@ def mark_best(
     return [Best(cell) if cell == best and of else cell for cell, of in zip(cells, competes, strict=True)]
 
 
+def plain_html(text: str) -> str:
+    """Keep any text from being read as HTML; control characters become signs."""
+    return html.escape(visible(text))
+
+
 def plain_markdown(text: str) -> str:
     """Keep any text from being read as Markdown or HTML: it stays one line that reads as it was."""
-    line = " ".join(text.split())
+    line = visible(" ".join(text.split()))
     line = MARKDOWN_MARKS.sub(r"\\\1", html.escape(line, quote=False))
     # addresses become links by themselves where GitHub renders them
     line = re.sub(r"(?i)\b(https?|ftp):(?=//)", r"\1\\:", line)

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 NOTE = "note: "
 """Begins a line that a person should read wherever it is shown."""
+_SIGNS = {code: 0x2400 + code for code in range(0x20) if code not in (9, 10)}  # tab and line end stay
+_SIGNS |= {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+"""The sign of every control character: Unicode has one for each of ASCII's."""
 _STEP = re.compile(r"(?P<phase>\S.*?) +(?P<step>\d+)/(?P<total>\d+) .*? (?P<left>\d+) s left")
 
 
@@ -36,6 +39,14 @@ def read_step(line: str) -> Step | None:
     """Read what `step_line` wrote; None: it is another line."""
     found = _STEP.fullmatch(line.strip())
     return found and Step(found["phase"], int(found["step"]), int(found["total"]), int(found["left"]))
+
+
+def visible(text: str) -> str:
+    r"""Write control characters as signs, `\x1b` as `␛`: text that a model wrote must not steer a terminal.
+
+    Line ends and tabs stay.
+    """
+    return text.replace("\r\n", "\n").translate(_SIGNS)
 
 
 def note(text: str) -> None:

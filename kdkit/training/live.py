@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from kdkit.runs.curves import COLOURS, LABELS, gap_closed_so_far, read_curves, teacher_level
 from kdkit.runs.folder import Run
+from kdkit.runs.messages import visible
 
 TEACHER = "teacher"
 """The one training that is not drawn with the others: what it learns is the dashed line."""
@@ -35,7 +36,7 @@ class LiveChart:
         """Move the bar; at its end it turns green."""
         self.bar.max, self.bar.value = max_steps, step
         self.bar.bar_style = "success" if step >= max_steps else ""
-        self.text.value = f"<pre class='kdkit-progress'>{html.escape(line)}</pre>"
+        self.text.value = f"<pre class='kdkit-progress'>{html.escape(visible(line))}</pre>"
 
     def finish(self, step: int, max_steps: int, seconds: float) -> None:
         """Say that the training is done; called with fewer steps than there are, the bar stays where it is."""

@@ -12,6 +12,7 @@ from kdkit.data.conversations import ROLES
 from kdkit.errors import UserError
 from kdkit.models.generation import Sampling
 from kdkit.models.writer import Prompt, Writer, Written
+from kdkit.runs.messages import visible
 from kdkit.workflow.writers import open_writer
 
 Style = Literal["auto", "chat", "plain"]
@@ -175,7 +176,7 @@ def _show(request: GenerateRequest, writer: Writer, prompts: list[Prompt]) -> No
     for number, texts in enumerate(_in_parts(request, writer, prompts), start=1):
         for sample, text in enumerate(texts, start=1):
             name = f"{number}.{sample}" if request.num_samples > 1 else f"{number}"
-            print(f"[{name}]\n{text.text}\n", flush=True)
+            print(f"[{name}]\n{visible(text.text)}\n", flush=True)
 
 
 def _in_parts(request: GenerateRequest, writer: Writer, prompts: list[Prompt]) -> Iterator[list[Written]]:
@@ -249,4 +250,4 @@ def _converse(request: GenerateRequest, writer: Writer, is_chat: bool) -> None:
 
 
 def _say(text: str) -> None:
-    print(text, end="", flush=True)
+    print(visible(text), end="", flush=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 from kdkit.machine.interrupt import FIRST
-from kdkit.runs.messages import NOTE, Step, read_step
+from kdkit.runs.messages import NOTE, Step, read_step, visible
 
 WIDTH = 100
 """Columns of a line at most; a path or a command that is longer is not cut."""
@@ -70,7 +70,9 @@ class Terminal:
     def say(self, text: str) -> None:
         """Print a line that stays, broken between words where it is too long."""
         self.erase()
-        lines = textwrap.wrap(text, WIDTH, break_long_words=False, break_on_hyphens=False, subsequent_indent="    ")
+        lines = textwrap.wrap(
+            visible(text), WIDTH, break_long_words=False, break_on_hyphens=False, subsequent_indent="    "
+        )
         print("\n".join(lines), file=self.stream, flush=True)
 
     def show(self, text: str) -> None:

@@ -81,8 +81,9 @@ def _check_name(source: str, which: str, runs_dir: str) -> None:
 
 
 def _check_has(folder: Path, which: str) -> None:
-    """Refuse a model that a run does not have."""
-    if not (folder / which / "config.json").is_file():
+    """Refuse a model that a run does not have; the name stays in the run's folder."""
+    is_outside = Path(which).is_absolute() or ".." in Path(which).parts
+    if is_outside or not (folder / which / "config.json").is_file():
         there = ", ".join(sorted(file.parent.name for file in folder.glob("*/config.json")))
         raise UserError(f"--model: expected one of teacher, {there} of run {folder.name!r}, got {which!r}; name one")
 

@@ -17,6 +17,7 @@ from kdkit.models import writer as writers
 from kdkit.models.generation import Sampling
 from kdkit.models.loading import load_causal_lm
 from kdkit.models.writer import model_writer
+from kdkit.runs.messages import visible
 from kdkit.workflow import generate
 from tests.tiny import WORDS, make_config, make_llama, make_run, make_session
 from tests.workflow.projects import ROOT
@@ -91,7 +92,7 @@ def test_each_model_of_a_run_writes_its_own_text(call, places):
     prompt = ["--prompt", "the quick", "--temperature", 0]
     texts = {name: call("small", "--model", name, *prompt) for name in ("teacher", "student", "baseline")}
     for name, folder in (("teacher", places["teacher"]), ("student", places["student"])):
-        assert texts[name] == (0, expected(folder, "the quick", temperature=0) + "\n", texts[name][2])
+        assert texts[name] == (0, visible(expected(folder, "the quick", temperature=0)) + "\n", texts[name][2])
     assert len({out for _, out, _ in texts.values()}) == 3
     assert call("small", *prompt)[1] == texts["student"][1] == call(places["student"].parent, *prompt)[1]
     assert call(places["teacher"], *prompt)[1] == texts["teacher"][1]
@@ -101,7 +102,7 @@ def test_the_options_reach_the_draw_and_a_seed_decides_it(call, places):
     options = {"temperature": 1.5, "top_k": 40, "top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.3}
     words = [word for name, value in options.items() for word in ("--" + name.replace("_", "-"), value)]
     first, again, other = (call(places["teacher"], "--prompt", "the", *words, "--seed", seed) for seed in (3, 3, 4))
-    assert first[1] == again[1] == expected(places["teacher"], "the", seed=3, **options) + "\n"
+    assert first[1] == again[1] == visible(expected(places["teacher"], "the", seed=3, **options)) + "\n"
     assert first[1] != other[1]
 
 
@@ -188,7 +189,7 @@ def test_a_conversation_remembers_until_it_starts_over(call, places, typed, read
     code, out, _ = call(places["assistant"], "--temperature", 0)
     assert code == 0
     assert [[m.role for m in prompt] for prompt in read] == [["user"], ["user", "assistant", "user"], ["user"]]
-    assert read[1][1].content in out and read[1][1].content
+    assert visible(read[1][1].content) in out and read[1][1].content
 
 
 def test_ctrl_c_stops_an_answer_and_then_the_conversation(call, places, typed, monkeypatch):

@@ -69,7 +69,7 @@ def score_pairs(config: EmbeddingConfig, hardware: Hardware, pairs: list[tuple[s
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **shared)
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            name, dtype=dtype, output_loading_info=True, **shared
+            name, dtype=dtype, use_safetensors=True, output_loading_info=True, **shared
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise explain_load_error(error, name, KEY, "cross-encoder") from None

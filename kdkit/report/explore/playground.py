@@ -3,7 +3,6 @@
 What is shown first is what `kdkit.evaluate.playground` writes down.
 """
 
-import html
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from kdkit.errors import UserError
 from kdkit.report.display import show_table
 from kdkit.report.explore.widgets import NAMED, WIDE, Explorer, answering, problem
 from kdkit.report.tables import MISSING
+from kdkit.report.writing import plain_html
 from kdkit.runs.curves import LABELS
 from kdkit.runs.folder import Run, is_watched
 
@@ -105,7 +105,7 @@ def answer_html(answer: dict[str, Any]) -> str:
         f"the prompt costs {answer['bits_per_byte']:.3f} bits per byte"
     )
     small = f"<div style='line-height:1.5;font-size:0.85em;opacity:0.75'>{facts}</div>"
-    return f"<div style='{style}'>{html.escape(answer['text'])}</div>{small}"
+    return f"<div style='{style}'>{plain_html(answer['text'])}</div>{small}"
 
 
 def answers_html(facts: dict[str, Any]) -> str:
@@ -122,7 +122,7 @@ def answers_html(facts: dict[str, Any]) -> str:
         rows.append([LABELS.get(name, name), answer.get("text", answer.get("problem")), *figures])
     table = show_table((["model", "its text", "tokens per second", "bits per byte of the prompt"], rows))
     style = "max-width:820px;white-space:pre-wrap;line-height:1.5"
-    return f"<div style='{style}'><b>prompt</b>: {html.escape(facts['prompt'])}</div>{table.data}"
+    return f"<div style='{style}'><b>prompt</b>: {plain_html(facts['prompt'])}</div>{table.data}"
 
 
 def _speed(answer: dict[str, Any]) -> str:
@@ -170,6 +170,6 @@ def _card(name: str, answer: dict[str, Any]) -> Any:
     import ipywidgets
 
     return ipywidgets.VBox(
-        [ipywidgets.HTML(f"<b>{html.escape(LABELS.get(name, name))}</b>"), ipywidgets.HTML(answer_html(answer))],
+        [ipywidgets.HTML(f"<b>{plain_html(LABELS.get(name, name))}</b>"), ipywidgets.HTML(answer_html(answer))],
         layout={"width": "300px", "border": "1px solid #9ca3af", "padding": "4px 12px", "margin": "4px"},
     )

@@ -3,7 +3,6 @@
 What is shown is what `kdkit.teachers.token_probe` writes down.
 """
 
-import html
 from typing import Any
 
 from IPython.display import HTML
@@ -12,6 +11,7 @@ from kdkit.report.display import show_table
 from kdkit.report.explore.widgets import MARK, Explore, Explorer, text_explorer
 from kdkit.report.tables import Table
 from kdkit.report.tokens.words import SHOWN, read_piece, write_piece
+from kdkit.report.writing import plain_html
 from kdkit.runs.folder import Run, is_watched
 
 BAR = 24
@@ -61,7 +61,7 @@ def tokens_html(shown: dict[str, Any]) -> str:
                 f"{num_student} tokens; in yellow {different} of {len(spans)} spans that it cuts differently",
                 "".join(map(_student_span, spans)),
             ),
-            f"<p style='max-width:820px;line-height:1.5'>{html.escape(_sentence(shown))}</p>",
+            f"<p style='max-width:820px;line-height:1.5'>{plain_html(_sentence(shown))}</p>",
             show_table(predictions_table(shown)).data,
         ]
     )
@@ -122,8 +122,8 @@ def _student_span(span: dict[str, list[str]]) -> str:
 
 def _span(token: str, style: str, title: str) -> str:
     """Write a token with a thin line before it."""
-    text = html.escape(read_piece(bytes.fromhex(token))).replace("\n", f"{SHOWN[chr(10)]}\n").replace("\t", SHOWN["\t"])
-    return f"<span style='border-left:1px solid #9ca3af;{style}' title='{html.escape(title)}'>{text}</span>"
+    text = plain_html(read_piece(bytes.fromhex(token))).replace("\n", f"{SHOWN[chr(10)]}\n").replace("\t", SHOWN["\t"])
+    return f"<span style='border-left:1px solid #9ca3af;{style}' title='{plain_html(title)}'>{text}</span>"
 
 
 def _block(name: str, facts: str, body: str) -> str:

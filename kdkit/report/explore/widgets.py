@@ -1,6 +1,5 @@
 """What the notebooks' widgets share: their look, errors in one line, and what a saved notebook shows in their place."""
 
-import html
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdkit.errors import UserError
+from kdkit.report.writing import plain_html
 
 Explore = Callable[[str, int | None], dict[str, Any]]
 """From a text and the number of a token, None for the one in the middle, to what a model makes of them: `tokens`, of
@@ -106,4 +106,4 @@ def answering(message: Any, react: Callable[..., None]) -> Callable[..., None]:
 def problem(text: str) -> str:
     """Write an error as a line of HTML; of several lines the first one."""
     first = (text.strip().splitlines() or [""])[0]
-    return f"<div style='border-left:4px solid #dc2626;padding:2px 12px;line-height:1.5'>{html.escape(first)}</div>"
+    return f"<div style='border-left:4px solid #dc2626;padding:2px 12px;line-height:1.5'>{plain_html(first)}</div>"

@@ -4,10 +4,13 @@ import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from xml.etree.ElementTree import tostring
 
 from kdkit.maths.checking.steps import StepVerdict
 from kdkit.maths.checking.verdicts import Verdict
 from kdkit.report.maths.plain import plain_latex
+from kdkit.report.writing import plain_html
+from kdkit.runs.messages import visible
 
 MARKS = {StepVerdict.RIGHT: "✓", StepVerdict.WRONG: "✗", StepVerdict.UNCHECKED: "·"}
 """Stand before a step."""
@@ -15,6 +18,10 @@ COLOURS = {StepVerdict.RIGHT: "#0f766e", StepVerdict.WRONG: "#be123c", StepVerdi
 LONGEST = 400
 """Letters of a step that are shown: what is longer is no step."""
 LEGEND = "✓ true   ✗ not true   · words, or nothing to check"
+LATEX_SIGNS = {"<": r"\lt ", ">": r"\gt "}
+"""What begins HTML, as LaTeX writes it too."""
+STEERING = ("href", "style", "class", "id")
+"""Attributes that LaTeX may set and a formula needs not: they lead elsewhere, or load what lies there."""
 _FORMULA = re.compile(r"(\$[^$]*\$)")
 
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:820px;margin:2em auto;padding:0 1em;color:#111827}
@@ -61,14 +68,14 @@ class SolvedProblem:
         lines += [f"  {MARKS[mark]} {plain_latex(_cut(text))}" for text, mark in self.steps]
         answer = "-" if self.answer is None else plain_latex(self.answer)
         lines.append(f"answer   {answer}   ({plain_latex(self.judgement)})")
-        return "\n".join([*lines, *(f"note     {plain_latex(note)}" for note in self.notes)])
+        return visible("\n".join([*lines, *(f"note     {plain_latex(note)}" for note in self.notes)]))
 
     def _repr_markdown_(self) -> str:
         """Write it for a notebook, which sets the LaTeX."""
         lines = [f"**Problem.** {_safe(self.problem)}", ""]
         lines += [f"- {_coloured(MARKS[mark], COLOURS[mark])} {_safe(_cut(text))}" for text, mark in self.steps]
         answer = "-" if self.answer is None else f"${self.answer}$"
-        lines += ["", f"**Answer of the {html.escape(self.model)}.** {_safe(answer)} ({_safe(self.judgement)})"]
+        lines += ["", f"**Answer of the {_safe(self.model)}.** {_safe(answer)} ({_safe(self.judgement)})"]
         lines += [f"\n*{_safe(note)}*" for note in self.notes]
         return "\n".join(lines)
 
@@ -82,7 +89,7 @@ class SolvedProblem:
         notes = "".join(f"<p class='note'>{to_mathml(note)}</p>" for note in self.notes)
         return (
             f"<section><p><b>Problem.</b> {to_mathml(self.problem)}</p><ul>{items}</ul>"
-            f"<p><b>Answer of the {html.escape(self.model)}.</b> {answer} ({to_mathml(self.judgement)})</p>{notes}"
+            f"<p><b>Answer of the {plain_html(self.model)}.</b> {answer} ({to_mathml(self.judgement)})</p>{notes}"
             "</section>"
         )
 
@@ -91,26 +98,31 @@ def to_page(solved: Sequence[SolvedProblem], title: str) -> str:
     """Write solved problems as one page."""
     body = "\n".join(each.to_html() for each in solved)
     return (
-        f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}</title>"
-        f"<style>{STYLE}</style></head><body><h1>{html.escape(title)}</h1>\n{body}\n"
+        f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{plain_html(title)}</title>"
+        f"<style>{STYLE}</style></head><body><h1>{plain_html(title)}</h1>\n{body}\n"
         f"<p class='small'>{LEGEND}</p></body></html>\n"
     )
 
 
 def to_mathml(text: str) -> str:
     """Write a line of words and LaTeX as HTML; a formula that is none stays as it was written."""
-    return "".join(
-        _formula(part[1:-1]) if part.startswith("$") else html.escape(part) for part in _FORMULA.split(text) if part
-    )
+    parts = _FORMULA.split(visible(text))
+    return "".join(_formula(part[1:-1]) if part.startswith("$") else plain_html(part) for part in parts if part)
 
 
 def _formula(latex: str) -> str:
-    from latex2mathml.converter import convert  # of this function alone: the rest of the page needs no package
+    # of this function alone: the rest of the page needs no package
+    from latex2mathml.converter import convert_to_element
 
     try:
-        return convert(latex)
+        formula = convert_to_element(latex)
     except Exception:  # of any kind: a model may write anything
-        return f"<code>{html.escape(latex)}</code>"
+        return f"<code>{plain_html(latex)}</code>"
+    for element in formula.iter():  # the package would write what stands in \text{} as HTML, scripts too
+        element.text = html.unescape(element.text or "")
+        for name in STEERING:
+            element.attrib.pop(name, None)
+    return tostring(formula, encoding="unicode")
 
 
 def _cut(text: str) -> str:
@@ -122,8 +134,11 @@ def _coloured(mark: str, colour: str) -> str:
 
 
 def _safe(text: str) -> str:
-    """Keep the words of a line from being read as HTML or Markdown; formulas stay."""
-    parts = _FORMULA.split(text)
+    """Keep the words of a line from being read as HTML or Markdown; formulas stay, without signs that begin HTML."""
+    parts = _FORMULA.split(visible(text))
     return "".join(
-        part if part.startswith("$") else re.sub(r"([*_`\[\]$])", r"\\\1", html.escape(part)) for part in parts
+        re.sub("[<>]", lambda sign: LATEX_SIGNS[sign[0]], part)
+        if part.startswith("$")
+        else re.sub(r"([*_`\[\]$])", r"\\\1", plain_html(part))
+        for part in parts
     )

@@ -1,6 +1,5 @@
 """Pictures of a small model from within: what each layer can see, where each head looks, what surprises it (08)."""
 
-import html
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 from kdkit.report.figures import save
 from kdkit.report.tokens.figures import drawable
 from kdkit.report.tokens.words import SHOWN, read_piece, write_piece
+from kdkit.report.writing import plain_html
 from kdkit.runs.folder import Run
 
 MAX_PANELS = 4
@@ -65,7 +65,7 @@ def show_surprise(run: Run) -> HTML:
     facts = run.read_json("inside.json")
     spans = []
     for token, bits in zip(facts["window_tokens"], facts["bits"], strict=True):
-        text = html.escape(read_piece(bytes.fromhex(token)) or "\u25a0").replace("\n", f"{SHOWN[chr(10)]}\n")
+        text = plain_html(read_piece(bytes.fromhex(token)) or "\u25a0").replace("\n", f"{SHOWN[chr(10)]}\n")
         colour = f"rgba(220,38,38,{min(bits / MOST_BITS, 1.0) * 0.75:.2f})"
         spans.append(f"<span style='background:{colour}' title='{bits:.1f} bits'>{text}</span>")
     num_bytes = sum(len(token) // 2 for token in facts["window_tokens"])

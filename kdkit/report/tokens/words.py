@@ -1,12 +1,12 @@
 """Tokens as a person reads them: coloured or divided in a terminal, coloured in a notebook, and in tables."""
 
-import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from IPython.display import HTML
 
 from kdkit.report.tables import Table
+from kdkit.report.writing import plain_html
 
 COLOURS = ("#ccfbf1", "#fde68a", "#dbeafe", "#fbcfe8")
 """Backgrounds of neighbouring tokens, pale enough for black letters."""
@@ -106,10 +106,10 @@ def counts_table(most: list[tuple[bytes, int]], rarest: list[tuple[bytes, int]],
 def _block(name: str, pieces: Sequence[bytes]) -> str:
     spans = []
     for number, piece in enumerate(pieces):
-        text = html.escape(read_piece(piece)).replace("\n", f"{SHOWN[chr(10)]}\n").replace("\t", SHOWN["\t"])
+        text = plain_html(read_piece(piece)).replace("\n", f"{SHOWN[chr(10)]}\n").replace("\t", SHOWN["\t"])
         colour = COLOURS[number % len(COLOURS)]
         spans.append(f"<span style='background:{colour};color:#111'>{text}</span>")
     num_bytes = sum(map(len, pieces))
     facts = f"{len(pieces)} tokens, {num_bytes / max(len(pieces), 1):.2f} bytes per token"
     style = "max-width:820px;white-space:pre-wrap;word-break:break-word;line-height:1.7"
-    return f"<p><b>{html.escape(name)}</b>: {facts}</p><pre style='{style}'>{''.join(spans)}</pre>"
+    return f"<p><b>{plain_html(name)}</b>: {facts}</p><pre style='{style}'>{''.join(spans)}</pre>"
