@@ -17,8 +17,11 @@ from kdkit.report.display import show_conversation, show_facts, show_table, show
 from kdkit.report.explore import experts
 from kdkit.report.maths.solution import SolvedProblem, to_page
 from kdkit.report.page import write_report
+from kdkit.report.render import TEMPLATES
+from kdkit.report.tables import to_html
 from kdkit.report.terminal import to_text
 from kdkit.report.tokens.words import show_tokens
+from kdkit.report.writing import Best
 from kdkit.runs.folder import Run
 from kdkit.training.live import LiveChart
 from kdkit.workflow import generate
@@ -151,6 +154,14 @@ def test_the_report_and_the_card_hold_text_alone(reported):
         assert all(source.startswith("figures/") for source in pictures), pictures
         assert not {tag for tag, _ in elements(shown)} & (MADE_BY_TEXT - {"img"}), name
         assert not CONTROL.search(text) and "alert(1)" in text_of(shown), name
+
+
+@pytest.mark.parametrize("template", sorted(TEMPLATES.glob("*.html.j2")), ids=lambda path: path.name)
+def test_a_page_escapes_all_but_tables_which_escape_themselves(template):
+    expressions = re.findall(r"{{(.*?)}}", template.read_text(encoding="utf-8"))
+    assert [each for each in expressions if "safe" in each and not each.endswith("| table_html | safe ")] == []
+    assert "autoescape false" not in template.read_text(encoding="utf-8")
+    assert is_harmless(to_html(([HOSTILE], [[HOSTILE], [Best(HOSTILE)]])))
 
 
 def test_a_terminal_is_not_steered(capsys):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from kdkit.machine.tracking.copies import sync_command
 from kdkit.report.maths.tables import HEADLINE, title_of
 from kdkit.runs.folder import Run
 
@@ -26,7 +27,8 @@ def summarise(run: Run) -> list[str]:
     evaluated = (run.path / "evaluation.json").is_file()
     lines = result_table(run.read_json("evaluation.json")) if evaluated else []
     paths = ("report", run.path / "report.html"), ("student", run.path / "student")
-    return lines + [f"{label}: {path}" for label, path in paths if path.exists()]
+    lines += [f"{label}: {path}" for label, path in paths if path.exists()]
+    return [*lines, f"W&B: {command}"] if (command := sync_command(run)) else lines
 
 
 def result_table(evaluation: dict[str, Any]) -> list[str]:

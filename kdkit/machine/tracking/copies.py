@@ -208,7 +208,13 @@ def open_copy(
     copies = run.read_json(FILE)["copies"] if (run.path / FILE).is_file() else {}
     before = _goes_on(run, copies.get(name), place, is_new)
     options = wandb.Settings(
-        console="off", disable_git=True, disable_code=True, silent=True, init_timeout=INIT_SECONDS, api_key=place.key
+        console="off",
+        disable_git=True,
+        disable_code=True,
+        silent=True,
+        symlink=False,  # a run folder is copied from session to session
+        init_timeout=INIT_SECONDS,
+        api_key=place.key,
     )
     session = wandb.init(
         project=kept["project"],
@@ -223,6 +229,7 @@ def open_copy(
         settings=options,
         reinit="create_new",  # the user may have a run of their own in this notebook
     )
+    (Path(session.settings.log_internal).parent / "debug-core.log").unlink(missing_ok=True)  # a link to outside, too
     folder = Path(session.settings.sync_dir).relative_to(run.path).as_posix() if place.mode == "offline" else None
     copies[name] = {"id": session.id, "folder": folder}
     run.write_json(FILE, {"mode": kept["mode"], "project": kept["project"], "copies": copies})
@@ -252,6 +259,12 @@ def without_passwords(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_passwords(inner) for inner in value]
     return re.sub(r"://[^/@\s]+@", "://", value) if isinstance(value, str) else value
+
+
+def sync_command(run: Run) -> str:
+    """Return the command that sends all offline copies of a run; empty where there are none."""
+    copies = run.read_json(FILE)["copies"] if (run.path / FILE).is_file() else {}
+    return f"wandb sync {run.path}/wandb/offline-run-*" if any(copy["folder"] for copy in copies.values()) else ""
 
 
 def _say_where(run: Run, name: str, session: Any) -> str:

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from kdkit.config.training import OptimizationConfig
 from kdkit.machine.interrupt import Stopped
 from kdkit.machine.tracking import copies
-from kdkit.machine.tracking.copies import TrainingCopy, copy_report
+from kdkit.machine.tracking.copies import TrainingCopy, copy_report, sync_command
 from kdkit.runs.folder import Run
+from kdkit.workflow.summary import summarise
 from tests.wandb_files import read_config, read_rows, read_run, read_summary
 from tests.wandb_server import wandb_server
 
@@ -75,6 +76,8 @@ def test_every_line_is_a_row_and_every_row_a_line(run, capsys):
     assert without_speed(read_rows(folder)) == lines_of(run, "student") and len(lines_of(run, "student")) == 60
     assert {row["steps_per_second"] for row in read_rows(folder) if "loss" in row} == {2.0}
     assert f"wandb sync {folder}" in capsys.readouterr().out.splitlines()[-1]
+    assert summarise(run) == [f"W&B: wandb sync {run.path}/wandb/offline-run-*"]
+    assert not [path for path in run.path.rglob("*") if path.is_symlink()]
 
 
 def test_a_training_is_a_run_of_its_own_among_those_of_its_run(run):
@@ -149,7 +152,7 @@ def test_online_with_a_kaggle_secret_a_resumed_training_sends_each_line_once(run
     assert without_speed(sent) == lines_of(run, "student")
     assert run.read_json("wandb.json")["copies"]["student"] == {"id": name, "folder": None}
     assert f"{server.address}/me/mine/runs/{name}".replace("mine", "kdkit") in capsys.readouterr().out
-    assert any("Basic" in str(key) for key in server.keys)
+    assert any("Basic" in str(key) for key in server.keys) and sync_command(run) == ""
     files = [file for file in run.path.rglob("*") if file.is_file()]
     assert files and [file for file in files if KEY.encode() in file.read_bytes()] == []
 
