@@ -1,13 +1,13 @@
-"""The planner's peak memory against the measured one, on a CPU: two sizes x dense, chunked, cached, embedding.
+"""The planner's peak memory against the measured one, on a CPU: two sizes x dense, chunked, layers, cached, embedding.
 
     python -m benchmarks.planner [--only small-dense ...] [--folder FOLDER]
 
 dense: a mixture of experts is trained, whose loss makes all logits; chunked: a student learns from a teacher in memory;
-cached: from its cached answers; embedding: an encoder learns cached sentence vectors. Each is trained for two steps in
-a process of its own, forked from one that has loaded all libraries. Measured is the resident memory at its largest
-(VmHWM) above what it was before the models existed, so Python and its libraries are in neither number. Every tensor is
-a mapping of its own (MALLOC_MMAP_THRESHOLD_), which leaves out what malloc holds of freed ones. Allowed: 15 % apart, at
-most 5 % below.
+layers: from its layers too, with gradient checkpointing; cached: from its cached answers; embedding: an encoder learns
+cached sentence vectors. Each is trained for two steps in a process of its own, forked from one that has loaded all
+libraries. Measured is the resident memory at its largest (VmHWM) above what it was before the models existed, so Python
+and its libraries are in neither number. Every tensor is a mapping of its own (MALLOC_MMAP_THRESHOLD_), which leaves out
+what malloc holds of freed ones. Allowed: 15 % apart, at most 5 % below.
 """
 
 import argparse
@@ -49,7 +49,14 @@ CPU = torch.device("cpu")
 MB = 1e6
 SIZES = {"small": (256, 4, 1024, 1), "large": (512, 6, 2048, 2)}
 """Width, layers and inner width of the trained model, and micro-batches in a step."""
-KINDS = ("dense", "chunked", "cached", "embedding")
+KINDS = ("dense", "chunked", "layers", "cached", "embedding")
+LAYERS = [
+    "distill.weights.feature=0.1",
+    "distill.weights.attention=0.1",
+    "distill.weights.layerwise=0.05",
+    "distill.weights.contrastive=0.05",
+    "train.gradient_checkpointing=true",
+]
 THRESHOLD = "MALLOC_MMAP_THRESHOLD_"
 BASE = "Python and libraries"
 
@@ -76,6 +83,7 @@ def settings_of(size: str, kind: str, folder: Path) -> list[str]:
         ]
         return shared + [f"teacher.build.{item}" for item in (*build, *more)]
     more = [f"teacher.path={folder / 'teacher'}", "student.build.vocab_size=2048", f"cache.enabled={kind == 'cached'}"]
+    more += LAYERS if kind == "layers" else []
     return shared + more + [f"student.build.{item}" for item in (*build, f"intermediate_size={inner}")]
 
 

@@ -15,6 +15,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # models of a few thousand parameters: threads would only wait for each other, several times longer on a busy machine
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# what `train.wandb: auto` does
+os.environ["WANDB_MODE"] = "disabled"
+
 # a shell starts jobs in the background with Ctrl-C ignored, and what they start inherits that
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -140,7 +140,8 @@ def test_every_section_has_a_heading_and_asks_one_question(name):
 
 @every_notebook
 def test_every_display_says_what_to_see(name):
-    display = re.compile(r"^(show_picture|show_experts|show_tokens|show_surprise|HTML|Markdown)\(", re.MULTILINE)
+    own = "show_(picture|experts|next_tokens|playground|runs|tokens|surprise)"
+    display = re.compile(rf"^({own}|HTML|Markdown)\(", re.MULTILINE)
     for cell, following in pairwise(read(name).cells):
         if cell.cell_type == "code" and display.search(cell.source):
             assert following.source.startswith("**What to see**: "), cell.source
@@ -225,7 +226,8 @@ def test_the_default_configuration_is_the_quick_demo(name):
 
 @every_notebook
 def test_the_last_cell_that_runs_shows_a_result(name):
-    assert re.match(r"show_(table|picture|report|comparison)\(", code_cells(name)[-1].source)
+    last = code_cells(name)[-1].source
+    assert re.search(r"^show_(table|picture|report|comparison|playground)\(", last, re.MULTILINE)
 
 
 @every_notebook

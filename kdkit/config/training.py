@@ -20,7 +20,10 @@ TRAINING_ALIASES = {
 }
 """Other names of a training's settings, and the key that each one means."""
 
-SESSION_SETTINGS = ("train.time_budget_hours",)
+WandbMode = Literal["auto", "offline", "online", "disabled"]
+"""Where Weights & Biases keeps a run."""
+
+SESSION_SETTINGS = ("train.time_budget_hours", "train.wandb")
 """Settings of a session, not of what is made in it: they may change while a run lives."""
 
 
@@ -56,8 +59,9 @@ class OptimizationConfig(Section):
     time_budget_hours: Positive | None = None
     """Hours from the start of the session after which a training saves and stops, to go on with `--resume`; null: 11.25
     on Kaggle, no limit elsewhere."""
-    wandb: Literal["disabled", "offline", "online"] = "disabled"
-    """Also log to Weights & Biases; metrics.jsonl is written in any case."""
+    wandb: WandbMode = "auto"
+    """Copy metrics.jsonl to Weights & Biases; `auto`: online where a key is found and the server can be reached, else
+    offline, in the run folder, to be sent by `wandb sync`; `WANDB_MODE` overrides `auto`."""
     wandb_project: str = "kdkit"
     """Project that Weights & Biases files the run under."""
 

@@ -99,7 +99,8 @@ def fill_folder(
             manifest["chat"] = {"loss_on": config.data.loss_on, "rows_left_out": corpus.rows_left_out}
         keep_held_out_templates(held_out, where)
         _write_json(where / "manifest.json", manifest)
-        (where / where.name).touch()  # by which `link_folder` knows it
+        if name:
+            (where / where.name).touch()  # by which `link_folder` knows it
     if "" not in folders:
         of_first = next(iter(folders.values()))
         first = json.loads((of_first / "manifest.json").read_text(encoding="utf-8"))

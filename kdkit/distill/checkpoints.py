@@ -16,6 +16,7 @@ from kdkit.distill.plan import Stage, TrainingPlan
 from kdkit.distill.trainer import AVERAGE_FILE, PARTS_FILE
 from kdkit.models.loading import no_bar
 from kdkit.models.saved import load_checkpoint
+from kdkit.runs.disk import remove_folder, whole_file, whole_folder, writing
 from kdkit.runs.folder import Run
 from kdkit.runs.messages import note
 from kdkit.training.arguments import checkpoint_step, last_checkpoint
@@ -99,19 +100,17 @@ def save_stage(
         average: a teacher that follows the student; None: there is none.
         parts_of_batch: into how many parts micro-batches were cut, as the next stage will have to.
     """
-    partial = folder / ".finished.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    with no_bar():
-        student.save_pretrained(partial)
-    if parts is not None:
-        torch.save(parts.state(), partial / PARTS_FILE)
-    if average is not None:
-        torch.save(average.state_dict(), partial / AVERAGE_FILE)
-    if options is not None and options.has_state:
-        torch.save(options.state(), partial / OPTIONS_FILE)
-    (partial / COUNTS_FILE).write_text(json.dumps(counts))
-    save_parts(partial, parts_of_batch)
-    partial.rename(folder / "finished")
+    with whole_folder(folder / "finished") as partial:
+        with no_bar():
+            student.save_pretrained(partial)
+        if parts is not None:
+            torch.save(parts.state(), partial / PARTS_FILE)
+        if average is not None:
+            torch.save(average.state_dict(), partial / AVERAGE_FILE)
+        if options is not None and options.has_state:
+            torch.save(options.state(), partial / OPTIONS_FILE)
+        (partial / COUNTS_FILE).write_text(json.dumps(counts))
+        save_parts(partial, parts_of_batch)
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint, ignore_errors=True)
 
@@ -162,15 +161,13 @@ def save_student(
     run: Run, phase: str, student: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, parts: LayerParts | None
 ) -> None:
     """Save a trained model and its tokenizer to the run's folder PHASE, which appears whole or not at all."""
-    if parts is not None and len(parts.projections):
-        save_file(parts.projections.state_dict(), run.path / PROJECTIONS_FILE)
-    partial = run.path / f".{phase}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    with no_bar():
-        student.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    shutil.rmtree(run.path / phase, ignore_errors=True)
-    partial.rename(run.path / phase)
+    with writing(run.path, "--runs-dir"):
+        with whole_folder(run.path / phase) as partial, no_bar():
+            student.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+        if parts is not None and len(parts.projections):
+            with whole_file(run.path / PROJECTIONS_FILE) as file:
+                save_file(parts.projections.state_dict(), file)
 
 
 def save_trained(
@@ -208,7 +205,7 @@ def forget(run: Run, phase: str) -> None:
     One that starts over and is stopped would otherwise leave the old model beside the new one's metrics.
     """
     for folder in (run.path / "checkpoints" / phase, run.path / phase, run.path / f"{phase}{LAST}"):
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_folder(folder)
     if (run.path / "training.json").is_file():
         kept = {key: value for key, value in run.read_json("training.json").items() if not _is_of(key, phase)}
         run.write_json("training.json", kept)

@@ -9,6 +9,7 @@ import numpy as np
 
 from kdkit.data.problems import TRAIN, find_levels
 from kdkit.distill.plan import Stage, TrainingPlan
+from kdkit.runs.disk import whole_file, writing
 from kdkit.teachers.prepare import prepare_teacher
 from kdkit.teachers.probe import teacher_entropy, teacher_loss
 from kdkit.training.options.batch_plan import has_plan, plan_batches
@@ -96,7 +97,5 @@ def _build_difficulty(plan: TrainingPlan, path: Path) -> None:
         difficulty = teacher_loss(teacher, data.train, batch_size, session.hardware)
     else:
         difficulty = teacher_entropy(teacher, data.train, data.overlap.teacher_size, batch_size, session.hardware)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.npy")
-    np.save(partial, difficulty)
-    partial.replace(path)
+    with writing(path.parent, "cache_dir"), whole_file(path) as partial, partial.open("wb") as file:
+        np.save(file, difficulty)

@@ -18,10 +18,11 @@ from kdkit.distill.student import make_student, num_student_layers
 from kdkit.errors import UserError
 from kdkit.losses.layers import (
     Layout,
+    compare_maps,
+    compute_again,
     contrast,
     depth_weights,
     lay_out,
-    map_divergence,
     match_heads,
     pool_maps,
     pool_states,
@@ -148,8 +149,16 @@ class LayerParts:
         pairs = self.pairs if "layerwise" in self.weights else self.pairs[-1:]
         hidden_pairs = pairs if self.weights.keys() - {"attention"} else []
         map_pairs = self.pairs if "attention" in self.weights else []
-        self.student_taps = Taps(student, [pair[0] for pair in hidden_pairs], [pair[0] for pair in map_pairs])
-        self.teacher_taps = Taps(teacher, [pair[1] for pair in hidden_pairs], [pair[1] for pair in map_pairs])
+        self.student_taps, self.teacher_taps = (
+            Taps(
+                model,
+                [pair[side] for pair in hidden_pairs],
+                [pair[side] for pair in map_pairs],
+                mean_heads=self.heads == "mean",  # of many heads a layer would keep as many maps
+            )
+            for side, model in enumerate((student, teacher))
+        )
+        self.teacher_dtype = teacher.dtype
         widths = (model.config.get_text_config().hidden_size for model in (student, teacher))
         self.projections = self._make_projections(*widths, config.training_seed)
         self.balance = Balance(list(self.weights)) if settings.balance else None
@@ -209,41 +218,45 @@ class LayerParts:
         teacher_device = next(iter((teacher_states or teacher_maps).values())).device
         student_side, teacher_side = lay_out(spans, *widths)
         student_side, teacher_side = student_side.to(device), teacher_side.to(teacher_device)
-        student = {layer: pool_states(states, student_side) for layer, states in student_states.items()}
         teacher = {
             layer: _cross(pool_states(states.detach(), teacher_side), states.dtype, device)
             for layer, states in teacher_states.items()
         }
-        values = self._state_values(student, teacher, student_side)
+        del teacher_states
+        values = self._state_values(student_states, teacher, student_side)
         if "attention" in self.weights:
             total = 0.0
             for student_layer, teacher_layer in self.pairs:
-                maps = student_maps[student_layer], teacher_maps[teacher_layer].detach()
-                total = total + self._map_values(maps, (student_side, teacher_side))
+                maps = match_heads(student_maps[student_layer], teacher_maps[teacher_layer].detach(), self.heads)
+                pooled = _cross(pool_maps(maps[1], teacher_side), self.teacher_dtype, device)
+                total = total + compute_again(compare_maps, maps[0], pooled, student_side)
             values["attention"] = total / len(self.pairs)
         return values
 
     def _state_values(
         self, student: dict[int, torch.Tensor], teacher: dict[int, torch.Tensor], layout: Layout
     ) -> dict[str, torch.Tensor]:
-        """Compute the parts that compare hidden states, from pooled ones by layer, `[N, H_student or H_teacher]`."""
+        """Compute the parts that compare hidden states: by layer `[B, S, H_student]`, and pooled `[N, H_teacher]`."""
         values, (last, teacher_last) = {}, self.pairs[-1]
         if "feature" in self.weights:
-            values["feature"] = state_error(self.projections["feature"](student[last]), teacher[teacher_last])
+            values["feature"] = compute_again(self._error, "feature", student[last], teacher[teacher_last], layout)
         if "layerwise" in self.weights:
             values["layerwise"] = sum(
-                weight * state_error(self.projections[f"layerwise_{layer}"](student[layer]), teacher[teacher_layer])
-                for weight, (layer, teacher_layer) in zip(depth_weights(len(self.pairs)), self.pairs, strict=True)
+                weight * compute_again(self._error, f"layerwise_{layer}", student[layer], teacher[other], layout)
+                for weight, (layer, other) in zip(depth_weights(len(self.pairs)), self.pairs, strict=True)
             )
         if "contrastive" in self.weights:
-            projected = self.projections["contrastive"](student[last])
+            projected = self._project("contrastive", student[last], layout)
             values["contrastive"] = contrast(projected, teacher[teacher_last], layout, self.temperature)
         return values
 
-    def _map_values(self, maps: tuple[torch.Tensor, torch.Tensor], sides: tuple[Layout, Layout]) -> torch.Tensor:
-        """Compare the attention of one pair of layers, `[N]`."""
-        student, teacher = (pool_maps(*side) for side in zip(match_heads(*maps, self.heads), sides, strict=True))
-        return map_divergence(student, _cross(teacher, maps[1].dtype, student.device), sides[0])
+    def _project(self, name: str, states: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """Pool the student's states over spans and project them to the teacher's width, `[N, H_teacher]`."""
+        return self.projections[name](pool_states(states, layout))
+
+    def _error(self, name: str, states: torch.Tensor, teacher: torch.Tensor, layout: Layout) -> torch.Tensor:
+        """Compare the states of one pair of layers, `[N]`."""
+        return state_error(self._project(name, states, layout), teacher)
 
     def begin_batch(self) -> None:
         """Clear the gradients of the last optimizer step, once; Trainer clears the student's only."""

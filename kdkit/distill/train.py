@@ -37,7 +37,7 @@ from kdkit.distill.committee.make import make_committee_trainer
 from kdkit.distill.committee.manifest import keep_manifest
 from kdkit.distill.committee.members import Committee
 from kdkit.distill.committee.parts import CommitteeParts, make_committee_parts
-from kdkit.distill.committee.trainer import CommitteeTrainer, TeachersLog
+from kdkit.distill.committee.trainer import TEACHERS, CommitteeTrainer, TeachersLog
 from kdkit.distill.costs import equal_time, measure_head, note_costs, steps_in
 from kdkit.distill.curriculum import sequence_order
 from kdkit.distill.layer_terms import LayerParts, make_parts
@@ -48,15 +48,17 @@ from kdkit.distill.route_teacher import make_online_teacher
 from kdkit.distill.student import make_student, start_student
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.machine.interrupt import StopRequest, stop_when_saved
+from kdkit.machine.tracking.copies import TrainingCopy
 from kdkit.models.loading import no_bar
 from kdkit.runs.messages import note
 from kdkit.teachers.cache import CachedSignals
 from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.online import CachedTeacher
-from kdkit.teachers.router.log import RouterLog
+from kdkit.teachers.router.log import ROUTER, RouterLog
 from kdkit.teachers.router.teacher import RoutedTeacher
 from kdkit.training.arguments import check_checkpoint_room, last_checkpoint, make_training_arguments
 from kdkit.training.masking import make_masking
+from kdkit.training.micro_batch import free_memory
 from kdkit.training.not_finite import ReportLeftOut
 from kdkit.training.options.averaging import WeightAverage
 from kdkit.training.options.bundle import TrainingOptions, make_options
@@ -150,7 +152,6 @@ def _choose_trainer(
         # stages must not read the sequences in the same order
         seed=config.training_seed + stage.first_step,
         learning_rate=stage.learning_rate,
-        name=f"{phase}-{stage.name}" if stage.name else phase,
         whole_steps=stage.micro_batch_tokens is not None,
     )
     order = sequence_order(plan, stage)
@@ -206,21 +207,18 @@ def _train_phase(
     note_start(phase, saved_step(run, phase, stages), steps, resume)
     if not resume:
         forget(run, phase)
+    free_memory()  # the models of the phase before refer to each other in circles
     student, parts = _begin(plan, teacher, phase)
     check_checkpoint_room(checkpoints, student.num_parameters(), steps, config.train.save_every, config.train.optimizer)
     tables = _describe_parameters(student, parts, stages, config.train.weight_decay)
     options = make_options(config.train, student)
     progress = _make_progress(plan, phase, steps, options.average)
-    with stop_when_saved(run, config.train.time_budget_hours) as request:
+    with stop_when_saved(run, config.train.time_budget_hours) as request, progress.copy:
         totals: Counter[str] = Counter()
         for stage in stages:
             totals.update(_train_stage(plan, stage, student, teacher, parts, options, progress, request))
             if stage is not stages[-1]:
                 request.check(f"{phase}: step {stage.first_step + stage.steps} of {steps} is saved")
-        if config.train.wandb != "disabled":
-            import wandb
-
-            wandb.finish()  # the next phase is a run of its own
         save_trained(plan, phase, student, parts, options.averaged)
         result = TrainingResult(
             phase,
@@ -328,7 +326,8 @@ def _make_progress(plan: TrainingPlan, phase: str, steps: int, average: WeightAv
     autocast_dtype = plan.session.hardware.autocast_dtype
     curve = Curve(_curve_windows(plan), "student", config.evaluate.batch_size, every, autocast_dtype)
     past = [line["seconds"] for line in run.read_metrics() if line["phase"] == phase]
-    return Progress(run, phase, curve, total_steps=steps, seconds=past[-1] if past else 0.0, average=average)
+    copy = TrainingCopy(run, phase, config.train, config.model_dump(), (ROUTER, TEACHERS) if phase == STUDENT else ())
+    return Progress(run, phase, curve, steps, seconds=past[-1] if past else 0.0, average=average, copy=copy)
 
 
 def _describe_parameters(

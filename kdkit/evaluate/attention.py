@@ -20,7 +20,7 @@ from kdkit.machine.session import Session
 from kdkit.models.heads import autocast, last_hidden_state
 from kdkit.models.loading import load_causal_lm
 from kdkit.models.taps import Taps, decoder_layers
-from kdkit.runs.disk import writing
+from kdkit.runs.disk import whole_file, writing
 from kdkit.training.scoring import iterate_batches
 
 INSIDE_FILE, MAPS_FILE = "inside.json", "inside.npz"
@@ -120,8 +120,9 @@ def look_inside(session: Session[Config], data: PreparedData, text: str) -> PreT
     maps = torch.stack([of_text[layer][0].float() for layer in layers]).numpy()
     # a hidden key has weight 0 in every head; none that is seen has, in float32
     seen = torch.stack([(of_window[layer][0] > 0).any(dim=0) for layer in layers]).numpy()
-    with writing(session.run.path, "--runs-dir"):
-        np.savez_compressed(session.run.path / MAPS_FILE, maps=maps, seen=seen)
+    path = session.run.path / MAPS_FILE
+    with writing(session.run.path, "--runs-dir"), whole_file(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, maps=maps, seen=seen)
     return model
 
 

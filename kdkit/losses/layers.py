@@ -5,12 +5,13 @@ step. The two models cut the text differently, so both sides are pooled over spa
 `layer_similarity` is of whole sentences, and a scalar.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from torch.utils.checkpoint import checkpoint
 
 from kdkit.alignment.spans import Spans
 from kdkit.losses.chunked.engine import to_device
@@ -129,6 +130,12 @@ def pool_maps(maps: torch.Tensor, layout: Layout) -> torch.Tensor:
     return queries[:, None] @ maps @ keys[:, None]
 
 
+def average_heads(maps: torch.Tensor) -> torch.Tensor:
+    """Average attention maps, `[B, num_heads, S, S]`, over heads: `[B, 1, S, S]`, fp32; one alone stays as it is."""
+    maps = at_least_fp32(maps)
+    return maps if maps.shape[1] == 1 else maps.mean(dim=1, keepdim=True)
+
+
 def match_heads(student: torch.Tensor, teacher: torch.Tensor, how: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Give both sides' maps the same number of heads.
 
@@ -139,7 +146,7 @@ def match_heads(student: torch.Tensor, teacher: torch.Tensor, how: str) -> tuple
             the same place in proportion.
     """
     if how == "mean":
-        return at_least_fp32(student).mean(dim=1, keepdim=True), at_least_fp32(teacher).mean(dim=1, keepdim=True)
+        return average_heads(student), average_heads(teacher)
     num_student, num_teacher = student.shape[1], teacher.shape[1]
     scale = (num_teacher - 1) / max(num_student - 1, 1)
     heads = torch.tensor([round(head * scale) for head in range(num_student)], device=teacher.device)
@@ -169,6 +176,19 @@ def map_divergence(student: torch.Tensor, teacher: torch.Tensor, layout: Layout)
     # a key in the future has probability 0 on both sides and drops out
     values = torch.xlogy(teacher, teacher) - teacher * student.clamp(min=SMALLEST_SHARE).log()
     return values.sum(dim=-1).mean(dim=1)[layout.sequence, layout.place]
+
+
+def compare_maps(student: torch.Tensor, teacher: torch.Tensor, layout: Layout) -> torch.Tensor:
+    """Compute `map_divergence` of a student's maps, `[B, num_heads, S, S]`, from the teacher's pooled ones, `[N]`."""
+    return map_divergence(pool_maps(student, layout), teacher, layout)
+
+
+def compute_again(values: Callable[..., torch.Tensor], *inputs: Any) -> torch.Tensor:
+    """Compute the values of one pair of layers now, and again in the backward pass: nothing inside is kept until then.
+
+    A comparison costs little beside a layer, but there may be one for every layer.
+    """
+    return checkpoint(values, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def contrast(student: torch.Tensor, teacher: torch.Tensor, layout: Layout, temperature: float) -> torch.Tensor:

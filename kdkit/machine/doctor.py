@@ -20,6 +20,7 @@ from kdkit.machine.hardware import (
 )
 from kdkit.machine.hub import hub_is_reachable
 from kdkit.machine.packages import MODELS
+from kdkit.machine.tracking.keys import KEY, has_kaggle_secrets, has_local_key, server_is_reachable
 from kdkit.runs.folder import PACKAGES
 
 FREE_GIGABYTES = 5.0
@@ -169,20 +170,15 @@ def _real_model() -> Finding:
 
 
 def _wandb() -> Finding:
-    """Report what Weights & Biases would do; a run never waits for it unless train.wandb is online."""
+    """Report where Weights & Biases would keep a run; Kaggle's secrets are not asked for."""
     mode = os.environ.get("WANDB_MODE")
     if mode == "":
         return Finding("wandb", "problem", "WANDB_MODE is set but empty, which wandb refuses; unset it")
-    has_key = bool(os.environ.get("WANDB_API_KEY")) or "api.wandb.ai" in _netrc()
-    if not has_key:
-        return Finding("wandb", "note", "no API key: leave train.wandb=disabled, or set it to offline and sync later")
-    return Finding(
-        "wandb",
-        "ok" if hub_is_reachable() else "note",
-        "API key found" + ("" if hub_is_reachable() else ", no network: use train.wandb=offline"),
-    )
-
-
-def _netrc() -> str:
-    path = Path.home() / ".netrc"
-    return path.read_text(errors="replace") if path.is_file() else ""
+    if mode:
+        return Finding("wandb", "ok", f"{mode}, as WANDB_MODE says")
+    offline = "offline in the run folder, to be sent by wandb sync"
+    if not (has_key := has_local_key()) and not has_kaggle_secrets():
+        return Finding("wandb", "ok", f"{offline}: no API key")
+    if not server_is_reachable():
+        return Finding("wandb", "ok", f"{offline}: no network")
+    return Finding("wandb", "ok", "online: API key found" if has_key else f"online with the secret {KEY}, else offline")

@@ -4,11 +4,9 @@ llama.cpp stops the whole process at some damaged files, so the header is read h
 the place of every tensor. The format: ggml-org/ggml, docs/gguf.md.
 """
 
-import hashlib
 import struct
 from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -70,18 +68,6 @@ def resolve_gguf(path: str, key: str) -> Path:
             f"{key}: expected a GGUF file, got {path!r}, which does not exist (in {Path.cwd()}); correct the path"
         )
     return file
-
-
-@lru_cache(maxsize=4)
-def _sha256(file: Path, size: int, modified: int) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def hash_gguf(file: Path) -> str:
-    """Return the sha256 of a file; computed once a process, as long as it does not change."""
-    state = file.stat()
-    return _sha256(file, state.st_size, state.st_mtime_ns)
 
 
 def read_gguf_header(path: str, key: str) -> GGUFHeader:

@@ -3,22 +3,17 @@
 The hub's own client retries for 25 seconds and more before it gives up on every single file.
 """
 
-import contextlib
-import os
-import socket
-import threading
 from functools import lru_cache
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from kdkit.errors import UserError
-from kdkit.machine.gguf_files import hash_gguf, is_gguf, resolve_gguf
+from kdkit.machine.gguf_files import is_gguf, resolve_gguf
+from kdkit.machine.network import can_connect
 from kdkit.machine.packages import is_packaged, resolve_package
 from kdkit.machine.user_code import is_user_code, make_user_object
 from kdkit.runs.folder import fingerprint, fingerprint_files
+from kdkit.runs.hashes import hash_file
 from kdkit.runs.paths import resolve_input
-
-CONNECT_SECONDS = 5.0
 
 
 @lru_cache(maxsize=1)
@@ -26,24 +21,7 @@ def hub_is_reachable() -> bool:
     """Return whether the hub can be reached; behind a proxy, or with HF_HUB_OFFLINE set, trust the setting."""
     from huggingface_hub import constants
 
-    if constants.HF_HUB_OFFLINE:
-        return False
-    if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
-        return True
-    url = urlsplit(constants.ENDPOINT)
-    reached = threading.Event()
-    # the time limit of a connection is for each of a host's addresses, and there is none for asking for its name
-    trial = threading.Thread(target=_connect, args=(str(url.hostname), url.port or 443, reached), daemon=True)
-    trial.start()
-    trial.join(CONNECT_SECONDS)
-    return reached.is_set()
-
-
-def _connect(host: str, port: int, reached: threading.Event) -> None:
-    """Set an event if a host can be connected to."""
-    with contextlib.suppress(OSError):
-        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
-        reached.set()
+    return not constants.HF_HUB_OFFLINE and can_connect(constants.ENDPOINT)
 
 
 def is_local_path(path: str) -> bool:
@@ -79,7 +57,7 @@ def identify_tokenizer(path: str, key: str) -> str:
     if is_user_code(path):
         return fingerprint(make_user_object(path, key).tokenizer.backend_tokenizer.to_str())
     if is_gguf(path):
-        return hash_gguf(resolve_gguf(path, key))
+        return hash_file(resolve_gguf(path, key))
     folder = resolve_input(path)
     if not folder.is_dir():
         return path

@@ -22,7 +22,7 @@ from kdkit.maths.checking.pool import CheckerPool, Job
 from kdkit.maths.checking.verdicts import Verdict
 from kdkit.maths.problem import Problem
 from kdkit.maths.rows import OTHERS, BadProblemError, read_row
-from kdkit.runs.folder import write_text
+from kdkit.runs.disk import write_text
 from kdkit.runs.messages import note
 
 SUFFIXES = (".jsonl", ".json")

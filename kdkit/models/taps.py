@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel
 
 from kdkit.errors import UserError
+from kdkit.losses.layers import average_heads
 from kdkit.machine.hardware import choose_attention
 
 Arguments = tuple[Any, ...]
@@ -55,13 +56,16 @@ class Taps:
     Only the layers whose maps are wanted run transformers' eager attention, which is the one that computes them.
     """
 
-    def __init__(self, model: PreTrainedModel, states: Iterable[int] = (), maps: Iterable[int] = ()):
+    def __init__(
+        self, model: PreTrainedModel, states: Iterable[int] = (), maps: Iterable[int] = (), *, mean_heads: bool = False
+    ):
         """Choose what to catch; nothing is hooked before this is opened.
 
         Args:
             model: the bare model, not the wrapper that trains it.
             states: layers whose hidden states are wanted.
             maps: layers whose attention maps are wanted.
+            mean_heads: keep the average of a layer's maps over its heads, in fp32, `[B, 1, S, S]`, and let the maps go.
 
         Raises:
             UserError: see `decoder_layers` and `find_attention`.
@@ -72,7 +76,7 @@ class Taps:
         self.attentions = {number: find_attention(layers[number]) for number in maps}
         self._states: dict[int, torch.Tensor] = {}
         self._maps: dict[int, torch.Tensor] = {}
-        self._is_listening = False
+        self._is_listening, self._mean_heads = False, mean_heads
         self._closing = ExitStack()
 
     def __enter__(self) -> "Taps":
@@ -124,7 +128,7 @@ class Taps:
                     "this architecture's eager attention returns no maps, so set distill.weights.attention=0"
                 )
             if self._is_listening:
-                self._maps[number] = maps
+                self._maps[number] = average_heads(maps) if self._mean_heads else maps
 
         return hook
 

@@ -88,6 +88,8 @@ def _language_changes(config: Config) -> list[tuple[str, dict[str, object]]]:
         changes.append(("half the micro-batch, twice the accumulation", _smaller(config)))
     if not train.gradient_checkpointing:
         changes.append(("gradient checkpointing", {"train.gradient_checkpointing": True}))
+    if train.optimizer == "adamw":
+        changes.append(("8-bit optimizer", {"train.optimizer": "adamw_8bit"}))
     if config.data.max_length >= 2 * SHORTEST and not train.length_schedule:
         settings = {"data.max_length": config.data.max_length // 2}
         if config.teacher.max_length:

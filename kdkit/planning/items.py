@@ -1,6 +1,6 @@
 """What lies in memory in one phase of a run, item by item."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kdkit.models.built.size import FP32, ModelSize
 
@@ -40,15 +40,11 @@ class Phase:
 
 
 def fullest(items: list[Item], *alternatives: list[Item]) -> list[Item]:
-    """Add those of several groups of items that are never there together: the largest counts, the others are shown."""
+    """Add the largest of several groups of items that are never there together; what is in others only is shown."""
     sums = [sum(item.bytes for item in group if item.counted) for group in alternatives]
-    most = sums.index(max(sums))
-    shown = [
-        Item(item.place, item.name, item.bytes, counted=item.counted and number == most)
-        for number, group in enumerate(alternatives)
-        for item in group
-    ]
-    return items + [item for item in shown if item.bytes]
+    largest = alternatives[sums.index(max(sums))]
+    others = [replace(item, counted=False) for group in alternatives for item in group if item not in largest]
+    return items + [item for item in dict.fromkeys([*largest, *others]) if item.bytes]
 
 
 def kept_by_layers(place: str, size: ModelSize, layers: int, width: int, tokens: int, checkpointed: bool) -> list[Item]:

@@ -5,7 +5,7 @@ a step compete: the end of the loss, when all activations are there, and the end
 gradients are; with more than one micro-batch in a step the gradients are there from the second one on.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -22,10 +22,20 @@ from kdkit.planning.devices import Device
 from kdkit.planning.items import Item, Phase, backward_bytes, forward_bytes, fullest, kept_by_layers
 from kdkit.planning.shapes import Shapes, language_shapes
 
+OPTIMIZERS = {
+    "adamw": ("AdamW", 0.0),
+    "muon": ("Muon and AdamW", FP32),
+    # two means in a byte each, and a scale in fp32 for every 256 numbers of both
+    "adamw_8bit": ("AdamW in 8 bits", 2 * (FP32 - 1 - FP32 / 256)),
+}
+"""Name, and the bytes that it saves of a number that is no embedding's, against AdamW."""
 SPAN_BUFFERS = 6
 """Buffers of the size of a chunk's logits that autograd keeps for a loss over spans."""
-MAP_BUFFERS = 7
-"""Buffers of `[S, S]` that one pair of attention maps leaves for the backward pass, both sides and the pooling."""
+STATE_BUFFERS = 6
+"""Buffers of the teacher's width that the comparison of one pair of states holds in its backward pass."""
+MAP_BUFFERS = 9
+"""Buffers of `[S, S]` that the comparison of one pair of attention maps holds in it, with the pooling."""
+TEACHER_MAPS = "teacher: attention maps"
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,23 @@ class Pair:
         names = self.config.teacher.path, self.config.teachers.only
         return map_layers(self.config.distill.layer_map, self.student.layers, self.teacher.layers, *filter(None, names))
 
+    @property
+    def state_layers(self) -> int:
+        """Teacher layers whose hidden states are compared."""
+        if not set(self.parts) - {"attention"}:
+            return 0
+        return len({layer for _, layer in self.pairs}) if "layerwise" in self.parts else 1
+
+    @property
+    def mean_heads(self) -> bool:
+        """Whether attention maps are averaged over heads as they are caught."""
+        return self.config.distill.attention_heads == "mean"
+
+    @property
+    def map_numbers(self) -> int:
+        """Numbers of one head's attention maps of a micro-batch."""
+        return self.student_tokens * self.config.data.max_length
+
 
 def plan_memory(config: Config, device: Device) -> list[Phase]:
     """Return the phases of a run, in their order.
@@ -134,8 +161,8 @@ def workspace(device: Device) -> list[Item]:
 def trained_items(place: str, size: ModelSize, optimizer: str = "adamw") -> list[Item]:
     """List weights and the optimizer's means of a model in training."""
     inner = size.parameters - size.embeddings
-    means = size.optimizer - (FP32 * inner if optimizer == "muon" else 0)
-    name = "Muon and AdamW" if optimizer == "muon" else "AdamW"
+    name, saved = OPTIMIZERS[optimizer]
+    means = size.optimizer - round(saved * inner)
     return [Item(place, "student: weights", size.weights), Item(place, f"student: {name}", means)]
 
 
@@ -188,8 +215,9 @@ def _forward(pair: Pair, place: str, with_maps: bool) -> list[Item]:
     shapes, tokens = pair.teacher, pair.teacher_tokens
     slots = shapes.text.to_dict().get("num_experts_per_tok") or 1
     size = forward_bytes(tokens, shapes.width, shapes.inner, pair.teacher_bytes, slots)
-    if with_maps:  # scores, softmax in fp32 and its cast
-        size += tokens * teacher_max_length(pair.config) * shapes.heads * (FP32 + 2 * pair.teacher_bytes)
+    if with_maps:  # scores, softmax in fp32 and its cast, which are gone when the feed-forward begins
+        maps = tokens * teacher_max_length(pair.config) * shapes.heads * (FP32 + 2 * pair.teacher_bytes)
+        size = max(size, maps + forward_bytes(tokens, shapes.width, 0, pair.teacher_bytes, 0))
     return [Item(place, "teacher: forward pass", size)]
 
 
@@ -206,63 +234,98 @@ def _student(pairs: list[Pair]) -> Phase:
     if train.average.kind != "none":
         items.append(Item(here, "average of the student's weights", size.weights))
     gradients = Item(here, "student: gradients", size.gradients)
-    waiting, before = [], []
+    waiting, before, caught, compared, late = [], [], [], [], []
     for each in online:
         items += _frozen(each, there)
-        waiting += _compared(each, here, there)
+        waiting += _answered(each, here, there)
         before += _forward(each, there, "attention" in each.parts)
+        caught += _caught(each, there)
+        compared += _compared(each, here)
+        late += _layer_gradients(each, here)
     for each in pairs:
         if each.config.cache.enabled:
             waiting.append(Item(here, "cached signals", _cached_bytes(each)))
     kept = kept_by_layers(
         here, size, pair.student.layers, pair.student.width, pair.student_tokens, train.gradient_checkpointing
     )
-    rerun = kept[2:]
-    if maps and train.gradient_checkpointing:  # they are caught for the loss, whatever is run again
-        numbers = pair.student_tokens * pair.config.data.max_length * pair.student.heads * len(pair.pairs)
-        waiting.append(Item(here, "student: attention maps", numbers * (2 if pair.half else FP32)))
+    rerun = late + kept[2:]
     wide = max([0, *(each.teacher.vocab_size for each in online)])
     waiting += _head(here, pair, pair.student, pair.student_tokens)
     loss = _chunks(here, pair, pair.student.vocab_size, wide)
     rerun.append(_backward(here, pair, pair.student, pair.student_tokens))
-    at_once = [before, loss, rerun] if here == there else [loss, rerun]
-    if here != there:
-        items += before
+    if here == there:
+        maps_there = [item for item in caught if item.name == TEACHER_MAPS]  # states are let go of as they are pooled
+        at_once = [before + caught, loss + caught, maps_there + compared, rerun]
+    else:
+        at_once = [loss, compared, rerun]
+        items += before + caught
     moment = fullest(kept[:2] + waiting, *(group for group in at_once if group))
     if pair.accumulates:
         return Phase("the student is trained", (*items, gradients, *moment))
     counted = sum(item.bytes for item in moment if item.counted and item.place == here)
     first = counted >= gradients.bytes
-    late = [Item(item.place, item.name, item.bytes, item.counted and (first or item.place != here)) for item in moment]
-    return Phase("the student is trained", (*items, Item(here, gradients.name, gradients.bytes, not first), *late))
+    moment = [replace(item, counted=item.counted and (first or item.place != here)) for item in moment]
+    return Phase("the student is trained", (*items, replace(gradients, counted=not first), *moment))
 
 
-def _compared(pair: Pair, here: str, there: str) -> list[Item]:
-    """List what a teacher leaves for the loss: hidden states, its head, and the layers that are compared."""
+def _answered(pair: Pair, here: str, there: str) -> list[Item]:
+    """List what a teacher leaves until the backward pass is over, and the projections to its width."""
     teacher, student, size = pair.teacher, pair.student, pair.teacher_bytes
     items = [Item(here, "teacher: last states", 2 * pair.teacher_tokens * teacher.width * size)]
     if here != there or not pair.same_tokenizer:
         items.append(Item(here, "teacher: its head, as the loss needs it", teacher.vocab_size * teacher.width * size))
-    if not pair.parts:
-        return items
-    layers = len(pair.pairs) if "layerwise" in pair.parts else 1
-    if pair.parts != ["attention"]:
-        numbers = FP32 * pair.student_tokens * (2 * student.width + 4 * teacher.width)
-        items.append(Item(here, f"parts of the loss: states of {layers} pairs", layers * numbers))
-        items.append(
-            Item(there, "teacher: states of compared layers", layers * pair.teacher_tokens * teacher.width * size)
-        )
-        projections = layers + sum(name in pair.parts for name in ("feature", "contrastive"))
+    if pair.state_layers:
+        projections = ("layerwise" in pair.parts) * len(pair.pairs)
+        projections += sum(name in pair.parts for name in ("feature", "contrastive"))
         weights = 4 * FP32 * projections * student.width * teacher.width
         items.append(Item(here, "projections, their gradients and AdamW", weights))
-    if "attention" in pair.parts:
-        count = len(pair.pairs)
-        heads = 1 if pair.config.distill.attention_heads == "mean" else student.heads
-        numbers = FP32 * pair.student_tokens * pair.config.data.max_length * (MAP_BUFFERS - 2 + 2 * heads)
-        items.append(Item(here, f"parts of the loss: {count} pairs of attention maps", count * numbers))
-        maps = pair.teacher_tokens * teacher_max_length(pair.config) * teacher.heads * size
-        items.append(Item(there, "teacher: attention maps", count * maps))
+    if "attention" in pair.parts and (pair.mean_heads or pair.config.train.gradient_checkpointing):
+        numbers = len(pair.pairs) * pair.map_numbers * (1 if pair.mean_heads else student.heads)
+        items.append(
+            Item(here, "student: attention maps", numbers * (2 if pair.half and not pair.mean_heads else FP32))
+        )
     return items
+
+
+def _caught(pair: Pair, there: str) -> list[Item]:
+    """List what is caught of a teacher's layers until it is pooled."""
+    items, teacher = [], pair.teacher
+    if pair.state_layers:
+        numbers = pair.state_layers * pair.teacher_tokens * teacher.width
+        items.append(Item(there, "teacher: states of compared layers", numbers * pair.teacher_bytes))
+    if "attention" in pair.parts:
+        each = FP32 if pair.mean_heads else teacher.heads * pair.teacher_bytes
+        layers = len({layer for _, layer in pair.pairs})
+        items.append(Item(there, TEACHER_MAPS, layers * pair.teacher_tokens * teacher_max_length(pair.config) * each))
+    return items
+
+
+def _compared(pair: Pair, here: str) -> list[Item]:
+    """List what the comparison of layers holds: the teacher's side, pooled, of all; what one pair takes, of one."""
+    if not pair.parts:
+        return []
+    rows, width, states, maps = FP32 * pair.student_tokens, pair.teacher.width, 0, 0
+    heads = 1 if pair.mean_heads else pair.student.heads
+    items = []
+    if pair.state_layers:
+        items.append(Item(here, "parts of the loss: the teacher's states, pooled", pair.state_layers * rows * width))
+        states = rows * (2 * pair.student.width + STATE_BUFFERS * width)
+    if "attention" in pair.parts:
+        pooled = len(pair.pairs) * FP32 * pair.map_numbers * heads
+        items.append(Item(here, "parts of the loss: the teacher's maps, pooled", pooled))
+        maps = FP32 * pair.map_numbers * MAP_BUFFERS * heads
+    if "contrastive" in pair.parts:
+        numbers = rows * STATE_BUFFERS * width + 3 * FP32 * pair.map_numbers
+        items.append(Item(here, "parts of the loss: contrast", numbers))
+    return [*items, Item(here, "parts of the loss: one pair of layers", max(states, maps))]
+
+
+def _layer_gradients(pair: Pair, here: str) -> list[Item]:
+    """List the gradients of compared layers, which wait until the backward pass reaches each of them."""
+    heads = 1 if pair.mean_heads else pair.student.heads
+    states = pair.state_layers * FP32 * pair.student_tokens * pair.student.width
+    maps = ("attention" in pair.parts) * len(pair.pairs) * FP32 * pair.map_numbers * heads
+    return [Item(here, "parts of the loss: gradients of states and maps", states + maps)]
 
 
 def _head(here: str, pair: Pair, shapes: Shapes, tokens: int) -> list[Item]:

@@ -158,8 +158,7 @@ def _change_lines(plan: Plan) -> list[str]:
         return ["", "nothing that the planner knows of makes it smaller: take a smaller model"]
     heading = f"the {min(MOST, len(plan.changes))} cheapest changes, planned again:"
     commands = [f"  {change.name.partition(',')[0]}: {change.command}" for change in plan.changes]
-    note = "An 8-bit optimizer is not among them: kdkit has none."
-    return ["", heading, to_text(change_table(plan)), *commands, note]
+    return ["", heading, to_text(change_table(plan)), *commands]
 
 
 def _say_seconds(seconds: float) -> str:

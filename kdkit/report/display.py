@@ -18,7 +18,7 @@ from kdkit.report.render import data_url
 from kdkit.report.tables import Table, column_sides, html_cell, write_value
 from kdkit.runs.folder import Run
 
-CELL = "vertical-align:top;white-space:pre-wrap;padding:2px 10px;"
+CELL = "vertical-align:top;white-space:pre-wrap;padding:2px 10px;line-height:1.4;"
 PICTURE = re.compile(r"!\[([^]]*)\]\((figures/[^)]+)\)")
 
 
@@ -51,6 +51,7 @@ def show_facts(facts: dict[str, object]) -> HTML:
 def show_verdict(text: str) -> HTML:
     """Show a sentence that matters; it wraps at words."""
     style = "max-width:820px;white-space:pre-line;border-left:4px solid #0f766e;padding:4px 14px;font-size:1.05em"
+    style += ";line-height:1.5"  # widgets have a wider one
     return HTML(f"<div style='{style}'>{html.escape(text)}</div>")
 
 
@@ -77,10 +78,11 @@ def show_report(run: Run) -> Markdown:
     return Markdown(PICTURE.sub(embed, (run.path / "report.md").read_text(encoding="utf-8")))
 
 
-def show_comparison(comparison: dict[str, Any]) -> HTML:
+def show_comparison(comparison: dict[str, Any], with_curves: bool = True) -> HTML:
     """Show what `compare_runs` returns: who is better by how much, curves over each other, settings that differ."""
     parts = [show_verdict(f"{comparison_verdict(comparison)}\nCompared on {comparison['text']}.").data]
-    parts.append(f"<img alt='learning curves' width='820' src='{data_url(to_png(draw_comparison(comparison)))}'>")
+    if with_curves:
+        parts.append(f"<img alt='learning curves' width='820' src='{data_url(to_png(draw_comparison(comparison)))}'>")
     for heading, table in compared_tables(comparison).items():
         parts += [f"<p><b>{html.escape(heading.capitalize())}</b></p>", show_table(table).data]
     return HTML("".join(parts))

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdkit.runs.curves import COLOURS, LABELS, teacher_level
+from kdkit.runs.disk import whole_file, writing
 from kdkit.runs.folder import Run
 
 PARTS = {
@@ -212,6 +213,6 @@ def to_png(figure: Figure) -> bytes:
 def save(figure: Figure, run: Run, name: str) -> Path:
     """Save a figure in the run and return its path."""
     path = run.path / "figures" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    with writing(run.path, "--runs-dir"), whole_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=130)
     return path

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from kdkit.machine.tracking.copies import copy_report
 from kdkit.report.answers import answer_examples, answers_table, answers_verdict, pairs_table, pairs_verdict
-from kdkit.report.experts import draw_experts
+from kdkit.report.explore.experts import draw_experts
 from kdkit.report.figures import (
     draw_alignment,
     draw_expert_load,
@@ -19,7 +20,7 @@ from kdkit.report.maths.figures import draw_solving
 from kdkit.report.maths.tables import maths_sections
 from kdkit.report.maths.verdict import run_verdict
 from kdkit.report.recipe import language_recipe
-from kdkit.report.render import render_files, run_facts
+from kdkit.report.render import picture_files, render_files, run_facts
 from kdkit.report.router import draw_router
 from kdkit.report.tables import (
     comparison_table,
@@ -30,6 +31,9 @@ from kdkit.report.tables import (
 )
 from kdkit.report.teachers import differences_table, draw_kinds, draw_shares
 from kdkit.runs.folder import Run
+
+COPIED = ("comparison", "compression", "equal_time", "costs", "continuations", "answers", "pairs")
+"""Tables that are copied to Weights & Biases."""
 
 
 def write_report(run: Run) -> Path:
@@ -42,7 +46,9 @@ def write_report(run: Run) -> Path:
         UserError: a stage has not run; the message names its file.
     """
     files = {"report.md": "report.md.j2", "student/README.md": "model_card.md.j2", "report.html": "report.html.j2"}
-    render_files(run.path, files, _facts(run))
+    facts = _facts(run)
+    render_files(run.path, files, facts)
+    copy_report(run, picture_files(run, facts), {name: facts[name] for name in COPIED}, facts["evaluation"]["models"])
     return run.path / "report.html"
 
 

@@ -11,7 +11,8 @@ import yaml
 
 from kdkit.report.tables import to_html, to_markdown
 from kdkit.report.writing import hide_folders, machine_folders, plain_markdown, write_date
-from kdkit.runs.folder import Run, write_text
+from kdkit.runs.disk import write_text, writing
+from kdkit.runs.folder import Run
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -35,8 +36,9 @@ def render_files(folder: Path, files: dict[str, str], facts: dict[str, Any]) -> 
     environment.filters |= {"date": write_date, "plain": plain_markdown, "yaml": _to_yaml, "json": _to_json}
     folders = machine_folders(facts["config"], folder, Path(__file__).parents[2])
     shown = hide_folders(facts, folders)
-    for name, template in files.items():
-        write_text(folder / name, environment.get_template(template).render(shown))
+    with writing(folder, "--runs-dir"):
+        for name, template in files.items():
+            write_text(folder / name, environment.get_template(template).render(shown))
 
 
 def run_facts(run: Run, heading: str, pictures: dict[str, Path | None]) -> dict[str, Any]:
@@ -59,6 +61,11 @@ def run_facts(run: Run, heading: str, pictures: dict[str, Path | None]) -> dict[
         "command": command_again(run),
         "pictures": {title: (path.name, embed_picture(path)) for title, path in pictures.items() if path is not None},
     }
+
+
+def picture_files(run: Run, facts: dict[str, Any]) -> dict[str, Path]:
+    """Return the files of a page's pictures by their headings."""
+    return {title: run.path / "figures" / name for title, (name, _) in facts["pictures"].items()}
 
 
 def command_again(run: Run) -> str:

@@ -15,6 +15,7 @@ from kdkit.report.figures import tidy
 from kdkit.report.render import embed_picture, render_files
 from kdkit.report.tables import MISSING, Table, write_interval, write_number
 from kdkit.report.writing import HIGHER, LOWER, mark_best
+from kdkit.runs.disk import whole_file
 from kdkit.runs.folder import Run
 
 SEED_COLOURS = ("#0f766e", "#c2410c", "#4f46e5", "#d97706", "#be185d", "#0369a1", "#65a30d", "#7c3aed")
@@ -197,7 +198,8 @@ def draw_variants(sweep: dict[str, Any], path: Path) -> Path:
     for axes in (left, right):
         tidy(axes, grid="x")
     figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=9)
-    figure.savefig(path, dpi=130)
+    with whole_file(path) as partial:
+        figure.savefig(partial, format="png", dpi=130)
     return path
 
 

@@ -14,8 +14,7 @@ from pathlib import Path
 import yaml
 
 from kdkit.errors import UserError
-from kdkit.runs.disk import writing
-from kdkit.runs.folder import write_text
+from kdkit.runs.disk import write_text, writing
 from kdkit.runs.messages import note
 
 KAGGLE = Path("/kaggle")

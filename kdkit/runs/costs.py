@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kdkit.runs.folder import write_text
+from kdkit.runs.disk import write_text
 
 
 def write_cost(path: Path, seconds: float, tokens: int, **more: int) -> None:

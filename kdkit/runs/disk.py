@@ -13,6 +13,7 @@ from kdkit.errors import UserError
 
 REMEDIES = {
     "cache_dir": "-p cache_dir=FOLDER",
+    "cache.file": "-p cache.file=FILE",
     "--runs-dir": "--runs-dir FOLDER",
     "HF_HOME": "export HF_HOME=FOLDER",
 }
@@ -99,6 +100,77 @@ def _is_refused(error: OSError, folder: Path) -> bool:
     inside = any(Path(os.fsdecode(name)).is_relative_to(folder) for name in names)
     above = any(folder.is_relative_to(os.fsdecode(name)) for name in names)
     return error.errno in _REFUSED and (inside or above)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give another path to write to, which takes the place of `path` in the end; where that fails, nothing is left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file whole or not at all."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return path
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder to fill, which takes the place of `path` once all of it is on the disk."""
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        sync_folder(partial)
+        remove_folder(path)
+        partial.rename(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed in `whole_file` left in a folder."""
+    for path in folder.glob(".*.partial"):
+        number = path.name.split(".")[-2]
+        if path.is_file() and number.isdecimal() and not _is_running(int(number)):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # asks only
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until all files of a folder are on the disk: a power cut spares what was renamed, not what it holds."""
+    for path in (*folder.rglob("*"), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that a process killed on the way leaves none of that name, rather than half of it."""
+    if folder.is_dir():
+        hidden = folder.with_name(f".{folder.name}.removed")
+        shutil.rmtree(hidden, ignore_errors=True)
+        folder.rename(hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 @contextlib.contextmanager

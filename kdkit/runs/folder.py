@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.errors import UserError
-from kdkit.runs.disk import taking_turns, writing
+from kdkit.runs.disk import sync_folder, taking_turns, write_text, writing
+from kdkit.runs.hashes import hash_file
 from kdkit.runs.lines import append_line, read_lines
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,99}")
@@ -161,7 +162,7 @@ def is_watched() -> bool:
     """Return whether this notebook runs interactively: a frontend that can take input is attached.
 
     papermill and nbval run cells with input switched off, Jupyter and Kaggle's editor with it on; IPython in a terminal
-    has no kernel.
+    has no kernel. Voila switches input off too, but shows its widgets to a person, and says so in the environment.
     """
     if "ipykernel" not in sys.modules:
         return False
@@ -169,19 +170,8 @@ def is_watched() -> bool:
     from IPython import get_ipython
 
     shell = get_ipython()
-    return isinstance(shell, ZMQInteractiveShell) and bool(shell.kernel._allow_stdin)
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    is_shown = "VOILA_BASE_URL" in os.environ
+    return isinstance(shell, ZMQInteractiveShell) and (is_shown or bool(shell.kernel._allow_stdin))
 
 
 def fingerprint(*parts: object) -> str:
@@ -195,8 +185,7 @@ def fingerprint_files(path: Path) -> str:
     inside = sorted(p for p in path.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
     for file in [path] if path.is_file() else inside:
         digest.update(str(file.relative_to(path)).encode() + b"\0")
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(hash_file(file)))
     return digest.hexdigest()[:16]
 
 
@@ -226,6 +215,7 @@ def cached_folder(parent: Path, key: str, build: Callable[[Path], None], *, sett
             build(partial)
             (partial / key).touch()
             partial.chmod(0o755)
+            sync_folder(partial)
             try:
                 partial.rename(target)
             except OSError:

@@ -11,8 +11,8 @@ from kdkit.config.reading import read_values, unread_sizes
 from kdkit.config.training import SESSION_SETTINGS
 from kdkit.errors import UserError
 from kdkit.runs.carried import carry_over
-from kdkit.runs.disk import writing
-from kdkit.runs.folder import Run, check_run_name, default_run_name, describe_environment, write_text
+from kdkit.runs.disk import remove_leftovers, write_text, writing
+from kdkit.runs.folder import Run, check_run_name, default_run_name, describe_environment
 from kdkit.runs.messages import note
 from kdkit.runs.paths import find_config, find_root, resolve_output
 
@@ -76,6 +76,7 @@ def _open(config: Config | EmbeddingConfig, run: Run) -> None:
             note(sentence)
     with writing(run.path, "--runs-dir"):
         run.path.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(run.path)
         write_text(run.path / "config.yaml", dump_config(config))
     if not (run.path / "env.json").is_file():
         run.write_json("env.json", describe_environment())

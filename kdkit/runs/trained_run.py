@@ -9,8 +9,8 @@ from kdkit.config.language import ALIASES, Config, config_from_values, dump_conf
 from kdkit.config.reading import apply_overrides
 from kdkit.errors import UserError
 from kdkit.runs.carried import carry_over
-from kdkit.runs.disk import writing
-from kdkit.runs.folder import Run, check_run_name, write_text
+from kdkit.runs.disk import write_text, writing
+from kdkit.runs.folder import Run, check_run_name
 from kdkit.runs.open_run import is_of_judging, split_overrides
 from kdkit.runs.paths import find_root, resolve_output
 

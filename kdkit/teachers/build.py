@@ -24,6 +24,7 @@ from kdkit.losses.cross_entropy import IGNORE_INDEX, cross_entropy, masked_mean,
 from kdkit.machine.hardware import Hardware
 from kdkit.machine.interrupt import StopRequest, stop_when_saved
 from kdkit.machine.session import Session
+from kdkit.machine.tracking.copies import TrainingCopy
 from kdkit.models.built.dense import architecture_values, build_model, describe_model
 from kdkit.models.built.scratch import initializer_range, spread_embeddings
 from kdkit.models.built.size import measure_model
@@ -31,7 +32,12 @@ from kdkit.models.loading import no_bar
 from kdkit.runs.costs import write_cost
 from kdkit.runs.folder import cached_folder, fingerprint, link_folder
 from kdkit.runs.messages import note
-from kdkit.training.arguments import checkpoint_step, last_checkpoint, make_training_arguments
+from kdkit.training.arguments import (
+    check_checkpoint_room,
+    checkpoint_step,
+    last_checkpoint,
+    make_training_arguments,
+)
 from kdkit.training.not_finite import ReportLeftOut
 from kdkit.training.options.bundle import make_options
 from kdkit.training.options.optimizer import check_muon
@@ -66,7 +72,9 @@ def build_teacher(session: Session[Config], data: PreparedData) -> Path:
     run, key = session.run, build_key(session, data)
     parent = run.cache_path / "teachers"
     with stop_when_saved(run, session.config.train.time_budget_hours) as request:
-        folder = cached_folder(parent, key, lambda path: _build(session, path, parent / f"{key}.checkpoints", request))
+        checkpoints = parent / f"{key}.checkpoints"
+        folder = cached_folder(parent, key, lambda path: _build(session, path, checkpoints, request))
+        shutil.rmtree(checkpoints, ignore_errors=True)  # not before: hours of training are in them
         request.check("teacher: built and saved")
     link_folder(folder, run.path / "teacher" / "model")
     return run.path / "teacher" / "model"
@@ -97,6 +105,8 @@ def _build(session: Session[Config], folder: Path, checkpoints: Path, request: S
     architecture = _architecture(config, data, hardware)
     print(_describe(config, architecture, data, hardware), flush=True)
     model = _from_random_weights(architecture).to(hardware.device)
+    size, steps = model.num_parameters(), build.max_steps
+    check_checkpoint_room(checkpoints, size, steps, config.train.save_every, build.optimizer, "cache_dir")
     train = TrainConfig(
         per_device_train_batch_size=build.batch_size,
         gradient_accumulation_steps=1,
@@ -117,18 +127,19 @@ def _build(session: Session[Config], folder: Path, checkpoints: Path, request: S
     curve = Curve(held_out, "teacher", config.evaluate.batch_size, every, hardware.autocast_dtype)
     limit = config.train.max_skipped_in_a_row
     trainer.add_callback(ReportLeftOut(session.run, "teacher", trainer.left_out, limit))
-    trainer.add_callback(progress := Progress(session.run, "teacher", curve))
+    copy = TrainingCopy(session.run, "teacher", config.train, config.model_dump())
+    trainer.add_callback(progress := Progress(session.run, "teacher", curve, copy=copy))
     trainer.add_callback(StopAtStep(request, saves_last=False))
     if (checkpoint := last_checkpoint(checkpoints)) is not None:
         note(f"teacher: goes on from step {checkpoint_step(checkpoint)} of {build.max_steps}")
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with copy:
+        trainer.train(resume_from_checkpoint=checkpoint)
     if (step := trainer.state.global_step) < build.max_steps:
         request.check(f"teacher: step {step} of {build.max_steps} is saved")
     write_cost(folder, progress.seconds, round(trainer.read_counts()["tokens"]))
     with no_bar():
         model.save_pretrained(folder)
     data.teacher_tokenizer.save_pretrained(folder)
-    shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 class MixtureTrainer(LanguageModelTrainer):

@@ -1,6 +1,7 @@
 """Filling a cache: the teacher reads training sequences once, and its signals are kept."""
 
 import time
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from kdkit.losses.chunked.events import Events
 from kdkit.losses.chunked.signals import DenseSignals
 from kdkit.machine.interrupt import stop_when_saved
 from kdkit.runs.costs import read_cost, write_cost
+from kdkit.runs.disk import check_room
 from kdkit.runs.folder import Run
 from kdkit.runs.messages import note, step_line
 from kdkit.runs.records import Record
@@ -209,13 +211,18 @@ def repair_signals(path: Path, keys_of: list[list[str]], maker: SignalMaker) -> 
 
 
 def _announce(path: Path, maker: SignalMaker, chunks: list[list[str]]) -> None:
-    """Print how large the cache will be and how long it will take, from one batch."""
+    """Print how large the cache will be and how long it will take, from one batch.
+
+    Raises:
+        UserError: the disk has no room for it.
+    """
     keys = [key for chunk in chunks for key in chunk]
     sample = keys[: maker.batch_size]
     maker.make(sample[:1])  # the first call pays for what the others share
     start = time.perf_counter()
-    num_rows = sum(len(next(iter(record.values()))) for record in maker.make(sample))
+    records = maker.make(sample)
     seconds = time.perf_counter() - start
+    num_rows = sum(len(next(iter(record.values()))) for record in records)
     total_rows = num_rows / len(sample) * len(keys)
     num_bytes = total_rows * sum(max(field.width, 1) * np.dtype(field.dtype).itemsize for field in maker.fields)
     note(
@@ -223,6 +230,10 @@ def _announce(path: Path, maker: SignalMaker, chunks: list[list[str]]) -> None:
         f"at most {num_bytes / 1e6:,.1f} MB "
         f"(less when compressed; twice that while it is joined), about {seconds * len(keys) / len(sample):,.0f} s"
     )
+    packed = sum(len(zlib.compress(values.tobytes())) for record in records for values in record.values())
+    there = sum(part.stat().st_size for part in Path(f"{path}.parts").glob("*"))
+    key = "cache.file" if maker.cache.file else "cache_dir"
+    check_room(path.parent, key, 2 * packed * len(keys) // len(sample) - there, f"{len(keys):,} sequences' answers")
 
 
 def _half(values: torch.Tensor) -> np.ndarray:

@@ -8,10 +8,11 @@ from transformers import PreTrainedTokenizerFast
 
 from kdkit.alignment.files import PROBES
 from kdkit.errors import UserError
-from kdkit.machine.gguf_files import hash_gguf, read_gguf_header
+from kdkit.machine.gguf_files import read_gguf_header
 from kdkit.models.generation import Draw, Generated, Sampling, check_room
 from kdkit.models.llama_cpp import LlamaCpp
 from kdkit.models.reading import Reader, Rows
+from kdkit.runs.hashes import hash_file
 from kdkit.teachers.interface import WritingTeacher
 
 
@@ -78,7 +79,7 @@ class GGUFTeacher(WritingTeacher):
 
     def identify(self) -> dict[str, str]:
         """Return the sha256 of the file."""
-        return {"gguf": hash_gguf(self.header.path)}
+        return {"gguf": hash_file(self.header.path)}
 
     def _write(
         self,

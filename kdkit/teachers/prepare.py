@@ -10,7 +10,7 @@ from kdkit.config.language import BUILD, Config
 from kdkit.data.batches import WindowCollator, longest_sequence
 from kdkit.data.prepare import PreparedData
 from kdkit.errors import UserError
-from kdkit.machine.gguf_files import hash_gguf, is_gguf, read_gguf_header
+from kdkit.machine.gguf_files import is_gguf, read_gguf_header
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
 from kdkit.machine.user_code import is_user_code, make_user_object
@@ -28,6 +28,7 @@ from kdkit.models.loading import (
 from kdkit.models.reading import ModelReader, Reader
 from kdkit.models.writer import Writer, model_writer
 from kdkit.runs.folder import fingerprint, fingerprint_files
+from kdkit.runs.hashes import hash_file
 from kdkit.runs.messages import note
 from kdkit.teachers.build import build_key, build_teacher, built_context
 from kdkit.teachers.gguf import GGUFTeacher
@@ -297,7 +298,7 @@ def identify_files(path: str, key: str) -> dict[str, str]:
         UserError: see `read_gguf_header` and `make_own_teacher`.
     """
     if is_gguf(path):
-        return {"gguf": hash_gguf(read_gguf_header(path, key).path)}
+        return {"gguf": hash_file(read_gguf_header(path, key).path)}
     return make_own_teacher(path, key).identify()
 
 

@@ -1,17 +1,23 @@
-"""TrainingArguments of a training, and where its last checkpoint is."""
+"""TrainingArguments of a training, where its last checkpoint is, and how one appears whole or not at all."""
 
-import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from accelerate import Accelerator
 from transformers import TrainingArguments
 
 from kdkit.config.language import TrainConfig
 from kdkit.machine.hardware import Hardware
-from kdkit.runs.disk import check_room
+from kdkit.runs.disk import check_room, remove_folder, sync_folder
 from kdkit.training.options.schedules import schedule_options
 
-CHECKPOINT_BYTES = {"adamw": 12, "muon": 8}
-"""Of a parameter in a checkpoint, by the optimizer: itself and what is remembered of its gradients, in fp32."""
+CHECKPOINT_BYTES = {"adamw": 12, "adamw_8bit": 12, "muon": 8}
+"""Of a parameter in a checkpoint, by the optimizer: itself and what is remembered of its gradients, in fp32 (in 8 bits
+no more than that: embeddings and head keep all of it)."""
+PARTIAL = ".partial"
+"""Folder beside the checkpoints in which one is written."""
 
 
 def make_training_arguments(
@@ -22,23 +28,17 @@ def make_training_arguments(
     max_steps: int,
     seed: int,
     learning_rate: float | None = None,
-    name: str = "",
     whole_steps: bool = False,
 ) -> TrainingArguments:
     """Translate the configuration into Trainer's arguments: warm-up, schedule, clipping, autocast.
-
-    Weights & Biases reads its mode and project from the environment, so they are set there.
 
     Args:
         output_dir: folder for checkpoints.
         max_steps: optimizer steps.
         seed: seed of the data order and of dropout.
         learning_rate: peak; None: that of the configuration.
-        name: of the training, for Weights & Biases; empty: the folder's.
         whole_steps: give Trainer all sequences of a step as one batch, which `train.micro_batch_tokens` cuts.
     """
-    if train.wandb != "disabled":
-        os.environ |= {"WANDB_MODE": train.wandb, "WANDB_PROJECT": train.wandb_project}
     size, accumulation = train.per_device_train_batch_size, train.gradient_accumulation_steps
     arguments = TrainingArguments(
         output_dir=str(output_dir),
@@ -61,9 +61,8 @@ def make_training_arguments(
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=train.save_every,
-        save_total_limit=1,
-        report_to=[] if train.wandb == "disabled" else ["wandb"],
-        run_name=name or output_dir.name,
+        save_total_limit=None,  # see `whole_checkpoint`
+        report_to=[],
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=hardware.device != "cpu",
@@ -75,26 +74,32 @@ def make_training_arguments(
 
 
 def check_checkpoint_room(
-    folder: Path, parameters: int, total_steps: int, save_every: int, optimizer: str = "adamw"
+    folder: Path,
+    parameters: int,
+    total_steps: int,
+    save_every: int,
+    optimizer: str = "adamw",
+    key: str = "--runs-dir",
 ) -> None:
     """Find out before a training that its checkpoints have no room: the new one is written beside the old one.
 
     Args:
         parameters: of the model.
         optimizer: one of `CHECKPOINT_BYTES`.
+        key: the setting that names the folder.
 
     Raises:
         UserError: the disk is too full.
     """
     number = min(2, -(-total_steps // save_every))
     what = f"{number} checkpoint{'s' if number > 1 else ''} of {parameters:,} parameters"
-    check_room(folder, "--runs-dir", number * CHECKPOINT_BYTES[optimizer] * parameters, what)
+    check_room(folder, key, number * CHECKPOINT_BYTES[optimizer] * parameters, what)
 
 
 def last_checkpoint(output_dir: Path) -> str | None:
     """Return the newest complete checkpoint in a folder, if there is one.
 
-    A run that is stopped while it saves leaves a newer one without `trainer_state.json`, which Trainer
+    A run of an older kdkit that was stopped while it saved left a newer one without `trainer_state.json`, which Trainer
     writes last.
     """
     complete = [str(path.parent) for path in output_dir.glob("checkpoint-*/trainer_state.json")]
@@ -104,3 +109,36 @@ def last_checkpoint(output_dir: Path) -> str | None:
 def checkpoint_step(checkpoint: str) -> int:
     """Return the optimizer steps behind a checkpoint: its folder's name ends in them."""
     return int(checkpoint.rpartition("-")[2])
+
+
+@contextmanager
+def whole_checkpoint(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Move the checkpoint that is written to `PARTIAL` meanwhile to its place, once it is on the disk.
+
+    Trainer itself writes in place, and whoever is killed meanwhile leaves files of any length; called by all processes.
+
+    Args:
+        folder: of the training's checkpoints; the last one is kept.
+    """
+    partial = folder / PARTIAL
+    if accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+    accelerator.wait_for_everyone()
+    try:
+        yield
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            _take_place(next(partial.iterdir()), folder)
+    finally:
+        if accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _take_place(written: Path, folder: Path) -> None:
+    """Move a checkpoint to its place, and remove all others."""
+    sync_folder(written)
+    remove_folder(folder / written.name)  # of a step that was saved before the training went on from an earlier one
+    written.rename(folder / written.name)
+    for other in folder.glob("checkpoint-*"):
+        if other.name != written.name:
+            remove_folder(other)

@@ -9,6 +9,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from kdkit.data.batches import Side
 from kdkit.data.windows import Windows
+from kdkit.machine.tracking.copies import TrainingCopy
 from kdkit.runs.folder import Run, is_watched
 from kdkit.runs.messages import step_line
 from kdkit.training.live import LiveChart
@@ -46,6 +47,8 @@ class Progress(TrainerCallback):
     """Wall time of the steps; the curve's own evaluations are not in it."""
     average: WeightAverage | None = None
     """Averaged weights of the model that is trained: points of the curve score them, too."""
+    copy: TrainingCopy | None = None
+    """Where the lines are copied to; None: nowhere."""
     chart: LiveChart | None = field(init=False)
     """Widgets, where a person watches."""
     _started: float = field(init=False, default=0.0)
@@ -59,6 +62,8 @@ class Progress(TrainerCallback):
         """Start the clock; a resumed training continues its own."""
         step = self.first_step + state.global_step
         self.run.drop_metrics(self.phase, step if step else -1)
+        if self.copy is not None:
+            self.copy.begin(step)
         # in the checkpoint, and for a later stage in the metrics; a teacher's checkpoint may be another run's
         past = [line["seconds"] for line in state.log_history if "seconds" in line]
         past = past or [line["seconds"] for line in self.run.read_metrics() if line["phase"] == self.phase]
@@ -97,6 +102,8 @@ class Progress(TrainerCallback):
         }
         self._record(state, values)
         self._note(state)
+        if self.copy is not None:
+            self.copy.update()
         step, total = self.first_step + state.global_step, self.total_steps or state.max_steps
         eta = self.seconds / step * (total - step)
         terms = "  ".join(f"{name.removesuffix('_loss')} {values[name]:.3f}" for name in names[:3] if name in values)

@@ -5,6 +5,7 @@ Both need to know what the step has added so far, to take it back.
 
 import math
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ from kdkit.training.micro_batch import (
 )
 from kdkit.training.not_finite import LeftOut, drop_gradients
 from kdkit.training.options.token_batches import group_by_length
+
+UNLOGGED_FILE = "unlogged.pt"
+"""In a checkpoint: sums over the steps that no line of the log holds yet."""
 
 
 class SafeStepTrainer(Trainer):
@@ -46,6 +50,7 @@ class SafeStepTrainer(Trainer):
         self._before_step: tuple[torch.Tensor, dict[str, torch.Tensor]] | None = None
         self._of_step: list[dict[str, Any]] = []
         self._read_since: Counter[str] = Counter()
+        self._unlogged: dict[str, Any] | None = None
 
     def training_step(
         self,
@@ -70,6 +75,7 @@ class SafeStepTrainer(Trainer):
     ) -> torch.Tensor:
         """Compute and differentiate the loss of a micro-batch."""
         if self._before_step is None:
+            self._go_on_with_line()
             self._before_step, self.left_out.rows = (self._tr_loss.clone(), dict(self.term_sums)), []
             self._of_step = []
         self.left_out.rows += inputs.get("windows", [])
@@ -173,6 +179,31 @@ class SafeStepTrainer(Trainer):
         self._read_since.update(found)
         for name, value in found.items():
             self.count(name, value)
+
+    def save_unlogged(self, folder: Path) -> None:
+        """Keep in a checkpoint what the steps since the last line of the log have added up to; called by all processes.
+
+        Without it the first line of a training that goes on would be of fewer steps than an uninterrupted one's.
+        """
+        terms = {name: self.accelerator.reduce(value, reduction="mean") for name, value in self.term_sums.items()}
+        state = {"loss": self.accelerator.reduce(self._tr_loss, reduction="mean"), "terms": terms}
+        state |= {"steps": self._steps_in_sums, "since": self._globalstep_last_logged, "read": dict(self._read_since)}
+        if self.args.should_save:
+            torch.save(state, folder / UNLOGGED_FILE)
+
+    def load_unlogged(self, folder: Path) -> None:
+        """Go on with what `save_unlogged` kept, in the next step: Trainer sets its sums to 0 before it."""
+        if (folder / UNLOGGED_FILE).is_file():
+            self._unlogged = torch.load(folder / UNLOGGED_FILE, map_location=self.args.device, weights_only=True)
+
+    def _go_on_with_line(self) -> None:
+        """Take up the sums of a checkpoint."""
+        if self._unlogged is not None:
+            self._tr_loss.copy_(self._unlogged["loss"])
+            self.term_sums, self._steps_in_sums = self._unlogged["terms"], self._unlogged["steps"]
+            self._globalstep_last_logged = self._unlogged["since"]
+            self._read_since.update(self._unlogged["read"])
+            self._unlogged = None
 
     def count(self, name: str, value: torch.Tensor | float) -> None:
         """Add to something that is counted; a tensor stays on its device until somebody reads it."""

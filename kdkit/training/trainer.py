@@ -27,6 +27,7 @@ from kdkit.machine.interrupt import StopRequest
 from kdkit.models.heads import find_head, hidden_of_wrapped
 from kdkit.models.saved import load_checkpoint
 from kdkit.runs.disk import writing
+from kdkit.training.arguments import PARTIAL, whole_checkpoint
 from kdkit.training.masking import Masking
 from kdkit.training.micro_batch import load_parts, save_parts
 from kdkit.training.options.batch_plan import PieceCollator, PlannedBatches, PlannedRows
@@ -279,12 +280,18 @@ class LanguageModelTrainer(SafeStepTrainer):
         Raises:
             UserError: the disk does not take it; the one before is kept.
         """
-        with writing(Path(self.args.output_dir), "--runs-dir"):
+        folder = Path(self.args.output_dir)
+        with writing(folder, "--runs-dir"), whole_checkpoint(folder, self.accelerator):
             super()._save_checkpoint(*arguments, **options)
+
+    def _get_output_dir(self, trial: Any = None) -> str:
+        """Return where a checkpoint is written, to be moved; Trainer's hook."""
+        return str(Path(self.args.output_dir) / PARTIAL)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         """Save the counts beside the optimizer; Trainer's hook, called before the checkpoint counts as complete."""
         super()._save_optimizer_and_scheduler(output_dir)
+        self.save_unlogged(Path(output_dir))
         if self.args.should_save:
             (Path(output_dir) / COUNTS_FILE).write_text(json.dumps(self.read_counts()))
             save_parts(Path(output_dir), self.parts_of_batch)
@@ -300,6 +307,7 @@ class LanguageModelTrainer(SafeStepTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             self.parts_of_batch = load_parts(Path(checkpoint))
+            self.load_unlogged(Path(checkpoint))
         if checkpoint is not None and (Path(checkpoint) / COUNTS_FILE).is_file():
             self.counts = json.loads((Path(checkpoint) / COUNTS_FILE).read_text())
         if checkpoint is not None and self.options is not None and self.options.has_state:

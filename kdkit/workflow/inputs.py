@@ -7,6 +7,7 @@ from typing import Any
 
 from kdkit.config.embeddings import REDUCE, STATIC, EmbeddingConfig
 from kdkit.config.language import BUILD, Config, dump_config
+from kdkit.machine.tracking.keys import find_place
 from kdkit.machine.user_code import code_file
 from kdkit.runs.folder import Run, describe_environment, fingerprint, fingerprint_files
 from kdkit.runs.paths import resolve_input
@@ -73,6 +74,8 @@ def _may_be_path(text: str) -> bool:
 
 def check_inputs(config: Config | EmbeddingConfig, run: Run) -> Inputs:
     """Find a user's mistakes before anything is written to the run, by reading all that will be read."""
+    if config.train.wandb in ("online", "offline"):
+        find_place(config.train.wandb)
     return _check_embeddings(config, run) if isinstance(config, EmbeddingConfig) else _check_language(config, run)
 
 

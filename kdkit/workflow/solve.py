@@ -22,7 +22,7 @@ from kdkit.maths.problem import Problem
 from kdkit.maths.problems.make import recognise
 from kdkit.models.writer import Writer
 from kdkit.report.maths.solution import SolvedProblem, to_page
-from kdkit.runs.folder import write_text
+from kdkit.runs.disk import write_text
 from kdkit.runs.paths import resolve_input
 from kdkit.workflow.writers import open_writer, run_folder
 

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from kdkit.config.language import Config, config_from_values
 from kdkit.data.batches import WindowCollator
+from kdkit.distill import layer_terms
 from kdkit.distill import train as stage
 from kdkit.distill.checkpoints import PROJECTIONS_FILE
 from kdkit.distill.layer_terms import Balance, LayerParts, make_parts
@@ -33,6 +34,8 @@ from tests.tiny import (
 
 ALL = {"logits": 0.7, "feature": 0.1, "attention": 0.1, "layerwise": 0.05, "contrastive": 0.05}
 """The weights of seed 001."""
+PAIRED = {"logits": 0.5, "attention": 0.3, "layerwise": 0.2}
+"""Parts that compare every pair of layers."""
 PARTS = ("feature", "attention", "layerwise", "contrastive")
 each_part = pytest.mark.parametrize("part", PARTS)
 
@@ -64,6 +67,31 @@ def test_a_student_that_is_the_teacher_has_no_error(tmp_path):
     for part in ("feature", "layerwise", "attention"):
         assert terms[f"{part}_loss"].item() == pytest.approx(0.0, abs=1e-6)
     assert terms["contrastive_loss"] > 0
+
+
+def test_pairs_of_layers_are_computed_again_and_keep_little_for_equal_gradients(tmp_path, monkeypatch):
+    config = make_config(tmp_path, student={"build": {"tokenizer": "teacher"}}, distill={"weights": PAIRED})
+    data = make_data(config, tmp_path)
+    batch = WindowCollator(data.train, with_teacher=True)([0, 1, 2])
+    counted = torch.ones(len(batch["spans"].student_rows), dtype=torch.bool)
+    widths, found = (batch["input_ids"].shape[1],) * 2, []
+    for again in (True, False):
+        if not again:
+            monkeypatch.setattr(layer_terms, "compute_again", lambda values, *inputs: values(*inputs))
+        student, teacher = make_llama(len(data.student_tokenizer)), make_llama(len(data.student_tokenizer))
+        parts, kept = LayerParts(config, student, teacher, "twin"), []
+        with parts.student_taps, parts.teacher_taps, torch.no_grad():
+            teacher(batch["teacher_input_ids"])
+        with parts.student_taps:
+            student(batch["input_ids"])
+            with torch.autograd.graph.saved_tensors_hooks(lambda x, kept=kept: kept.append(x.nbytes) or x, lambda x: x):
+                loss, _ = parts.loss_of(batch["spans"], widths, counted, 10.0, 1.0)
+            loss.backward()
+        gradients = [tensor.grad for tensor in (*student.parameters(), *parts.projections.parameters())]
+        found.append((sum(kept), [gradient for gradient in gradients if gradient is not None]))
+    (little, first), (much, second) = found
+    assert 2 * little < much  # both sides, and nothing made of them
+    assert len(first) > 10 and all(torch.equal(*pair) for pair in zip(first, second, strict=True))
 
 
 def lines_of(trainer) -> list[dict[str, float]]:

@@ -254,20 +254,3 @@ def test_without_stages_the_steps_follow_the_epochs_unless_max_steps_is_set(fini
     epochs = config.train.model_copy(update={"max_steps": None, "num_train_epochs": 2.0})
     expected = -(-2 * len(data.train) // 8)
     assert [plan.steps for plan in plan_stages(config.model_copy(update={"train": epochs}), data)] == [expected]
-
-
-def test_weights_and_biases_gets_a_run_per_phase_without_network_or_key(finished, tmp_path, monkeypatch):
-    config, data, *_ = finished
-    for name, value in {
-        "WANDB_DIR": str(tmp_path),
-        "WANDB_SILENT": "true",
-        "WANDB_MODE": "",
-        "WANDB_PROJECT": "",
-    }.items():
-        monkeypatch.setenv(name, value)
-    config = config.model_copy(update={"train": config.train.model_copy(update={"wandb": "offline", "max_steps": 2})})
-    run = make_run(tmp_path)
-    (run.path / "training.json").write_text('{"student": {"seconds": 0.2, "steps": 2}}')
-    stage.train_baseline(make_plan(config, run, data))
-    stage.train_equal_time_baseline(make_plan(config, run, data))
-    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2

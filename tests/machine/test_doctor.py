@@ -15,6 +15,8 @@ P100 = CudaFacts(("Tesla P100-PCIE-16GB",), (6, 0), 16 * GIGABYTE, ("sm_75", "sm
 T4X2 = CudaFacts(("Tesla T4", "Tesla T4"), (7, 5), 15 * GIGABYTE, ("sm_75", "sm_80"))
 A100 = CudaFacts(("NVIDIA A100-SXM4-40GB",), (8, 0), 40 * GIGABYTE, ("sm_75", "sm_80"))
 
+OFFLINE = "offline in the run folder, to be sent by wandb sync"
+
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch, tmp_path):
@@ -26,6 +28,7 @@ def machine(monkeypatch, tmp_path):
     def change(cuda=None, online=False, **environment):
         monkeypatch.setattr(doctor, "read_cuda", lambda: cuda or CudaFacts())
         monkeypatch.setattr(doctor, "hub_is_reachable", lambda: online)
+        monkeypatch.setattr(doctor, "server_is_reachable", lambda: online)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
 
@@ -136,20 +139,27 @@ def test_an_empty_wandb_mode_is_a_problem(machine, find):
     assert find("wandb").state == "problem" and "WANDB_MODE" in find("wandb").text
 
 
-def test_no_wandb_key_is_a_note(machine, find):
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        ({"online": True}, f"{OFFLINE}: no API key"),
+        ({"online": True, "WANDB_API_KEY": "0" * 40}, "online: API key found"),
+        (
+            {"online": False, "WANDB_API_KEY": "0" * 40},
+            "offline in the run folder, to be sent by wandb sync: no network",
+        ),
+        ({"online": True, "WANDB_MODE": "disabled"}, "disabled, as WANDB_MODE says"),
+    ],
+)
+def test_where_wandb_would_keep_a_run_follows_from_key_and_network(machine, find, facts, text):
+    machine(**facts)
+    assert (find("wandb").state, find("wandb").text) == ("ok", text)
+
+
+def test_a_wandb_key_in_netrc_is_found_and_not_shown(machine, find, tmp_path):
     machine(online=True)
-    assert find("wandb").state == "note" and "train.wandb=disabled" in find("wandb").text
-
-
-@pytest.mark.parametrize(("online", "state"), [(True, "ok"), (False, "note")])
-def test_a_wandb_key_is_good_where_there_is_a_network(machine, find, online, state):
-    machine(online=online, WANDB_API_KEY="0" * 40)
-    assert find("wandb").state == state and find("wandb").text.startswith("API key found")
-
-
-def test_a_wandb_key_in_netrc_is_found(find, tmp_path):
     (tmp_path / ".netrc").write_text("machine api.wandb.ai login user password secret\n")
-    assert find("wandb").text.startswith("API key found") and "secret" not in find("wandb").text
+    assert find("wandb").text == "online: API key found"
 
 
 @pytest.mark.parametrize(("cuda", "code", "last"), [(None, 0, "verdict: ready"), (P100, 1, "verdict: not ready")])

@@ -5,7 +5,8 @@ import struct
 import pytest
 
 from kdkit.errors import UserError
-from kdkit.machine.gguf_files import hash_gguf, read_gguf_header
+from kdkit.machine.gguf_files import read_gguf_header
+from kdkit.runs.hashes import hash_file
 from tests.gguf_files import write_llama
 from tests.tiny import make_llama
 
@@ -24,7 +25,7 @@ def test_a_header_says_what_is_in_the_file(whole, small_pair):
     assert (header.architecture, header.context, header.quantisation) == ("llama", 2048, "F32")
     assert header.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert header.metadata["tokenizer.ggml.tokens"] == len(small_pair[0])
-    assert len(hash_gguf(whole)) == 64
+    assert len(hash_file(whole)) == 64
 
 
 def refused(tmp_path, content: bytes, message: str) -> None:

@@ -7,7 +7,7 @@ import time
 import pytest
 from huggingface_hub import constants
 
-from kdkit.machine import hub
+from kdkit.machine import hub, network
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def connect(monkeypatch):
     for name in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "CONNECT_SECONDS", 0.3)
+    monkeypatch.setattr(network, "CONNECT_SECONDS", 0.3)
 
     def ask(connection):
         monkeypatch.setattr(socket, "create_connection", connection)
@@ -33,7 +33,7 @@ def test_a_hub_that_answers_is_reachable(connect):
 
 
 def test_a_refused_connection_is_known_at_once(connect, monkeypatch):
-    monkeypatch.setattr(hub, "CONNECT_SECONDS", 60.0)
+    monkeypatch.setattr(network, "CONNECT_SECONDS", 60.0)
 
     def refuse(*_, **__):
         raise ConnectionRefusedError

@@ -5,7 +5,7 @@ from kdkit.errors import UserError
 from kdkit.machine import hardware
 from kdkit.machine.hardware import CudaFacts
 from kdkit.machine.open_session import open_embedding_session, open_session
-from kdkit.runs.folder import write_text
+from kdkit.runs.disk import write_text
 
 
 @pytest.fixture

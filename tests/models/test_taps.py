@@ -84,6 +84,16 @@ def test_states_and_maps_are_those_that_the_model_itself_returns(name):
         assert torch.allclose(caught, expected.attentions[layer], atol=1e-5)
 
 
+def test_maps_can_be_caught_averaged_over_heads():
+    model, caught = make_model("llama"), []
+    for mean_heads in (False, True):
+        with torch.no_grad(), Taps(model, maps=[1], mean_heads=mean_heads) as taps:
+            model(IDS)
+        caught.append(taps.take()[1][1])
+    assert caught[0].shape[1] == 4 and caught[1].shape[1] == 1
+    assert torch.equal(caught[0].mean(dim=1, keepdim=True), caught[1])
+
+
 @every_model
 def test_eager_layers_do_not_see_the_future(name):
     with torch.no_grad(), Taps(model := make_model(name), maps=range(3)) as taps:

@@ -112,8 +112,11 @@ def test_two_gpus_share_what_one_holds_and_say_what_crosses():
 def test_attention_maps_in_the_loss_are_counted_on_both_sides():
     weights = {"logits": 0.5, "attention": 0.5}
     plain, maps = student("t4x2"), student("t4x2", distill={"weights": weights})
-    assert item(maps, "teacher: attention maps") == 2 * 4 * 64 * 64 * 4 * 2
+    assert item(maps, "teacher: attention maps") == 2 * 4 * 64 * 64 * 4  # two layers, averaged over heads, fp32
+    assert item(maps, "student: attention maps") == 2 * 4 * 64 * 64 * 4
     assert item(maps, "activations: ") > item(plain, "activations: ")
+    mapped = student("t4x2", distill={"weights": weights, "attention_heads": "mapped"})
+    assert item(mapped, "teacher: attention maps") == 2 * 4 * 64 * 64 * 4 * 2  # four heads, 16 bits
 
 
 def test_muon_has_one_mean_for_a_matrix_and_an_average_is_one_more_copy():

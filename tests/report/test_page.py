@@ -28,7 +28,8 @@ from kdkit.report.tables import (
     routing_table,
     to_markdown,
 )
-from kdkit.runs.folder import Run, write_text
+from kdkit.runs.disk import write_text
+from kdkit.runs.folder import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = '<script>alert(1)</script> | <!-- a\n\nline & "more"'

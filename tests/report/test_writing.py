@@ -19,7 +19,7 @@ from kdkit.report.writing import (
     plain_markdown,
     write_date,
 )
-from kdkit.runs.folder import write_text
+from kdkit.runs.disk import write_text
 from tests.report.test_page import make_run
 
 MARKUP = [

@@ -3,6 +3,7 @@ import os
 from pathlib import Path
 
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from kdkit.errors import UserError
 from kdkit.runs.folder import (
@@ -257,3 +258,14 @@ def test_the_environment_names_the_versions_that_matter():
 
 def test_nobody_watches_a_test():
     assert is_watched() is False
+
+
+def test_voila_shows_its_widgets_to_a_person_though_it_asks_nobody():
+    manager, client = start_new_kernel(kernel_name="python3", env=os.environ | {"VOILA_BASE_URL": "/"})
+    try:
+        code = "from kdkit.runs.folder import is_watched; assert is_watched()"
+        answer = client.execute_interactive(code, allow_stdin=False, timeout=60)
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    assert answer["content"]["status"] == "ok"

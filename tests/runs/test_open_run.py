@@ -3,7 +3,7 @@ import pytest
 from kdkit.config.language import load_config
 from kdkit.config.reading import unread_sizes
 from kdkit.errors import UserError
-from kdkit.runs.folder import write_text
+from kdkit.runs.disk import write_text
 from kdkit.runs.open_run import open_run, plan_run
 
 

@@ -9,10 +9,10 @@ from kdkit.distill.open_teacher import open_teacher
 from kdkit.distill.train import distill, train_baseline
 from kdkit.errors import UserError
 from kdkit.evaluate.evaluation import evaluate_run
-from kdkit.machine.gguf_files import hash_gguf
 from kdkit.machine.packages import packaged_file
 from kdkit.models.generation import Sampling, generate_ids
 from kdkit.models.loading import load_causal_lm
+from kdkit.runs.hashes import hash_file
 from kdkit.runs.store import open_store
 from kdkit.teachers.gguf import GGUFTeacher
 from kdkit.teachers.prepare import prepare_teacher
@@ -167,7 +167,7 @@ def test_a_cache_names_the_file_by_its_hash_and_serves_any_student(tiny, tmp_pat
         plan = make_plan(config, make_run(tmp_path, name), make_data(config, folder))
         distill(plan, open_teacher(plan))
     with open_store(tmp_path / "answers.h5") as store:
-        assert store.header["teacher"] == {"gguf": hash_gguf(file)}
+        assert store.header["teacher"] == {"gguf": hash_file(file)}
     other = write_llama(tmp_path / "other.gguf", make_llama(320, seed=4), load_tokenizer(file))
     config = config_of(folder, other, cache=cache)
     with pytest.raises(UserError, match="teacher"):

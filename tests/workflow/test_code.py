@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kdkit.runs.folder import write_text
+from kdkit.runs.disk import write_text
 from kdkit.workflow.code import code_files, fingerprint_code
 from kdkit.workflow.several import sweep
 from kdkit.workflow.several.sweep import TRAINING

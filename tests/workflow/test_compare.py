@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +14,21 @@ import yaml
 
 from kdkit.cli import main
 from kdkit.config.embeddings import EmbeddingConfig
-from kdkit.config.language import Config, dump_config
+from kdkit.config.language import dump_config
 from kdkit.errors import UserError
 from kdkit.evaluate.text_scores import write_scores
 from kdkit.report.compare import comparison_text, comparison_verdict, write_comparison
 from kdkit.report.display import show_comparison
-from kdkit.runs.folder import Run, write_text
+from kdkit.runs.disk import write_text
+from kdkit.runs.folder import Run
 from kdkit.runs.open_run import plan_run
 from kdkit.training.score import Score
 from kdkit.workflow.several.compare import compare_runs
+from tests.comparable import BITS, BYTES, DOCUMENTS, add_run
 from tests.report.embeddings import finished_runs
-from tests.report.test_page import make_evaluation, make_run
+from tests.report.test_page import make_run
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = 12
-BYTES = np.full(DOCUMENTS, 100)
-BITS = np.linspace(1.2, 1.8, DOCUMENTS)
-"""Of the first run's student, per byte of each document."""
 
 
 @pytest.fixture(scope="module")
@@ -41,28 +40,7 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def add(tmp_path, finished):
     """Return what adds a run to the folder `runs`: `add("b", bits, **{"distill.temperature": 2.0})`."""
-
-    def make(name, bits=BITS, **settings):
-        run = Run(tmp_path / "runs" / name, tmp_path)
-        shutil.copytree(finished, run.path)
-        values = yaml.safe_load(dump_config(Config()))
-        for key, value in settings.items():
-            *sections, last = key.split(".")
-            inner = values
-            for section in sections:
-                inner = inner[section]
-            inner[last] = value
-        write_text(run.path / "config.yaml", yaml.safe_dump(values))
-        nats = {"student": bits, "baseline": np.full(DOCUMENTS, 2.0)}
-        scores = {
-            phase: Score((v * BYTES * np.log(2)), BYTES, 9, v * BYTES * np.log(2), BYTES) for phase, v in nats.items()
-        }
-        write_scores(run, scores)
-        run.write_json("evaluation.json", make_evaluation(student=float(np.mean(bits))))
-        (run.path / "student").mkdir(exist_ok=True)
-        return run
-
-    return make
+    return partial(add_run, tmp_path, finished)
 
 
 @pytest.fixture

@@ -46,8 +46,9 @@ ByShare = dict[DropShare, Count]
 class RecipeConfig(OptimizationConfig):
     """How a language model is trained beyond AdamW, a cosine and one batch size."""
 
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """`muon`: see `train.muon`; torch 2.9 or newer."""
+    optimizer: Literal["adamw", "adamw_8bit", "muon"] = "adamw"
+    """`adamw_8bit`: running means in a byte each but for embeddings and head, by bitsandbytes. `muon`: see
+    `train.muon`; torch 2.9 or newer."""
     muon: MuonConfig = MuonConfig()
     adam_betas: Annotated[list[DropShare], Field(min_length=2, max_length=2)] = Field(
         default_factory=lambda: [0.9, 0.999]

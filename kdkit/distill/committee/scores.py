@@ -19,6 +19,7 @@ from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
 from kdkit.machine.hardware import DTYPES
 from kdkit.models.reading import Reader
 from kdkit.runs.costs import write_cost
+from kdkit.runs.disk import whole_file, writing
 from kdkit.runs.folder import fingerprint
 from kdkit.runs.messages import note
 from kdkit.teachers.prepare import identify_teacher, prepare_teacher
@@ -70,12 +71,11 @@ def score_member(plan: TrainingPlan, rows: list[int]) -> PieceScores:
         note(f"{session.config.teachers.only}: reads {len(rows):,} training sequences to say how well it knows them")
         reader, size = teacher.reader(session.hardware.autocast_dtype), len(data.teacher_tokenizer)
         found = score_pieces(reader, data.train, size, session.config.evaluate.batch_size, rows)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npz")
-        np.savez(partial, **vars(found))
         tokens = int((data.train.teacher_ids[rows, 1:] != PAD).sum())
-        write_cost(path, time.perf_counter() - begin, tokens, sequences=len(rows))
-        partial.replace(path)
+        with writing(path.parent, "cache_dir"):
+            write_cost(path, time.perf_counter() - begin, tokens, sequences=len(rows))
+            with whole_file(path) as partial, partial.open("wb") as file:
+                np.savez(file, **vars(found))
         del teacher
         gc.collect()
         torch.cuda.empty_cache()

@@ -17,7 +17,7 @@ from kdkit.embeddings.models.pooling import LAST, SWITCHES, Reading
 from kdkit.embeddings.models.static import FOLDER as STATIC_FOLDER
 from kdkit.embeddings.models.static import TokenTable, save_table
 from kdkit.models.loading import no_bar
-from kdkit.runs.folder import write_text
+from kdkit.runs.disk import write_text
 
 CARD = """---
 library_name: sentence-transformers

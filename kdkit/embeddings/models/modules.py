@@ -15,7 +15,7 @@ from torch import nn
 
 from kdkit.embeddings.models.pooling import find_file, read_json
 from kdkit.errors import UserError
-from kdkit.runs.folder import write_text
+from kdkit.runs.disk import write_text
 
 SENTENCE = "sentence_embedding"
 """What modules work on unless they say otherwise, by sentence-transformers' name."""

@@ -1,6 +1,5 @@
 """Following an embedding distillation: metrics.jsonl, progress lines, scores after every epoch, the collapse alarm."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +8,7 @@ from kdkit.embeddings.models.doctor import mean_off_diagonal_cosine
 from kdkit.embeddings.models.embedder import EmbeddingModel, encode
 from kdkit.embeddings.training.trainer import EmbeddingTrainer
 from kdkit.machine.memory import read_peak, start_peak
+from kdkit.machine.tracking.copies import TrainingCopy
 from kdkit.runs.folder import Run, is_watched
 from kdkit.runs.messages import step_line
 from kdkit.training.live import LiveChart
@@ -49,12 +49,13 @@ class Follower:
         self.sentences, self.after_epoch = sentences[:ALARM_SENTENCES], after_epoch
         self.chart = LiveChart(run, phase, "mean score of the tasks") if is_watched() else None
         self.mean_cosine = 0.0
-        self.wandb = self._open_wandb() if config.train.wandb != "disabled" else None
+        self.copy = TrainingCopy(run, phase, config.train, config.model_dump())
 
     def start(self, resumed_step: int) -> None:
         """Drop what an interrupted training logged after its checkpoint, or score a student before its first step."""
         start_peak(self.trainer.student.device)
         self.run.drop_metrics(self.phase, resumed_step if resumed_step else -1)
+        self.copy.begin(resumed_step)
         if not resumed_step:
             self._score(0)
         for line in self.run.read_metrics():
@@ -78,8 +79,6 @@ class Follower:
         """Return the training's entry of training.json."""
         trainer, train = self.trainer, self.config.train
         sentences = trainer.step * trainer.order.batch_size * train.gradient_accumulation_steps
-        if self.wandb is not None:
-            self.wandb.finish()
         if self.chart is not None:
             self.chart.finish(trainer.step, trainer.total_steps, trainer.seconds)
         return {
@@ -99,6 +98,7 @@ class Follower:
     def _log(self, step: int, logs: dict[str, float]) -> None:
         """Write a line of metrics and show it."""
         self._record(step, logs)
+        self.copy.update()
         self._note(step)
         left = self.trainer.seconds / step * (self.trainer.total_steps - step)
         terms = "  ".join(
@@ -161,20 +161,3 @@ class Follower:
 
     def _record(self, step: int, values: dict[str, Any]) -> None:
         self.run.append_metrics({"phase": self.phase, "step": step, "seconds": round(self.trainer.seconds, 3)} | values)
-        if self.wandb is not None:
-            tasks = {f"tasks/{name}": score for name, score in values.get("tasks", {}).items()}
-            self.wandb.log({key: value for key, value in values.items() if key != "tasks"} | tasks, step=step)
-
-    def _open_wandb(self) -> Any:
-        """Open a run of Weights & Biases, in the mode of the configuration."""
-        import wandb
-
-        train = self.config.train
-        os.environ.setdefault("WANDB_SILENT", "true")
-        return wandb.init(
-            project=train.wandb_project,
-            name=f"{self.run.name}/{self.phase}",
-            dir=str(self.run.path),
-            mode=train.wandb,
-            config=self.config.model_dump(),
-        )

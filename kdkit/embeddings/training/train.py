@@ -62,6 +62,7 @@ from kdkit.embeddings.training.trainer import EmbeddingTrainer, PlannedEmbedding
 from kdkit.errors import UserError
 from kdkit.machine.interrupt import StopRequest, stop_when_saved
 from kdkit.machine.session import Session
+from kdkit.runs.disk import whole_folder, writing
 from kdkit.runs.messages import note
 from kdkit.training.arguments import check_checkpoint_room
 from kdkit.training.order import num_processes
@@ -292,14 +293,15 @@ def _train_and_save(trainer: EmbeddingTrainer, follower: Follower, folder: Path,
     """Train to the end, save the student and its entry of training.json, and return that."""
     run, name, method, student = follower.run, follower.phase, trainer.method, trainer.student
     follower.start(trainer.step)
-    with stop_when_saved(run, follower.config.train.time_budget_hours) as request:
+    with stop_when_saved(run, follower.config.train.time_budget_hours) as request, follower.copy:
         trainer.train(follower, checkpoint, request)
         if trainer.step < trainer.total_steps:
             request.check(f"{name}: step {trainer.step} of {trainer.total_steps} is saved")
         entry = follower.finish()
         trainer.model.to("cpu").eval()  # the method too: the plan keeps it
         method.dress(student)
-        save_embedding_model(student, folder, other_heads=method.other_heads())
+        with writing(folder, "--runs-dir"), whole_folder(folder) as partial:
+            save_embedding_model(student, partial, other_heads=method.other_heads())
         trainings = run.read_json("training.json") if (run.path / "training.json").is_file() else {}
         run.write_json("training.json", trainings | {name: entry})
         checkpoint.unlink(missing_ok=True)

@@ -34,7 +34,7 @@ from kdkit.embeddings.training.together import Processes
 from kdkit.errors import UserError
 from kdkit.machine.hardware import Hardware
 from kdkit.machine.interrupt import StopRequest
-from kdkit.runs.disk import writing
+from kdkit.runs.disk import whole_file, writing
 from kdkit.training.micro_batch import is_out_of_memory, too_large
 from kdkit.training.not_finite import LeftOut
 from kdkit.training.parameters import format_table, group_parameters
@@ -251,21 +251,16 @@ class EmbeddingTrainer:
 
     def save(self, path: Path) -> None:
         """Write everything that the next steps depend on, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         state = {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "unlogged": self._sums,
             "counts": {"step": self.step, "skipped_steps": self.skipped_steps, "seconds": self.seconds},
         }
-        partial = path.with_suffix(".partial")
-        with writing(path.parent, "--runs-dir"):
-            try:
-                torch.save(state, partial)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+        with writing(path.parent, "--runs-dir"), whole_file(path) as partial:
+            torch.save(state, partial)
 
     def load(self, path: Path) -> None:
         """Go back to what `save` wrote."""
@@ -273,6 +268,7 @@ class EmbeddingTrainer:
         self.model.load_state_dict(state["model"])
         for name, value in state["counts"].items():
             setattr(self, name, value)
+        self._sums = state.get("unlogged", {})  # a checkpoint of an older kdkit has none
         ended = self.step == self.total_steps
         if not ended:
             last = self.step - 1  # the optimizer belongs to the stage of the last step done

@@ -26,8 +26,8 @@ from kdkit.machine.session import Session
 from kdkit.maths.checking.pool import CheckerPool
 from kdkit.maths.problem import Problem
 from kdkit.models.writer import Writer, model_writer
-from kdkit.runs.disk import writing
-from kdkit.runs.folder import Run, write_text
+from kdkit.runs.disk import write_text, writing
+from kdkit.runs.folder import Run
 from kdkit.teachers.interface import TextTeacher
 
 FOLDER = "maths"

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from kdkit.machine.tracking.copies import copy_report
 from kdkit.report.embeddings.figures import (
     draw_embedding_curves,
     draw_embedding_losses,
@@ -25,7 +26,7 @@ from kdkit.report.embeddings.tables import (
 )
 from kdkit.report.embeddings.words import cache_words, embedding_verdict, protocols, warnings
 from kdkit.report.recipe import embedding_recipe
-from kdkit.report.render import render_files, run_facts
+from kdkit.report.render import picture_files, render_files, run_facts
 from kdkit.report.tables import Table, table_of
 from kdkit.runs.folder import Run
 
@@ -44,7 +45,10 @@ def write_embedding_report(run: Run) -> Path:
         "student/README.md": "embedding_card.md.j2",
         "report.html": "embedding_report.html.j2",
     }
-    render_files(run.path, files, _facts(run))
+    facts = _facts(run)
+    render_files(run.path, files, facts)
+    tables = {"Scores": facts["scores"]} | {heading: table for heading, (table, _) in facts["tables"].items()}
+    copy_report(run, picture_files(run, facts), tables | facts["details"], facts["evaluation"]["models"])
     return run.path / "report.html"
 
 

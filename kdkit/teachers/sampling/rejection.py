@@ -28,8 +28,8 @@ from kdkit.machine.session import Session
 from kdkit.maths.checking.pool import CheckerPool
 from kdkit.maths.files import solved_row, write_problems
 from kdkit.models.generation import Generated, Sampling
-from kdkit.runs.disk import taking_turns, writing
-from kdkit.runs.folder import fingerprint, write_text
+from kdkit.runs.disk import taking_turns, whole_file, write_text, writing
+from kdkit.runs.folder import fingerprint
 from kdkit.runs.lines import append_line, read_lines
 from kdkit.runs.messages import note, step_line
 from kdkit.teachers.interface import TextTeacher
@@ -80,7 +80,8 @@ class SampledAnswers:
         """Copy both files; return where they are."""
         copied = replace(self, path=path)
         for source, target in ((self.path, path), (self.held_out, copied.held_out)):
-            shutil.copyfile(source, target)
+            with whole_file(target) as partial:
+                shutil.copyfile(source, partial)
         return copied
 
     @property

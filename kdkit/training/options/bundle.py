@@ -10,6 +10,7 @@ from kdkit.config.recipe.settings import RecipeConfig
 from kdkit.errors import UserError
 from kdkit.training.options.averaging import WeightAverage
 from kdkit.training.options.batch_plan import BatchPlan, has_plan, plan_batches
+from kdkit.training.options.eight_bit import check_eight_bit, make_eight_bit
 from kdkit.training.options.further_tokens import FurtherTokens
 from kdkit.training.options.optimizer import check_muon, make_muon
 
@@ -69,13 +70,15 @@ class TrainingOptions:
             adamw_options: for it.
 
         Raises:
-            UserError: see `make_muon`.
+            UserError: see `make_muon` and `make_eight_bit`.
         """
         if self.further is not None:
             rates = {"lr": adamw_options["lr"], "weight_decay": self.train.weight_decay}
             groups = [*groups, {"params": list(self.further.parameters()), **rates}]
         if self.train.optimizer == "muon":
             return make_muon(model, groups, self.train.muon, adamw_options)
+        if self.train.optimizer == "adamw_8bit":
+            return make_eight_bit(model, groups, adamw_options)
         return optimizer_class(groups, **adamw_options)
 
 
@@ -97,10 +100,12 @@ def check_options(train: RecipeConfig, is_chat: bool) -> None:
         is_chat: whether the data are conversations.
 
     Raises:
-        UserError: Muon without a torch that has it; short pieces of conversations.
+        UserError: an optimizer whose package is missing; short pieces of conversations.
     """
     if train.optimizer == "muon":
         check_muon()
+    if train.optimizer == "adamw_8bit":
+        check_eight_bit()
     if train.length_schedule and is_chat:
         raise UserError(
             "train.length_schedule: expected text, which may be read in pieces, got conversations, whose answers need "

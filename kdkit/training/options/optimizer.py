@@ -25,28 +25,32 @@ def check_muon() -> None:
 
 def hidden_matrices(model: torch.nn.Module) -> set[torch.nn.Parameter]:
     """Return the parameters that Muon is made for: two-dimensional, and neither embeddings nor the output head."""
+    return {parameter for parameter in model.parameters() if parameter.ndim == 2} - tables_of(model)
+
+
+def tables_of(model: torch.nn.Module) -> set[torch.nn.Parameter]:
+    """Return the parameters of embeddings and of the output head, whose rows are tokens."""
     tables = {p for module in model.modules() if isinstance(module, torch.nn.Embedding) for p in module.parameters()}
     head = model.get_output_embeddings()
-    tables |= set() if head is None else set(head.parameters())
-    return {parameter for parameter in model.parameters() if parameter.ndim == 2} - tables
+    return tables | (set() if head is None else set(head.parameters()))
 
 
-def split_groups(groups: Groups, matrices: set[torch.nn.Parameter], lr_multiplier: float) -> tuple[Groups, Groups]:
-    """Sort optimizer groups into Muon's and AdamW's; both keep the order, Muon's learn by a factor faster.
+def split_groups(groups: Groups, chosen: set[torch.nn.Parameter], lr_multiplier: float = 1.0) -> tuple[Groups, Groups]:
+    """Sort optimizer groups into those of chosen parameters, as Muon's, and all others; both keep the order.
 
     Args:
         groups: with `params`, `lr` and `weight_decay`.
-        matrices: parameters for Muon.
+        lr_multiplier: the chosen ones learn by this factor faster.
     """
-    for_muon, for_adamw = [], []
+    chosen_groups, others = [], []
     for group in groups:
-        inside = [p for p in group["params"] if p in matrices]
-        outside = [p for p in group["params"] if p not in matrices]
+        inside = [p for p in group["params"] if p in chosen]
+        outside = [p for p in group["params"] if p not in chosen]
         if inside:
-            for_muon.append(group | {"params": inside, "lr": group["lr"] * lr_multiplier})
+            chosen_groups.append(group | {"params": inside, "lr": group["lr"] * lr_multiplier})
         if outside:
-            for_adamw.append(group | {"params": outside})
-    return for_muon, for_adamw
+            others.append(group | {"params": outside})
+    return chosen_groups, others
 
 
 class MuonWithAdamW(torch.optim.Optimizer):

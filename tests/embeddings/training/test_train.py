@@ -169,20 +169,23 @@ def test_an_interrupted_run_goes_on_where_it_was(folder, monkeypatch):
         assert all(torch.equal(mine[name], other[name]) for name in mine)
 
 
-@pytest.mark.parametrize("step", [1, 3])
-def test_a_training_stopped_by_ctrl_c_goes_on_from_that_step_to_the_same_weights(folder, monkeypatch, capsys, step):
-    options = "train.log_every=4", "train.max_steps=5"
-    config, run = open_run(folder, f"unstopped-{step}", *options)
+@pytest.mark.parametrize(("step", "dies"), [(1, False), (3, False), (3, True)], ids=["at 1", "at 3", "killed behind 3"])
+def test_a_training_that_was_stopped_goes_on_to_the_same_weights(folder, monkeypatch, capsys, step, dies):
+    options = "train.log_every=4", "train.max_steps=5", "train.save_every=3"
+    config, run = open_run(folder, f"unstopped-{step}-{dies}", *options)
     distil(config, run)
-    config, broken = open_run(folder, f"stopped-{step}", *options)
+    config, broken = open_run(folder, f"stopped-{step}-{dies}", *options)
     train_step = EmbeddingTrainer.train_step
 
     def press(self):
+        if dies and self.step == step:
+            raise KeyboardInterrupt
         train_step(self)
-        if self.step == step:
+        if self.step == step and not dies:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with monkeypatch.context() as patch, pytest.raises(Stopped, match=f"cosine: step {step} of 5 is saved"):
+    said = "" if dies else f"cosine: step {step} of 5 is saved"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt if dies else Stopped, match=said):
         patch.setattr(EmbeddingTrainer, "train_step", press)
         distil(config, broken)
     capsys.readouterr()
@@ -192,6 +195,7 @@ def test_a_training_stopped_by_ctrl_c_goes_on_from_that_step_to_the_same_weights
     assert all(torch.equal(mine[name], other[name]) for name in mine)
     before, after = (json.loads((r.path / "training.json").read_text())["cosine"]["steps"] for r in (run, broken))
     assert before == after == 5
+    assert not dies or losses(broken) == losses(run), "a line of the log is of steps before and behind"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.config.language import dump_config
 from kdkit.config.methods import Talas
-from kdkit.runs.folder import Run, write_text
+from kdkit.runs.disk import write_text
+from kdkit.runs.folder import Run
 
 TASKS = {"STS-B": ("sts", "Spearman"), "Banking77": ("classification", "accuracy"), "MRPC": ("pairs", "AP")}
 

@@ -7,7 +7,8 @@ from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.config.language import dump_config
 from kdkit.config.methods import Dskd
 from kdkit.report.embeddings.figures import draw_embedding_curves, draw_embedding_losses
-from kdkit.runs.folder import Run, write_text
+from kdkit.runs.disk import write_text
+from kdkit.runs.folder import Run
 from tests.report.embeddings.finished_runs import TASKS, TRAININGS
 
 

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 TRAIN = {"max_steps": 6, "log_every": 3, "save_every": 100, "warmup_steps": 1}
 OPTIONS = {
     "muon": {"optimizer": "muon"},
+    "8 bits": {"optimizer": "adamw_8bit"},
     "betas": {"adam_betas": [0.5, 0.9]},
     "schedule": {"lr_schedule": "warmup_stable_decay", "lr_schedule_options": {"decay_share": 0.5}},
     "weight decay": {"weight_decay": 0.5, "weight_decay_end": 0.0},

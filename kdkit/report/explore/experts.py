@@ -3,7 +3,6 @@
 What is drawn is what `kdkit.teachers.expert_probe` writes down.
 """
 
-from collections.abc import Callable
 from math import log2
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
-from kdkit.errors import UserError
+from kdkit.report.explore.widgets import MARK, Explore, Explorer, text_explorer
 from kdkit.report.figures import save, to_png
+from kdkit.report.render import data_url
 from kdkit.report.router import source_colours
 from kdkit.runs.folder import Run, is_watched
-
-Explore = Callable[[str, int | None], dict[str, Any]]
-"""From a text and the number of a token to the experts' routing and predictions: see `kdkit.teachers.expert_probe`."""
-
-
-MARK = "#c2410c"
-"""Colour of the token after which the experts predict."""
 
 
 def draw_experts(run: Run) -> Path | None:
@@ -41,11 +34,14 @@ def show_experts(run: Run, explore: Explore | None) -> Any:
     facts, path = run.read_json("teacher/experts.json"), draw_experts(run)
     if path is None or explore is None:
         return Markdown(facts["missing"])
-    return explorer(facts, explore) if is_watched() else Image(filename=str(path), width=980)
+    if not is_watched():
+        return Image(filename=str(path), width=980)
+    still = f"<img alt='experts of a text' width='980' src='{data_url(path.read_bytes())}'>"
+    return Explorer(explorer(facts, explore), still)
 
 
 def explorer(facts: dict[str, Any], explore: Explore) -> Any:
-    """Return widgets: a held-out text or one's own, a token of it, and the picture of both.
+    """Return widgets: a text, a token of it, and the picture of both.
 
     Args:
         facts: `teacher/experts.json`.
@@ -53,37 +49,12 @@ def explorer(facts: dict[str, Any], explore: Explore) -> Any:
     """
     import ipywidgets
 
-    wide = ipywidgets.Layout(width="80%")
-    options = [(" ".join(text.split())[:90], text) for text in facts["texts"]]
-    chosen = ipywidgets.Dropdown(options=options, description="held-out", layout=wide)
-    text = ipywidgets.Textarea(value=facts["texts"][0], description="text", continuous_update=False, layout=wide)
-    token = ipywidgets.IntSlider(min=0, description="token", continuous_update=False, layout=wide)
-    message, picture = ipywidgets.HTML(), ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="980px"))
+    picture = ipywidgets.Image(format="png", layout={"max_width": "980px"})
 
     def show(shown: dict[str, Any]) -> None:
-        """Draw what was found, and move the token's slider there."""
-        # moved by hand it runs the teacher, moved by a new text it must not run it again
-        token.unobserve(look, "value")
-        token.max, token.value = len(shown["tokens"]) - 1, shown["position"]
-        token.observe(look, "value")
         picture.value = to_png(picture_of(facts, shown))
 
-    def look(change: dict[str, Any]) -> None:
-        """Ask the teacher about the text and the place that are chosen."""
-        try:
-            # another text: its middle; another token of this text: that one
-            show(explore(text.value, token.value if change["owner"] is token else None))
-            message.value = ""
-        except UserError as error:
-            message.value = str(error)
-
-    def take(change: dict[str, Any]) -> None:
-        text.value = change["new"]
-
-    for widget, react in ((chosen, take), (text, look), (token, look)):
-        widget.observe(react, "value")
-    show(facts["shown"])
-    return ipywidgets.VBox([chosen, text, token, message, picture])
+    return text_explorer(facts, explore, picture, show)
 
 
 def picture_of(facts: dict[str, Any], shown: dict[str, Any]) -> Figure:
