@@ -60,6 +60,8 @@ class Place:
     """Seconds of each phase."""
     started: float = 0.0
     """When its command was last started."""
+    is_under_way: bool = False
+    """Whether that has begun a notebook."""
 
     @property
     def run(self) -> Path:
@@ -79,7 +81,7 @@ class Place:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "said.txt").open("w") as said:
             words += ["--resume"] if resume else []
-            self.started = time.time()
+            self.started, self.is_under_way = time.time(), False
             return subprocess.Popen(words, stdout=said, stderr=subprocess.STDOUT, text=True, start_new_session=True)
 
     def now(self) -> tuple[str, int]:
@@ -89,7 +91,8 @@ class Place:
         stage = next((name for name, value in status.items() if _state(value) == "running"), "")
         if _state(status.get("01_data")) != "done":
             return "data", 0
-        if file.stat().st_mtime < self.started or not stage:
+        self.is_under_way |= file.stat().st_mtime > self.started and status.get("phase", "").startswith("0")
+        if not self.is_under_way or not stage:  # what is there is from before the kill
             return "starting", 0
         if stage > "04":
             return ("evaluation" if stage < "05" else "report"), 0

@@ -4,12 +4,13 @@
 
 Python tells an audit hook of every file that it opens to write, renames or removes, before it is done; what libraries
 write in other languages lies between two of these. One training is left alone; others die at the first change of each
-NAME, or at every single change, and go on. Prints a line of JSON.
+NAME, or at every single change in a random order, and go on. Prints a line of JSON for each, and one of all.
 """
 
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import sys
@@ -117,13 +118,14 @@ def main() -> None:
     expected, changes = describe(whole), (whole / "changes.txt").read_text().splitlines()
     found = [next(place for place, change in enumerate(changes, 1) if name in change) for name in names]
     rows = []
-    for place in found or range(1, len(changes) + 1):
+    for place in found or random.Random(0).sample(range(1, len(changes) + 1), len(changes)):
         trial = folder / f"{place:04d}"
         (trial / "work").mkdir(parents=True)
         died = in_a_process(trial, place, config, data, False)
         after = in_a_process(trial, 0, config, data, True)
         different = [name for name, value in describe(trial).items() if value != expected[name]] if not after else []
         rows.append({"place": place, "change": changes[place - 1], "died": died, "after": after, "not": different})
+        print(json.dumps(rows[-1]), flush=True)
         if not (after or different):
             shutil.rmtree(trial)
     print("ANSWER" + json.dumps({"changes": len(changes), "rows": rows}))

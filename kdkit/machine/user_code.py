@@ -12,8 +12,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from transformers import PreTrainedTokenizerFast
-
 from kdkit.errors import UserError
 from kdkit.runs.paths import resolve_input
 
@@ -24,8 +22,8 @@ class UserCode:
     """Base of what a configuration may name so; see `kdkit.teachers.interface.TextTeacher`."""
 
     @property
-    def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer whose ids it reads."""
+    def tokenizer(self) -> Any:  # the command that only starts kernels need not hold transformers for its name
+        """The tokenizer whose ids it reads, a `PreTrainedTokenizerFast`."""
         raise NotImplementedError(f"{type(self).__name__}: tokenizer")
 
 

@@ -9,7 +9,7 @@ from kdkit.data.build import teacher_max_length
 from kdkit.models.built.size import FP32, ModelSize
 from kdkit.planning.devices import BETWEEN_GPUS, Device, Speed
 from kdkit.planning.embedding import make_method, sentences_per_row
-from kdkit.planning.memory import Pair
+from kdkit.planning.pair import Pair
 from kdkit.planning.shapes import Shapes, embedding_shapes, language_shapes
 
 FORWARD, TRAINED, CHECKPOINTED = 2, 6, 8

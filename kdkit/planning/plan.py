@@ -9,7 +9,7 @@ from kdkit.planning.advice import MOST, Change, find_changes, phases_of
 from kdkit.planning.cost import Space, Time, plan_disk, plan_time
 from kdkit.planning.devices import Device, find_device
 from kdkit.planning.items import Phase
-from kdkit.planning.memory import Pair
+from kdkit.planning.pair import Pair
 from kdkit.planning.shapes import embedding_shapes, language_shapes
 from kdkit.report.tables import Table
 from kdkit.report.terminal import to_text

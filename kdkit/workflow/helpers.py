@@ -11,7 +11,6 @@ from pathlib import Path
 
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.runs.open_run import is_for_embeddings, plan_run, split_overrides
-from kdkit.training.order import num_processes
 
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 """What gloo says where another process has gone."""
@@ -19,7 +18,12 @@ LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 
 def is_helper(config: str) -> bool:
     """Return whether this process is not the first of those that were launched for an embedding model."""
-    return num_processes() > 1 and os.environ.get("RANK", "0") != "0" and is_for_embeddings(config)
+    return _are_several() and os.environ.get("RANK", "0") != "0" and is_for_embeddings(config)
+
+
+def _are_several() -> bool:
+    """Return whether several processes were launched together; asked before anything else is imported."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def help_training(config: str, overrides: list[str], run_name: str, runs_dir: str) -> None:
@@ -95,7 +99,7 @@ def _train_as_one(config: str, overrides: str, run_name: str, runs_dir: str) -> 
 
 def dismiss_helpers(settings: EmbeddingConfig) -> None:
     """Tell the other processes, if there are some, that nothing is left to train."""
-    if num_processes() == 1:
+    if not _are_several():
         return
     from kdkit.embeddings.training.together import join_processes
     from kdkit.machine.hardware import find_hardware

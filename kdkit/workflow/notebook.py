@@ -34,11 +34,12 @@ def run_notebook(notebook: Path, output: Path, parameters: dict[str, object], te
     with writing(output.parent, "--runs-dir"):
         output.parent.mkdir(parents=True, exist_ok=True)
     kernel = _Kernel(terminal)
+    partial = output.with_name(f".{output.stem}.partial.ipynb")  # papermill saves after every cell, in place
     try:
         with kernel.passing_on():
             papermill.execute_notebook(
                 str(notebook),
-                str(output),
+                str(partial),
                 parameters,
                 kernel_name="python3",
                 cwd=str(Path.cwd()),
@@ -59,6 +60,9 @@ def run_notebook(notebook: Path, output: Path, parameters: dict[str, object], te
             f"{notebook.name}: its kernel died, most often for lack of memory; lower "
             f"train.per_device_train_batch_size or data.max_length (see {output})"
         ) from error
+    finally:
+        if partial.is_file():
+            partial.replace(output)
 
 
 def check_parameter_names(notebook: Path, names: list[str]) -> list[str]:

@@ -16,7 +16,6 @@ from typing import Any
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.config.language import Config
 from kdkit.errors import UserError
-from kdkit.evaluate.maths.sets import find_problem_file
 from kdkit.evaluate.pairs.files import BUILT_IN, find_pair_files
 from kdkit.machine.budget import find_budget, hand_on_start
 from kdkit.machine.interrupt import Stopped, TimeIsUp
@@ -228,6 +227,8 @@ def _settings_of(config: Config | EmbeddingConfig, stage: str) -> dict[str, Any]
 
 def _files_judged_on(config: Config) -> list[Path]:
     """Return the files that 04 alone reads."""
+    from kdkit.evaluate.maths.sets import find_problem_file  # torch behind it: a run that goes on need not wait for it
+
     pairs, problems = config.evaluate.minimal_pairs, config.maths.judging.path
     files = find_pair_files(pairs) if pairs not in (None, BUILT_IN) else []
     return [*files, find_problem_file(problems)] if problems is not None else files

@@ -8,7 +8,8 @@ from kdkit.planning.cost import crossing_bytes, plan_time
 from kdkit.planning.devices import find_device
 from kdkit.planning.embedding import plan_embedding_memory
 from kdkit.planning.items import Item, Phase, fullest
-from kdkit.planning.memory import Pair, plan_memory
+from kdkit.planning.memory import plan_memory
+from kdkit.planning.pair import Pair
 from kdkit.planning.shapes import language_shapes
 
 SMALL = {

@@ -22,7 +22,6 @@ from kdkit.report.tables import (
     comparison_table,
     compression_table,
     continuations_table,
-    cost_table,
     equal_time_table,
     language_verdict,
     routing_table,
@@ -122,7 +121,7 @@ def make_run(folder):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Make a finished run whose pictures are drawn but, to save seconds, not rendered."""
-    monkeypatch.setattr(Figure, "savefig", lambda self, path, dpi: path.write_bytes(b"not rendered"))
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, format, dpi: path.write_bytes(b"not rendered"))
     return make_run(tmp_path)
 
 
@@ -372,28 +371,6 @@ def test_equal_time_is_told_in_two_rows():
     assert row[1:] == ["999", "2.5", "1.600", "+0.100", "+0.090 to +0.110", "0.17", "+0.10 to +0.20"]
     sentence = language_verdict(evaluation).partition("answers are used again")[2]
     assert "999 steps" in sentence and "the student is still better than it" in sentence
-
-
-def test_costs_are_listed_by_item_with_a_dash_where_nobody_noted_them():
-    costs = [
-        {"item": "teacher, trained here", "seconds": None, "tokens": None, "part_of": ""},
-        {"item": "student", "seconds": 2.25, "tokens": 1234, "part_of": ""},
-        {"item": "router's steps", "seconds": 1.0, "tokens": 99, "part_of": "student"},
-    ]
-    assert cost_table({"costs": costs})[1] == [
-        ["teacher, trained here", "-", "-"],
-        ["student (distilled)", "2.2", "1,234"],
-        ["in it: router's steps", "1.0", "99"],
-    ]
-    assert cost_table({})[1] == []
-    costs[1] |= {"padding_share": 0.104, "padding_share_ungrouped": 0.463}
-    headings, rows = cost_table({"costs": costs})
-    assert headings[3:] == ["padding beside them"]
-    assert [row[3] for row in rows] == ["-", "10% (in micro-batches of one size 46%)", "-"]
-    costs[1] |= {"padding_share_ungrouped": 0.104}
-    assert cost_table({"costs": costs})[1][1][3] == "10%"
-    costs[1]["padding_share"] = 0.004
-    assert cost_table({"costs": costs})[0] == ["item", "seconds", "tokens read"], "packed text has next to none"
 
 
 def test_compression_is_told_with_its_dtype_and_interval():

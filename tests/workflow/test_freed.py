@@ -1,5 +1,7 @@
 """Bytes that models hold between the stages of a run: none of a teacher, or of a student that is trained."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,9 @@ def test_no_baseline_of_notebook_03_shares_the_memory_with_the_teacher_or_the_st
     assert of_teacher < SMALL if cached else of_teacher > 30_000
     assert len(above) >= 2 and max(above.values()) < SMALL, above
     assert Path(tmp_path / "runs" / "r" / "baseline").is_dir()
+
+
+def test_the_command_that_waits_for_kernels_holds_no_torch():
+    code = "import sys, kdkit.workflow.pipeline; print({'torch', 'transformers'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

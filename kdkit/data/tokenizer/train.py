@@ -12,6 +12,7 @@ from kdkit.alignment.tokenizers import check_special, train_tokenizer
 from kdkit.config.language import DataConfig
 from kdkit.data.text.corpora import stream_texts
 from kdkit.errors import UserError
+from kdkit.runs.disk import whole_folder
 
 NUM_BYTES = 256
 
@@ -108,7 +109,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, key: str) -
         UserError: see `check_new_folder`.
     """
     check_new_folder(folder, key)
-    tokenizer.save_pretrained(folder)
+    with whole_folder(folder) as partial:
+        tokenizer.save_pretrained(partial)
 
 
 def check_new_folder(folder: Path, key: str) -> None:

@@ -18,6 +18,7 @@ from kdkit.embeddings.models.onnx import FULL, QUANTISED, check_exportable, quan
 from kdkit.errors import UserError
 from kdkit.machine.open_session import open_embedding_session
 from kdkit.report.terminal import to_text
+from kdkit.runs.disk import whole_folder
 from kdkit.workflow.export import ExportRequest
 from kdkit.workflow.writers import run_folder, unknown_name
 
@@ -59,9 +60,10 @@ def export_onnx(request: ExportRequest) -> str:
     check_exportable(model, "--format onnx")
     data = prepare_sentences(session, None)
     tasks = open_tasks(session, data)
-    save_embedding_model(load_embedding_model(str(place / request.model), "--model"), folder)
-    full = write_graph(model, folder / FULL)
-    quantised = quantise_graph(full, folder / QUANTISED)
+    full, quantised = folder / FULL, folder / QUANTISED
+    with whole_folder(folder) as partial:
+        save_embedding_model(load_embedding_model(str(place / request.model), "--model"), partial)
+        quantise_graph(write_graph(model, partial / FULL), partial / QUANTISED)
     models = {"torch": model, "onnxruntime": with_graph(model, full), "onnxruntime, INT8": with_graph(model, quantised)}
     sizes = {"torch": sum(file.stat().st_size for file in folder.glob("*.safetensors"))}
     sizes |= {"onnxruntime": full.stat().st_size, "onnxruntime, INT8": quantised.stat().st_size}
