@@ -147,6 +147,13 @@ def test_no_micro_batch_is_over_the_budget_and_short_sequences_stand_together(pl
     assert max(rows * width for rows, width in shapes) <= TOKENS and max(shapes)[0] > TOKENS // LENGTH
 
 
+def test_a_cache_holds_the_steps_that_are_made_ahead(place, tmp_path):
+    folder, teacher = place
+    short = {"batch_size": 1, "gradient_accumulation_steps": 12, "max_steps": 1}
+    trainer, _ = train_whole(configure(folder, TOKENS, teacher, train=short, **CACHE), folder, make_run(tmp_path))
+    assert trainer.state.global_step == 1 and trainer.read_counts()["padded_ungrouped"] == trainer.counts["read"]
+
+
 def lines(run):
     """Return the metrics of a run without their times."""
     return [{name: value for name, value in line.items() if name != "seconds"} for line in run.read_metrics()]
