@@ -57,6 +57,7 @@ CONSTANT_MAKERS = DECLARED | {
     "array",
     "join",
     "range",
+    "fromkeys",
     "zeros",
     "Streams",
     "PackagedModel",

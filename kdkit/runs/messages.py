@@ -9,7 +9,7 @@ from dataclasses import dataclass
 NOTE = "note: "
 """Begins a line that a person should read wherever it is shown."""
 _ASCII = {code: 0x2400 + code for code in range(0x20) if code not in (9, 10)}  # tab and line end stay
-_SIGNS = _ASCII | {0x7F: 0x2421} | dict.fromkeys(range(128, 160), 65533)
+_SIGNS = _ASCII | {0x7F: 0x2421} | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
 """The sign of every control character: Unicode has one for each of ASCII's."""
 _STEP = re.compile(r"(?P<phase>\S.*?) +(?P<step>\d+)/(?P<total>\d+) .*? (?P<left>\d+) s left")
 
