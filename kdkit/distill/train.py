@@ -210,10 +210,11 @@ def _train_phase(
     progress = _make_progress(plan, phase, steps, options.average)
     with stop_when_saved(run, config.train.time_budget_hours) as request:
         totals: Counter[str] = Counter()
-        for stage in stages:
-            totals.update(_train_stage(plan, stage, student, teacher, parts, options, progress, request))
-            if stage is not stages[-1]:
-                request.check(f"{phase}: step {stage.first_step + stage.steps} of {steps} is saved")
+        with progress.shown(request):
+            for stage in stages:
+                totals.update(_train_stage(plan, stage, student, teacher, parts, options, progress, request))
+                if stage is not stages[-1]:
+                    request.check(f"{phase}: step {stage.first_step + stage.steps} of {steps} is saved")
         if config.train.wandb != "disabled":
             import wandb
 
@@ -274,7 +275,7 @@ def _train_stage(
     average = teacher.model if isinstance(teacher, TextTeacher) and follows_student(plan) else None
     if (counts := load_stage(folder, student, parts, average, stage, options)) is not None:
         return counts
-    progress.first_step = stage.first_step
+    progress.first_step, progress.routing = stage.first_step, None
     trainer = make_trainer(plan, stage, student, teacher, phase, parts, options)
     limit = plan.session.config.train.max_skipped_in_a_row
     trainer.add_callback(ReportLeftOut(run, phase, trainer.left_out, limit, stage.first_step))
@@ -282,7 +283,7 @@ def _train_stage(
     if isinstance(trainer, CommitteeTrainer):
         trainer.add_callback(TeachersLog(run, trainer, stage.first_step))
     if isinstance(trainer, DistillationTrainer) and isinstance(trainer.teacher, RoutedTeacher):
-        held_out = _curve_windows(plan)
+        held_out, progress.routing = _curve_windows(plan), trainer.teacher.describe
         trainer.add_callback(RouterLog(run, trainer.teacher, stage.first_step, trainer.head, held_out))
     trainer.add_callback(StopAtStep(request))
     with no_bar():

@@ -115,6 +115,7 @@ class LanguageModelTrainer(SafeStepTrainer):
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         self._counted_step = -1
+        self._logged_tokens: Any = 0.0
         self._ahead: ReadAhead[dict[str, Any]] | None = None
         self.options: TrainingOptions | None = None
         self._all_hidden: torch.Tensor | None = None
@@ -238,6 +239,14 @@ class LanguageModelTrainer(SafeStepTrainer):
         # every process divides by the tokens of all of them, and DDP averages over the processes
         return loss * self.accelerator.num_processes
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the tokens read since the last line; Trainer's hook."""
+        if "loss" in logs:
+            tokens = self.counts.get("tokens", 0.0)
+            logs["tokens"] = float(tokens - self._logged_tokens)
+            self._logged_tokens = tokens
+        super().log(logs, start_time)
+
     def training_step(
         self,
         model: torch.nn.Module,
@@ -294,6 +303,7 @@ class LanguageModelTrainer(SafeStepTrainer):
         self.parts_of_batch = load_parts(Path(checkpoint)) if checkpoint is not None else 1
         if checkpoint is not None and (Path(checkpoint) / COUNTS_FILE).is_file():
             self.counts = json.loads((Path(checkpoint) / COUNTS_FILE).read_text())
+            self._logged_tokens = self.counts.get("tokens", 0.0)
         if checkpoint is not None and self.options is not None and self.options.has_state:
             saved = torch.load(Path(checkpoint) / OPTIONS_FILE, map_location=self.args.device, weights_only=True)
             self.options.load_state(saved)
