@@ -49,7 +49,8 @@ class Dashboard:
         self.cost = 0.0
         """Seconds that all updates have taken."""
         self.head, self.charts = ipywidgets.HTML(), ipywidgets.HTML()
-        self.button = ipywidgets.Button(description=STOP, icon="stop", layout=ipywidgets.Layout(width="auto"))
+        layout = ipywidgets.Layout(width="max-content", align_self="flex-start")
+        self.button = ipywidgets.Button(description=STOP, icon="stop", layout=layout)
         self.button.tooltip = "Finish this step, save it and stop; with RESUME = True the training goes on from there"
         self.button.on_click(lambda _: self.stop())
         self._was_clicked = hear_clicks(self.button.comm.comm_id)
@@ -98,6 +99,8 @@ class Dashboard:
 
     def finish(self) -> None:
         """Leave what became of the training as plain HTML in the place of the widgets."""
+        if self._was_clicked and self._was_clicked():  # behind the last look
+            self.request.wanted = True
         state = "done" if self.step >= self.total else "stopped" if self.request.wanted else "ended by an error"
         head = self._head(state)
         words = f"{head.name}: {state} at step {self.step} of {self.total}, {self.seconds:.0f} s"

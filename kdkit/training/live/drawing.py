@@ -4,6 +4,7 @@ Text and axes have the page's own colour, so nothing here is white or black; the
 """
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ Points = Sequence[tuple[float, float]]
 
 COLOURS = ("#0d9488", "#ea580c", "#6366f1", "#db2777", "#b7860b", "#0284c7", "#65a30d", "#8a8f98")
 """Of lines, in their order; each has a contrast of 3 or more on white and on JupyterLab's dark grey."""
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 300, 132, 40, 8, 8, 18
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 300, 132, 42, 8, 8, 18
 """Of a chart and its margins, in its own units."""
 MAX_POINTS = 200
 """Of a line that are drawn; of more, some from first to last."""
@@ -65,6 +66,8 @@ class Chart:
     """Its last point's value is the level."""
     marks: bool = False
     """Whether the points are shown, of which there are few."""
+    from_zero: bool = False
+    """Whether the axis begins at 0, so that what hardly changes looks so."""
     note: str = ""
     """Beside the legend."""
 
@@ -135,9 +138,10 @@ class _Scale:
 def _draw_chart(chart: Chart, total: int) -> str:
     every = [*chart.lines, *([chart.level] if chart.level else [])]
     values = [value for line in every for _, value in line.points]
-    margin = 0.06 * (max(values) - min(values)) or 0.05 * abs(values[0]) or 1.0
+    low, high = 0.0 if chart.from_zero else min(values), max(values)
+    margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
     end = max([total, *(line.points[-1][0] for line in chart.lines)])
-    scale = _Scale(end, min(values) - margin, max(values) + margin)
+    scale = _Scale(end, low if chart.from_zero else low - margin, high + margin)
     marks = [_draw_axes(scale), *(_draw_line(line, scale, chart.marks) for line in chart.lines)]
     if chart.level:
         style = f'stroke="{chart.level.colour}" stroke-dasharray="5 4"'
@@ -156,11 +160,13 @@ def _draw_chart(chart: Chart, total: int) -> str:
 
 def _draw_axes(scale: _Scale) -> str:
     marks = []
-    for tick in MaxNLocator(nbins=4).tick_values(scale.low, scale.high):
+    ticks = [float(tick) for tick in MaxNLocator(nbins=4).tick_values(scale.low, scale.high)]
+    digits = _digits(ticks[1] - ticks[0])
+    for tick in ticks:
         if scale.low <= tick <= scale.high:
-            y = scale.y(tick)
+            y, label = scale.y(tick), f"{tick:,.{digits}f}" if digits < 6 else f"{tick:.1e}"
             marks.append(_draw_level(y, 'stroke="currentColor" stroke-opacity=".15"'))
-            marks.append(f'<text x="{LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{_short(tick)}</text>')
+            marks.append(f'<text x="{LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{label}</text>')
     for step, anchor in ((0, "start"), (scale.end, "end")):
         marks.append(f'<text x="{scale.x(step):.1f}" y="{HEIGHT - 4}" text-anchor="{anchor}">{step:,}</text>')
     return "".join(marks)
@@ -197,6 +203,11 @@ def choose_evenly(items: Sequence, count: int) -> list:
     if len(items) <= count:
         return list(items)
     return [items[round(place * (len(items) - 1) / (count - 1))] for place in range(count)]
+
+
+def _digits(step: float) -> int:
+    """Return how many digits behind the point tell multiples of a step apart."""
+    return next((digits for digits in range(9) if math.isclose(round(step, digits), step, rel_tol=1e-6)), 9)
 
 
 def _short(value: float) -> str:

@@ -74,16 +74,16 @@ class Readings:
     def charts(self) -> list[Chart]:
         """Return the charts that have something to show."""
         groups = [
-            ("Loss and its parts", self._losses()),
-            ("Agreement with the teacher", {name: AGREEMENT[name] for name in AGREEMENT if name in self.series}),
-            ("Learning rate", {"learning_rate": ""}),
-            (f"{self.unit.capitalize()} a second", {"rate": ""}),
+            ("Loss and its parts", self._losses(), False),
+            ("Agreement with the teacher", {name: AGREEMENT[name] for name in AGREEMENT if name in self.series}, True),
+            ("Learning rate", {"learning_rate": ""}, True),
+            (f"{self.unit.capitalize()} a second", {"rate": ""}, True),
         ]
         charts = []
-        for title, labels in groups:
+        for title, labels, from_zero in groups:
             colours = colours_of(labels)
             lines = [Line(labels[name], self.series[name], colours[name]) for name in labels if name in self.series]
-            charts += [Chart(title, lines)] if lines else []
+            charts += [Chart(title, lines, from_zero=from_zero)] if lines else []
         curves = self._curves()
         return charts[:1] + ([curves] if curves else []) + charts[1:]
 

@@ -3,7 +3,19 @@
 import re
 from xml.etree import ElementTree
 
-from kdkit.training.live.drawing import MAX_POINTS, Chart, Head, Line, choose_evenly, draw_charts, draw_head, page
+from kdkit.training.live.drawing import (
+    LEFT,
+    MAX_POINTS,
+    RIGHT,
+    WIDTH,
+    Chart,
+    Head,
+    Line,
+    choose_evenly,
+    draw_charts,
+    draw_head,
+    page,
+)
 
 
 def draw(lines, total=100, **options):
@@ -17,19 +29,34 @@ def places(text):
 
 def test_a_line_runs_from_left_to_right_and_higher_values_stand_higher():
     corners = places(draw([Line("a", [(0, 1.0), (50, 3.0), (100, 2.0)], "red")]))
-    assert [x for x, _ in corners] == [40.0, 166.0, 292.0]
+    assert [x for x, _ in corners] == [LEFT, (LEFT + WIDTH - RIGHT) / 2, WIDTH - RIGHT]
     heights = [y for _, y in corners]
     assert heights[1] < heights[2] < heights[0]
 
 
 def test_the_axis_ends_where_the_training_does():
-    assert places(draw([Line("a", [(0, 1.0), (50, 3.0)], "red")], total=200))[-1][0] == 40 + 252 / 4
+    assert (
+        places(draw([Line("a", [(0, 1.0), (50, 3.0)], "red")], total=200))[-1][0] == LEFT + (WIDTH - LEFT - RIGHT) / 4
+    )
 
 
 def test_a_level_is_within_the_chart():
     text = draw([Line("a", [(0, 3.0), (100, 2.0)], "red")], level=Line("teacher", [(0, 0.5)], "grey"))
-    level = float(re.search(r'M40 ([\d.]+)H292" stroke="grey"', text)[1])
+    level = float(re.search(r' ([\d.]+)H\d+" stroke="grey"', text)[1])
     assert max(y for _, y in places(text)) < level < 114
+
+
+def test_ticks_have_the_digits_that_tell_them_apart():
+    for low, high in ((2.931, 2.936), (0.0, 0.01), (0.0, 12_000.0), (1e-9, 2e-9), (3.0, 3.0)):
+        labels = re.findall(r'text-anchor="end">([^<]+)<', draw([Line("a", [(0, low), (10, high)], "red")], total=10))
+        assert len(labels) == len(set(labels)) >= 3 and max(map(len, labels)) <= 8, labels
+
+
+def test_an_axis_from_zero_shows_what_hardly_changes_as_such():
+    points = [(0, 99.0), (100, 100.0)]
+    (_, first), (_, last) = places(draw([Line("a", points, "red")], from_zero=True))
+    (_, other), (_, end) = places(draw([Line("a", points, "red")]))
+    assert 0 < first - last < 2 and other - end > 90
 
 
 def test_every_chart_is_well_formed():
