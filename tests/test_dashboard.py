@@ -1,6 +1,7 @@
 """The dashboard of notebook 03 in a browser: its button stops and saves, and going on ends as nothing had happened."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -13,14 +14,17 @@ from kdkit.distill.plan import plan_training
 from kdkit.distill.train import distill
 from kdkit.machine.open_session import open_session
 from tests.browsing import (
+    DARK,
     ROOT,
     copy_project,
     open_notebook,
     run_all,
     save,
     serve,
+    serve_voila,
     set_parameters,
     take_picture,
+    take_whole_picture,
     wait_until_run,
 )
 
@@ -90,4 +94,53 @@ def test_the_button_stops_saves_and_the_training_goes_on_exactly(project, browse
     shown = [output["data"] for output in outputs if "data" in output]
     assert [set(data) for data in shown] == [{"text/html", "text/plain"}], "what a reader finds needs no kernel"
     assert f"stopped, step {status['step']} of {STEPS}" in "".join(shown[0]["text/html"]).replace("</span>", "")
-    assert_same_end(train(project, "pressed", resume=True), train(project, "whole"))
+    assert_same_end(train(project, "pressed", resume=True), train(project, "whole", resume=True))
+
+
+@pytest.mark.browser
+def test_a_stopped_notebook_goes_on_with_resume_and_ends_finished_on_a_dark_page(project, browser, tmp_path):
+    path = project / "notebooks" / "03_dark.ipynb"
+    shutil.copy(ROOT / "notebooks" / "03_distill.ipynb", path)
+    set_parameters(path, CONFIG="configs/stopped.yaml", RUN="dark", RUNS_DIR=str(project / "runs"))
+    with serve(project, tmp_path, DARK) as address:
+        page = open_notebook(browser, address, "03_dark")
+        press_button(page, "dashboard_dark")
+        page.close()
+        set_parameters(path, RESUME=True)
+        page = open_notebook(browser, address, "03_dark")
+        run_all(page)
+        wait_until_run(page, 600)
+        take_whole_picture(page, "dashboard_dark_finished")
+        outputs = save(page, path)
+        page.close()
+    assert [output for output in outputs if output["output_type"] == "error"] == []
+    pages = ["".join(output["data"].get("text/html", "")) for output in outputs if "data" in output]
+    assert [content.count("width:100.0%") for content in pages if "kdkit-dashboard" in content] == [1, 1]
+    assert all("vnd.jupyter.widget-view+json" not in output.get("data", {}) for output in outputs)
+    assert_same_end(train(project, "dark", resume=True), train(project, "whole", resume=True))
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("is_live", [True, False])
+def test_voila_shows_the_training_live_or_its_lines_and_pictures(project, browser, is_live):
+    path = project / "notebooks" / f"03_voila_{is_live}.ipynb"
+    shutil.copy(ROOT / "notebooks" / "03_distill.ipynb", path)
+    steps = STEPS if is_live else 12
+    values = {"RUN": f"voila_{is_live}", "RUNS_DIR": str(project / "runs"), "OVERRIDES": f"train.max_steps={steps}"}
+    set_parameters(path, CONFIG="configs/stopped.yaml", **values)
+    page = browser.new_page(viewport={"width": 1100, "height": 1000})
+    with serve_voila(path, *(["--progressive_rendering=True"] if is_live else [])) as address:
+        page.goto(address, wait_until="commit")
+        if is_live:
+            page.wait_for_selector(f"{LIVE} .facts:has-text('time left')", timeout=240_000)
+            take_picture(page, "voila_training")
+            page.click(BUTTON)
+            page.wait_for_selector("text=stopped, step", timeout=240_000)
+            status = json.loads((project / "runs" / f"voila_{is_live}" / "status.json").read_text())
+            assert status["state"] == "stopped" and status["resume_needed"]
+        else:
+            page.wait_for_selector("text=Next: 04_evaluate", timeout=600_000)
+            assert "12/12" in page.inner_text("body") and page.locator("img").count() >= 3
+        take_picture(page, f"voila_{is_live}")
+        assert page.locator(LIVE).count() == 0
+    page.close()
