@@ -101,7 +101,7 @@ class Dashboard:
         """Leave what became of the training as plain HTML in the place of the widgets."""
         if self._was_clicked and self._was_clicked():  # behind the last look
             self.request.wanted = True
-        state = "done" if self.step >= self.total else "stopped" if self.request.wanted else "ended by an error"
+        state = "done" if self.step >= self.total else "stopped" if self.request.wanted else "ended early"
         head = self._head(state)
         words = f"{head.name}: {state} at step {self.step} of {self.total}, {self.seconds:.0f} s"
         content = page(draw_head(head), draw_charts(self.readings.charts(), self.readings.shares, self.total))

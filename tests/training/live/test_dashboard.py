@@ -129,7 +129,7 @@ def test_updates_take_a_hundredth_of_the_time_however_slow_they_are(dashboard, m
 
 
 @pytest.mark.parametrize(
-    ("step", "wanted", "word"), [(100, False, "done"), (40, True, "stopped"), (40, False, "error")]
+    ("step", "wanted", "word"), [(100, False, "done"), (40, True, "stopped"), (40, False, "early")]
 )
 def test_what_became_of_it_takes_the_place_of_the_widgets(dashboard, request_to_stop, monkeypatch, step, wanted, word):
     updates = []
