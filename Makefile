@@ -30,10 +30,9 @@ lint: $(VENV)/.installed-dev
 quickstart: $(VENV)/.installed
 	PYTHONPATH=. $(BIN)/python docs/make_quickstart.py
 
-# every notebook in JupyterLab, run and looked at by a browser; needs chromium
+# every notebook in JupyterLab, and the dashboard in Voila too, run and looked at by a browser; needs chromium
 browser: $(VENV)/.installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check jupyterlab playwright
-	$(BIN)/python -m pytest -m browser tests/test_browser.py
+	$(BIN)/python -m pytest -m "browser or not slow" tests/test_browser.py tests/test_dashboard.py
 
 # teachers in GGUF files, and models written as such; llama-cpp-python is compiled the first time (7 to 25 minutes) and then kept by pip
 gguf: $(VENV)/.installed-dev

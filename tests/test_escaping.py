@@ -23,10 +23,9 @@ from kdkit.report.terminal import to_text
 from kdkit.report.tokens.words import show_tokens
 from kdkit.report.writing import Best
 from kdkit.runs.folder import Run
-from kdkit.training.live import LiveChart
+from kdkit.training.live.drawing import Head, draw_head
 from kdkit.workflow import generate
 from kdkit.workflow.terminal import Terminal
-from tests.tiny import make_run
 
 SCRIPT = "</pre></script><script>alert(1)</script><img src=x onerror=alert(2)> & | `a` [b](javascript:alert(3))"
 STEERS = "\x1b[2J\x1b]0;title\x07\x9b31m"
@@ -77,10 +76,9 @@ def test_what_a_notebook_shows_is_text(show):
     assert is_harmless(page) and "alert(1)" in text_of(page)
 
 
-def test_the_line_of_the_live_chart_is_text(tmp_path):
-    chart = LiveChart(make_run(tmp_path), "student")
-    chart.update(1, 2, HOSTILE)
-    assert is_harmless(chart.text.value) and "alert(1)" in text_of(chart.text.value)
+def test_the_words_of_the_dashboard_are_text():
+    page = draw_head(Head(SCRIPT, SCRIPT, 1, 2, {SCRIPT: SCRIPT}, SCRIPT))
+    assert is_harmless(page) and "alert(1)" in text_of(page)
 
 
 def test_an_error_in_the_explorer_of_experts_is_text(monkeypatch):

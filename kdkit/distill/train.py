@@ -215,10 +215,11 @@ def _train_phase(
     progress = _make_progress(plan, phase, steps, options.average)
     with stop_when_saved(run, config.train.time_budget_hours) as request, progress.copy:
         totals: Counter[str] = Counter()
-        for stage in stages:
-            totals.update(_train_stage(plan, stage, student, teacher, parts, options, progress, request))
-            if stage is not stages[-1]:
-                request.check(f"{phase}: step {stage.first_step + stage.steps} of {steps} is saved")
+        with progress.shown(request):
+            for stage in stages:
+                totals.update(_train_stage(plan, stage, student, teacher, parts, options, progress, request))
+                if stage is not stages[-1]:
+                    request.check(f"{phase}: step {stage.first_step + stage.steps} of {steps} is saved")
         save_trained(plan, phase, student, parts, options.averaged)
         result = TrainingResult(
             phase,
@@ -276,7 +277,7 @@ def _train_stage(
     average = teacher.model if isinstance(teacher, TextTeacher) and follows_student(plan) else None
     if (counts := load_stage(folder, student, parts, average, stage, options)) is not None:
         return counts
-    progress.first_step = stage.first_step
+    progress.first_step, progress.routing = stage.first_step, None
     trainer = make_trainer(plan, stage, student, teacher, phase, parts, options)
     trainer.parts_of_batch = carried_parts(folder, stage)
     limit = plan.session.config.train.max_skipped_in_a_row
@@ -285,7 +286,7 @@ def _train_stage(
     if isinstance(trainer, CommitteeTrainer):
         trainer.add_callback(TeachersLog(run, trainer, stage.first_step))
     if isinstance(trainer, DistillationTrainer) and isinstance(trainer.teacher, RoutedTeacher):
-        held_out = _curve_windows(plan)
+        held_out, progress.routing = _curve_windows(plan), trainer.teacher.describe
         trainer.add_callback(RouterLog(run, trainer.teacher, stage.first_step, trainer.head, held_out))
     trainer.add_callback(StopAtStep(request))
     with no_bar():

@@ -52,3 +52,10 @@ def visible(text: str) -> str:
 def note(text: str) -> None:
     """Print a line that a terminal shows too, as what a training goes on from."""
     print(NOTE + text, flush=True)
+
+
+def say_time(seconds: float) -> str:
+    """Write a time as roughly as it is known: `56 s`, `3 min`, `2.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -132,7 +132,7 @@ def _build(session: Session[Config], folder: Path, checkpoints: Path, request: S
     trainer.add_callback(StopAtStep(request, saves_last=False))
     if (checkpoint := last_checkpoint(checkpoints)) is not None:
         note(f"teacher: goes on from step {checkpoint_step(checkpoint)} of {build.max_steps}")
-    with copy:
+    with progress.shown(request), copy:
         trainer.train(resume_from_checkpoint=checkpoint)
     if (step := trainer.state.global_step) < build.max_steps:
         request.check(f"teacher: step {step} of {build.max_steps} is saved")

@@ -1,6 +1,8 @@
-"""Progress of a training: metrics.jsonl, a progress line when nobody watches, a live chart when somebody does."""
+"""Progress of a training: metrics.jsonl, a progress line when nobody watches, a dashboard when somebody does."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,10 +11,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from kdkit.data.batches import Side
 from kdkit.data.windows import Windows
+from kdkit.machine.interrupt import StopRequest
 from kdkit.machine.tracking.copies import TrainingCopy
 from kdkit.runs.folder import Run, is_watched
 from kdkit.runs.messages import step_line
-from kdkit.training.live import LiveChart
+from kdkit.training.live.dashboard import Dashboard
 from kdkit.training.options.averaging import WeightAverage
 from kdkit.training.scoring import score_windows
 
@@ -49,12 +52,27 @@ class Progress(TrainerCallback):
     """Averaged weights of the model that is trained: points of the curve score them, too."""
     copy: TrainingCopy | None = None
     """Where the lines are copied to; None: nowhere."""
-    chart: LiveChart | None = field(init=False)
-    """Widgets, where a person watches."""
+    dashboard: Dashboard | None = field(init=False, default=None)
+    """Where a person watches; see `shown`."""
+    routing: Callable[[], dict[str, Any]] | None = field(init=False, default=None)
+    """Says how a routed teacher weighs its experts: `shares`, `[num_layers, num_experts]`."""
     _started: float = field(init=False, default=0.0)
 
-    def __post_init__(self) -> None:
-        self.chart = LiveChart(self.run, self.phase) if is_watched() else None
+    @contextmanager
+    def shown(self, request: StopRequest) -> Iterator[None]:
+        """Show a dashboard while the training runs, if a person watches, and leave what became of it.
+
+        Args:
+            request: what its button asks for.
+        """
+        if is_watched():
+            self.dashboard = Dashboard(self.run, self.phase, request, "bits per byte, held-out text", "tokens")
+        try:
+            yield
+        finally:
+            if self.dashboard is not None:
+                self.dashboard.finish()
+                self.dashboard = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -68,6 +86,8 @@ class Progress(TrainerCallback):
         past = [line["seconds"] for line in state.log_history if "seconds" in line]
         past = past or [line["seconds"] for line in self.run.read_metrics() if line["phase"] == self.phase]
         self.seconds = past[-1] if past else 0.0
+        if self.dashboard is not None:
+            self.dashboard.start(step, self.total_steps or state.max_steps, self.seconds)
         if not step:
             self._measure(kwargs["model"], state)
         self._note(state)
@@ -75,6 +95,10 @@ class Progress(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure a point of the curve when one is due."""
+        if self.dashboard is not None:
+            self._stop_clock()
+            self.dashboard.advance(self.first_step + state.global_step, self.seconds)
+            self._started = time.monotonic()
         if (self.first_step + state.global_step) % self.curve.every == 0 or state.global_step == state.max_steps:
             self._stop_clock()
             self._measure(kwargs["model"], state)
@@ -93,7 +117,7 @@ class Progress(TrainerCallback):
             return
         self._stop_clock()
         state.log_history[-1]["seconds"] = self.seconds
-        names = ("loss", "ce_loss", "kd_loss", "grad_norm", "learning_rate")
+        names = ("loss", "ce_loss", "kd_loss", "grad_norm", "learning_rate", "tokens")
         values = {name: logs[name] for name in names if name in logs}
         values |= {
             name: value
@@ -109,19 +133,10 @@ class Progress(TrainerCallback):
         terms = "  ".join(f"{name.removesuffix('_loss')} {values[name]:.3f}" for name in names[:3] if name in values)
         if (padding := values.get("padding_share", 0.0)) >= NOTABLE_PADDING:
             terms += f"  padding {padding:.0%}"
-        line = step_line(self.phase, step, total, terms, eta)
-        if self.chart is None:
-            print(line, flush=True)
+        if self.dashboard is None:
+            print(step_line(self.phase, step, total, terms, eta), flush=True)
         else:
-            self.chart.update(step, total, line)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Fill the bar: the last steps may lie behind the last line."""
-        if self.chart is not None:
-            step, total = self.first_step + state.global_step, self.total_steps or state.max_steps
-            self.chart.finish(step, total, self.seconds)
+            self.dashboard.add(step, self.seconds, values, self.routing().get("shares") if self.routing else None)
 
     def _note(self, state: TrainerState) -> None:
         """Keep in the run's status how far this training is."""
@@ -141,8 +156,8 @@ class Progress(TrainerCallback):
         if self.average is not None and self.average.model is not None:
             point["averaged_bits_per_byte"] = self._score(self.average.model)
         self._record(state, point)
-        if self.chart is not None:
-            self.chart.draw()
+        if self.dashboard is not None:
+            self.dashboard.measure(self.first_step + state.global_step, point["evaluation_bits_per_byte"])
 
     def _score(self, model: torch.nn.Module) -> float:
         curve = self.curve

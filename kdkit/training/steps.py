@@ -50,6 +50,7 @@ class SafeStepTrainer(Trainer):
         self._before_step: tuple[torch.Tensor, dict[str, torch.Tensor]] | None = None
         self._of_step: list[dict[str, Any]] = []
         self._read_since: Counter[str] = Counter()
+        self._logged_tokens = 0.0
         self._unlogged: dict[str, Any] | None = None
 
     def training_step(
@@ -188,6 +189,7 @@ class SafeStepTrainer(Trainer):
         terms = {name: self.accelerator.reduce(value, reduction="mean") for name, value in self.term_sums.items()}
         state = {"loss": self.accelerator.reduce(self._tr_loss, reduction="mean"), "terms": terms}
         state |= {"steps": self._steps_in_sums, "since": self._globalstep_last_logged, "read": dict(self._read_since)}
+        state["tokens"] = self._logged_tokens
         if self.args.should_save:
             torch.save(state, folder / UNLOGGED_FILE)
 
@@ -195,6 +197,7 @@ class SafeStepTrainer(Trainer):
         """Go on with what `save_unlogged` kept, in the next step: Trainer sets its sums to 0 before it."""
         if (folder / UNLOGGED_FILE).is_file():
             self._unlogged = torch.load(folder / UNLOGGED_FILE, map_location=self.args.device, weights_only=True)
+            self._logged_tokens = self._unlogged["tokens"]
 
     def _go_on_with_line(self) -> None:
         """Take up the sums of a checkpoint."""
@@ -210,7 +213,10 @@ class SafeStepTrainer(Trainer):
         self.counts[name] = self.counts.get(name, 0) + value
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log means over the steps since the last line that were not left out, of the raw terms too; Trainer's hook."""
+        """Log means over the steps since the last line that were not left out, of the raw terms too; Trainer's hook.
+
+        Also the tokens in the loss of these steps, and the padding beside what was read.
+        """
         if "loss" in logs:
             made, others = self._steps_in_sums
             if not made:
@@ -228,4 +234,6 @@ class SafeStepTrainer(Trainer):
             since = self._read_since
             logs |= {name: 1.0 - since["read"] / since[size] for name, size in sizes.items() if since[size]}
             since.clear()
+            tokens = float(self.counts.get("tokens", 0.0))
+            logs["tokens"], self._logged_tokens = tokens - self._logged_tokens, tokens
         super().log(logs, start_time)

@@ -21,13 +21,14 @@ from kdkit.machine.budget import find_budget, hand_on_start
 from kdkit.machine.interrupt import Stopped, TimeIsUp
 from kdkit.runs.disk import check_writable
 from kdkit.runs.folder import Run, fingerprint, fingerprint_files
+from kdkit.runs.messages import say_time
 from kdkit.runs.open_run import open_embedding_run, open_run, plan_run
 from kdkit.runs.paths import find_config, find_root
 from kdkit.workflow.forecast import Forecast, seconds_before
 from kdkit.workflow.helpers import dismiss_helpers
 from kdkit.workflow.inputs import check_inputs, keep_inputs, known_inputs
 from kdkit.workflow.notebook import run_notebook
-from kdkit.workflow.terminal import Terminal, say_time
+from kdkit.workflow.terminal import Terminal
 
 TRAINING = ("03_distill", "06_embedding_distillation")
 """Stages that can go on from a checkpoint by their parameter RESUME."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 from kdkit.machine.interrupt import FIRST
-from kdkit.runs.messages import NOTE, Step, read_step, visible
+from kdkit.runs.messages import NOTE, Step, read_step, say_time, visible
 
 WIDTH = 100
 """Columns of a line at most; a path or a command that is longer is not cut."""
@@ -128,10 +128,3 @@ class Terminal:
         if is_due and not self.verbose:
             self._phase, self._shown_at = step.phase, time.monotonic()
             print(text, file=self.stream, flush=True)
-
-
-def say_time(seconds: float) -> str:
-    """Write a time as roughly as it is known: `56 s`, `3 min`, `2.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

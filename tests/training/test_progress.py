@@ -9,7 +9,6 @@ from jupyter_client.manager import start_new_kernel
 from traitlets.config import Config
 
 from kdkit.runs.folder import is_watched
-from kdkit.training.live import LiveChart
 from kdkit.training.progress import Curve, Progress
 from tests.tiny import make_run
 
@@ -44,32 +43,6 @@ def test_a_kernel_is_watched_if_its_frontend_can_be_asked_for_input(someone_can_
         client.stop_channels()
         manager.shutdown_kernel(now=True)
     assert "".join(printed).strip() == str(someone_can_answer)
-
-
-def test_the_live_chart_shows_step_line_and_all_curves_of_the_run(tmp_path):
-    run = make_run(tmp_path)
-    chart = LiveChart(run, "baseline")
-    chart.update(30, 120, "baseline <30>/120")
-    assert (chart.bar.value, chart.bar.max, chart.bar.bar_style) == (30, 120, "")
-    assert "baseline &lt;30&gt;/120" in chart.text.value
-    pictures = []
-    for phase, value in (("student", 4.0), ("baseline", 4.5)):
-        run.append_metrics({"phase": phase, "step": 10, "evaluation_bits_per_byte": value})
-        chart.draw()
-        pictures.append(bytes(chart.picture.value))
-    run.write_json("training.json", {"teacher_on_curve": 3.5})
-    chart.draw()
-    pictures.append(bytes(chart.picture.value))
-    assert len(set(pictures)) == 3 and all(picture.startswith(b"\x89PNG") for picture in pictures)
-
-
-def test_the_bar_is_full_at_the_end_and_only_then(tmp_path):
-    chart = LiveChart(make_run(tmp_path), "student")
-    chart.update(100, 120, "")
-    chart.finish(110, 120, 3.0)
-    assert chart.bar.value == 110 and chart.bar.bar_style == "" and "stopped at step 110 of 120" in chart.text.value
-    chart.finish(120, 120, 3.0)
-    assert chart.bar.value == chart.bar.max == 120 and chart.bar.bar_style == "success"
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ import pytest
 from kdkit.config.language import dump_config, load_config
 from kdkit.machine.interrupt import FIRST
 from kdkit.runs.folder import Run
-from kdkit.runs.messages import Step, read_step, step_line
+from kdkit.runs.messages import Step, read_step, say_time, step_line
 from kdkit.workflow import forecast as module
 from kdkit.workflow import pipeline
 from kdkit.workflow.forecast import Forecast, plan_work, seconds_before
 from kdkit.workflow.pipeline import RunRequest, run_notebooks
-from kdkit.workflow.terminal import Lines, Terminal, say_time
+from kdkit.workflow.terminal import Lines, Terminal
 from tests.workflow.projects import ROOT, STAGES, read_status
 
 SMOKE = ROOT / "configs" / "smoke.yaml"

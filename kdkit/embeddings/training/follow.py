@@ -1,17 +1,20 @@
 """Following an embedding distillation: metrics.jsonl, progress lines, scores after every epoch, the collapse alarm."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import fmean
 from typing import Any
 
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.embeddings.models.doctor import mean_off_diagonal_cosine
 from kdkit.embeddings.models.embedder import EmbeddingModel, encode
 from kdkit.embeddings.training.trainer import EmbeddingTrainer
+from kdkit.machine.interrupt import StopRequest
 from kdkit.machine.memory import read_peak, start_peak
 from kdkit.machine.tracking.copies import TrainingCopy
 from kdkit.runs.folder import Run, is_watched
 from kdkit.runs.messages import step_line
-from kdkit.training.live import LiveChart
+from kdkit.training.live.dashboard import Dashboard
 from kdkit.training.not_finite import report_step
 
 AfterEpoch = Callable[[EmbeddingModel], dict[str, float]]
@@ -47,25 +50,47 @@ class Follower:
         """
         self.config, self.run, self.phase, self.trainer = config, run, phase, trainer
         self.sentences, self.after_epoch = sentences[:ALARM_SENTENCES], after_epoch
-        self.chart = LiveChart(run, phase, "mean score of the tasks") if is_watched() else None
+        self.dashboard: Dashboard | None = None
+        self._logged_step = 0
         self.mean_cosine = 0.0
         self.copy = TrainingCopy(run, phase, config.train, config.model_dump())
+
+    @contextmanager
+    def shown(self, request: StopRequest) -> Iterator[None]:
+        """Show a dashboard while the training runs, if a person watches, and leave what became of it.
+
+        Args:
+            request: what its button asks for.
+        """
+        if is_watched():
+            self.dashboard = Dashboard(self.run, self.phase, request, "mean score of the tasks", "sentences")
+        try:
+            yield
+        finally:
+            if self.dashboard is not None:
+                self.dashboard.finish()
+                self.dashboard = None
 
     def start(self, resumed_step: int) -> None:
         """Drop what an interrupted training logged after its checkpoint, or score a student before its first step."""
         start_peak(self.trainer.student.device)
         self.run.drop_metrics(self.phase, resumed_step if resumed_step else -1)
         self.copy.begin(resumed_step)
+        if self.dashboard is not None:
+            self.dashboard.start(resumed_step, self.trainer.total_steps, self.trainer.seconds)
         if not resumed_step:
             self._score(0)
         for line in self.run.read_metrics():
             if line.get("phase") == self.phase:
                 self.mean_cosine = line.get("mean_off_diagonal_cosine", self.mean_cosine)
+                self._logged_step = line["step"] if "sentences" in line else self._logged_step
         self._note(resumed_step)
 
     def __call__(self, step: int, logs: dict[str, float]) -> None:
         """Write the trainer's logs; score the student where an epoch ends."""
         report_step(self.run, self.phase, self.trainer.left_out, step, self.config.train.max_skipped_in_a_row)
+        if self.dashboard is not None:
+            self.dashboard.advance(step, self.trainer.seconds)
         if "loss" in logs:
             self._log(step, logs)
         per_epoch = self.trainer.steps_per_epoch
@@ -79,8 +104,6 @@ class Follower:
         """Return the training's entry of training.json."""
         trainer, train = self.trainer, self.config.train
         sentences = trainer.step * trainer.order.batch_size * train.gradient_accumulation_steps
-        if self.chart is not None:
-            self.chart.finish(trainer.step, trainer.total_steps, trainer.seconds)
         return {
             "steps": trainer.step,
             "seconds": round(trainer.seconds, 3),
@@ -97,6 +120,9 @@ class Follower:
 
     def _log(self, step: int, logs: dict[str, float]) -> None:
         """Write a line of metrics and show it."""
+        per_step = self.trainer.order.batch_size * self.config.train.gradient_accumulation_steps
+        logs |= {"sentences": (step - self._logged_step) * per_step}
+        self._logged_step = step
         self._record(step, logs)
         self.copy.update()
         self._note(step)
@@ -104,11 +130,10 @@ class Follower:
         terms = "  ".join(
             f"{name.removesuffix('_loss')} {value:.4f}" for name, value in logs.items() if name.endswith("loss")
         )
-        line = step_line(self.phase, step, self.trainer.total_steps, terms, left)
-        if self.chart is None:
-            print(line, flush=True)
+        if self.dashboard is None:
+            print(step_line(self.phase, step, self.trainer.total_steps, terms, left), flush=True)
         else:
-            self.chart.update(step, self.trainer.total_steps, line)
+            self.dashboard.add(step, self.trainer.seconds, logs)
 
     def _score(self, step: int) -> None:
         """Score the student as it would be saved, and check whether it has collapsed."""
@@ -129,8 +154,8 @@ class Follower:
         words = "  ".join(f"{name} {score:.2f}" for name, score in scores.items())
         print(f"{self.phase:<20} epoch {epoch:.3g}  {words}  mean cosine {self.mean_cosine:.3f}", flush=True)
         self._warn()
-        if self.chart is not None and scores:
-            self.chart.draw()
+        if self.dashboard is not None and scores:
+            self.dashboard.measure(step, fmean(scores.values()))
 
     def _look(self, step: int) -> None:
         """Check between two scores whether the student is collapsing, on fewer sentences."""

@@ -292,11 +292,12 @@ def distill_embedding(
 def _train_and_save(trainer: EmbeddingTrainer, follower: Follower, folder: Path, checkpoint: Path) -> dict[str, Any]:
     """Train to the end, save the student and its entry of training.json, and return that."""
     run, name, method, student = follower.run, follower.phase, trainer.method, trainer.student
-    follower.start(trainer.step)
     with stop_when_saved(run, follower.config.train.time_budget_hours) as request, follower.copy:
-        trainer.train(follower, checkpoint, request)
-        if trainer.step < trainer.total_steps:
-            request.check(f"{name}: step {trainer.step} of {trainer.total_steps} is saved")
+        with follower.shown(request):
+            follower.start(trainer.step)
+            trainer.train(follower, checkpoint, request)
+            if trainer.step < trainer.total_steps:
+                request.check(f"{name}: step {trainer.step} of {trainer.total_steps} is saved")
         entry = follower.finish()
         trainer.model.to("cpu").eval()  # the method too: the plan keeps it
         method.dress(student)

@@ -31,6 +31,7 @@ from kdkit.models.loading import load_causal_lm
 from kdkit.report.sweep import write_sweep_report
 from kdkit.report.tables import write_number
 from kdkit.runs.folder import Run, default_run_name, describe_environment, fingerprint, link_folder
+from kdkit.runs.messages import say_time
 from kdkit.runs.open_run import is_for_embeddings, open_side_run, plan_run
 from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.prepare import prepare_teacher
@@ -42,7 +43,7 @@ from kdkit.workflow.inputs import check_inputs
 from kdkit.workflow.several.embedding_trial import TRAINING as EMBEDDING_TRAINING
 from kdkit.workflow.several.embedding_trial import train_embedding_trial
 from kdkit.workflow.several.variants import SweepFile, as_override, choose_variants, folder_name, load_sweep
-from kdkit.workflow.terminal import Terminal, say_time
+from kdkit.workflow.terminal import Terminal
 
 FORMAT = 1
 """Raise it when this module trains or scores in another way: finished runs are then made again."""
