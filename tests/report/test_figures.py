@@ -16,7 +16,8 @@ def drawn(monkeypatch):
     figures = {}
 
     def keep(self, path, dpi, format="png"):
-        figures[getattr(path, "name", "")] = self
+        name = getattr(path, "name", "").removeprefix(".")  # it is written beside its place first
+        figures[name and name.partition(".png")[0] + ".png"] = self
         if hasattr(path, "write_bytes"):
             path.write_bytes(b"not rendered")
 

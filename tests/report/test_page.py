@@ -121,7 +121,7 @@ def make_run(folder):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Make a finished run whose pictures are drawn but, to save seconds, not rendered."""
-    monkeypatch.setattr(Figure, "savefig", lambda self, path, format, dpi: path.write_bytes(b"not rendered"))
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: path.write_bytes(b"not rendered"))
     return make_run(tmp_path)
 
 

@@ -15,7 +15,7 @@ from tests.report.embeddings.finished_runs import TASKS, TRAININGS
 def drawn_axes(monkeypatch, draw, run):
     """Draw a picture and return its panels by their titles."""
     figures = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, path, format, dpi: figures.append(self))
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: (figures.append(self), path.touch()))
     draw(run)
     return {axes.get_title(): axes for axes in figures[0].axes}
 
