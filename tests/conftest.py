@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.browsing import browser  # noqa: F401 - a fixture
+
 # huggingface_hub reads it once, when it is first imported: no import above may do that
 os.environ["HF_HUB_OFFLINE"] = "1"
 # models of a few thousand parameters: threads would only wait for each other, several times longer on a busy machine
