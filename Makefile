@@ -32,8 +32,8 @@ quickstart: $(VENV)/.installed
 
 # every notebook in JupyterLab, run and looked at by a browser; needs chromium
 browser: $(VENV)/.installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check jupyterlab voila playwright
-	$(BIN)/python -m pytest -m browser tests/test_*.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check jupyterlab playwright
+	$(BIN)/python -m pytest -m browser tests/test_browser.py
 
 # teachers in GGUF files, and models written as such; llama-cpp-python is compiled the first time (7 to 25 minutes) and then kept by pip
 gguf: $(VENV)/.installed-dev

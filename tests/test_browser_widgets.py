@@ -1,6 +1,6 @@
 """The widgets of 02, 04 and 05 in JupyterLab and in Voila, used by a browser: `make browser`.
 
-What they need: see `tests.browsing`. BROWSER_THEME=dark shows them in dark colours.
+What they need: see `tests.browsing`. BROWSER_THEME="JupyterLab Dark" shows them in dark colours.
 """
 
 import os
@@ -12,7 +12,6 @@ import pytest
 
 from tests.browsing import (
     DARK,
-    ERROR,
     LIGHT,
     copy_project,
     open_notebook,
@@ -23,7 +22,8 @@ from tests.browsing import (
     wait_until_run,
 )
 
-IS_DARK = os.environ.get("BROWSER_THEME") == "dark"
+THEME = os.environ.get("BROWSER_THEME", LIGHT)
+ERROR = "[data-mime-type='application/vnd.jupyter.error']"
 SECONDS = 600
 """Longest time of a notebook."""
 CHANGED = "([before]) => document.querySelector('.jupyter-widgets table').innerText != before"
@@ -53,9 +53,9 @@ def project(tmp_path_factory):
 def site(request, project, tmp_path_factory):
     """The name of a server and its address."""
     if request.param == "lab":
-        server = serve(project, tmp_path_factory.mktemp("settings"), DARK if IS_DARK else LIGHT)
+        server = serve(project, tmp_path_factory.mktemp("settings"), THEME)
     else:
-        server = serve_voila(project / "notebooks", f"--theme={'dark' if IS_DARK else 'light'}")
+        server = serve_voila(project / "notebooks", f"--theme={'dark' if THEME == DARK else 'light'}")
     with server as address:
         yield request.param, address
 
