@@ -78,7 +78,7 @@ def look_at_another_text(page):
     """Choose the second text of the expert explorer; its picture must change."""
     picture = page.locator(".jp-OutputArea .widget-image").last
     before = picture.get_attribute("src")
-    chosen = page.locator(".jp-OutputArea .widget-dropdown select")
+    chosen = page.locator(".jp-OutputArea .widget-dropdown select").last
     chosen.select_option(index=1)
     page.wait_for_function(
         "before => Array.from(document.querySelectorAll('.jp-OutputArea .widget-image')).at(-1).src != before",

@@ -1,7 +1,6 @@
 """The widgets of 02, 04 and 05 in JupyterLab and in Voila, used by a browser: `make browser`.
 
-Needs what `tests.browsers` names. Pictures are written to the folder in SCREENSHOTS, if it is set, with dark colours if
-BROWSER_THEME is `dark`.
+What they need: see `tests.browsing`. BROWSER_THEME="JupyterLab Dark" shows them in dark colours.
 """
 
 import os
@@ -11,16 +10,22 @@ import sys
 
 import pytest
 
-from tests.browsers import copy_project, serve_lab, serve_voila, start_chromium
+from tests.browsing import (
+    DARK,
+    LIGHT,
+    copy_project,
+    open_notebook,
+    run_all,
+    serve,
+    serve_voila,
+    set_parameters,
+    wait_until_run,
+)
 
-IS_DARK = os.environ.get("BROWSER_THEME", "") == "dark"
+THEME = os.environ.get("BROWSER_THEME", LIGHT)
+ERROR = "[data-mime-type='application/vnd.jupyter.error']"
 SECONDS = 600
 """Longest time of a notebook."""
-ERROR = "[data-mime-type='application/vnd.jupyter.error']"
-UNFINISHED = (
-    "Array.from(document.querySelectorAll('.jp-CodeCell .jp-InputPrompt'))"
-    ".filter(prompt => !/[0-9]/.test(prompt.textContent)).length"
-)
 CHANGED = "([before]) => document.querySelector('.jupyter-widgets table').innerText != before"
 SCRIPT = "<script>window.wasRun = true</script><img src=x onerror='window.wasRun = true'>"
 
@@ -31,6 +36,7 @@ pytestmark = pytest.mark.browser
 def project(tmp_path_factory):
     """A copy of the project with two finished runs that differ in a setting."""
     folder = copy_project(tmp_path_factory.mktemp("project"))
+    set_parameters(folder / "notebooks" / "02_teacher_probe.ipynb", CONFIG="configs/smoke.yaml")
     command = [sys.executable, "-m", "kdkit", "run", "configs/smoke.yaml", "--name", "cold"]
     environment = os.environ | {"PYTHONPATH": str(folder), "HF_HUB_OFFLINE": "1"}
     subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
@@ -43,20 +49,13 @@ def project(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with start_chromium() as chromium:
-        yield chromium
-
-
 @pytest.fixture(scope="module", params=["lab", "voila"])
 def site(request, project, tmp_path_factory):
     """The name of a server and its address."""
     if request.param == "lab":
-        theme = "JupyterLab Dark" if IS_DARK else "JupyterLab Light"
-        server = serve_lab(project, tmp_path_factory.mktemp("settings"), theme)
+        server = serve(project, tmp_path_factory.mktemp("settings"), THEME)
     else:
-        server = serve_voila(project, "dark" if IS_DARK else "light")
+        server = serve_voila(project / "notebooks", f"--theme={'dark' if THEME == DARK else 'light'}")
     with server as address:
         yield request.param, address
 
@@ -68,17 +67,15 @@ def show(site, browser):
     pages = []
 
     def make(notebook):
-        page = browser.new_page(viewport={"width": 1280, "height": 900})
-        pages.append((notebook, page))
-        if name == "voila":
-            page.goto(f"{address}/voila/render/{notebook}.ipynb", timeout=SECONDS * 1000)
-        else:
-            page.goto(f"{address}/lab/tree/notebooks/{notebook}.ipynb?reset")
-            page.wait_for_selector("text=Python 3 (ipykernel) | Idle", timeout=120_000)
-            page.click(".lm-MenuBar-itemLabel:text-is('Run')")
-            page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
-            page.wait_for_function(f"{UNFINISHED} === 0 || document.querySelector({ERROR!r})", timeout=SECONDS * 1000)
+        if name == "lab":
+            page = open_notebook(browser, address, notebook)
+            run_all(page)
+            wait_until_run(page, SECONDS)
             assert page.locator(ERROR).all_inner_texts() == []
+        else:
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            page.goto(f"{address}/voila/render/{notebook}.ipynb", timeout=SECONDS * 1000)
+        pages.append((notebook, page))
         page.wait_for_selector(".jupyter-widgets textarea, .jupyter-widgets select", timeout=SECONDS * 1000)
         return page
 
@@ -97,7 +94,7 @@ def widgets_with(page, words):
     return page.locator(".jupyter-widgets.widget-vbox", has_text=words).first
 
 
-def test_a_typed_text_is_read_by_the_teacher_and_never_run(show):
+def test_a_typed_text_is_read_by_the_teacher_and_its_experts_and_never_run(show):
     page = show("02_teacher_probe")
     tokens = widgets_with(page, "the student has it")
     text = tokens.locator("textarea")
@@ -111,10 +108,6 @@ def test_a_typed_text_is_read_by_the_teacher_and_never_run(show):
     text.fill("")
     text.blur()
     tokens.get_by_text("expected at least one token").wait_for(timeout=60_000)
-
-
-def test_experts_follow_the_text_that_is_chosen(show):
-    page = show("02_teacher_probe")
     picture = page.locator(".jupyter-widgets img.widget-image").last
     before = picture.get_attribute("src")
     page.locator(".jupyter-widgets select").last.select_option(index=1)

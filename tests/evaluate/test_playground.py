@@ -5,13 +5,15 @@ import math
 import pytest
 import torch
 
+from kdkit.alignment.templates import Message
 from kdkit.alignment.tokenizers import start_token_id
 from kdkit.errors import UserError
-from kdkit.evaluate.playground import open_playground
+from kdkit.evaluate.playground import Playground, open_playground
 from kdkit.models.generation import Sampling
 from kdkit.models.writer import model_writer
 from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.prepare import Teacher
+from tests.chats import chat_tokenizers
 from tests.tiny import make_config, make_data, make_llama, make_run, make_session, make_teacher
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -87,3 +89,14 @@ def test_a_teacher_that_does_not_write_says_so_and_the_others_write(opened, tmp_
     answers = run.read_json("playground.json")["answers"]
     assert "teacher: expected one that writes text, got" in answers["teacher"]["problem"]
     assert answers["student"]["tokens"] > 0
+
+
+def test_a_prompt_of_a_run_on_conversations_is_a_message_that_is_answered():
+    tokenizer = chat_tokenizers()[0]
+    writer = model_writer(make_llama(len(tokenizer)), tokenizer)
+    playground = Playground({"student": writer}, {"student": lambda text: -float(len(text))}, is_chat=True)
+    sampling = Sampling(0.7, top_p=0.9, max_new_tokens=8, seed=3)
+    ((answered,),) = writer.write([[Message("user", PROMPT)]], sampling)
+    ((continued,),) = writer.write([PROMPT], sampling)
+    text = playground.ask("student", PROMPT, **OPTIONS)["text"]
+    assert text == answered.text != continued.text

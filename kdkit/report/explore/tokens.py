@@ -128,5 +128,5 @@ def _span(token: str, style: str, title: str) -> str:
 
 def _block(name: str, facts: str, body: str) -> str:
     style = "max-width:800px;white-space:pre-wrap;word-break:break-word;line-height:1.8;padding:4px 10px"
-    style += ";background:white;color:#111"
+    style += ";font-family:monospace;background:white;color:#111"
     return f"<p style='line-height:1.5'><b>{name}</b>: {facts}</p><pre style='{style}'>{body}</pre>"
