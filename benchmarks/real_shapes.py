@@ -124,6 +124,7 @@ def open_source(kind: str, session: Session[Config], data: PreparedData) -> Any:
 def peak_of(kind: str, folder: Path, steps: int, more: list[str]) -> dict[str, Any]:
     """Train a few steps in this process; set the most memory beside what the planner says."""
     session, data = open_kind(kind, folder, steps, more)
+    plan_training(session, data)  # reads the tokenizers
     base = memory_in_use(CPU)
     start_peak(CPU)
     time_steps(session, data, open_source(kind, session, data), steps)

@@ -137,9 +137,8 @@ def crossing_bytes(pair: Pair) -> float:
     total = pair.teacher_tokens * (8 + width * size)
     if pair.parts:
         count = len(pair.pairs)
-        layers = (count if "layerwise" in pair.parts else 1) if pair.parts != ["attention"] else 0
-        total += layers * rows * width * size
-        heads = 1 if pair.config.distill.attention_heads == "mean" else pair.student.heads
+        total += pair.state_layers * rows * width * size
+        heads = 1 if pair.mean_heads else pair.student.heads
         total += ("attention" in pair.parts) * count * rows * pair.config.data.max_length * heads * size
     return float(total)
 

@@ -160,12 +160,12 @@ def _student(pairs: list[Pair]) -> Phase:
     waiting += _head(here, pair, pair.student, pair.student_tokens)
     loss = _chunks(here, pair, pair.student.vocab_size, wide)
     rerun.append(_backward(here, pair, pair.student, pair.student_tokens))
+    last = [Item(here, "embeddings: gradient", pair.student.table_gradient)]
     if here == there:
-        maps_there = [item for item in caught if item.name == TEACHER_MAPS]  # states are let go of as they are pooled
-        at_once = [before + caught, loss + caught, maps_there + compared, rerun]
+        maps_there = [item for item in caught if item.name == TEACHER_MAPS]  # states go as they are pooled
+        at_once = [before + caught, loss + caught, maps_there + compared, rerun, last]
     else:
-        at_once = [loss, compared, rerun]
-        items += before + caught
+        at_once, items = [loss, compared, rerun, last], items + before + caught
     moment = fullest(kept[:2] + waiting, *(group for group in at_once if group))
     if pair.accumulates:
         return Phase("the student is trained", (*items, gradients, *moment))

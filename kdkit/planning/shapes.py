@@ -59,6 +59,11 @@ class Shapes:
         return self.text.vocab_size
 
     @property
+    def table_gradient(self) -> int:
+        """Bytes of the gradient of the input embeddings; with a tied head, that waits for it, also of their sum."""
+        return 4 * self.vocab_size * self.width * (2 if self.text.tie_word_embeddings else 1)
+
+    @property
     def inner(self) -> int:
         """Numbers that the widest part of a layer keeps per token: all experts' that it meets, or one feed-forward."""
         values = self.text.to_dict()
