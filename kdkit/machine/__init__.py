@@ -1,1 +1,1 @@
-"""The machine: GPU, precision, memory, hub, doctor; the session of a run on it."""
+"""The machine: GPU, precision, memory, hub, doctor; the session of a run on it; its copies in W&B."""
