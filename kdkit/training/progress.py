@@ -128,6 +128,7 @@ class Progress(TrainerCallback):
         self._note(state)
         if self.copy is not None:
             self.copy.update()
+            self._started = time.monotonic()  # it is no part of the training's time
         step, total = self.first_step + state.global_step, self.total_steps or state.max_steps
         eta = self.seconds / step * (total - step)
         terms = "  ".join(f"{name.removesuffix('_loss')} {values[name]:.3f}" for name in names[:3] if name in values)

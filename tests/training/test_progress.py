@@ -1,6 +1,7 @@
 """Following a training: lines when nobody watches, widgets when somebody does."""
 
 import importlib
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -78,3 +79,13 @@ def test_a_later_stage_keeps_the_metrics_of_the_earlier_ones(progress):
     progress.on_train_begin(None, state, None, model=None)
     assert [line["step"] for line in progress.run.read_metrics()] == [30, 40]
     assert progress.seconds == 40.0
+
+
+def test_the_time_that_a_copy_takes_is_no_part_of_the_training_s(progress):
+    progress, state = progress
+    slept = []
+    progress.copy = SimpleNamespace(update=lambda: slept.append(time.sleep(1.0)))
+    progress._started = time.monotonic()
+    for _ in range(2):
+        progress.on_log(None, state, None, {"loss": 2.5})
+    assert len(slept) == 2 and progress.seconds < 0.9
