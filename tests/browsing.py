@@ -62,7 +62,7 @@ def serve(project, settings, theme=LIGHT):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(values))
     options = ["--no-browser", "--allow-root", "--IdentityProvider.token=", f"--ServerApp.root_dir={project}"]
-    with _started("jupyterlab", options, "--port", "/api", {"JUPYTERLAB_SETTINGS_DIR": str(settings)}) as address:
+    with _started("jupyterlab", options, "/api", {"JUPYTERLAB_SETTINGS_DIR": str(settings)}) as address:
         yield address
 
 
@@ -70,18 +70,19 @@ def serve(project, settings, theme=LIGHT):
 def serve_voila(notebook, *options):
     """Run Voila on a notebook; yields its address."""
     pytest.importorskip("voila", reason="voila is not installed: pip install voila playwright")
-    with _started("voila", [str(notebook), "--no-browser", *options], "--port", "/static/", {}) as address:
+    with _started("voila", [str(notebook), "--no-browser", *options], "/static/", {}) as address:
         yield address
 
 
 @contextmanager
-def _started(module, options, port_option, path, environment):
+def _started(module, options, path, environment):
+    """Run a server in a process of its own until the block ends; yields its address once it answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     mine = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    command = [sys.executable, "-m", module, *options, f"{port_option}={port}"]
+    command = [sys.executable, "-m", module, *options, f"--port={port}"]
     process = subprocess.Popen(command, env=mine | environment, **quiet)
     try:
         for _ in range(240):

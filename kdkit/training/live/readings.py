@@ -1,5 +1,6 @@
 """What a dashboard shows: the figures of one training so far, and the learning curves of the run's other ones."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,8 +45,11 @@ class Readings:
         for line in self.run.read_metrics():
             if line.get("phase") == self.phase:
                 self.add(line["step"], line.get("seconds", self._seconds), line)
-        curves = read_curves(self.run)
-        self.curves = {name: curves[name] for name in curves if (name == TEACHER) == (self.phase == TEACHER)}
+        self.curves = {}
+        for name, points in read_curves(self.run).items():
+            if (name == TEACHER) == (self.phase == TEACHER):
+                for step, value in points:
+                    self.measure(step, value, name)
         self.level = teacher_level(self.run) if self.phase != TEACHER else None
 
     def add(self, step: int, seconds: float, values: Mapping[str, Any]) -> None:
@@ -56,16 +60,18 @@ class Readings:
             values: figures by their names; what was read since the line before stands under `unit`.
         """
         for name, value in values.items():
-            if name == "loss" or name in AGREEMENT or name.endswith("_loss") or name == "learning_rate":
+            is_shown = name in ("loss", "learning_rate") or name in AGREEMENT or name.endswith("_loss")
+            if is_shown and math.isfinite(value):
                 self.series.setdefault(name, []).append((step, value))
         if self.unit in values:
             if seconds > self._seconds:
                 self.series.setdefault("rate", []).append((step, values[self.unit] / (seconds - self._seconds)))
             self._seconds = seconds
 
-    def measure(self, step: int, value: float) -> None:
-        """Add a point to this training's learning curve."""
-        self.curves.setdefault(self.phase, []).append((step, value))
+    def measure(self, step: int, value: float, phase: str = "") -> None:
+        """Add a point to a training's learning curve, this one's where none is named; only numbers are kept."""
+        if math.isfinite(value):
+            self.curves.setdefault(phase or self.phase, []).append((step, value))
 
     def last(self, name: str) -> float | None:
         """Return the last value of a figure; None: it has none yet."""

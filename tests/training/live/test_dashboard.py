@@ -78,6 +78,13 @@ def test_a_line_of_metrics_is_shown_with_speed_and_the_time_left(dashboard):
     assert "NaN" not in text and "Interrupt" not in text
 
 
+def test_a_value_that_is_no_number_is_left_out(dashboard):
+    dashboard.add(20, 2.0, LINE | {"ce_loss": float("nan"), "kd_loss": float("inf")})
+    dashboard.measure(20, float("nan"))
+    text = shown(dashboard).lower()
+    assert "cross-entropy" not in text and "nan" not in text and "inf" not in text
+
+
 def test_the_speed_is_that_since_the_line_before(dashboard):
     dashboard.add(20, 2.0, LINE)
     dashboard.add(40, 6.0, LINE)
