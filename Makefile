@@ -32,7 +32,7 @@ quickstart: $(VENV)/.installed
 
 # every notebook in JupyterLab, and the dashboard in Voila too, run and looked at by a browser; needs chromium
 browser: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "browser or not slow" tests/test_browser.py tests/test_dashboard.py
+	$(BIN)/python -m pytest -m "browser or not slow" tests/test_browser.py tests/test_browser_widgets.py tests/test_dashboard.py
 
 # teachers in GGUF files, and models written as such; llama-cpp-python is compiled the first time (7 to 25 minutes) and then kept by pip
 gguf: $(VENV)/.installed-dev
