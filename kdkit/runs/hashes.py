@@ -7,6 +7,7 @@ process of a run, and every later run, needs the hash of the teacher's weights: 
 import contextlib
 import hashlib
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def hash_file(path: Path) -> str:
     known = [state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino]
     kept = _read_kept() | _here
     if name in kept and kept[name]["state"] == known:
-        return str(kept[name]["sha256"])
+        return kept[name]["sha256"]
     found = _read(path)
     if time.time() - state.st_ctime > SETTLED_SECONDS:
         _here[name] = {"state": known, "sha256": found}
@@ -57,8 +58,14 @@ def _read_kept() -> dict[str, Any]:
     """Return what is known, by path; nothing where it cannot be read: then files are."""
     with contextlib.suppress(OSError, ValueError, UserError):
         values = json.loads(_place().read_text(encoding="utf-8"))
-        return values if isinstance(values, dict) else {}
+        return {name: entry for name, entry in values.items() if _is_whole(entry)} if isinstance(values, dict) else {}
     return {}
+
+
+def _is_whole(entry: Any) -> bool:
+    """Return whether what is known of a file is a state and a hash; whoever edits the list may leave anything."""
+    is_known = isinstance(entry, dict) and isinstance(entry.get("state"), list)
+    return is_known and re.fullmatch("[0-9a-f]{64}", str(entry.get("sha256"))) is not None
 
 
 def _keep(hashes: dict[str, Any]) -> None:

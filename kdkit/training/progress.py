@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import ExportableState
 
 from kdkit.data.batches import Side
 from kdkit.data.windows import Windows
@@ -36,7 +37,7 @@ class Curve:
 
 
 @dataclass
-class Progress(TrainerCallback):
+class Progress(TrainerCallback, ExportableState):
     """Record and show one phase of training (`teacher`, `student`, `baseline`, ...)."""
 
     run: Run
@@ -82,10 +83,12 @@ class Progress(TrainerCallback):
         self.run.drop_metrics(self.phase, step if step else -1)
         if self.copy is not None:
             self.copy.begin(step)
-        # in the checkpoint, and for a later stage in the metrics; a teacher's checkpoint may be another run's
-        past = [line["seconds"] for line in state.log_history if "seconds" in line]
-        past = past or [line["seconds"] for line in self.run.read_metrics() if line["phase"] == self.phase]
+        # for a later stage in the metrics, and in the checkpoint: a teacher's may be another run's
+        past = [line["seconds"] for line in self.run.read_metrics() if line.get("phase") == self.phase]
         self.seconds = past[-1] if past else 0.0
+        kept = state.stateful_callbacks.setdefault(type(self).__name__, {})
+        if state.global_step:
+            self.seconds = kept.get("attributes", {}).get("seconds", self.seconds)
         if self.dashboard is not None:
             self.dashboard.start(step, self.total_steps or state.max_steps, self.seconds)
         if not step:
@@ -116,7 +119,6 @@ class Progress(TrainerCallback):
         if "loss" not in logs:
             return
         self._stop_clock()
-        state.log_history[-1]["seconds"] = self.seconds
         names = ("loss", "ce_loss", "kd_loss", "grad_norm", "learning_rate", "tokens")
         values = {name: logs[name] for name in names if name in logs}
         values |= {
@@ -138,6 +140,14 @@ class Progress(TrainerCallback):
             print(step_line(self.phase, step, total, terms, eta), flush=True)
         else:
             self.dashboard.add(step, self.seconds, values, self.routing().get("shares") if self.routing else None)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Say in the run's status from which step the training can go on."""
+        self._note(state)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps: the time up to here, which the last line of the log does not know yet."""
+        return {"args": {}, "attributes": {"seconds": self.seconds + time.monotonic() - self._started}}
 
     def _note(self, state: TrainerState) -> None:
         """Keep in the run's status how far this training is."""

@@ -52,9 +52,10 @@ def group_by_rules(
 
 
 class StopAtStep(TrainerCallback):
-    """Ends a training behind the step in which it is asked to stop, with that step logged and saved.
+    """Ends a training behind the step in which it is asked to stop, with that step saved.
 
-    Not behind the last one: what follows then keeps more than a checkpoint. Add it behind all other callbacks.
+    It is logged only where its turn has come: the checkpoint keeps what the next line needs of it. Nothing ends behind
+    the last step: what follows then keeps more than a checkpoint. Add it behind all other callbacks.
     """
 
     def __init__(self, request: StopRequest, saves_last: bool = True):
@@ -75,7 +76,7 @@ class StopAtStep(TrainerCallback):
         if state.global_step >= state.max_steps:
             control.should_save = control.should_save and self.saves_last
         elif wanted:
-            control.should_log = control.should_save = control.should_training_stop = True
+            control.should_save = control.should_training_stop = True
 
 
 class LanguageModelTrainer(SafeStepTrainer):

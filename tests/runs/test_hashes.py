@@ -1,6 +1,7 @@
 """Hashes of large files: read once, by whichever process, until something about a file changes."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -60,6 +61,18 @@ def test_a_spoilt_list_of_hashes_costs_another_reading(weights, content):
     first = hash_file(weights)
     (Path.cwd() / ".cache" / "hashes.json").write_text(content)
     assert hash_file(weights) == first
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda _: 5, lambda entry: {"state": entry["state"]}, lambda entry: entry | {"sha256": "cut"}]
+)
+def test_a_spoilt_entry_costs_another_reading_and_is_mended(weights, reads, monkeypatch, spoil):
+    first, place = hash_file(weights), Path.cwd() / ".cache" / "hashes.json"
+    kept = json.loads(place.read_text())
+    place.write_text(json.dumps({name: spoil(entry) for name, entry in kept.items()}))
+    monkeypatch.setattr(hashes, "_here", {})
+    assert hash_file(weights) == first
+    assert json.loads(place.read_text()) == kept and reads == [weights, weights]
 
 
 def test_where_nothing_can_be_kept_the_hash_is_right(weights):

@@ -50,7 +50,7 @@ def test_a_kernel_is_watched_if_its_frontend_can_be_asked_for_input(someone_can_
 def progress(tmp_path):
     """The progress of a phase that has taken 10 of 100 steps."""
     progress = Progress(make_run(tmp_path), "student", Curve(None, "student", 1, every=50))
-    state = SimpleNamespace(global_step=10, max_steps=100, is_world_process_zero=True, log_history=[{}])
+    state = SimpleNamespace(global_step=10, max_steps=100, is_world_process_zero=True, stateful_callbacks={})
     return progress, state
 
 
@@ -79,6 +79,15 @@ def test_a_later_stage_keeps_the_metrics_of_the_earlier_ones(progress):
     progress.on_train_begin(None, state, None, model=None)
     assert [line["step"] for line in progress.run.read_metrics()] == [30, 40]
     assert progress.seconds == 40.0
+
+
+def test_a_checkpoint_keeps_the_time_of_steps_that_no_line_holds_yet(progress):
+    progress, state = progress
+    progress.run.append_metrics({"phase": "student", "step": 8, "seconds": 8.0, "loss": 1.0})
+    progress.seconds, progress._started = 10.0, time.monotonic()
+    state.stateful_callbacks["Progress"] = progress.state()
+    progress.on_train_begin(None, state, None, model=None)
+    assert 10.0 <= progress.seconds < 10.5
 
 
 def test_the_time_that_a_copy_takes_is_no_part_of_the_training_s(progress):

@@ -24,6 +24,8 @@ from kdkit.runs.folder import Run
 from kdkit.teachers.online import CachedTeacher, OnlineTeacher
 from kdkit.training.masking import Masking
 
+TAUGHT_FILE = "taught.npy"
+"""In a checkpoint: `CommitteeTrainer.taught`, of the steps that no line of the log holds yet."""
 TEACHERS = "teachers"
 """Phase of the lines in metrics.jsonl that say who taught what."""
 
@@ -191,12 +193,15 @@ class CommitteeTrainer(DistillationTrainer):
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
             write_manifest(Path(output_dir), self.manifest)
+            np.save(Path(output_dir) / TAUGHT_FILE, self.taught)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load the optimizer, if the teachers are those of the checkpoint; Trainer's hook."""
         if checkpoint is not None:
             check_manifest(Path(checkpoint), self.manifest)
         super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and (Path(checkpoint) / TAUGHT_FILE).is_file():
+            self.taught[:] = np.load(Path(checkpoint) / TAUGHT_FILE)
 
 
 class TeachersLog(TrainerCallback):
@@ -216,7 +221,6 @@ class TeachersLog(TrainerCallback):
         """Forget the lines of an earlier attempt past the step from which this one goes on."""
         step = self.first_step + state.global_step
         self.run.drop_metrics(TEACHERS, step if step else -1)
-        self.trainer.taught[:] = 0.0
 
     def on_log(
         self,

@@ -120,7 +120,7 @@ class EmbeddingTrainer:
                 raise too_large(size, train.gradient_accumulation_steps, said, why) from error
             self.seconds += time.monotonic() - start
             is_stopped = self.processes.agree(request.look())
-            logs = self._read_logs() if self._is_due() or is_stopped else {}
+            logs = self._read_logs() if self._is_due() else {}
             on_step(self.step, logs)
             is_due = self.step % self.config.train.save_every == 0 or is_stopped
             if is_due and self.processes.is_first:

@@ -9,6 +9,7 @@ that goes on after a stop writes a new one under the same id, which takes the ol
 that it lacks.
 """
 
+import contextlib
 import math
 import re
 import shutil
@@ -19,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from kdkit.config.training import OptimizationConfig
+from kdkit.errors import UserError
 from kdkit.machine.interrupt import Stopped
 from kdkit.machine.tracking.keys import Place, find_place
 from kdkit.runs.folder import Run
@@ -166,10 +168,12 @@ def copy_report(run: Run, pictures: dict[str, Path], tables: dict[str, Any], fig
         tables: headings and rows of cells, by the table's heading; None: it has none.
         figures: of the evaluation, nested; they become W&B's summary.
     """
-    kept = run.read_json(FILE) if (run.path / FILE).is_file() else None
-    if kept is None or (place := find_place(kept["mode"])) is None:
+    kept = read_kept(run)
+    if not kept:
         return
     try:
+        if (place := find_place(kept["mode"])) is None:
+            return
         import wandb
 
         session = open_copy(place, run, REPORT, kept, {})
@@ -205,7 +209,7 @@ def open_copy(
     """
     import wandb
 
-    copies = run.read_json(FILE)["copies"] if (run.path / FILE).is_file() else {}
+    copies = read_kept(run).get("copies", {})
     before = _goes_on(run, copies.get(name), place, is_new)
     options = wandb.Settings(
         console="off",
@@ -238,6 +242,13 @@ def open_copy(
     return session
 
 
+def read_kept(run: Run) -> dict[str, Any]:
+    """Return what `wandb.json` holds; nothing where there is none, or none that can be read."""
+    with contextlib.suppress(UserError, ValueError):
+        return run.read_json(FILE)
+    return {}
+
+
 def _goes_on(run: Run, before: dict[str, Any] | None, place: Place, is_new: bool) -> dict[str, Any]:
     """Return id and folder of the copy that a new one continues or replaces.
 
@@ -263,7 +274,7 @@ def without_passwords(value: Any) -> Any:
 
 def sync_command(run: Run) -> str:
     """Return the command that sends all offline copies of a run; empty where there are none."""
-    copies = run.read_json(FILE)["copies"] if (run.path / FILE).is_file() else {}
+    copies = read_kept(run).get("copies", {})
     return f"wandb sync {run.path}/wandb/offline-run-*" if any(copy["folder"] for copy in copies.values()) else ""
 
 

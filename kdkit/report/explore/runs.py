@@ -54,7 +54,7 @@ def choose_runs(run: Run, asked: Sequence[str], compare: Compare, runs_dir: str 
     """
     import ipywidgets
 
-    names = list(dict.fromkeys([*asked, *list_runs(run)]))
+    names = list(dict.fromkeys([*asked, *list_runs(run), run.name]))
     reference = ipywidgets.Dropdown(options=names, value=run.name, description="reference", style=NAMED, layout=WIDE)
     part = ipywidgets.Text(placeholder="part of a name", description="filter", style=NAMED, layout=WIDE)
     others = ipywidgets.SelectMultiple(
@@ -69,6 +69,12 @@ def choose_runs(run: Run, asked: Sequence[str], compare: Compare, runs_dir: str 
         return list(dict.fromkeys([reference.value, *others.value]))
 
     def draw(_: Any) -> None:
+        if metric.value is None:
+            picture.value = b""
+            raise UserError(
+                f"runs: expected one whose student or baseline has begun to train, got {', '.join(picked())}; "
+                "choose another, or wait"
+            )
         metrics = read_metrics(run, picked())
         picture.value = to_png(draw_runs(metrics, metric.value, over.value))
 
@@ -90,7 +96,7 @@ def choose_runs(run: Run, asked: Sequence[str], compare: Compare, runs_dir: str 
         known, kept = metrics_of(read_metrics(run, picked())), metric.value
         with unheard(metric, on_metric):
             metric.options = [(name.replace("_", " "), name) for name in known]
-            metric.value = kept if kept in known else known[0]
+            metric.value = kept if kept in known else next(iter(known), None)
         on_metric(change)
         answering(tables, tell)(change)
 
@@ -139,7 +145,7 @@ def metrics_of(metrics: Metrics) -> list[str]:
         for lines in metrics.values()
         for line in lines
         for key, value in line.items()
-        if line["phase"] in PHASES and isinstance(value, int | float) and key not in PLACES.values()
+        if line.get("phase") in PHASES and isinstance(value, int | float) and key not in PLACES.values()
     }
     return sorted(found, key=lambda key: (key != QUALITY, key))
 
@@ -156,7 +162,7 @@ def draw_runs(metrics: Metrics, metric: str, over: str) -> Figure:
     axes = figure.subplots()
     for place, (name, lines) in enumerate(metrics.items()):
         for phase, style in PHASES.items():
-            measured = [line for line in lines if line["phase"] == phase and metric in line and line["step"] > 0]
+            measured = [line for line in lines if line.get("phase") == phase and metric in line and line["step"] > 0]
             points = [(line[over], line[metric]) for line in measured]
             if points:
                 label = name if phase == "student" else f"{name}, baseline"

@@ -159,6 +159,7 @@ def test_without_one_of_its_teachers_the_student_becomes_another(place):
 @pytest.mark.parametrize("changes", [{}, PARTS], ids=["predictions", "layers"])
 def test_a_training_that_was_stopped_goes_on_exactly(place, changes, monkeypatch):
     name = f"exact-{len(changes)}"
+    changes = changes | {"train": {"log_every": 2}}
     plan, committee = open_committee(place, {"combine": "select"}, name=name, **changes)
     distill(plan, committee)
     weights = (plan.session.run.path / "student" / "model.safetensors").read_bytes()

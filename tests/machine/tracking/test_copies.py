@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from kdkit.config.training import OptimizationConfig
 from kdkit.machine.interrupt import Stopped
-from kdkit.machine.tracking import copies
+from kdkit.machine.tracking import copies, keys
 from kdkit.machine.tracking.copies import TrainingCopy, copy_report, sync_command
 from kdkit.runs.folder import Run
 from kdkit.workflow.summary import summarise
@@ -176,7 +176,7 @@ def test_a_copy_that_breaks_off_is_one_line_and_no_training_ends(tmp_path):
         import os, signal, subprocess, sys
         from pathlib import Path
         from kdkit.config.training import OptimizationConfig
-        from kdkit.machine.tracking import copies
+        from kdkit.machine.tracking import copies, keys
         from kdkit.runs.folder import Run
 
         copies.SECONDS_BETWEEN = 0.0
@@ -215,3 +215,20 @@ def test_the_report_s_pictures_tables_and_figures_are_copied_beside_the_training
     summary = read_summary(folder)
     assert summary["student/bits_per_byte"] == 2.5 and summary["student/training/steps"] == 4
     assert summary["baseline/bits_per_byte"] == 3.5 and read_run(folder).run_group == "one"
+
+
+def test_a_report_is_made_though_the_server_is_gone_since_the_training(run, monkeypatch, capsys):
+    run.write_json("wandb.json", {"mode": "online", "project": "mine", "copies": {}})
+    monkeypatch.setattr(keys, "server_is_reachable", lambda: False)
+    copy_report(run, {}, {}, {})
+    assert "note: report: not copied to W&B (UserError: train.wandb: expected" in capsys.readouterr().out
+
+
+def test_a_torn_list_of_copies_costs_a_new_copy_and_nothing_else(run, capsys):
+    train(run, 0, 4)
+    (run.path / "wandb.json").write_text('{"mode": "off')
+    copy_report(run, {}, {}, {})
+    assert sync_command(run) == ""
+    train(run, 2, 6)
+    assert len(read_rows(folder_of(run))) == len(lines_of(run, "student")) == 12
+    assert "no more is copied" not in capsys.readouterr().out

@@ -67,6 +67,25 @@ def test_the_curve_of_the_run_stands_alone_until_another_is_chosen(widgets, draw
     assert "distill.temperature" in widgets["tables"].value
 
 
+def test_a_run_that_trains_only_its_teacher_so_far_says_that_it_has_no_curve_yet(folder, drawn, tmp_path):
+    young = add_run(tmp_path, make_run(tmp_path / "other").path, "young")
+    (young.path / "metrics.jsonl").write_text('{"phase": "teacher", "step": 4, "seconds": 2.0, "loss": 3.0}\n')
+    for begins_with in (folder, young):
+        box = choose_runs(begins_with, [], compare_runs, folder.path.parent)
+        reference, _, _, metric, _, message, picture, _ = box.children
+        reference.value = "young"
+        assert "student or baseline has begun to train, got young" in message.value
+        assert metric.value is None and picture.value == b""
+        reference.value = "a"
+        assert message.value == "" and "evaluation_bits_per_byte" in metric.value and picture.value
+
+
+def test_a_run_without_metrics_can_be_where_one_begins(folder, drawn):
+    (folder.path / "metrics.jsonl").unlink()
+    box = choose_runs(folder, [], compare_runs, folder.path.parent)
+    assert box.children[0].value == "a" and "got a" in box.children[5].value
+
+
 def test_the_reference_is_the_run_that_is_chosen(widgets):
     widgets["reference"].value = "b"
     widgets["runs"].value = ("a",)
