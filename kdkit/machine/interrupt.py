@@ -14,7 +14,7 @@ from types import FrameType
 from kdkit.machine.budget import TimeBudget, find_budget
 from kdkit.runs.folder import Run
 
-FIRST = "stopping: this step is finished and saved first; once more stops at once and saves nothing"
+FIRST = "stopping: this step is finished and saved first; a second Ctrl-C or interrupt stops at once and saves nothing"
 """What a first Ctrl-C is answered with, while a training runs."""
 
 

@@ -171,7 +171,13 @@ def plan_disk(config: Config | EmbeddingConfig, device: Device) -> list[Space]:
         size = student.measure().parameters
         spaces.append(Space("checkpoint, and the one that replaces it", 2 * 3 * FP32 * size, "run"))
         count = 4 if config.distill.equal_time_baseline else 2
-        spaces.append(Space(f"student and {count - 1} baselines", count * FP32 * size, "run"))
+        spaces.append(
+            Space(
+                "student and baseline" if count == 2 else f"student and {count - 1} baselines",
+                count * FP32 * size,
+                "run",
+            )
+        )
         if config.teacher.path == BUILD:
             spaces.append(Space("the teacher that is built", 4 * FP32 * teacher.measure().parameters, "cache"))
         if config.cache.enabled:

@@ -112,7 +112,7 @@ def draw_loss_terms(run: Run) -> Path:
     """Show the terms of the student's loss over steps, raw, each on its own scale (03)."""
     lines = [m for m in run.read_metrics() if m["phase"] == "student" and "loss" in m]
     figure = Figure(figsize=(9.2, 2.6), layout="constrained")
-    names = {"ce_loss": "cross-entropy", "kd_loss": "divergence from the teacher", "grad_norm": "gradient norm"}
+    names = {"ce_loss": "cross-entropy, nats", "kd_loss": "divergence from the teacher", "grad_norm": "gradient norm"}
     for axes, (key, label) in zip(figure.subplots(1, 3), names.items(), strict=True):
         plot_recorded(axes, lines, key, color=COLOURS["student"])
         axes.set(xlabel="optimizer step")

@@ -18,6 +18,12 @@ from kdkit.runs.disk import disk_error, is_full, writing
 from kdkit.workflow.packages import missing_package
 from kdkit.workflow.terminal import Lines, Terminal
 
+SETTINGS = (
+    *("DATA", "TEACHER", "STUDENT", "LOSS", "TEMPERATURE", "KD_RATIO", "METHOD", "COMBINE", "SAMPLES"),
+    *("LEARNING_RATE", "MAX_STEPS", "SEED"),
+)
+"""Parameters of the notebooks that set what the configuration sets, where they are not None."""
+
 
 def run_notebook(notebook: Path, output: Path, parameters: dict[str, object], terminal: Terminal) -> None:
     """Execute one notebook in the current folder; the terminal decides what of its output a person sees.
@@ -80,6 +86,14 @@ def check_parameter_names(notebook: Path, names: list[str]) -> list[str]:
             hint = f"did you mean {near[0]!r}?" if near else "use one of these"
             raise UserError(f"{notebook.name}: expected a parameter among {', '.join(known)}, got {name!r}; {hint}")
     return known
+
+
+def set_by_hand(notebook: Path) -> dict[str, None]:
+    """Return as None the settings that somebody gave in the notebook itself: a run made by a command has its own."""
+    import papermill
+
+    known = papermill.inspect_notebook(str(notebook))
+    return {name: None for name in SETTINGS if name in known and known[name]["default"] != "None"}
 
 
 def _explain(error: Any, notebook: Path, output: Path) -> BaseException:

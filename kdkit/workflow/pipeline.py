@@ -27,7 +27,7 @@ from kdkit.runs.paths import find_config, find_root
 from kdkit.workflow.forecast import Forecast, seconds_before
 from kdkit.workflow.helpers import dismiss_helpers
 from kdkit.workflow.inputs import check_inputs, keep_inputs, known_inputs
-from kdkit.workflow.notebook import run_notebook
+from kdkit.workflow.notebook import run_notebook, set_by_hand
 from kdkit.workflow.terminal import Terminal
 
 TRAINING = ("03_distill", "06_embedding_distillation")
@@ -249,7 +249,11 @@ def _run_stage(request: RunRequest, run: Run, stage: _Stage, inputs: str, comman
         terminal.say(f"{stage.name}: its inputs are not those of the training that was stopped, so it starts over")
     terminal.place = stage.place
     terminal.show(f"{stage.place} {stage.name}")
-    parameters: dict[str, object] = {"RUN": run.name, "RUNS_DIR": str(run.path.parent)}
+    by_hand = set_by_hand(stage.notebook)
+    if by_hand:
+        names = ", ".join(by_hand)
+        terminal.say(f"note: {stage.notebook.name} sets {names}: not used here, where the configuration and -p decide")
+    parameters: dict[str, object] = {**by_hand, "RUN": run.name, "RUNS_DIR": str(run.path.parent)}
     if stage.name not in JUDGING:
         parameters["CONFIG"] = str(find_config(request.config).resolve())
         parameters["OVERRIDES"] = shlex.join(request.overrides)

@@ -7,8 +7,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from kdkit.workflow.notebook import run_notebook
+from kdkit.workflow.notebook import SETTINGS, run_notebook, set_by_hand
 from kdkit.workflow.terminal import Terminal
+from tests.workflow.projects import ROOT
 
 
 @pytest.fixture
@@ -54,3 +55,15 @@ def test_the_doctor_takes_its_own_kernel_for_its_own(tmp_path, monkeypatch):
     for name in ("JUPYTER_PATH", "JUPYTER_DATA_DIR"):
         monkeypatch.setenv(name, str(tmp_path))
     assert notebook_kernel().state == "ok"
+
+
+def test_every_setting_of_the_notebooks_is_known_and_as_they_come_none_is_set(tmp_path):
+    from papermill import inspect_notebook
+
+    # of the quickstart it is its second run's, which no command makes
+    paths = [path for path in (ROOT / "notebooks").glob("*.ipynb") if not path.stem.startswith("00")]
+    found = {
+        name for path in paths for name, value in inspect_notebook(str(path)).items() if value["default"] == "None"
+    }
+    assert found == set(SETTINGS)
+    assert [set_by_hand(path) for path in paths] == [{}] * 9

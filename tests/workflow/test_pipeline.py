@@ -13,7 +13,7 @@ from kdkit.workflow.inputs import stamp_inputs
 from kdkit.workflow.notebook import run_notebook
 from kdkit.workflow.pipeline import RunRequest, run_notebooks
 from kdkit.workflow.terminal import Terminal
-from tests.workflow.projects import STAGES, read_status, write_notebook
+from tests.workflow.projects import PARAMETERS, STAGES, read_status, run_here, write_notebook
 
 
 @pytest.fixture
@@ -156,6 +156,16 @@ def test_what_an_interrupted_training_left_is_not_resumed_once_its_inputs_change
     interrupt_distillation(monkeypatch)
     (project / "corpus.txt").write_text((project / "corpus.txt").read_text() + "\n\nOne paragraph more.")
     assert run_stages(resume=True)["03_distill"]["RESUME"] is False
+
+
+def test_a_setting_that_was_changed_in_a_notebook_is_left_out_of_a_commands_run(project, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "tests.workflow.projects.PARAMETERS", PARAMETERS + "TEMPERATURE: float = 2.0\nSEED: int = None\n"
+    )
+    write_notebook(project, "03_distill", "print('temperature', TEMPERATURE)\nassert TEMPERATURE is None")
+    monkeypatch.setattr(pipeline, "run_notebook", run_here)
+    run_notebooks(RunRequest("configs/tiny.yaml", name="r", only="03"))
+    assert "note: 03_distill.ipynb sets TEMPERATURE: not used here" in capsys.readouterr().out
 
 
 def test_from_a_folder_below_the_project_the_notebooks_find_configuration_and_run(run_stages, project, monkeypatch):

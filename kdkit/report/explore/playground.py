@@ -145,7 +145,7 @@ def _option_widgets(options: dict[str, Any]) -> dict[str, Any]:
             value=options["max_new_tokens"],
             min=1,
             max=max(MOST_TOKENS, options["max_new_tokens"]),
-            description="most tokens",
+            description="max tokens",
             **look,
         ),
         "seed": ipywidgets.BoundedIntText(

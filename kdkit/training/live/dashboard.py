@@ -127,11 +127,11 @@ class Dashboard:
         note = "" if self._was_clicked or state != "training" else INTERRUPT
         if left and state == "training":
             facts["time left"] = say_time(left)
-        facts["took"] = say_time(self.seconds)
+        facts["running for" if state in ("training", "stopping") else "took"] = say_time(self.seconds)
         if per_step:
-            facts["a step"] = f"{per_step:.2f} s" if per_step >= 0.1 else f"{1000 * per_step:.0f} ms"
+            facts["per step"] = f"{per_step:.2f} s" if per_step >= 0.1 else f"{1000 * per_step:.0f} ms"
         if (rate := readings.last("rate")) is not None:
-            facts[f"{readings.unit} a second"] = f"{rate:,.0f}"
+            facts[f"{readings.unit} per second"] = f"{rate:,.0f}"
         if (learning_rate := readings.last("learning_rate")) is not None:
             facts["learning rate"] = f"{learning_rate:.2e}"
         if (budget := self.request.budget) is not None and state == "training":

@@ -167,8 +167,8 @@ def _draw_axes(scale: _Scale) -> str:
             y, label = scale.y(tick), f"{tick:,.{digits}f}" if digits < 6 else f"{tick:.1e}"
             marks.append(_draw_level(y, 'stroke="currentColor" stroke-opacity=".15"'))
             marks.append(f'<text x="{LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{label}</text>')
-    for step, anchor in ((0, "start"), (scale.end, "end")):
-        marks.append(f'<text x="{scale.x(step):.1f}" y="{HEIGHT - 4}" text-anchor="{anchor}">{step:,}</text>')
+    for step, anchor, label in ((0, "start", "0"), (scale.end, "end", f"{scale.end:,} steps")):
+        marks.append(f'<text x="{scale.x(step):.1f}" y="{HEIGHT - 4}" text-anchor="{anchor}">{label}</text>')
     return "".join(marks)
 
 

@@ -11,12 +11,17 @@ from kdkit.training.live.drawing import COLOURS, Chart, Line, colours_of
 
 TEACHER = "teacher"
 """The one training that is not drawn with the others: what it learns is the dashed line."""
-PARTS = {"loss": "whole loss", "ce_loss": "cross-entropy", "kd_loss": "from the teacher"}
+PARTS = {
+    "loss": "whole loss",
+    "ce_loss": "cross-entropy",
+    "kd_loss": "divergence from the teacher",
+    "balance_loss": "balance of the experts",
+}
 """Labels of a loss and its parts; another part is named as it is."""
 AGREEMENT = {
-    "overlap_share": "most likely tokens shared",
+    "overlap_share": "share of most likely tokens in common",
     "overlap_teacher_mass": "teacher's probability of these",
-    "overlap_student_mass": "student's",
+    "overlap_student_mass": "student's probability of these",
 }
 GREY = COLOURS[-1]
 
@@ -83,7 +88,7 @@ class Readings:
             ("Loss and its parts", self._losses(), False),
             ("Agreement with the teacher", {name: AGREEMENT[name] for name in AGREEMENT if name in self.series}, True),
             ("Learning rate", {"learning_rate": ""}, True),
-            (f"{self.unit.capitalize()} a second", {"rate": ""}, True),
+            (f"{self.unit.capitalize()} per second", {"rate": ""}, True),
         ]
         charts = []
         for title, labels, from_zero in groups:

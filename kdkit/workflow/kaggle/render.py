@@ -17,11 +17,12 @@ from kdkit.config.language import load_config
 from kdkit.config.values import suggest_key
 from kdkit.errors import UserError
 from kdkit.runs.folder import check_run_name
+from kdkit.runs.messages import note
 from kdkit.runs.open_run import is_for_embeddings
 from kdkit.runs.paths import find_root
 from kdkit.workflow.kaggle.package import FOLDER, unpacking_cell, write_package
 from kdkit.workflow.kaggle.source import Kernel, Source
-from kdkit.workflow.notebook import check_parameter_names
+from kdkit.workflow.notebook import check_parameter_names, set_by_hand
 
 METADATA = "kernel-metadata.json"
 MAX_BYTES = 1_000_000
@@ -145,7 +146,10 @@ def prepare_notebook(kernel: Kernel, name: str, root: Path) -> nbformat.Notebook
             f"kaggle: {name}.num_processes: expected 1 but for notebook 06 without `parameters` of its own, "
             f"got {kernel.num_processes}; a language model has its teacher on the second GPU; set 06 by `overrides`"
         )
-    notebook = parameterize_notebook(load_notebook_node(str(path)), set_by_us | kernel.parameters)
+    by_hand = set_by_hand(path)
+    if left_out := ", ".join(name for name in by_hand if name not in kernel.parameters):
+        note(f"{path.name} sets {left_out}: not used here, where kaggle_kernel.json decides")
+    notebook = parameterize_notebook(load_notebook_node(str(path)), by_hand | set_by_us | kernel.parameters)
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)

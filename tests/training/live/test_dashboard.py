@@ -68,12 +68,14 @@ def test_a_line_of_metrics_is_shown_with_speed_and_the_time_left(dashboard):
     for words in (
         "step 20 of 100",
         "time left <b>8 s",
-        "tokens a second <b>2,500",
+        "tokens per second <b>2,500",
         "learning rate <b>1.00e-03",
-        "0.10 s",
+        "running for <b>2 s",
+        "per step <b>0.10 s",
+        ">100 steps<",
     ):
         assert words in text
-    for words in ("cross-entropy 3<", "from the teacher 1.5<", "most likely tokens shared 0.25<", "width:75.00%"):
+    for words in ("cross-entropy 3<", "divergence from the teacher 1.5<", "tokens in common 0.25<", "width:75.00%"):
         assert words in text
     assert "NaN" not in text and "Interrupt" not in text
 
@@ -89,7 +91,7 @@ def test_the_speed_is_that_since_the_line_before(dashboard):
     dashboard.add(20, 2.0, LINE)
     dashboard.add(40, 6.0, LINE)
     dashboard.advance(40, 6.0)
-    assert "tokens a second <b>1,250" in shown(dashboard)
+    assert "tokens per second <b>1,250" in shown(dashboard)
 
 
 def test_a_session_that_ends_before_the_training_says_at_which_step(dashboard, request_to_stop):

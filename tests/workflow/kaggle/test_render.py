@@ -11,7 +11,7 @@ import pytest
 from kdkit import cli
 from kdkit.errors import UserError
 from kdkit.workflow.kaggle.needs import install_missing
-from kdkit.workflow.kaggle.render import MAX_BYTES, render
+from kdkit.workflow.kaggle.render import MAX_BYTES, prepare_notebook, render
 from kdkit.workflow.kaggle.source import Kernel, Source
 from tests.workflow.kaggle.sessions import ROOT
 
@@ -51,6 +51,20 @@ def test_parameters_are_set_as_papermill_sets_them(tmp_path):
     tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
     place = next(number for number, found in enumerate(tags) if "parameters" in found)
     assert "injected-parameters" in tags[place + 1]
+
+
+def test_a_setting_that_was_changed_in_a_notebook_does_not_travel(tmp_path, capsys):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    text = (ROOT / "notebooks" / "03_distill.ipynb").read_text()
+    changed = text.replace("TEMPERATURE: float = None", "TEMPERATURE: float = 2.0").replace(
+        "SEED: int = None", "SEED: int = 3"
+    )
+    (tmp_path / "notebooks" / "03_distill.ipynb").write_text(changed)
+    kernel = Kernel(config=SMOKE, parameters={"SEED": 5})
+    parameters = parameters_of(prepare_notebook(kernel, "03_distill", tmp_path))
+    assert parameters["TEMPERATURE"] is None and parameters["SEED"] == 5
+    assert "03_distill.ipynb sets TEMPERATURE: not used here" in capsys.readouterr().out
 
 
 def test_a_stage_that_judges_gets_the_name_of_the_run_alone(tmp_path):
