@@ -72,7 +72,7 @@ def test_sessions_that_end_early_add_up_to_one_that_did_not(tmp_path, sessions, 
     assert (run.progress()["state"], run.progress()["resume_needed"]) == ("finished", False)
 
 
-def test_a_built_teacher_is_stopped_too(tmp_path, sessions):
+def test_a_built_teacher_is_stopped_too(tmp_path, sessions, capfd):
     config = short_teacher(make_config(tmp_path, train=TRAIN))
     data = make_data(config, tmp_path)
     run = make_run(tmp_path)
@@ -80,6 +80,7 @@ def test_a_built_teacher_is_stopped_too(tmp_path, sessions):
     with pytest.raises(SystemExit):
         prepare_teacher(make_session(config, run), data)
     assert "teacher: step 4 of 9 is saved" in run.progress()["reason"]
+    assert "Writing" not in capfd.readouterr().err, "no bar of a checkpoint, which a saved notebook would keep"
     sessions(10_000)
     stopped = prepare_teacher(make_session(config, run), data).model.state_dict()
     whole = prepare_teacher(make_session(config, make_run(tmp_path / "other")), data).model.state_dict()
