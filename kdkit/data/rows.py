@@ -9,6 +9,7 @@ from typing import Any
 
 from kdkit.errors import UserError
 from kdkit.machine.hub import hub_is_reachable
+from kdkit.runs.folder import is_unwatched_notebook
 from kdkit.runs.paths import resolve_input
 
 FILE_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet")
@@ -219,6 +220,8 @@ def _read_hub(path: str, name: str | None, split: str, revision: str | None, key
 
     if not hub_is_reachable():
         datasets.config.HF_HUB_OFFLINE = True
+    if is_unwatched_notebook():
+        datasets.disable_progress_bars()
     try:
         return datasets.load_dataset(path, name, split=split, revision=revision).to_dict()
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:

@@ -195,7 +195,7 @@ def save_trained(
 def read_result(run: Run, phase: str) -> TrainingResult | None:
     """Read what a finished phase cost; None if it has not finished."""
     path = run.path / "training.json"
-    values = json.loads(path.read_text()).get(phase) if path.is_file() else None
+    values = run.read_json(path.name).get(phase) if path.is_file() else None
     return TrainingResult(**values) if values else None
 
 
@@ -218,7 +218,7 @@ def _is_of(key: str, phase: str) -> bool:
 def update_results(run: Run, values: dict[str, Any]) -> None:
     """Add entries to `training.json`: what a phase cost, and the level that the teacher sets."""
     path = run.path / "training.json"
-    results = json.loads(path.read_text()) if path.is_file() else {}
+    results = run.read_json(path.name) if path.is_file() else {}
     run.write_json("training.json", results | values)
 
 

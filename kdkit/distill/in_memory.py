@@ -16,7 +16,7 @@ from kdkit.distill.trainer import DistillationTrainer
 from kdkit.errors import UserError
 from kdkit.machine.hardware import Hardware, find_hardware
 from kdkit.models.finite import check_finite
-from kdkit.models.loading import check_context, context_length, no_bar
+from kdkit.models.loading import check_context, context_length
 from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.prepare import Teacher, check_first_rows
 from kdkit.training.arguments import make_training_arguments
@@ -79,8 +79,7 @@ def distill_models(
         online = source.online(data.overlap.teacher_size, hardware.autocast_dtype)
         collator = WindowCollator(data.train, with_teacher=True)
         trainer = DistillationTrainer(student, online, arguments, collator, objective=objective)
-        with no_bar():
-            trainer.train()
+        trainer.train()
     return student.eval()
 
 

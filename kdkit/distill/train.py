@@ -49,7 +49,6 @@ from kdkit.distill.student import make_student, start_student
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.machine.interrupt import StopRequest, stop_when_saved
 from kdkit.machine.tracking.copies import TrainingCopy
-from kdkit.models.loading import no_bar
 from kdkit.runs.messages import note
 from kdkit.teachers.cache import CachedSignals
 from kdkit.teachers.interface import TextTeacher
@@ -289,8 +288,7 @@ def _train_stage(
         held_out, progress.routing = _curve_windows(plan), trainer.teacher.describe
         trainer.add_callback(RouterLog(run, trainer.teacher, stage.first_step, trainer.head, held_out))
     trainer.add_callback(StopAtStep(request))
-    with no_bar():
-        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     if (step := trainer.state.global_step) < stage.steps:
         request.check(f"{phase}: step {stage.first_step + step} of {progress.total_steps} is saved")
     counts = _read_counts(trainer)

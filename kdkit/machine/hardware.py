@@ -96,7 +96,14 @@ class Hardware:
             "attention: " + ": ".join(choose_attention(maps_in_loss)),
             f"torch.compile and Triton: {compiling}",
             f"experts of a mixture: {self.experts_implementation}: {experts}",
+            f"processes: {self._processes()}",
         ]
+
+    def _processes(self) -> str:
+        """Say in how many processes a student is trained, and why; nn.DataParallel would copy it in every step."""
+        if self.teacher_device == self.device:
+            return "one"
+        return "one, as the teacher has the second GPU; an embedding model can take two, by accelerate; no DataParallel"
 
     @property
     def answer_precision(self) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from kdkit.errors import UserError
 from kdkit.machine.gguf_files import is_gguf
 from kdkit.machine.hardware import experts_implementation
 from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_path, resolve_model_path
+from kdkit.runs.folder import is_unwatched_notebook
 
 CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len")
 """Where configurations keep their context; transformers gives most of them the first name, MPT and custom code not."""
@@ -147,7 +148,7 @@ def load_causal_lm(
     try:
         capability = (0, 0) if device == "cpu" else torch.cuda.get_device_capability(device)
         experts = {"experts_implementation": experts_implementation(capability)} if num_experts(config) else {}
-        with no_bar() if is_local_path(name) else nullcontext():
+        with bar_of(name):
             model, report = AutoModelForCausalLM.from_pretrained(
                 name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **experts, **shared
             )
@@ -163,9 +164,14 @@ def load_causal_lm(
     return model.to(device).eval()
 
 
+def bar_of(name: str) -> AbstractContextManager[None]:
+    """Return what hides transformers' bar, but for a download that somebody watches: a second of reading needs none."""
+    return no_bar() if is_local_path(name) or is_unwatched_notebook() else nullcontext()
+
+
 @contextmanager
 def no_bar() -> Iterator[None]:
-    """Hide transformers' bar while weights are read from a folder: a download deserves one, a second of reading not."""
+    """Hide the bars of transformers and of the hub."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

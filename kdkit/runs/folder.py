@@ -26,7 +26,8 @@ from typing import Any
 from kdkit.errors import UserError
 from kdkit.runs.disk import sync_folder, taking_turns, write_text, writing
 from kdkit.runs.hashes import hash_file
-from kdkit.runs.lines import append_line, read_lines
+from kdkit.runs.lines import append_line, parse_object, read_lines
+from kdkit.runs.messages import note
 
 RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,99}")
 PACKAGES = ("kdkit", "torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy", "papermill")
@@ -54,7 +55,7 @@ class Run:
         """Read a JSON file of the run.
 
         Raises:
-            UserError: the stage that writes it has not run.
+            UserError: the stage that writes it has not run, or the file is damaged.
         """
         path = self.path / name
         if not path.is_file():
@@ -62,7 +63,10 @@ class Run:
                 f"run {self.name!r}: expected {name}, got no such file; run the earlier notebooks first: "
                 + self.command
             )
-        return json.loads(path.read_text(encoding="utf-8"))
+        values = parse_object(path.read_bytes())
+        if values is None:
+            raise UserError(f"{path}: expected a JSON object, got a damaged file; remove it, then {self.go_on_command}")
+        return values
 
     def write_json(self, name: str, values: dict[str, Any]) -> Path:
         """Write a JSON file of the run, whole or not at all."""
@@ -101,7 +105,12 @@ class Run:
         self.write_json("status.json", kept | said | values)
 
     def _read_status(self) -> dict[str, Any]:
-        return self.read_json("status.json") if (self.path / "status.json").is_file() else {}
+        path = self.path / "status.json"
+        if not path.is_file():
+            return {}
+        if (values := parse_object(path.read_bytes())) is None:
+            note(f"{path}: damaged, so it begins anew; checkpoints and models are files of their own")
+        return values or {}
 
     def append_metrics(self, values: dict[str, Any]) -> None:
         """Append one JSON object to `metrics.jsonl`."""
@@ -172,6 +181,11 @@ def is_watched() -> bool:
     shell = get_ipython()
     is_shown = "VOILA_BASE_URL" in os.environ
     return isinstance(shell, ZMQInteractiveShell) and (is_shown or bool(shell.kernel._allow_stdin))
+
+
+def is_unwatched_notebook() -> bool:
+    """Return whether a kernel runs cells that nobody watches: a progress bar would be saved as it first was, at 0 %."""
+    return "ipykernel" in sys.modules and not is_watched()
 
 
 def fingerprint(*parts: object) -> str:

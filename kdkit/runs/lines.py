@@ -20,7 +20,7 @@ def append_line(path: Path, values: dict[str, Any]) -> None:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read all objects; lines that are none are left out, and said: how many, which, and in which file."""
     content = path.read_bytes() if path.is_file() else b""
-    found = [(number, line, _parse(line)) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
+    found = [(number, line, parse_object(line)) for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
     broken = [(number, line) for number, line, values in found if values is None]
     if broken:
         numbers = ", ".join(str(number) for number, _ in broken[:5])
@@ -37,7 +37,7 @@ def _mend_end(path: Path) -> None:
     """Cut a torn last line, or end a whole one that only lacks its line end."""
     content = path.read_bytes()
     last = content[content.rfind(b"\n") + 1 :]
-    if _parse(last) is not None:
+    if parse_object(last) is not None:
         with path.open("ab") as file:
             file.write(b"\n")
         return
@@ -45,8 +45,8 @@ def _mend_end(path: Path) -> None:
     print(f"{path}: cut 1 torn line of {len(last)} bytes from its end: a process was killed while it wrote", flush=True)
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
-    """Return the object of a line; None where it is none."""
+def parse_object(line: bytes) -> dict[str, Any] | None:
+    """Return the object that a line, or a file, holds; None where it is none, as in one that was cut or left empty."""
     try:
         values = json.loads(line)
     except ValueError:  # also bytes that are no text

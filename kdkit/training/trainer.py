@@ -25,6 +25,7 @@ from kdkit.losses.chunked.engine import chunked_loss, cross_entropy_chunk, even_
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.machine.interrupt import StopRequest
 from kdkit.models.heads import find_head, hidden_of_wrapped
+from kdkit.models.loading import no_bar
 from kdkit.models.saved import load_checkpoint
 from kdkit.runs.disk import writing
 from kdkit.training.arguments import PARTIAL, whole_checkpoint
@@ -282,7 +283,7 @@ class LanguageModelTrainer(SafeStepTrainer):
             UserError: the disk does not take it; the one before is kept.
         """
         folder = Path(self.args.output_dir)
-        with writing(folder, "--runs-dir"), whole_checkpoint(folder, self.accelerator):
+        with writing(folder, "--runs-dir"), no_bar(), whole_checkpoint(folder, self.accelerator):
             super()._save_checkpoint(*arguments, **options)
 
     def _get_output_dir(self, trial: Any = None) -> str:

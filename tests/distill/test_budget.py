@@ -1,12 +1,19 @@
 """A time budget in the trainings of language models: what is saved goes on to the same losses and weights."""
 
+import shutil
+from contextlib import nullcontext
+
 import pytest
 import torch
 
+from kdkit.data.prepare import build_data, open_data
 from kdkit.distill import open_teacher, train
 from kdkit.machine import budget
+from kdkit.runs.carried import carry_over
+from kdkit.runs.folder import Run, fingerprint_files
 from kdkit.teachers.prepare import prepare_teacher
 from tests.distill.test_stop import same_weights
+from tests.runs.test_carried import make_read_only
 from tests.tiny import make_config, make_data, make_plan, make_run, make_session
 
 TRAIN = {"max_steps": 7, "log_every": 1, "save_every": 100, "time_budget_hours": 1.0}
@@ -65,7 +72,7 @@ def test_sessions_that_end_early_add_up_to_one_that_did_not(tmp_path, sessions, 
     assert (run.progress()["state"], run.progress()["resume_needed"]) == ("finished", False)
 
 
-def test_a_built_teacher_is_stopped_too(tmp_path, sessions):
+def test_a_built_teacher_is_stopped_too(tmp_path, sessions, capfd):
     config = short_teacher(make_config(tmp_path, train=TRAIN))
     data = make_data(config, tmp_path)
     run = make_run(tmp_path)
@@ -73,6 +80,7 @@ def test_a_built_teacher_is_stopped_too(tmp_path, sessions):
     with pytest.raises(SystemExit):
         prepare_teacher(make_session(config, run), data)
     assert "teacher: step 4 of 9 is saved" in run.progress()["reason"]
+    assert "Writing" not in capfd.readouterr().err, "no bar of a checkpoint, which a saved notebook would keep"
     sessions(10_000)
     stopped = prepare_teacher(make_session(config, run), data).model.state_dict()
     whole = prepare_teacher(make_session(config, make_run(tmp_path / "other")), data).model.state_dict()
@@ -97,3 +105,33 @@ def test_the_answers_of_a_teacher_are_kept_chunk_by_chunk(tmp_path, sessions, mo
     open_teacher.build_cache(plan)
     chunks = int(stopped.partition("cache: 2 of ")[2].split()[0])
     assert chunks > 10 and len(made) == 2 + chunks - 2, "two to announce it, and the chunks that were missing"
+
+
+def test_sessions_of_kaggle_go_on_from_inputs_that_cannot_be_written(tmp_path, sessions):
+    """Each session has an empty disk, and what the one before left is mounted where Kaggle decides."""
+    config = short_teacher(make_config(tmp_path, train=TRAIN))
+    data = make_data(config, tmp_path)
+    whole, elsewhere = make_run(tmp_path, "whole"), make_session(config, make_run(tmp_path, "teacher"))
+    sessions(10_000)
+    train.distill(make_plan(config, whole, data), prepare_teacher(elsewhere, data))
+    inputs = []
+    for number in range(3):
+        kaggle = tmp_path / str(number)
+        run = Run(kaggle / "working" / "runs" / "r", kaggle / "working" / ".cache")
+        run.path.parent.mkdir(parents=True)
+        if number:
+            left = shutil.copytree(tmp_path / str(number - 1) / "working", kaggle / "input" / "datasets" / "me" / "03")
+            make_read_only(left)
+            inputs.append((left, fingerprint_files(left)))
+        assert len(carry_over(run.path.parent, "r", kaggle)) == (number > 0)
+        run.path.mkdir(exist_ok=True)
+        (run.path / "config.yaml").write_text("cache_dir: .cache\n")
+        data = open_data(build_data(config, run.cache_path))
+        sessions(10_000)
+        teacher = prepare_teacher(make_session(config, run), data)
+        sessions(3)
+        with pytest.raises(SystemExit) if number < 2 else nullcontext():
+            train.distill(make_plan(config, run, data), teacher, resume=number > 0)
+    assert losses(run) == losses(whole) and len(losses(run)) == 7
+    assert same_weights(run, whole, "student")
+    assert [fingerprint_files(left) for left, _ in inputs] == [before for _, before in inputs]

@@ -81,6 +81,45 @@ def test_stopped_and_resumed_equals_uninterrupted(place, tmp_path, monkeypatch, 
     assert lines_of(run) == lines_of(whole)
 
 
+def test_dropout_goes_on_with_the_random_numbers_of_the_step(place, tmp_path, monkeypatch):
+    folder, _, data, teacher = place
+    build = {"vocab_size": 290, "hidden_size": 16, "num_layers": 1, "intermediate_size": 32}
+    config = make_config(folder, train=TRAIN, student={"build": build | {"dropout": 0.3}})
+    whole, run, plain = (make_run(tmp_path, name) for name in ("whole", "stopped", "plain"))
+    go(make_plan(config, whole, data), teacher, "student")
+    go(make_plan(make_config(folder, train=TRAIN), plain, data), teacher, "student")
+    assert not same_weights(plain, whole, "student"), "there is dropout"
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        press_at(patch, 3)
+        go(make_plan(config, run, data), teacher, "student")
+    torch.rand(5)  # another process has other random numbers
+    go(make_plan(config, run, data), teacher, "student", resume=True)
+    assert same_weights(run, whole, "student")
+
+
+def test_the_scale_of_losses_in_fp16_goes_on(place, tmp_path, monkeypatch):
+    """Accelerate makes a scaler for a GPU only, so each trainer is given the one of a CPU, which grows in 4 steps."""
+    _, config, data, teacher = place
+    make, scalers = train.make_trainer, []
+
+    def make_scaled(*arguments):
+        trainer = make(*arguments)
+        trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=4)
+        scalers.append(trainer.accelerator.scaler)
+        return trainer
+
+    monkeypatch.setattr(train, "make_trainer", make_scaled)
+    whole, run = make_run(tmp_path, "whole"), make_run(tmp_path, "stopped")
+    go(make_plan(config, whole, data), teacher, "student")
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        press_at(patch, 5)
+        go(make_plan(config, run, data), teacher, "student")
+    go(make_plan(config, run, data), teacher, "student", resume=True)
+    expected, _, resumed = (scaler.state_dict() for scaler in scalers)
+    assert expected["scale"] == 2.0**11 and resumed == expected
+    assert same_weights(run, whole, "student")
+
+
 def test_at_the_last_step_the_phase_is_finished_first(place, tmp_path, monkeypatch):
     _, config, data, teacher = place
     run = make_run(tmp_path)

@@ -53,7 +53,9 @@ def test_a_profile_decides_everything_with_reasons(facts, profile, precision, co
         "attention",
         "torch.compile and Triton",
         "experts of a mixture",
+        "processes",
     ]
+    assert ("accelerate; no DataParallel" in lines[4]) == (profile == "t4x2")
     assert ("below 7.0" in lines[2]) == (not compiles)
 
 

@@ -5,9 +5,11 @@ import shutil
 
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.utils.logging import is_progress_bar_enabled
 
 from kdkit.errors import UserError
-from kdkit.models.loading import check_model_folder
+from kdkit.models import loading
+from kdkit.models.loading import bar_of, check_model_folder
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +58,13 @@ def test_a_file_of_weights_that_is_cut_short_is_named(copy, size):
 def test_an_index_that_is_none_is_named(copy, content):
     (copy / "model.safetensors.index.json").write_text(content)
     assert "expected an index of weights" in refusal(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "unwatched", "shown"), [("a/b", False, True), ("a/b", True, False), (".", False, False)]
+)
+def test_a_bar_is_for_a_download_that_somebody_watches(monkeypatch, name, unwatched, shown):
+    monkeypatch.setattr(loading, "is_unwatched_notebook", lambda: unwatched)
+    with bar_of(name):
+        assert is_progress_bar_enabled() == shown
+    assert is_progress_bar_enabled()

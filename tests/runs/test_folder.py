@@ -112,6 +112,18 @@ def test_a_missing_file_of_a_run_names_the_command_that_makes_it(run):
         run.read_json("evaluation.json")
 
 
+@pytest.mark.parametrize("content", [b"", b'{"state": "runn', b"\0" * 40, b"[]"])
+def test_a_damaged_file_of_a_run_is_named_and_a_damaged_status_begins_anew(run, capsys, content):
+    """A machine that was lost can leave files empty, or full of zeros, that were written whole."""
+    (run.path / "evaluation.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"evaluation\.json: expected a JSON object.*remove it, then .*--resume"):
+        run.read_json("evaluation.json")
+    (run.path / "status.json").write_bytes(content)
+    assert (run.status(), run.progress()) == ({}, {})
+    run.set_progress("running")
+    assert "status.json: damaged" in capsys.readouterr().out and run.progress()["state"] == "running"
+
+
 def test_a_fingerprint_does_not_depend_on_the_order_of_keys():
     assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
 

@@ -75,6 +75,8 @@ def test_the_status_says_done_with_seconds(finished, stage):
 def test_the_executed_notebook_is_kept(finished, stage):
     cells = [c for c in nbformat.read(finished[0] / "notebooks" / f"{stage}.ipynb", 4).cells if c.cell_type == "code"]
     assert all(cell.execution_count for cell in cells)
+    shown = json.dumps([cell.outputs for cell in cells])
+    assert "%|" not in shown and "widget-view" not in shown, "a bar stands still for ever in a saved notebook"
     assert 'RUN = "s"' in next(cell.source for cell in cells if "injected-parameters" in cell.metadata.get("tags", []))
 
 

@@ -9,8 +9,8 @@ from transformers import PreTrainedTokenizerFast
 from kdkit.alignment.tokenizers import read_special_tokens
 from kdkit.runs.messages import note
 
-_USUAL = r"<\|\w+\|>|<(?:start|end)_of_turn>|\[/?INST\]"
-"""Markers of widespread chat templates: ChatML and Llama 3, Gemma, Mistral."""
+_USUAL = r"<[|\uff5c][\w\u2581-]+[|\uff5c]>|<(?:start|end)_of_turn>|\[/?(?:INST|SYSTEM_PROMPT)\]|<</?SYS>>"
+"""Markers of widespread chat templates: ChatML and Llama 3, DeepSeek, Gemma, Mistral, Llama 2."""
 
 
 def handle_markers(texts: list[str], tokenizers: tuple[PreTrainedTokenizerFast, ...], are_read: bool) -> dict[str, int]:

@@ -27,7 +27,7 @@ from kdkit.data.text.problems import as_document, holds_problems, read_problem_c
 from kdkit.errors import UserError
 from kdkit.machine.hub import hub_is_reachable
 from kdkit.maths.files import SUFFIXES
-from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files
+from kdkit.runs.folder import cached_folder, fingerprint, fingerprint_files, is_unwatched_notebook
 from kdkit.runs.messages import note
 from kdkit.runs.paths import resolve_input
 
@@ -295,6 +295,8 @@ def _read_hub(name: str, config: DataConfig, reader: ChatReader) -> tuple[Iterat
 
     if not hub_is_reachable():
         datasets.config.HF_HUB_OFFLINE = True
+    if is_unwatched_notebook():
+        datasets.disable_progress_bars()
     path, default_configuration = HUB_NAMES.get(name, (name, None))
     is_wikitext = path == "Salesforce/wikitext"  # whose rows are lines: they cannot be drawn one by one
     streaming = path in LARGE_DATASETS or (config.subset_size is not None and not is_wikitext)

@@ -26,6 +26,10 @@ _LEFTOVER = re.compile(
     flags=re.IGNORECASE,
 )
 """Names, without their suffix, that editors, archives and systems leave behind; hidden ones begin with a dot."""
+_COPY = re.compile(
+    r"(.+?)(-copy\d*| copy( \d+)?| \(\d+\)| \([^)]*conflicted copy[^)]*\)|\.sync-conflict-.*)", flags=re.IGNORECASE
+)
+"""What Jupyter, macOS, browsers and programs that synchronise add to the name of a file that is there already."""
 _SHARD = re.compile(r"(.+?)-?(\d{5})-of-(\d{5})(.*)")
 
 
@@ -39,7 +43,7 @@ def find_files(path: Path) -> tuple[list[Path], list[Path]]:
         files, left_out = [path], []
     else:
         known = sorted(p for p in path.rglob("*") if p.suffix in FILE_SUFFIXES and p.is_file())
-        left_out = [file for file in known if any(map(is_leftover, file.relative_to(path).parts))]
+        left_out = [file for file in known if is_leftover(file, path)]
         files = [file for file in known if file not in set(left_out)]
     if not files or files[0].suffix not in FILE_SUFFIXES:
         more = f" ({len(left_out)} hidden or left-over files in it are none)" if left_out else ""
@@ -51,9 +55,16 @@ def find_files(path: Path) -> tuple[list[Path], list[Path]]:
     return files, left_out
 
 
-def is_leftover(name: str) -> bool:
-    """Return whether a file or folder has a name that nobody gave to a text."""
-    return name.startswith(".") or _LEFTOVER.fullmatch(Path(name).stem) is not None
+def is_leftover(file: Path, folder: Path) -> bool:
+    """Return whether a file, or a folder that it lies in below `folder`, has a name that nobody gave to a text.
+
+    What is named as a copy of another file is one where that other file stands beside it.
+    """
+    names = file.relative_to(folder).parts
+    if any(name.startswith(".") or _LEFTOVER.fullmatch(Path(name).stem) for name in names):
+        return True
+    match = _COPY.fullmatch(file.stem)
+    return match is not None and file.with_name(match[1] + file.suffix).is_file()
 
 
 def _check_parts(files: list[Path]) -> None:

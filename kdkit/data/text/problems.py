@@ -144,4 +144,4 @@ def _problem_files(source: Path) -> list[Path]:
     if source.is_file():
         return [source] if source.suffix in SUFFIXES else []
     files = sorted(path for path in source.rglob("*") if path.suffix in SUFFIXES and path.is_file())
-    return [path for path in files if not any(map(is_leftover, path.relative_to(source).parts))]
+    return [path for path in files if not is_leftover(path, source)]

@@ -1,7 +1,7 @@
 """The transformer of an embedding model: loaded, and what it can do."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 from safetensors import SafetensorError
@@ -12,7 +12,7 @@ from transformers.utils import logging
 from kdkit.errors import UserError
 from kdkit.machine.hardware import choose_attention
 from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_path
-from kdkit.models.loading import no_bar
+from kdkit.models.loading import bar_of
 
 ENCODER_DECODERS = ("t5", "mt5", "umt5")
 """Families whose encoder alone is read: sentence-t5 and GTR are saved without their decoder."""
@@ -42,7 +42,7 @@ def load_backbone(
         config = AutoConfig.from_pretrained(name, **shared)
         config.use_cache = False
         loader = AutoModelForTextEncoding if config.model_type in ENCODER_DECODERS else AutoModel
-        with no_bar() if is_local_path(name) else nullcontext(), _no_report():
+        with bar_of(name), _no_report():
             backbone, report = loader.from_pretrained(
                 name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **kernel, **shared
             )

@@ -13,7 +13,7 @@ from kdkit.embeddings.models.places import resolve_embedding_path
 from kdkit.errors import UserError
 from kdkit.machine.hardware import Hardware, place_teacher
 from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_path
-from kdkit.models.loading import check_model_folder
+from kdkit.models.loading import bar_of, check_model_folder
 
 KEY = "teacher.cross_encoder"
 
@@ -68,9 +68,10 @@ def score_pairs(config: EmbeddingConfig, hardware: Hardware, pairs: list[tuple[s
     device, dtype = place_teacher(settings.device, hardware)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **shared)
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            name, dtype=dtype, use_safetensors=True, output_loading_info=True, **shared
-        )
+        with bar_of(name):
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                name, dtype=dtype, use_safetensors=True, output_loading_info=True, **shared
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise explain_load_error(error, name, KEY, "cross-encoder") from None
     _check_labels(model.config.num_labels, sorted(report["missing_keys"]), path)

@@ -3,6 +3,8 @@
 The order of the sentences is decided by seed and epoch alone, so a training that goes on needs only its step number.
 """
 
+import math
+
 import numpy as np
 import torch
 
@@ -42,6 +44,10 @@ class Order:
     def batches_per_epoch(self) -> int:
         """Whole micro-batches in a pass over the rows; the rest is left out, other ones in every pass."""
         return len(self.lengths) // self.batch_size
+
+    def num_batches(self, epochs: float) -> int:
+        """Return the micro-batches of so many passes; where that is no whole number, the next one."""
+        return max(1, math.ceil(self.batches_per_epoch * epochs - 1e-9))
 
     def rows(self, number: int) -> np.ndarray:
         """Return the rows of a micro-batch, counted from the start of the training."""

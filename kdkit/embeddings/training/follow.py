@@ -102,8 +102,8 @@ class Follower:
 
     def finish(self) -> dict[str, Any]:
         """Return the training's entry of training.json."""
-        trainer, train = self.trainer, self.config.train
-        sentences = trainer.step * trainer.order.batch_size * train.gradient_accumulation_steps
+        trainer = self.trainer
+        sentences = trainer.batches_until(trainer.step) * trainer.order.batch_size
         return {
             "steps": trainer.step,
             "seconds": round(trainer.seconds, 3),
@@ -120,8 +120,8 @@ class Follower:
 
     def _log(self, step: int, logs: dict[str, float]) -> None:
         """Write a line of metrics and show it."""
-        per_step = self.trainer.order.batch_size * self.config.train.gradient_accumulation_steps
-        logs |= {"sentences": (step - self._logged_step) * per_step}
+        batches = self.trainer.batches_until(step) - self.trainer.batches_until(self._logged_step)
+        logs |= {"sentences": batches * self.trainer.order.batch_size}
         self._logged_step = step
         self._record(step, logs)
         self.copy.update()
@@ -148,7 +148,7 @@ class Follower:
             scores = asked(student) if asked is not None else {}
         finally:
             student.head = None
-        epoch = step / self.trainer.steps_per_epoch
+        epoch = self.trainer.batches_until(step) / self.trainer.order.batches_per_epoch
         cosine = {"mean_off_diagonal_cosine": self.mean_cosine}
         self._record(step, cosine | {"epoch": round(epoch, 3), "tasks": scores})
         words = "  ".join(f"{name} {score:.2f}" for name, score in scores.items())

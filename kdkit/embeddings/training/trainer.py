@@ -166,12 +166,18 @@ class EmbeddingTrainer:
         return_to(trained, copies)
         return True
 
+    def batches_until(self, step: int) -> int:
+        """Return the micro-batches before a step; passes end where they end, be it within the last step."""
+        train = self.config.train
+        number = step * train.gradient_accumulation_steps
+        return number if train.max_steps else min(number, self.order.num_batches(train.num_train_epochs))
+
     def _backward(self, remember: bool) -> None:
         """Add up the gradients of the micro-batches of this step, with the dropout of this step."""
-        accumulation = self.config.train.gradient_accumulation_steps
+        first, end = self.batches_until(self.step), self.batches_until(self.step + 1)
+        accumulation = end - first
         torch.manual_seed(self.config.seed * 1_000_003 + self.step)
-        for index in range(accumulation):
-            number = self.step * accumulation + index
+        for number in range(first, end):
             rows = self.order.rows(number)
             self.left_out.rows += rows.tolist() if remember else []
             with self._autocast():
@@ -289,8 +295,9 @@ def plan_embedding_stages(
         UserError: more stages than steps.
     """
     train = config.train
-    epochs = order.batches_per_epoch / train.gradient_accumulation_steps * train.num_train_epochs
-    total_steps = train.max_steps or max(1, math.ceil(epochs - 1e-9))
+    total_steps = train.max_steps or math.ceil(
+        order.num_batches(train.num_train_epochs) / train.gradient_accumulation_steps
+    )
     settings = method.default_stages(student, train.learning_rate) if train.stages == "auto" else train.stages
     settings = settings or [EmbeddingStage(name="all", share=1.0)]
     if total_steps < len(settings):

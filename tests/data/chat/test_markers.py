@@ -54,6 +54,14 @@ def test_markers_are_text_unless_they_are_meant_and_both_are_said(tmp_path, test
 def test_ordinary_text_holds_no_markers(small_pair):
     assert count_markers(["a <b> c | d", "if a <| b"], small_pair) == {}
     assert count_markers(["<|user|> [INST] x<|user|>"], small_pair) == {"<|user|>": 2, "[INST]": 1}
+    others = [
+        "<\uff5cUser\uff5c>",
+        "<\uff5cend\u2581of\u2581sentence\uff5c>",
+        "<<SYS>>",
+        "<|fim-prefix|>",
+        "[/SYSTEM_PROMPT]",
+    ]
+    assert count_markers(others, small_pair) == dict.fromkeys(others, 1)
 
 
 @pytest.mark.parametrize("name", ["smollm2", "qwen1.5"])

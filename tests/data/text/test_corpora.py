@@ -330,6 +330,15 @@ def test_hub_rows_become_documents(hub, tmp_path, count):
     assert corpus.source == "some/data"
 
 
+@pytest.mark.parametrize("unwatched", [False, True])
+def test_nobody_watches_a_bar_that_a_saved_notebook_would_keep(hub, tmp_path, monkeypatch, unwatched):
+    monkeypatch.setattr(corpora, "is_unwatched_notebook", lambda: unwatched)
+    calls = []
+    monkeypatch.setattr(datasets, "disable_progress_bars", lambda: calls.append(1))
+    load_corpus(DataConfig(path="some/data"), tmp_path)
+    assert bool(calls) == unwatched
+
+
 @pytest.mark.parametrize("count", [None, 1, 2])
 def test_wikitext_lines_are_joined_to_articles(hub, tmp_path, count):
     hub.rows = [{"text": line} for line in ("", " = One = \n", " = = Part = = \n", " more\n", " = Two = \n", " two\n")]

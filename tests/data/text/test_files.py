@@ -37,12 +37,18 @@ LEFT_OVER = (
     "a - copy (2).txt",
     "Copy of a.txt",
     "__pycache__/a.txt",
+    "a-Copy1.txt",
+    "a copy 2.txt",
+    "a (1).txt",
+    "a (my computer's conflicted copy 2026-01-01).txt",
+    "deep/b.sync-conflict-20260101-120000-ABC.txt",
 )
 
 
 def test_hidden_files_and_leftovers_are_no_documents(tmp_path, capsys):
     folder = tmp_path / ".data" / "texts"  # hidden itself, but named by the user
     texts = {"a.txt": "kept one", "deep/b.txt": "kept two", "told.txt": "kept three", "copybook.txt": "kept four"}
+    texts |= {"part (1).txt": "kept five", "part (2).txt": "kept six", "carbon copy.txt": "kept seven"}
     for name, text in (texts | dict.fromkeys(LEFT_OVER, "left over")).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
