@@ -97,7 +97,9 @@ def _facts(run: Path, cache: Path) -> dict[str, Any]:
     status = json.loads((run / "status.json").read_text())
     facts["status.json"] = {key: value for key, value in status.items() if isinstance(value, str | bool)}
     facts["states"] = {key: value["state"] for key, value in status.items() if isinstance(value, dict)}
-    facts["files"] = sorted(str(file.relative_to(run)) for file in run.rglob("*") if file.is_file())
+    names = [file.relative_to(run) for file in run.rglob("*") if file.is_file()]
+    facts["files"] = sorted(str(name) for name in names if name.parts[0] != "wandb")  # named by time and chance
+    facts["copies"] = len(list((run / "wandb").glob("offline-run-*")))
     return facts
 
 

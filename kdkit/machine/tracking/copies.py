@@ -210,6 +210,7 @@ def open_copy(
     import wandb
 
     copies = read_kept(run).get("copies", {})
+    is_torn = not copies and (run.path / FILE).is_file()
     before = _goes_on(run, copies.get(name), place, is_new)
     options = wandb.Settings(
         console="off",
@@ -237,9 +238,19 @@ def open_copy(
     folder = Path(session.settings.sync_dir).relative_to(run.path).as_posix() if place.mode == "offline" else None
     copies[name] = {"id": session.id, "folder": folder}
     run.write_json(FILE, {"mode": kept["mode"], "project": kept["project"], "copies": copies})
-    if before["folder"] not in (None, folder):
-        shutil.rmtree(run.path / before["folder"], ignore_errors=True)
+    if not is_torn:  # else nobody knows which folders are copies of other trainings
+        _drop_others(run, {copy["folder"] for copy in copies.values()})
     return session
+
+
+def _drop_others(run: Run, kept: set[str | None]) -> None:
+    """Remove the offline copies whose place was taken, and one of a process that was killed while it made it.
+
+    What was sent stays: the server's rows are its.
+    """
+    for folder in (run.path / "wandb").glob("offline-run-*"):
+        if folder.relative_to(run.path).as_posix() not in kept and not list(folder.glob("*.synced")):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_kept(run: Run) -> dict[str, Any]:

@@ -98,6 +98,13 @@ def test_rows_stay_equal_to_the_lines_when_unsaved_steps_are_dropped(run):
     assert after["id"] == before["id"] and not (run.path / before["folder"]).exists()
 
 
+def test_what_a_killed_process_had_begun_to_copy_is_removed(run):
+    begun = run.path / "wandb" / "offline-run-20260101_000000-abcdefgh"
+    begun.mkdir(parents=True)
+    train(run, 0, 2)
+    assert not begun.exists() and len(list((run.path / "wandb").glob("offline-run-*"))) == 1
+
+
 def test_what_was_sent_before_is_kept_and_the_whole_gets_a_new_id(run):
     with pytest.raises(Stopped):
         train(run, 0, 3, error=Stopped("saved"))
