@@ -10,6 +10,7 @@ from transformers import AutoConfig, BertConfig, LlamaConfig, PreTrainedConfig
 from kdkit.config.embeddings import PACKAGED, REDUCE, STATIC, EmbeddingConfig
 from kdkit.config.language import BUILD, Config
 from kdkit.config.types import ModelConfig
+from kdkit.embeddings.models.places import check_context
 from kdkit.errors import UserError
 from kdkit.machine.gguf_files import is_gguf, read_gguf_header
 from kdkit.machine.hub import hub_is_reachable, is_local_path, resolve_model_path
@@ -169,10 +170,14 @@ def embedding_shapes(config: EmbeddingConfig) -> tuple[Shapes | None, Shapes | N
     """Return the shapes of student and teacher; None: a table of vectors, or vectors in a file.
 
     Raises:
-        UserError: see `read_shapes`.
+        UserError: see `read_shapes`; texts longer than a model's context.
     """
     teacher = None if config.teacher.vectors else read_shapes(config.teacher, "teacher.path", encoder=True)
-    settings = config.student
+    settings, length = config.student, config.data.max_length
+    if teacher is not None:
+        setting = "teacher.max_length" if config.teacher.max_length else "data.max_length"
+        told = config.teacher.max_length or length
+        check_context(teacher.architecture.to_dict(), told, setting, config.teacher.path, "teacher.path")
     if settings.path == STATIC:
         return None, teacher
     if settings.path == REDUCE:
@@ -180,6 +185,7 @@ def embedding_shapes(config: EmbeddingConfig) -> tuple[Shapes | None, Shapes | N
         return _cut(teacher, settings.num_layers if settings.layers is None else len(settings.layers)), teacher
     if settings.path != BUILD:
         student = read_shapes(settings, "student.path", encoder=True)
+        check_context(student.architecture.to_dict(), length, "data.max_length", settings.path, "student.path")
         return _cut(student, None if settings.layers is None else len(settings.layers)), teacher
     build = settings.build
     vocab_size = teacher.vocab_size if teacher is not None and build.tokenizer == "teacher" else build.vocab_size

@@ -4,6 +4,7 @@ import pytest
 
 from kdkit.cli.app import main
 from kdkit.config.language import config_from_values
+from kdkit.errors import UserError
 from kdkit.planning import shapes
 from kdkit.planning.advice import changed_config, find_changes
 from kdkit.planning.cost import plan_disk, plan_time
@@ -146,3 +147,8 @@ def test_the_first_seeds_pair_takes_at_most_10_gb_with_its_teacher_and_5_gb_with
     plan = plan_file("p100", settings, "p100")
     assert plan.config.train.per_device_train_batch_size == 4 and plan.config.data.max_length == 512
     assert plan.peak.largest <= most, plan.verdict
+
+
+def test_texts_longer_than_an_embedding_model_can_read_are_refused_as_in_a_run():
+    with pytest.raises(UserError, match=r"^data.max_length: expected at most 512 tokens, the context of .*got 8192"):
+        plan_file("configs/embedding_smoke.yaml", ["data.max_length=8192"], "t4")

@@ -106,7 +106,11 @@ def check_length(length: int, setting: str, path: str, revision: str | None, key
     Raises:
         UserError: more tokens than the model has positions for.
     """
-    declared = _read_json(path, "config.json", revision, key)
+    check_context(_read_json(path, "config.json", revision, key), length, setting, path, key)
+
+
+def check_context(declared: dict[str, Any], length: int, setting: str, path: str, key: str) -> None:
+    """Refuse inputs beyond the context that a config.json declares; see `check_length`."""
     context = declared.get("max_position_embeddings")
     if isinstance(context, int) and declared.get("position_embedding_type", "absolute") == "absolute":
         # RoBERTa and its kin give up the first positions, up to that of padding

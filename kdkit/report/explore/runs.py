@@ -69,14 +69,8 @@ def choose_runs(run: Run, asked: Sequence[str], compare: Compare, runs_dir: str 
         return list(dict.fromkeys([reference.value, *others.value]))
 
     def draw(_: Any) -> None:
-        if metric.value is None:
-            picture.value = b""
-            raise UserError(
-                f"runs: expected one whose student or baseline has begun to train, got {', '.join(picked())}; "
-                "choose another, or wait"
-            )
-        metrics = read_metrics(run, picked())
-        picture.value = to_png(draw_runs(metrics, metric.value, over.value))
+        picture.value = b""
+        picture.value = to_png(draw_runs(read_metrics(run, picked()), metric.value, over.value))
 
     def tell(_: Any) -> None:
         if len(picked()) < 2:
@@ -150,14 +144,22 @@ def metrics_of(metrics: Metrics) -> list[str]:
     return sorted(found, key=lambda key: (key != QUALITY, key))
 
 
-def draw_runs(metrics: Metrics, metric: str, over: str) -> Figure:
+def draw_runs(metrics: Metrics, metric: str | None, over: str) -> Figure:
     """Draw one metric of several runs over each other; dotted: without a teacher.
 
     Args:
         metrics: see there.
-        metric: a name that `metrics_of` returns.
+        metric: a name that `metrics_of` returns; None: it returned none.
         over: `step` or `seconds`.
+
+    Raises:
+        UserError: there is no metric to draw.
     """
+    if metric is None:
+        raise UserError(
+            f"runs: expected one whose student or baseline has begun to train, got {', '.join(metrics)}; "
+            "choose another, or wait"
+        )
     figure = Figure(figsize=(9.2, 3.9), layout="constrained")
     axes = figure.subplots()
     for place, (name, lines) in enumerate(metrics.items()):
