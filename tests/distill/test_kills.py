@@ -15,6 +15,7 @@ PLACES = (
 def test_killed_while_it_writes_a_checkpoint_or_a_model_it_goes_on_to_the_same_files(tmp_path):
     root = Path(__file__).parents[2]
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment["WANDB_MODE"] = "disabled"  # its folders are named by time
     command = [sys.executable, "-m", "tests.kills", str(tmp_path), *PLACES]
     done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -34,7 +34,7 @@ HEADS = {"train": {"multi_token": {"num_tokens": 2}, "average": {"kind": "ema", 
 PASSES = {"train": {"max_steps": None, "num_train_epochs": 1.3}}
 
 
-def write_chat(path: Path, count: int = 60) -> str:
+def write_chat(path: Path, count: int = 60) -> None:
     """Write questions with answers of very different lengths, all distinct."""
     rows = []
     for number in range(count):
@@ -42,7 +42,6 @@ def write_chat(path: Path, count: int = 60) -> str:
         talk = [{"role": "user", "content": f"{words[0]} {number}?"}, {"role": "assistant", "content": " ".join(words)}]
         rows.append(json.dumps({"messages": talk}))
     path.write_text("\n".join(rows))
-    return str(path)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +57,10 @@ def place(tmp_path_factory):
 def configure(folder: Path, tokens: int | None, teacher: Path | None = None, **changes: dict) -> Config:
     """Return a configuration of conversations; with `tokens` grouped."""
     settings = TRAIN | changes.pop("train", {}) | {"micro_batch_tokens": tokens}
-    sections = {"data": {"path": write_chat(folder / "chat.jsonl"), "max_length": LENGTH, "evaluation_fraction": 0.2}}
+    chat = folder / "chat.jsonl"
+    if not chat.is_file():  # another process may read it
+        write_chat(chat)
+    sections = {"data": {"path": str(chat), "max_length": LENGTH, "evaluation_fraction": 0.2}}
     sections |= {"teacher": {"path": str(teacher)}} if teacher else {}
     return make_config(folder, train=settings, **(sections | changes))
 

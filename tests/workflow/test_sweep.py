@@ -262,7 +262,8 @@ def test_the_shipped_sweep_of_recipes_changes_every_option_of_a_training():
         if name in RecipeConfig.model_fields and value != getattr(plain.train, name)
     }
     own = RecipeConfig.model_fields.keys() - OptimizationConfig.model_fields.keys()
-    assert own - changed <= {"muon", "lr_schedule_options"}
+    # how a step is cut into micro-batches changes nothing that it learns
+    assert own - changed <= {"muon", "lr_schedule_options", "micro_batch_tokens"}
     assert "documents" in {config.data.align for config in configs.values()}
 
 
