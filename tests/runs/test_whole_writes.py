@@ -33,6 +33,7 @@ EXCEPTIONS = {
     ],
     "into a checkpoint that takes its place when it is whole (whole_checkpoint)": [
         "distill/committee/manifest.py",
+        "distill/committee/trainer.py",
         "distill/trainer.py",
         "embeddings/training/trainer.py",
         "training/micro_batch.py",
