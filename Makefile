@@ -40,7 +40,7 @@ gguf: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest tests/machine/test_gguf_files.py tests/teachers/test_gguf.py \
 	    tests/models/gguf tests/workflow/test_export.py
 
-# known vulnerabilities of what requirements.txt resolves to; asks pypi.org, so it needs a network
+# known vulnerabilities of what requirements.txt resolves to; it asks the index of packages, so it needs a network
 audit: $(VENV)/.installed
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit

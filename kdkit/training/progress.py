@@ -14,9 +14,9 @@ from kdkit.data.batches import Side
 from kdkit.data.windows import Windows
 from kdkit.machine.interrupt import StopRequest
 from kdkit.machine.tracking.copies import TrainingCopy
-from kdkit.runs.folder import Run, is_watched
+from kdkit.runs.folder import Run
 from kdkit.runs.messages import step_line
-from kdkit.training.live.dashboard import Dashboard
+from kdkit.training.live.dashboard import Dashboard, watched
 from kdkit.training.options.averaging import WeightAverage
 from kdkit.training.scoring import score_windows
 
@@ -66,14 +66,9 @@ class Progress(TrainerCallback, ExportableState):
         Args:
             request: what its button asks for.
         """
-        if is_watched():
-            self.dashboard = Dashboard(self.run, self.phase, request, "bits per byte, held-out text", "tokens")
-        try:
+        with watched(self.run, self.phase, request, "bits per byte, held-out text", "tokens") as self.dashboard:
             yield
-        finally:
-            if self.dashboard is not None:
-                self.dashboard.finish()
-                self.dashboard = None
+        self.dashboard = None
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -6,7 +6,6 @@ import pytest
 
 from kdkit.distill import train
 from kdkit.machine.interrupt import Stopped
-from kdkit.training import progress
 from kdkit.training.live import dashboard
 from tests.tiny import make_config, make_data, make_plan, make_run, make_teacher
 
@@ -31,8 +30,8 @@ def watch(monkeypatch):
                 super().__init__(*arguments)
                 shown.append(self)
 
-        monkeypatch.setattr(progress, "is_watched", lambda: True)
-        monkeypatch.setattr(progress, "Dashboard", Seen)
+        monkeypatch.setattr(dashboard, "is_watched", lambda: True)
+        monkeypatch.setattr(dashboard, "Dashboard", Seen)
         monkeypatch.setattr(dashboard, "LISTEN_EVERY", 0.0)
         monkeypatch.setattr(dashboard, "hear_clicks", lambda comm_id: lambda: next(looks) >= clicked_at)
         return shown

@@ -1,35 +1,11 @@
 """What the pictures of layers, loss parts, router and experts show, read back from the figures themselves."""
 
 import pytest
-from matplotlib.figure import Figure
 
 from kdkit.report.figures import draw_layer_map, draw_loss_parts, draw_overlap
 from kdkit.report.page import write_report
 from kdkit.report.router import draw_router, effects_table
-from kdkit.runs.folder import Run
 from tests.report.test_page import make_run
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """Keep the figures that are saved instead of rendering them, by file name."""
-    figures = {}
-
-    def keep(self, path, dpi, format="png"):
-        name = getattr(path, "name", "").removeprefix(".")  # it is written beside its place first
-        figures[name and name.partition(".png")[0] + ".png"] = self
-        if hasattr(path, "write_bytes"):
-            path.write_bytes(b"not rendered")
-
-    monkeypatch.setattr(Figure, "savefig", keep)
-    return figures
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Make an empty run."""
-    (tmp_path / "run").mkdir()
-    return Run(tmp_path / "run", tmp_path / "cache")
 
 
 def texts(axes):

@@ -12,9 +12,9 @@ from kdkit.embeddings.training.trainer import EmbeddingTrainer
 from kdkit.machine.interrupt import StopRequest
 from kdkit.machine.memory import read_peak, start_peak
 from kdkit.machine.tracking.copies import TrainingCopy
-from kdkit.runs.folder import Run, is_watched
+from kdkit.runs.folder import Run
 from kdkit.runs.messages import step_line
-from kdkit.training.live.dashboard import Dashboard
+from kdkit.training.live.dashboard import Dashboard, watched
 from kdkit.training.not_finite import report_step
 
 AfterEpoch = Callable[[EmbeddingModel], dict[str, float]]
@@ -62,14 +62,9 @@ class Follower:
         Args:
             request: what its button asks for.
         """
-        if is_watched():
-            self.dashboard = Dashboard(self.run, self.phase, request, "mean score of the tasks", "sentences")
-        try:
+        with watched(self.run, self.phase, request, "mean score of the tasks", "sentences") as self.dashboard:
             yield
-        finally:
-            if self.dashboard is not None:
-                self.dashboard.finish()
-                self.dashboard = None
+        self.dashboard = None
 
     def start(self, resumed_step: int) -> None:
         """Drop what an interrupted training logged after its checkpoint, or score a student before its first step."""

@@ -5,13 +5,14 @@ the training plain HTML takes the place of the widgets, so that a saved notebook
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from kdkit.machine.budget import elapsed
 from kdkit.machine.interrupt import StopRequest
 from kdkit.runs.curves import LABELS
-from kdkit.runs.folder import Run
+from kdkit.runs.folder import Run, is_watched
 from kdkit.runs.messages import say_time
 from kdkit.training.live.clicks import hear_clicks
 from kdkit.training.live.drawing import Head, draw_charts, draw_head, page
@@ -141,3 +142,14 @@ class Dashboard:
                 reached = self.step + int(session / per_step)
                 note = f"The session ends first: about step {reached:,} the training is saved and stops. {note}".strip()
         return Head(LABELS.get(readings.phase, readings.phase), state, self.step, self.total, facts, note)
+
+
+@contextmanager
+def watched(run: Run, phase: str, request: StopRequest, quantity: str, unit: str) -> Iterator[Dashboard | None]:
+    """Show a dashboard while a training runs, if a person watches, and leave what became of it; see `Dashboard`."""
+    dashboard = Dashboard(run, phase, request, quantity, unit) if is_watched() else None
+    try:
+        yield dashboard
+    finally:
+        if dashboard is not None:
+            dashboard.finish()

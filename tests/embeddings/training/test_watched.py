@@ -4,7 +4,6 @@ from itertools import count
 
 import pytest
 
-from kdkit.embeddings.training import follow
 from kdkit.machine.interrupt import Stopped
 from kdkit.training.live import dashboard
 from tests.embeddings.training.test_train import distil, folder, open_run  # noqa: F401 - a fixture
@@ -18,8 +17,8 @@ def test_a_click_stops_behind_a_step_that_is_saved_and_the_dashboard_shows_the_l
             super().__init__(*arguments)
             shown.append(self)
 
-    monkeypatch.setattr(follow, "is_watched", lambda: True)
-    monkeypatch.setattr(follow, "Dashboard", Seen)
+    monkeypatch.setattr(dashboard, "is_watched", lambda: True)
+    monkeypatch.setattr(dashboard, "Dashboard", Seen)
     monkeypatch.setattr(dashboard, "LISTEN_EVERY", 0.0)
     monkeypatch.setattr(dashboard, "hear_clicks", lambda comm_id: lambda: next(looks) == 1)
     config, run = open_run(folder, "watched", "train.max_steps=5")

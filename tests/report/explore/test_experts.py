@@ -1,32 +1,12 @@
 """The picture of the experts of a text, and the widgets that choose text and token."""
 
 import pytest
-from matplotlib.figure import Figure
 
 from kdkit.errors import UserError
 from kdkit.report.explore import experts as expert_explorer
 from kdkit.report.explore.experts import explorer, picture_of, show_experts
 from kdkit.report.explore.widgets import problem
-from kdkit.runs.folder import Run
 from tests.report.test_page import EXPERTS
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """Write no pixels."""
-
-    def keep(self, path, dpi, format="png"):
-        if hasattr(path, "write_bytes"):
-            path.write_bytes(b"not rendered")
-
-    monkeypatch.setattr(Figure, "savefig", keep)
-
-
-@pytest.fixture
-def run(tmp_path):
-    """Make an empty run."""
-    (tmp_path / "run").mkdir()
-    return Run(tmp_path / "run", tmp_path / "cache")
 
 
 def texts(axes):
