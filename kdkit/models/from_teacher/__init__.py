@@ -1,0 +1,1 @@
+"""Students made from the teacher: parts of it kept, joined or shared."""
