@@ -1,1 +1,1 @@
-"""Students made from the teacher: parts of it kept, joined or shared."""
+"""Students made from their teacher: what matters in it on text, and smaller models of these parts."""
