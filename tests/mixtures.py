@@ -3,10 +3,14 @@
 import torch
 from transformers import PreTrainedModel
 
+from kdkit.losses.cross_entropy import shift_labels
+from kdkit.models.from_teacher.text import TextBatch
 from kdkit.models.moe_blocks import MoeBlock, find_blocks
 from kdkit.models.taps import decoder_layers
 
 INPUT_IDS = torch.randint(64, (3, 12), generator=torch.Generator().manual_seed(5))
+TEXT = [TextBatch(rows, shift_labels(rows)) for rows in INPUT_IDS.split(2)]
+"""The same; behind the last token of a row nothing is predicted, and nothing is measured on it."""
 
 
 def fix_routing(model: PreTrainedModel, open_experts: list[int]) -> list[MoeBlock]:

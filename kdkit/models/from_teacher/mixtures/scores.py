@@ -4,7 +4,7 @@ Every expert reads every token here, also those that its router sends elsewhere:
 only so is known what is lost without one. `tokens` are all tokens of the text, `E` experts, `H` the hidden size.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -13,6 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from kdkit.config.built.from_teacher import ExpertScore
+from kdkit.models.from_teacher.text import TextBatch
 from kdkit.models.moe_blocks import MoeBlock, find_blocks, find_routing, gate_logits
 
 MAX_NUMBERS = 16_000_000
@@ -59,27 +61,28 @@ class ExpertUse:
 
 
 @torch.no_grad()
-def measure_experts(model: PreTrainedModel, batches: Iterable[torch.Tensor], key: str) -> list[ExpertUse]:
-    """Run a text through a mixture and note what its experts do, layer by layer.
+def measure_experts(model: PreTrainedModel, text: list[TextBatch]) -> list[ExpertUse]:
+    """Let a mixture read a text and note what its experts do, layer by layer.
 
     Args:
         model: a causal LM; left as it is.
-        batches: `input_ids`, int64, `[B, S]`, without padding. Some thousand tokens suffice.
-        key: the setting that named the model, for messages.
+        text: some thousand tokens suffice.
 
     Raises:
         UserError: a dense model, or a mixture of another construction.
     """
-    blocks = find_blocks(model, key)
-    find_routing(model, blocks, key)  # which checks that the blocks compute what is computed here
+    blocks = find_blocks(model, "teacher.path")
+    find_routing(model, blocks, "teacher.path")  # which checks that the blocks compute what is computed here
     uses = [_empty(len(block.gate.weight)) for block in blocks]
+    place: dict[str, torch.Tensor] = {}
     with ExitStack() as stack:
         stack.callback(model.train, model.training)
         model.eval()
         for block, use in zip(blocks, uses, strict=True):
-            stack.callback(block.experts.register_forward_hook(_watch(block, use)).remove)
-        for input_ids in batches:
-            model(input_ids=input_ids.to(model.device), use_cache=False, logits_to_keep=1)
+            stack.callback(block.experts.register_forward_hook(_watch(block, use, place)).remove)
+        for batch in text:
+            place["is_read"] = batch.is_read.flatten().to(model.device)
+            model.base_model(input_ids=batch.input_ids.to(model.device), use_cache=False)
     return uses
 
 
@@ -91,16 +94,19 @@ def _empty(num_experts: int) -> ExpertUse:
     return ExpertUse(0, routed, weight, contribution, gram, agreement, gates)
 
 
-def _watch(block: MoeBlock, use: ExpertUse) -> Callable[..., None]:
-    """Make a hook that adds what the experts of a block do to its sums."""
+def _watch(block: MoeBlock, use: ExpertUse, place: dict[str, torch.Tensor]) -> Callable[..., None]:
+    """Make a hook that adds what the experts of a block do to its sums.
+
+    Args:
+        place: `is_read`, bool, `[tokens]`: the tokens of the batch that count.
+    """
     e, h, _ = block.experts.down_proj.shape
     size = max(1, MAX_NUMBERS // (e * max(h, block.experts.gate_up_proj.shape[1])))
 
     def note(experts: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         """Take the tokens apart, so that all experts' outputs for them fit into memory."""
         hidden, chosen, weights = inputs
-        for part in range(0, len(hidden), size):
-            rows = slice(part, part + size)
+        for rows in place["is_read"].nonzero().squeeze(1).split(size):
             outputs = run_apart(experts, hidden[rows])
             _add(use, gate_logits(block.gate, hidden[rows]), chosen[rows], weights[rows], outputs, output[rows])
 
@@ -143,7 +149,7 @@ def _add(
     use.gates += (centred.T @ centred).cpu()
 
 
-def choose_experts(use: ExpertUse, num_kept: int, score: str) -> list[int]:
+def choose_experts(use: ExpertUse, num_kept: int, score: ExpertScore) -> list[int]:
     """Choose experts of a layer to keep, in their order.
 
     Args:

@@ -196,10 +196,11 @@ class SharedCoreMixtral(SharedCore, MixtralForCausalLM):
 
 
 SHARED: tuple[type[SharedCore], ...] = (SharedCoreLlama, SharedCoreQwen3, SharedCoreQwen3Moe, SharedCoreMixtral)
+SHARED_CONFIGS = (SharedCoreLlamaConfig, SharedCoreQwen3Config, SharedCoreQwen3MoeConfig, SharedCoreMixtralConfig)
 
 
 def register_shared_cores() -> None:
-    """Let transformers' Auto classes load these models; before any model is loaded by path."""
+    """Let transformers' Auto classes load these models; before one is loaded or made by its configuration."""
     for model in SHARED:
         AutoConfig.register(model.config_class.model_type, model.config_class, exist_ok=True)
         AutoModelForCausalLM.register(model.config_class, model, exist_ok=True)

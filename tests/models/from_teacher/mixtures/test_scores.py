@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from kdkit.errors import UserError
-from kdkit.models.from_teacher import expert_scores
-from kdkit.models.from_teacher.expert_scores import (
+from kdkit.models.from_teacher.mixtures import scores
+from kdkit.models.from_teacher.mixtures.scores import (
     ExpertUse,
     choose_experts,
     fit_weights,
@@ -14,7 +14,7 @@ from kdkit.models.from_teacher.expert_scores import (
     measure_experts,
 )
 from kdkit.models.moe_blocks import find_blocks
-from tests.mixtures import INPUT_IDS, fix_routing, logits_of
+from tests.mixtures import INPUT_IDS, TEXT, fix_routing, logits_of
 from tests.models.test_experts import make_model
 from tests.tiny import make_llama
 
@@ -31,6 +31,8 @@ def by_loops(model):
     sums = {name: torch.zeros(e, dtype=torch.float64) for name in ("routed", "weight", "contribution", "agreement")}
     gram = torch.zeros(e, e, dtype=torch.float64)
     for token, row in enumerate(hidden):
+        if (token + 1) % INPUT_IDS.shape[1] == 0:
+            continue
         outputs = []
         for expert in range(e):
             gate, up = (block.experts.gate_up_proj[expert] @ row).chunk(2)
@@ -46,19 +48,19 @@ def by_loops(model):
 
 @pytest.mark.parametrize("architecture", ["qwen3_moe", "qwen3_moe, not normalised", "mixtral"])
 def test_sums_are_those_of_loops_over_tokens_and_experts(architecture, monkeypatch):
-    monkeypatch.setattr(expert_scores, "MAX_NUMBERS", 5 * 24 * 7)  # seven tokens at once, of twelve in a row
+    monkeypatch.setattr(scores, "MAX_NUMBERS", 5 * 24 * 7)  # seven tokens at once, of eleven in a row
     model = make_model(architecture)
-    use = measure_experts(model, INPUT_IDS.split(1), "teacher.path")[0]
+    use = measure_experts(model, TEXT)[0]
     sums, gram = by_loops(model)
     for name, expected in sums.items():
         assert torch.allclose(getattr(use, name), expected, rtol=1e-4), name
     assert torch.allclose(use.gram, gram, rtol=1e-4, atol=1e-4 * gram.abs().max())
-    assert use.num_tokens == INPUT_IDS.numel()
+    assert use.num_tokens == 33
 
 
 def test_measuring_leaves_the_model_as_it_is():
     model = make_model("mixtral").train()
-    measure_experts(model, [INPUT_IDS], "teacher.path")
+    measure_experts(model, TEXT)
     assert model.training
     assert not any(module._forward_hooks for module in model.modules())
 
@@ -66,7 +68,7 @@ def test_measuring_leaves_the_model_as_it_is():
 def test_an_expert_without_a_token_has_no_saliency():
     model = make_model()
     fix_routing(model, [1, 3])
-    use = measure_experts(model, [INPUT_IDS], "teacher.path")[1]
+    use = measure_experts(model, TEXT)[1]
     assert use.load.tolist() == [0, 0.5, 0, 0.5, 0]
     assert use.conditional.tolist() == pytest.approx([0, 0.5, 0, 0.5, 0])
     assert (use.saliency > 0).tolist() == (use.activation > 0).tolist() == [False, True, False, True, False]
@@ -109,4 +111,4 @@ def test_mean_weights_sum_to_what_a_token_has():
 
 def test_a_dense_model_is_refused():
     with pytest.raises(UserError, match=r"teacher.path: expected a mixture of experts, got LlamaForCausalLM"):
-        measure_experts(make_llama(64), [INPUT_IDS], "teacher.path")
+        measure_experts(make_llama(64), TEXT)

@@ -6,10 +6,12 @@ import pytest
 import torch
 import transformers
 
+from kdkit.config.built.from_teacher import ShareCore
 from kdkit.errors import UserError
-from kdkit.models.from_teacher.shared_core import expand_core, share_core
-from kdkit.models.from_teacher.shared_core_model import linears, register_shared_cores
 from kdkit.models.moe_blocks import find_blocks
+from kdkit.models.shared_core.expand import expand_core
+from kdkit.models.shared_core.model import linears, register_shared_cores
+from kdkit.models.shared_core.start import share_core, shared_architecture
 from kdkit.models.taps import decoder_layers
 from tests.mixtures import INPUT_IDS, logits_of, shuffle_units
 from tests.models.test_experts import ARCHITECTURES, SHAPE, make_model
@@ -26,6 +28,11 @@ def dense_models(monkeypatch):
     register_shared_cores()
     monkeypatch.setitem(ARCHITECTURES, "llama", ("Llama", SHAPE | LARGE | {"attention_bias": True}))
     monkeypatch.setitem(ARCHITECTURES, "qwen3", ("Qwen3", SHAPE | LARGE | {"head_dim": 8}))
+
+
+def make_shared(model, rank, **settings):
+    """Return the student alone."""
+    return share_core(ShareCore(wrapper_rank=rank, **settings), model)[0]
 
 
 def low_rank(shape, generator):
@@ -56,17 +63,17 @@ def make_alike(architecture):
 @pytest.mark.parametrize("architecture", MIXTURES + DENSE)
 def test_parts_that_differ_by_little_are_shared_exactly(architecture):
     model = make_alike(architecture)
-    student = share_core(model, 2, "mean", 2, KEY)
+    student = make_shared(model, 2, layers_per_core=2)
     assert torch.allclose(logits_of(student), logits_of(model), rtol=1e-4, atol=2e-5)
     assert student.num_parameters() < model.num_parameters()
-    assert (logits_of(share_core(model, 1, "mean", 2, KEY)) - logits_of(model)).abs().max() > (
+    assert (logits_of(make_shared(model, 1, layers_per_core=2)) - logits_of(model)).abs().max() > (
         1e-2 if architecture in MIXTURES else -1  # half the difference of two layers has rank 1
     )
 
 
 def test_a_core_may_be_one_of_the_parts():
     model = make_alike("qwen3_moe")
-    student = share_core(model, 2, "nearest", None, KEY)
+    student = make_shared(model, 2, core="nearest")
     experts = find_blocks(model, KEY)[0].experts
     core = decoder_layers(student)[0].mlp.experts.shared_core.gate_up_proj
     assert any(torch.equal(core, expert) for expert in experts.gate_up_proj)
@@ -78,7 +85,7 @@ def test_a_higher_rank_is_nearer_to_the_teacher(architecture):
     model = make_model(architecture)
     far = []
     for rank in (1, 2, 4):
-        plain = expand_core(share_core(model, rank, "mean", None, KEY))
+        plain = expand_core(make_shared(model, rank))
         pairs = zip(plain.state_dict().values(), model.state_dict().values(), strict=True)
         far.append(sum(float((one - other).square().sum()) for one, other in pairs))
     assert far == sorted(far, reverse=True)
@@ -86,7 +93,7 @@ def test_a_higher_rank_is_nearer_to_the_teacher(architecture):
 
 @pytest.mark.parametrize("architecture", MIXTURES + DENSE)
 def test_it_is_saved_loaded_and_made_ordinary_again(architecture, tmp_path):
-    student = share_core(make_model(architecture), 2, "mean", None, KEY)
+    student = make_shared(make_model(architecture), 2)
     student.save_pretrained(tmp_path)
     settings = json.loads((tmp_path / "config.json").read_text())["compression_config"]
     assert (settings["kind"], settings["wrapper_rank"], settings["core"]) == ("shared_core", 2, "mean")
@@ -100,14 +107,14 @@ def test_it_is_saved_loaded_and_made_ordinary_again(architecture, tmp_path):
 
 @pytest.mark.parametrize("architecture", ["qwen3_moe", "llama"])
 def test_it_writes_as_its_ordinary_form_does(architecture):
-    student = share_core(make_alike(architecture), 2, "mean", 2, KEY)
+    student = make_shared(make_alike(architecture), 2, layers_per_core=2)
     options = {"max_new_tokens": 6, "do_sample": False, "attention_mask": torch.ones_like(INPUT_IDS)}
     assert torch.equal(student.generate(INPUT_IDS, **options), expand_core(student).generate(INPUT_IDS, **options))
 
 
 @pytest.mark.parametrize("architecture", ["mixtral", "qwen3"])
 def test_gradients_are_those_of_the_ordinary_form(architecture):
-    student = share_core(make_alike(architecture), 2, "mean", 2, KEY).requires_grad_(True)
+    student = make_shared(make_alike(architecture), 2, layers_per_core=2).requires_grad_(True)
     plain = expand_core(student).requires_grad_(True)
     for model in (student, plain):
         model(input_ids=INPUT_IDS, labels=INPUT_IDS, use_cache=False).loss.backward()
@@ -127,7 +134,7 @@ def test_gradients_are_those_of_the_ordinary_form(architecture):
 def test_names_tell_wrappers_and_cores_apart():
     for architecture in ("mixtral", "llama"):
         model = make_model(architecture)
-        student = share_core(model, 2, "mean", None, KEY)
+        student = make_shared(model, 2)
         names = dict(student.named_parameters())
         wrappers = {name for name in names if "wrapper" in name}
         cores = {name for name in names if "shared_core" in name}
@@ -147,10 +154,11 @@ def test_names_tell_wrappers_and_cores_apart():
             r"^student.from_teacher.layers_per_core: expected a divisor .* 4 layers above 1 \(2, 4\), got 3",
         ),
         ("llama", 1, 1, r"^student.from_teacher.layers_per_core: .* above 1 \(2, 4\), got 1"),
-        ("olmoe", 1, None, r"^student.from_teacher.kind: shared_core is made of LlamaForCausalLM, .*OlmoeForCausalLM"),
+        ("olmoe", 1, None, r"^student.from_teacher.kind: shared_core is made of llama, .*, got 'olmoe'"),
     ],
 )
 def test_what_cannot_be_shared_is_refused(architecture, rank, layers, message):
+    settings = ShareCore(wrapper_rank=rank, layers_per_core=layers)
     with pytest.raises(UserError, match=message) as caught:
-        share_core(make_model(architecture), rank, "mean", layers, KEY)
+        shared_architecture(settings, make_model(architecture).config)
     assert "\n" not in str(caught.value)
