@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from kdkit.config.language import config_from_values
+from kdkit.config.language import BUILD, config_from_values
 from kdkit.data.prepare import build_data, open_data
 from kdkit.distill.choose_loss import compares_events, make_events
 from kdkit.distill.committee.members import Committee
 from kdkit.distill.committee.scores import asked_rows, needs_scores, score_member
 from kdkit.distill.committee.weights import share_out
-from kdkit.distill.curriculum import cached_rows
+from kdkit.distill.curriculum import cached_rows, sequence_order
 from kdkit.distill.plan import TrainingPlan, plan_training
 from kdkit.errors import UserError
 from kdkit.machine.hardware import DTYPES, find_hardware
@@ -24,6 +24,7 @@ from kdkit.runs.folder import Run, fingerprint
 from kdkit.runs.messages import note
 from kdkit.runs.paths import make_place_for, resolve_input
 from kdkit.runs.store import describe_store, find_damage, open_store
+from kdkit.teachers.build import build_teacher
 from kdkit.teachers.cache import CachedSignals, check_temperature_of, window_keys
 from kdkit.teachers.cache_build import SignalMaker, build_signals, repair_signals
 from kdkit.teachers.interface import TextTeacher
@@ -50,6 +51,28 @@ def open_teacher(plan: TrainingPlan) -> TextTeacher | CachedSignals | Committee:
     if not cache_path(plan).is_file():
         build_cache(plan)
     return open_cache(plan)
+
+
+def make_ready(plan: TrainingPlan) -> None:
+    """Make all that a training needs made once, if it is missing: a built teacher, caches, scores, difficulties.
+
+    Of several processes the first one calls it, alone, before they meet.
+
+    Raises:
+        UserError: see `build_teacher`, `build_cache` and `score_member`.
+    """
+    settings = plan.session.config.teachers
+    for each in [member.plan for member in plan.members] or [plan]:
+        config = each.session.config
+        if config.teacher.path == BUILD:
+            build_teacher(each.session, each.data)
+        if config.cache.enabled and not cache_path(each).is_file():
+            build_cache(each)
+    if plan.members and needs_scores(settings):
+        for member in plan.members:
+            score_member(member.plan, asked_rows(plan))
+    for stage in plan.stages:
+        sequence_order(plan, stage)
 
 
 def _open_committee(plan: TrainingPlan) -> Committee:

@@ -70,10 +70,11 @@ class StopAtStep(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop if that was asked for, of several processes the first."""
         wanted = self.request.look()
-        if args.world_size > 1 and self.request.budget is not None:
-            asked = torch.tensor(wanted, device=args.device)
+        if args.world_size > 1:
+            asked = torch.tensor([wanted, self.request.is_out_of_time], dtype=torch.uint8, device=args.device)
             torch.distributed.broadcast(asked, 0)
-            wanted = self.request.wanted = self.request.is_out_of_time = bool(asked)
+            wanted, self.request.is_out_of_time = map(bool, asked.tolist())
+            self.request.wanted = wanted
         if state.global_step >= state.max_steps:
             control.should_save = control.should_save and self.saves_last
         elif wanted:

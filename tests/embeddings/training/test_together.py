@@ -12,7 +12,7 @@ from kdkit.cli import main
 from kdkit.embeddings.data.prepare import prepare_sentences
 from kdkit.embeddings.models.embedder import encode, load_embedding_model
 from kdkit.embeddings.teacher.probe import probe_embedding_teacher
-from kdkit.embeddings.training.together import Processes, join_processes
+from kdkit.training.together import Processes, join_processes
 from kdkit.embeddings.training.train import distill_all
 from kdkit.embeddings.training.trainer import EmbeddingTrainer
 from kdkit.errors import UserError
