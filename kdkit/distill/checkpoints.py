@@ -168,10 +168,11 @@ def keep_processes(run: Run, phase: str, size: int, saved: int) -> None:
     name = f"checkpoints/{phase}/processes.json"
     before = run.read_json(name)["processes"] if (run.path / name).is_file() else 1
     if saved and before != size:
+        begun = "one process" if before == 1 else f"{before} processes"
+        how = "without a launcher" if before == 1 else f"by accelerate launch --num_processes {before}"
         raise UserError(
-            f"{phase}: expected {before} {'process' if before == 1 else 'processes'}, in which its checkpoint at step "
-            f"{saved} was made, got {size}; launch as many (accelerate launch --num_processes {before}), or start over "
-            "without --resume"
+            f"{phase}: expected {begun}, in which its checkpoint at step {saved} was made, got {size}; start it {how}, "
+            "or leave out --resume to begin anew"
         )
     run.write_json(name, {"processes": size})
 

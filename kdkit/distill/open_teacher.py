@@ -23,7 +23,7 @@ from kdkit.machine.session import Session
 from kdkit.runs.folder import Run, fingerprint
 from kdkit.runs.messages import note
 from kdkit.runs.paths import make_place_for, resolve_input
-from kdkit.runs.store import describe_store, find_damage, open_store
+from kdkit.runs.store import Shard, describe_store, find_damage, open_store
 from kdkit.teachers.build import build_teacher
 from kdkit.teachers.cache import CachedSignals, check_temperature_of, window_keys
 from kdkit.teachers.cache_build import SignalMaker, build_signals, repair_signals
@@ -89,23 +89,27 @@ def _open_committee(plan: TrainingPlan) -> Committee:
     return Committee(plan.members, tuple(teachers), share_out(plan, scores, asked))
 
 
-def build_cache(plan: TrainingPlan) -> Path:
+def build_cache(plan: TrainingPlan, shard: Shard | None = None) -> Path:
     """Load the teacher, compute its predictions for the training sequences, and keep them; see `cached_rows`.
 
     A file that is there is checked and left as it is.
+
+    Args:
+        shard: the part that is built, to be merged with the others; None: all of it.
 
     Raises:
         UserError: a loss that such a cache cannot serve, or a file that cannot be; see also `prepare_teacher`
             and `build_signals`.
     """
     path, header = cache_path(plan), plan.cache_header
+    path = path if shard is None else shard.file_of(path)
     if path.is_file():
-        open_cache(plan)
+        open_cache(plan) if shard is None else open_store(path, header).close()
         note(f"cache {path}: complete")
         return path
     make_place_for(path, "cache.file")
     teacher = prepare_teacher(plan.session, plan.data, DTYPES[plan.answer_precision])
-    build_signals(path, header, _signal_maker(plan, teacher, cached_rows(plan)), plan.session.run)
+    build_signals(path, header, _signal_maker(plan, teacher, cached_rows(plan)), plan.session.run, shard)
     del teacher
     gc.collect()
     torch.cuda.empty_cache()

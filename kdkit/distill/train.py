@@ -210,10 +210,10 @@ def _train_phase(
         note(f"{phase}: trained before, kept")
         return finished
     checkpoints = run.path / "checkpoints" / phase
-    note_start(phase, saved, steps, resume)
     if not resume:
         forget(run, phase)
     keep_processes(run, phase, processes.size, saved if resume else 0)
+    note_start(phase, saved, steps, resume)
     processes.wait()
     free_memory()  # the models of the phase before refer to each other in circles
     student, parts = _begin(plan, teacher, phase)

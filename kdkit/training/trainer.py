@@ -25,7 +25,7 @@ from kdkit.losses.chunked.engine import chunked_loss, cross_entropy_chunk, even_
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.machine.interrupt import StopRequest
 from kdkit.models.heads import find_head, hidden_of_wrapped
-from kdkit.models.loading import no_bar
+from kdkit.models.loading import no_bar, num_experts
 from kdkit.models.saved import load_checkpoint
 from kdkit.runs.disk import writing
 from kdkit.training.arguments import PARTIAL, whole_checkpoint
@@ -108,6 +108,8 @@ class LanguageModelTrainer(SafeStepTrainer):
             masking: what is hidden of every sequence; None: nothing.
         """
         dataset = range(len(collator.windows)) if order is None else order
+        # which parameters a step leaves out is looked for where some may be: experts that get no token
+        args.ddp_find_unused_parameters = num_experts(model.config) > 0
         super().__init__(model=model, args=args, train_dataset=dataset, data_collator=collator)
         self.rules = rules or []
         self.masking = masking

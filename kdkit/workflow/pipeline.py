@@ -217,7 +217,7 @@ def _made_from(config: Config | EmbeddingConfig, run: Run, stage: _Stage, source
 
 
 def is_trained(config: Config | EmbeddingConfig, run: Run, stage: str, source: str) -> bool:
-    """Return whether a stage's trainings are done, by `kdkit distill` or by its notebook, and their inputs unchanged."""
+    """Return whether a stage's trainings are done, by `kdkit distill` or its notebook, and their inputs unchanged."""
     made_by = _Stage(stage, find_stages(find_root(), config)[stage], "", False)
     entry = run.status().get(stage, {})
     is_launched = entry.get("state") == TRAINED and entry.get("inputs") == trained_from(config, stage, source)
