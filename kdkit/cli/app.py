@@ -10,6 +10,7 @@ import typer
 
 from kdkit import __version__
 from kdkit.cli.cache import cache_app
+from kdkit.cli.distill import distill_app
 from kdkit.cli.embed import embed_app
 from kdkit.cli.export import export_app
 from kdkit.cli.kaggle import kaggle_app
@@ -45,6 +46,7 @@ app = typer.Typer(
 
 app.add_typer(cache_app, name="cache")
 app.add_typer(plan_app)
+app.add_typer(distill_app)
 app.add_typer(sample_app)
 app.add_typer(problems_app)
 app.add_typer(text_app)
