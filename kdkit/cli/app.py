@@ -12,9 +12,9 @@ from kdkit import __version__
 from kdkit.cli.cache import cache_app
 from kdkit.cli.distill import distill_app
 from kdkit.cli.embed import embed_app
+from kdkit.cli.evaluators import evaluators_app
 from kdkit.cli.export import export_app
 from kdkit.cli.kaggle import kaggle_app
-from kdkit.cli.mteb import mteb_app
 from kdkit.cli.options import (
     INTERRUPTED,
     ConfigFile,
@@ -55,7 +55,7 @@ app.add_typer(solve_app)
 app.add_typer(sweep_app)
 app.add_typer(export_app)
 app.add_typer(embed_app)
-app.add_typer(mteb_app)
+app.add_typer(evaluators_app)
 app.add_typer(kaggle_app, name="kaggle")
 app.add_typer(tokenizer_app, name="tokenizer")
 
