@@ -99,7 +99,7 @@ def _story(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
     """Say what was done, what came of it, what it cost and what cannot be claimed."""
     evaluation, config, manifest = (facts[name] for name in ("evaluation", "config", "manifest"))
     training, status = (_read_if_there(run, name) for name in ("training.json", "status.json"))
-    sweeps = sweeps_beside(run, config)
+    sweeps, has_tasks = sweeps_beside(run, config), (run.path / "lm_eval.json").is_file()
     return {
         "recipe": language_recipe(config, training, evaluation["models"]["student"]["training"]["steps"]),
         "verdict": run_verdict(evaluation),
@@ -113,7 +113,7 @@ def _story(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
         "stages": stage_table(status),
         "runs_beside": runs_beside(run, config, evaluation, manifest),
         "sweeps": sweeps,
-        "limits": language_limits(config, evaluation, manifest, [sweep["name"] for sweep in sweeps]),
+        "limits": language_limits(config, evaluation, manifest, [sweep["name"] for sweep in sweeps], has_tasks),
         "references": language_references(config, training),
         "by_kind": differences_table(run),
     }

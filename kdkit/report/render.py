@@ -11,6 +11,7 @@ import jinja2
 import yaml
 
 from kdkit.report.story.contents import anchored, contents
+from kdkit.report.story.done import model_name
 from kdkit.report.story.machine import machine_table
 from kdkit.report.story.pictures import Told, tell
 from kdkit.report.story.settings import changed_settings
@@ -40,7 +41,7 @@ def render_files(folder: Path, files: dict[str, str], facts: dict[str, Any]) -> 
         finalize=_visible,
     )
     environment.filters |= {"table_html": to_html, "table_markdown": to_markdown}
-    environment.filters |= {"anchored": anchored, "contents": contents, "machine": machine_table}
+    environment.filters |= {"anchored": anchored, "contents": contents, "machine": machine_table, "name": model_name}
     environment.filters |= {"date": write_date, "plain": plain_markdown, "yaml": _to_yaml}
     folders = machine_folders(facts["config"], folder.resolve(), Path(__file__).parents[2])
     shown = hide_folders(facts, folders)

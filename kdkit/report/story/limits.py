@@ -16,12 +16,17 @@ NOTABLE_GAIN = 0.005
 
 
 def language_limits(
-    config: dict[str, Any], evaluation: dict[str, Any], manifest: dict[str, Any], sweeps: list[str]
+    config: dict[str, Any],
+    evaluation: dict[str, Any],
+    manifest: dict[str, Any],
+    sweeps: list[str],
+    has_tasks: bool = False,
 ) -> list[str]:
     """List what cannot be concluded from a run of language models, the weightiest first.
 
     Args:
         sweeps: names of sweeps beside this run, which say more of seeds than it can.
+        has_tasks: whether tasks were asked apart from the evaluation.
     """
     found = [
         _length(evaluation),
@@ -34,7 +39,7 @@ def language_limits(
         _text(evaluation, manifest),
         _units(evaluation),
         _comparable(evaluation),
-        _tasks(evaluation),
+        "" if has_tasks else _tasks(evaluation),
         _speed(evaluation),
     ]
     return [sentence for sentence in found if sentence]
