@@ -8,7 +8,7 @@ scored once; an embedding model's baseline is the student before its first step.
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ class PlannedRun:
 class WatchedRun(Run):
     """A run whose metrics are followed while they are written."""
 
-    watch: Watch
+    watch: Watch = field(kw_only=True)
 
     def append_metrics(self, values: dict[str, Any]) -> None:
         """See `Run.append_metrics`; then tell."""
@@ -154,7 +154,7 @@ def _train(plan: PlannedRun, folder: Run, watch: Watch | None) -> AnyTrial:
     is_embedding = isinstance(plan.config, EmbeddingConfig)
     session: Session[Any] = (open_embedding_session if is_embedding else open_session)(*plan.arguments)
     if watch is not None:
-        session = replace(session, run=WatchedRun(session.run.path, session.run.cache_path, watch))
+        session = replace(session, run=WatchedRun(session.run.path, session.run.cache_path, watch=watch))
     resume = session.run.status().get("sweep", {}).get("inputs") == plan.inputs
     session.run.set_status("sweep", state="running", inputs=plan.inputs)
     trial = train_embedding_trial(session, resume) if is_embedding else _train_language(session, folder, resume)
