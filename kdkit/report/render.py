@@ -33,6 +33,15 @@ def render_files(folder: Path, files: dict[str, str], facts: dict[str, Any]) -> 
         files: template of each file, by the file's path in the folder, in the order in which they are written.
         facts: what the templates print.
     """
+    named = {"settings": facts["config"], "command": shlex.split(facts.get("command", ""))}
+    shown = hide_folders(facts, machine_folders(named, folder.resolve(), Path(__file__).parents[2]))
+    with writing(folder, "--runs-dir"):
+        for name, template in files.items():
+            write_text(folder / name, render(template, shown))
+
+
+def render(template: str, facts: dict[str, Any]) -> str:
+    """Return a template with facts in it; what goes into HTML is escaped, but for what is marked up already."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=jinja2.select_autoescape(["html.j2"]),
@@ -40,14 +49,10 @@ def render_files(folder: Path, files: dict[str, str], facts: dict[str, Any]) -> 
         lstrip_blocks=True,
         finalize=_visible,
     )
-    environment.filters |= {"table_html": to_html, "table_markdown": to_markdown}
-    environment.filters |= {"anchored": anchored, "contents": contents, "machine": machine_table, "name": model_name}
-    environment.filters |= {"date": write_date, "plain": plain_markdown, "yaml": _to_yaml}
-    folders = machine_folders(facts["config"], folder.resolve(), Path(__file__).parents[2])
-    shown = hide_folders(facts, folders)
-    with writing(folder, "--runs-dir"):
-        for name, template in files.items():
-            write_text(folder / name, environment.get_template(template).render(shown))
+    environment.filters |= {"table_html": to_html, "table_markdown": to_markdown, "machine": machine_table}
+    environment.filters |= {"date": write_date, "plain": plain_markdown, "yaml": _to_yaml, "name": model_name}
+    environment.filters |= {"anchored": anchored, "contents": contents}
+    return environment.get_template(template).render(facts)
 
 
 def run_facts(
