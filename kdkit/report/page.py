@@ -23,7 +23,7 @@ from kdkit.report.recipe import language_recipe
 from kdkit.report.render import picture_files, render_files, run_facts
 from kdkit.report.router import draw_router
 from kdkit.report.story.beside import runs_beside, sweeps_beside
-from kdkit.report.story.done import HOW_TO_READ, what_was_done
+from kdkit.report.story.done import HOW_TO_READ, teacher_names, what_was_done
 from kdkit.report.story.limits import language_limits
 from kdkit.report.story.methods import loss_as_formula, used_loss
 from kdkit.report.story.pictures import LANGUAGE, curves_in_words, levels_in_words
@@ -104,6 +104,7 @@ def _story(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
         "recipe": language_recipe(config, training, evaluation["models"]["student"]["training"]["steps"]),
         "verdict": run_verdict(evaluation),
         "tiles": headline(evaluation),
+        "num_teachers": len(teacher_names(config)) or 1,
         "how_to_read": HOW_TO_READ,
         "done": what_was_done(config, evaluation, manifest, training),
         "formula": loss_as_formula(used_loss(config, training), config["distill"]),
