@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from kdkit.config.language import Config, load_config
 from kdkit.report.page import write_report
+from kdkit.report.render import TEMPLATES
 from kdkit.report.story.contents import anchored, contents
 from kdkit.report.story.limits import language_limits
 from kdkit.report.story.machine import machine_table
@@ -254,3 +255,24 @@ def test_a_machine_is_told_by_its_kind_alone():
 def test_headings_get_anchors_of_their_own():
     body = anchored("<h2>What &amp; why?</h2><h2>What, why</h2><h2>\u2191</h2>")
     assert contents(body) == [("what-why", "What & why?"), ("what-why-2", "What, why"), ("section", "\u2191")]
+
+
+def luminance(colour):
+    """Return the relative luminance of `#rrggbb` (WCAG 2.2)."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_all_words_can_be_told_from_their_ground_by_day_by_night_and_on_paper():
+    style = (TEMPLATES / "style.css").read_text()
+    palettes = [
+        {name: code if len(code) == 7 else "#" + "".join(2 * digit for digit in code[1:]) for name, code in found}
+        for found in (re.findall(r"--(\w+): (#\w+)", block) for block in re.findall(r":root \{(.*?)\}", style, re.S))
+    ]
+    assert len(palettes) == 3
+    for palette in palettes:
+        for words in ("text", "muted", "accent", "warn"):
+            for ground in ("page", "panel"):
+                dark, light = sorted(luminance(palette[name]) for name in (words, ground))
+                assert (light + 0.05) / (dark + 0.05) >= 4.5, (words, ground, palette)
