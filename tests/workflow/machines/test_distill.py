@@ -14,7 +14,12 @@ from tests.tiny import make_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-PRELOAD = ("tests.workflow.test_distill", "kdkit.workflow.distill", "kdkit.distill.train", "tests.tiny")
+PRELOAD = (
+    "tests.workflow.machines.test_distill",
+    "kdkit.workflow.machines.distill",
+    "kdkit.distill.train",
+    "tests.tiny",
+)
 BUILD = {"max_steps": 4, "batch_size": 4, "hidden_size": 16, "num_layers": 2, "moe_intermediate_size": 16}
 CURRICULUM = {
     "teacher": {"build": BUILD | {"vocab_size": 320}},

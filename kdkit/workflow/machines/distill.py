@@ -129,7 +129,7 @@ def _open(request: DistillRequest, run: Run, terminal: Terminal) -> tuple[Config
         inputs = known_inputs(config, run) or check_inputs(config, run)
         config, run = open_embedding_run(*arguments) if is_embedding else open_run(*arguments)
     keep_inputs(config, run, inputs)
-    return config, run, inputs.source + fingerprint_files(Path(__file__).parents[1])
+    return config, run, inputs.source + fingerprint_files(Path(__file__).parents[2])
 
 
 def _make_ready(session: Session[Any]) -> None:
