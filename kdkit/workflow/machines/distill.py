@@ -29,6 +29,7 @@ from kdkit.workflow.inputs import check_inputs, keep_inputs, known_inputs
 from kdkit.workflow.pipeline import TRAINED, is_trained, trained_from
 from kdkit.workflow.terminal import Terminal
 
+PROCESSES_FOLDER = Path("/proc")
 GRACE = 10.0
 """Seconds in which the first process says what is wrong, where it is so for all, before another one does."""
 
@@ -59,7 +60,7 @@ def launcher() -> list[str]:
     """Return the words before the verb of the command that started this process, `accelerate launch ... -m kdkit`."""
     if (size := os.environ.get("WORLD_SIZE", "1")) == "1":
         return ["python", "-m", "kdkit"]
-    said = Path(f"/proc/{os.getppid()}/cmdline")
+    said = PROCESSES_FOLDER / str(os.getppid()) / "cmdline"
     words = said.read_text(encoding="utf-8").split("\0") if said.is_file() else []
     if "kdkit" not in words:
         return ["accelerate", "launch", "--num_processes", size, "-m", "kdkit"]

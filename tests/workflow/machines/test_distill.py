@@ -1,16 +1,26 @@
 """The verb distill: two processes (gloo) train through the command line what one does with twice the batch."""
 
 import json
+import os
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kdkit.cli import main
 from kdkit.config.language import dump_config
+from kdkit.distill.checkpoints import keep_processes
+from kdkit.errors import UserError
 from kdkit.runs.folder import Run
+from kdkit.training import together
+from kdkit.training.order import num_processes
+from kdkit.training.together import Processes, alone
+from kdkit.workflow import pipeline
+from kdkit.workflow.machines import distill as machines
 from tests.committees import committee_config
 from tests.processes import join_group, run_two
-from tests.tiny import make_config
+from tests.tiny import make_config, make_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -96,3 +106,97 @@ def test_two_processes_train_what_one_does(tmp_path, case):
         line["phase"] == "teachers" for line in two.read_metrics()
     )
     assert (two.path / "student" / "model.safetensors").is_file() and (two.path / "baseline").is_dir()
+
+
+@pytest.fixture
+def notebooks(monkeypatch):
+    """Execute no notebook; return what they were given, and for how many processes they plan."""
+    given = {}
+
+    def keep(notebook, output, parameters, terminal):
+        given[notebook.stem] = parameters | {"processes": num_processes()}
+
+    monkeypatch.setattr(pipeline, "run_notebook", keep)
+    return given
+
+
+def test_a_run_shows_what_was_trained_before_it(project, notebooks, monkeypatch, capsys):
+    small = ("-p", "train.max_steps=2", "-p", "teacher.build.max_steps=2", "-p", "distill.equal_time_baseline=false")
+    words = ["configs/tiny.yaml", "--name", "r", *small]
+
+    def call(verb, *more):
+        notebooks.clear()
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([verb, *words, *more])
+        assert ended.value.code == 0
+        return capsys.readouterr().out
+
+    assert "student: 2 steps in " in call("distill")
+    run = Run(project / "runs" / "r", project / ".cache")
+    entry = run.status()["03_distill"]
+    assert (entry["state"], entry["processes"]) == ("trained", 1)
+    weights = (run.path / "student" / "model.safetensors").read_bytes()
+    assert "03_distill: trained before, inputs unchanged" in call("distill")
+    run.set_status("03_distill", **(entry | {"processes": 2}))
+    assert "trained before by kdkit distill, shown here" in call("run")
+    assert notebooks["03_distill"]["RESUME"] is True
+    # a cache holds what all processes have read, so the notebook must ask for that
+    assert notebooks["03_distill"]["processes"] == 2 and notebooks["04_evaluate"]["processes"] == 1
+    assert run.status()["03_distill"]["state"] == "done"
+    assert "trained before" in call("distill") and weights == (run.path / "student" / "model.safetensors").read_bytes()
+    (project / "corpus.txt").write_text((project / "corpus.txt").read_text() + "\n\nOne paragraph more.")
+    call("run")
+    assert notebooks["03_distill"]["RESUME"] is False
+
+
+def test_a_checkpoint_of_two_processes_is_not_gone_on_with_in_one(tmp_path):
+    run = make_run(tmp_path)
+    keep_processes(run, "student", 2, 0)
+    keep_processes(run, "student", 2, 4)
+    with pytest.raises(
+        UserError, match=r"^student: expected 2 processes, in which its checkpoint at step 4 was made, "
+    ):
+        keep_processes(run, "student", 1, 4)
+    keep_processes(run, "student", 1, 0)  # it begins anew
+    with pytest.raises(UserError, match=r"expected one process, .* got 2; start it without a launcher, or leave out"):
+        keep_processes(run, "student", 2, 4)
+
+
+def test_what_others_would_write_is_left_out(tmp_path):
+    run = make_run(tmp_path)
+    run.append_metrics({"phase": "student", "step": 1})
+    other = replace(run, writes=False)
+    other.append_metrics({"phase": "student", "step": 2})
+    other.drop_metrics("student")
+    other.set_status("03_distill", state="done")
+    other.write_json("training.json", {})
+    assert len(run.read_metrics()) == 1 and [path.name for path in run.path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_only_before_the_processes_meet_one_computes_alone(monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    with alone():
+        assert "WORLD_SIZE" not in os.environ and num_processes() == 2, "what a step reads is planned for both"
+    assert os.environ["WORLD_SIZE"] == "2" and "KDKIT_PROCESSES" not in os.environ
+    monkeypatch.setattr(together, "joined_processes", lambda: Processes(2, 0))
+    with pytest.raises(RuntimeError, match="has not met the others yet"), alone():
+        pass
+
+
+@pytest.mark.parametrize(("words", "expected"), [
+    (["/bin/python3", sys.executable, "launch", "--config_file", "two.yaml", "-m", "kdkit", "distill", "demo"],
+     [Path(sys.executable).name, "launch", "--config_file", "two.yaml", "-m", "kdkit"]),
+    (["/bin/python3", "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "kdkit", "distill"],
+     ["python", "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "kdkit"]),
+    (["slurmstepd"], ["accelerate", "launch", "--num_processes", "2", "-m", "kdkit"]),
+])  # fmt: skip
+def test_the_command_that_goes_on_has_its_launcher(words, expected, monkeypatch, tmp_path):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "cmdline").write_text("\0".join(words) + "\0")
+    monkeypatch.setattr(machines, "PROCESSES_FOLDER", tmp_path)
+    monkeypatch.setattr(os, "getppid", lambda: 7)
+    assert machines.launcher() == ["python", "-m", "kdkit"]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert machines.launcher() == expected
