@@ -69,6 +69,8 @@ def build_answers(request: CacheRequest, terminal: Terminal) -> list[str]:
         raise UserError(
             f"--ray: expected a whole cache, got --shard {shard} beside it; Ray shares it out, so leave one of them out"
         )
+    if request.ray and (find_spec("ray") is None or find_spec("pyarrow") is None):
+        raise UserError("--ray: expected the package ray, got none installed; pip install 'kdkit[ray]'")
     session = open_cache_session(request)
     terminal.say(f"hardware: {session.hardware.reason}")
     with terminal.capturing():
@@ -82,13 +84,11 @@ def build_answers(request: CacheRequest, terminal: Terminal) -> list[str]:
 
 
 def _build_on_ray(plan: "TrainingPlan", actors: int) -> Path:
-    """Build a cache by actors of Ray, if it is here.
+    """Build a cache by actors of Ray.
 
     Raises:
-        UserError: it is not installed; see also `build_on_ray`.
+        UserError: see `build_on_ray`.
     """
-    if find_spec("ray") is None or find_spec("pyarrow") is None:
-        raise UserError("--ray: expected the package ray, got none installed; pip install 'kdkit[ray]'")
     from kdkit.workflow.machines.on_ray import build_on_ray
 
     return build_on_ray(plan, actors)

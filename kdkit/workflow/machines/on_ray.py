@@ -44,6 +44,7 @@ QUIET = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_agent_register_timeout_ms": "300000",  # or it ends itself on a machine that is busy
 }
 """Environment variables of Ray: nothing is sent to its makers, and it is quiet where nothing ends."""
 _OF_RAY = re.compile(r"\((raylet|pid=|autoscaler)|ray\.data|Ray Data|/ray/session|core_worker|Ray process")
