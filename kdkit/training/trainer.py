@@ -308,8 +308,11 @@ class LanguageModelTrainer(SafeStepTrainer):
                 torch.save(self.options.state(), Path(output_dir) / OPTIONS_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        """Load the weights as `from_pretrained` does; Trainer's hook."""
-        load_checkpoint(self.model, resume_from_checkpoint)
+        """Load the weights as `from_pretrained` does, or each process its part of them; Trainer's hook."""
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_checkpoint(self.model, resume_from_checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load the counts beside the optimizer; Trainer's hook."""

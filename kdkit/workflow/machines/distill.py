@@ -84,6 +84,7 @@ def distill_run(request: DistillRequest) -> Run:
 
     terminal = Terminal(request.verbose)
     config, run = plan_run(request.config, request.overrides, request.name, request.runs_dir)
+    check_sharing(config)
     hardware = find_hardware(config.train.device, config.train.precision)
     is_embedding = isinstance(config, EmbeddingConfig)
     stage = "06_embedding_distillation" if is_embedding else "03_distill"
@@ -117,6 +118,35 @@ def _dismiss(config: Config | EmbeddingConfig, run: Run, hardware: Hardware) -> 
         dismiss_helpers(config)
     else:
         _train(config, run, hardware, None)
+
+
+def check_sharing(config: Config | EmbeddingConfig) -> None:
+    """Refuse what cannot be trained while FSDP2 shares the student out.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return
+    if isinstance(config, EmbeddingConfig):
+        asked = {"method": True}
+    else:
+        stages, parts = config.train.stages, [name for name, weight in config.distill.weights if weight > 0.0]
+        asked = {
+            "train.stages": len(stages) > 1 or any(stage.on_policy is not None for stage in stages),
+            "train.optimizer": config.train.optimizer != "adamw",
+            "train.average.kind": config.train.average.kind != "none",
+            "train.multi_token.num_tokens": bool(config.train.multi_token.num_tokens),
+            "distill.weights": bool(set(parts) - {"logits"}),
+            "router.kind": config.router.kind != "none",
+            "teacher.average_decay": config.teacher.average_decay is not None,
+            "teachers.members": bool(config.teachers.members),
+        }
+    if wanted := [key for key, is_asked in asked.items() if is_asked]:
+        raise UserError(
+            f"{wanted[0]}: expected one stage of a language model with AdamW and one teacher's predictions where FSDP2 "
+            "shares the student out, got more; leave it out, or launch with configs/accelerate/ddp_two_gpus.yaml"
+        )
 
 
 def _open(request: DistillRequest, run: Run, terminal: Terminal) -> tuple[Config | EmbeddingConfig, Run, str]:
@@ -174,6 +204,7 @@ def _help(request: DistillRequest, rank: int) -> Run:
     """Take part in the training as another process than the first: it reads, and nobody sees what it prints."""
     try:
         config, run = plan_run(request.config, request.overrides, request.name, request.runs_dir)
+        check_sharing(config)
         hardware = find_hardware(config.train.device, config.train.precision)
     except UserError as error:
         time.sleep(GRACE)  # with this process the launcher would end the first one, too

@@ -208,8 +208,6 @@ def _start() -> None:
 
 
 def _complain(line: str) -> None:
-    """Say what is no line of Ray; of those only that a worker has died."""
-    if "worker died or was killed" in line:
-        note("Ray: a worker has died; another one does its work again")
-    elif line and not _OF_RAY.search(line):
+    """Say what is no line of Ray."""
+    if line and not _OF_RAY.search(line):
         print(line, file=sys.__stderr__, flush=True)
