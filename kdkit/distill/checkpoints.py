@@ -20,6 +20,7 @@ from kdkit.errors import UserError
 from kdkit.machine.tracking.copies import TrainingCopy
 from kdkit.models.loading import no_bar
 from kdkit.models.saved import load_checkpoint
+from kdkit.models.shared_out import whole_state
 from kdkit.runs.disk import remove_folder, whole_file, whole_folder, writing
 from kdkit.runs.folder import Run
 from kdkit.runs.messages import note
@@ -205,12 +206,21 @@ def carried_parts(folder: Path, stage: Stage) -> int:
 
 
 def save_student(
-    run: Run, phase: str, student: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, parts: LayerParts | None
+    run: Run,
+    phase: str,
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    parts: LayerParts | None,
+    state: dict[str, Any] | None = None,
 ) -> None:
-    """Save a trained model and its tokenizer to the run's folder PHASE, which appears whole or not at all."""
+    """Save a trained model and its tokenizer to the run's folder PHASE, which appears whole or not at all.
+
+    Args:
+        state: its weights, where it is shared out: see `whole_state`.
+    """
     with writing(run.path, "--runs-dir"):
         with whole_folder(run.path / phase) as partial, no_bar():
-            student.save_pretrained(partial)
+            student.save_pretrained(partial, state_dict=state)
             tokenizer.save_pretrained(partial)
         if parts is not None and len(parts.projections):
             with whole_file(run.path / PROJECTIONS_FILE) as file:
@@ -225,7 +235,7 @@ def save_trained(
     averaged: PreTrainedModel | None,
 ) -> None:
     """Save what a phase has trained; where its weights were averaged, these, and the last ones to PHASE_last."""
-    run, data = plan.session.run, plan.data
+    run, data, state = plan.session.run, plan.data, whole_state(student)
     if not run.writes:
         return
     student.requires_grad_(True)  # what a stage has frozen, too
@@ -237,7 +247,7 @@ def save_trained(
         update_results(run, {f"{phase}_average": {"last": last, "averaged": mean}})
         note(f"{phase}: {mean:.4f} bits per byte with averaged weights, {last:.4f} with the last ones ({phase}{LAST})")
         student.load_state_dict(averaged.state_dict())
-    save_student(run, phase, student, tokenizer, parts)
+    save_student(run, phase, student, tokenizer, parts, state)
 
 
 def read_result(run: Run, phase: str) -> TrainingResult | None:
