@@ -9,15 +9,14 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from kdkit.config.built.lora import LoraSettings
-from kdkit.config.training import ParameterRule
 from kdkit.errors import UserError
 from kdkit.models.taps import decoder_layers
 
 KEY = "student.lora"
 MARK = "lora_"
 """In the names of an adapter's parameters."""
-FROZEN = ParameterRule(pattern=rf"^(?!.*\b{MARK})", lr_multiplier=0.0)
-"""The rule behind all others where there are adapters: what is none stands still."""
+FROZEN = rf"^(?!.*\b{MARK})"
+"""Pattern of the parameters that are no adapter's."""
 
 
 def find_targets(model: PreTrainedModel, settings: LoraSettings) -> list[str]:

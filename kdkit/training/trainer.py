@@ -53,7 +53,7 @@ def group_by_rules(
     Beside adapters nothing else learns, unless a rule says so.
     """
     decayed = set(Trainer.get_decay_parameter_names(None, model))
-    rules = [*rules, FROZEN] if has_adapters(model) else rules
+    rules = [*rules, ParameterRule(pattern=FROZEN, lr_multiplier=0.0)] if has_adapters(model) else rules
     return group_parameters(model.named_parameters(), decayed, rules, learning_rate, weight_decay)
 
 
