@@ -114,11 +114,12 @@ def compare(name: str, seed: int, shares: list[float], rates: dict[str, float], 
     fresh = {start: arm.score(arm.begin(start == "started")) for start in STARTS}
     lengths = {"random": steps, "started": round(0.4 * steps)}
     tried, seconds = {}, []
-    for start, rate in [(each, rate) for each in STARTS for rate in ([rates[each]] if rates else RATES)]:
+    settled = [("random", rates["random"])] if rates else [(each, rate) for each in STARTS for rate in RATES]
+    for start, rate in settled:
         tried[start, rate], took = arm.train(start == "started", lengths[start], rate)
         seconds.append(took / lengths[start])
         print(f"{name}, seed {seed}: {start}, {rate:g}: {tried[start, rate].bits_per_byte:.4f}", flush=True)
-    chosen = {
+    chosen = rates or {
         start: min((pair for pair in tried if pair[0] == start), key=lambda pair: tried[pair].bits_per_byte)[1]
         for start in STARTS
     }

@@ -100,7 +100,7 @@ def test_rescaled_norms_read_what_they_read_before(monkeypatch):
     channels = make_start(Prune(hidden_size=16), teacher, TEXT).facts["channels"]
 
     def distance(model):
-        ours, theirs = (list(find_norms(each).values())[0] for each in (model, teacher))
+        ours, theirs = (next(iter(find_norms(each).values())) for each in (model, teacher))
         states = [norm(each.model.embed_tokens(IDS)) for norm, each in ((ours, model), (theirs, teacher))]
         return (states[0] - states[1][..., channels]).norm().item()
 
