@@ -2,12 +2,11 @@
 
     python -m benchmarks.student_starts [--seeds 0 1 2] [--arms layers prune ...] [--shares 0.1 0.2 0.4 1.0]
 
-The teacher, text and loss of configs/demo.yaml. Every arm is one architecture with one tokenizer, so its random
-start (the demo's 250 steps) and its start from
-the teacher cost the same a step. The latter is trained for shares of that time, each with a schedule of its own, from
-which the steps that fit into the making of the student are taken. Both are taught with the demo's loss. Differences are
-random minus started, with 95 % intervals over documents. Writes `benchmarks/results/student_starts.json` after every
-arm; what it holds is not run again.
+The teacher, text and loss of configs/demo.yaml, several seeds of the student. Every arm is one architecture with one
+tokenizer, so its random start (the demo's 250 steps) and its start from the teacher cost the same a step. The latter is
+trained for shares of that time, each with a schedule of its own, from which the steps that fit into the making of the
+student are taken. Both are taught with the demo's loss. Differences are random minus started, with 95 % intervals over
+documents. Writes `benchmarks/results/student_starts.json` after every arm; what it holds is not run again.
 """
 
 import argparse
@@ -94,8 +93,8 @@ class Arm:
 
 
 def open_arm(name: str, seed: int, more: list[str]) -> Arm:
-    """Prepare data, plan and teacher of an arm."""
-    settings = [f"seed={seed}", "distill.start_from_teacher=false", "distill.overlap_top_k=0", *ARMS[name], *more]
+    """Prepare data, plan and teacher of an arm; the seed is the student's, text and teacher are the same for all."""
+    settings = [f"train.seed={seed}", "distill.start_from_teacher=false", "distill.overlap_top_k=0", *ARMS[name], *more]
     settings += [f"train.{each}_every=1000000" for each in ("save", "log", "evaluate")]
     run = f"starts-{seed}-{name.replace(' ', '-').replace(',', '')}"
     session = replace(open_session("configs/demo.yaml", settings, run), hardware=find_hardware("cpu", "fp32"))
