@@ -7,7 +7,7 @@ import torch
 
 from kdkit.alignment.tokenizers import token_bytes
 from kdkit.distill.student import make_student
-from kdkit.models.teacher_start import spell_tokens, start_from_teacher
+from kdkit.models.from_teacher.embeddings import spell_tokens, start_from_teacher
 from tests.tiny import make_config
 
 
