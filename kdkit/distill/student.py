@@ -17,6 +17,7 @@ from kdkit.models.loading import (
     load_causal_lm,
     read_model_config,
 )
+from kdkit.models.quantised.model import check_full_precision
 from kdkit.models.teacher_start import start_from_teacher
 from kdkit.teachers.cache import CachedSignals
 from kdkit.teachers.interface import TextTeacher
@@ -65,6 +66,7 @@ def check_student_lengths(config: Config, data: PreparedData) -> None:
         model_config = read_model_config(
             student.path, "student.path", revision=student.revision, trust_remote_code=student.trust_remote_code
         )
+        check_full_precision(model_config, "student.path")
         if student.layers is not None:
             choose_layers(student.layers, model_config.get_text_config().num_hidden_layers)
         context, key = context_length(model_config), "student.path"

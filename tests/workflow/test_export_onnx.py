@@ -10,19 +10,20 @@ import pytest
 import yaml
 
 from kdkit.embeddings.data.prepare import prepare_sentences
-from kdkit.embeddings.models import onnx
 from kdkit.embeddings.models.embedder import encode, load_embedding_model
-from kdkit.embeddings.models.onnx import FULL, QUANTISED, check_exportable, with_graph
+from kdkit.embeddings.models.onnx import check_exportable, with_graph
 from kdkit.embeddings.models.static import TokenTable
 from kdkit.embeddings.teacher.probe import probe_embedding_teacher
 from kdkit.embeddings.training.train import distill_all
 from kdkit.errors import UserError
 from kdkit.machine.open_session import open_embedding_session
+from kdkit.models.onnx import graph
+from kdkit.models.onnx.graph import FULL, QUANTISED
 from kdkit.workflow.export import ExportRequest
 from kdkit.workflow.vectors.onnx import export_onnx
 from tests.embedders import save_teacher, write_sentences
 
-MISSING = [name for name in onnx.PACKAGES if importlib.util.find_spec(name) is None]
+MISSING = [name for name in graph.PACKAGES if importlib.util.find_spec(name) is None]
 needs_onnx = pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}: pip install 'kdkit[onnx]'")
 TEXTS = ["the cat sat", "a very big dog ran and ran and it was not slow", "", "tree"]
 
@@ -87,7 +88,7 @@ def test_a_static_student_is_refused(exported):
 def test_a_missing_package_is_named(exported, monkeypatch):
     session, _ = exported
     model = load_embedding_model(str(session.run.path / "student"), "student.path")
-    monkeypatch.setattr(onnx, "PACKAGES", ("onnx", "no_such_onnxruntime"))
+    monkeypatch.setattr(graph, "PACKAGES", ("onnx", "no_such_onnxruntime"))
     with pytest.raises(UserError, match=r"got no (no_such_onnxruntime|onnx); pip install 'kdkit\[onnx\]'"):
         check_exportable(model, "--format onnx")
 

@@ -14,9 +14,10 @@ from kdkit.embeddings.evaluate.models import main_scores
 from kdkit.embeddings.evaluate.run import open_tasks
 from kdkit.embeddings.models.embedder import EmbeddingModel, encode, load_embedding_model
 from kdkit.embeddings.models.export import save_embedding_model
-from kdkit.embeddings.models.onnx import FULL, QUANTISED, check_exportable, quantise_graph, with_graph, write_graph
+from kdkit.embeddings.models.onnx import check_exportable, with_graph, write_graph
 from kdkit.errors import UserError
 from kdkit.machine.open_session import open_embedding_session
+from kdkit.models.onnx.graph import FULL, QUANTISED, quantise_graph
 from kdkit.report.terminal import to_text
 from kdkit.runs.disk import whole_folder
 from kdkit.workflow.export import ExportRequest
