@@ -4,13 +4,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import DynamicCache, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    DynamicCache,
+    GenerationMixin,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from kdkit.alignment.tokenizers import load_tokenizer
+from kdkit.errors import UserError
 from kdkit.models.generation import CACHE
 from kdkit.models.onnx.causal import Pair, empty_past, graph_names, positions
-from kdkit.models.onnx.graph import open_graph
+from kdkit.models.onnx.graph import FULL, check_packages, open_graph
 from kdkit.models.reading import Reader, Rows
+from kdkit.runs.paths import resolve_input
 
 
 class OnnxCausalLM(PreTrainedModel, GenerationMixin):
@@ -108,3 +118,39 @@ class _OnnxReader(Reader):
         """See `Reader.read`."""
         logits = self.model(input_ids).logits[..., : self.vocab_size].flatten(0, 1)
         return lambda rows: logits.index_select(0, rows)
+
+
+def find_graph(path: str) -> Path | None:
+    """Return the graph of a causal LM that a path names: a file, or in a folder the one in fp32; None: neither."""
+    named = resolve_input(path)
+    if named.suffix == ".onnx" and named.is_file():
+        return named
+    has_weights = (named / "model.safetensors").is_file()  # then they are meant, and the graph stands beside them
+    return named / FULL if (named / FULL).is_file() and not has_weights else None
+
+
+def load_graph(file: Path, key: str) -> tuple[OnnxCausalLM, PreTrainedTokenizerFast]:
+    """Open a graph in the folder that `export --format onnx` wrote, with its tokenizer.
+
+    Args:
+        key: the setting that named it, for messages.
+
+    Raises:
+        UserError: a package that is missing, a folder without config.json or tokenizer, or a graph that is none of a
+            causal LM.
+    """
+    check_packages()
+    folder = file.parent.parent
+    if not (folder / "config.json").is_file():
+        raise UserError(
+            f"{key}: expected config.json in {str(folder)!r}, the folder of {file.name}, got none; write it "
+            "anew: python -m kdkit export RUN OUT --format onnx"
+        )
+    model = OnnxCausalLM(file, AutoConfig.from_pretrained(folder, local_files_only=True))
+    names = [each.name for each in model.session.get_inputs()]
+    if names != model.inputs:
+        raise UserError(
+            f"{key}: expected a graph with the inputs {', '.join(model.inputs[:4])}, ..., got {', '.join(names[:4])} "
+            f"in {str(file)!r}; write it by python -m kdkit export RUN OUT --format onnx"
+        )
+    return model, load_tokenizer(folder, key)

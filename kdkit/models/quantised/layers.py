@@ -1,7 +1,7 @@
 """Layers whose weights lie in memory in 8 or 4 bits.
 
-On a CPU the products are torch's own kernels for such weights, which take activations in bf16 (in fp32 they are 20 times
-slower, torch 2.13); elsewhere a weight is decoded for the product and forgotten.
+On a CPU the products are torch's own kernels for such weights, which take activations in bf16 (in fp32 they are 20
+times slower, torch 2.13); elsewhere a weight is decoded for the product and forgotten.
 """
 
 import torch
@@ -15,7 +15,7 @@ KERNEL_ROWS = 16
 KERNEL_WIDTH = 32
 """Numbers of a row that the kernels take at once; what is left over they do not check, and end the process."""
 ALIGNMENT = 16
-"""Bytes: the same where the weight's address is no multiple of it, as in a file of safetensors that is read in place."""
+"""Bytes: the same where the weight's address is no multiple of it, as in a file that is read in place."""
 
 
 class _Coded(nn.Module):

@@ -1,8 +1,8 @@
 """Weights in 8 and 4 bits, and back: the rounding that a quantised folder, a GGUF file and the recovery share.
 
 8 bits: codes of -127 to 127 and a scale for every row, symmetric.
-4 bits: GGUF's Q4_0, bit for bit: codes of 0 to 15 for blocks of 32 neighbours, whose weight is `(code - 8) * scale`; the
-largest weight of a block, whatever its sign, has the code 0. Source: ggml-org/ggml, `quantize_row_q4_0_ref`.
+4 bits: GGUF's Q4_0, bit for bit: codes of 0 to 15 for blocks of 32 neighbours, whose weight is `(code - 8) * scale`;
+the largest weight of a block, whatever its sign, has the code 0. Source: ggml-org/ggml, `quantize_row_q4_0_ref`.
 """
 
 from dataclasses import dataclass

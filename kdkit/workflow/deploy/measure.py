@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -105,21 +106,17 @@ def _speeds(full: Opened, other: Opened, rows: torch.Tensor, context: int) -> di
     """Take both speeds of both models, in turns."""
     prompt = rows[:1, : min(PROMPT, max(1, context // 2))].tolist()
     sampling = Sampling(temperature=0.0, max_new_tokens=min(WRITTEN, context - len(prompt[0])))
-    found: dict[str, float | None] = {}
-    pairs = (("torch_", full), ("", other))
-    works = {f"{start}read_per_second": (rows.numel(), lambda each=each: _read(each.reader, rows)) for start, each in pairs}
-    if not other.reads_here:
-        works = {}
-    if other.write is not None:
-        for start, each in pairs:
-            name = f"{start}written_per_second"
-            works[name] = sampling.max_new_tokens, lambda each=each: each.write(prompt, sampling)
+    works: dict[str, tuple[int, Callable[[], Any]]] = {}
+    for start, each in (("torch_", full), ("", other)):
+        if other.reads_here:
+            works[f"{start}read_per_second"] = rows.numel(), partial(_read, each.reader, rows)
+        if other.write is not None:
+            works[f"{start}written_per_second"] = sampling.max_new_tokens, partial(each.write, prompt, sampling)
     fastest = dict.fromkeys(works, float("inf"))
     for _ in range(ROUNDS):
         for name, (_, work) in works.items():
             start = time.perf_counter()
             work()
             fastest[name] = min(fastest[name], time.perf_counter() - start)
-    for name in ("written_per_second", "read_per_second", "torch_written_per_second", "torch_read_per_second"):
-        found[name] = works[name][0] / fastest[name] if name in works else None
-    return found
+    names = [f"{start}{kind}_per_second" for start in ("", "torch_") for kind in ("written", "read")]
+    return {name: works[name][0] / fastest[name] if name in works else None for name in names}
