@@ -16,6 +16,7 @@ from kdkit.machine.gguf_files import is_gguf
 from kdkit.machine.hardware import experts_implementation
 from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_path, resolve_model_path
 from kdkit.models.quantised.model import is_quantised, load_quantised
+from kdkit.models.shared_core.model import SHARED_CONFIGS, register_shared_cores
 from kdkit.runs.folder import is_unwatched_notebook
 
 CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len")
@@ -69,6 +70,7 @@ def read_model_config(
         UserError: see `check_model_folder`; no network, or an architecture that transformers does not know.
     """
     name = check_model_folder(path, key)
+    register_shared_cores()
     try:
         return AutoConfig.from_pretrained(name, **_options(name, revision, trust_remote_code))
     except (OSError, ValueError, RuntimeError) as error:
@@ -150,7 +152,8 @@ def load_causal_lm(
         if is_quantised(config):
             return load_quantised(Path(name), config, dtype, device)
         capability = (0, 0) if device == "cpu" else torch.cuda.get_device_capability(device)
-        experts = {"experts_implementation": experts_implementation(capability)} if num_experts(config) else {}
+        stacked = num_experts(config) and not isinstance(config, SHARED_CONFIGS)
+        experts = {"experts_implementation": experts_implementation(capability)} if stacked else {}
         with bar_of(name):
             model, report = AutoModelForCausalLM.from_pretrained(
                 name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **experts, **shared

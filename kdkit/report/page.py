@@ -22,6 +22,7 @@ from kdkit.report.maths.verdict import run_verdict
 from kdkit.report.recipe import language_recipe
 from kdkit.report.render import picture_files, render_files, run_facts
 from kdkit.report.router import draw_router
+from kdkit.report.story.pictures import LANGUAGE, curves_in_words, levels_in_words
 from kdkit.report.tables import (
     comparison_table,
     compression_table,
@@ -30,6 +31,7 @@ from kdkit.report.tables import (
     equal_time_table,
 )
 from kdkit.report.teachers import differences_table, draw_kinds, draw_shares
+from kdkit.runs.curves import read_curves, teacher_level
 from kdkit.runs.folder import Run
 
 COPIED = ("comparison", "compression", "equal_time", "costs", "continuations", "answers", "pairs")
@@ -74,7 +76,11 @@ def _facts(run: Run) -> dict[str, Any]:
         "The teacher's experts": draw_expert_load(run) if was_probed else None,
         "Its experts on a held-out text": draw_experts(run) if was_probed else None,
     }
-    facts = run_facts(run, "Distillation run", pictures)
+    alts = {
+        "Learning curves": curves_in_words(read_curves(run), teacher_level(run)),
+        "Quality and cost": levels_in_words(evaluation["models"]),
+    }
+    facts = run_facts(run, "Distillation run", pictures, LANGUAGE, alts)
     training = run.read_json("training.json") if (run.path / "training.json").is_file() else {}
     steps = evaluation["models"]["student"]["training"]["steps"]
     return facts | {

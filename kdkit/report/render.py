@@ -3,12 +3,16 @@
 import base64
 import json
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
 import yaml
 
+from kdkit.report.story.contents import anchored, contents
+from kdkit.report.story.pictures import Told, tell
 from kdkit.report.tables import to_html, to_markdown
 from kdkit.report.writing import hide_folders, machine_folders, plain_markdown, write_date
 from kdkit.runs.disk import write_text, writing
@@ -35,6 +39,7 @@ def render_files(folder: Path, files: dict[str, str], facts: dict[str, Any]) -> 
         finalize=_visible,
     )
     environment.filters |= {"table_html": to_html, "table_markdown": to_markdown}
+    environment.filters |= {"anchored": anchored, "contents": contents}
     environment.filters |= {"date": write_date, "plain": plain_markdown, "yaml": _to_yaml, "json": _to_json}
     folders = machine_folders(facts["config"], folder, Path(__file__).parents[2])
     shown = hide_folders(facts, folders)
@@ -43,12 +48,20 @@ def render_files(folder: Path, files: dict[str, str], facts: dict[str, Any]) -> 
             write_text(folder / name, environment.get_template(template).render(shown))
 
 
-def run_facts(run: Run, heading: str, pictures: dict[str, Path | None]) -> dict[str, Any]:
+def run_facts(
+    run: Run,
+    heading: str,
+    pictures: dict[str, Path | None],
+    told: Mapping[str, Told],
+    alts: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Collect what every page of a run prints: its files, its title, its pictures, the command that repeats it.
 
     Args:
         heading: words before the run's name where its configuration has no title.
-        pictures: by their headings; what was not drawn is left out.
+        pictures: by their titles; what was not drawn is left out.
+        told: what is said of them.
+        alts: what they show in this run, for a reader who cannot see them.
 
     Raises:
         UserError: a stage has not run; the message names its file.
@@ -61,13 +74,17 @@ def run_facts(run: Run, heading: str, pictures: dict[str, Path | None]) -> dict[
         "config": config,
         "environment": environment,
         "command": command_again(run),
-        "pictures": {title: (path.name, embed_picture(path)) for title, path in pictures.items() if path is not None},
+        "pictures": {
+            title: tell(title, told, alts, path, embed_picture(path))
+            for title, path in pictures.items()
+            if path is not None
+        },
     }
 
 
 def picture_files(run: Run, facts: dict[str, Any]) -> dict[str, Path]:
     """Return the files of a page's pictures by their headings."""
-    return {title: run.path / "figures" / name for title, (name, _) in facts["pictures"].items()}
+    return {title: run.path / "figures" / picture.name for title, picture in facts["pictures"].items()}
 
 
 def command_again(run: Run) -> str:

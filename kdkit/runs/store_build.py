@@ -1,6 +1,7 @@
 """Build and repair of the files of `kdkit.runs.store`, chunk by chunk.
 
-During a build each chunk is a file in `FILE.parts/`, where a killed build goes on; at the end they are joined.
+During a build each chunk is a file in `FILE.parts/`, where a killed build goes on; at the end they are joined. Several
+machines make a shard each, a store with every n-th chunk, and `merge_stores` makes the whole one of them.
 """
 
 import contextlib
@@ -40,6 +41,44 @@ Building = Generator[int, list[Record] | None, None]
 """A build on its way: it yields the numbers of chunks, and is sent their records."""
 
 LIBVER = ("v110", "v110")  # the oldest HDF5 file format in which all metadata carry checksums
+
+
+def merge_stores(path: Path, files: list[Path]) -> Path:
+    """Make a store of its shards: byte for byte the one that a single build would have made with the same software.
+
+    Raises:
+        UserError: a damaged file, one that is no shard, or of another store; a shard that is missing, or there twice.
+    """
+    shards: dict[int, Path] = {}
+    documents: dict[int, Document] = {}
+    for file in files:
+        document = open_store(file).document
+        mark = document["header"].pop("shard", None)
+        if mark is None:
+            raise store_error(file, "a shard, as `cache build --shard` writes it", "a whole cache", "leave it out")
+        number, document["shard"] = mark.pop("number"), mark
+        if documents:
+            first, like = next(iter(shards.values())), next(iter(documents.values()))
+            fixed = {name: value for name, value in like.items() if name not in ("chunks", "software")}
+            wanted, remedy = f"a shard of the same cache as {first}", "leave out what is of another cache"
+            check_same(file, document, fixed, wanted=wanted, remedy=remedy)
+        if number in shards:
+            got = f"it twice, in {shards[number]} and {file}"
+            raise store_error(f"shard {number}/{mark['of']}", "each shard once", got, "leave one of the two out")
+        shards[number], documents[number] = file, document
+    of, num_chunks = mark["of"], mark["chunks"]
+    if missing := [f"{number}/{of}" for number in range(1, of + 1) if number not in shards]:
+        got = f"{len(shards)}, without {', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''}"
+        raise store_error("cache merge", f"all {of} shards", got, f"build it: cache build CONFIG --shard {missing[0]}")
+    places = [(shards[number % of + 1], number // of) for number in range(num_chunks)]
+    chunks = [documents[number % of + 1]["chunks"][number // of] for number in range(num_chunks)]
+    whole = {name: value for name, value in documents[1].items() if name != "shard"} | {"chunks": chunks}
+    if path.is_file():
+        check_same(path, open_store(path, verify=False).document, whole, exact=True)
+        return path
+    with _locked(path):
+        _join(path, whole, places)
+    return path
 
 
 def build_store(
@@ -172,11 +211,12 @@ def _write_chunks(path: Path, document: Document, numbers: list[int], on_chunk: 
     else:
         with _whole_file(parts / "header.json") as partial:
             partial.write_text(json.dumps(document), encoding="utf-8")
-    sources = [path] * len(document["chunks"])
+    sources = [(path, number) for number in range(len(document["chunks"]))]
     report, written = on_chunk or (lambda *_: None), None
     with ThreadPoolExecutor(1) as writer:  # compresses and writes a chunk while the next one is made
         for done, number in enumerate(numbers, start=1):
-            sources[number] = part = parts / f"{number:05d}.h5"
+            part = parts / f"{number:05d}.h5"
+            sources[number] = part, number
             records = None if is_intact(part, document, number) else (yield number)
             if written:
                 written.result()
@@ -214,11 +254,11 @@ def _encode(document: Document, number: int, records: list[Record]) -> bytes:
     return buffer.getvalue()
 
 
-def _join(path: Path, document: Document, sources: list[Path]) -> None:
-    """Write a store out of the files that hold its chunks; nothing is compressed anew."""
+def _join(path: Path, document: Document, sources: list[tuple[Path, int]]) -> None:
+    """Write a store out of the files that hold its chunks, and the numbers there; nothing is compressed anew."""
     text, empty, num_rows = json.dumps(document).encode(), io.BytesIO(), 0
     h5py.File(empty, "w", libver=LIBVER).close()
-    room = len(text) + sum(source.stat().st_size for source in set(sources)) + 1024 * (1024 + len(sources))
+    room = len(text) + sum(source.stat().st_size for source, _ in set(sources)) + 1024 * (1024 + len(sources))
     with _whole_file(path) as partial:
         partial.write_bytes(empty.getvalue())
         with partial.open("rb+") as file:  # a disk that is full now cannot be so later, when HDF5 would abort
@@ -227,10 +267,10 @@ def _join(path: Path, document: Document, sources: list[Path]) -> None:
             header = joined.create_dataset("header", data=np.frombuffer(text, np.uint8))
             header.attrs["sha256"] = np.bytes_(hashlib.sha256(text).hexdigest())
             joined.create_group("chunks")  # where h5py makes it in passing, it writes down the time
-            for number, source in enumerate(sources):
+            for number, (source, there) in enumerate(sources):
                 with open_file(source) as file:
-                    file.copy(CHUNK.format(number), joined, CHUNK.format(number))
-                    num_rows += int(file[CHUNK.format(number)]["lengths"][()].sum())
+                    file.copy(CHUNK.format(there), joined, CHUNK.format(number))
+                    num_rows += int(file[CHUNK.format(there)]["lengths"][()].sum())
             joined.attrs.update({"kdkit_store": FORMAT, "num_rows": num_rows})
 
 

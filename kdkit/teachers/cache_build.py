@@ -22,6 +22,7 @@ from kdkit.runs.disk import check_room
 from kdkit.runs.folder import Run
 from kdkit.runs.messages import note, step_line
 from kdkit.runs.records import Record
+from kdkit.runs.store import Shard
 from kdkit.runs.store_build import build_store, repair_store
 from kdkit.teachers.cache import cache_fields, encode_kept, window_keys
 from kdkit.teachers.online import OnlineTeacher
@@ -168,17 +169,21 @@ def count_draws(draws: np.ndarray, width: int) -> Record:
     return {"gaps": gaps, "shares": shares.astype(np.uint8)}
 
 
-def build_signals(path: Path, header: dict[str, Any], maker: SignalMaker, run: Run) -> Path:
+def build_signals(path: Path, header: dict[str, Any], maker: SignalMaker, run: Run, shard: Shard | None = None) -> Path:
     """Build a cache, or go on with a build that was stopped; prints size and time first.
 
     Args:
+        path: of the shard, if it is one.
         run: whose status says how to go on with a build that is stopped.
+        shard: the part of the cache that is built; None: all of it.
 
     Raises:
         Stopped, SystemExit: by the user, or by the time budget; the chunks that were made are saved.
         UserError: see `build_store`; NaN or inf in the teacher's logits.
     """
     chunks, start, parts = maker.chunks(), time.perf_counter(), Path(f"{path}.parts")
+    if shard is not None:
+        header, chunks = header | {"shard": shard.describe(chunks)}, shard.part_of(chunks)
     before = read_cost(parts) or {"seconds": 0.0, "tokens": 0}
     try:
         _announce(path, maker, chunks)

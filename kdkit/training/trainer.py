@@ -25,7 +25,7 @@ from kdkit.losses.chunked.engine import chunked_loss, cross_entropy_chunk, even_
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.machine.interrupt import StopRequest
 from kdkit.models.heads import find_head, hidden_of_wrapped
-from kdkit.models.loading import no_bar
+from kdkit.models.loading import no_bar, num_experts
 from kdkit.models.saved import load_checkpoint
 from kdkit.runs.disk import writing
 from kdkit.training.arguments import PARTIAL, whole_checkpoint
@@ -70,10 +70,11 @@ class StopAtStep(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop if that was asked for, of several processes the first."""
         wanted = self.request.look()
-        if args.world_size > 1 and self.request.budget is not None:
-            asked = torch.tensor(wanted, device=args.device)
+        if args.world_size > 1:
+            asked = torch.tensor([wanted, self.request.is_out_of_time], dtype=torch.uint8, device=args.device)
             torch.distributed.broadcast(asked, 0)
-            wanted = self.request.wanted = self.request.is_out_of_time = bool(asked)
+            wanted, self.request.is_out_of_time = map(bool, asked.tolist())
+            self.request.wanted = wanted
         if state.global_step >= state.max_steps:
             control.should_save = control.should_save and self.saves_last
         elif wanted:
@@ -107,6 +108,8 @@ class LanguageModelTrainer(SafeStepTrainer):
             masking: what is hidden of every sequence; None: nothing.
         """
         dataset = range(len(collator.windows)) if order is None else order
+        # which parameters a step leaves out is looked for where some may be: experts that get no token
+        args.ddp_find_unused_parameters = num_experts(model.config) > 0
         super().__init__(model=model, args=args, train_dataset=dataset, data_collator=collator)
         self.rules = rules or []
         self.masking = masking

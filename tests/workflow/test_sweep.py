@@ -17,8 +17,9 @@ from kdkit.config.training import OptimizationConfig
 from kdkit.errors import UserError
 from kdkit.runs.open_run import open_run
 from kdkit.training.progress import Progress
-from kdkit.workflow.several import sweep
-from kdkit.workflow.several.sweep import SweepRequest, baseline_key, plan_runs, run_sweep
+from kdkit.workflow.several import sweep, trial
+from kdkit.workflow.several.sweep import SweepRequest, plan_runs, run_sweep
+from kdkit.workflow.several.trial import baseline_key
 from kdkit.workflow.several.variants import as_override, choose_variants, load_sweep
 from tests.tiny import make_config, make_data
 
@@ -66,7 +67,7 @@ def folder(finished):
     return finished.parent / "runs" / "few"
 
 
-def trial(folder, name):
+def read_trial(folder, name):
     """Read what a run of a sweep came to."""
     return json.loads((folder / name / "trial.json").read_text())["trial"]
 
@@ -86,12 +87,12 @@ def test_one_baseline_per_seed_serves_all_variants(folder):
     assert len(list((folder / "baselines").iterdir())) == 2
     weights = {name: (folder / name / "baseline" / "model.safetensors").read_bytes() for name in RUNS}
     assert weights[RUNS[0]] == weights[RUNS[1]] != weights[RUNS[2]] == weights[RUNS[3]]
-    assert trial(folder, RUNS[0])["baseline"] == trial(folder, RUNS[1])["baseline"]
+    assert read_trial(folder, RUNS[0])["baseline"] == read_trial(folder, RUNS[1])["baseline"]
 
 
 def test_the_summary_holds_the_figures_of_the_runs(folder):
     summary = json.loads((folder / "sweep.json").read_text())
-    levels = [[trial(folder, name)["student"] for name in RUNS[i::2]] for i in (0, 1)]
+    levels = [[read_trial(folder, name)["student"] for name in RUNS[i::2]] for i in (0, 1)]
     assert [entry["levels"] for entry in summary["variants"]] == levels
     assert summary["variants"][1]["difference"]["per_seed"] == [a - b for a, b in zip(*levels, strict=True)]
     assert summary["variants"][1]["settings"] == VARIANTS["more, of it"]
@@ -105,7 +106,7 @@ def test_the_report_is_written(folder):
 
 
 def test_a_second_call_trains_nothing(finished, folder, monkeypatch, capsys):
-    monkeypatch.setattr(sweep, "distill", refuse)
+    monkeypatch.setattr(trial, "distill", refuse)
     before = {name: (folder / name / "trial.json").stat().st_mtime_ns for name in RUNS}
     assert call(finished) == 0
     assert capsys.readouterr().out.count("finished before, inputs unchanged, skipped") == 4
@@ -119,17 +120,17 @@ def test_other_code_makes_every_run_anew(finished, monkeypatch):
         return [plan for plan in plan_runs(load_sweep(request.file), request, "few") if plan.outcome() is None]
 
     assert missing() == []
-    monkeypatch.setattr(sweep, "code_fingerprint", lambda *_: "other")
+    monkeypatch.setattr(trial, "code_fingerprint", lambda *_: "other")
     assert len(missing()) == 4
 
 
 def test_a_run_that_was_lost_comes_to_the_same_figures_alone(finished, folder, capsys):
-    before = trial(folder, "plain-seed-1")
+    before = read_trial(folder, "plain-seed-1")
     shutil.rmtree(folder / "plain-seed-1")
     assert call(finished, "--only", "plain", "--seeds", "1") == 0
     output = capsys.readouterr().out
     assert "[1/1] plain, seed 1: " in output and "about 0 s left" in " ".join(output.split())
-    after = trial(folder, "plain-seed-1")
+    after = read_trial(folder, "plain-seed-1")
     assert after | {"seconds": 0} == before | {"seconds": 0}
 
 
@@ -158,11 +159,11 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(finished, folder, m
 def test_a_variant_that_fails_is_named_and_stops_no_other(tmp_path, monkeypatch, capsys, raised, code):
     tried = []
 
-    def fail(plan, folder):
+    def fail(plan, folder, watch):
         tried.append(plan.variant)
         raise raised("out of\nmemory")
 
-    monkeypatch.setattr(sweep, "train_one", fail)
+    monkeypatch.setattr(trial, "_train", fail)
     assert call(write_sweep(tmp_path)) == code
     assert len(tried) == 4
     page = tmp_path / "runs" / "few" / "report.html"

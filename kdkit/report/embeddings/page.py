@@ -27,8 +27,32 @@ from kdkit.report.embeddings.tables import (
 from kdkit.report.embeddings.words import cache_words, embedding_verdict, protocols, warnings
 from kdkit.report.recipe import embedding_recipe
 from kdkit.report.render import picture_files, render_files, run_facts
+from kdkit.report.story.pictures import Told
 from kdkit.report.tables import Table, table_of
 from kdkit.runs.folder import Run
+
+TOLD = {
+    "What is kept of the teacher, task by task": Told(
+        "scores",
+        "The student's score as a share of the teacher's.",
+        "Shares of the teacher's scores, a bar for a task.",
+    ),
+    "Quality and speed": Told(
+        "scores", "Upwards is better, to the right is faster.", "Average score of each model over sentences per second."
+    ),
+    "Score and size of stored vectors": Told(
+        "scores",
+        "Upwards is better, to the left is smaller to store.",
+        "Average score of each model over the bytes of a stored vector.",
+    ),
+    "Scores during training": Told(
+        "training", "Measured while the student trained.", "Scores of the tasks over optimizer steps."
+    ),
+    "Terms of the student's loss": Told(
+        "training", "Means over the steps between two points.", "The terms of the loss over optimizer steps."
+    ),
+}
+"""What is said of the pictures, by their titles."""
 
 
 def write_embedding_report(run: Run) -> Path:
@@ -65,7 +89,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "Scores during training": draw_embedding_curves(run),
         "Terms of the student's loss": draw_embedding_losses(run),
     }
-    facts = run_facts(run, "Embedding distillation run", pictures)
+    facts = run_facts(run, "Embedding distillation run", pictures, TOLD)
     manifest, probe = facts["manifest"], run.read_json("teacher/probe.json")
     return facts | {
         "probe": probe,

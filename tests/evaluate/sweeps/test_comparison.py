@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdkit.evaluate.comparison import Trial, compare_variants
 from kdkit.evaluate.language import paired_interval
 from kdkit.evaluate.significance import paired_t_test
-from kdkit.report.sweep import against_reference, conclusion, difference_table, level_table, write_sweep_report
+from kdkit.evaluate.sweeps.comparison import Trial, compare_variants
+from kdkit.report.sweeps.page import against_reference, conclusion, difference_table, level_table, write_sweep_report
 from kdkit.runs.folder import Run
 from kdkit.training.score import Score
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LEVELS = [2.2, 2.1, 2.0]
 GAINS = {
     "reference": [0.0, 0.0, 0.0],
@@ -169,5 +169,5 @@ def test_the_page_needs_no_other_file_and_escapes_what_users_write(summary, tmp_
 
 
 def test_the_report_of_a_sweep_loads_no_torch():
-    code = "import sys, kdkit.report.sweep; sys.exit('torch' in sys.modules)"
+    code = "import sys, kdkit.report.sweeps.page; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -1,11 +1,12 @@
 """Several processes that train one student (`accelerate launch`): who they are, and what they exchange.
 
-Methods compare the sentences of a batch with each other, so the loss of a batch is no mean over its parts. Every
-process runs the student on its part of a batch, receives what the others made of theirs, and computes the loss of the
-whole. Its gradient flows back through its own part alone, so the sum over the processes is the gradient of the whole
-batch.
+The first one writes, all others wait. Methods for embeddings compare the sentences of a batch with each other, so the
+loss of a batch is no mean over its parts: every process runs the student on its part of a batch, receives what the
+others made of theirs, and computes the loss of the whole. Its gradient flows back through its own part alone, so the
+sum over the processes is the gradient of the whole batch. For language models `transformers.Trainer` exchanges it all.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,8 +17,13 @@ import torch
 from torch import distributed
 
 from kdkit.machine.hardware import Hardware
-from kdkit.training.order import num_processes
+from kdkit.training.order import PROCESSES, num_processes
 
+LAUNCHED = (
+    *("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "ACCELERATE_USE_FSDP"),
+    *("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"),
+)
+"""Environment variables by which accelerate finds out that a process is one of several."""
 PATIENCE_DAYS = 7
 """How long a process waits for another one, which may be asking the teacher or scoring the student meanwhile."""
 
@@ -79,6 +85,11 @@ class Processes:
 
         return broadcast_object_list([value])[0]
 
+    def wait(self) -> None:
+        """Go on when all processes are here."""
+        if self.size > 1:
+            distributed.barrier()
+
     def leave(self) -> None:
         """Close the connections, at the end of the process: it would be aborted with them open."""
         if self.size > 1:
@@ -87,11 +98,11 @@ class Processes:
     @contextmanager
     def first_before_others(self) -> Iterator[None]:
         """Let the first process make what the others then find made."""
-        if self.size > 1 and not self.is_first:
-            distributed.barrier()
+        if not self.is_first:
+            self.wait()
         yield
-        if self.size > 1 and self.is_first:
-            distributed.barrier()
+        if self.is_first:
+            self.wait()
 
     @contextmanager
     def own_dropout(self, seed: int, device: torch.device) -> Iterator[None]:
@@ -110,7 +121,7 @@ def join_processes(hardware: Hardware) -> tuple[Processes, Hardware]:
     Returns:
         The processes, and where this one computes: each on a GPU of its own.
     """
-    if num_processes() == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Processes(), hardware
     from accelerate import PartialState
 
@@ -120,3 +131,41 @@ def join_processes(hardware: Hardware) -> tuple[Processes, Hardware]:
         own = f"cuda:{state.local_process_index}"
         hardware = replace(hardware, device=own, teacher_device=own)
     return Processes(state.num_processes, state.process_index), hardware
+
+
+def joined_processes() -> Processes:
+    """Return the processes that have met in `join_processes`; before that, and without a launcher, there is one."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return Processes()
+    return Processes(distributed.get_world_size(), distributed.get_rank())
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Compute as if no others had been launched: what is made once, before the processes meet, trains a teacher too.
+
+    Raises:
+        RuntimeError: they have met.
+    """
+    if joined_processes().size > 1:
+        raise RuntimeError("alone: expected a process that has not met the others yet, got one that has")
+    size = num_processes()
+    hidden = {name: os.environ.pop(name) for name in LAUNCHED if name in os.environ}
+    if not hidden:
+        yield
+        return
+    os.environ[PROCESSES] = str(size)  # a cache holds what all of them will read
+    try:
+        yield
+    finally:
+        os.environ.pop(PROCESSES)
+        os.environ.update(hidden)
+        _forget_state()
+
+
+def _forget_state() -> None:
+    """Let accelerate look again how many processes there are."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()

@@ -43,6 +43,8 @@ class Trial:
     document_nats: list[float] | None = None
     """Of the student, one per document; None where nobody knows them."""
     document_bytes: list[int] | None = None
+    parameters: int | None = None
+    """Of the student; None in older sweeps."""
 
     @property
     def gap_closed(self) -> float | None:
@@ -85,6 +87,8 @@ class ScoreTrial:
     steps: int
     resamples: list[float]
     """The student's level on resampled rows, the same rows for all variants of a seed."""
+    parameters: int | None = None
+    """Of the student; None in older sweeps."""
 
     @property
     def gap_closed(self) -> float | None:
@@ -161,6 +165,7 @@ def _summarise(name: str, trials: list[AnyTrial | None]) -> dict[str, Any]:
         "mean_gap_closed": _mean(gaps),
         "gap_closed_interval_95": paired_t_test(gaps).interval if gaps else None,
         "mean_seconds": _mean([trial.seconds for trial in finished]),
+        "parameters": next((trial.parameters for trial in finished), None),
     }
 
 
