@@ -46,7 +46,7 @@ def export(
 
     python -m kdkit export embedding_demo embedding_onnx --format onnx
     """
-    from kdkit.workflow.export import ExportRequest, export_model
+    from kdkit.workflow.deploy.export import ExportRequest, export_model
     from kdkit.workflow.vectors.onnx import export_onnx, is_embedding_model
 
     request = ExportRequest(source, file, model, runs_dir, format, quantise, recover)

@@ -16,7 +16,7 @@ def deployment_table(formats: dict[str, dict[str, Any]]) -> Table:
     Args:
         formats: by their names, in order; see `kdkit.workflow.deploy.measure.measure`.
     """
-    headings = ["", f"MB {LOWER}", "of fp32", f"written, tokens per second {HIGHER}", "times torch"]
+    headings = ["", f"MB of weights {LOWER}", "of fp32", f"written, tokens per second {HIGHER}", "times torch"]
     headings += [f"read, tokens per second {HIGHER}", "times torch", f"bits per byte {LOWER}", "more than fp32"]
     headings += ["more before recovery", "largest logit difference"]
     if not formats:

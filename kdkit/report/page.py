@@ -5,6 +5,7 @@ from typing import Any
 
 from kdkit.machine.tracking.copies import copy_report
 from kdkit.report.answers import answer_examples, answers_table, answers_verdict, pairs_table, pairs_verdict
+from kdkit.report.deployment import deployment_tables
 from kdkit.report.explore.experts import draw_experts
 from kdkit.report.figures import (
     draw_alignment,
@@ -99,4 +100,5 @@ def _facts(run: Run) -> dict[str, Any]:
         "pairs_verdict": pairs_verdict(evaluation),
         "maths": maths_sections(evaluation),
         "by_kind": differences_table(run),
+        "deployment": deployment_tables(run),
     }

@@ -19,7 +19,7 @@ from kdkit.errors import UserError
 from kdkit.machine.open_session import open_embedding_session
 from kdkit.models.onnx import graph
 from kdkit.models.onnx.graph import FULL, QUANTISED
-from kdkit.workflow.export import ExportRequest
+from kdkit.workflow.deploy.export import ExportRequest
 from kdkit.workflow.vectors.onnx import export_onnx
 from tests.embedders import save_teacher, write_sentences
 

@@ -193,6 +193,13 @@ def read_weights(file: Path, config: PreTrainedConfig, names: Iterable[str]) -> 
     return weights
 
 
+def count_weight_bytes(file: Path) -> int:
+    """Return the bytes of a file's weights, without its vocabulary, which is a large part of a small model's file."""
+    from gguf import GGUFReader
+
+    return sum(int(tensor.n_bytes) for tensor in GGUFReader(file).tensors)
+
+
 def _rotated_heads(config: PreTrainedConfig, name: str) -> int:
     """Return how many heads a weight of queries or keys has; 0 for any other."""
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}

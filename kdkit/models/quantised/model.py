@@ -22,6 +22,8 @@ METHOD = "kdkit"
 """Our `quantization_config.quant_method` in config.json."""
 HEAD_BITS = 8
 WEIGHTS = "model.safetensors"
+MOST_LEFT = 0.1
+"""Share of the parameters that stay in full precision at most: norms, biases and gates are far fewer."""
 
 
 def is_quantised(config: PreTrainedConfig) -> bool:
@@ -60,7 +62,19 @@ def weight_bits(model: nn.Module, bits: int) -> dict[str, int]:
                 chosen = HEAD_BITS if parameter is head else bits
                 check_width(parameter.shape[-1], chosen, f"{name}.{own}")
                 found[f"{name}.{own}"] = chosen
+    _check_covered(model, found)
     return found
+
+
+def _check_covered(model: nn.Module, found: dict[str, int]) -> None:
+    """Refuse an architecture whose matrices lie elsewhere than in layers that are known: they would stay in fp32."""
+    left = {name: value.numel() for name, value in model.named_parameters() if name not in found}
+    if sum(left.values()) > MOST_LEFT * sum(value.numel() for value in model.parameters()):
+        largest = max(left, key=left.__getitem__)
+        raise UserError(
+            f"--format: expected a model whose matrices are linear layers, tables and experts, got "
+            f"{type(model).__name__} with {largest}; export it as onnx, or use its folder of safetensors"
+        )
 
 
 def round_weights(model: PreTrainedModel, bits: int) -> None:

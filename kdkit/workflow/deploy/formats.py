@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
-from kdkit.models.gguf.write import Quantisation, check_convertible, read_weights, write_gguf
+from kdkit.models.gguf.write import Quantisation, check_convertible, count_weight_bytes, read_weights, write_gguf
 from kdkit.models.loading import load_causal_lm
 from kdkit.models.onnx.causal import check_cache, empty_past, positions, write_causal_graph
 from kdkit.models.onnx.graph import FULL, QUANTISED, check_packages, quantise_graph
@@ -115,7 +115,8 @@ def write_gguf_file(
     Raises:
         UserError: see `write_gguf`.
     """
-    size = write_gguf(model, tokenizer, file, name, key, quantise)
+    write_gguf(model, tokenizer, file, name, key, quantise)
+    size = count_weight_bytes(file)
     label = f"gguf, {'fp32' if quantise == 'none' else quantise.upper()}"
     if importlib.util.find_spec("llama_cpp") is not None:
         teacher = GGUFTeacher(str(file), tokenizer, "OUT")

@@ -20,7 +20,7 @@ from kdkit.models.onnx.graph import FULL, QUANTISED, quantise_graph
 from kdkit.report.terminal import to_text
 from kdkit.runs.disk import whole_folder
 from kdkit.runs.open_run import is_for_embeddings
-from kdkit.workflow.export import ExportRequest, check_out
+from kdkit.workflow.deploy.export import ExportRequest, check_out
 from kdkit.workflow.writers import run_folder
 
 RECORD = "onnx.json"

@@ -15,6 +15,7 @@ from kdkit.models.gguf.write import Quantisation
 from kdkit.models.loading import check_fits, load_causal_lm, read_model_config
 from kdkit.models.quantised.model import check_full_precision, release_weights, round_weights
 from kdkit.report.deployment import FILE, deployment_table
+from kdkit.report.page import write_report
 from kdkit.report.terminal import to_text
 from kdkit.workflow.deploy.formats import BITS, check_format, write_few_bits, write_gguf_file, write_onnx
 from kdkit.workflow.deploy.measure import Opened, judge, measure
@@ -147,6 +148,8 @@ def _measure_all(
     record = text.run.read_json(FILE) if (text.run.path / FILE).is_file() else {}
     record[request.model] = record.get(request.model, {}) | rows
     text.run.write_json(FILE, record)
+    if (text.run.path / "report.html").is_file():  # its page shows the table too
+        write_report(text.run)
     return record[request.model]
 
 
