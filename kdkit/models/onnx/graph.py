@@ -64,8 +64,8 @@ def export_graph(
             program.save(file, external_data=weights >= INSIDE_LIMIT)
     except torch.onnx.OnnxExporterError as error:
         raise UserError(
-            f"--format onnx: expected operators that ONNX has, got {_operator(error)} in {type(module).__name__}; "
-            "export the model as int8, int4 or gguf, or use its folder of safetensors"
+            f"--format onnx: expected operators that ONNX has, got {_operator(error)} in the model; export it "
+            "as int8, int4 or gguf, or use its folder of safetensors"
         ) from error
     return file
 
@@ -73,10 +73,10 @@ def export_graph(
 def _operator(error: BaseException) -> str:
     """Return the operator that an error of the exporter is about, from its whole chain of causes."""
     while error is not None:
-        if found := re.search(r"op='([\w.:]+)'|No ONNX function found for <?(?:OpOverload\()?([\w.:]+)", str(error)):
-            return next(filter(None, found.groups()))
+        if found := re.search(r"op='([\w.:]+)'", str(error)):
+            return found[1]
         error = error.__cause__ or error.__context__
-    return "one that torch.export cannot trace"
+    return "one that depends on values, which torch.export cannot trace,"
 
 
 def quantise_graph(source: Path, file: Path) -> Path:

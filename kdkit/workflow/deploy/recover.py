@@ -53,7 +53,7 @@ def recover(student: PreTrainedModel, full: PreTrainedModel, text: RunText, bits
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        found.append(float(loss))
+        found.append(loss.item())
     release_weights(student)
     student.eval()
     return found

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from kdkit.config.language import Config
@@ -29,8 +30,8 @@ class RunText:
 
     def rows(self, count: int, length: int) -> torch.Tensor:
         """Return ids of held-out windows, int64, `[count, length]` at most, none of them padded."""
-        ids = torch.from_numpy(self.held_out.student_ids if self.side == "student" else self.held_out.teacher_ids)
-        ids = ids[:count].long()
+        stored = self.held_out.student_ids if self.side == "student" else self.held_out.teacher_ids
+        ids = torch.tensor(np.asarray(stored[:count]), dtype=torch.int64)
         return ids[:, : min(length, int((ids != PAD).sum(dim=1).min()))]
 
 
