@@ -72,12 +72,8 @@ def conclusion(search: dict[str, Any]) -> str:
 def space_table(search: dict[str, Any]) -> Table:
     """List the settings: what they were chosen from, the best value, and how much each one matters."""
     best = best_trial(search)
-    headings = [
-        "setting",
-        "chosen from",
-        "best",
-        f"importance{', ' * bool(search['importance_by'])}{search['importance_by']}",
-    ]
+    by = search["importance_by"]
+    headings = ["setting", "chosen from", "best", f"importance, {by}" if by else "importance"]
     rows = []
     for dimension in search["space"]:
         value = MISSING if best is None else _short(best["settings"][dimension["key"]])

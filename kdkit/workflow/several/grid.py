@@ -64,7 +64,7 @@ def read_axis(text: str, option: str = "--grid") -> Axis:
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{option}: expected YAML values with commas between, got {text!r} ({reason}); close it"
+            f"{option}: expected YAML values with commas between, got {text!r} ({reason}); close brackets and quotes"
         ) from None
     written = [as_override(key, value) for value in values]
     if len(values) < 2:
@@ -132,7 +132,9 @@ def make_grid(
     confirm(words, math.prod(sizes) * len(seed_list), own)
     variants = {
         name: dict(zip([axis.key for axis in axes], values, strict=True))
-        for name, values in zip(_names(axes), itertools.product(*(axis.values for axis in axes)), strict=True)
+        for name, values in zip(
+            name_combinations(axes), itertools.product(*(axis.values for axis in axes)), strict=True
+        )
     }
     reference = {axis.key: axis.values[own_place(axis, file, overrides, own) or 0] for axis in axes}
     name = next(name for name, settings in variants.items() if settings == reference)
@@ -174,7 +176,7 @@ def own_place(axis: Axis, file: str, overrides: list[str], own: Config | Embeddi
     return None
 
 
-def _names(axes: list[Axis]) -> list[str]:
+def name_combinations(axes: list[Axis]) -> list[str]:
     """Name all combinations, the last axis fastest: `temperature=1.5 kd_ratio=0.3`."""
     labels = [axis.label for axis in axes]
     labels = [axis.key if labels.count(axis.label) > 1 else axis.label for axis in axes]
