@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import NullFormatter
 
 from kdkit.report.figures import tidy
 from kdkit.runs.disk import whole_file
@@ -42,7 +44,7 @@ def draw_settings(search: dict[str, Any], path: Path) -> Path | None:
         return None
     across = min(len(search["space"]), MOST_IN_A_ROW)
     down = -(-len(search["space"]) // across)
-    figure = Figure(figsize=(11, 3.6 * down), layout="constrained")
+    figure = Figure(figsize=(11, 3.6 * down), layout=ConstrainedLayoutEngine(h_pad=0.1))
     panels = list(figure.subplots(down, across, squeeze=False, sharey=True).flat)
     levels, best = [trial["level"] for trial in complete], _best(search, complete)
     for axes, dimension in zip(panels, search["space"], strict=False):
@@ -51,6 +53,7 @@ def draw_settings(search: dict[str, Any], path: Path) -> Path | None:
         axes.plot(best["params"][dimension["key"]], best["level"], "o", color=BEST, markersize=9, label="best")
         if dimension["is_log"]:
             axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         tidy(axes, dimension["key"])
     for axes in panels[len(search["space"]) :]:
         axes.set_visible(False)
