@@ -5,6 +5,7 @@ from typing import Any
 
 from kdkit.machine.tracking.copies import copy_report
 from kdkit.report.answers import answer_examples, answers_table, answers_verdict, pairs_table, pairs_verdict
+from kdkit.report.deployment import deployment_tables
 from kdkit.report.explore.experts import draw_experts
 from kdkit.report.figures import (
     draw_alignment,
@@ -117,6 +118,7 @@ def _story(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
         "limits": language_limits(config, evaluation, manifest, [sweep["name"] for sweep in sweeps], has_tasks),
         "references": language_references(config, training),
         "by_kind": differences_table(run),
+        "deployment": deployment_tables(run),
     }
 
 
