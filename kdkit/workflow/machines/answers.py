@@ -60,10 +60,6 @@ def build_answers(request: CacheRequest, terminal: Terminal) -> list[str]:
     Raises:
         UserError: see `open_cache_session` and `build_cache`.
     """
-    from kdkit.data.prepare import prepare_data
-    from kdkit.distill.open_teacher import build_cache, cache_path
-    from kdkit.distill.plan import plan_training
-
     shard = read_shard(request.shard) if request.shard else None
     if shard and request.ray:
         raise UserError(
@@ -71,6 +67,10 @@ def build_answers(request: CacheRequest, terminal: Terminal) -> list[str]:
         )
     if request.ray and (find_spec("ray") is None or find_spec("pyarrow") is None):
         raise UserError("--ray: expected the package ray, got none installed; pip install 'kdkit[ray]'")
+    from kdkit.data.prepare import prepare_data
+    from kdkit.distill.open_teacher import build_cache, cache_path
+    from kdkit.distill.plan import plan_training
+
     session = open_cache_session(request)
     terminal.say(f"hardware: {session.hardware.reason}")
     with terminal.capturing():
