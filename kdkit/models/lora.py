@@ -23,12 +23,18 @@ def find_targets(model: PreTrainedModel, settings: LoraSettings) -> list[str]:
     """Return the names of the modules that get an adapter.
 
     Raises:
-        UserError: a pattern that matches no linear layer, or cannot be read.
+        UserError: a pattern that matches no linear layer inside, or cannot be read; there is none.
     """
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    inside = {id(module) for layer in decoder_layers(model) for module in layer.modules()}
+    linear = [name for name in linear if id(model.get_submodule(name)) in inside]
+    if not linear:
+        raise UserError(
+            f"{KEY}: expected a model with linear layers (torch.nn.Linear), got {type(model).__name__} without; leave "
+            f"{KEY} out"
+        )
     if settings.target_modules == "auto":
-        inside = {id(module) for layer in decoder_layers(model) for module in layer.modules()}
-        return [name for name in linear if id(model.get_submodule(name)) in inside]
+        return linear
     try:
         found = [name for name in linear if re.fullmatch(settings.target_modules, name)]
     except re.error as error:
