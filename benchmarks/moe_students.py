@@ -44,7 +44,7 @@ JOINED = 3
 """Experts of a dense student, with which it is as large as half of the teacher's layers."""
 CHOSEN, LAYERS, RANDOM = "chosen experts, fitted", "layers dropped", "random start"
 TRAINED: dict[str, AnyStart] = {
-    CHOSEN: MoeToDense(num_experts=JOINED, score="contribution", scale="fitted"),
+    CHOSEN: MoeToDense(num_experts=JOINED, scale="fitted"),
     "chosen experts": MoeToDense(num_experts=JOINED),
     "experts averaged": MoeToDense(join="average"),
     LAYERS: DropLayers(num_layers=2),
