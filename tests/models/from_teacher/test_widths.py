@@ -131,12 +131,12 @@ def test_a_pruned_student_is_saved_and_loaded_as_an_ordinary_model(kind, tmp_pat
         (
             "llama",
             {"num_heads": 3, "num_key_value_heads": 2},
-            "num_heads: expected a multiple of .* = 2, at most 4, .* got 3",
+            "num_heads: .* = 2, at most 4, .* got 3",
         ),
         (
             "llama",
             {"num_heads": 4, "num_key_value_heads": 1},
-            "num_heads: expected a multiple of .* = 1, at most 2, .* got 4; set .*=2",
+            "num_heads: .* = 1, at most 2, .* got 4; set .*=2",
         ),
         ("llama", {"num_layers": 4}, "num_layers: expected at most the teacher's 3 layers, got 4"),
         ("mixture", {"intermediate_size": 12}, "intermediate_size: expected a multiple of 8 .* got 12; set 8"),
