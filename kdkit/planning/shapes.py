@@ -21,6 +21,7 @@ from kdkit.machine.user_code import is_user_code
 from kdkit.models.built.dense import dense_architecture
 from kdkit.models.built.size import ModelSize, measure_model
 from kdkit.models.from_teacher.start import start_architecture
+from kdkit.models.shared_core.model import register_shared_cores
 from kdkit.teachers.build import built_architecture
 
 KNOWN = "shapes.yaml"
@@ -97,6 +98,7 @@ def read_shapes(model: ModelConfig, key: str, *, encoder: bool = False) -> Shape
     if is_user_code(path):
         least = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
         return Shapes(LlamaConfig(vocab_size=260, **least), "code of your own, which is not counted", encoder)
+    register_shared_cores()
     try:
         name = resolve_model_path(path, key)
         offline = is_local_path(name) or not hub_is_reachable()

@@ -6,9 +6,10 @@ A kind is written as its name (`from_teacher: layers`) or, with options, as
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from kdkit.config.types import Count, Section
+from kdkit.errors import UserError
 
 OWN, TEACHERS = "own", "teacher"
 """Values of a student's `tokenizer` that name no tokenizer that is there already."""
@@ -53,12 +54,67 @@ class Prune(StartFromTeacher):
     """Width of the feed-forward layer, in a mixture of experts that of each; null: the teacher's."""
 
 
+ExpertScore = Literal["load", "contribution", "saliency", "activation", "diverse", "fitted"]
+"""How experts are ranked: kdkit.models.from_teacher.mixtures.scores."""
+
+
+class MoeToDense(StartFromTeacher):
+    """A dense model of a mixture: some experts of each layer side by side in one feed-forward layer, or their mean."""
+
+    kind: Literal["moe_to_dense"] = "moe_to_dense"
+    num_experts: Count | None = None
+    """Experts of each layer that are joined; null: as many as the teacher sends a token to."""
+    join: Literal["chosen", "average"] = "chosen"
+    """`average`: the mean of all experts by their load, as wide as one, in place of chosen ones side by side."""
+    score: ExpertScore = "diverse"
+    """By which they are chosen: `load`; `contribution`, the sum of router weight x output norm; `saliency`, its mean
+    over the expert's own tokens (REAP); `activation`, mean weight x output norm on all (ACP); `diverse`, the same
+    among experts that differ (DO-ACP); `fitted`, those that together give what the layer gives."""
+    scale: Literal["routing", "uniform", "fitted"] = "routing"
+    """What their outputs are multiplied by: their mean router weights, equal shares, or least squares."""
+
+    @model_validator(mode="after")
+    def _average(self) -> "MoeToDense":
+        if self.join == "average" and self.num_experts is not None:
+            raise UserError(
+                f"student.from_teacher.num_experts: expected none with join=average, the mean of all, got "
+                f"{self.num_experts}; leave one of the two out"
+            )
+        return self
+
+
+class MoeToMoe(StartFromTeacher):
+    """A mixture with fewer experts a layer; the others are dropped (REAP) or merged into those (REAM)."""
+
+    kind: Literal["moe_to_moe"] = "moe_to_moe"
+    num_experts: Count | None = None
+    """Experts that are kept of each layer; null: half of them, rounded up."""
+    score: ExpertScore = "saliency"
+    """By which they are chosen, see `moe_to_dense`."""
+    others: Literal["drop", "merge"] = "drop"
+    """`merge`: each of the others into the kept one most like it."""
+
+
+class ShareCore(StartFromTeacher):
+    """Parts of the teacher share a core and have small wrappers of low rank of their own: the experts of each layer, or
+    the layers of a dense teacher.
+    """
+
+    kind: Literal["shared_core"] = "shared_core"
+    wrapper_rank: Count = 8
+    """Rank of every wrapper."""
+    core: Literal["mean", "nearest"] = "mean"
+    """Start the core as the mean of its parts, or as the part nearest to the mean; wrappers as the rest, truncated."""
+    layers_per_core: Count | None = None
+    """Neighbouring layers of a dense teacher that share a core; null: all. Of a mixture every layer has its own."""
+
+
 def _by_kind(value: object) -> object:
     """Read `layers` as `{kind: layers}`."""
     return {"kind": value} if isinstance(value, str) else value
 
 
-AnyStart = DropLayers | Prune
+AnyStart = DropLayers | Prune | MoeToDense | MoeToMoe | ShareCore
 StartSettings = Annotated[AnyStart, Field(discriminator="kind"), BeforeValidator(_by_kind)]
 """How a student is made from its teacher."""
 

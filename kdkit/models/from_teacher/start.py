@@ -5,11 +5,14 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from kdkit.config.built.from_teacher import AnyStart, DropLayers
+from kdkit.config.built.from_teacher import AnyStart, DropLayers, MoeToDense, MoeToMoe, Prune
 from kdkit.models.from_teacher.layers import choose_num_layers, drop_layers, with_layers
+from kdkit.models.from_teacher.mixtures.to_dense import dense_architecture, join_experts
+from kdkit.models.from_teacher.mixtures.to_smaller import keep_experts, smaller_architecture
 from kdkit.models.from_teacher.sizes import pruned_architecture
 from kdkit.models.from_teacher.text import TextBatch
 from kdkit.models.from_teacher.widths import prune
+from kdkit.models.shared_core.start import share_core, shared_architecture
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,13 @@ def start_architecture(settings: AnyStart, teacher: PreTrainedConfig) -> PreTrai
     """
     if isinstance(settings, DropLayers):
         return with_layers(teacher, choose_num_layers(settings, teacher))
-    return pruned_architecture(settings, teacher)
+    if isinstance(settings, Prune):
+        return pruned_architecture(settings, teacher)
+    if isinstance(settings, MoeToDense):
+        return dense_architecture(settings, teacher)
+    if isinstance(settings, MoeToMoe):
+        return smaller_architecture(settings, teacher)
+    return shared_architecture(settings, teacher)
 
 
 def make_start(settings: AnyStart, teacher: PreTrainedModel, text: list[TextBatch]) -> Start:
@@ -44,4 +53,10 @@ def make_start(settings: AnyStart, teacher: PreTrainedModel, text: list[TextBatc
     """
     if isinstance(settings, DropLayers):
         return Start(*drop_layers(teacher, choose_num_layers(settings, teacher.config), text))
-    return Start(*prune(settings, teacher, text))
+    if isinstance(settings, Prune):
+        return Start(*prune(settings, teacher, text))
+    if isinstance(settings, MoeToDense):
+        return Start(*join_experts(settings, teacher, text))
+    if isinstance(settings, MoeToMoe):
+        return Start(*keep_experts(settings, teacher, text))
+    return Start(*share_core(settings, teacher))
