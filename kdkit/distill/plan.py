@@ -27,7 +27,7 @@ from kdkit.distill.student import check_start, check_student_lengths
 from kdkit.errors import UserError
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
-from kdkit.runs.folder import Run, fingerprint
+from kdkit.runs.folder import fingerprint
 from kdkit.teachers.cache import describe_cache, hash_tokenizer
 from kdkit.teachers.prepare import check_teacher_lengths, has_layers, identify_teacher
 from kdkit.training.options.batch_plan import steps_for
@@ -188,7 +188,7 @@ def view_of(session: Session[Config], data: PreparedData, name: str = "") -> tup
 def own_view_of(session: Session[Config], data: PreparedData, name: str) -> tuple[Session[Config], PreparedData]:
     """Return what `view_of` does, with a run folder of the teacher's own inside the run's: `teachers/NAME`."""
     view, own = view_of(session, data, name)
-    return replace(view, run=Run(session.run.path / "teachers" / name, session.run.cache_path)), own
+    return replace(view, run=replace(session.run, path=session.run.path / "teachers" / name)), own
 
 
 def _plan_members(session: Session[Config], data: PreparedData) -> TrainingPlan:

@@ -33,6 +33,7 @@ from kdkit.models.loading import (
     read_model_config,
 )
 from kdkit.models.lora import add_adapters, check_targets
+from kdkit.models.quantised.model import check_full_precision
 from kdkit.runs.costs import read_cost, write_cost
 from kdkit.runs.folder import cached_folder, fingerprint, link_folder
 from kdkit.teachers.cache import CachedSignals
@@ -241,6 +242,7 @@ def check_student_lengths(config: Config, data: PreparedData) -> None:
         architecture = read_model_config(
             student.path, "student.path", revision=student.revision, trust_remote_code=student.trust_remote_code
         )
+        check_full_precision(architecture, "student.path")
         if student.layers is not None:
             choose_layers(student.layers, architecture.get_text_config().num_hidden_layers)
         context, key = context_length(architecture), "student.path"

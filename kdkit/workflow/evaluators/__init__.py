@@ -1,0 +1,1 @@
+"""Verbs that let other evaluators judge a run: lm-eval."""
