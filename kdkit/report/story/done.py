@@ -83,10 +83,13 @@ def _student(config: dict[str, Any], evaluation: dict[str, Any], manifest: dict[
     entry, section = evaluation["models"]["student"], config["student"]
     architecture = entry.get("architecture", "a causal language model")
     what = f"{architecture}{_of_parameters(entry)}{_vocabulary(manifest, 'student')}"
+    adapters = ", and trained through low-rank adapters" if section.get("lora") else ""
     if section["path"] != BUILD:
         layers = section.get("layers")
         kept = "" if layers is None else f", of whose layers {layers} are kept"
-        return f"{what}, started from {model_name(section['path'])}{kept}."
+        return f"{what}, started from {model_name(section['path'])}{kept}{adapters}."
+    if made := section.get("from_teacher"):
+        return f"{what}, made from parts of the teacher ({made['kind']}){adapters}."
     start = "new: its embeddings and its head start from the teacher's, the rest from random numbers"
     return f"{what}, {start if config['distill'].get('start_from_teacher') else 'new: it starts from random numbers'}."
 
@@ -133,7 +136,8 @@ def _training(config: dict[str, Any], evaluation: dict[str, Any]) -> str:
 def _baselines(config: dict[str, Any], evaluation: dict[str, Any]) -> str:
     """Say what the student is compared with."""
     trained = [LABELS[name].removeprefix("baseline, ") for name in evaluation["models"] if name.startswith("baseline")]
-    without = ", and without the start from the teacher" if config["distill"].get("start_from_teacher") else ""
+    started = config["distill"].get("start_from_teacher") or config["student"].get("from_teacher")
+    without = ", and without the start from the teacher" if started else ""
     times = "once" if len(trained) == 1 else f"{len(trained)} times"
     return (
         f"The same student without a teacher: cross-entropy alone, the same text in the same order{without}. Trained "

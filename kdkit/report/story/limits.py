@@ -68,10 +68,12 @@ def _seed(config: dict[str, Any], sweeps: list[str]) -> str:
 
 
 def _start(config: dict[str, Any]) -> str:
-    if not config["distill"].get("start_from_teacher"):
+    made = config["student"].get("from_teacher")
+    if not made and not config["distill"].get("start_from_teacher"):
         return ""
+    part = "parts of the teacher" if made else "the teacher's embeddings"
     return (
-        "The student starts from the teacher's embeddings and the baselines do not: the difference is that of start "
+        f"The student starts from {part} and the baselines do not: the difference is that of start "
         "and answers together. Which of the two it comes from, this run alone cannot tell."
     )
 
