@@ -25,6 +25,9 @@ def build(
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Build the I-th of N parts, on any machine; then: cache merge.")
     ] = "",
+    ray: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Build it by N actors of Ray, one on each GPU; 0: without Ray.")
+    ] = 0,
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
@@ -40,15 +43,16 @@ def build(
 
     python -m kdkit cache merge answers.h5 answers.1-of-2.h5 answers.2-of-2.h5
     """
-    from kdkit.workflow.answers import CacheRequest, build_answers
+    from kdkit.workflow.machines.answers import CacheRequest, build_answers
     from kdkit.workflow.terminal import Terminal
 
     terminal = Terminal(verbose)
     words = [config, *(word for setting in parameter for word in ("-p", setting))]
     chosen = [("--output", output, ""), ("--name", name, ""), ("--runs-dir", runs_dir, "runs"), ("--shard", shard, "")]
     words += [word for option, value, default in chosen if value != default for word in (option, value)]
+    words += ["--ray", str(ray)] if ray else []
     with interruptible("finished chunks are kept", f"to go on: {command_line('cache', 'build', *words)}"):
-        request = CacheRequest(config, parameter, name, runs_dir, output, shard)
+        request = CacheRequest(config, parameter, name, runs_dir, output, shard, ray)
         for line in build_answers(request, terminal):
             terminal.say(line)
 
@@ -65,7 +69,7 @@ def merge(
 
     python -m kdkit cache merge answers.h5 answers.*-of-8.h5
     """
-    from kdkit.workflow.answers import merge_answers
+    from kdkit.workflow.machines.answers import merge_answers
 
     print("\n".join(merge_answers(out, shards)))
 

@@ -27,7 +27,7 @@ def distill(
 
     Ctrl-C saves the training at its present step and names the command that goes on.
     """
-    from kdkit.workflow.distill import DistillRequest, distill_run, trained_lines
+    from kdkit.workflow.machines.distill import DistillRequest, distill_run, trained_lines
 
     with interruptible("nothing was begun"):
         run = distill_run(DistillRequest(config, parameter, name, runs_dir, resume, verbose))

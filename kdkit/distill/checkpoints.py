@@ -15,11 +15,14 @@ from kdkit.data.windows import Windows
 from kdkit.distill.committee.trainer import TEACHERS
 from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.plan import Stage, TrainingPlan
+from kdkit.distill.student import START
 from kdkit.distill.trainer import AVERAGE_FILE, PARTS_FILE
 from kdkit.errors import UserError
 from kdkit.machine.tracking.copies import TrainingCopy
 from kdkit.models.loading import no_bar
+from kdkit.models.lora import has_adapters, merged, save_adapters
 from kdkit.models.saved import load_checkpoint
+from kdkit.models.shared_out import whole_state
 from kdkit.runs.disk import remove_folder, whole_file, whole_folder, writing
 from kdkit.runs.folder import Run
 from kdkit.runs.messages import note
@@ -40,6 +43,9 @@ PROJECTIONS_FILE = "student_projections.safetensors"
 
 LAST = "_last"
 """In the run, `PHASE_last/`: the weights of the last step, where those that are saved are an average."""
+
+ADAPTER = "_adapter"
+"""In the run, `PHASE_adapter/`: what `student.lora` trained, as peft writes it; the model of PHASE has it in it."""
 
 
 @dataclass(frozen=True)
@@ -110,8 +116,8 @@ def save_stage(
         parts_of_batch: into how many parts micro-batches were cut, as the next stage will have to.
     """
     with whole_folder(folder / "finished") as partial:
-        with no_bar():
-            student.save_pretrained(partial)
+        with no_bar():  # adapters are no part of what transformers knows how to rename
+            student.save_pretrained(partial, save_original_format=not has_adapters(student))
         if parts is not None:
             torch.save(parts.state(), partial / PARTS_FILE)
         if average is not None:
@@ -205,12 +211,27 @@ def carried_parts(folder: Path, stage: Stage) -> int:
 
 
 def save_student(
-    run: Run, phase: str, student: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, parts: LayerParts | None
+    run: Run,
+    phase: str,
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    parts: LayerParts | None,
+    state: dict[str, Any] | None = None,
 ) -> None:
-    """Save a trained model and its tokenizer to the run's folder PHASE, which appears whole or not at all."""
+    """Save a trained model and its tokenizer to the run's folder PHASE, which appears whole or not at all.
+
+    Adapters are merged into it, and kept beside it in PHASE_adapter.
+
+    Args:
+        state: its weights, where it is shared out: see `whole_state`.
+    """
     with writing(run.path, "--runs-dir"):
+        if has_adapters(student):
+            with whole_folder(run.path / f"{phase}{ADAPTER}") as partial:
+                save_adapters(student, partial)
+            student = merged(student)
         with whole_folder(run.path / phase) as partial, no_bar():
-            student.save_pretrained(partial)
+            student.save_pretrained(partial, state_dict=state)
             tokenizer.save_pretrained(partial)
         if parts is not None and len(parts.projections):
             with whole_file(run.path / PROJECTIONS_FILE) as file:
@@ -225,7 +246,7 @@ def save_trained(
     averaged: PreTrainedModel | None,
 ) -> None:
     """Save what a phase has trained; where its weights were averaged, these, and the last ones to PHASE_last."""
-    run, data = plan.session.run, plan.data
+    run, data, state = plan.session.run, plan.data, whole_state(student)
     if not run.writes:
         return
     student.requires_grad_(True)  # what a stage has frozen, too
@@ -237,7 +258,7 @@ def save_trained(
         update_results(run, {f"{phase}_average": {"last": last, "averaged": mean}})
         note(f"{phase}: {mean:.4f} bits per byte with averaged weights, {last:.4f} with the last ones ({phase}{LAST})")
         student.load_state_dict(averaged.state_dict())
-    save_student(run, phase, student, tokenizer, parts)
+    save_student(run, phase, student, tokenizer, parts, state)
 
 
 def read_result(run: Run, phase: str) -> TrainingResult | None:
@@ -254,15 +275,16 @@ def forget(run: Run, phase: str) -> None:
     """
     if not run.writes:
         return
-    for folder in (run.path / "checkpoints" / phase, run.path / phase, run.path / f"{phase}{LAST}"):
-        remove_folder(folder)
+    remove_folder(run.path / "checkpoints" / phase)
+    for end in ("", LAST, ADAPTER, f"{LAST}{ADAPTER}"):
+        remove_folder(run.path / f"{phase}{end}")
     if (run.path / "training.json").is_file():
         kept = {key: value for key, value in run.read_json("training.json").items() if not _is_of(key, phase)}
         run.write_json("training.json", kept)
 
 
 def _is_of(key: str, phase: str) -> bool:
-    return key in (phase, f"{phase}_parameters", f"{phase}_average")
+    return key in (phase, f"{phase}_parameters", f"{phase}_average") or (key, phase) == (START, STUDENT)
 
 
 def update_results(run: Run, values: dict[str, Any]) -> None:

@@ -109,7 +109,7 @@ def build_cache(plan: TrainingPlan, shard: Shard | None = None) -> Path:
         return path
     make_place_for(path, "cache.file")
     teacher = prepare_teacher(plan.session, plan.data, DTYPES[plan.answer_precision])
-    build_signals(path, header, _signal_maker(plan, teacher, cached_rows(plan)), plan.session.run, shard)
+    build_signals(path, header, signal_maker(plan, teacher, cached_rows(plan)), plan.session.run, shard)
     del teacher
     gc.collect()
     torch.cuda.empty_cache()
@@ -177,7 +177,7 @@ def repair_cache(path: Path, run: Run) -> list[int]:
     # what is mended answers as the rest did, on whatever machine
     dtype = DTYPES[store.header["precision"]] if "precision" in store.header else None
     teacher = prepare_teacher(plan.session, data, dtype)
-    return repair_signals(path, keys_of, _signal_maker(plan, teacher, None))
+    return repair_signals(path, keys_of, signal_maker(plan, teacher, None))
 
 
 def verify_cache(path: Path) -> dict[str, Any]:
@@ -201,11 +201,17 @@ def cache_path(plan: TrainingPlan) -> Path:
     return run.cache_path / "answers" / f"{key}.h5"
 
 
-def _signal_maker(plan: TrainingPlan, teacher: TextTeacher, rows: list[int] | None) -> SignalMaker:
-    """Prepare what computes the records of a run's cache."""
+def signal_maker(plan: TrainingPlan, teacher: TextTeacher | None, rows: list[int] | None) -> SignalMaker:
+    """Prepare what computes the records of a run's cache.
+
+    Args:
+        teacher: None: it only says which chunks there are, and what a record consists of.
+        rows: row numbers of the sequences that are answered; None: all.
+    """
     session, data = plan.session, plan.data
-    online = teacher.online(len(data.teacher_tokenizer), session.hardware.autocast_dtype)
+    vocab_size, dtype = len(data.teacher_tokenizer), session.hardware.autocast_dtype
+    online = None if teacher is None else teacher.online(vocab_size, dtype)
     if not compares_events(plan.loss):
         return SignalMaker(session.config, data.train, online, None, 1, rows)
-    events = make_events(plan.loss, data, teacher.device)
+    events = make_events(plan.loss, data, torch.device("cpu") if teacher is None else teacher.device)
     return SignalMaker(session.config, data.train, online, events.teacher, events.size, rows)

@@ -35,11 +35,13 @@ from kdkit.runs.store import (
     store_error,
 )
 
-MakeChunk = Callable[[int], list[Record]]
+MakeChunk = Callable[[int], list[Record] | bytes]
 OnChunk = Callable[[int, int], None]
-Building = Generator[int, list[Record] | None, None]
-"""A build on its way: it yields the numbers of chunks, and is sent their records."""
+Building = Generator[int, list[Record] | bytes | None, None]
+"""A build on its way: it yields the numbers of chunks, and is sent their records, or their bytes."""
 
+COMPRESSION = 4
+"""Level of gzip."""
 LIBVER = ("v110", "v110")  # the oldest HDF5 file format in which all metadata carry checksums
 
 
@@ -88,7 +90,7 @@ def build_store(
     chunks: list[list[str]],
     make_chunk: MakeChunk,
     on_chunk: OnChunk | None = None,
-    compression: int = 4,
+    compression: int = COMPRESSION,
 ) -> Path:
     """Build a store, or go on with a build that was stopped; a finished store of the same contents is left as it is.
 
@@ -99,7 +101,8 @@ def build_store(
         header: what a reader must know of the records, JSON values; compared when the store is opened.
         fields: arrays of each record.
         chunks: keys of the samples of each chunk: hashes of their contents, all different.
-        make_chunk: returns the records of a chunk, given its number, in the order of its keys.
+        make_chunk: returns the records of a chunk, given its number, in the order of its keys; or, where another
+            process has made them, its bytes: see `encode_chunk`.
         on_chunk: called after each chunk, made or found, with the number of chunks ready and of all.
         compression: gzip level, 0 to 9.
 
@@ -118,7 +121,7 @@ def build_stores(
     chunks: list[list[str]],
     make_chunks: Callable[[int, list[str]], dict[str, list[Record]]],
     on_chunk: OnChunk | None = None,
-    compression: int = 4,
+    compression: int = COMPRESSION,
 ) -> None:
     """Build several stores of the same samples, chunk by chunk, so that one pass over the samples serves them all.
 
@@ -174,7 +177,7 @@ def _drive(building: Building, make_chunk: MakeChunk) -> None:
         number = _send(building, make_chunk(number))
 
 
-def _send(building: Building, records: list[Record]) -> int | None:
+def _send(building: Building, records: list[Record] | bytes) -> int | None:
     """Send a build its records; return the next chunk's number, None at its end."""
     try:
         return building.send(records)
@@ -228,28 +231,41 @@ def _write_chunks(path: Path, document: Document, numbers: list[int], on_chunk: 
 
 
 def _write_part(
-    part: Path, document: Document, number: int, records: list[Record] | None, report: Callable[[], None]
+    part: Path, document: Document, number: int, records: list[Record] | bytes | None, report: Callable[[], None]
 ) -> None:
     """Write one chunk, except where records are None because it is there already, and report it."""
     if records is not None:
-        content = _encode(document, number, records)
+        content = records if isinstance(records, bytes) else _encode(document, number, records)
         with _whole_file(part) as partial:
             partial.write_bytes(content)
     report()
 
 
+def missing_chunks(path: Path, chunks: list[list[str]]) -> list[int]:
+    """Return the numbers of the chunks that no earlier build of a store has left."""
+    parts, document = Path(f"{path}.parts"), {"chunks": chunks}
+    return [n for n in range(len(chunks)) if not is_intact(parts / f"{n:05d}.h5", document, n)]
+
+
 def _encode(document: Document, number: int, records: list[Record]) -> bytes:
+    """Return one chunk of a store as bytes; see `encode_chunk`."""
+    fields = [Field(**values) for values in document["fields"]]
+    return encode_chunk(fields, document["chunks"][number], records, number, document["compression"])
+
+
+def encode_chunk(
+    fields: list[Field], keys: list[str], records: list[Record], number: int, compression: int = COMPRESSION
+) -> bytes:
     """Return one chunk as an HDF5 file: made in memory, because HDF5 aborts the process where a disk is full."""
-    fields, keys, buffer = [Field(**values) for values in document["fields"]], document["chunks"][number], io.BytesIO()
+    buffer = io.BytesIO()
     if len(records) != len(keys):
         raise store_error(f"make_chunk({number})", f"{len(keys)} records", str(len(records)), "make one for each key")
     lengths = [count_rows(f"make_chunk({number})", fields, record) for record in records]
-    level = document["compression"]
     with h5py.File(buffer, "w", libver=LIBVER) as file:
         group = file.create_group(CHUNK.format(number))
         group.create_dataset("lengths", data=np.array(lengths, np.int64))
         for field in fields:
-            pack(group, field, [record[field.name] for record in records], max(lengths, default=0), level)
+            pack(group, field, [record[field.name] for record in records], max(lengths, default=0), compression)
         group.attrs["sha256"] = np.bytes_(digest(group, keys))  # HDF5 stores str beyond its own checksums
     return buffer.getvalue()
 

@@ -40,7 +40,7 @@ class SignalMaker:
         self,
         config: Config,
         windows: Windows,
-        teacher: OnlineTeacher,
+        teacher: OnlineTeacher | None,
         events: Events | None,
         num_events: int,
         rows: list[int] | None = None,
@@ -49,6 +49,7 @@ class SignalMaker:
 
         Args:
             windows: the training sequences; equal ones are computed once.
+            teacher: None: nothing can be made; `chunks` and `fields` are known.
             events: what the ids of the cache mean, from the teacher's side; None for true tokens.
             num_events: how many there are.
             rows: row numbers of the sequences that are answered; None: all.
@@ -85,6 +86,7 @@ class SignalMaker:
 
     def _answer(self, rows: list[int]) -> list[Record]:
         """Run the teacher over one batch; return a record per sequence."""
+        assert self.teacher is not None, "this maker knows no teacher"
         inputs = self.collate(rows)
         spans, device = inputs["spans"], self.teacher.device
         self.tokens_read += len(spans.teacher_rows)
@@ -187,7 +189,7 @@ def build_signals(path: Path, header: dict[str, Any], maker: SignalMaker, run: R
     before = read_cost(parts) or {"seconds": 0.0, "tokens": 0}
     try:
         _announce(path, maker, chunks)
-        clock = _Clock(len(chunks))
+        clock = ChunkClock(len(chunks))
         with stop_when_saved(run, maker.hours) as request:
 
             def make(number: int) -> list[Record]:
@@ -246,7 +248,7 @@ def _half(values: torch.Tensor) -> np.ndarray:
     return values.clamp(min=LOWEST_FP16).half().cpu().numpy()
 
 
-class _Clock:
+class ChunkClock:
     """Prints a line now and then while chunks are made."""
 
     def __init__(self, num_chunks: int):

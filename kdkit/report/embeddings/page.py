@@ -11,6 +11,7 @@ from kdkit.report.embeddings.figures import (
     draw_share_of_teacher,
     draw_stored_vectors,
 )
+from kdkit.report.embeddings.story import HOW_TO_READ, embedding_done, embedding_limits, embedding_tiles
 from kdkit.report.embeddings.tables import (
     detail_tables,
     dimension_table,
@@ -28,6 +29,7 @@ from kdkit.report.embeddings.words import cache_words, embedding_verdict, protoc
 from kdkit.report.recipe import embedding_recipe
 from kdkit.report.render import picture_files, render_files, run_facts
 from kdkit.report.story.pictures import Told
+from kdkit.report.story.references import method_references
 from kdkit.report.tables import Table, table_of
 from kdkit.runs.folder import Run
 
@@ -91,8 +93,13 @@ def _facts(run: Run) -> dict[str, Any]:
     }
     facts = run_facts(run, "Embedding distillation run", pictures, TOLD)
     manifest, probe = facts["manifest"], run.read_json("teacher/probe.json")
+    facts |= {"probe": probe, "student_name": name, "student": student, "training": trainings[name]}
     return facts | {
-        "probe": probe,
+        "tiles": embedding_tiles(evaluation),
+        "how_to_read": HOW_TO_READ,
+        "done": embedding_done(facts),
+        "limits": embedding_limits(evaluation, facts["config"]),
+        "references": method_references(facts["config"]),
         "recipe": embedding_recipe(facts["config"], name, trainings[name]),
         "verdict": embedding_verdict(evaluation),
         "warnings": warnings(evaluation, trainings),
@@ -104,9 +111,6 @@ def _facts(run: Run) -> dict[str, Any]:
         "teacher": facts_table({key: value for key, value in probe.items() if key not in ("findings", "cache")}),
         "cache": cache_words(probe["cache"]),
         "findings": table_of(probe["findings"]),
-        "student_name": name,
-        "student": student,
-        "training": trainings[name],
     }
 
 

@@ -33,7 +33,7 @@ class Picture(Told):
 
 LANGUAGE = {
     "Quality and cost": Told(
-        "result",
+        "quality",
         "Left: the shorter the better. Middle: the longer the better. Right: in one precision, whatever the models "
         "were loaded in.",
         "Three bar charts of all models: bits per byte, text read per second, size of the weights.",

@@ -13,7 +13,7 @@ from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 import torch
@@ -111,7 +111,7 @@ def train_in_processes(
 class Worker:
     """A process that trains what it is given, one run after the other."""
 
-    process: SpawnProcess
+    process: ForkServerProcess
     connection: Connection
     place: int
     plan: PlannedRun | None = None
@@ -163,7 +163,8 @@ class Pool:
         if len(self.workers) == self.size:
             return None
         place = min(set(range(self.size)) - {worker.place for worker in self.workers})
-        context = get_context("spawn")  # a fork of a process that has used CUDA or threads does not work
+        context = get_context("forkserver")  # it imports once, and has used neither CUDA nor threads when it forks
+        context.set_forkserver_preload([__name__])
         here, there = context.Pipe()
         process = context.Process(target=_work, args=(there, self.folder, place, self.size), daemon=True)
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: until it is ready this process decides

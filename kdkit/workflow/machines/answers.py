@@ -1,10 +1,12 @@
 """What `python -m kdkit cache build` does: the teacher's answers, all of them or one part of many."""
 
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdkit.config.language import Config
+from kdkit.errors import UserError
 from kdkit.runs.costs import read_cost, write_cost
 from kdkit.runs.folder import default_run_name
 from kdkit.runs.store import describe_store, read_shard
@@ -12,6 +14,7 @@ from kdkit.runs.store_build import merge_stores
 from kdkit.workflow.terminal import Terminal
 
 if TYPE_CHECKING:  # torch behind it: shards are merged without
+    from kdkit.distill.plan import TrainingPlan
     from kdkit.machine.session import Session
 
 
@@ -27,6 +30,8 @@ class CacheRequest:
     """File to write; empty: in the folder of caches."""
     shard: str = ""
     """`I/N`: the I-th of N parts; empty: all."""
+    ray: int = 0
+    """Actors of Ray that build it; 0: this process does."""
 
 
 def open_cache_session(request: CacheRequest) -> "Session[Config]":
@@ -60,16 +65,33 @@ def build_answers(request: CacheRequest, terminal: Terminal) -> list[str]:
     from kdkit.distill.plan import plan_training
 
     shard = read_shard(request.shard) if request.shard else None
+    if shard and request.ray:
+        raise UserError(
+            f"--ray: expected a whole cache, got --shard {shard} beside it; Ray shares it out, so leave one of them out"
+        )
+    if request.ray and (find_spec("ray") is None or find_spec("pyarrow") is None):
+        raise UserError("--ray: expected the package ray, got none installed; pip install 'kdkit[ray]'")
     session = open_cache_session(request)
     terminal.say(f"hardware: {session.hardware.reason}")
     with terminal.capturing():
         plan = plan_training(session, prepare_data(session))
-        path = build_cache(plan, shard)
+        path = _build_on_ray(plan, request.ray) if request.ray else build_cache(plan, shard)
     if shard is None:
         return [f"cache: {path}"]
     whole = cache_path(plan)
     parts = whole.with_name(f"{whole.stem}.*-of-{shard.of}{whole.suffix}")
     return [f"shard {shard}: {path}", f"when all are built: python -m kdkit cache merge {whole} {parts}"]
+
+
+def _build_on_ray(plan: "TrainingPlan", actors: int) -> Path:
+    """Build a cache by actors of Ray.
+
+    Raises:
+        UserError: see `build_on_ray`.
+    """
+    from kdkit.workflow.machines.on_ray import build_on_ray
+
+    return build_on_ray(plan, actors)
 
 
 def merge_answers(out: str, shards: list[str]) -> list[str]:

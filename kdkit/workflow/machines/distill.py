@@ -29,6 +29,7 @@ from kdkit.workflow.inputs import check_inputs, keep_inputs, known_inputs
 from kdkit.workflow.pipeline import TRAINED, is_trained, trained_from
 from kdkit.workflow.terminal import Terminal
 
+PROCESSES_FOLDER = Path("/proc")
 GRACE = 10.0
 """Seconds in which the first process says what is wrong, where it is so for all, before another one does."""
 
@@ -59,7 +60,7 @@ def launcher() -> list[str]:
     """Return the words before the verb of the command that started this process, `accelerate launch ... -m kdkit`."""
     if (size := os.environ.get("WORLD_SIZE", "1")) == "1":
         return ["python", "-m", "kdkit"]
-    said = Path(f"/proc/{os.getppid()}/cmdline")
+    said = PROCESSES_FOLDER / str(os.getppid()) / "cmdline"
     words = said.read_text(encoding="utf-8").split("\0") if said.is_file() else []
     if "kdkit" not in words:
         return ["accelerate", "launch", "--num_processes", size, "-m", "kdkit"]
@@ -83,6 +84,7 @@ def distill_run(request: DistillRequest) -> Run:
 
     terminal = Terminal(request.verbose)
     config, run = plan_run(request.config, request.overrides, request.name, request.runs_dir)
+    check_sharing(config)
     hardware = find_hardware(config.train.device, config.train.precision)
     is_embedding = isinstance(config, EmbeddingConfig)
     stage = "06_embedding_distillation" if is_embedding else "03_distill"
@@ -118,6 +120,36 @@ def _dismiss(config: Config | EmbeddingConfig, run: Run, hardware: Hardware) -> 
         _train(config, run, hardware, None)
 
 
+def check_sharing(config: Config | EmbeddingConfig) -> None:
+    """Refuse what cannot be trained while FSDP2 shares the student out.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() != "true":
+        return
+    if isinstance(config, EmbeddingConfig):
+        asked = {"method": True}
+    else:
+        stages, parts = config.train.stages, [name for name, weight in config.distill.weights if weight > 0.0]
+        asked = {
+            "train.stages": len(stages) > 1 or any(stage.on_policy is not None for stage in stages),
+            "train.optimizer": config.train.optimizer != "adamw",
+            "train.average.kind": config.train.average.kind != "none",
+            "train.multi_token.num_tokens": bool(config.train.multi_token.num_tokens),
+            "student.lora": config.student.lora is not None,
+            "distill.weights": bool(set(parts) - {"logits"}),
+            "router.kind": config.router.kind != "none",
+            "teacher.average_decay": config.teacher.average_decay is not None,
+            "teachers.members": bool(config.teachers.members),
+        }
+    if wanted := [key for key, is_asked in asked.items() if is_asked]:
+        raise UserError(
+            f"{wanted[0]}: expected one stage of a language model with AdamW and one teacher's predictions where FSDP2 "
+            "shares the student out, got more; leave it out, or launch with configs/accelerate/ddp_two_gpus.yaml"
+        )
+
+
 def _open(request: DistillRequest, run: Run, terminal: Terminal) -> tuple[Config | EmbeddingConfig, Run, str]:
     """Open the run, after its inputs were checked if they are not known; return also the fingerprint of its source."""
     arguments = request.config, request.overrides, request.name, request.runs_dir
@@ -129,7 +161,7 @@ def _open(request: DistillRequest, run: Run, terminal: Terminal) -> tuple[Config
         inputs = known_inputs(config, run) or check_inputs(config, run)
         config, run = open_embedding_run(*arguments) if is_embedding else open_run(*arguments)
     keep_inputs(config, run, inputs)
-    return config, run, inputs.source + fingerprint_files(Path(__file__).parents[1])
+    return config, run, inputs.source + fingerprint_files(Path(__file__).parents[2])
 
 
 def _make_ready(session: Session[Any]) -> None:
@@ -173,6 +205,7 @@ def _help(request: DistillRequest, rank: int) -> Run:
     """Take part in the training as another process than the first: it reads, and nobody sees what it prints."""
     try:
         config, run = plan_run(request.config, request.overrides, request.name, request.runs_dir)
+        check_sharing(config)
         hardware = find_hardware(config.train.device, config.train.precision)
     except UserError as error:
         time.sleep(GRACE)  # with this process the launcher would end the first one, too
