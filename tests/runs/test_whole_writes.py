@@ -28,6 +28,7 @@ EXCEPTIONS = {
         "embeddings/teacher/vocabulary.py",
         "machine/from_gguf.py",
         "machine/packages.py",
+        "models/quantised/model.py",
         "runs/folder.py",
         "teachers/build.py",
     ],
