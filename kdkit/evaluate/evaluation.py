@@ -55,14 +55,13 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
 
     Returns:
         `models` (per model: language, cost, `not_comparable`: why its bits per byte are of another text, or None,
-        and `document_ends`: see `measure_ends`), `retention` (per student: predictions and attention, see
-        `sum_up` and `measure_attention`), `compression` (teacher to student), `gap_closed` (None
-        without a gap, or if a tokenizer changes the text) and `gap` (baseline - teacher), `differences` (baseline -
-        student), all with their intervals (`evaluated` says over what), `late_gain` (see there), `costs` (seconds
-        and tokens by item, see `list_costs`), `continuations`, of conversations `answers` (see `score_answers`),
-        `minimal_pairs` where they are asked for (see `evaluate_pairs`), `maths` where the data are problems (see
-        `evaluate_maths`), and `by_kind` (see `evaluate_kinds`). Of several teachers `teacher` is the first; `by_kind`
-        has them all.
+        and `document_ends`: see `measure_ends`), `retention` (see `sum_up` and `measure_attention`), `compression`
+        (teacher to student), `gap_closed` (None without a gap, or if a tokenizer changes the text), `gap` (baseline -
+        teacher) and `differences` (baseline - student), all with their intervals (`evaluated` says over what),
+        `late_gain`, `costs` (see `list_costs`), `continuations`, of conversations `answers` (see `score_answers`),
+        where asked for `minimal_pairs` (see `evaluate_pairs`), of problems `maths` (see `evaluate_maths`), what
+        `measure_run` returns, `diversity` (see `measure_diversity`) and `by_kind` (see `evaluate_kinds`), which has
+        all of several teachers: `teacher` is the first one.
 
     Raises:
         UserError: the run has no trained student or baseline; see also `read_pairs` and `find_sets`.
@@ -86,14 +85,10 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
     is_comparable = data.same_tokenizer or not any(reasons.values())
     ends = _document_ends(session, data, models, windows)
     training = session.run.read_json("training.json")
-    entries = {
-        name: _entry(scores[name], costs[name], reasons[name], ends[name], training.get(name))
-        | measure_levels(predictions[name], windows, side, resampled, name, units)
-        for name, (_, side) in models.items()
-    }
+    sure = measure_levels(predictions, windows, models, resampled, units)
+    entries = {n: _entry(scores[n], costs[n], reasons[n], ends[n], training.get(n)) | sure[n] for n in models}
     retention, positions = _retention(session, data, teacher, students, windows, units)
     written = _texts(session, data, teacher, students)
-    shown = {"continuations": written["continuations"][: config.evaluate.num_prompts]}
     evaluation = {
         "models": entries,
         "retention": retention,
@@ -103,7 +98,7 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
         "late_gain": late_gain(session.run.read_metrics(), training[STUDENT]["steps"]),
         "costs": training.get("costs", []),
         "evaluated": _describe(windows, resampled, hardware.reason, config.data.loss_on if data.is_chat else ""),
-        **written | shown,
+        **written | {"continuations": written["continuations"][: config.evaluate.num_prompts]},
         **evaluate_pairs(pairs, models, _tokenizers(data), config.evaluate, hardware.autocast_dtype),
         **evaluate_maths(session, data, teacher, students, problems),
         **measure_run(session.config, data, models, windows, predictions, positions, units, hardware.autocast_dtype),

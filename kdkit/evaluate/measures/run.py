@@ -83,17 +83,24 @@ def measure_run(
 
 
 def measure_levels(
-    predictions: Predictions, windows: Windows, side: Side, resampled: Resampled, name: str, units: Units
-) -> dict[str, Any]:
-    """Return the intervals of a model's bits per byte and of its perplexity."""
-    unit = find_units(windows, side, units)[predictions.is_target]
-    nats = predictions.nats[predictions.is_target]
-    sums = sum_by_unit(np.stack([nats, np.ones_like(nats)]), unit, units.count)
-    low, high = units.interval_of_ratio(*sums)
-    return {
-        "bits_per_byte_interval_95": resampled.interval(resampled.levels[name]),
-        "perplexity_interval_95": (math.exp(low), math.exp(high)),
-    }
+    predictions: Mapping[str, Predictions],
+    windows: Windows,
+    models: Mapping[str, tuple[PreTrainedModel | Reader, Side]],
+    resampled: Resampled,
+    units: Units,
+) -> dict[str, dict[str, Any]]:
+    """Return the intervals of every model's bits per byte and of its perplexity."""
+    found = {}
+    for name, (_, side) in models.items():
+        is_target = predictions[name].is_target
+        nats = predictions[name].nats[is_target]
+        unit = find_units(windows, side, units)[is_target]
+        low, high = units.interval_of_ratio(*sum_by_unit(np.stack([nats, np.ones_like(nats)]), unit, units.count))
+        found[name] = {
+            "bits_per_byte_interval_95": resampled.interval(resampled.levels[name]),
+            "perplexity_interval_95": (math.exp(low), math.exp(high)),
+        }
+    return found
 
 
 def retention_intervals(positions: Positions, windows: Windows, units: Units) -> dict[str, dict[str, Any]]:

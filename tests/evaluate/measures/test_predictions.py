@@ -222,8 +222,8 @@ def test_each_document_is_read_alone_after_its_start_token(scene):
 
 def test_intervals_of_levels_hold_them(scene):
     resampled = resample_text(scene.scores, 0)
-    for name, side in scene.sides.items():
-        edges = measure_levels(scene.found[name], scene.windows, side, resampled, name, scene.units)
+    found = measure_levels(scene.found, scene.windows, scene.models, resampled, scene.units)
+    for name, edges in found.items():
         for key, value in (
             ("bits_per_byte", scene.scores[name].bits_per_byte),
             ("perplexity", scene.scores[name].perplexity),
