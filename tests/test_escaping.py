@@ -143,7 +143,10 @@ def reported(tmp_path):
 def test_the_report_and_the_card_hold_text_alone(reported):
     page = (reported.path / "report.html").read_text()
     made = [(tag, of) for tag, of in elements(page) if tag in MADE_BY_TEXT - {"style"}]
-    assert all(tag == "img" and of["src"].startswith("data:image/png;base64,") for tag, of in made)
+    pictures, links = ([of for tag, of in made if tag == wanted] for wanted in ("img", "a"))
+    assert len(made) == len(pictures) + len(links)
+    assert all(of["src"].startswith("data:image/png;base64,") for of in pictures)
+    assert all(re.match(r"#[a-z0-9-]+$|https://arxiv\.org/abs/[\d.]+$", of["href"]) for of in links)
     assert not CONTROL.search(page) and text_of(page).count("alert(1)") > 4
     for name in ("report.md", "student/README.md"):
         text = (reported.path / name).read_text()
@@ -154,7 +157,7 @@ def test_the_report_and_the_card_hold_text_alone(reported):
         assert not CONTROL.search(text) and "alert(1)" in text_of(shown), name
 
 
-@pytest.mark.parametrize("template", sorted(TEMPLATES.glob("*.html.j2")), ids=lambda path: path.name)
+@pytest.mark.parametrize("template", sorted(TEMPLATES.rglob("*.html.j2")), ids=lambda path: path.name)
 def test_a_page_escapes_all_but_tables_which_escape_themselves(template):
     expressions = re.findall(r"{{(.*?)}}", template.read_text(encoding="utf-8"))
     assert [each for each in expressions if "safe" in each and not each.endswith("| table_html | safe ")] == []

@@ -65,6 +65,8 @@ CONSTANT_MAKERS = DECLARED | {
     "Speed",
     "Name",
     "Fraction",
+    "Told",
+    "Matching",
 }
 DECLARING_CALLS = ("app.add_typer",)
 """Calls that make a constant and touch nothing outside: re.compile, pathlib, typer and pydantic declarations."""

@@ -10,6 +10,7 @@ import typer
 
 from kdkit import __version__
 from kdkit.cli.cache import cache_app
+from kdkit.cli.distill import distill_app
 from kdkit.cli.embed import embed_app
 from kdkit.cli.evaluators import evaluators_app
 from kdkit.cli.export import export_app
@@ -30,6 +31,7 @@ from kdkit.cli.plan import plan_app
 from kdkit.cli.problems import problems_app
 from kdkit.cli.sample import sample_app
 from kdkit.cli.solve import solve_app
+from kdkit.cli.sweep import sweep_app
 from kdkit.cli.text import text_app
 from kdkit.cli.tokenizer import tokenizer_app
 from kdkit.errors import UserError
@@ -45,10 +47,12 @@ app = typer.Typer(
 
 app.add_typer(cache_app, name="cache")
 app.add_typer(plan_app)
+app.add_typer(distill_app)
 app.add_typer(sample_app)
 app.add_typer(problems_app)
 app.add_typer(text_app)
 app.add_typer(solve_app)
+app.add_typer(sweep_app)
 app.add_typer(export_app)
 app.add_typer(embed_app)
 app.add_typer(evaluators_app)
@@ -107,35 +111,6 @@ def run(
     with interruptible("nothing was begun"):
         finished = run_notebooks(request)
     print("\n".join(summarise(finished)))
-
-
-@app.command()
-def sweep(
-    file: Annotated[str, typer.Argument(help="A YAML file of variants, such as configs/ablation_router.yaml.")],
-    parameter: Parameters = [],  # noqa: B006
-    name: Annotated[str, typer.Option(help="Name of the sweep's folder; default: made as a run's.")] = "",
-    runs_dir: RunsDir = "runs",
-    only: Annotated[str, typer.Option(metavar="VARIANT,...", help="Train these variants only.")] = "",
-    seeds: Annotated[str, typer.Option(metavar="N,N", help="Use these seeds in place of the file's: 0,1.")] = "",
-    verbose: Verbose = False,
-    debug: Debug = False,
-) -> None:
-    """Train variants of one configuration over several seeds, and test which differences are real.
-
-    Finished runs are skipped, so the same command goes on after Ctrl-C; one that fails does not stop the others.
-
-    Examples:
-    python -m kdkit sweep configs/ablation_router.yaml
-
-    python -m kdkit sweep configs/ablation_embedding.yaml --seeds 0
-
-    python -m kdkit sweep configs/ablation_router.yaml --only all-experts,knowledge-augmentation --seeds 0
-    """
-    from kdkit.workflow.several.sweep import SweepRequest, run_sweep
-
-    with interruptible("nothing was begun"):
-        finished = run_sweep(SweepRequest(file, parameter, name, runs_dir, only, seeds, verbose))
-    print(f"report: {finished.path / 'report.html'}")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The verbs of the cache: build, verify, info, repair."""
+"""The verbs of the cache: build, merge, verify, info, repair."""
 
 from typing import Annotated
 
@@ -22,41 +22,56 @@ def build(
     parameter: Parameters = [],  # noqa: B006
     name: RunName = "",
     runs_dir: RunsDir = "runs",
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Build the I-th of N parts, on any machine; then: cache merge.")
+    ] = "",
+    ray: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Build it by N actors of Ray, one on each GPU; 0: without Ray.")
+    ] = 0,
     verbose: Verbose = False,
     debug: Debug = False,
 ) -> None:
     """Let the teacher answer for every training sequence and keep the answers.
 
-    A build that was stopped goes on with the same command. Size and time are said first. Example:
+    A build that was stopped goes on with the same command. Size and time are said first. Examples:
 
     python -m kdkit cache build configs/demo.yaml --output answers.h5
 
     python -m kdkit run configs/demo.yaml -p cache.enabled=true -p cache.file=answers.h5
-    """
-    from dataclasses import replace
 
-    from kdkit.data.prepare import prepare_data
-    from kdkit.distill.open_teacher import build_cache
-    from kdkit.distill.plan import plan_training
-    from kdkit.machine.open_session import open_session
+    python -m kdkit cache build configs/demo.yaml --output answers.h5 --shard 1/2
+
+    python -m kdkit cache merge answers.h5 answers.1-of-2.h5 answers.2-of-2.h5
+    """
+    from kdkit.workflow.machines.answers import CacheRequest, build_answers
     from kdkit.workflow.terminal import Terminal
 
-    # the file is the command's business: it must not make another run of the same settings
-    session = open_session(config, parameter, name, runs_dir)
-    if output:
-        cache = session.config.cache.model_copy(update={"file": output})
-        session = replace(session, config=session.config.model_copy(update={"cache": cache}))
     terminal = Terminal(verbose)
-    terminal.say(f"hardware: {session.hardware.reason}")
     words = [config, *(word for setting in parameter for word in ("-p", setting))]
-    chosen = [("--output", output, ""), ("--name", name, ""), ("--runs-dir", runs_dir, "runs")]
+    chosen = [("--output", output, ""), ("--name", name, ""), ("--runs-dir", runs_dir, "runs"), ("--shard", shard, "")]
     words += [word for option, value, default in chosen if value != default for word in (option, value)]
-    with (
-        interruptible("finished chunks are kept", f"to go on: {command_line('cache', 'build', *words)}"),
-        terminal.capturing(),
-    ):
-        path = build_cache(plan_training(session, prepare_data(session)))
-    terminal.say(f"cache: {path}")
+    words += ["--ray", str(ray)] if ray else []
+    with interruptible("finished chunks are kept", f"to go on: {command_line('cache', 'build', *words)}"):
+        request = CacheRequest(config, parameter, name, runs_dir, output, shard, ray)
+        for line in build_answers(request, terminal):
+            terminal.say(line)
+
+
+@cache_app.command()
+def merge(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The cache to write.")],
+    shards: Annotated[list[str], typer.Argument(metavar="SHARD ...", help="All its parts, in any order.")],
+    debug: Debug = False,
+) -> None:
+    """Make a cache of the parts that `cache build --shard` has built: what one build would have made.
+
+    Every byte of the parts is checked first, and the cache appears whole or not at all. Example:
+
+    python -m kdkit cache merge answers.h5 answers.*-of-8.h5
+    """
+    from kdkit.workflow.machines.answers import merge_answers
+
+    print("\n".join(merge_answers(out, shards)))
 
 
 @cache_app.command()

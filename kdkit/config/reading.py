@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from kdkit.config.built.from_teacher import start_options
 from kdkit.config.losses import loss_options
 from kdkit.config.types import BUILD, Section
 from kdkit.config.values import apply_override, expand_home, flatten, load_yaml, resolve_aliases, suggest_key
@@ -16,7 +17,7 @@ from kdkit.errors import UserError
 
 Schema = TypeVar("Schema", bound=Section)
 
-CHOSEN_BY_NAME = ("loss", "divergence", "method")
+CHOSEN_BY_NAME = ("loss", "divergence", "method", "from_teacher")
 """Settings that are a name with options: pydantic puts the name between the key and the option."""
 
 MOST_SHOWN = 300
@@ -107,7 +108,7 @@ def check_values(
     """Check nested values against a schema.
 
     Args:
-        options: of everything that is chosen by name, for messages; None: those of the losses.
+        options: of everything that is chosen by name, for messages; None: those of losses and starts.
 
     Raises:
         UserError: unknown key, wrong type, value out of range.
@@ -116,7 +117,9 @@ def check_values(
         return schema.model_validate(resolve_aliases(values, aliases))
     except ValidationError as error:
         known = [*flatten(schema().model_dump()), *schema.model_fields, *aliases]
-        raise UserError(_describe(error, known, loss_options() if options is None else options)) from None
+        raise UserError(
+            _describe(error, known, loss_options() | start_options() if options is None else options)
+        ) from None
 
 
 def unread_sizes(config: Section) -> list[str]:
@@ -131,9 +134,13 @@ def unread_sizes(config: Section) -> list[str]:
     sentences = []
     for key, model, default in models:
         unread = [name for name, value in model.get("build", {}).items() if value != default["build"][name]]
-        if unread and model["path"] != BUILD:
+        start, reason = model.get("from_teacher"), f"{key}.path is {model['path']!r}, not 'build'"
+        if start:  # what its own tokenizer is trained by
+            unread = [name for name in unread if start["tokenizer"] != "own" or name not in ("vocab_size", "digits")]
+            reason = f"{key}.from_teacher is set"
+        if unread and (start or model["path"] != BUILD):
             listed = ", ".join(unread[:5]) + (", ..." if len(unread) > 5 else "")
-            sentences.append(f"{key}.build is not read ({listed}), as {key}.path is {model['path']!r}, not 'build'")
+            sentences.append(f"{key}.build is not read ({listed}), as {reason}")
     return sentences
 
 
@@ -161,7 +168,8 @@ def _describe(error: ValidationError, known: list[str], options: dict[str, list[
     elif first["type"] == "literal_error":
         near = _suggest_value(value, context["expected"])
     elif first["type"] == "union_tag_not_found":
-        expected = "a name, or {name: ..., options}"
+        word = "kind" if loc[-1] == "from_teacher" else "name"
+        expected = f"a {word}, or {{{word}: ..., options}}"
     elif first["type"] in ("too_long", "too_short"):
         limit = context.get("max_length", context.get("min_length"))
         expected = f"{'at most' if first['type'] == 'too_long' else 'at least'} {limit} items"

@@ -19,8 +19,8 @@ from kdkit.alignment.tokenizers import (
     token_bytes,
     train_tokenizer,
 )
-from kdkit.config.built.student import BuildStudentConfig
-from kdkit.config.language import BUILD, Config, StudentConfig, TeacherConfig
+from kdkit.config.built.student import BuildStudentConfig, StudentConfig
+from kdkit.config.language import BUILD, Config, TeacherConfig
 from kdkit.config.teachers import BuildTeacherConfig
 from kdkit.data.text.documents import Documents
 from kdkit.errors import UserError
@@ -28,7 +28,7 @@ from kdkit.machine.hub import is_local_path
 from kdkit.runs.messages import note
 
 SHARED_OR_OWN = ("own", "teacher")
-"""Values of `student.build.tokenizer` that name no tokenizer that is there already."""
+"""Values of a student's `tokenizer` that name no tokenizer that is there already."""
 SAMPLE_DOCUMENTS, SAMPLE_CHARACTERS = 64, 2_000
 """Documents, and characters of each, that two tokenizers must cut alike to be one."""
 TOKENIZER_CHARACTERS = 20_000_000
@@ -212,9 +212,9 @@ def make_student_tokenizer(
     student = config.student
     if student.path != BUILD:
         return _load(student, student.path, "student.path", "student")
-    if (chosen := student.build.tokenizer) not in SHARED_OR_OWN:
-        _check_meant(chosen)
-        return _load(student, chosen, "student.build.tokenizer", "student")
+    if (chosen := student.tokenizer) not in SHARED_OR_OWN:
+        _check_meant(chosen, student.tokenizer_key)
+        return _load(student, chosen, student.tokenizer_key, "student")
     if chosen == "own":
         return _train(documents, student.build, student.chat_template, "student", is_chat)
     if student.chat_template is None:
@@ -224,12 +224,12 @@ def make_student_tokenizer(
     return tokenizer
 
 
-def _check_meant(name: str) -> None:
-    """Refuse what is neither a choice of `student.build.tokenizer` nor a tokenizer's name, but nearly a choice."""
+def _check_meant(name: str, key: str) -> None:
+    """Refuse what is neither a choice of the setting `key` nor a tokenizer's name, but nearly a choice."""
     near = difflib.get_close_matches(name, SHARED_OR_OWN, n=1)
     if near and not is_local_path(name):
         raise UserError(
-            f"student.build.tokenizer: did you mean {near[0]!r}? Got {name!r}, expected 'own', 'teacher', or "
+            f"{key}: did you mean {near[0]!r}? Got {name!r}, expected 'own', 'teacher', or "
             "the folder or hub name of a tokenizer; correct the value"
         )
 

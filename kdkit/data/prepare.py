@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from kdkit.alignment.bytes import VocabularyOverlap
 from kdkit.alignment.templates import read_template
 from kdkit.alignment.tokenizers import load_tokenizer
-from kdkit.config.built.student import BuildStudentConfig
+from kdkit.config.built.student import BuildStudentConfig, StudentConfig
 from kdkit.config.language import BUILD, Config, config_from_values
 from kdkit.config.maths.settings import MADE
 from kdkit.config.teachers import BuildTeacherConfig
@@ -199,7 +199,7 @@ def _settings_of_pair(config: Config, is_chat: bool) -> list[Any]:
         _settings_of_trained(teacher.build)
         if teacher.path == BUILD and not teacher.tokenizer
         else [identify_tokenizer(tokenizer_path_of(config), "teacher.path"), teacher.revision],
-        _settings_of_built(student.build)
+        _settings_of_built(student)
         if student.path == BUILD
         else [identify_tokenizer(student.path, "student.path"), student.revision],
         [student.document_end, teacher.document_end],
@@ -208,11 +208,11 @@ def _settings_of_pair(config: Config, is_chat: bool) -> list[Any]:
     ]
 
 
-def _settings_of_built(build: BuildStudentConfig) -> list[Any]:
-    """Collect those of the tokenizer of a student that is built here."""
-    if build.tokenizer in SHARED_OR_OWN:
-        return [build.tokenizer, *_settings_of_trained(build)]
-    return [identify_tokenizer(build.tokenizer, "student.build.tokenizer")]
+def _settings_of_built(student: StudentConfig) -> list[Any]:
+    """Collect those of the tokenizer of a student that is made here."""
+    if student.tokenizer in SHARED_OR_OWN:
+        return [student.tokenizer, *_settings_of_trained(student.build)]
+    return [identify_tokenizer(student.tokenizer, student.tokenizer_key)]
 
 
 def _settings_of_trained(build: BuildStudentConfig | BuildTeacherConfig) -> list[Any]:

@@ -11,17 +11,27 @@ import torch
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from kdkit.data.windows import Windows
+from kdkit.distill.committee.trainer import TEACHERS
 from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.plan import Stage, TrainingPlan
+from kdkit.distill.student import START
 from kdkit.distill.trainer import AVERAGE_FILE, PARTS_FILE
+from kdkit.errors import UserError
+from kdkit.machine.tracking.copies import TrainingCopy
 from kdkit.models.loading import no_bar
+from kdkit.models.lora import has_adapters, merged, save_adapters
 from kdkit.models.saved import load_checkpoint
+from kdkit.models.shared_out import whole_state
 from kdkit.runs.disk import remove_folder, whole_file, whole_folder, writing
 from kdkit.runs.folder import Run
 from kdkit.runs.messages import note
+from kdkit.teachers.router.log import ROUTER
 from kdkit.training.arguments import checkpoint_step, last_checkpoint
 from kdkit.training.micro_batch import PARTS_OF_BATCH_FILE, load_parts, save_parts
+from kdkit.training.options.averaging import WeightAverage
 from kdkit.training.options.bundle import OPTIONS_FILE, TrainingOptions
+from kdkit.training.progress import Curve, Progress
 from kdkit.training.scoring import score_windows
 from kdkit.training.trainer import COUNTS_FILE
 
@@ -33,6 +43,9 @@ PROJECTIONS_FILE = "student_projections.safetensors"
 
 LAST = "_last"
 """In the run, `PHASE_last/`: the weights of the last step, where those that are saved are an average."""
+
+ADAPTER = "_adapter"
+"""In the run, `PHASE_adapter/`: what `student.lora` trained, as peft writes it; the model of PHASE has it in it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +70,8 @@ class TrainingResult:
     """The teacher's tokens that these looked at."""
     padding_share: float = 0.0
     """Share of padding in what the student read."""
+    processes: int = 1
+    """That trained together."""
     padding_share_ungrouped: float = 0.0
     """The same of micro-batches of one size, where `train.micro_batch_tokens` cut the steps otherwise."""
 
@@ -101,8 +116,8 @@ def save_stage(
         parts_of_batch: into how many parts micro-batches were cut, as the next stage will have to.
     """
     with whole_folder(folder / "finished") as partial:
-        with no_bar():
-            student.save_pretrained(partial)
+        with no_bar():  # adapters are no part of what transformers knows how to rename
+            student.save_pretrained(partial, save_original_format=not has_adapters(student))
         if parts is not None:
             torch.save(parts.state(), partial / PARTS_FILE)
         if average is not None:
@@ -147,6 +162,44 @@ def load_stage(
     return json.loads(counts.read_text()) if counts.is_file() else {}
 
 
+def keep_processes(run: Run, phase: str, size: int, saved: int) -> None:
+    """Note beside its checkpoints in how many processes a phase is trained.
+
+    Args:
+        saved: step from which it goes on; 0: it begins.
+
+    Raises:
+        UserError: it goes on from a checkpoint of another number: its steps have read other sequences.
+    """
+    name = f"checkpoints/{phase}/processes.json"
+    before = run.read_json(name)["processes"] if (run.path / name).is_file() else 1
+    if saved and before != size:
+        begun = "one process" if before == 1 else f"{before} processes"
+        how = "without a launcher" if before == 1 else f"by accelerate launch --num_processes {before}"
+        raise UserError(
+            f"{phase}: expected {begun}, in which its checkpoint at step {saved} was made, got {size}; start it {how}, "
+            "or leave out --resume to begin anew"
+        )
+    run.write_json(name, {"processes": size})
+
+
+def curve_windows(plan: TrainingPlan) -> Windows:
+    """Return the held-out windows behind every point of a learning curve."""
+    return plan.data.evaluation.first(plan.session.config.evaluate.curve_sequences)
+
+
+def make_progress(plan: TrainingPlan, phase: str, steps: int, average: WeightAverage | None) -> Progress:
+    """Prepare the learning curve of a phase; seconds go on from what an interrupted training has logged."""
+    config, run = plan.session.config, plan.session.run
+    every = config.train.evaluate_every or max(1, steps // 5)
+    autocast_dtype = plan.session.hardware.autocast_dtype
+    curve = Curve(curve_windows(plan), "student", config.evaluate.batch_size, every, autocast_dtype)
+    past = [line["seconds"] for line in run.read_metrics() if line["phase"] == phase]
+    beside = (ROUTER, TEACHERS) if phase == STUDENT else ()
+    copy = TrainingCopy(run, phase, config.train, config.model_dump(), beside) if run.writes else None
+    return Progress(run, phase, curve, steps, seconds=past[-1] if past else 0.0, average=average, copy=copy)
+
+
 def carried_parts(folder: Path, stage: Stage) -> int:
     """Return into how many parts the stages before cut micro-batches that did not fit; none has fewer than another.
 
@@ -158,12 +211,27 @@ def carried_parts(folder: Path, stage: Stage) -> int:
 
 
 def save_student(
-    run: Run, phase: str, student: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, parts: LayerParts | None
+    run: Run,
+    phase: str,
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    parts: LayerParts | None,
+    state: dict[str, Any] | None = None,
 ) -> None:
-    """Save a trained model and its tokenizer to the run's folder PHASE, which appears whole or not at all."""
+    """Save a trained model and its tokenizer to the run's folder PHASE, which appears whole or not at all.
+
+    Adapters are merged into it, and kept beside it in PHASE_adapter.
+
+    Args:
+        state: its weights, where it is shared out: see `whole_state`.
+    """
     with writing(run.path, "--runs-dir"):
+        if has_adapters(student):
+            with whole_folder(run.path / f"{phase}{ADAPTER}") as partial:
+                save_adapters(student, partial)
+            student = merged(student)
         with whole_folder(run.path / phase) as partial, no_bar():
-            student.save_pretrained(partial)
+            student.save_pretrained(partial, state_dict=state)
             tokenizer.save_pretrained(partial)
         if parts is not None and len(parts.projections):
             with whole_file(run.path / PROJECTIONS_FILE) as file:
@@ -178,18 +246,19 @@ def save_trained(
     averaged: PreTrainedModel | None,
 ) -> None:
     """Save what a phase has trained; where its weights were averaged, these, and the last ones to PHASE_last."""
-    run, data = plan.session.run, plan.data
+    run, data, state = plan.session.run, plan.data, whole_state(student)
+    if not run.writes:
+        return
     student.requires_grad_(True)  # what a stage has frozen, too
     tokenizer = data.own_student_tokenizer or data.student_tokenizer
     if averaged is not None:
         save_student(run, f"{phase}{LAST}", student, tokenizer, None)
-        held_out = data.evaluation.first(plan.session.config.evaluate.curve_sequences)
-        size = plan.session.config.evaluate.batch_size
+        held_out, size = curve_windows(plan), plan.session.config.evaluate.batch_size
         last, mean = (score_windows(each, held_out, "student", size).bits_per_byte for each in (student, averaged))
         update_results(run, {f"{phase}_average": {"last": last, "averaged": mean}})
         note(f"{phase}: {mean:.4f} bits per byte with averaged weights, {last:.4f} with the last ones ({phase}{LAST})")
         student.load_state_dict(averaged.state_dict())
-    save_student(run, phase, student, tokenizer, parts)
+    save_student(run, phase, student, tokenizer, parts, state)
 
 
 def read_result(run: Run, phase: str) -> TrainingResult | None:
@@ -204,15 +273,18 @@ def forget(run: Run, phase: str) -> None:
 
     One that starts over and is stopped would otherwise leave the old model beside the new one's metrics.
     """
-    for folder in (run.path / "checkpoints" / phase, run.path / phase, run.path / f"{phase}{LAST}"):
-        remove_folder(folder)
+    if not run.writes:
+        return
+    remove_folder(run.path / "checkpoints" / phase)
+    for end in ("", LAST, ADAPTER, f"{LAST}{ADAPTER}"):
+        remove_folder(run.path / f"{phase}{end}")
     if (run.path / "training.json").is_file():
         kept = {key: value for key, value in run.read_json("training.json").items() if not _is_of(key, phase)}
         run.write_json("training.json", kept)
 
 
 def _is_of(key: str, phase: str) -> bool:
-    return key in (phase, f"{phase}_parameters", f"{phase}_average")
+    return key in (phase, f"{phase}_parameters", f"{phase}_average") or (key, phase) == (START, STUDENT)
 
 
 def update_results(run: Run, values: dict[str, Any]) -> None:

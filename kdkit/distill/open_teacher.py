@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from kdkit.config.language import config_from_values
+from kdkit.config.language import BUILD, config_from_values
 from kdkit.data.prepare import build_data, open_data
 from kdkit.distill.choose_loss import compares_events, make_events
 from kdkit.distill.committee.members import Committee
 from kdkit.distill.committee.scores import asked_rows, needs_scores, score_member
 from kdkit.distill.committee.weights import share_out
-from kdkit.distill.curriculum import cached_rows
+from kdkit.distill.curriculum import cached_rows, sequence_order
 from kdkit.distill.plan import TrainingPlan, plan_training
 from kdkit.errors import UserError
 from kdkit.machine.hardware import DTYPES, find_hardware
@@ -23,7 +23,8 @@ from kdkit.machine.session import Session
 from kdkit.runs.folder import Run, fingerprint
 from kdkit.runs.messages import note
 from kdkit.runs.paths import make_place_for, resolve_input
-from kdkit.runs.store import describe_store, find_damage, open_store
+from kdkit.runs.store import Shard, describe_store, find_damage, open_store
+from kdkit.teachers.build import build_teacher
 from kdkit.teachers.cache import CachedSignals, check_temperature_of, window_keys
 from kdkit.teachers.cache_build import SignalMaker, build_signals, repair_signals
 from kdkit.teachers.interface import TextTeacher
@@ -52,6 +53,28 @@ def open_teacher(plan: TrainingPlan) -> TextTeacher | CachedSignals | Committee:
     return open_cache(plan)
 
 
+def make_ready(plan: TrainingPlan) -> None:
+    """Make all that a training needs made once, if it is missing: a built teacher, caches, scores, difficulties.
+
+    Of several processes the first one calls it, alone, before they meet.
+
+    Raises:
+        UserError: see `build_teacher`, `build_cache` and `score_member`.
+    """
+    settings = plan.session.config.teachers
+    for each in [member.plan for member in plan.members] or [plan]:
+        config = each.session.config
+        if config.teacher.path == BUILD:
+            build_teacher(each.session, each.data)
+        if config.cache.enabled and not cache_path(each).is_file():
+            build_cache(each)
+    if plan.members and needs_scores(settings):
+        for member in plan.members:
+            score_member(member.plan, asked_rows(plan))
+    for stage in plan.stages:
+        sequence_order(plan, stage)
+
+
 def _open_committee(plan: TrainingPlan) -> Committee:
     """Open several teachers, after each has been asked about every piece of text where that decides who teaches it."""
     settings, teachers, scores = plan.session.config.teachers, [], []
@@ -66,23 +89,27 @@ def _open_committee(plan: TrainingPlan) -> Committee:
     return Committee(plan.members, tuple(teachers), share_out(plan, scores, asked))
 
 
-def build_cache(plan: TrainingPlan) -> Path:
+def build_cache(plan: TrainingPlan, shard: Shard | None = None) -> Path:
     """Load the teacher, compute its predictions for the training sequences, and keep them; see `cached_rows`.
 
     A file that is there is checked and left as it is.
+
+    Args:
+        shard: the part that is built, to be merged with the others; None: all of it.
 
     Raises:
         UserError: a loss that such a cache cannot serve, or a file that cannot be; see also `prepare_teacher`
             and `build_signals`.
     """
     path, header = cache_path(plan), plan.cache_header
+    path = path if shard is None else shard.file_of(path)
     if path.is_file():
-        open_cache(plan)
+        open_cache(plan) if shard is None else open_store(path, header).close()
         note(f"cache {path}: complete")
         return path
     make_place_for(path, "cache.file")
     teacher = prepare_teacher(plan.session, plan.data, DTYPES[plan.answer_precision])
-    build_signals(path, header, _signal_maker(plan, teacher, cached_rows(plan)), plan.session.run)
+    build_signals(path, header, signal_maker(plan, teacher, cached_rows(plan)), plan.session.run, shard)
     del teacher
     gc.collect()
     torch.cuda.empty_cache()
@@ -150,7 +177,7 @@ def repair_cache(path: Path, run: Run) -> list[int]:
     # what is mended answers as the rest did, on whatever machine
     dtype = DTYPES[store.header["precision"]] if "precision" in store.header else None
     teacher = prepare_teacher(plan.session, data, dtype)
-    return repair_signals(path, keys_of, _signal_maker(plan, teacher, None))
+    return repair_signals(path, keys_of, signal_maker(plan, teacher, None))
 
 
 def verify_cache(path: Path) -> dict[str, Any]:
@@ -174,11 +201,17 @@ def cache_path(plan: TrainingPlan) -> Path:
     return run.cache_path / "answers" / f"{key}.h5"
 
 
-def _signal_maker(plan: TrainingPlan, teacher: TextTeacher, rows: list[int] | None) -> SignalMaker:
-    """Prepare what computes the records of a run's cache."""
+def signal_maker(plan: TrainingPlan, teacher: TextTeacher | None, rows: list[int] | None) -> SignalMaker:
+    """Prepare what computes the records of a run's cache.
+
+    Args:
+        teacher: None: it only says which chunks there are, and what a record consists of.
+        rows: row numbers of the sequences that are answered; None: all.
+    """
     session, data = plan.session, plan.data
-    online = teacher.online(len(data.teacher_tokenizer), session.hardware.autocast_dtype)
+    vocab_size, dtype = len(data.teacher_tokenizer), session.hardware.autocast_dtype
+    online = None if teacher is None else teacher.online(vocab_size, dtype)
     if not compares_events(plan.loss):
         return SignalMaker(session.config, data.train, online, None, 1, rows)
-    events = make_events(plan.loss, data, teacher.device)
+    events = make_events(plan.loss, data, torch.device("cpu") if teacher is None else teacher.device)
     return SignalMaker(session.config, data.train, online, events.teacher, events.size, rows)

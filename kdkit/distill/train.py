@@ -7,13 +7,13 @@ teacher's answers counted, and without, as where answers are used again.
 
 import shutil
 from collections import Counter
-from dataclasses import asdict
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from typing import Any
 
 from transformers import PreTrainedModel
 
 from kdkit.data.batches import WindowCollator
-from kdkit.data.windows import Windows
 from kdkit.distill.checkpoints import (
     ANSWERS_REUSED,
     BASELINE,
@@ -22,8 +22,11 @@ from kdkit.distill.checkpoints import (
     TrainingResult,
     carried_parts,
     checkpoint_folder,
+    curve_windows,
     forget,
+    keep_processes,
     load_stage,
+    make_progress,
     note_start,
     padding_shares,
     read_result,
@@ -37,7 +40,7 @@ from kdkit.distill.committee.make import make_committee_trainer
 from kdkit.distill.committee.manifest import keep_manifest
 from kdkit.distill.committee.members import Committee
 from kdkit.distill.committee.parts import CommitteeParts, make_committee_parts
-from kdkit.distill.committee.trainer import TEACHERS, CommitteeTrainer, TeachersLog
+from kdkit.distill.committee.trainer import CommitteeTrainer, TeachersLog
 from kdkit.distill.costs import equal_time, measure_head, note_costs, steps_in
 from kdkit.distill.curriculum import sequence_order
 from kdkit.distill.layer_terms import LayerParts, make_parts
@@ -45,24 +48,23 @@ from kdkit.distill.objective import make_objective
 from kdkit.distill.on_policy import OnPolicyTrainer
 from kdkit.distill.plan import Stage, TrainingPlan, stretch
 from kdkit.distill.route_teacher import make_online_teacher
-from kdkit.distill.student import make_student, start_student
+from kdkit.distill.student import START, begin_student
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.machine.interrupt import StopRequest, stop_when_saved
-from kdkit.machine.tracking.copies import TrainingCopy
 from kdkit.runs.messages import note
 from kdkit.teachers.cache import CachedSignals
 from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.online import CachedTeacher
-from kdkit.teachers.router.log import ROUTER, RouterLog
+from kdkit.teachers.router.log import RouterLog
 from kdkit.teachers.router.teacher import RoutedTeacher
 from kdkit.training.arguments import check_checkpoint_room, last_checkpoint, make_training_arguments
 from kdkit.training.masking import make_masking
 from kdkit.training.micro_batch import free_memory
 from kdkit.training.not_finite import ReportLeftOut
-from kdkit.training.options.averaging import WeightAverage
 from kdkit.training.options.bundle import TrainingOptions, make_options
-from kdkit.training.progress import Curve, Progress
+from kdkit.training.progress import Progress
 from kdkit.training.scoring import score_windows
+from kdkit.training.together import joined_processes
 from kdkit.training.trainer import LanguageModelTrainer, StopAtStep, group_by_rules
 
 AnyTeacher = TextTeacher | CachedSignals | Committee
@@ -77,8 +79,8 @@ def distill(plan: TrainingPlan, teacher: AnyTeacher, resume: bool = False) -> Tr
     """
     session = plan.session
     update_results(session.run, {"loss": {"name": plan.loss.name, "reason": plan.reason}})
-    if isinstance(teacher, TextTeacher):
-        windows, batch_size = _curve_windows(plan), session.config.evaluate.batch_size
+    if isinstance(teacher, TextTeacher) and session.run.writes:
+        windows, batch_size = curve_windows(plan), session.config.evaluate.batch_size
         level = score_windows(teacher.reader(session.hardware.autocast_dtype), windows, "teacher", batch_size)
         update_results(session.run, {"teacher_on_curve": level.bits_per_byte})
     return _train_phase(plan, teacher, STUDENT, plan.stages, resume)
@@ -94,7 +96,7 @@ def train_equal_time_baseline(plan: TrainingPlan, resume: bool = False) -> Train
 
     The steps follow from the seconds a step that `distill` and `train_baseline` needed in this run.
     """
-    steps = steps_in(plan, equal_time(plan).counted)
+    steps = joined_processes().agree(steps_in(plan, equal_time(plan).counted))
     return _train_phase(plan, None, EQUAL_TIME, stretch(plan.stages, steps), resume)
 
 
@@ -105,9 +107,11 @@ def train_reused_baseline(plan: TrainingPlan, resume: bool = False) -> TrainingR
     """
     seconds = equal_time(plan).reused
     if seconds is None:
-        shutil.rmtree(plan.session.run.path / ANSWERS_REUSED, ignore_errors=True)
+        if plan.session.run.writes:
+            shutil.rmtree(plan.session.run.path / ANSWERS_REUSED, ignore_errors=True)
         return None
-    return _train_phase(plan, None, ANSWERS_REUSED, stretch(plan.stages, steps_in(plan, seconds)), resume)
+    steps = joined_processes().agree(steps_in(plan, seconds))
+    return _train_phase(plan, None, ANSWERS_REUSED, stretch(plan.stages, steps), resume)
 
 
 def make_trainer(
@@ -191,28 +195,33 @@ def _train_phase(
 ) -> TrainingResult:
     """Train the stages of a phase, with `resume` from where it was stopped, and save the model.
 
+    Of several processes all call it, and the first one alone writes.
+
     Raises:
+        UserError: it was begun in another number of processes.
         Stopped, SystemExit: by the user, or by the time budget; what was trained is saved.
     """
-    config, run = plan.session.config, plan.session.run
+    config, run, processes = plan.session.config, plan.session.run, joined_processes()
     steps = sum(stage.steps for stage in stages)
-    finished = read_result(run, phase)
+    finished, saved = processes.agree((read_result(run, phase), saved_step(run, phase, stages)))
     if isinstance(teacher, Committee):
-        keep_manifest(plan, resume=resume and bool(finished or saved_step(run, phase, stages)))
-    if resume and finished and finished.steps == steps:
+        keep_manifest(plan, resume=resume and bool(finished or saved))
+    if resume and finished and (finished.steps == steps or finished.processes != processes.size):
         note(f"{phase}: trained before, kept")
         return finished
     checkpoints = run.path / "checkpoints" / phase
-    note_start(phase, saved_step(run, phase, stages), steps, resume)
     if not resume:
         forget(run, phase)
+    keep_processes(run, phase, processes.size, saved if resume else 0)
+    note_start(phase, saved, steps, resume)
+    processes.wait()
     free_memory()  # the models of the phase before refer to each other in circles
     student, parts = _begin(plan, teacher, phase)
     check_checkpoint_room(checkpoints, student.num_parameters(), steps, config.train.save_every, config.train.optimizer)
     tables = _describe_parameters(student, parts, stages, config.train.weight_decay)
     options = make_options(config.train, student)
-    progress = _make_progress(plan, phase, steps, options.average)
-    with stop_when_saved(run, config.train.time_budget_hours) as request, progress.copy:
+    progress = make_progress(plan, phase, steps, options.average)
+    with stop_when_saved(run, config.train.time_budget_hours) as request, progress.copy or nullcontext():
         totals: Counter[str] = Counter()
         with progress.shown(request):
             for stage in stages:
@@ -230,12 +239,15 @@ def _train_phase(
             teacher_tokens=round(totals["teacher_tokens"]),
             router_seconds=round(totals["router_seconds"], 2),
             router_tokens=round(totals["router_tokens"]),
+            processes=processes.size,
             **padding_shares(totals),
         )
         update_results(run, {phase: asdict(result), f"{phase}_parameters": tables})
         note_costs(plan)
         run.set_progress("finished", phase=phase, step=steps, total_steps=steps, seconds=seconds)
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        if run.writes:
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        processes.wait()
         request.check(f"{phase}: its {steps} steps are done and saved")
     return result
 
@@ -243,12 +255,15 @@ def _train_phase(
 def _begin(
     plan: TrainingPlan, teacher: AnyTeacher | None, phase: str
 ) -> tuple[PreTrainedModel, LayerParts | CommitteeParts | None]:
-    """Make the student as it is before its first step, and the parts of its loss that learn with it."""
-    config, data = plan.session.config, plan.data
-    student = make_student(config, data)
-    if teacher is not None and config.distill.start_from_teacher:
-        started = _start_student(plan, student, teacher)
-        print(f"{phase}: {started} of {len(data.student_tokenizer)} tokens start from the teacher's", flush=True)
+    """Make the student as it is before its first step, and the parts of its loss; of several teachers the first has a
+    part in it.
+    """
+    config = plan.session.config
+    first = teacher.teachers[0] if isinstance(teacher, Committee) else teacher
+    of = teacher.members[0].plan if isinstance(teacher, Committee) else plan
+    student, facts = begin_student(replace(of.session, run=plan.session.run), of.data, first, phase)
+    if facts:
+        update_results(plan.session.run, {START: facts})
     if isinstance(teacher, TextTeacher) and follows_student(plan):
         teacher.model.load_state_dict(student.state_dict())  # whatever it has learned in an earlier training
     if isinstance(teacher, Committee):
@@ -285,7 +300,7 @@ def _train_stage(
     if isinstance(trainer, CommitteeTrainer):
         trainer.add_callback(TeachersLog(run, trainer, stage.first_step))
     if isinstance(trainer, DistillationTrainer) and isinstance(trainer.teacher, RoutedTeacher):
-        held_out, progress.routing = _curve_windows(plan), trainer.teacher.describe
+        held_out, progress.routing = curve_windows(plan), trainer.teacher.describe
         trainer.add_callback(RouterLog(run, trainer.teacher, stage.first_step, trainer.head, held_out))
     trainer.add_callback(StopAtStep(request))
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
@@ -293,20 +308,15 @@ def _train_stage(
         request.check(f"{phase}: step {stage.first_step + step} of {progress.total_steps} is saved")
     counts = _read_counts(trainer)
     if stage.first_step + stage.steps < progress.total_steps:
-        save_stage(folder, student, parts, average, counts, options, trainer.parts_of_batch)
+        if run.writes:
+            save_stage(folder, student, parts, average, counts, options, trainer.parts_of_batch)
+        joined_processes().wait()
     return counts
 
 
 def follows_student(plan: TrainingPlan) -> bool:
     """Return whether the teacher is an average of the student's weights."""
     return plan.session.config.teacher.average_decay is not None
-
-
-def _start_student(plan: TrainingPlan, student: PreTrainedModel, teacher: AnyTeacher) -> int:
-    """Start the student's embeddings from the teacher's, of several from the first one's."""
-    if isinstance(teacher, Committee):
-        return _start_student(teacher.members[0].plan, student, teacher.teachers[0])
-    return start_student(plan.session, plan.data, student, teacher)
 
 
 def _read_counts(trainer: LanguageModelTrainer) -> dict[str, float]:
@@ -316,17 +326,6 @@ def _read_counts(trainer: LanguageModelTrainer) -> dict[str, float]:
         for head, rows in trainer.head_rows(counts):
             counts["teacher_seconds"] += rows * measure_head(head) if rows else 0.0
     return counts
-
-
-def _make_progress(plan: TrainingPlan, phase: str, steps: int, average: WeightAverage | None) -> Progress:
-    """Prepare the learning curve of a phase; seconds go on from what an interrupted training has logged."""
-    config, run = plan.session.config, plan.session.run
-    every = config.train.evaluate_every or max(1, steps // 5)
-    autocast_dtype = plan.session.hardware.autocast_dtype
-    curve = Curve(_curve_windows(plan), "student", config.evaluate.batch_size, every, autocast_dtype)
-    past = [line["seconds"] for line in run.read_metrics() if line["phase"] == phase]
-    copy = TrainingCopy(run, phase, config.train, config.model_dump(), (ROUTER, TEACHERS) if phase == STUDENT else ())
-    return Progress(run, phase, curve, steps, seconds=past[-1] if past else 0.0, average=average, copy=copy)
 
 
 def _describe_parameters(
@@ -340,8 +339,3 @@ def _describe_parameters(
         tables += [{"stage": stage.name, **row} for row in table]
     student.requires_grad_(True)
     return tables
-
-
-def _curve_windows(plan: TrainingPlan) -> Windows:
-    """Return the held-out windows behind every point of a learning curve."""
-    return plan.data.evaluation.first(plan.session.config.evaluate.curve_sequences)

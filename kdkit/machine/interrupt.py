@@ -16,6 +16,8 @@ from kdkit.runs.folder import Run
 
 FIRST = "stopping: this step is finished and saved first; a second Ctrl-C or interrupt stops at once and saves nothing"
 """What a first Ctrl-C is answered with, while a training runs."""
+FIRST_OF_SEVERAL = "stopping: this step is finished and saved first, in 30 seconds at most: then the launcher ends it"
+"""The same where several processes train together."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -76,22 +78,27 @@ def stop_when_saved(run: Run | None = None, hours: float | None = None) -> Itera
     """Note the first SIGINT instead of raising at once, so that whoever trains can save and then call `check`.
 
     The second one raises KeyboardInterrupt wherever the training is. Signals reach the main thread only, so in any
-    other thread, and with several processes, which cannot agree on a step, Ctrl-C does what it always does.
+    other thread Ctrl-C does what it always does. Of several processes the first one decides, and the others ask it
+    behind every step; each gets the signal twice, from the terminal and from the launcher, so no second one counts.
 
     Args:
         run: that is trained.
         hours: the setting `train.time_budget_hours`; see `find_budget`.
     """
     request = StopRequest(run=run, budget=find_budget(hours))
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if several or threading.current_thread() is not threading.main_thread():
+    several, is_first = int(os.environ.get("WORLD_SIZE", "1")) > 1, os.environ.get("RANK", "0") == "0"
+    if threading.current_thread() is not threading.main_thread():
         yield request
         return
 
     def note(signum: int, frame: FrameType | None) -> None:
+        if several and (request.wanted or not is_first):
+            return
         request.wanted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        os.write(2, f"{FIRST}\n".encode())  # print may be what was interrupted, and does not let itself be called again
+        if not several:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        answer = FIRST_OF_SEVERAL if several else FIRST
+        os.write(2, f"{answer}\n".encode())  # print may be what was interrupted, and may not be called again
 
     before = signal.signal(signal.SIGINT, note)
     try:

@@ -70,7 +70,7 @@ class Pair:
         """Whether both models read with one tokenizer, as far as a configuration says it."""
         config = self.config
         if config.student.path == BUILD:
-            return config.student.build.tokenizer == "teacher"
+            return config.student.tokenizer == "teacher"
         return config.student.path == config.teacher.path or self.student.vocab_size == self.teacher.vocab_size
 
     @property

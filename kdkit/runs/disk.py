@@ -195,6 +195,41 @@ def taking_turns(lock: Path, what: str) -> Iterator[None]:
         file.close()
 
 
+@contextlib.contextmanager
+def claiming(lock: Path) -> Iterator[bool]:
+    """Yield whether no other process works here; where one does, the caller goes elsewhere, and does not wait.
+
+    Args:
+        lock: as for `taking_turns`.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+") as file:
+        if is_mine := _is_free(file, lock):
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
+        try:
+            yield is_mine
+        finally:
+            if is_mine:
+                lock.unlink(missing_ok=True)
+
+
+def _is_free(file: TextIO, lock: Path) -> bool:
+    """Take the lock of an open file, if nobody holds it; one that its holder has just removed is taken for held."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), lock.stat())
+    except FileNotFoundError:
+        return False
+
+
 def _wait_for(lock: Path, what: str) -> TextIO:
     """Return the lock file, opened and held by this process alone."""
     is_told = False

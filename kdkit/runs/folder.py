@@ -39,6 +39,8 @@ class Run:
 
     path: Path
     cache_path: Path
+    writes: bool = True
+    """False: as the others of several processes see it, whose first one writes: what they would write is left out."""
 
     @property
     def name(self) -> str:
@@ -70,6 +72,8 @@ class Run:
 
     def write_json(self, name: str, values: dict[str, Any]) -> Path:
         """Write a JSON file of the run, whole or not at all."""
+        if not self.writes:
+            return self.path / name
         with writing(self.path, "--runs-dir"):
             return write_text(self.path / name, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
 
@@ -114,6 +118,8 @@ class Run:
 
     def append_metrics(self, values: dict[str, Any]) -> None:
         """Append one JSON object to `metrics.jsonl`."""
+        if not self.writes:
+            return
         with writing(self.path, "--runs-dir"):
             append_line(self.path / "metrics.jsonl", values)
 
@@ -123,6 +129,8 @@ class Run:
 
     def drop_metrics(self, phase: str, after_step: int = -1) -> None:
         """Remove a phase's lines past a step: a phase that is trained again writes them anew."""
+        if not self.writes:
+            return
         kept = [m for m in self.read_metrics() if m.get("phase") != phase or m.get("step", 0) <= after_step]
         with writing(self.path, "--runs-dir"):
             write_text(self.path / "metrics.jsonl", "".join(json.dumps(m) + "\n" for m in kept))

@@ -14,6 +14,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import h5py
 import numpy as np
 
 from kdkit.errors import UserError
+from kdkit.runs.folder import fingerprint
 from kdkit.runs.records import Field, Record, digest, unpack
 
 Document = dict[str, Any]
@@ -30,6 +32,52 @@ FORMAT = 2
 CHUNK = "chunks/{:05d}"
 READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, zlib.error)  # where a file has other bytes
 RECENT_BYTES = 256 * 1024**2  # decoded samples that a process keeps
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of the parts, counted from 1, that several machines make of a store."""
+
+    number: int
+    of: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    def file_of(self, path: Path) -> Path:
+        """Return the file of this part of a store: `answers.2-of-8.h5`."""
+        return path.with_name(f"{path.stem}.{self.number}-of-{self.of}{path.suffix}")
+
+    def part_of(self, chunks: list[list[str]]) -> list[list[str]]:
+        """Return the chunks of this part, every `of`-th.
+
+        Raises:
+            UserError: there are fewer chunks than parts.
+        """
+        if self.of > len(chunks):
+            raise UserError(
+                f"--shard: expected at most {len(chunks)} shards, one for each chunk of cache.samples_per_chunk "
+                f"sequences, got {self}; lower cache.samples_per_chunk, or make fewer shards"
+            )
+        return chunks[self.number - 1 :: self.of]
+
+    def describe(self, chunks: list[list[str]]) -> dict[str, Any]:
+        """Return what the header of this part says of it, beside what that of the whole says."""
+        return {"number": self.number, "of": self.of, "chunks": len(chunks), "keys": fingerprint(chunks)}
+
+
+def read_shard(text: str) -> Shard:
+    """Read `I/N`.
+
+    Raises:
+        UserError: it is something else, or no part of N.
+    """
+    number, _, of = text.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise UserError(
+            f"--shard: expected I/N, the I-th of N, counted from 1, got {text!r}; write e.g. --shard 1/4, to 4/4"
+        )
+    return Shard(int(number), int(of))
 
 
 class Store(contextlib.AbstractContextManager):
@@ -183,7 +231,15 @@ def open_file(path: Path) -> Iterator[h5py.File]:
         raise store_error(path, "a whole HDF5 file", f"another ({error})", "copy it again, or build it anew") from error
 
 
-def check_same(where: Path, got: dict[str, Any], expected: dict[str, Any], exact: bool = False) -> None:
+def check_same(
+    where: Path,
+    got: dict[str, Any],
+    expected: dict[str, Any],
+    exact: bool = False,
+    *,
+    wanted: str = "what these settings make",
+    remedy: str = "set it back, or delete this one",
+) -> None:
     """Refuse what other settings made, naming dotted keys; exact: also keys in excess, the software's aside."""
     flat_got, flat_expected = _flatten(got), _flatten(expected)
     names = [name for name in flat_got | flat_expected if not name.startswith("software.")] if exact else flat_expected
@@ -192,9 +248,7 @@ def check_same(where: Path, got: dict[str, Any], expected: dict[str, Any], exact
         for name in names
         if flat_got.get(name) != flat_expected.get(name)
     ):
-        raise store_error(
-            where, "what these settings make", f"another ({differences})", "set it back, or delete this one"
-        )
+        raise store_error(where, wanted, f"another ({differences})", remedy)
 
 
 def _flatten(values: Any, name: str = "") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Build and repair of the files of `kdkit.runs.store`, chunk by chunk.
 
-During a build each chunk is a file in `FILE.parts/`, where a killed build goes on; at the end they are joined.
+During a build each chunk is a file in `FILE.parts/`, where a killed build goes on; at the end they are joined. Several
+machines make a shard each, a store with every n-th chunk, and `merge_stores` makes the whole one of them.
 """
 
 import contextlib
@@ -34,12 +35,52 @@ from kdkit.runs.store import (
     store_error,
 )
 
-MakeChunk = Callable[[int], list[Record]]
+MakeChunk = Callable[[int], list[Record] | bytes]
 OnChunk = Callable[[int, int], None]
-Building = Generator[int, list[Record] | None, None]
-"""A build on its way: it yields the numbers of chunks, and is sent their records."""
+Building = Generator[int, list[Record] | bytes | None, None]
+"""A build on its way: it yields the numbers of chunks, and is sent their records, or their bytes."""
 
+COMPRESSION = 4
+"""Level of gzip."""
 LIBVER = ("v110", "v110")  # the oldest HDF5 file format in which all metadata carry checksums
+
+
+def merge_stores(path: Path, files: list[Path]) -> Path:
+    """Make a store of its shards: byte for byte the one that a single build would have made with the same software.
+
+    Raises:
+        UserError: a damaged file, one that is no shard, or of another store; a shard that is missing, or there twice.
+    """
+    shards: dict[int, Path] = {}
+    documents: dict[int, Document] = {}
+    for file in files:
+        document = open_store(file).document
+        mark = document["header"].pop("shard", None)
+        if mark is None:
+            raise store_error(file, "a shard, as `cache build --shard` writes it", "a whole cache", "leave it out")
+        number, document["shard"] = mark.pop("number"), mark
+        if documents:
+            first, like = next(iter(shards.values())), next(iter(documents.values()))
+            fixed = {name: value for name, value in like.items() if name not in ("chunks", "software")}
+            wanted, remedy = f"a shard of the same cache as {first}", "leave out what is of another cache"
+            check_same(file, document, fixed, wanted=wanted, remedy=remedy)
+        if number in shards:
+            got = f"it twice, in {shards[number]} and {file}"
+            raise store_error(f"shard {number}/{mark['of']}", "each shard once", got, "leave one of the two out")
+        shards[number], documents[number] = file, document
+    of, num_chunks = mark["of"], mark["chunks"]
+    if missing := [f"{number}/{of}" for number in range(1, of + 1) if number not in shards]:
+        got = f"{len(shards)}, without {', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''}"
+        raise store_error("cache merge", f"all {of} shards", got, f"build it: cache build CONFIG --shard {missing[0]}")
+    places = [(shards[number % of + 1], number // of) for number in range(num_chunks)]
+    chunks = [documents[number % of + 1]["chunks"][number // of] for number in range(num_chunks)]
+    whole = {name: value for name, value in documents[1].items() if name != "shard"} | {"chunks": chunks}
+    if path.is_file():
+        check_same(path, open_store(path, verify=False).document, whole, exact=True)
+        return path
+    with _locked(path):
+        _join(path, whole, places)
+    return path
 
 
 def build_store(
@@ -49,7 +90,7 @@ def build_store(
     chunks: list[list[str]],
     make_chunk: MakeChunk,
     on_chunk: OnChunk | None = None,
-    compression: int = 4,
+    compression: int = COMPRESSION,
 ) -> Path:
     """Build a store, or go on with a build that was stopped; a finished store of the same contents is left as it is.
 
@@ -60,7 +101,8 @@ def build_store(
         header: what a reader must know of the records, JSON values; compared when the store is opened.
         fields: arrays of each record.
         chunks: keys of the samples of each chunk: hashes of their contents, all different.
-        make_chunk: returns the records of a chunk, given its number, in the order of its keys.
+        make_chunk: returns the records of a chunk, given its number, in the order of its keys; or, where another
+            process has made them, its bytes: see `encode_chunk`.
         on_chunk: called after each chunk, made or found, with the number of chunks ready and of all.
         compression: gzip level, 0 to 9.
 
@@ -79,7 +121,7 @@ def build_stores(
     chunks: list[list[str]],
     make_chunks: Callable[[int, list[str]], dict[str, list[Record]]],
     on_chunk: OnChunk | None = None,
-    compression: int = 4,
+    compression: int = COMPRESSION,
 ) -> None:
     """Build several stores of the same samples, chunk by chunk, so that one pass over the samples serves them all.
 
@@ -135,7 +177,7 @@ def _drive(building: Building, make_chunk: MakeChunk) -> None:
         number = _send(building, make_chunk(number))
 
 
-def _send(building: Building, records: list[Record]) -> int | None:
+def _send(building: Building, records: list[Record] | bytes) -> int | None:
     """Send a build its records; return the next chunk's number, None at its end."""
     try:
         return building.send(records)
@@ -172,11 +214,12 @@ def _write_chunks(path: Path, document: Document, numbers: list[int], on_chunk: 
     else:
         with _whole_file(parts / "header.json") as partial:
             partial.write_text(json.dumps(document), encoding="utf-8")
-    sources = [path] * len(document["chunks"])
+    sources = [(path, number) for number in range(len(document["chunks"]))]
     report, written = on_chunk or (lambda *_: None), None
     with ThreadPoolExecutor(1) as writer:  # compresses and writes a chunk while the next one is made
         for done, number in enumerate(numbers, start=1):
-            sources[number] = part = parts / f"{number:05d}.h5"
+            part = parts / f"{number:05d}.h5"
+            sources[number] = part, number
             records = None if is_intact(part, document, number) else (yield number)
             if written:
                 written.result()
@@ -188,37 +231,50 @@ def _write_chunks(path: Path, document: Document, numbers: list[int], on_chunk: 
 
 
 def _write_part(
-    part: Path, document: Document, number: int, records: list[Record] | None, report: Callable[[], None]
+    part: Path, document: Document, number: int, records: list[Record] | bytes | None, report: Callable[[], None]
 ) -> None:
     """Write one chunk, except where records are None because it is there already, and report it."""
     if records is not None:
-        content = _encode(document, number, records)
+        content = records if isinstance(records, bytes) else _encode(document, number, records)
         with _whole_file(part) as partial:
             partial.write_bytes(content)
     report()
 
 
+def missing_chunks(path: Path, chunks: list[list[str]]) -> list[int]:
+    """Return the numbers of the chunks that no earlier build of a store has left."""
+    parts, document = Path(f"{path}.parts"), {"chunks": chunks}
+    return [n for n in range(len(chunks)) if not is_intact(parts / f"{n:05d}.h5", document, n)]
+
+
 def _encode(document: Document, number: int, records: list[Record]) -> bytes:
+    """Return one chunk of a store as bytes; see `encode_chunk`."""
+    fields = [Field(**values) for values in document["fields"]]
+    return encode_chunk(fields, document["chunks"][number], records, number, document["compression"])
+
+
+def encode_chunk(
+    fields: list[Field], keys: list[str], records: list[Record], number: int, compression: int = COMPRESSION
+) -> bytes:
     """Return one chunk as an HDF5 file: made in memory, because HDF5 aborts the process where a disk is full."""
-    fields, keys, buffer = [Field(**values) for values in document["fields"]], document["chunks"][number], io.BytesIO()
+    buffer = io.BytesIO()
     if len(records) != len(keys):
         raise store_error(f"make_chunk({number})", f"{len(keys)} records", str(len(records)), "make one for each key")
     lengths = [count_rows(f"make_chunk({number})", fields, record) for record in records]
-    level = document["compression"]
     with h5py.File(buffer, "w", libver=LIBVER) as file:
         group = file.create_group(CHUNK.format(number))
         group.create_dataset("lengths", data=np.array(lengths, np.int64))
         for field in fields:
-            pack(group, field, [record[field.name] for record in records], max(lengths, default=0), level)
+            pack(group, field, [record[field.name] for record in records], max(lengths, default=0), compression)
         group.attrs["sha256"] = np.bytes_(digest(group, keys))  # HDF5 stores str beyond its own checksums
     return buffer.getvalue()
 
 
-def _join(path: Path, document: Document, sources: list[Path]) -> None:
-    """Write a store out of the files that hold its chunks; nothing is compressed anew."""
+def _join(path: Path, document: Document, sources: list[tuple[Path, int]]) -> None:
+    """Write a store out of the files that hold its chunks, and the numbers there; nothing is compressed anew."""
     text, empty, num_rows = json.dumps(document).encode(), io.BytesIO(), 0
     h5py.File(empty, "w", libver=LIBVER).close()
-    room = len(text) + sum(source.stat().st_size for source in set(sources)) + 1024 * (1024 + len(sources))
+    room = len(text) + sum(source.stat().st_size for source, _ in set(sources)) + 1024 * (1024 + len(sources))
     with _whole_file(path) as partial:
         partial.write_bytes(empty.getvalue())
         with partial.open("rb+") as file:  # a disk that is full now cannot be so later, when HDF5 would abort
@@ -227,10 +283,10 @@ def _join(path: Path, document: Document, sources: list[Path]) -> None:
             header = joined.create_dataset("header", data=np.frombuffer(text, np.uint8))
             header.attrs["sha256"] = np.bytes_(hashlib.sha256(text).hexdigest())
             joined.create_group("chunks")  # where h5py makes it in passing, it writes down the time
-            for number, source in enumerate(sources):
+            for number, (source, there) in enumerate(sources):
                 with open_file(source) as file:
-                    file.copy(CHUNK.format(number), joined, CHUNK.format(number))
-                    num_rows += int(file[CHUNK.format(number)]["lengths"][()].sum())
+                    file.copy(CHUNK.format(there), joined, CHUNK.format(number))
+                    num_rows += int(file[CHUNK.format(there)]["lengths"][()].sum())
             joined.attrs.update({"kdkit_store": FORMAT, "num_rows": num_rows})
 
 

@@ -22,6 +22,7 @@ from kdkit.runs.disk import check_room
 from kdkit.runs.folder import Run
 from kdkit.runs.messages import note, step_line
 from kdkit.runs.records import Record
+from kdkit.runs.store import Shard
 from kdkit.runs.store_build import build_store, repair_store
 from kdkit.teachers.cache import cache_fields, encode_kept, window_keys
 from kdkit.teachers.online import OnlineTeacher
@@ -39,7 +40,7 @@ class SignalMaker:
         self,
         config: Config,
         windows: Windows,
-        teacher: OnlineTeacher,
+        teacher: OnlineTeacher | None,
         events: Events | None,
         num_events: int,
         rows: list[int] | None = None,
@@ -48,6 +49,7 @@ class SignalMaker:
 
         Args:
             windows: the training sequences; equal ones are computed once.
+            teacher: None: nothing can be made; `chunks` and `fields` are known.
             events: what the ids of the cache mean, from the teacher's side; None for true tokens.
             num_events: how many there are.
             rows: row numbers of the sequences that are answered; None: all.
@@ -84,6 +86,7 @@ class SignalMaker:
 
     def _answer(self, rows: list[int]) -> list[Record]:
         """Run the teacher over one batch; return a record per sequence."""
+        assert self.teacher is not None, "this maker knows no teacher"
         inputs = self.collate(rows)
         spans, device = inputs["spans"], self.teacher.device
         self.tokens_read += len(spans.teacher_rows)
@@ -168,21 +171,25 @@ def count_draws(draws: np.ndarray, width: int) -> Record:
     return {"gaps": gaps, "shares": shares.astype(np.uint8)}
 
 
-def build_signals(path: Path, header: dict[str, Any], maker: SignalMaker, run: Run) -> Path:
+def build_signals(path: Path, header: dict[str, Any], maker: SignalMaker, run: Run, shard: Shard | None = None) -> Path:
     """Build a cache, or go on with a build that was stopped; prints size and time first.
 
     Args:
+        path: of the shard, if it is one.
         run: whose status says how to go on with a build that is stopped.
+        shard: the part of the cache that is built; None: all of it.
 
     Raises:
         Stopped, SystemExit: by the user, or by the time budget; the chunks that were made are saved.
         UserError: see `build_store`; NaN or inf in the teacher's logits.
     """
     chunks, start, parts = maker.chunks(), time.perf_counter(), Path(f"{path}.parts")
+    if shard is not None:
+        header, chunks = header | {"shard": shard.describe(chunks)}, shard.part_of(chunks)
     before = read_cost(parts) or {"seconds": 0.0, "tokens": 0}
     try:
         _announce(path, maker, chunks)
-        clock = _Clock(len(chunks))
+        clock = ChunkClock(len(chunks))
         with stop_when_saved(run, maker.hours) as request:
 
             def make(number: int) -> list[Record]:
@@ -241,7 +248,7 @@ def _half(values: torch.Tensor) -> np.ndarray:
     return values.clamp(min=LOWEST_FP16).half().cpu().numpy()
 
 
-class _Clock:
+class ChunkClock:
     """Prints a line now and then while chunks are made."""
 
     def __init__(self, num_chunks: int):

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+PROCESSES = "KDKIT_PROCESSES"
+"""Environment variable: how many processes train together, where this one is not one of them."""
+
 
 def num_processes() -> int:
-    """Return how many processes train together, as their launcher says."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """Return how many processes train together, as their launcher says: what a step reads is planned by it."""
+    return int(os.environ.get("WORLD_SIZE") or os.environ.get(PROCESSES) or "1")
 
 
 def shuffled_order(num_sequences: int, num_draws: int, seed: int) -> list[int]:

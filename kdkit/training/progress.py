@@ -14,6 +14,7 @@ from kdkit.data.batches import Side
 from kdkit.data.windows import Windows
 from kdkit.machine.interrupt import StopRequest
 from kdkit.machine.tracking.copies import TrainingCopy
+from kdkit.models.shared_out import whole_model
 from kdkit.runs.folder import Run
 from kdkit.runs.messages import step_line
 from kdkit.training.live.dashboard import Dashboard, watched
@@ -158,7 +159,9 @@ class Progress(TrainerCallback, ExportableState):
 
     def _measure(self, model: torch.nn.Module, state: TrainerState) -> None:
         """Score the curve's windows and record the point."""
-        point = {"evaluation_bits_per_byte": self._score(model)}
+        if (whole := whole_model(model)) is None:
+            return
+        point = {"evaluation_bits_per_byte": self._score(whole)}
         if self.average is not None and self.average.model is not None:
             point["averaged_bits_per_byte"] = self._score(self.average.model)
         self._record(state, point)

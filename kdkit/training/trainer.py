@@ -5,6 +5,7 @@ fp32 inside; values per token (`[B, S]`, nats), reduced once by the tokens of th
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from kdkit.losses.chunked.engine import chunked_loss, cross_entropy_chunk, even_
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.machine.interrupt import StopRequest
 from kdkit.models.heads import find_head, hidden_of_wrapped
-from kdkit.models.loading import no_bar
+from kdkit.models.loading import no_bar, num_experts
+from kdkit.models.lora import FROZEN, has_adapters
 from kdkit.models.saved import load_checkpoint
 from kdkit.runs.disk import writing
 from kdkit.training.arguments import PARTIAL, whole_checkpoint
@@ -47,8 +49,12 @@ COUNTS_FILE = "counts.json"
 def group_by_rules(
     model: torch.nn.Module, rules: list[ParameterRule], learning_rate: float, weight_decay: float
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Sort a model's parameters into optimizer groups; no decay on biases and norms. See `group_parameters`."""
+    """Sort a model's parameters into optimizer groups; no decay on biases and norms. See `group_parameters`.
+
+    Beside adapters nothing else learns, unless a rule says so.
+    """
     decayed = set(Trainer.get_decay_parameter_names(None, model))
+    rules = [*rules, ParameterRule(pattern=FROZEN, lr_multiplier=0.0)] if has_adapters(model) else rules
     return group_parameters(model.named_parameters(), decayed, rules, learning_rate, weight_decay)
 
 
@@ -70,10 +76,11 @@ class StopAtStep(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop if that was asked for, of several processes the first."""
         wanted = self.request.look()
-        if args.world_size > 1 and self.request.budget is not None:
-            asked = torch.tensor(wanted, device=args.device)
+        if args.world_size > 1:
+            asked = torch.tensor([wanted, self.request.is_out_of_time], dtype=torch.uint8, device=args.device)
             torch.distributed.broadcast(asked, 0)
-            wanted = self.request.wanted = self.request.is_out_of_time = bool(asked)
+            wanted, self.request.is_out_of_time = map(bool, asked.tolist())
+            self.request.wanted = wanted
         if state.global_step >= state.max_steps:
             control.should_save = control.should_save and self.saves_last
         elif wanted:
@@ -107,6 +114,8 @@ class LanguageModelTrainer(SafeStepTrainer):
             masking: what is hidden of every sequence; None: nothing.
         """
         dataset = range(len(collator.windows)) if order is None else order
+        # which parameters a step leaves out is looked for where some may be: experts that get no token
+        args.ddp_find_unused_parameters = num_experts(model.config) > 0
         super().__init__(model=model, args=args, train_dataset=dataset, data_collator=collator)
         self.rules = rules or []
         self.masking = masking
@@ -158,6 +167,9 @@ class LanguageModelTrainer(SafeStepTrainer):
         """Return what the head reads at some positions of the flattened batch, `[rows, H]`."""
         input_ids = inputs.get("masked_input_ids", inputs["input_ids"])
         hidden = hidden_of_wrapped(model, self.model, input_ids).flatten(0, 1)
+        output = self.model.get_output_embeddings()
+        if output.weight is not self.head.weight:  # FSDP puts its parts together for the pass, in another tensor
+            self.head = replace(self.head, weight=output.weight, bias=getattr(output, "bias", None))
         self._all_hidden = hidden if self.options is not None and self.options.further is not None else None
         # by index: the backward pass of a boolean mask is several times slower on a CPU
         return hidden.index_select(0, rows).to(self.compute_dtype)
@@ -301,8 +313,11 @@ class LanguageModelTrainer(SafeStepTrainer):
                 torch.save(self.options.state(), Path(output_dir) / OPTIONS_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        """Load the weights as `from_pretrained` does; Trainer's hook."""
-        load_checkpoint(self.model, resume_from_checkpoint)
+        """Load the weights as `from_pretrained` does, or each process its part of them; Trainer's hook."""
+        if self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_checkpoint(self.model, resume_from_checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load the counts beside the optimizer; Trainer's hook."""

@@ -10,6 +10,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from kdkit.config.embeddings import EmbeddingConfig
+from kdkit.machine.session import Session
 from kdkit.runs.open_run import is_for_embeddings, plan_run, split_overrides
 
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
@@ -33,10 +34,9 @@ def help_training(config: str, overrides: list[str], run_name: str, runs_dir: st
         UserError: see `plan_run`.
     """
     from kdkit.embeddings.data.prepare import prepare_sentences
-    from kdkit.embeddings.training.together import join_processes
     from kdkit.embeddings.training.train import distill_all
     from kdkit.machine.hardware import find_hardware
-    from kdkit.machine.session import Session
+    from kdkit.training.together import join_processes
 
     settings, run = plan_run(config, overrides, run_name, runs_dir)
     assert isinstance(settings, EmbeddingConfig)
@@ -82,18 +82,23 @@ def _train_as_one(config: str, overrides: str, run_name: str, runs_dir: str) -> 
     if is_helper(config):
         help_training(config, split_overrides(overrides), run_name, runs_dir)
         return
+    from kdkit.machine.open_session import open_embedding_session
+
+    train_embeddings(open_embedding_session(config, overrides, run_name, runs_dir), resume=True)
+
+
+def train_embeddings(session: Session[EmbeddingConfig], resume: bool) -> None:
+    """Train what notebook 06 trains, as the first of the processes that were launched."""
     from kdkit.embeddings.data.prepare import prepare_sentences
     from kdkit.embeddings.evaluate.run import open_tasks, task_scorer
     from kdkit.embeddings.teacher.probe import probe_embedding_teacher
-    from kdkit.embeddings.training.together import join_processes
     from kdkit.embeddings.training.train import distill_all
-    from kdkit.machine.open_session import open_embedding_session
+    from kdkit.training.together import join_processes
 
-    session = open_embedding_session(config, overrides, run_name, runs_dir)
     data = prepare_sentences(session, alignment=None)
     tasks = open_tasks(session, data)
     probe_embedding_teacher(session, data)
-    distill_all(session, data, task_scorer(session, tasks), resume=True)
+    distill_all(session, data, task_scorer(session, tasks), resume=resume)
     join_processes(session.hardware)[0].leave()
 
 
@@ -101,8 +106,8 @@ def dismiss_helpers(settings: EmbeddingConfig) -> None:
     """Tell the other processes, if there are some, that nothing is left to train."""
     if not _are_several():
         return
-    from kdkit.embeddings.training.together import join_processes
     from kdkit.machine.hardware import find_hardware
+    from kdkit.training.together import join_processes
 
     processes, _ = join_processes(find_hardware(settings.train.device, settings.train.precision))
     processes.agree(None)

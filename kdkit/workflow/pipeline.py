@@ -5,9 +5,12 @@ notebook, package, corpus, teacher, and the stages before it.
 """
 
 import difflib
+import os
 import re
 import shlex
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +35,8 @@ from kdkit.workflow.terminal import Terminal
 
 TRAINING = ("03_distill", "06_embedding_distillation")
 """Stages that can go on from a checkpoint by their parameter RESUME."""
+TRAINED = "trained"
+"""State of a training stage that `kdkit distill` has trained: its notebook shows it and trains nothing."""
 JUDGING = ("04_evaluate", "05_report")
 """Stages that read the run's own configuration."""
 
@@ -133,7 +138,8 @@ def run_notebooks(request: RunRequest) -> Run:
         left = [later.name for later in stages[stages.index(stage) :]]
         command = request.command(left if request.only else [])
         _check_time(config, run, stage, command)
-        _run_stage(request, run, stage, made_from, command, terminal)
+        trained = trained_from(config, stage.name, source) if stage.name in TRAINING else ""
+        _run_stage(request, run, stage, made_from, trained, command, terminal)
     run.set_progress("finished")
     return run
 
@@ -210,6 +216,19 @@ def _made_from(config: Config | EmbeddingConfig, run: Run, stage: _Stage, source
     return fingerprint(settings, source, fingerprint_files(stage.notebook), before)
 
 
+def is_trained(config: Config | EmbeddingConfig, run: Run, stage: str, source: str) -> bool:
+    """Return whether a stage's trainings are done, by `kdkit distill` or its notebook, and their inputs unchanged."""
+    made_by = _Stage(stage, find_stages(find_root(), config)[stage], "", False)
+    entry = run.status().get(stage, {})
+    is_launched = entry.get("state") == TRAINED and entry.get("inputs") == trained_from(config, stage, source)
+    return is_launched or _is_done(run, made_by, _made_from(config, run, made_by, source))
+
+
+def trained_from(config: Config | EmbeddingConfig, stage: str, source: str) -> str:
+    """Fingerprint what goes into a training that `kdkit distill` makes: what `_made_from` does, less the notebooks."""
+    return fingerprint("distill", _settings_of(config, stage), source)
+
+
 def _settings_of(config: Config | EmbeddingConfig, stage: str) -> dict[str, Any]:
     """Return the settings that a stage's results depend on: what 04 measures and 05 writes decides no training."""
     values = config.model_dump()
@@ -235,16 +254,39 @@ def _files_judged_on(config: Config) -> list[Path]:
     return [*files, find_problem_file(problems)] if problems is not None else files
 
 
-def _run_stage(request: RunRequest, run: Run, stage: _Stage, inputs: str, command: str, terminal: Terminal) -> None:
+@contextmanager
+def _planned_for(processes: int) -> Iterator[None]:
+    """Let a notebook plan what a step reads, and so what a cache holds, as for so many processes."""
+    if processes == 1:
+        yield
+        return
+    from kdkit.training.order import PROCESSES  # torch behind it
+
+    os.environ[PROCESSES] = str(processes)
+    try:
+        yield
+    finally:
+        os.environ.pop(PROCESSES)
+
+
+def _run_stage(
+    request: RunRequest, run: Run, stage: _Stage, inputs: str, trained: str, command: str, terminal: Terminal
+) -> None:
     """Execute one stage and keep its status.
 
     Args:
+        inputs: fingerprint of what it is made from.
+        trained: the same of a training by `kdkit distill`.
         command: that goes on from here.
     """
     before = run.status().get(stage.name, {})
     # what an earlier try left may be continued only if it was made from the same inputs
     unfinished = before.get("state", "done") != "done"
-    resume = request.resume and unfinished and before.get("inputs") == inputs
+    is_launched = bool(trained) and before.get("inputs") == trained
+    is_shown = is_launched and before["state"] == TRAINED and not stage.is_chosen
+    resume = is_shown or (request.resume and unfinished and (is_launched or before.get("inputs") == inputs))
+    if is_shown:
+        terminal.say(f"{stage.place} {stage.name}: trained before by kdkit distill, shown here")
     if request.resume and unfinished and not resume and stage.name in TRAINING:
         terminal.say(f"{stage.name}: its inputs are not those of the training that was stopped, so it starts over")
     terminal.place = stage.place
@@ -260,17 +302,20 @@ def _run_stage(request: RunRequest, run: Run, stage: _Stage, inputs: str, comman
     if stage.name in TRAINING:
         parameters["RESUME"] = resume
     start = time.monotonic()
-    run.set_status(stage.name, state="running", inputs=inputs)
+    run.set_status(stage.name, **(before if is_shown else {"state": "running", "inputs": inputs}))
     run.set_progress("running", phase=stage.name)
 
     def finish(state: str, message: str = "") -> None:
-        """Keep how the stage ended."""
+        """Keep how the stage ended; what was trained before it began stays so."""
+        if is_shown and state != "done":
+            return
         seconds = round(time.monotonic() - start, 1)
         finished = datetime.now(UTC).isoformat(timespec="milliseconds")
         run.set_status(stage.name, state=state, seconds=seconds, message=message, inputs=inputs, finished=finished)
 
     try:
-        run_notebook(stage.notebook, run.path / "notebooks" / stage.notebook.name, parameters, terminal)
+        with _planned_for(before.get("processes", 1) if resume else 1):
+            run_notebook(stage.notebook, run.path / "notebooks" / stage.notebook.name, parameters, terminal)
     except KeyboardInterrupt as error:
         terminal.erase()
         finish("interrupted", "stopped by the user")

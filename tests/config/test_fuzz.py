@@ -12,7 +12,7 @@ from kdkit.errors import UserError
 from kdkit.machine.hardware import find_hardware
 from kdkit.runs.open_run import embedding_config_from_values, plan_run
 from kdkit.workflow.inputs import Inputs
-from kdkit.workflow.several import sweep
+from kdkit.workflow.several import sweep, trial
 from tests.config.spoiling import spoil
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
@@ -35,7 +35,7 @@ def plan(path, folder):
 @pytest.mark.parametrize("part", PARTS)
 def test_a_spoilt_configuration_is_accepted_or_refused_in_one_line(tmp_path, monkeypatch, part):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sweep, "check_inputs", lambda config, run: Inputs("", {}))
+    monkeypatch.setattr(trial, "check_inputs", lambda config, run: Inputs("", {}))
     texts = [path.read_text(encoding="utf-8") for path in CONFIGS]
     outcomes = {"accepted": 0, "refused": 0}
     for number in range(part * SIZE, (part + 1) * SIZE):

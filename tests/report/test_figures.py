@@ -137,4 +137,4 @@ def test_the_page_shows_parts_layers_and_router_where_there_are_some(tmp_path, d
     )
     append_routes(run)
     page = write_report(run).read_text()
-    assert all(f"<h2>{heading}</h2>" in page for heading in headings)
+    assert all(f"<strong>{heading}.</strong>" in page for heading in headings)

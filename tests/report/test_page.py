@@ -32,7 +32,7 @@ from kdkit.runs.folder import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = '<script>alert(1)</script> | <!-- a\n\nline & "more"'
-LOADING_ATTRIBUTES = {"src", "href", "srcset", "data", "poster", "action"}
+LOADING_ATTRIBUTES = {"src", "srcset", "data", "poster", "action"}
 
 EXPERTS = {
     "layers": [0, 1],

@@ -8,10 +8,10 @@ import pytest
 
 from kdkit.runs.disk import write_text
 from kdkit.workflow.code import code_files, fingerprint_code
-from kdkit.workflow.several import sweep
-from kdkit.workflow.several.sweep import TRAINING
+from kdkit.workflow.several import trial
+from kdkit.workflow.several.trial import TRAINING
 
-PACKAGE = Path(sweep.__file__).parents[2]
+PACKAGE = Path(trial.__file__).parents[2]
 DECIDING = [
     "alignment/tokenizers.py",
     "config/language.py",
@@ -78,20 +78,21 @@ def test_pages_pictures_and_embeddings_do_not_decide():
 
 
 def test_all_that_a_training_calls_is_an_entry_point():
-    tree = ast.parse(Path(sweep.__file__).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(trial.__file__).read_text(encoding="utf-8"))
     imported = {
         alias.asname or alias.name: node.module
         for node in tree.body
         if isinstance(node, ast.ImportFrom) and node.module.startswith("kdkit.")
         for alias in node.names
     }
-    training = ("_train_language", "_share_baseline", "_score_teacher", "_score_student")
+    training = ("_train_language", "_share_baseline", "_share_teacher_level", "_score_student")
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in training]
     assert len(functions) == len(training)
     calls = [node.func for function in functions for node in ast.walk(function) if isinstance(node, ast.Call)]
     called = {imported[func.id] for func in calls if isinstance(func, ast.Name) and func.id in imported}
-    # these open, write down and compare; they make no figure
-    assert called - {"kdkit.machine.open_session", "kdkit.runs.folder", "kdkit.evaluate.comparison"} == set(TRAINING)
+    # these open, write down, wait and compare; they make no figure
+    beside = {"kdkit.machine.open_session", "kdkit.runs.folder", "kdkit.runs.disk", "kdkit.evaluate.sweeps.comparison"}
+    assert called - beside == set(TRAINING)
 
 
 @pytest.mark.parametrize("file", DECIDING)

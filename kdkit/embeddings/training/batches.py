@@ -15,9 +15,9 @@ from kdkit.embeddings.methods.base import BatchViews, MethodNeeds, SentenceMetho
 from kdkit.embeddings.models.embedder import EmbeddingModel, batches_by_length, pad_ids
 from kdkit.embeddings.teacher.answers import CachedTeacher, LiveTeacher
 from kdkit.embeddings.teacher.lists import RankingLists
-from kdkit.embeddings.training.together import Processes
 from kdkit.errors import UserError
 from kdkit.training.order import num_processes
+from kdkit.training.together import Processes
 
 POOL_BATCHES = 16
 """Batches whose sentences are sorted by length together."""

@@ -57,7 +57,6 @@ from kdkit.embeddings.training.begin import forget, go_on, start_method
 from kdkit.embeddings.training.checks import check_batch, check_documents, check_method
 from kdkit.embeddings.training.follow import AfterEpoch, Follower
 from kdkit.embeddings.training.student import open_embedding_student
-from kdkit.embeddings.training.together import Processes, join_processes
 from kdkit.embeddings.training.trainer import EmbeddingTrainer, PlannedEmbeddingStage, plan_embedding_stages
 from kdkit.errors import UserError
 from kdkit.machine.interrupt import StopRequest, stop_when_saved
@@ -66,6 +65,7 @@ from kdkit.runs.disk import whole_folder, writing
 from kdkit.runs.messages import note
 from kdkit.training.arguments import check_checkpoint_room
 from kdkit.training.order import num_processes
+from kdkit.training.together import Processes, join_processes
 
 
 def build_method(settings: MethodSettings, facts: PairFacts) -> SentenceMethod:
@@ -173,7 +173,7 @@ def distill_all(
     """Train the student by the run's method, and by every method of `compare`, from the same start.
 
     Writes `training.json`, adds `cache` to `teacher/probe.json`; see `distill_embedding`. Of several processes that
-    were launched together (see `kdkit.embeddings.training.together`) all call it, and the first one alone writes.
+    were launched together (see `kdkit.training.together`) all call it, and the first one alone writes.
 
     Args:
         resume: go on from a checkpoint; the first process decides. None from it: there is nothing to train.

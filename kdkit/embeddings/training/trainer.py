@@ -30,7 +30,6 @@ from kdkit.embeddings.teacher.lists import RankingLists
 from kdkit.embeddings.training.batches import Order, make_views
 from kdkit.embeddings.training.late_batches import make_late_views
 from kdkit.embeddings.training.sharpness import all_finite, climb, return_to
-from kdkit.embeddings.training.together import Processes
 from kdkit.errors import UserError
 from kdkit.machine.hardware import Hardware
 from kdkit.machine.interrupt import StopRequest
@@ -39,6 +38,7 @@ from kdkit.training.micro_batch import is_out_of_memory, too_large
 from kdkit.training.not_finite import LeftOut
 from kdkit.training.parameters import format_table, group_parameters
 from kdkit.training.stages import TrainingStage
+from kdkit.training.together import Processes
 
 OnStep = Callable[[int, dict[str, float]], None]
 

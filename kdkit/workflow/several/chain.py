@@ -104,6 +104,11 @@ def check_chain(config: Config, name: str, generations: int) -> None:
             "teacher.average_decay: expected none in a chain, whose teachers are finished students, got "
             f"{config.teacher.average_decay:g}; leave it out"
         )
+    if config.student.from_teacher is not None:
+        raise UserError(
+            "student.from_teacher: expected none in a chain, whose students have one size, got "
+            f"{config.student.from_teacher.kind!r}; leave it out, and set student.build"
+        )
 
 
 def settings_of(config: Config, generation: int, teacher: Path) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """One variant of an embedding model with one seed, trained and scored as notebook 06 does; for a sweep."""
 
+from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.embeddings.data.prepare import prepare_sentences
 from kdkit.embeddings.evaluate.run import SCORES, evaluate_embedding_run, open_tasks, task_scorer
 from kdkit.embeddings.teacher.probe import probe_embedding_teacher
 from kdkit.embeddings.training.train import distill_all
-from kdkit.evaluate.comparison import ScoreTrial
-from kdkit.machine.open_session import open_embedding_session
+from kdkit.evaluate.sweeps.comparison import ScoreTrial
+from kdkit.machine.session import Session
 from kdkit.report.embeddings.page import write_embedding_report
 
 TRAINING = (
@@ -14,23 +15,19 @@ TRAINING = (
     "kdkit.embeddings.teacher.probe",
     "kdkit.embeddings.training.train",
 )
-"""What decides a figure; see `kdkit.workflow.several.sweep.TRAINING`."""
+"""What decides a figure; see `kdkit.workflow.several.trial.TRAINING`."""
 
 
-def train_embedding_trial(arguments: tuple[str, list[str], str, str], inputs: str) -> ScoreTrial:
+def train_embedding_trial(session: Session[EmbeddingConfig], resume: bool) -> ScoreTrial:
     """Train, score and report on one run; the sentences and the teacher's answers are shared through the cache.
 
     Args:
-        arguments: what `open_embedding_session` takes.
-        inputs: fingerprint of all that decides the outcome; a training that was stopped goes on if it had the same.
+        resume: go on with a training that was stopped.
 
     Raises:
         UserError: see `distill_all` and `evaluate_embedding_run`.
     """
-    session = open_embedding_session(*arguments)
     run = session.run
-    resume = run.status().get("sweep", {}).get("inputs") == inputs
-    run.set_status("sweep", state="running", inputs=inputs)
     data = prepare_sentences(session, None)
     tasks = open_tasks(session, data)
     probe_embedding_teacher(session, data)
@@ -44,4 +41,5 @@ def train_embedding_trial(arguments: tuple[str, list[str], str, str], inputs: st
         seconds=training["seconds"],
         steps=training["steps"],
         resamples=[sum(draw) / len(draw) for draw in zip(*run.read_json(SCORES)["tasks"].values(), strict=True)],
+        parameters=training.get("parameters"),
     )

@@ -53,7 +53,7 @@ def load_sweep(path: str, seeds: str = "") -> SweepFile:
     """Read and check a sweep's file.
 
     Args:
-        seeds: in place of the file's, such as `0,1`; empty: the file's.
+        seeds: in place of the file's, see `read_seeds`; empty: the file's.
 
     Raises:
         UserError: no such file, not YAML, an unknown key or variant, too few variants, a seed twice.
@@ -72,18 +72,59 @@ def load_sweep(path: str, seeds: str = "") -> SweepFile:
     if "variants" not in values:
         raise UserError(
             f"sweep: expected config, seeds, reference and variants, got {path!r}, the file of a single run; run it: "
-            f"python -m kdkit run {path}, or see configs/ablation_router.yaml"
+            f"python -m kdkit run {path}, or add what to vary: --grid distill.temperature=1,2,4"
         )
     if isinstance(values["variants"], dict):  # a variant that changes nothing may be written as nothing
         values["variants"] = {name: settings or {} for name, settings in values["variants"].items()}
     if seeds:
-        values["seeds"] = [int(seed) if seed.strip().isdecimal() else seed for seed in seeds.split(",")]
-    try:
-        sweep = SweepFile.model_validate(values)
-    except ValidationError as error:
-        raise UserError(_describe(error)) from None
+        values["seeds"] = read_seeds(seeds, one_is_a_count=False)
+    sweep = check_sweep(values)
     beside = resolve_input(file.parent / sweep.config)
     return sweep.model_copy(update={"config": str(beside)}) if beside.is_file() else sweep
+
+
+def check_sweep(values: dict[str, Any]) -> SweepFile:
+    """Check the content of a sweep's file, or what stands for one.
+
+    Raises:
+        UserError: an unknown key or variant, too few variants, a seed twice.
+    """
+    try:
+        return SweepFile.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_describe(error)) from None
+
+
+def read_seeds(text: str, one_is_a_count: bool) -> list[int | str]:
+    """Read `--seeds`: a list has a comma, `0,1` or `7,`; a number alone is a seed of a file, a count of a grid.
+
+    Args:
+        one_is_a_count: `3` means the seeds 0, 1, 2, as for grids and searches, which have no seeds of their own.
+
+    Returns:
+        What stands there, checked by `SweepFile`; empty for an empty text.
+
+    Raises:
+        UserError: no count.
+    """
+    if one_is_a_count and text and "," not in text:
+        if not text.strip().isdecimal() or int(text) < 1:
+            raise UserError(
+                f"--seeds: expected how many, such as 3, or which, such as 0,1, got {text!r}; for seed 0 alone: "
+                "--seeds 0,"
+            )
+        return list(range(int(text)))
+    return [int(seed) if seed.strip().isdecimal() else seed for seed in text.removesuffix(",").split(",") if text]
+
+
+def check_seeds(seeds: list[int | str]) -> list[int]:
+    """Check seeds as a file's are.
+
+    Raises:
+        UserError: no number, or a seed twice.
+    """
+    two = {"a": {}, "b": {}}
+    return check_sweep({"config": "", "seeds": seeds, "reference": "a", "variants": two}).seeds
 
 
 def choose_variants(only: str, names: list[str]) -> list[str]:

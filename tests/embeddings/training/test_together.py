@@ -12,12 +12,12 @@ from kdkit.cli import main
 from kdkit.embeddings.data.prepare import prepare_sentences
 from kdkit.embeddings.models.embedder import encode, load_embedding_model
 from kdkit.embeddings.teacher.probe import probe_embedding_teacher
-from kdkit.embeddings.training.together import Processes, join_processes
 from kdkit.embeddings.training.train import distill_all
 from kdkit.embeddings.training.trainer import EmbeddingTrainer
 from kdkit.errors import UserError
 from kdkit.runs.folder import Run
 from kdkit.runs.open_run import open_embedding_run
+from kdkit.training.together import Processes, join_processes
 from kdkit.workflow.helpers import dismiss_helpers
 from tests.embedders import cpu, make_session, save_teacher, write_sentences
 from tests.processes import join_group, run_two

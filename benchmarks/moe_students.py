@@ -1,0 +1,177 @@
+"""Students made of a mixture of experts: dense ones, smaller mixtures, shared cores; without training, and taught.
+
+    python -m benchmarks.moe_students [--seeds 0 1 2] [--steps 200] [-p KEY=VALUE ...]
+
+The teacher of `configs/moe_students.yaml` (its own training apart, in the cache), a teacher and a split per seed. First
+all students as they start, in bits per byte of the held-out text; then some of about equal size, taught by the teacher
+for equal processor time: as long as `--steps` steps of the dense one take, the teacher's answers apart, as all read as
+many. The time of a step is measured in rounds in which all take turns. Prints tables and writes
+`benchmarks/results/moe_students.json` after every seed; seeds that it holds are not run again.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, set_seed
+
+from benchmarks.equal_time import ProcessorTimes, summary
+from kdkit.config.built.from_teacher import AnyStart, DropLayers, MoeToDense, MoeToMoe, ShareCore, StartFromTeacher
+from kdkit.data.prepare import PreparedData, prepare_data
+from kdkit.distill.plan import TrainingPlan, plan_training, stretch
+from kdkit.distill.train import make_trainer
+from kdkit.evaluate.language import resample_text
+from kdkit.machine.hardware import find_hardware
+from kdkit.machine.open_session import open_session
+from kdkit.models.built.dense import build_model
+from kdkit.models.from_teacher.start import make_start, start_architecture
+from kdkit.models.from_teacher.text import calibration_text
+from kdkit.runs.folder import fingerprint
+from kdkit.teachers.online import OnlineTeacher
+from kdkit.teachers.prepare import Teacher, prepare_teacher
+from kdkit.training.score import Score
+from kdkit.training.scoring import score_windows
+
+FILE = Path(__file__).parent / "results" / "moe_students.json"
+CONFIG = "configs/moe_students.yaml"
+JOINED = 3
+"""Experts of a dense student, with which it is as large as half of the teacher's layers."""
+CHOSEN, LAYERS, RANDOM = "chosen experts, fitted", "layers dropped", "random start"
+TRAINED: dict[str, AnyStart] = {
+    CHOSEN: MoeToDense(num_experts=JOINED, score="contribution", scale="fitted"),
+    "chosen experts": MoeToDense(num_experts=JOINED),
+    "experts averaged": MoeToDense(join="average"),
+    LAYERS: DropLayers(num_layers=2),
+}
+"""Students that are also taught; and one from random weights."""
+ROUNDS, STEPS, DROPPED = 3, 8, 2
+
+
+def starts() -> dict[str, AnyStart]:
+    """Return all students that are looked at as they start."""
+    scores = ("load", "contribution", "saliency", "activation", "diverse", "fitted")
+    scales = ("uniform", "routing", "fitted")
+    found: dict[str, AnyStart] = {
+        f"dense, {JOINED} experts, {score}, {scale}": MoeToDense(num_experts=JOINED, score=score, scale=scale)
+        for scale in scales
+        for score in scores
+    }
+    found |= {"dense, average": MoeToDense(join="average"), "layers dropped, 2": DropLayers(num_layers=2)}
+    for others in ("drop", "merge"):
+        for number in (4, 2):
+            for score in ("saliency", "load", "diverse"):
+                name = f"mixture, {number} experts, {score}, {others}"
+                found[name] = MoeToMoe(num_experts=number, score=score, others=others)
+    for core in ("mean", "nearest"):
+        found |= {
+            f"shared core, rank {rank}, {core}": ShareCore(wrapper_rank=rank, core=core) for rank in (4, 8, 16, 32)
+        }
+    return found
+
+
+class Class:
+    """One seed's teacher, and the students that it teaches."""
+
+    def __init__(self, seed: int, overrides: list[str]):
+        quiet = (f"train.{name}_every=1000000" for name in ("save", "log", "evaluate"))
+        name = f"moe-students-{fingerprint(overrides)}-{seed}"
+        session = open_session(CONFIG, [f"seed={seed}", *overrides, *quiet], name)
+        self.seed, self.session = seed, replace(session, hardware=find_hardware("cpu"))
+        self.data: PreparedData = prepare_data(self.session)
+        self.plan: TrainingPlan = plan_training(self.session, self.data)
+        self.teacher: Teacher = prepare_teacher(self.session, self.data)
+        self.text = calibration_text(self.data.train, StartFromTeacher.model_fields["calibration_sequences"].default)
+
+    def start(self, name: str) -> PreTrainedModel:
+        """Make a student that is to be taught, always alike."""
+        set_seed(self.seed)
+        if name == RANDOM:
+            return build_model(start_architecture(TRAINED[CHOSEN], self.teacher.model.config))
+        return make_start(TRAINED[name], self.teacher.model, self.text).model.train()
+
+    def score(self, model: PreTrainedModel) -> Score:
+        """Score a model on all held-out text."""
+        return score_windows(model, self.data.evaluation, "student", self.session.config.evaluate.batch_size)
+
+    def step_seconds(self, name: str) -> float:
+        """Return the processor seconds of a step, teacher included: the median of a few."""
+        stage = replace(self.plan.stages[0], steps=STEPS, num_sequences=None)
+        trainer = make_trainer(self.plan, stage, self.start(name), self.teacher, "moe-students")
+        trainer.add_callback(times := ProcessorTimes())
+        trainer.train()
+        return statistics.median(after - before for before, after in pairwise(times.ends[DROPPED:]))
+
+    def answer_seconds(self) -> float:
+        """Return the processor seconds in which the teacher answers for a step."""
+        trainer = make_trainer(self.plan, self.plan.stages[0], self.start(CHOSEN), self.teacher, "moe-students")
+        online, times = OnlineTeacher(self.teacher.model, self.data.overlap.teacher_size), []
+        for _ in range(STEPS):
+            batch = trainer.data_collator(list(range(self.session.config.train.per_device_train_batch_size)))
+            begin = time.process_time()
+            signals = online.answer(batch, trainer.args.device)
+            signals.columns(batch["spans"].teacher_starts[:-1], trainer.objective.events.teacher)
+            times.append(time.process_time() - begin)
+        return statistics.median(times)
+
+    def teach(self, name: str, steps: int) -> tuple[PreTrainedModel, float]:
+        """Teach a student and return it, with the processor seconds that it took."""
+        student, begin = self.start(name), time.process_time()
+        for stage in stretch(self.plan.stages, steps):
+            make_trainer(self.plan, stage, student, self.teacher, "moe-students").train()
+        return student.eval(), time.process_time() - begin
+
+
+def compare(seed: int, steps: int, overrides: list[str]) -> dict[str, Any]:
+    """Look at a seed's students as they start, and teach some."""
+    school = Class(seed, overrides)
+    row: dict[str, Any] = {"seed": seed, "started": {}, "taught": {}}
+    scores = {"teacher": school.score(school.teacher.model)}
+    for name, settings in starts().items():
+        model = make_start(settings, school.teacher.model, school.text).model
+        row["started"][name] = [model.num_parameters(), round(school.score(model).bits_per_byte, 4)]
+        print(f"{row['started'][name][1]:.4f} {model.num_parameters():>9,} {name}", flush=True)
+    names = [*TRAINED, RANDOM]
+    rounds = [({name: school.step_seconds(name) for name in names}, school.answer_seconds()) for _ in range(ROUNDS)]
+    own = {name: statistics.median(times[name] - answer for times, answer in rounds) for name in names}
+    for name in names:
+        count = round(steps * own[CHOSEN] / own[name])
+        model, seconds = school.teach(name, count)
+        scores[name] = school.score(model)
+        size = model.num_parameters()
+        row["taught"][name] = {"parameters": size, "steps": count, "step_seconds": own[name], "seconds": seconds}
+        print(f"{scores[name].bits_per_byte:.4f} {size:>9,} {count:>4} steps, {seconds:.0f} s, {name}", flush=True)
+    resampled = resample_text(scores, seed)
+    row["bits_per_byte"] = {name: score.bits_per_byte for name, score in scores.items()}
+    row["better_than_layers_dropped"] = {
+        name: [row["bits_per_byte"][LAYERS] - row["bits_per_byte"][name], *resampled.difference(LAYERS, name)]
+        for name in names
+        if name != LAYERS
+    }
+    return row | {"interval_over": f"{resampled.num_units} {resampled.over}"}
+
+
+def main() -> None:
+    """Compare the seeds that the file of results lacks, add them to it, and print what is new."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("-p", dest="overrides", action="append", default=[])
+    arguments = parser.parse_args()
+    rows = json.loads(FILE.read_text())["rows"] if FILE.is_file() else []
+    for seed in arguments.seeds:
+        if all(row["seed"] != seed for row in rows):
+            rows.append(compare(seed, arguments.steps, arguments.overrides))
+            FILE.write_text(json.dumps(summary([Path(word).name for word in sys.argv], rows), indent=1))
+    for row in rows:
+        for name, (figure, low, high) in row["better_than_layers_dropped"].items():
+            print(f"seed {row['seed']}: {name} better than layers dropped by {figure:+.3f} ({low:+.3f} to {high:+.3f})")
+
+
+if __name__ == "__main__":
+    main()

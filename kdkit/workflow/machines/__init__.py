@@ -1,0 +1,1 @@
+"""Work in several processes and on several machines: trainings, and the teacher's answers."""
