@@ -75,8 +75,8 @@ def _measure(texts: list[Words], known: KnownText) -> dict[str, Any]:
     joined = [" ".join(words) for words in lower]
     bleu = [self_bleu(words, lower[:i] + lower[i + 1 :]) for i, words in enumerate(lower)]
     return {
-        **{f"distinct_{n}": _jackknife(grams[n], distinct) for n in grams},
-        "entropy_2": _jackknife(grams[2], entropy),
+        **{f"distinct_{n}": _jackknife(grams[n], distinct, 1.0) for n in grams},
+        "entropy_2": _jackknife(grams[2], entropy, math.inf),
         "self_bleu": _mean(bleu),
         "copied_run": _mean(known.longest_runs(joined).tolist()),
         "copied_share": _mean(known.copy_rates(joined).tolist()),
@@ -113,8 +113,8 @@ def self_bleu(words: Words, others: Sequence[Words]) -> float:
     return min(1.0, math.exp(1 - nearest / len(words))) * math.exp(logs / BLEU_WORDS)
 
 
-def _jackknife(by_text: list[Counter], figure: Any) -> dict[str, Any]:
-    """Return a figure of all texts together, and its interval from leaving out one text at a time."""
+def _jackknife(by_text: list[Counter], figure: Any, most: float) -> dict[str, Any]:
+    """Return a figure of all texts together, `most` at most, and its interval from leaving out one text at a time."""
     together = sum(by_text, Counter())
     if not together:
         return {"value": 0.0, "interval_95": None}
@@ -125,7 +125,7 @@ def _jackknife(by_text: list[Counter], figure: Any) -> dict[str, Any]:
     left = np.array([figure(each) for each in rest])
     error = math.sqrt((count - 1) / count * float(((left - left.mean()) ** 2).sum()))
     reach = t_quantile(1 - LEVEL, count - 1) * error
-    return {"value": value, "interval_95": (max(value - reach, 0.0), value + reach)}
+    return {"value": value, "interval_95": (max(value - reach, 0.0), min(value + reach, most))}
 
 
 def _mean(values: list[float]) -> dict[str, Any]:

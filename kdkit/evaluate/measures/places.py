@@ -20,7 +20,9 @@ from kdkit.evaluate.measures.tokens import find_documents, find_targets, sum_by_
 from kdkit.evaluate.retention import Positions
 
 FIRST_EDGE = 8
-"""Tokens of the first bin of positions; every next bin is twice as long."""
+"""Tokens of the first bin of positions."""
+IN_WINDOW, IN_DOCUMENT = 2, 4
+"""How many times as far every next bin of positions reaches."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,9 @@ def bin_frequency(windows: Windows, train: Windows, count: int) -> Bins:
 
 def bin_window_position(windows: Windows) -> Bins:
     """Sort tokens by how many stand before them in their window: what the model has read."""
-    return _double(np.broadcast_to(np.arange(windows.student_ids.shape[1]), windows.student_ids.shape), windows)
+    return _widen(
+        np.broadcast_to(np.arange(windows.student_ids.shape[1]), windows.student_ids.shape), windows, IN_WINDOW
+    )
 
 
 def bin_document_position(windows: Windows) -> Bins:
@@ -66,15 +70,15 @@ def bin_document_position(windows: Windows) -> Bins:
     places = np.empty(len(flat), np.int64)
     places[order] = np.arange(len(flat)) - firsts
     before[is_token] = places
-    return _double(before, windows)
+    return _widen(before, windows, IN_DOCUMENT)
 
 
-def _double(places: np.ndarray, windows: Windows) -> Bins:
-    """Sort places into bins of which each is twice as long as the one before."""
+def _widen(places: np.ndarray, windows: Windows, times: int) -> Bins:
+    """Sort places into bins of which each reaches so many times as far as the one before."""
     last = int(places[find_targets(windows, "student")].max())
     edges = [FIRST_EDGE]
     while edges[-1] <= last:
-        edges.append(2 * edges[-1])
+        edges.append(times * edges[-1])
     names = [f"{low:,} to {high - 1:,}" for low, high in zip([0, *edges], edges, strict=False)]
     return Bins(names, np.searchsorted(edges, places, side="right"))
 
@@ -165,10 +169,10 @@ def compare_places(
             np.vstack([nats / np.log(2), spans.num_bytes[chosen]]), of_unit[spans.first[chosen]], units.count
         )
         drawn = units.sums(sums)
-        levels = dict(zip(spans.nats, drawn[:-1] / np.maximum(drawn[-1], 1), strict=True))
-        is_drawn = drawn[-1] > 0
+        drawn = drawn[:, drawn[-1] > 0]
+        levels = dict(zip(spans.nats, drawn[:-1] / drawn[-1], strict=True))
         models: dict[str, Any] = {
-            name: {"bits_per_byte": float(row.sum() / sums[-1].sum()), "interval_95": units.interval(level[is_drawn])}
+            name: {"bits_per_byte": float(row.sum() / sums[-1].sum()), "interval_95": units.interval(level)}
             for row, (name, level) in zip(sums, levels.items(), strict=False)
         }
         for student, values in positions.values.items():
