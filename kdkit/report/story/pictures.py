@@ -38,6 +38,18 @@ LANGUAGE = {
         "were loaded in.",
         "Three bar charts of all models: bits per byte, text read per second, size of the weights.",
     ),
+    "Where in a text they are good": Told(
+        "measures",
+        "Bits per byte of the same text, in bins: from tokens that are rare in the training text to frequent ones, and "
+        "from the beginning of a window or document on. Bands are 95 % intervals.",
+        "Bits per byte of all models by frequency of the tokens and by their position.",
+    ),
+    "Confidence and truth": Told(
+        "measures",
+        "Each point is a bin of equally many tokens. On the dashed line a model is right as often as it says; below it "
+        "is too sure of itself. Bars are 95 % intervals.",
+        "Share of first choices that are right over their probability, for every model.",
+    ),
     "Learning curves": Told(
         "result",
         "Held-out text, measured while the models trained, on a part of the text of the table. Left: where two curves "
