@@ -80,6 +80,8 @@ def divergence_tables(arms: dict[str, Rounds]) -> str:
     """Write a table of every loss, with how far a library's loss and gradients lie from kdkit's."""
     parts = []
     for kind, title in KINDS.items():
+        if f"{kind}, kdkit" not in arms:
+            continue
         own = {name.removeprefix(f"{kind}, "): rounds for name, rounds in arms.items() if name.startswith(f"{kind}, ")}
         found, base = ran(own), own["kdkit"]
         if kind == "kl" and "products" in arms:
