@@ -41,8 +41,8 @@ def refuse_several(config: str) -> None:
         raise SystemExit(0)
     size = os.environ["WORLD_SIZE"]
     raise UserError(
-        f"run: expected one process for a language model, got {size}; train in {size} by accelerate launch ... -m kdkit "
-        f"distill {config}, and call run without a launcher behind it"
+        f"run: expected one process for a language model, got {size}; train in {size} by accelerate launch ... -m "
+        f"kdkit distill {config}, and call run without a launcher behind it"
     )
 
 
