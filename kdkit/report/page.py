@@ -20,16 +20,20 @@ from kdkit.report.figures import (
 from kdkit.report.maths.figures import draw_solving
 from kdkit.report.maths.tables import maths_sections
 from kdkit.report.maths.verdict import run_verdict
+from kdkit.report.measures.figures import draw_calibration, draw_places
+from kdkit.report.measures.harness import run_harness_table
+from kdkit.report.measures.tables import measure_tables
 from kdkit.report.recipe import language_recipe
 from kdkit.report.render import picture_files, render_files, run_facts
 from kdkit.report.router import draw_router
 from kdkit.report.story.beside import runs_beside, sweeps_beside
-from kdkit.report.story.done import HOW_TO_READ, what_was_done
+from kdkit.report.story.done import HOW_TO_READ, teacher_names, what_was_done
 from kdkit.report.story.limits import language_limits
 from kdkit.report.story.methods import loss_as_formula, used_loss
 from kdkit.report.story.pictures import LANGUAGE, curves_in_words, levels_in_words
 from kdkit.report.story.references import language_references
 from kdkit.report.story.result import cost_sentence, headline, split_costs, stage_table, twin_table
+from kdkit.report.story.start import start_table
 from kdkit.report.tables import (
     comparison_table,
     compression_table,
@@ -81,6 +85,8 @@ def _draw(run: Run) -> dict[str, Path | None]:
     was_probed = (run.path / "teacher" / "probe.json").is_file()  # 03 needs no 02
     return {
         "Quality and cost": draw_quality_against_size(run),
+        "Where in a text they are good": draw_places(run),
+        "Confidence and truth": draw_calibration(run),
         "Problems solved": draw_solving(run),
         "Learning curves": draw_learning_curves(run),
         "Terms of the student's loss": draw_loss_terms(run),
@@ -105,8 +111,10 @@ def _story(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
         "recipe": language_recipe(config, training, evaluation["models"]["student"]["training"]["steps"]),
         "verdict": run_verdict(evaluation),
         "tiles": headline(evaluation),
+        "num_teachers": len(teacher_names(config)) or 1,
         "how_to_read": HOW_TO_READ,
         "done": what_was_done(config, evaluation, manifest, training),
+        "start": start_table(run),
         "formula": loss_as_formula(used_loss(config, training), config["distill"]),
         "twins": twin_table(evaluation),
         "cost_words": cost_sentence(evaluation),
@@ -118,6 +126,7 @@ def _story(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
         "references": language_references(config, training),
         "by_kind": differences_table(run),
         "deployment": deployment_tables(run),
+        "harness": run_harness_table(run),
     }
 
 
@@ -135,6 +144,7 @@ def _tables(evaluation: dict[str, Any], num_examples: int) -> dict[str, Any]:
         "pairs": pairs_table(evaluation),
         "pairs_verdict": pairs_verdict(evaluation),
         "maths": maths_sections(evaluation),
+        "measures": measure_tables(evaluation),
     }
 
 
