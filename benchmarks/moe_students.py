@@ -1,12 +1,12 @@
 """Students made of a mixture of experts: dense ones, smaller mixtures, shared cores; without training, and taught.
 
-    python -m benchmarks.moe_students [--seeds 0 1 2] [--steps 200] [-p KEY=VALUE ...]
+    python -m benchmarks.moe_students [--seeds 0 1 2] [--steps 100] [--output FILE] [-p KEY=VALUE ...]
 
 The teacher of `configs/moe_students.yaml` (its own training apart, in the cache), a teacher and a split per seed. First
 all students as they start, in bits per byte of the held-out text; then some of about equal size, taught by the teacher
 for equal processor time: as long as `--steps` steps of the dense one take, the teacher's answers apart, as all read as
 many. The time of a step is measured in rounds in which all take turns. Prints tables and writes
-`benchmarks/results/moe_students.json` after every seed; seeds that it holds are not run again.
+`benchmarks/results/moe_students.json` (`--output`) after every seed; seeds that it holds are not run again.
 """
 
 import argparse
@@ -42,37 +42,34 @@ FILE = Path(__file__).parent / "results" / "moe_students.json"
 CONFIG = "configs/moe_students.yaml"
 JOINED = 3
 """Experts of a dense student, with which it is as large as half of the teacher's layers."""
-CHOSEN, LAYERS, RANDOM = "chosen experts, fitted", "layers dropped", "random start"
+CHOSEN, RANDOM = "chosen experts, fitted", "random start"
+LAYERS, DENSE_LAYERS = "layers dropped", "layers dropped, all experts joined"
 TRAINED: dict[str, AnyStart] = {
-    CHOSEN: MoeToDense(num_experts=JOINED, score="contribution", scale="fitted"),
+    CHOSEN: MoeToDense(num_experts=JOINED, scale="fitted"),
     "chosen experts": MoeToDense(num_experts=JOINED),
-    "experts averaged": MoeToDense(join="average"),
     LAYERS: DropLayers(num_layers=2),
 }
-"""Students that are also taught; and one from random weights."""
-ROUNDS, STEPS, DROPPED = 3, 8, 2
+"""Students that are also taught; and a dense one of half of the layers, as large, and one from random weights."""
+ROUNDS, STEPS, DROPPED = 2, 8, 2
+WINDOWS = 60
+"""Held-out windows on which students are scored as they start."""
 
 
 def starts() -> dict[str, AnyStart]:
     """Return all students that are looked at as they start."""
-    scores = ("load", "contribution", "saliency", "activation", "diverse", "fitted")
-    scales = ("uniform", "routing", "fitted")
     found: dict[str, AnyStart] = {
         f"dense, {JOINED} experts, {score}, {scale}": MoeToDense(num_experts=JOINED, score=score, scale=scale)
-        for scale in scales
-        for score in scores
+        for scale in ("routing", "fitted")
+        for score in ("load", "contribution", "saliency", "activation", "diverse", "fitted")
     }
     found |= {"dense, average": MoeToDense(join="average"), "layers dropped, 2": DropLayers(num_layers=2)}
-    for others in ("drop", "merge"):
-        for number in (4, 2):
-            for score in ("saliency", "load", "diverse"):
+    for number in (4, 2):
+        for others in ("drop", "merge"):
+            for score in ("saliency", "diverse"):
                 name = f"mixture, {number} experts, {score}, {others}"
                 found[name] = MoeToMoe(num_experts=number, score=score, others=others)
-    for core in ("mean", "nearest"):
-        found |= {
-            f"shared core, rank {rank}, {core}": ShareCore(wrapper_rank=rank, core=core) for rank in (4, 8, 16, 32)
-        }
-    return found
+    found |= {f"shared core, rank {rank}": ShareCore(wrapper_rank=rank) for rank in (4, 8, 16, 32)}
+    return found | {"shared core, rank 16, nearest": ShareCore(wrapper_rank=16, core="nearest")}
 
 
 class Class:
@@ -93,11 +90,15 @@ class Class:
         set_seed(self.seed)
         if name == RANDOM:
             return build_model(start_architecture(TRAINED[CHOSEN], self.teacher.model.config))
+        if name == DENSE_LAYERS:
+            half = make_start(TRAINED[LAYERS], self.teacher.model, self.text).model
+            joined = MoeToDense(num_experts=half.config.num_experts, scale="fitted")
+            return make_start(joined, half, self.text).model.train()
         return make_start(TRAINED[name], self.teacher.model, self.text).model.train()
 
-    def score(self, model: PreTrainedModel) -> Score:
-        """Score a model on all held-out text."""
-        return score_windows(model, self.data.evaluation, "student", self.session.config.evaluate.batch_size)
+    def score(self, model: PreTrainedModel, num_windows: int = sys.maxsize) -> Score:
+        """Score a model on held-out text."""
+        return score_windows(model, self.data.evaluation.first(num_windows), "student", 16)
 
     def step_seconds(self, name: str) -> float:
         """Return the processor seconds of a step, teacher included: the median of a few."""
@@ -132,11 +133,12 @@ def compare(seed: int, steps: int, overrides: list[str]) -> dict[str, Any]:
     school = Class(seed, overrides)
     row: dict[str, Any] = {"seed": seed, "started": {}, "taught": {}}
     scores = {"teacher": school.score(school.teacher.model)}
+    row["started"]["teacher"] = [school.teacher.parameters, school.score(school.teacher.model, WINDOWS).bits_per_byte]
     for name, settings in starts().items():
         model = make_start(settings, school.teacher.model, school.text).model
-        row["started"][name] = [model.num_parameters(), round(school.score(model).bits_per_byte, 4)]
+        row["started"][name] = [model.num_parameters(), school.score(model, WINDOWS).bits_per_byte]
         print(f"{row['started'][name][1]:.4f} {model.num_parameters():>9,} {name}", flush=True)
-    names = [*TRAINED, RANDOM]
+    names = [*TRAINED, DENSE_LAYERS, RANDOM]
     rounds = [({name: school.step_seconds(name) for name in names}, school.answer_seconds()) for _ in range(ROUNDS)]
     own = {name: statistics.median(times[name] - answer for times, answer in rounds) for name in names}
     for name in names:
@@ -148,10 +150,9 @@ def compare(seed: int, steps: int, overrides: list[str]) -> dict[str, Any]:
         print(f"{scores[name].bits_per_byte:.4f} {size:>9,} {count:>4} steps, {seconds:.0f} s, {name}", flush=True)
     resampled = resample_text(scores, seed)
     row["bits_per_byte"] = {name: score.bits_per_byte for name, score in scores.items()}
-    row["better_than_layers_dropped"] = {
-        name: [row["bits_per_byte"][LAYERS] - row["bits_per_byte"][name], *resampled.difference(LAYERS, name)]
-        for name in names
-        if name != LAYERS
+    levels = row["bits_per_byte"]
+    row["chosen_better_than"] = {
+        name: [levels[name] - levels[CHOSEN], *resampled.difference(name, CHOSEN)] for name in names if name != CHOSEN
     }
     return row | {"interval_over": f"{resampled.num_units} {resampled.over}"}
 
@@ -160,17 +161,19 @@ def main() -> None:
     """Compare the seeds that the file of results lacks, add them to it, and print what is new."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--output", type=Path, default=FILE)
     parser.add_argument("-p", dest="overrides", action="append", default=[])
     arguments = parser.parse_args()
-    rows = json.loads(FILE.read_text())["rows"] if FILE.is_file() else []
+    file = arguments.output
+    rows = json.loads(file.read_text())["rows"] if file.is_file() else []
     for seed in arguments.seeds:
         if all(row["seed"] != seed for row in rows):
             rows.append(compare(seed, arguments.steps, arguments.overrides))
-            FILE.write_text(json.dumps(summary([Path(word).name for word in sys.argv], rows), indent=1))
+            file.write_text(json.dumps(summary([Path(word).name for word in sys.argv], rows), indent=1))
     for row in rows:
-        for name, (figure, low, high) in row["better_than_layers_dropped"].items():
-            print(f"seed {row['seed']}: {name} better than layers dropped by {figure:+.3f} ({low:+.3f} to {high:+.3f})")
+        for name, (figure, low, high) in row["chosen_better_than"].items():
+            print(f"seed {row['seed']}: {CHOSEN} better than {name} by {figure:+.3f} ({low:+.3f} to {high:+.3f})")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from kdkit.machine.tracking.copies import TrainingCopy
 from kdkit.models.loading import no_bar
 from kdkit.models.lora import has_adapters, merged, save_adapters
 from kdkit.models.saved import load_checkpoint
-from kdkit.models.shared_out import whole_state
 from kdkit.runs.disk import remove_folder, whole_file, whole_folder, writing
 from kdkit.runs.folder import Run
 from kdkit.runs.messages import note
@@ -33,6 +32,7 @@ from kdkit.training.options.averaging import WeightAverage
 from kdkit.training.options.bundle import OPTIONS_FILE, TrainingOptions
 from kdkit.training.progress import Curve, Progress
 from kdkit.training.scoring import score_windows
+from kdkit.training.together import whole_state
 from kdkit.training.trainer import COUNTS_FILE
 
 STUDENT, BASELINE, EQUAL_TIME, ANSWERS_REUSED = "student", "baseline", "baseline_equal_time", "baseline_answers_reused"

@@ -62,6 +62,18 @@ def check_targets(architecture: PreTrainedConfig, settings: LoraSettings) -> Non
         find_targets(AutoModelForCausalLM.from_config(architecture), settings)
 
 
+def count_adapters(architecture: PreTrainedConfig, settings: LoraSettings) -> int:
+    """Return the parameters of a model's adapters, by its architecture alone.
+
+    Raises:
+        UserError: see `find_targets`.
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(architecture)
+    linear = [model.get_submodule(name) for name in find_targets(model, settings)]
+    return sum(settings.rank * (module.in_features + module.out_features) for module in linear)
+
+
 def add_adapters(model: PreTrainedModel, settings: LoraSettings) -> None:
     """Put adapters into a model, in place, that change nothing yet: the second factor of each is zero.
 

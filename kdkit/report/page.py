@@ -27,12 +27,13 @@ from kdkit.report.recipe import language_recipe
 from kdkit.report.render import picture_files, render_files, run_facts
 from kdkit.report.router import draw_router
 from kdkit.report.story.beside import runs_beside, sweeps_beside
-from kdkit.report.story.done import HOW_TO_READ, what_was_done
+from kdkit.report.story.done import HOW_TO_READ, teacher_names, what_was_done
 from kdkit.report.story.limits import language_limits
 from kdkit.report.story.methods import loss_as_formula, used_loss
 from kdkit.report.story.pictures import LANGUAGE, curves_in_words, levels_in_words
 from kdkit.report.story.references import language_references
 from kdkit.report.story.result import cost_sentence, headline, split_costs, stage_table, twin_table
+from kdkit.report.story.start import start_table
 from kdkit.report.tables import (
     comparison_table,
     compression_table,
@@ -110,8 +111,10 @@ def _story(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
         "recipe": language_recipe(config, training, evaluation["models"]["student"]["training"]["steps"]),
         "verdict": run_verdict(evaluation),
         "tiles": headline(evaluation),
+        "num_teachers": len(teacher_names(config)) or 1,
         "how_to_read": HOW_TO_READ,
         "done": what_was_done(config, evaluation, manifest, training),
+        "start": start_table(run),
         "formula": loss_as_formula(used_loss(config, training), config["distill"]),
         "twins": twin_table(evaluation),
         "cost_words": cost_sentence(evaluation),

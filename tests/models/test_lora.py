@@ -10,7 +10,16 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from kdkit.config.built.lora import LoraSettings
 from kdkit.config.training import ParameterRule
 from kdkit.errors import UserError
-from kdkit.models.lora import MARK, add_adapters, check_targets, find_targets, has_adapters, merged, save_adapters
+from kdkit.models.lora import (
+    MARK,
+    add_adapters,
+    check_targets,
+    count_adapters,
+    find_targets,
+    has_adapters,
+    merged,
+    save_adapters,
+)
 from kdkit.training.trainer import group_by_rules
 from tests.pruned import IDS, make_model
 
@@ -55,6 +64,11 @@ def test_adapters_alone_learn_and_a_rule_may_say_more():
     group_by_rules(model, [ParameterRule(pattern="norm", lr_multiplier=0.5)], 0.1, 0.0)
     more = {name for name, parameter in model.named_parameters() if parameter.requires_grad} - learns
     assert more == {name for name, _ in model.named_parameters() if "norm" in name}
+
+
+def test_adapters_are_counted_by_the_architecture_alone():
+    trained = sum(value.numel() for name, value in with_adapters(rank=3)[0].named_parameters() if MARK in name)
+    assert count_adapters(make_model().config, LoraSettings(rank=3)) == trained
 
 
 def test_auto_takes_linear_layers_inside_and_a_pattern_what_it_matches():

@@ -4,6 +4,7 @@ import statistics
 from typing import Any
 
 from kdkit.report.evidence import too_short
+from kdkit.report.story.done import BUILD, teacher_names
 
 FEW_DOCUMENTS = 100
 """Held-out documents below which an interval over them is itself uncertain."""
@@ -67,10 +68,12 @@ def _seed(config: dict[str, Any], sweeps: list[str]) -> str:
 
 
 def _start(config: dict[str, Any]) -> str:
-    if not config["distill"].get("start_from_teacher"):
+    made = config["student"].get("from_teacher")
+    if not made and not config["distill"].get("start_from_teacher"):
         return ""
+    part = "parts of the teacher" if made else "the teacher's embeddings"
     return (
-        "The student starts from the teacher's embeddings and the baselines do not: the difference is that of start "
+        f"The student starts from {part} and the baselines do not: the difference is that of start "
         "and answers together. Which of the two it comes from, this run alone cannot tell."
     )
 
@@ -98,7 +101,12 @@ def _time(evaluation: dict[str, Any]) -> str:
 
 def _teacher(config: dict[str, Any], evaluation: dict[str, Any]) -> str:
     models = evaluation["models"]
-    if config["teacher"]["path"] == "build" and not config.get("teachers", {}).get("members"):
+    if names := teacher_names(config):
+        return (
+            f"The gap and the likeness to the teacher are those of the first of {len(names)} teachers ({names[0]}); "
+            "what each of them is worth is told by kinds of text only."
+        )
+    if config["teacher"]["path"] == BUILD:
         size = models["teacher"].get("parameters")
         of_size = f" of {size:,} parameters" if size else ""
         return (

@@ -60,8 +60,8 @@ LANGUAGE = {
     "Problems solved": Told("problems", "", "Shares of problems that the models solve."),
     "Terms of the student's loss": Told(
         "training",
-        "Means over the steps between two points, before they are weighted. A divergence of 0 would be a student that "
-        "predicts what its teacher predicts.",
+        "As they were logged, before they are weighted. A divergence of 0 would be a student that predicts what its "
+        "teacher predicts.",
         "Cross-entropy, divergence from the teacher and gradient norm over optimizer steps.",
     ),
     "Agreement with the teacher while it trained": Told(

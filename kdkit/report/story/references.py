@@ -78,12 +78,20 @@ def language_references(config: dict[str, Any], training: dict[str, Any]) -> lis
         keys += OF_LOSSES.get(compared if isinstance(compared, str) else compared["name"], [])
     uses = {
         "trinh2025guide": distill.get("start_from_teacher"),
+        "men2024shortgpt": _kind(config) in ("layers", "prune"),
+        "muralidharan2024minitron": _kind(config) == "prune",
+        "hu2021lora": config.get("student", {}).get("lora"),
         "agarwal2023gkd": any(stage.get("on_policy") for stage in stages),
         "kim2025experts": config.get("router", {}).get("kind", "none") != "none",
         "anshumann2025sparse": config.get("cache", {}).get("enabled") and config["cache"].get("mode") == "sampled",
         "liu2025muon": train.get("optimizer") == "muon",
     }
     return _named([*keys, *(key for key, is_used in uses.items() if is_used)])
+
+
+def _kind(config: dict[str, Any]) -> str:
+    """Return how the student was made from the teacher; empty: it was not."""
+    return (config.get("student", {}).get("from_teacher") or {}).get("kind", "")
 
 
 def method_references(config: dict[str, Any]) -> list[Reference]:

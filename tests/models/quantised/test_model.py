@@ -96,8 +96,18 @@ def test_weights_that_torchs_kernels_do_not_take_are_multiplied_all_the_same():
     room = torch.empty(9 * 64 + 8, dtype=torch.int8)[8:].view(9, 64)  # an address like those in a file
     codes = encode(torch.randn(9, 64), 8)
     room.copy_(codes.values)
-    shifted, hidden = QuantisedLinear(type(codes)(room, codes.scales), None, torch.float32), torch.randn(20, 64)
+    shifted, hidden = QuantisedLinear(type(codes)(room, codes.scales), None, torch.float32), torch.randn(12, 64)
     assert torch.allclose(shifted(hidden), hidden @ shifted.weight.T, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bits", [8, 4])
+def test_few_rows_and_many_give_the_same_products(bits):
+    layer = QuantisedLinear(encode(torch.randn(48, 64), bits), torch.randn(48), torch.float32)
+    hidden = torch.randn(3, 40, 64)
+    expected = hidden @ layer.weight.T + layer.bias
+    assert torch.allclose(layer(hidden), expected, rtol=0.03, atol=0.3)
+    assert torch.allclose(layer(hidden[:, :2]), expected[:, :2], rtol=0.03, atol=0.3)
 
 
 def test_a_loaded_model_writes_and_shows_its_head(tmp_path):
