@@ -13,6 +13,7 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ RESULTS = Path(__file__).parent / "results" / "divergence_memory.json"
 
 def dense_row(name: str) -> dict[str, Any]:
     """Measure a divergence from an online teacher."""
+    return measure_divergence(f"kdkit {name}", dense_loss(name))
+
+
+def dense_loss(name: str) -> Callable[[Problem], torch.Tensor]:
+    """Return kdkit's divergence from an online teacher, as a function of a problem."""
     settings = next(settings for settings in DENSE if settings.name == name)
 
     def divergence(given: Problem) -> torch.Tensor:
@@ -62,11 +68,11 @@ def dense_row(name: str) -> dict[str, Any]:
         )
         return _run(given, teacher_loss)
 
-    return measure_divergence(f"kdkit {name}", divergence)
+    return divergence
 
 
-def sparse_row(tail: str) -> dict[str, Any]:
-    """Measure forward KL from a teacher of whom the 64 most likely tokens are known."""
+def sparse_loss(tail: str) -> Callable[[Problem, SparseSignals], torch.Tensor]:
+    """Return kdkit's forward KL from a teacher of whom the most likely tokens are known."""
 
     def divergence(given: Problem, signals: SparseSignals) -> torch.Tensor:
         measure_of = make_measure(ForwardKL())
@@ -81,8 +87,13 @@ def sparse_row(tail: str) -> dict[str, Any]:
         )
         return _run(given, teacher_loss)
 
-    whole = problem()
-    signals = _top_k(whole)
+    return divergence
+
+
+def sparse_row(tail: str) -> dict[str, Any]:
+    """Measure forward KL from a teacher of whom the 64 most likely tokens are known."""
+    divergence, whole = sparse_loss(tail), problem()
+    signals = top_k(whole)
     whole = whole._replace(teacher_hidden=None, teacher_head=None)
     few = torch.arange(64)
     part = Problem(
@@ -108,7 +119,7 @@ def _asked(count: int) -> QueriedRows:
     return QueriedRows(torch.arange(count), torch.arange(count), torch.full((count,), 1 / count), 1 / count)
 
 
-def _top_k(given: Problem) -> SparseSignals:
+def top_k(given: Problem) -> SparseSignals:
     """Keep the teacher's most likely tokens, as a cache would."""
     ids, logprobs, rest = [], [], []
     for rows in even_chunks(len(given.teacher_hidden), 128):

@@ -89,9 +89,9 @@ class Problem(NamedTuple):
     """fp32, tokens x student width, requires grad."""
     student_head: torch.Tensor
     """fp32, vocabulary x student width, requires grad."""
-    teacher_hidden: torch.Tensor
-    """fp32, tokens x teacher width."""
-    teacher_head: torch.Tensor
+    teacher_hidden: torch.Tensor | None
+    """fp32, tokens x teacher width; None where its answers are known."""
+    teacher_head: torch.Tensor | None
     """fp32, vocabulary x teacher width."""
 
     def first(self, tokens: int) -> "Problem":
@@ -99,7 +99,7 @@ class Problem(NamedTuple):
         return Problem(
             self.student_hidden.detach()[:tokens].clone().requires_grad_(),
             self.student_head.detach().requires_grad_(),
-            self.teacher_hidden[:tokens].clone(),
+            None if self.teacher_hidden is None else self.teacher_hidden[:tokens].clone(),
             self.teacher_head,
         )
 
@@ -117,23 +117,30 @@ def problem(
     )
 
 
-def measure_divergence(name: str, divergence: Callable[[Problem], torch.Tensor], seed: int = 0) -> dict[str, Any]:
-    """Measure forward and backward of a divergence on `problem(seed)`, after a warm-up on a few tokens.
+def measure_divergence(
+    name: str, divergence: Callable[[Problem], torch.Tensor], whole: Problem | None = None
+) -> dict[str, Any]:
+    """Measure forward and backward of a divergence, after a warm-up on a few tokens.
 
     Args:
         name: what the row is called.
         divergence: from a problem to KL(teacher || student), the mean over the tokens, a scalar to backpropagate.
-        seed: of the problem.
+        whole: None: `problem()`.
 
     Returns:
-        A row for `print_row` and `write_results`.
+        A row for `print_row` and `write_results`: the loss and the norms of its two gradients are in it.
     """
-    whole = problem(seed)
+    whole = whole or problem()
     divergence(whole.first(WARM_UP_TOKENS)).backward()
+    whole.student_hidden.grad = whole.student_head.grad = None
     with measure() as found:
         loss = divergence(whole)
         loss.backward()
-    return row(name, found, loss=loss.item())
+    norms = {
+        f"{side}_gradient": tensor.grad.norm().item() if tensor.grad is not None else 0.0
+        for side, tensor in (("hidden", whole.student_hidden), ("head", whole.student_head))
+    }
+    return row(name, found, loss=loss.item(), **norms)
 
 
 def row(name: str, found: Measurement, **values: Any) -> dict[str, Any]:

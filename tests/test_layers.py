@@ -66,6 +66,7 @@ CONSTANT_MAKERS = DECLARED | {
     "Name",
     "Fraction",
     "Told",
+    "Matching",
 }
 DECLARING_CALLS = ("app.add_typer",)
 """Calls that make a constant and touch nothing outside: re.compile, pathlib, typer and pydantic declarations."""

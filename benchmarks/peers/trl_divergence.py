@@ -12,19 +12,19 @@ from trl.trainer.distillation_trainer import _chunked_divergence_loss
 from benchmarks.measure import Problem, measure_divergence, print_row
 
 
-def trl_forward_kl(problem: Problem) -> torch.Tensor:
-    """Compute TRL's mean KL(teacher || student) at temperature 1."""
+def trl_divergence(problem: Problem, beta: float = 0.0) -> torch.Tensor:
+    """Compute TRL's mean KL(teacher || student) at temperature 1; with a beta of 0.5 its Jensen-Shannon divergence."""
     loss, _, _ = _chunked_divergence_loss(
         problem.student_hidden.unsqueeze(0),
         problem.teacher_hidden.unsqueeze(0),
         problem.student_head,
         problem.teacher_head,
         torch.ones(1, len(problem.student_hidden), dtype=torch.int64),
-        beta=0.0,
+        beta=beta,
         temperature=1.0,
     )
     return loss
 
 
 if __name__ == "__main__":
-    print_row(measure_divergence("trl_chunked", trl_forward_kl))
+    print_row(measure_divergence("trl_chunked", trl_divergence))

@@ -24,6 +24,11 @@ def sweep(
         ),
     ] = "",
     only: Annotated[str, typer.Option(metavar="VARIANT,...", help="Train these variants only.")] = "",
+    search: Annotated[
+        list[str],
+        typer.Option(metavar="SECTION.KEY=LOW:HIGH[:log]", help="Let Optuna choose a setting, from a range or values."),
+    ] = [],  # noqa: B006
+    trials: Annotated[int, typer.Option(metavar="N", min=1, help="Trials of a search, in all.")] = 20,
     processes: Annotated[
         int, typer.Option(metavar="N", min=0, help="Train N runs at once, each in a process of its own.")
     ] = 0,
@@ -48,10 +53,17 @@ def sweep(
     python -m kdkit sweep configs/demo.yaml --grid distill.temperature=1.5,2,3 --grid distill.kd_ratio=0.3,0.9 --seeds 3
 
     python -m kdkit sweep configs/demo.yaml --grid "distill.loss=jsd,{name: alm}" --seeds 0,1 --processes 2
+
+    python -m kdkit sweep configs/demo.yaml --search distill.temperature=1:8:log --search distill.kd_ratio=0:1
     """
     from kdkit.workflow.several.sweep import SweepRequest, run_sweep
 
+    request = SweepRequest(file, parameter, name, runs_dir, only, seeds, verbose, grid, processes, yes, search, trials)
     with interruptible("nothing was begun"):
-        request = SweepRequest(file, parameter, name, runs_dir, only, seeds, verbose, grid, processes, yes)
-        finished = run_sweep(request)
+        if search:
+            from kdkit.workflow.search.search import run_search
+
+            finished = run_search(request)
+        else:
+            finished = run_sweep(request)
     print(f"report: {finished.path / 'report.html'}")

@@ -15,10 +15,12 @@ from kdkit.data.windows import Windows
 from kdkit.distill.committee.trainer import TEACHERS
 from kdkit.distill.layer_terms import LayerParts
 from kdkit.distill.plan import Stage, TrainingPlan
+from kdkit.distill.student import START
 from kdkit.distill.trainer import AVERAGE_FILE, PARTS_FILE
 from kdkit.errors import UserError
 from kdkit.machine.tracking.copies import TrainingCopy
 from kdkit.models.loading import no_bar
+from kdkit.models.lora import has_adapters, merged, save_adapters
 from kdkit.models.saved import load_checkpoint, load_tensors
 from kdkit.runs.disk import remove_folder, whole_file, whole_folder, writing
 from kdkit.runs.folder import Run
@@ -41,6 +43,9 @@ PROJECTIONS_FILE = "student_projections.safetensors"
 
 LAST = "_last"
 """In the run, `PHASE_last/`: the weights of the last step, where those that are saved are an average."""
+
+ADAPTER = "_adapter"
+"""In the run, `PHASE_adapter/`: what `student.lora` trained, as peft writes it; the model of PHASE has it in it."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +116,8 @@ def save_stage(
         parts_of_batch: into how many parts micro-batches were cut, as the next stage will have to.
     """
     with whole_folder(folder / "finished") as partial:
-        with no_bar():
-            student.save_pretrained(partial)
+        with no_bar():  # adapters are no part of what transformers knows how to rename
+            student.save_pretrained(partial, save_original_format=not has_adapters(student))
         if parts is not None:
             torch.save(parts.state(), partial / PARTS_FILE)
         if average is not None:
@@ -215,10 +220,16 @@ def save_student(
 ) -> None:
     """Save a trained model and its tokenizer to the run's folder PHASE, which appears whole or not at all.
 
+    Adapters are merged into it, and kept beside it in PHASE_adapter.
+
     Args:
         state: its weights, where it is shared out: see `whole_state`.
     """
     with writing(run.path, "--runs-dir"):
+        if has_adapters(student):
+            with whole_folder(run.path / f"{phase}{ADAPTER}") as partial:
+                save_adapters(student, partial)
+            student = merged(student)
         with whole_folder(run.path / phase) as partial, no_bar():
             student.save_pretrained(partial, state_dict=state)
             tokenizer.save_pretrained(partial)
@@ -264,15 +275,16 @@ def forget(run: Run, phase: str) -> None:
     """
     if not run.writes:
         return
-    for folder in (run.path / "checkpoints" / phase, run.path / phase, run.path / f"{phase}{LAST}"):
-        remove_folder(folder)
+    remove_folder(run.path / "checkpoints" / phase)
+    for end in ("", LAST, ADAPTER, f"{LAST}{ADAPTER}"):
+        remove_folder(run.path / f"{phase}{end}")
     if (run.path / "training.json").is_file():
         kept = {key: value for key, value in run.read_json("training.json").items() if not _is_of(key, phase)}
         run.write_json("training.json", kept)
 
 
 def _is_of(key: str, phase: str) -> bool:
-    return key in (phase, f"{phase}_parameters", f"{phase}_average")
+    return key in (phase, f"{phase}_parameters", f"{phase}_average") or (key, phase) == (START, STUDENT)
 
 
 def update_results(run: Run, values: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from kdkit.distill.committee.scores import asked_rows, needs_scores, score_path
 from kdkit.distill.curriculum import cached_rows
 from kdkit.distill.open_teacher import cache_path
 from kdkit.distill.plan import TrainingPlan
+from kdkit.distill.student import START
 from kdkit.losses.chunked.engine import Head, rows_per_chunk
 from kdkit.runs.costs import read_cost
 from kdkit.runs.messages import note
@@ -50,23 +51,30 @@ def equal_time(plan: TrainingPlan) -> EqualTime:
     sequences that this plan reads.
     """
     student, config = plan.session.run.read_json("training.json")[STUDENT], plan.session.config
-    seconds = student["seconds"]
+    made = _start_seconds(plan)
+    seconds, own = student["seconds"] + made, student["seconds"] + made
     asked = [each for each in _each_teacher(plan) if each.session.config.cache.enabled]
     for each in asked:
         path = cache_path(each)
         cost = read_cost(path)
         if cost is None:
             note(f"cache {path}: nobody noted how long it took, so equal time counts the student's steps alone")
-            return EqualTime(student["seconds"], None)
+            return EqualTime(own, None)
         share = min(1.0, len(cached_rows(each)) / max(cost.get("sequences", 0), 1))
         seconds += cost["seconds"] * share
     seconds += sum(cost["seconds"] for _, cost in _opinions(plan) if cost is not None)
     if asked:
-        return EqualTime(seconds, student["seconds"] - student.get("teacher_seconds", 0.0))
+        return EqualTime(seconds, own - student.get("teacher_seconds", 0.0))
     # a router's answers follow one student, and so do judgements of what it wrote
     follows = config.router.kind != "none" or any(stage.on_policy is not None for stage in plan.stages)
     answers = student.get("teacher_seconds", 0.0)
-    return EqualTime(seconds, student["seconds"] - answers if answers and not follows else None)
+    return EqualTime(seconds, own - answers if answers and not follows else None)
+
+
+def _start_seconds(plan: TrainingPlan) -> float:
+    """Return what it took to make the student from the teacher; 0 where it was not."""
+    cost = read_cost(plan.session.run.path / START) if plan.session.config.student.from_teacher is not None else None
+    return cost["seconds"] if cost is not None else 0.0
 
 
 def _opinions(plan: TrainingPlan) -> list[tuple[str, dict[str, Any] | None]]:
@@ -102,6 +110,8 @@ def list_costs(plan: TrainingPlan) -> list[dict[str, Any]]:
         if each.session.config.cache.enabled and (path := cache_path(each)).is_file():
             rows.append(_row(f"teacher{name}'s answers, kept", read_cost(path)))
     rows += [_row(f"teacher {name}'s opinion of the text", cost) for name, cost in _opinions(plan)]
+    if plan.session.config.student.from_teacher is not None and (run.path / START).is_dir():
+        rows.append(_row("student, made from the teacher", read_cost(run.path / START)))
     trained = run.read_json("training.json")
     for phase in (STUDENT, BASELINE, EQUAL_TIME, ANSWERS_REUSED):
         if phase in trained:

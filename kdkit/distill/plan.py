@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from kdkit.config.language import BUILD, Config
+from kdkit.config.language import Config
 from kdkit.config.losses import Auto, LossSettings
 from kdkit.config.teachers import MemberConfig, TeachersConfig
 from kdkit.config.training import OnPolicy
@@ -23,7 +23,7 @@ from kdkit.distill.choose_loss import (
     name_events,
 )
 from kdkit.distill.layer_terms import active_parts, check_layers
-from kdkit.distill.student import check_student_lengths
+from kdkit.distill.student import check_start, check_student_lengths
 from kdkit.errors import UserError
 from kdkit.machine.hub import is_local_path
 from kdkit.machine.session import Session
@@ -128,16 +128,12 @@ def plan_training(session: Session[Config], data: PreparedData) -> TrainingPlan:
     """Decide what a run trains, and check that it can be trained.
 
     Raises:
-        UserError: a start from the teacher for a pretrained student; see also the checks that it calls.
+        UserError: see the checks that it calls.
     """
     config = session.config
     if data.members:
         return _plan_members(session, data)
-    if config.distill.start_from_teacher and config.student.path != BUILD:
-        raise UserError(
-            f"distill.start_from_teacher: expected a student built here, got student.path={config.student.path!r}, "
-            "whose embeddings are trained already; set distill.start_from_teacher=false"
-        )
+    check_start(config)
     check_capabilities(config)
     check_options(config.train, data.is_chat)
     if config.train.curriculum == "level":
@@ -163,6 +159,7 @@ def check_capabilities(config: Config) -> None:
     wants = {
         f"distill.weights.{parts[0] if parts else ''}": ("hidden states and attention", bool(parts), "0"),
         "distill.start_from_teacher": ("embeddings", config.distill.start_from_teacher, "false"),
+        "student.from_teacher": ("weights of transformers", config.student.from_teacher is not None, "null"),
         "router.kind": ("experts, layers or states to route by", config.router.kind != "none", "none"),
     }
     for key, (what, is_wanted, without) in wants.items():

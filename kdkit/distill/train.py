@@ -8,7 +8,7 @@ teacher's answers counted, and without, as where answers are used again.
 import shutil
 from collections import Counter
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -48,7 +48,7 @@ from kdkit.distill.objective import make_objective
 from kdkit.distill.on_policy import OnPolicyTrainer
 from kdkit.distill.plan import Stage, TrainingPlan, stretch
 from kdkit.distill.route_teacher import make_online_teacher
-from kdkit.distill.student import make_student, start_student
+from kdkit.distill.student import START, begin_student
 from kdkit.distill.trainer import DistillationTrainer
 from kdkit.machine.interrupt import StopRequest, stop_when_saved
 from kdkit.runs.messages import note
@@ -255,12 +255,15 @@ def _train_phase(
 def _begin(
     plan: TrainingPlan, teacher: AnyTeacher | None, phase: str
 ) -> tuple[PreTrainedModel, LayerParts | CommitteeParts | None]:
-    """Make the student as it is before its first step, and the parts of its loss that learn with it."""
-    config, data = plan.session.config, plan.data
-    student = make_student(config, data)
-    if teacher is not None and config.distill.start_from_teacher:
-        started = _start_student(plan, student, teacher)
-        print(f"{phase}: {started} of {len(data.student_tokenizer)} tokens start from the teacher's", flush=True)
+    """Make the student as it is before its first step, and the parts of its loss; of several teachers the first has a
+    part in it.
+    """
+    config = plan.session.config
+    first = teacher.teachers[0] if isinstance(teacher, Committee) else teacher
+    of = teacher.members[0].plan if isinstance(teacher, Committee) else plan
+    student, facts = begin_student(replace(of.session, run=plan.session.run), of.data, first, phase)
+    if facts:
+        update_results(plan.session.run, {START: facts})
     if isinstance(teacher, TextTeacher) and follows_student(plan):
         teacher.model.load_state_dict(student.state_dict())  # whatever it has learned in an earlier training
     if isinstance(teacher, Committee):
@@ -314,13 +317,6 @@ def _train_stage(
 def follows_student(plan: TrainingPlan) -> bool:
     """Return whether the teacher is an average of the student's weights."""
     return plan.session.config.teacher.average_decay is not None
-
-
-def _start_student(plan: TrainingPlan, student: PreTrainedModel, teacher: AnyTeacher) -> int:
-    """Start the student's embeddings from the teacher's, of several from the first one's."""
-    if isinstance(teacher, Committee):
-        return _start_student(teacher.members[0].plan, student, teacher.teachers[0])
-    return start_student(plan.session, plan.data, student, teacher)
 
 
 def _read_counts(trainer: LanguageModelTrainer) -> dict[str, float]:

@@ -15,7 +15,8 @@ from kdkit.errors import UserError
 from kdkit.machine.gguf_files import is_gguf
 from kdkit.machine.hardware import experts_implementation
 from kdkit.machine.hub import explain_load_error, hub_is_reachable, is_local_path, resolve_model_path
-from kdkit.models.shared_core.model import SHARED_CONFIGS, register_shared_cores
+from kdkit.models.quantised.model import is_quantised, load_quantised
+from kdkit.models.shared_core.model import register_shared_cores
 from kdkit.runs.folder import is_unwatched_notebook
 
 CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len")
@@ -133,7 +134,7 @@ def load_causal_lm(
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> PreTrainedModel:
-    """Load any causal LM by hub name or folder, in evaluation mode.
+    """Load any causal LM by hub name or folder, in evaluation mode; one of `export --format int8` keeps its few bits.
 
     Args:
         path: hub name or folder.
@@ -148,9 +149,10 @@ def load_causal_lm(
     config = read_model_config(path, key, revision=revision, trust_remote_code=trust_remote_code)
     shared = _options(name, revision, trust_remote_code)
     try:
+        if is_quantised(config):
+            return load_quantised(Path(name), config, dtype, device)
         capability = (0, 0) if device == "cpu" else torch.cuda.get_device_capability(device)
-        stacked = num_experts(config) and not isinstance(config, SHARED_CONFIGS)
-        experts = {"experts_implementation": experts_implementation(capability)} if stacked else {}
+        experts = {"experts_implementation": experts_implementation(capability)} if num_experts(config) else {}
         with bar_of(name):
             model, report = AutoModelForCausalLM.from_pretrained(
                 name, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, **experts, **shared

@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from kdkit.errors import UserError
 from kdkit.models.loading import no_bar
+from kdkit.models.lora import MARK, has_adapters
 
 SHAPES = {
     "vocab_size": "vocab_size",
@@ -39,15 +42,48 @@ def load_checkpoint(model: PreTrainedModel, folder: str | Path) -> None:
     """Read the weights of a checkpoint into a model of the same sizes, as `from_pretrained` reads them.
 
     A mixture of experts is saved expert by expert, and Trainer leaves the experts as they are (transformers 5.24):
-    only `from_pretrained` joins them again.
+    only `from_pretrained` joins them again. A model with adapters is saved under its own names.
 
     Raises:
-        UserError: the checkpoint is another model's.
+        UserError: the checkpoint is another model's, or its adapters are others.
     """
     check_same_sizes(model.config, Path(folder))
+    saved_shapes = _saved_shapes(Path(folder))
+    if has_adapters(model) or any(MARK in name for name in saved_shapes):
+        _check_adapters(model, saved_shapes, Path(folder))
+        for file in sorted(Path(folder).glob("model*.safetensors")):
+            model.load_state_dict(load_file(file), strict=False)
+        model.tie_weights()
+        return
     with no_bar():
         saved = type(model).from_pretrained(folder, dtype=model.dtype, use_safetensors=True, local_files_only=True)
     model.load_state_dict(saved.state_dict())
+
+
+def _saved_shapes(folder: Path) -> dict[str, list[int]]:
+    """Return the shapes of a checkpoint's tensors by their names."""
+    shapes = {}
+    for file in folder.glob("model*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            shapes |= {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118 - no dict
+    return shapes
+
+
+def _check_adapters(model: PreTrainedModel, saved: dict[str, list[int]], folder: Path) -> None:
+    """Refuse a checkpoint without a model's adapters, with others, or with adapters for a model that has none.
+
+    Raises:
+        UserError: naming the first one that differs.
+    """
+    wanted = {name: list(value.shape) for name, value in model.state_dict().items() if MARK in name}
+    there = {name: shape for name, shape in saved.items() if MARK in name}
+    if differing := sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name)):
+        name = differing[0]
+        raise UserError(
+            f"resume: expected a checkpoint with the adapters of student.lora ({name}: {wanted.get(name)}), got "
+            f"{there.get(name)} in {'/'.join(folder.parts[-3:])}; start over without --resume (RESUME = False), or set "
+            "student.lora again as it was"
+        )
 
 
 def check_same_sizes(wanted: PreTrainedConfig, folder: Path) -> None:

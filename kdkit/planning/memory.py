@@ -137,10 +137,15 @@ def _student(pairs: list[Pair]) -> Phase:
     maps = any("attention" in each.parts for each in online)
     size = pair.student.measure(pair.batch, pair.config.data.max_length, pair.half, maps=maps, fused=here != "cpu")
     items = [*_base(pair.device, [here, *([there] if online else [])]), *workspace(pair.device)]
-    items += trained_items(here, size, train.optimizer)
+    learning = size.parameters if pair.adapters is None else pair.adapters
+    if pair.adapters is None:
+        items += trained_items(here, size, train.optimizer)
+    else:
+        items += [Item(here, "student: weights", size.weights + FP32 * learning)]
+        items += [Item(here, "student: AdamW of its adapters", 2 * FP32 * learning)]
     if train.average.kind != "none":
         items.append(Item(here, "average of the student's weights", size.weights))
-    gradients = Item(here, "student: gradients", size.gradients)
+    gradients = Item(here, "student: gradients", FP32 * learning)
     waiting, before, caught, compared, late = [], [], [], [], []
     for each in online:
         items += _frozen(each, there)

@@ -7,6 +7,7 @@ from kdkit.data.build import teacher_max_length
 from kdkit.distill.layer_terms import active_parts
 from kdkit.machine.hardware import DTYPES
 from kdkit.models.layer_map import map_layers
+from kdkit.models.lora import count_adapters
 from kdkit.planning.devices import Device
 from kdkit.planning.shapes import Shapes
 
@@ -59,6 +60,12 @@ class Pair:
     def teacher_bytes(self) -> int:
         """Bytes of one of the teacher's numbers while a student is trained."""
         return DTYPES[self.device.hardware.answer_precision].itemsize
+
+    @property
+    def adapters(self) -> int | None:
+        """Parameters of the student's adapters, which alone learn; None: it has none."""
+        settings = self.config.student.lora
+        return None if settings is None else count_adapters(self.student.architecture, settings)
 
     @property
     def is_online(self) -> bool:

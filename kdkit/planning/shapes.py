@@ -7,9 +7,11 @@ from typing import Any
 import yaml
 from transformers import AutoConfig, BertConfig, LlamaConfig, PreTrainedConfig
 
+from kdkit.config.built.from_teacher import OWN
 from kdkit.config.embeddings import PACKAGED, REDUCE, STATIC, EmbeddingConfig
 from kdkit.config.language import BUILD, Config
 from kdkit.config.types import ModelConfig
+from kdkit.distill.plan import check_capabilities
 from kdkit.embeddings.models.places import check_context
 from kdkit.errors import UserError
 from kdkit.machine.gguf_files import is_gguf, read_gguf_header
@@ -18,7 +20,9 @@ from kdkit.machine.packages import PREFIX, is_packaged
 from kdkit.machine.user_code import is_user_code
 from kdkit.models.built.dense import dense_architecture
 from kdkit.models.built.size import ModelSize, measure_model
-from kdkit.teachers.build import built_context, mixture_architecture
+from kdkit.models.from_teacher.start import start_architecture
+from kdkit.models.shared_core.model import register_shared_cores
+from kdkit.teachers.build import built_architecture
 
 KNOWN = "shapes.yaml"
 """Published shapes by the model's name, beside this file."""
@@ -94,6 +98,7 @@ def read_shapes(model: ModelConfig, key: str, *, encoder: bool = False) -> Shape
     if is_user_code(path):
         least = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
         return Shapes(LlamaConfig(vocab_size=260, **least), "code of your own, which is not counted", encoder)
+    register_shared_cores()
     try:
         name = resolve_model_path(path, key)
         offline = is_local_path(name) or not hub_is_reachable()
@@ -139,6 +144,8 @@ def language_shapes(config: Config) -> tuple[Shapes, Shapes]:
     """
     teacher = _teacher_of(config)
     settings = config.student
+    if settings.from_teacher is not None:
+        return _started(config, teacher), teacher
     if settings.path != BUILD:
         student = read_shapes(settings, "student.path")
         kept = len(settings.layers) if isinstance(settings.layers, list) else settings.layers
@@ -158,12 +165,22 @@ def language_shapes(config: Config) -> tuple[Shapes, Shapes]:
 def _teacher_of(config: Config) -> Shapes:
     if config.teacher.path != BUILD:
         return read_shapes(config.teacher, "teacher.path")
-    build, context = config.teacher.build, built_context(config)
-    if build.num_experts:
-        return Shapes(mixture_architecture(build, build.vocab_size, context), "teacher.build")
-    width = build.dense_width
-    dense = dense_architecture(build, build.vocab_size, context=context, intermediate_size=width)
-    return Shapes(dense, "teacher.build")
+    return Shapes(built_architecture(config, config.teacher.build.vocab_size), "teacher.build")
+
+
+def _started(config: Config, teacher: Shapes) -> Shapes:
+    """Return the shapes of a student that is made from the teacher.
+
+    Raises:
+        UserError: a teacher that is no model of transformers; see also `start_architecture`.
+    """
+    settings = config.student.from_teacher
+    assert settings is not None
+    check_capabilities(config)
+    architecture = start_architecture(settings, teacher.architecture)
+    if settings.tokenizer == OWN:  # of another that is there nobody knows the size before it is read
+        architecture.get_text_config().vocab_size = config.student.build.vocab_size
+    return Shapes(architecture, f"student.from_teacher={settings.kind}")
 
 
 def embedding_shapes(config: EmbeddingConfig) -> tuple[Shapes | None, Shapes | None]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from kdkit.machine.tracking.copies import copy_report
 from kdkit.report.answers import answer_examples, answers_table, answers_verdict, pairs_table, pairs_verdict
+from kdkit.report.deployment import deployment_tables
 from kdkit.report.explore.experts import draw_experts
 from kdkit.report.figures import (
     draw_alignment,
@@ -19,10 +20,20 @@ from kdkit.report.figures import (
 from kdkit.report.maths.figures import draw_solving
 from kdkit.report.maths.tables import maths_sections
 from kdkit.report.maths.verdict import run_verdict
+from kdkit.report.measures.figures import draw_calibration, draw_places
+from kdkit.report.measures.harness import run_harness_table
+from kdkit.report.measures.tables import measure_tables
 from kdkit.report.recipe import language_recipe
 from kdkit.report.render import picture_files, render_files, run_facts
 from kdkit.report.router import draw_router
+from kdkit.report.story.beside import runs_beside, sweeps_beside
+from kdkit.report.story.done import HOW_TO_READ, teacher_names, what_was_done
+from kdkit.report.story.limits import language_limits
+from kdkit.report.story.methods import loss_as_formula, used_loss
 from kdkit.report.story.pictures import LANGUAGE, curves_in_words, levels_in_words
+from kdkit.report.story.references import language_references
+from kdkit.report.story.result import cost_sentence, headline, split_costs, stage_table, twin_table
+from kdkit.report.story.start import start_table
 from kdkit.report.tables import (
     comparison_table,
     compression_table,
@@ -58,11 +69,24 @@ def _facts(run: Run) -> dict[str, Any]:
     """Collect everything that the templates print; draws the pictures."""
     evaluation = run.read_json("evaluation.json")
     teacher = evaluation["models"]["teacher"]
-    was_probed = (run.path / "teacher" / "probe.json").is_file()  # 03 needs no 02
     if "architecture" not in teacher:  # of an older build
         teacher |= {"architecture": run.read_json("teacher/probe.json")["architecture"]}
-    pictures = {
+    alts = {
+        "Learning curves": curves_in_words(read_curves(run), teacher_level(run)),
+        "Quality and cost": levels_in_words(evaluation["models"]),
+    }
+    facts = run_facts(run, "Distillation run", _draw(run), LANGUAGE, alts)
+    facts |= {"evaluation": evaluation, "hardware": evaluation["evaluated"]["hardware"]}
+    return facts | _story(run, facts) | _tables(evaluation, facts["config"]["report"]["num_examples"])
+
+
+def _draw(run: Run) -> dict[str, Path | None]:
+    """Draw the pictures, by their titles."""
+    was_probed = (run.path / "teacher" / "probe.json").is_file()  # 03 needs no 02
+    return {
         "Quality and cost": draw_quality_against_size(run),
+        "Where in a text they are good": draw_places(run),
+        "Confidence and truth": draw_calibration(run),
         "Problems solved": draw_solving(run),
         "Learning curves": draw_learning_curves(run),
         "Terms of the student's loss": draw_loss_terms(run),
@@ -76,27 +100,53 @@ def _facts(run: Run) -> dict[str, Any]:
         "The teacher's experts": draw_expert_load(run) if was_probed else None,
         "Its experts on a held-out text": draw_experts(run) if was_probed else None,
     }
-    alts = {
-        "Learning curves": curves_in_words(read_curves(run), teacher_level(run)),
-        "Quality and cost": levels_in_words(evaluation["models"]),
-    }
-    facts = run_facts(run, "Distillation run", pictures, LANGUAGE, alts)
-    training = run.read_json("training.json") if (run.path / "training.json").is_file() else {}
-    steps = evaluation["models"]["student"]["training"]["steps"]
-    return facts | {
-        "evaluation": evaluation,
-        "recipe": language_recipe(facts["config"], training, steps),
+
+
+def _story(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
+    """Say what was done, what came of it, what it cost and what cannot be claimed."""
+    evaluation, config, manifest = (facts[name] for name in ("evaluation", "config", "manifest"))
+    training, status = (_read_if_there(run, name) for name in ("training.json", "status.json"))
+    sweeps, has_tasks = sweeps_beside(run, config), (run.path / "lm_eval.json").is_file()
+    return {
+        "recipe": language_recipe(config, training, evaluation["models"]["student"]["training"]["steps"]),
         "verdict": run_verdict(evaluation),
+        "tiles": headline(evaluation),
+        "num_teachers": len(teacher_names(config)) or 1,
+        "how_to_read": HOW_TO_READ,
+        "done": what_was_done(config, evaluation, manifest, training),
+        "start": start_table(run),
+        "formula": loss_as_formula(used_loss(config, training), config["distill"]),
+        "twins": twin_table(evaluation),
+        "cost_words": cost_sentence(evaluation),
+        "cost_groups": split_costs(evaluation),
+        "stages": stage_table(status),
+        "runs_beside": runs_beside(run, config, evaluation, manifest),
+        "sweeps": sweeps,
+        "limits": language_limits(config, evaluation, manifest, [sweep["name"] for sweep in sweeps], has_tasks),
+        "references": language_references(config, training),
+        "by_kind": differences_table(run),
+        "deployment": deployment_tables(run),
+        "harness": run_harness_table(run),
+    }
+
+
+def _tables(evaluation: dict[str, Any], num_examples: int) -> dict[str, Any]:
+    """Return the tables of what was measured."""
+    return {
         "comparison": comparison_table(evaluation),
         "compression": compression_table(evaluation),
         "equal_time": equal_time_table(evaluation),
         "costs": cost_table(evaluation),
-        "continuations": continuations_table(evaluation, count := facts["config"]["report"]["num_examples"]),
+        "continuations": continuations_table(evaluation, num_examples),
         "answers": answers_table(evaluation),
         "answers_verdict": answers_verdict(evaluation),
-        "examples": answer_examples(evaluation, count),
+        "examples": answer_examples(evaluation, num_examples),
         "pairs": pairs_table(evaluation),
         "pairs_verdict": pairs_verdict(evaluation),
         "maths": maths_sections(evaluation),
-        "by_kind": differences_table(run),
+        "measures": measure_tables(evaluation),
     }
+
+
+def _read_if_there(run: Run, name: str) -> dict[str, Any]:
+    return run.read_json(name) if (run.path / name).is_file() else {}

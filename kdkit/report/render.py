@@ -1,7 +1,6 @@
 """Rendering of facts to files: every page, Markdown twin and card."""
 
 import base64
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,10 @@ import jinja2
 import yaml
 
 from kdkit.report.story.contents import anchored, contents
+from kdkit.report.story.done import model_name
+from kdkit.report.story.machine import machine_table
 from kdkit.report.story.pictures import Told, tell
+from kdkit.report.story.settings import changed_settings
 from kdkit.report.tables import to_html, to_markdown
 from kdkit.report.writing import hide_folders, machine_folders, plain_markdown, write_date
 from kdkit.runs.disk import write_text, writing
@@ -31,6 +33,15 @@ def render_files(folder: Path, files: dict[str, str], facts: dict[str, Any]) -> 
         files: template of each file, by the file's path in the folder, in the order in which they are written.
         facts: what the templates print.
     """
+    named = {"settings": facts["config"], "command": shlex.split(facts.get("command", ""))}
+    shown = hide_folders(facts, machine_folders(named, folder.resolve(), Path(__file__).parents[2]))
+    with writing(folder, "--runs-dir"):
+        for name, template in files.items():
+            write_text(folder / name, render(template, shown))
+
+
+def render(template: str, facts: dict[str, Any]) -> str:
+    """Return a template with facts in it; what goes into HTML is escaped, but for what is marked up already."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=jinja2.select_autoescape(["html.j2"]),
@@ -38,14 +49,10 @@ def render_files(folder: Path, files: dict[str, str], facts: dict[str, Any]) -> 
         lstrip_blocks=True,
         finalize=_visible,
     )
-    environment.filters |= {"table_html": to_html, "table_markdown": to_markdown}
+    environment.filters |= {"table_html": to_html, "table_markdown": to_markdown, "machine": machine_table}
+    environment.filters |= {"date": write_date, "plain": plain_markdown, "yaml": _to_yaml, "name": model_name}
     environment.filters |= {"anchored": anchored, "contents": contents}
-    environment.filters |= {"date": write_date, "plain": plain_markdown, "yaml": _to_yaml, "json": _to_json}
-    folders = machine_folders(facts["config"], folder, Path(__file__).parents[2])
-    shown = hide_folders(facts, folders)
-    with writing(folder, "--runs-dir"):
-        for name, template in files.items():
-            write_text(folder / name, environment.get_template(template).render(shown))
+    return environment.get_template(template).render(facts)
 
 
 def run_facts(
@@ -73,6 +80,7 @@ def run_facts(
         "manifest": run.read_json("data/manifest.json"),
         "config": config,
         "environment": environment,
+        "changed": changed_settings(config),
         "command": command_again(run),
         "pictures": {
             title: tell(title, told, alts, path, embed_picture(path))
@@ -89,8 +97,9 @@ def picture_files(run: Run, facts: dict[str, Any]) -> dict[str, Path]:
 
 def command_again(run: Run) -> str:
     """Return the command that repeats a run under a new name, from the folder that holds its folder of runs."""
-    runs = run.path.parent.name
-    words = ["python", "-m", "kdkit", "run", f"{runs}/{run.name}/config.yaml", "--name", f"{run.name}-again"]
+    path = run.path.resolve()
+    runs = path.parent.name
+    words = ["python", "-m", "kdkit", "run", f"{runs}/{path.name}/config.yaml", "--name", f"{path.name}-again"]
     return shlex.join(words if runs == "runs" else [*words, "--runs-dir", runs])
 
 
@@ -115,7 +124,3 @@ def _visible(value: Any) -> Any:
 
 def _to_yaml(values: dict[str, Any]) -> str:
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=100)
-
-
-def _to_json(values: dict[str, Any]) -> str:
-    return json.dumps(values, indent=1, ensure_ascii=False)

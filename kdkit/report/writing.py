@@ -83,7 +83,8 @@ def machine_folders(settings: dict[str, Any], *folders: Path) -> list[str]:
     """
     named = [Path(text).parent for text in _texts(settings) if Path(text).is_absolute()]
     here = [*named, *folders, *(folder.parent for folder in folders), Path.cwd(), Path.home()]
-    found = {str(folder) for folder in here if folder != folder.parent}  # the root says nothing of a machine
+    # the root says nothing of a machine, and what is not absolute would be a word of any text
+    found = {str(folder) for folder in here if folder.is_absolute() and folder != folder.parent}
     return sorted(found, key=len, reverse=True)
 
 

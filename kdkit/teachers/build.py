@@ -25,7 +25,7 @@ from kdkit.machine.hardware import Hardware
 from kdkit.machine.interrupt import StopRequest, stop_when_saved
 from kdkit.machine.session import Session
 from kdkit.machine.tracking.copies import TrainingCopy
-from kdkit.models.built.dense import architecture_values, build_model, describe_model
+from kdkit.models.built.dense import architecture_values, build_model, dense_architecture, describe_model
 from kdkit.models.built.scratch import initializer_range, spread_embeddings
 from kdkit.models.built.size import measure_model
 from kdkit.models.loading import no_bar
@@ -198,6 +198,14 @@ def _architecture(config: Config, data: PreparedData, hardware: Hardware) -> Pre
     architecture = mixture_architecture(build, len(data.teacher_tokenizer), context, tokens)
     architecture._experts_implementation = hardware.experts_implementation
     return architecture
+
+
+def built_architecture(config: Config, vocab_size: int) -> PreTrainedConfig:
+    """Describe the teacher that a configuration builds, by its configuration alone."""
+    build, context = config.teacher.build, built_context(config)
+    if build.num_experts:
+        return mixture_architecture(build, vocab_size, context)
+    return dense_architecture(build, vocab_size, context=context, intermediate_size=build.dense_width)
 
 
 def mixture_architecture(

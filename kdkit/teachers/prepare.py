@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from kdkit.config.language import BUILD, Config
 from kdkit.data.batches import WindowCollator, longest_sequence
@@ -30,7 +30,7 @@ from kdkit.models.writer import Writer, model_writer
 from kdkit.runs.folder import fingerprint, fingerprint_files
 from kdkit.runs.hashes import hash_file
 from kdkit.runs.messages import note
-from kdkit.teachers.build import build_key, build_teacher, built_context
+from kdkit.teachers.build import build_key, build_teacher, built_architecture, built_context
 from kdkit.teachers.gguf import GGUFTeacher
 from kdkit.teachers.interface import TextTeacher, WritingTeacher
 from kdkit.teachers.online import OnlineTeacher
@@ -245,15 +245,28 @@ def num_teacher_layers(config: Config) -> int | None:
     Raises:
         UserError: see `read_model_config`.
     """
+    if is_gguf(config.teacher.path) or is_user_code(config.teacher.path):
+        return None
+    return teacher_architecture(config).get_text_config().num_hidden_layers
+
+
+def teacher_architecture(config: Config, vocab_size: int | None = None) -> PreTrainedConfig:
+    """Return the architecture of a teacher of transformers, by its configuration alone.
+
+    Args:
+        vocab_size: of one that is built here; None: what is asked for, which its text may not yield.
+
+    Raises:
+        UserError: see `read_model_config` and, of code of one's own, `make_own_teacher`.
+    """
     teacher = config.teacher
     if teacher.path == BUILD:
-        return teacher.build.num_layers
-    if is_gguf(teacher.path) or is_user_code(teacher.path):
-        return None
-    model_config = read_model_config(
+        return built_architecture(config, vocab_size or teacher.build.vocab_size)
+    if is_user_code(teacher.path):
+        return make_own_teacher(teacher.path, "teacher.path").model.config
+    return read_model_config(
         teacher.path, "teacher.path", revision=teacher.revision, trust_remote_code=teacher.trust_remote_code
     )
-    return model_config.get_text_config().num_hidden_layers
 
 
 def check_own_text(config: Config, data: PreparedData, context: int | None, key: str) -> None:

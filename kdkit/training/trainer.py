@@ -27,6 +27,7 @@ from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.machine.interrupt import StopRequest
 from kdkit.models.heads import find_head, hidden_of_wrapped
 from kdkit.models.loading import no_bar, num_experts
+from kdkit.models.lora import FROZEN, has_adapters
 from kdkit.models.saved import load_checkpoint, load_tensors
 from kdkit.runs.disk import writing
 from kdkit.training.arguments import PARTIAL, whole_checkpoint
@@ -48,8 +49,12 @@ COUNTS_FILE = "counts.json"
 def group_by_rules(
     model: torch.nn.Module, rules: list[ParameterRule], learning_rate: float, weight_decay: float
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Sort a model's parameters into optimizer groups; no decay on biases and norms. See `group_parameters`."""
+    """Sort a model's parameters into optimizer groups; no decay on biases and norms. See `group_parameters`.
+
+    Beside adapters nothing else learns, unless a rule says so.
+    """
     decayed = set(Trainer.get_decay_parameter_names(None, model))
+    rules = [*rules, ParameterRule(pattern=FROZEN, lr_multiplier=0.0)] if has_adapters(model) else rules
     return group_parameters(model.named_parameters(), decayed, rules, learning_rate, weight_decay)
 
 

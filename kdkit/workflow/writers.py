@@ -12,6 +12,7 @@ from kdkit.machine.hub import is_local_path
 from kdkit.machine.open_session import open_trained_session
 from kdkit.machine.user_code import is_user_code
 from kdkit.models.loading import check_fits, load_causal_lm
+from kdkit.models.onnx.running import find_graph, load_graph
 from kdkit.models.writer import Writer, model_writer
 from kdkit.runs.paths import find_root, resolve_input, resolve_output
 from kdkit.teachers.gguf import GGUFTeacher
@@ -26,7 +27,7 @@ def open_writer(source: str, which: str, runs_dir: str, batch_size: int) -> tupl
 
     Args:
         source: a run, by its name or folder; else a folder, package (`package:NAME`) or hub name of a causal LM, a GGUF
-            file, or a teacher of one's own (`python:module:Class`).
+            file, a folder with an ONNX graph or one of its graphs, or a teacher of one's own (`python:module:Class`).
         which: model of a run: `teacher`, `student`, `baseline`, or another folder of it.
         batch_size: texts that are written at the same time.
 
@@ -43,6 +44,8 @@ def open_writer(source: str, which: str, runs_dir: str, batch_size: int) -> tupl
     hardware = find_hardware()
     if is_user_code(source):
         return make_own_teacher(source, KEY).writer(), None
+    if (graph := find_graph(source)) is not None:
+        return model_writer(*load_graph(graph, KEY), batch_size), None
     tokenizer = load_tokenizer(source, KEY)
     if is_gguf(source):
         teacher = GGUFTeacher(source, tokenizer, KEY, on_gpu=hardware.device.startswith("cuda"))

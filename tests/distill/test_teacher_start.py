@@ -43,5 +43,7 @@ def test_a_pretrained_student_is_not_started_anew(tmp_path, given):
     config, data, _ = given
     changed = change(config, start_from_teacher=True)
     changed = changed.model_copy(update={"student": changed.student.model_copy(update={"path": "some/model"})})
-    with pytest.raises(UserError, match=r"start_from_teacher: expected a student built here, got .*'some/model'"):
+    with pytest.raises(
+        UserError, match=r"start_from_teacher: expected a student built here from random weights, got .*'some/model'"
+    ):
         make_plan(changed, make_run(tmp_path), data)

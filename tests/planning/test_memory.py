@@ -52,6 +52,15 @@ def test_a_micro_batch_of_tokens_takes_what_as_many_full_sequences_do_and_the_st
     assert times[0] == times[1]
 
 
+def test_adapters_take_gradients_and_optimizer_for_themselves_alone():
+    whole = student()
+    lora = student(student=SMALL["student"] | {"lora": {"rank": 2}})
+    numbers = 2 * 2 * (4 * (32 + 32) + 3 * (32 + 64))  # two layers of four square projections and three of 32 x 64
+    assert item(lora, "student: AdamW of its adapters") == 8 * numbers
+    assert item(lora, "student: gradients") == 4 * numbers < item(whole, "student: gradients")
+    assert item(lora, "student: weights") == item(whole, "student: weights") + 4 * numbers
+
+
 def test_of_groups_that_are_never_there_together_the_largest_counts():
     groups = [[Item("cpu", "a", 3.0)], [Item("cpu", "b", 2.0), Item("cpu", "c", 2.0)]]
     phase = Phase("x", tuple(fullest([Item("cpu", "d", 1.0)], *groups)))

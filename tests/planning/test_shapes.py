@@ -63,6 +63,19 @@ def test_built_models_have_the_sizes_of_their_sections():
     assert teacher.measure().active < teacher.measure().parameters
 
 
+@pytest.mark.parametrize(("tokenizer", "vocabulary"), [("teacher", 512), ("own", 300)])
+def test_a_student_from_the_teacher_has_the_sizes_that_are_left(tokenizer, vocabulary):
+    build = {"vocab_size": 512, "hidden_size": 32, "num_layers": 4, "moe_intermediate_size": 32}
+    start = {"kind": "prune", "hidden_size": 16, "num_heads": 2, "tokenizer": tokenizer}
+    values = {"teacher": {"build": build}, "student": {"from_teacher": start, "build": {"vocab_size": 300}}}
+    student, teacher = language_shapes(config_from_values(values))
+    assert (student.width, student.heads, student.layers, student.vocab_size) == (16, 2, 4, vocabulary)
+    values["student"] = {"from_teacher": "layers"}
+    student, _ = language_shapes(config_from_values(values))
+    assert (student.width, student.layers, student.text.num_experts) == (32, 2, teacher.text.num_experts)
+    assert student.source == "student.from_teacher=layers"
+
+
 def test_an_embedding_student_is_cut_out_of_its_teacher():
     student, teacher = embedding_shapes(
         embedding_config_from_values({"method": "cosine", "student": {"layers": [0, 5]}})

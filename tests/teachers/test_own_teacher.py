@@ -178,6 +178,7 @@ def test_a_model_of_transformers_has_all_of_the_interface(place):
         ({"distill": {"weights": {"feature": 0.5}}}, r"distill\.weights\.feature.*hidden states.*MyTeacher"),
         ({"distill": {"weights": {"attention": 0.5}}}, r"distill\.weights\.attention.*attention.*MyTeacher"),
         ({"distill": {"start_from_teacher": True}}, r"distill\.start_from_teacher.*embeddings.*MyTeacher"),
+        ({"student": {"from_teacher": "layers", "build": {}}}, r"student\.from_teacher.*weights.*MyTeacher"),
         ({"router": {"kind": "all_experts"}}, r"router\.kind.*experts.*MyTeacher"),
     ],
 )

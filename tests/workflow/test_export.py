@@ -7,6 +7,7 @@ import pytest
 from kdkit import cli
 from kdkit.alignment.tokenizers import train_tokenizer
 from kdkit.config.language import dump_config
+from kdkit.workflow.deploy import measure
 from tests.gguf_files import needs_llama_cpp
 from tests.gguf_models import build_kind
 from tests.tiny import WORDS, make_config, make_run
@@ -35,6 +36,7 @@ def places(tmp_path_factory):
 def call(places, capsys, monkeypatch):
     """Return a call of the command line that gives its exit code, output and errors."""
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(measure, "ROUNDS", 1)
 
     def call(*words):
         with pytest.raises(SystemExit) as stop:
@@ -47,7 +49,8 @@ def call(places, capsys, monkeypatch):
 def test_a_run_and_its_students_folder_give_the_same_file(call, places, tmp_path):
     code, out, _ = call("export", "small", tmp_path / "run.gguf")
     assert code == 0
-    assert re.fullmatch(r".*run\.gguf: Qwen3ForCausalLM, [\d,]+ parameters in fp32, 0\.\d MB\n", out)
+    assert re.match(r".*run\.gguf: Qwen3ForCausalLM, [\d,]+ parameters in fp32, 0\.\d MB\n", out)
+    assert out.splitlines()[-1] == f'python -m kdkit generate {tmp_path}/run.gguf --prompt "The module"'
     assert call("export", places / "student", tmp_path / "folder.gguf")[0] == 0
     assert abs((tmp_path / "run.gguf").stat().st_size - (tmp_path / "folder.gguf").stat().st_size) < 100  # the name
     assert call("export", "small", tmp_path / "teacher.gguf", "--model", "teacher", "--format", "gguf")[0] == 0
@@ -72,7 +75,12 @@ def test_generate_writes_with_the_file_what_it_writes_with_the_model(call, place
         (["small", "{tmp}/out.gguf", "--model", "other"], "baseline, student, torn of run 'small', got 'other'"),
         (["small", "{tmp}/out.gguf", "--model", "baseline"], "got a sliding window of 8 in ministral"),
         (["small", "{tmp}/out.gguf", "--model", "torn"], "rows for its tokenizer, got a model with 280; .* belong tog"),
-        (["small", "{tmp}/out.gguf", "--format", "onnx"], "onnx"),
+        (
+            ["small", "{tmp}/out.gguf", "--model", "teacher", "--format", "tflite"],
+            "is not one of 'gguf', 'onnx'",
+        ),
+        (["small", "{tmp}/out.gguf", "--format", "int4", "--quantise", "q4_0"], "--quantise: expected it with"),
+        (["small", "{tmp}/out.gguf", "--quantise", "q4_0", "--recover", "9"], "--recover: expected a run whose text"),
     ],
 )
 def test_a_mistake_is_one_line(call, tmp_path, words, message):

@@ -10,19 +10,20 @@ import pytest
 import yaml
 
 from kdkit.embeddings.data.prepare import prepare_sentences
-from kdkit.embeddings.models import onnx
 from kdkit.embeddings.models.embedder import encode, load_embedding_model
-from kdkit.embeddings.models.onnx import FULL, QUANTISED, check_exportable, with_graph
+from kdkit.embeddings.models.onnx import check_exportable, with_graph
 from kdkit.embeddings.models.static import TokenTable
 from kdkit.embeddings.teacher.probe import probe_embedding_teacher
 from kdkit.embeddings.training.train import distill_all
 from kdkit.errors import UserError
 from kdkit.machine.open_session import open_embedding_session
-from kdkit.workflow.export import ExportRequest
+from kdkit.models.onnx import graph
+from kdkit.models.onnx.graph import FULL, QUANTISED
+from kdkit.workflow.deploy.export import ExportRequest
 from kdkit.workflow.vectors.onnx import export_onnx
 from tests.embedders import save_teacher, write_sentences
 
-MISSING = [name for name in onnx.PACKAGES if importlib.util.find_spec(name) is None]
+MISSING = [name for name in graph.PACKAGES if importlib.util.find_spec(name) is None]
 needs_onnx = pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}: pip install 'kdkit[onnx]'")
 TEXTS = ["the cat sat", "a very big dog ran and ran and it was not slow", "", "tree"]
 
@@ -48,7 +49,7 @@ def exported(tmp_path_factory):
 
 
 def request(folder, out, source="small"):
-    return ExportRequest(str(folder / "runs" / source), str(out), "student", str(folder / "runs"))
+    return ExportRequest(str(folder / "runs" / source), str(out), "student", str(folder / "runs"), format="onnx")
 
 
 @needs_onnx
@@ -73,7 +74,7 @@ def test_onnxruntime_gives_torchs_vectors_and_the_table_is_kept(exported):
 def test_a_folder_that_exists_is_left_alone(exported, tmp_path):
     _, asked = exported
     with pytest.raises(UserError, match=r"expected a new folder, got .*, which exists; name another one"):
-        export_onnx(ExportRequest(asked.source, str(tmp_path), "student", asked.runs_dir))
+        export_onnx(ExportRequest(asked.source, str(tmp_path), "student", asked.runs_dir, format="onnx"))
 
 
 def test_a_static_student_is_refused(exported):
@@ -87,7 +88,7 @@ def test_a_static_student_is_refused(exported):
 def test_a_missing_package_is_named(exported, monkeypatch):
     session, _ = exported
     model = load_embedding_model(str(session.run.path / "student"), "student.path")
-    monkeypatch.setattr(onnx, "PACKAGES", ("onnx", "no_such_onnxruntime"))
+    monkeypatch.setattr(graph, "PACKAGES", ("onnx", "no_such_onnxruntime"))
     with pytest.raises(UserError, match=r"got no (no_such_onnxruntime|onnx); pip install 'kdkit\[onnx\]'"):
         check_exportable(model, "--format onnx")
 
@@ -95,4 +96,4 @@ def test_a_missing_package_is_named(exported, monkeypatch):
 def test_a_run_without_an_embedding_model_is_refused(exported, tmp_path):
     _, asked = exported
     with pytest.raises(UserError, match="expected a run with an embedding model in baseline/"):
-        export_onnx(ExportRequest(asked.source, str(tmp_path / "out"), "baseline", asked.runs_dir))
+        export_onnx(ExportRequest(asked.source, str(tmp_path / "out"), "baseline", asked.runs_dir, format="onnx"))

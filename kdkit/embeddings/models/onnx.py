@@ -4,9 +4,6 @@ The folder is the sentence-transformers folder with `onnx/model.onnx` beside the
 optimum look for it. The graph ends at the token states; pooling and heads stay outside, as they do there.
 """
 
-import importlib.util
-import logging
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,12 +14,9 @@ from torch import nn
 from kdkit.embeddings.models.embedder import EmbeddingModel
 from kdkit.embeddings.models.static import TokenTable
 from kdkit.errors import UserError
+from kdkit.models.onnx.graph import LARGEST_BATCH, check_packages, export_graph, open_graph
 
-FULL, QUANTISED = "onnx/model.onnx", "onnx/model_qint8.onnx"
-"""The graph in fp32 and with INT8 weights, within the model's folder."""
 INPUTS, OUTPUT = ["input_ids", "attention_mask"], "last_hidden_state"
-PACKAGES = ("onnx", "onnxruntime", "onnxscript")
-LARGEST_BATCH = 2**16
 
 
 class OnnxBackbone(nn.Module):
@@ -31,11 +25,7 @@ class OnnxBackbone(nn.Module):
     def __init__(self, file: Path, config: Any):
         """Open a file; as many threads as torch uses."""
         super().__init__()
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self.session = open_graph(file)
         self.config, self.device = config, torch.device("cpu")
 
     def forward(
@@ -68,13 +58,7 @@ def check_exportable(model: EmbeddingModel, key: str) -> None:
             f"{key}: expected a model with one vector for a text, got one with a vector for every token; use its "
             "folder with sentence_transformers.MultiVectorEncoder"
         )
-    if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise UserError(f"--format onnx: expected the packages {', '.join(PACKAGES)}, got no {missing[0]}; {install()}")
-
-
-def install() -> str:
-    """Return the command that installs what is needed."""
-    return "pip install 'kdkit[onnx]'"
+    check_packages()
 
 
 def write_graph(model: EmbeddingModel, file: Path) -> Path:
@@ -84,34 +68,8 @@ def write_graph(model: EmbeddingModel, file: Path) -> Path:
     token = model.pad_id
     ids, mask = torch.full((3, min(4, limit)), token), torch.ones(3, min(4, limit), dtype=torch.int64)
     mask[1:, -1] = 0  # an example without padding would be traced without a mask
-    file.parent.mkdir(parents=True, exist_ok=True)
-    level = logging.getLogger("torch.onnx").level
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about torchvision, and names of axes that are shared
-        torch.onnx.export(
-            _States(model.backbone).eval(),
-            (ids, mask),
-            str(file),
-            input_names=INPUTS,
-            output_names=[OUTPUT],
-            dynamic_shapes=dict.fromkeys(INPUTS, sizes),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
-    logging.getLogger("torch.onnx").setLevel(level)
-    return file
-
-
-def quantise_graph(source: Path, file: Path) -> Path:
-    """Write a copy with INT8 weights; activations are quantised as they come (dynamic quantisation)."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    logging.disable(logging.WARNING)  # its advice to pre-process does not help transformers
-    quantize_dynamic(source, file, weight_type=QuantType.QInt8)
-    logging.disable(logging.NOTSET)
-    return file
+    sizes = dict.fromkeys(INPUTS, sizes)
+    return export_graph(_States(model.backbone).eval(), (ids, mask), file, names=(INPUTS, [OUTPUT]), sizes=sizes)
 
 
 def with_graph(model: EmbeddingModel, file: Path) -> EmbeddingModel:

@@ -32,7 +32,8 @@ class Trial:
     """What levels are, for a report."""
 
     teacher: float
-    baseline: float
+    baseline: float | None
+    """None in a search, which trains none."""
     student: float
     seconds: float
     """Wall time of the student's steps."""
@@ -49,7 +50,7 @@ class Trial:
     @property
     def gap_closed(self) -> float | None:
         """See `kdkit.evaluate.language.gap_closed`."""
-        return gap_closed(self.teacher, self.student, self.baseline)
+        return None if self.baseline is None else gap_closed(self.teacher, self.student, self.baseline)
 
     def gain_over(self, other: "Trial") -> float:
         """Return by how much this student is better."""

@@ -134,7 +134,8 @@ def _share(name: str, architecture: PreTrainedConfig) -> float:
     """Return the share of a parameter that a token meets."""
     values = architecture.get_text_config().to_dict()
     experts = values.get("num_experts") or values.get("num_local_experts") or values.get("n_routed_experts") or 0
-    return values["num_experts_per_tok"] / experts if experts and ".experts." in name else 1.0
+    is_experts = ".experts." in name and "shared_core" not in name
+    return values["num_experts_per_tok"] / experts if experts and is_experts else 1.0
 
 
 def _count_kept(model: PreTrainedModel, batch_size: int, length: int, half: bool) -> list[int]:

@@ -105,9 +105,10 @@ def _choose_heads(settings: Prune, teacher: Sizes) -> tuple[int, int]:
             )
         return heads, heads // group
     if heads % shared or heads // shared > group:
+        remedy = shared * min(group, max(1, heads // shared))
         raise UserError(
-            f"{KEY}.num_heads: expected 1 to {group} times num_key_value_heads = {shared}, as the teacher has {group} "
-            f"query heads to each, got {heads}; set {KEY}.num_heads={shared * min(group, max(1, heads // shared))}"
+            f"{KEY}.num_heads: expected a multiple of num_key_value_heads = {shared}, at most {shared * group}, as the "
+            f"teacher has {group} to each, got {heads}; set {KEY}.num_heads={remedy}"
         )
     return heads, shared
 

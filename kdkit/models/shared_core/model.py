@@ -118,6 +118,11 @@ class SharedCore(PreTrainedModel):
     plain: type[PreTrainedModel]
     """The class that it is mixed into."""
 
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        """Answer as the class that this is mixed into: transformers looks for an answer in the source of this file."""
+        return cls.plain._can_set_experts_implementation()
+
     def __init__(self, config: Any):
         super().__init__(config)
         settings = config.compression_config
@@ -196,7 +201,6 @@ class SharedCoreMixtral(SharedCore, MixtralForCausalLM):
 
 
 SHARED: tuple[type[SharedCore], ...] = (SharedCoreLlama, SharedCoreQwen3, SharedCoreQwen3Moe, SharedCoreMixtral)
-SHARED_CONFIGS = (SharedCoreLlamaConfig, SharedCoreQwen3Config, SharedCoreQwen3MoeConfig, SharedCoreMixtralConfig)
 
 
 def register_shared_cores() -> None:

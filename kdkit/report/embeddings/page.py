@@ -11,6 +11,7 @@ from kdkit.report.embeddings.figures import (
     draw_share_of_teacher,
     draw_stored_vectors,
 )
+from kdkit.report.embeddings.story import HOW_TO_READ, embedding_done, embedding_limits, embedding_tiles
 from kdkit.report.embeddings.tables import (
     detail_tables,
     dimension_table,
@@ -28,17 +29,20 @@ from kdkit.report.embeddings.words import cache_words, embedding_verdict, protoc
 from kdkit.report.recipe import embedding_recipe
 from kdkit.report.render import picture_files, render_files, run_facts
 from kdkit.report.story.pictures import Told
+from kdkit.report.story.references import method_references
 from kdkit.report.tables import Table, table_of
 from kdkit.runs.folder import Run
 
 TOLD = {
     "What is kept of the teacher, task by task": Told(
         "scores",
-        "The student's score as a share of the teacher's.",
-        "Shares of the teacher's scores, a bar for a task.",
+        "The student's score as a share of the teacher's, a line for every task; the bar is what training has added.",
+        "Shares of the teacher's scores by task, before and after training.",
     ),
     "Quality and speed": Told(
-        "scores", "Upwards is better, to the right is faster.", "Average score of each model over sentences per second."
+        "scores",
+        "Left: to the right is better, lines are 95 % intervals. Right: the longer the faster.",
+        "Average score of each model with its interval, and sentences per second.",
     ),
     "Score and size of stored vectors": Told(
         "scores",
@@ -49,7 +53,7 @@ TOLD = {
         "training", "Measured while the student trained.", "Scores of the tasks over optimizer steps."
     ),
     "Terms of the student's loss": Told(
-        "training", "Means over the steps between two points.", "The terms of the loss over optimizer steps."
+        "training", "As they were logged, each on its own scale.", "The terms of the loss over optimizer steps."
     ),
 }
 """What is said of the pictures, by their titles."""
@@ -91,8 +95,13 @@ def _facts(run: Run) -> dict[str, Any]:
     }
     facts = run_facts(run, "Embedding distillation run", pictures, TOLD)
     manifest, probe = facts["manifest"], run.read_json("teacher/probe.json")
+    facts |= {"probe": probe, "student_name": name, "student": student, "training": trainings[name]}
     return facts | {
-        "probe": probe,
+        "tiles": embedding_tiles(evaluation),
+        "how_to_read": HOW_TO_READ,
+        "done": embedding_done(facts),
+        "limits": embedding_limits(evaluation, facts["config"]),
+        "references": method_references(facts["config"]),
         "recipe": embedding_recipe(facts["config"], name, trainings[name]),
         "verdict": embedding_verdict(evaluation),
         "warnings": warnings(evaluation, trainings),
@@ -104,9 +113,6 @@ def _facts(run: Run) -> dict[str, Any]:
         "teacher": facts_table({key: value for key, value in probe.items() if key not in ("findings", "cache")}),
         "cache": cache_words(probe["cache"]),
         "findings": table_of(probe["findings"]),
-        "student_name": name,
-        "student": student,
-        "training": trainings[name],
     }
 
 

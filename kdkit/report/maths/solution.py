@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from xml.etree.ElementTree import tostring
 
+from markupsafe import Markup
+
 from kdkit.maths.checking.steps import StepVerdict
 from kdkit.maths.checking.verdicts import Verdict
 from kdkit.report.maths.plain import plain_latex
+from kdkit.report.render import render
 from kdkit.report.writing import plain_html
 from kdkit.runs.messages import visible
 
@@ -23,10 +26,6 @@ LATEX_SIGNS = {"<": r"\lt ", ">": r"\gt "}
 STEERING = ("href", "style", "class", "id")
 """Attributes that LaTeX may set and a formula needs not: they lead elsewhere, or load what lies there."""
 _FORMULA = re.compile(r"(\$[^$]*\$)")
-
-STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:820px;margin:2em auto;padding:0 1em;color:#111827}
-section{border-top:1px solid #e5e7eb;padding:1em 0}li{list-style:none;margin:.3em 0}ul{padding:0}
-.note{color:#92400e}.small{color:#6b7280;font-size:.9em}menclose{border:1px solid;padding:2px 5px}"""
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class SolvedProblem:
     def to_html(self) -> str:
         """Write it as a section of a page that needs no other file: LaTeX becomes MathML."""
         items = "".join(
-            f"<li><span style='color:{COLOURS[mark]}'>{MARKS[mark]}</span> {to_mathml(_cut(text))}</li>"
+            f"<li class='{mark.name.lower()}'><span>{MARKS[mark]}</span> {to_mathml(_cut(text))}</li>"
             for text, mark in self.steps
         )
         answer = "-" if self.answer is None else to_mathml(rf"$\boxed{{{self.answer}}}$")
@@ -96,11 +95,8 @@ class SolvedProblem:
 
 def to_page(solved: Sequence[SolvedProblem], title: str) -> str:
     """Write solved problems as one page."""
-    body = "\n".join(each.to_html() for each in solved)
-    return (
-        f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>{plain_html(title)}</title>"
-        f"<style>{STYLE}</style></head><body><h1>{plain_html(title)}</h1>\n{body}\n"
-        f"<p class='small'>{LEGEND}</p></body></html>\n"
+    return render(
+        "solved.html.j2", {"title": title, "legend": LEGEND, "solved": [Markup(each.to_html()) for each in solved]}
     )
 
 

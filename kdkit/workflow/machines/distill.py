@@ -138,6 +138,7 @@ def check_sharing(config: Config | EmbeddingConfig) -> None:
             "train.optimizer": config.train.optimizer != "adamw",
             "train.average.kind": config.train.average.kind != "none",
             "train.multi_token.num_tokens": bool(config.train.multi_token.num_tokens),
+            "student.lora": config.student.lora is not None,
             "distill.weights": bool(set(parts) - {"logits"}),
             "router.kind": config.router.kind != "none",
             "teacher.average_decay": config.teacher.average_decay is not None,

@@ -22,7 +22,7 @@ from kdkit.workflow.several.variants import SweepFile, as_override, check_sweep,
 
 LONGEST_VALUE = 24
 """Characters of a value in a variant's name; of a longer one its place among the values is named."""
-EXAMPLE = "--grid distill.temperature=1.5,2,3"
+EXAMPLE = "distill.temperature=1.5,2,3"
 
 
 @dataclass(frozen=True)
@@ -46,30 +46,33 @@ class Axis:
         return texts
 
 
-def read_axis(text: str) -> Axis:
+def read_axis(text: str, option: str = "--grid") -> Axis:
     """Read `section.key=VALUE,VALUE,...`; values are YAML, so lists and mappings may be among them.
+
+    Args:
+        option: that it was given by, for messages.
 
     Raises:
         UserError: no key, the seed, no YAML, fewer than two values, or one twice.
     """
     key, equals, listed = (part.strip() for part in text.partition("="))
     if not equals or not key:
-        raise UserError(f"--grid: expected section.key=VALUE,VALUE, got {text!r}; write e.g. {EXAMPLE}")
-    check_key(key, "--grid")
+        raise UserError(f"{option}: expected section.key=VALUE,VALUE, got {text!r}; write e.g. {option} {EXAMPLE}")
+    check_key(key, option)
     try:
         values = load_yaml(f"[{listed}]")
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"--grid: expected YAML values with commas between, got {text!r} ({reason}); close it"
+            f"{option}: expected YAML values with commas between, got {text!r} ({reason}); close brackets and quotes"
         ) from None
     written = [as_override(key, value) for value in values]
     if len(values) < 2:
         raise UserError(
-            f"--grid: expected at least two values of {key}, got {len(values)} in {text!r}; set a single one by -p"
+            f"{option}: expected at least two values of {key}, got {len(values)} in {text!r}; set a single one by -p"
         )
     if twice := [one for one in written if written.count(one) > 1]:
-        raise UserError(f"--grid: expected every value once, got {twice[0]!r} twice in {text!r}; remove one")
+        raise UserError(f"{option}: expected every value once, got {twice[0]!r} twice in {text!r}; remove one")
     return Axis(key, tuple(values))
 
 
@@ -129,9 +132,11 @@ def make_grid(
     confirm(words, math.prod(sizes) * len(seed_list), own)
     variants = {
         name: dict(zip([axis.key for axis in axes], values, strict=True))
-        for name, values in zip(_names(axes), itertools.product(*(axis.values for axis in axes)), strict=True)
+        for name, values in zip(
+            name_combinations(axes), itertools.product(*(axis.values for axis in axes)), strict=True
+        )
     }
-    reference = {axis.key: axis.values[_own_place(axis, file, overrides, own)] for axis in axes}
+    reference = {axis.key: axis.values[own_place(axis, file, overrides, own) or 0] for axis in axes}
     name = next(name for name, settings in variants.items() if settings == reference)
     return check_sweep({"config": file, "seeds": seed_list, "reference": name, "variants": variants})
 
@@ -160,18 +165,18 @@ def load_any(file: str, overrides: list[str]) -> Config | EmbeddingConfig:
     return load_embedding_config(path, overrides) if is_for_embeddings(path) else load_config(path, overrides)
 
 
-def _own_place(axis: Axis, file: str, overrides: list[str], own: Config | EmbeddingConfig) -> int:
-    """Return which of an axis's values the configuration has itself; the first where it has none of them."""
+def own_place(axis: Axis, file: str, overrides: list[str], own: Config | EmbeddingConfig) -> int | None:
+    """Return which of an axis's values the configuration has itself; None where it has none of them."""
     for place, value in enumerate(axis.values):
         try:
             if dump_config(load_any(file, [*overrides, as_override(axis.key, value)])) == dump_config(own):
                 return place
         except UserError:  # a value that needs another one beside it is not the configuration's own
             continue
-    return 0
+    return None
 
 
-def _names(axes: list[Axis]) -> list[str]:
+def name_combinations(axes: list[Axis]) -> list[str]:
     """Name all combinations, the last axis fastest: `temperature=1.5 kd_ratio=0.3`."""
     labels = [axis.label for axis in axes]
     labels = [axis.key if labels.count(axis.label) > 1 else axis.label for axis in axes]

@@ -13,7 +13,7 @@ from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 import torch
@@ -86,8 +86,7 @@ def train_in_processes(
         while (waiting and not is_time_up) or pool.busy():
             while waiting and not is_time_up and (free := pool.free()) is not None:
                 free.give(waiting.popleft())
-            for worker, kind, value in pool.listen():
-                plan = worker.plan
+            for plan, kind, value in pool.listen():
                 if kind == LINE:
                     terminal.place = f"{labels[plan.name]}:"
                     terminal.printed(value)
@@ -101,6 +100,9 @@ def train_in_processes(
                     yield plan, value
     except KeyboardInterrupt as error:
         raise Stopped(pool.stop() or str(error)) from None
+    except GeneratorExit:  # Ctrl-C while an outcome was printed
+        pool.stop()
+        raise
     finally:
         pool.close()
     if is_time_up:
@@ -111,7 +113,7 @@ def train_in_processes(
 class Worker:
     """A process that trains what it is given, one run after the other."""
 
-    process: SpawnProcess
+    process: ForkServerProcess
     connection: Connection
     place: int
     plan: PlannedRun | None = None
@@ -163,7 +165,8 @@ class Pool:
         if len(self.workers) == self.size:
             return None
         place = min(set(range(self.size)) - {worker.place for worker in self.workers})
-        context = get_context("spawn")  # a fork of a process that has used CUDA or threads does not work
+        context = get_context("forkserver")  # it imports once, and has used neither CUDA nor threads when it forks
+        context.set_forkserver_preload([__name__])
         here, there = context.Pipe()
         process = context.Process(target=_work, args=(there, self.folder, place, self.size), daemon=True)
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: until it is ready this process decides
@@ -173,32 +176,40 @@ class Pool:
         self.workers.append(Worker(process, here, place))
         return self.workers[-1]
 
-    def listen(self) -> Iterator[tuple[Worker, str, Any]]:
-        """Wait until some say something, and yield what; a worker that is done with its run is free after that."""
+    def listen(self) -> Iterator[tuple[PlannedRun, str, Any]]:
+        """Wait until some say something, and yield on which run and what; who has come to its end is free then."""
         by_connection = {worker.connection: worker for worker in self.busy()}
         for connection in wait(list(by_connection)):
             worker = by_connection[connection]  # type: ignore[index]
             kind, value = worker.hear()
-            if kind == READY:
+            if kind == READY or worker.plan is None:
                 continue
+            plan = worker.plan
             if kind == ENDED:
                 self.workers.remove(worker)
-            yield worker, kind, value
             if kind != LINE:
                 worker.plan = None
+            yield plan, kind, value
 
     def stop(self) -> str:
-        """Let every worker save what it has; return what one says of it. A second Ctrl-C ends them at once."""
+        """Let every worker save what it has; return what one says of it. A second Ctrl-C stops them at once."""
         said = ""
+        self._interrupt()
+        while self.busy():
+            try:
+                for _, kind, value in self.listen():
+                    said = value if kind == STOPPED and value else said
+            except KeyboardInterrupt:
+                self._interrupt()
+        return said
+
+    def _interrupt(self) -> None:
+        """Pass Ctrl-C on to those at work; who is still importing has nothing to save."""
         for worker in self.busy():
-            if worker.is_ready:
-                os.kill(worker.process.pid or 0, signal.SIGINT)
+            if worker.is_ready and worker.process.pid is not None:
+                os.kill(worker.process.pid, signal.SIGINT)
             else:
                 worker.process.terminate()
-        while self.busy():
-            for _, kind, value in self.listen():
-                said = value if kind == STOPPED and value else said
-        return said
 
     def close(self) -> None:
         """End all processes: idle ones leave by themselves, those at work are killed."""

@@ -49,12 +49,18 @@ class SweepRequest:
     """Train so many runs at once, each in a process of its own; 0: one after the other, in this process."""
     yes: bool = False
     """Train a large grid without asking."""
+    search: list[str] = field(default_factory=list)
+    """`section.key=LOW:HIGH` or `section.key=VALUE,VALUE`: values are chosen trial by trial; see `run_search`."""
+    trials: int = 20
+    """Of a search, in all."""
 
     @property
     def command(self) -> str:
         """The command line with these options."""
         options = [("--name", self.name), ("--only", self.only), ("--seeds", self.seeds)]
         words = [self.file, *(word for axis in self.grid for word in ("--grid", axis))]
+        words += [word for dimension in self.search for word in ("--search", dimension)]
+        words += ["--trials", str(self.trials)] if self.search else []
         words += [word for override in self.overrides for word in ("-p", override)]
         words += [word for option, value in options if value for word in (option, value)]
         words += ["--processes", str(self.processes)] if self.processes else []
@@ -109,11 +115,7 @@ def _run_sweep(request: SweepRequest, terminal: Terminal) -> Run:
 
 def _open_sweep(request: SweepRequest, axes: list[Axis], terminal: Terminal) -> SweepFile:
     """Read the file of variants, or make them of a grid, if that is wanted."""
-    if num_processes() > 1:
-        raise UserError(
-            f"sweep: expected one process, got {num_processes()}; start it without a launcher (several runs at once: "
-            "--processes 2), or launch its runs one by one: accelerate launch -m kdkit run FILE"
-        )
+    check_one_process()
     if not axes:
         return load_sweep(request.file, request.seeds)
 
@@ -163,6 +165,19 @@ def plan_runs(sweep: SweepFile, request: SweepRequest, name: str) -> list[Planne
         with naming(variant, seed):
             planned.append(PlannedRun(variant, seed, arguments, config, run, identify_run(config, run)))
     return planned
+
+
+def check_one_process() -> None:
+    """Refuse a launcher of several processes.
+
+    Raises:
+        UserError: naming how many there are.
+    """
+    if num_processes() > 1:
+        raise UserError(
+            f"sweep: expected one process, got {num_processes()}; start it without a launcher (several runs at once: "
+            "--processes 2), or launch its runs one by one: accelerate launch -m kdkit run FILE"
+        )
 
 
 def check_overrides(overrides: list[str]) -> None:

@@ -130,12 +130,15 @@ def naming(variant: str, seed: int) -> Iterator[None]:
         raise RuntimeError(f"variant {variant!r}, seed {seed}: {error}") from error
 
 
-def train_one(plan: PlannedRun, folder: Run, watch: Watch | None = None) -> AnyTrial | None:
+def train_one(
+    plan: PlannedRun, folder: Run, watch: Watch | None = None, *, with_baseline: bool = True
+) -> AnyTrial | None:
     """Train and score one variant with one seed, unless another process is at it.
 
     Args:
         folder: of the sweep, where runs of one seed share a baseline.
         watch: follows the learning curve.
+        with_baseline: train the seed's baseline too, if nobody has; an embedding model's needs no training.
 
     Returns:
         The result, also where another process has just finished it; None: it is being trained elsewhere.
@@ -146,10 +149,10 @@ def train_one(plan: PlannedRun, folder: Run, watch: Watch | None = None) -> AnyT
     with naming(plan.variant, plan.seed), claiming(plan.run.path / ".training.lock") as is_mine:
         if not is_mine:
             return None
-        return plan.outcome() or _train(plan, folder, watch)
+        return plan.outcome() or _train(plan, folder, watch, with_baseline)
 
 
-def _train(plan: PlannedRun, folder: Run, watch: Watch | None) -> AnyTrial:
+def _train(plan: PlannedRun, folder: Run, watch: Watch | None, with_baseline: bool) -> AnyTrial:
     """Train and score, from where it was stopped if it was made from the same; keep the result."""
     is_embedding = isinstance(plan.config, EmbeddingConfig)
     session: Session[Any] = (open_embedding_session if is_embedding else open_session)(*plan.arguments)
@@ -157,21 +160,24 @@ def _train(plan: PlannedRun, folder: Run, watch: Watch | None) -> AnyTrial:
         session = replace(session, run=WatchedRun(session.run.path, session.run.cache_path, watch=watch))
     resume = session.run.status().get("sweep", {}).get("inputs") == plan.inputs
     session.run.set_status("sweep", state="running", inputs=plan.inputs)
-    trial = train_embedding_trial(session, resume) if is_embedding else _train_language(session, folder, resume)
+    if is_embedding:
+        trial: AnyTrial = train_embedding_trial(session, resume)
+    else:
+        trial = _train_language(session, folder, resume, with_baseline)
     plan.run.write_json("trial.json", {"inputs": plan.inputs, "trial": asdict(trial)})
     plan.run.set_status("sweep", state="done", inputs=plan.inputs)
     return trial
 
 
-def _train_language(session: Session[Config], folder: Run, resume: bool) -> Trial:
-    """Train and score one variant of a language model, and its seed's baseline."""
+def _train_language(session: Session[Config], folder: Run, resume: bool, with_baseline: bool) -> Trial:
+    """Train and score one variant of a language model and, if that is wanted, its seed's baseline."""
     data = prepare_data(session)
     training = plan_training(session, data)
     teacher = open_teacher(training)
     # scored before the training, which may route it otherwise
     level = _share_teacher_level(training, teacher if isinstance(teacher, TextTeacher) else None, folder)
     result = distill(training, teacher, resume)
-    baseline = _share_baseline(training, folder)
+    baseline = _share_baseline(training, folder) if with_baseline else None
     student, parameters = _score_student(session, result.phase, data)
     return Trial(
         teacher=level,

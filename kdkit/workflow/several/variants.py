@@ -117,6 +117,16 @@ def read_seeds(text: str, one_is_a_count: bool) -> list[int | str]:
     return [int(seed) if seed.strip().isdecimal() else seed for seed in text.removesuffix(",").split(",") if text]
 
 
+def check_seeds(seeds: list[int | str]) -> list[int]:
+    """Check seeds as a file's are.
+
+    Raises:
+        UserError: no number, or a seed twice.
+    """
+    two = {"a": {}, "b": {}}
+    return check_sweep({"config": "", "seeds": seeds, "reference": "a", "variants": two}).seeds
+
+
 def choose_variants(only: str, names: list[str]) -> list[str]:
     """Resolve `--only` to variants; all of them if it is empty.
 

@@ -7,20 +7,21 @@ import numpy as np
 import torch
 
 from kdkit.config.embeddings import EmbeddingConfig
-from kdkit.config.values import expand_home
 from kdkit.embeddings.data.prepare import prepare_sentences
 from kdkit.embeddings.data.tasks import TaskData
 from kdkit.embeddings.evaluate.models import main_scores
 from kdkit.embeddings.evaluate.run import open_tasks
 from kdkit.embeddings.models.embedder import EmbeddingModel, encode, load_embedding_model
 from kdkit.embeddings.models.export import save_embedding_model
-from kdkit.embeddings.models.onnx import FULL, QUANTISED, check_exportable, quantise_graph, with_graph, write_graph
+from kdkit.embeddings.models.onnx import check_exportable, with_graph, write_graph
 from kdkit.errors import UserError
 from kdkit.machine.open_session import open_embedding_session
+from kdkit.models.onnx.graph import FULL, QUANTISED, quantise_graph
 from kdkit.report.terminal import to_text
 from kdkit.runs.disk import whole_folder
-from kdkit.workflow.export import ExportRequest
-from kdkit.workflow.writers import run_folder, unknown_name
+from kdkit.runs.open_run import is_for_embeddings
+from kdkit.workflow.deploy.export import ExportRequest, check_out
+from kdkit.workflow.writers import run_folder
 
 RECORD = "onnx.json"
 """File of the run with the measurements."""
@@ -29,6 +30,12 @@ CHECKED = 256
 ROUNDS = 3
 CLOSE = 1e-4
 """Largest difference of unit vectors between onnxruntime and torch in fp32."""
+
+
+def is_embedding_model(request: ExportRequest) -> bool:
+    """Return whether a command names the model of a run for embeddings."""
+    place = run_folder(request.source, request.runs_dir)
+    return place is not None and is_for_embeddings(place / "config.yaml")
 
 
 def export_onnx(request: ExportRequest) -> str:
@@ -44,16 +51,17 @@ def export_onnx(request: ExportRequest) -> str:
         UserError: no run of embedding models; a folder that exists; see `check_exportable`.
         RuntimeError: the graph in fp32 gives other vectors than torch.
     """
-    folder = expand_home(request.file)
-    if folder.exists():
-        raise UserError(f"OUT: expected a new folder, got {request.file!r}, which exists; name another one")
+    folder = check_out(request)
     place = run_folder(request.source, request.runs_dir)
-    if place is None:
-        raise unknown_name(request.source, request.runs_dir)
-    if not (place / request.model / "modules.json").is_file():
+    if place is None or not (place / request.model / "modules.json").is_file():
         raise UserError(
             f"--format onnx: expected a run with an embedding model in {request.model}/, got {request.source!r}; "
             "train one: python -m kdkit run configs/embedding_demo.yaml"
+        )
+    if request.format != "onnx" or request.recover or request.quantise != "none":
+        raise UserError(
+            f"--format: expected onnx alone for an embedding model, got {request.format} of {request.source!r}; write "
+            "--format onnx, which holds INT8 too"
         )
     session = open_embedding_session(place / "config.yaml", "", place.name, place.resolve().parent)
     model = load_embedding_model(str(place / request.model), "--model", max_length=_length(session.config))

@@ -12,7 +12,9 @@ import pytest
 from kdkit.evaluate.language import paired_interval
 from kdkit.evaluate.significance import paired_t_test
 from kdkit.evaluate.sweeps.comparison import Trial, compare_variants
-from kdkit.report.sweeps.page import against_reference, conclusion, difference_table, level_table, write_sweep_report
+from kdkit.report.sweeps.page import write_sweep_report
+from kdkit.report.sweeps.tables import difference_table, level_table
+from kdkit.report.sweeps.words import against_reference, conclusion
 from kdkit.runs.folder import Run
 from kdkit.training.score import Score
 
@@ -161,7 +163,7 @@ def test_the_page_needs_no_other_file_and_escapes_what_users_write(summary, tmp_
     folder = Run(tmp_path, tmp_path)
     folder.write_json("sweep.json", summary)
     page = write_sweep_report(folder).read_text()
-    assert re.findall(r"\bsrc=\"(.{22})", page) == ["data:image/png;base64,"]
+    assert re.findall(r"\bsrc=\"(.{22})", page) == ["data:image/png;base64,"] * 2
     assert "<b>" not in page and "&lt;b&gt;" in page
     markdown = (tmp_path / "report.md").read_text()
     assert "![one dot per seed](variants.png)" in markdown and (tmp_path / "variants.png").stat().st_size > 10_000

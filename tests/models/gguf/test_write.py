@@ -10,7 +10,8 @@ from kdkit.alignment.tokenizers import load_tokenizer, train_tokenizer
 from kdkit.errors import UserError
 from kdkit.machine.gguf_files import read_gguf_header
 from kdkit.models.gguf.tokenizer import QWEN_REGEX, name_cut
-from kdkit.models.gguf.write import write_gguf
+from kdkit.models.gguf.write import read_weights, write_gguf
+from kdkit.models.quantised.rounding import decode, encode
 from kdkit.teachers.gguf import GGUFTeacher
 from tests.gguf_files import needs_llama_cpp
 from tests.gguf_models import KINDS, build_kind
@@ -174,3 +175,26 @@ def test_the_rules_have_their_names_in_llama_cpp(tokenizer):
     assert name_cut(changed(tokenizer), "MODEL") == "gpt-2"
     assert name_cut(changed(tokenizer, pre_tokenizer=pre_tokenizers.Sequence(digits)), "MODEL") == "smollm"
     assert name_cut(changed(tokenizer, pre_tokenizer=pre_tokenizers.Sequence(qwen)), "MODEL") == "qwen2"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("quantise", "near"), [("none", 0.0), ("q8_0", 0.01), ("q4_0", 0.2)])
+def test_weights_are_read_back_as_they_were_rounded(tmp_path, tokenizer, kind, quantise, near):
+    model = build_kind(tokenizer, **KINDS[kind])
+    write_gguf(model, tokenizer, tmp_path / "model.gguf", "tiny", "MODEL", quantise)
+    weights = model.state_dict()
+    read = read_weights(tmp_path / "model.gguf", model.config, weights)
+    for name, value in weights.items():
+        assert (read[name] - value).norm() <= near * value.norm(), name
+    if quantise == "q4_0":  # the same rounding as our folders of 4 bits, and the head in 8
+        inner = "model.layers.1.mlp.down_proj.weight"
+        assert torch.equal(read[inner], decode(encode(weights[inner], 4)))
+        assert (read["lm_head.weight"] - weights["lm_head.weight"]).norm() < 0.01 * weights["lm_head.weight"].norm()
+
+
+def test_a_width_that_fills_no_block_is_refused(tmp_path, tokenizer):
+    model = build_kind(tokenizer)
+    model.model.layers[1].mlp.down_proj = torch.nn.Linear(80, 64, bias=False)
+    with pytest.raises(UserError, match=r"multiple of 32, .* got 80 in model\.layers\.1\.mlp\.down_proj\.weight"):
+        write_gguf(model, tokenizer, tmp_path / "model.gguf", "tiny", "MODEL", "q4_0")
+    assert list(tmp_path.iterdir()) == []

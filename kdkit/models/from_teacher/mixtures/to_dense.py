@@ -5,10 +5,13 @@ Choosing, joining and scaling: Kim et al. 2026, "Pruning and Distilling Mixture-
 arXiv:2605.28207.
 """
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import fields
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 from transformers import (
     FlexOlmoConfig,
     MistralConfig,
@@ -27,7 +30,6 @@ from kdkit.models.from_teacher.mixtures.hidden_units import Expert, average
 from kdkit.models.from_teacher.mixtures.scores import (
     ExpertUse,
     choose_experts,
-    fit_weights,
     mean_weights,
     measure_experts,
 )
@@ -38,6 +40,9 @@ from kdkit.models.taps import decoder_layers, find_attention
 
 SAME_OTHERWISE = {MixtralConfig: MistralConfig, Qwen3MoeConfig: Qwen3Config, FlexOlmoConfig: Olmo2Config}
 """Mixtures, and the dense model that is the same but for the experts."""
+
+RIDGE = 1e-2
+"""How strongly fitted down-projections are drawn to the experts' own, in mean squares of a hidden unit."""
 
 
 def dense_architecture(settings: MoeToDense, teacher: PreTrainedConfig) -> PreTrainedConfig:
@@ -97,21 +102,19 @@ def join_experts(
         UserError: see `dense_architecture` and `measure_experts`.
     """
     dense = empty_model(dense_architecture(settings, teacher.config)).to(teacher.device).eval()
-    num_joined = choose_num_joined(settings, teacher.config)
-    uses = measure_experts(teacher, text)
-    layers: dict[int, Expert] = {}
+    uses, blocks = measure_experts(teacher, text), find_blocks(teacher, "teacher.path")
     facts: dict[str, Any] = {"loads": [_rounded(use.load) for use in uses]}
-    for block, use in zip(find_blocks(teacher, "teacher.path"), uses, strict=True):
-        if settings.join == "average":
-            gate_up, down = average(experts_of(block), use.load)
-            layers[block.decoder_layer] = gate_up, down * float(use.weight.sum() / use.num_tokens)
-            continue
-        chosen = choose_experts(use, num_joined, settings.score)
-        scales = _scales(use, chosen, settings.scale)
-        layers[block.decoder_layer] = _side_by_side(block, chosen, scales)
-        facts.setdefault("experts", []).append(chosen)
-        facts.setdefault("scales", []).append(_rounded(scales))
-    _fill(dense, teacher, layers)
+    if settings.join == "average":
+        layers = [_average(block, use) for block, use in zip(blocks, uses, strict=True)]
+    else:
+        num_joined = choose_num_joined(settings, teacher.config)
+        chosen = [choose_experts(use, num_joined, settings.score) for use in uses]
+        scales = [_scales(use, kept, settings.scale) for use, kept in zip(uses, chosen, strict=True)]
+        layers = [_side_by_side(*parts) for parts in zip(blocks, chosen, scales, strict=True)]
+        facts |= {"experts": chosen, "scales": [_rounded(values) for values in scales]}
+    if settings.scale == "fitted":
+        layers = fit_down(teacher, text, layers)
+    _fill(dense, teacher, dict(zip([block.decoder_layer for block in blocks], layers, strict=True)))
     return dense, facts
 
 
@@ -119,20 +122,69 @@ def _rounded(values: torch.Tensor) -> list[float]:
     return [round(value, 5) for value in values.tolist()]
 
 
+def _average(block: MoeBlock, use: ExpertUse) -> Expert:
+    """Return the mean of a layer's experts by their load, times what a token's router weights sum to."""
+    gate_up, down = average(experts_of(block), use.load)
+    return gate_up, down * float(use.weight.sum() / use.num_tokens)
+
+
 def _scales(use: ExpertUse, chosen: list[int], scale: str) -> torch.Tensor:
     """Return what the outputs of the chosen experts are multiplied by, `[K]`."""
-    if scale == "fitted":
-        return fit_weights(use, chosen)
-    if scale == "routing":
-        return mean_weights(use, chosen)
-    return torch.full((len(chosen),), float(use.weight.sum() / use.num_tokens) / len(chosen), dtype=torch.float64)
+    if scale == "uniform":
+        return torch.full((len(chosen),), float(use.weight.sum() / use.num_tokens) / len(chosen), dtype=torch.float64)
+    return mean_weights(use, chosen)
 
 
 def _side_by_side(block: MoeBlock, chosen: list[int], scales: torch.Tensor) -> Expert:
     """Put experts side by side: the sum of their outputs, each times its scale."""
-    gate_up, down = block.experts.gate_up_proj.detach()[chosen], block.experts.down_proj.detach()[chosen]
+    gate_up, down = (torch.stack(parts) for parts in zip(*(experts_of(block)[e] for e in chosen), strict=True))
     scaled = down * scales.to(down)[:, None, None]
     return gate_up.unflatten(1, (2, -1)).transpose(0, 1).flatten(0, 2), scaled.transpose(0, 1).flatten(1)
+
+
+@torch.no_grad()
+def fit_down(teacher: PreTrainedModel, text: list[TextBatch], layers: list[Expert]) -> list[Expert]:
+    """Return feed-forward layers with other down-projections: those that come nearest to what a mixture's layers give.
+
+    Least squares over the tokens of a text, each layer by itself on what the teacher's reads, drawn to the given
+    down-projection where the text says little (ridge). kdkit's own; no token is sent anywhere, so one matrix can do
+    better than the experts' own ones, which each were made for other tokens.
+    """
+    blocks = find_blocks(teacher, "teacher.path")
+    sums = [
+        (torch.zeros(2 * [down.shape[1]], dtype=torch.float64), torch.zeros(down.T.shape, dtype=torch.float64))
+        for _, down in layers
+    ]
+    place: dict[str, torch.Tensor] = {}
+    with ExitStack() as stack:
+        for block, (gate_up, _), (gram, product) in zip(blocks, layers, sums, strict=True):
+            stack.callback(block.experts.register_forward_hook(_watch(gate_up, gram, product, place)).remove)
+        for batch in text:
+            place["is_read"] = batch.is_read.flatten().to(teacher.device)
+            teacher.base_model(input_ids=batch.input_ids.to(teacher.device), use_cache=False)
+    fitted = []
+    for (gate_up, down), (gram, product) in zip(layers, sums, strict=True):
+        before = down.T.double().cpu()
+        ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+        solved = before + torch.linalg.solve(gram + ridge, product - gram @ before)
+        fitted.append((gate_up, solved.T.to(down)))
+    return fitted
+
+
+def _watch(
+    gate_up: torch.Tensor, gram: torch.Tensor, product: torch.Tensor, place: dict[str, torch.Tensor]
+) -> Callable[..., None]:
+    """Make a hook that adds up products of hidden units with themselves, and with what a mixture's layer gives."""
+
+    def note(experts: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        """Run the dense layer's units on what the mixture's layer reads."""
+        rows = place["is_read"]
+        gate, up = F.linear(inputs[0][rows].float(), gate_up).chunk(2, dim=-1)
+        units = (experts.act_fn(gate) * up).double()
+        gram.add_((units.T @ units).cpu())
+        product.add_((units.T @ output[rows].double()).cpu())
+
+    return note
 
 
 def _fill(dense: PreTrainedModel, teacher: PreTrainedModel, layers: dict[int, Expert]) -> None:

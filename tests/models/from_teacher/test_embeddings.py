@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 
-from kdkit.alignment.tokenizers import token_bytes
+from kdkit.alignment.tokenizers import end_token_id, token_bytes
 from kdkit.distill.student import make_student
-from kdkit.models.teacher_start import spell_tokens, start_from_teacher
+from kdkit.models.from_teacher.embeddings import change_vocabulary, spell_tokens, start_from_teacher
+from tests.pruned import IDS, make_model
 from tests.tiny import make_config
 
 
@@ -97,3 +98,33 @@ def test_a_student_wider_than_the_teacher_is_started_too(pair, start_config):
     data, embeddings, head = pair
     _, after, count = start((data, embeddings[:, :8], head[:, :8]), start_config)
     assert count and after.get_input_embeddings().weight.isfinite().all()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_changed_vocabulary_has_the_rows_of_what_spells_its_tokens(pair, tied):
+    data, *_ = pair
+    student, teacher = data.student_tokenizer, data.teacher_tokenizer
+    model = make_model(vocab_size=len(teacher), tie_word_embeddings=tied)
+    inputs, head = (table().weight.clone() for table in (model.get_input_embeddings, model.get_output_embeddings))
+    body = {name: value.clone() for name, value in model.state_dict().items() if "layers" in name}
+    count = change_vocabulary(model, student, teacher)
+    spelled = spell_tokens(student, teacher)
+    rows, heads = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    assert model.config.vocab_size == len(rows) == len(heads) == len(student)
+    for token, ids in enumerate(spelled):
+        if ids:
+            assert torch.allclose(rows[token], inputs[ids].mean(dim=0), atol=1e-6)
+            assert tied or torch.equal(heads[token], head[ids[0]])
+    ours, theirs = end_token_id(student), end_token_id(teacher)
+    assert torch.equal(rows[ours], inputs[theirs]) and model.config.eos_token_id == ours
+    assert count == sum(map(bool, spelled)) + (not spelled[ours])
+    assert (rows is heads) == tied
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in body.items())
+
+
+def test_the_teachers_own_vocabulary_changes_no_logit(pair):
+    data, *_ = pair
+    model = make_model(vocab_size=len(data.teacher_tokenizer))
+    before = model(input_ids=IDS).logits
+    change_vocabulary(model, data.teacher_tokenizer, data.teacher_tokenizer)
+    assert torch.allclose(model(input_ids=IDS).logits, before, atol=1e-5)

@@ -1,9 +1,9 @@
-"""Start a student's embeddings and head from a teacher's, whatever the two tokenizers and widths."""
+"""A student's embeddings and head from a teacher's, whatever the two tokenizers and widths."""
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from kdkit.alignment.tokenizers import token_bytes
+from kdkit.alignment.tokenizers import end_token_id, start_token_id, token_bytes
 
 
 def start_from_teacher(
@@ -32,10 +32,7 @@ def start_from_teacher(
     Source: the idea of arXiv:2510.06502; the reduction and the turn are kdkit's.
     """
     pieces = spell_tokens(student_tokenizer, teacher_tokenizer)
-    known = torch.tensor([token for token, spelled in enumerate(pieces) if spelled])
-    spelled = [pieces[token] for token in known.tolist()]
-    means = torch.stack([teacher_embeddings[ids].float().mean(dim=0) for ids in spelled])
-    firsts = teacher_head[torch.tensor([ids[0] for ids in spelled])].float()
+    known, means, firsts = _rows_of(pieces, teacher_embeddings, teacher_head)
     generator = torch.Generator().manual_seed(seed)
     tables = student.get_input_embeddings().weight, student.get_output_embeddings().weight
     for table, rows in zip(tables, (means, firsts), strict=True):
@@ -43,6 +40,46 @@ def start_from_teacher(
         with torch.no_grad():
             table[known] = reduced * (table[known].std() / reduced.std())
     return len(known)
+
+
+@torch.no_grad()
+def change_vocabulary(
+    model: PreTrainedModel, student_tokenizer: PreTrainedTokenizerFast, teacher_tokenizer: PreTrainedTokenizerFast
+) -> int:
+    """Let a model of the teacher's vocabulary read another one, in place: embeddings and head get a row per token.
+
+    A token is spelled with the teacher's, see `start_from_teacher`; its rows are theirs, at full width. The tokens that
+    open and end a text take the teacher's rows for that. What cannot be spelled gets the mean row.
+
+    Returns:
+        How many of the student's tokens were spelled.
+    """
+    inputs = model.get_input_embeddings().weight.detach().float().cpu().clone()
+    head = model.get_output_embeddings().weight.detach().float().cpu().clone()
+    pieces = spell_tokens(student_tokenizer, teacher_tokenizer)
+    for find in (start_token_id, end_token_id):
+        if (ours := find(student_tokenizer)) is not None and (theirs := find(teacher_tokenizer)) is not None:
+            pieces[ours] = [theirs]
+    known, means, firsts = _rows_of(pieces, inputs, head)
+    model.resize_token_embeddings(len(pieces), mean_resizing=False)
+    for table, rows in ((model.get_output_embeddings().weight, firsts), (model.get_input_embeddings().weight, means)):
+        table[:] = rows.mean(dim=0).to(table)
+        table[known] = rows.to(table)
+    text = model.config.get_text_config()
+    text.bos_token_id, text.eos_token_id = start_token_id(student_tokenizer), end_token_id(student_tokenizer)
+    text.pad_token_id = student_tokenizer.pad_token_id
+    model.generation_config = type(model.generation_config).from_model_config(model.config)
+    return len(known)
+
+
+def _rows_of(
+    pieces: list[list[int]], embeddings: torch.Tensor, head: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the tokens that are spelled, the means of their pieces' embeddings and the head's rows of the first."""
+    known = torch.tensor([token for token, spelled in enumerate(pieces) if spelled])
+    spelled = [pieces[token] for token in known.tolist()]
+    means = torch.stack([embeddings[ids].float().mean(dim=0) for ids in spelled])
+    return known, means, head[torch.tensor([ids[0] for ids in spelled])].float()
 
 
 def spell_tokens(

@@ -23,7 +23,7 @@ from kdkit.workflow.several.trial import baseline_key
 from kdkit.workflow.several.variants import as_override, choose_variants, load_sweep
 from tests.tiny import make_config, make_data
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FEW_STEPS = {"teacher": {"build": {"vocab_size": 320, "hidden_size": 16, "num_layers": 1, "max_steps": 3}}}
 VARIANTS = {"plain": None, "more, of it": {"distill.kd_ratio": 0.9, "distill.loss": {"name": "alm"}}}
 RUNS = ["plain-seed-0", "more-of-it-seed-0", "plain-seed-1", "more-of-it-seed-1"]

@@ -1,0 +1,1 @@
+"""Reports of searches: what was tried, what was best, what mattered."""

@@ -1,0 +1,1 @@
+"""Searches: Optuna chooses the values of some settings, trial by trial."""

@@ -1,0 +1,97 @@
+"""ONNX graphs of causal LMs: torch's logits at once and step by step, the same text, and what is refused.
+
+Skipped where the packages of the extra `onnx` are missing.
+"""
+
+import pytest
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM, set_seed
+
+from kdkit.errors import UserError
+from kdkit.models.generation import Sampling, generate_ids
+from kdkit.models.onnx.causal import check_cache, write_causal_graph
+from kdkit.models.onnx.graph import PACKAGES, export_graph, quantise_graph
+from kdkit.models.onnx.running import OnnxCausalLM
+from kdkit.models.reading import ModelReader
+from kdkit.workflow.deploy.formats import check_graph
+
+for name in PACKAGES:
+    pytest.importorskip(name, reason="the extra onnx is not installed")
+
+PROMPTS = [[1, 2, 3], [5, 6, 7, 8, 9, 10], [1, 2, 3]]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Return a model with one table and grouped heads, and its graph."""
+    set_seed(0)
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "initializer_range": 0.3}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=300, tie_word_embeddings=True, **sizes, **heads)).eval()
+    file = write_causal_graph(model, tmp_path_factory.mktemp("graph") / "model.onnx", "MODEL")
+    return model, file
+
+
+def test_a_graph_writes_what_its_model_writes(pair):
+    model, graph = pair[0], OnnxCausalLM(pair[1], pair[0].config)
+    for temperature, samples in ((0.0, 1), (1.0, 2)):
+        options = {"vocab_size": 300, "num_samples": samples}
+        sampling = Sampling(temperature=temperature, max_new_tokens=12)
+        texts = [generate_ids(each, PROMPTS, sampling, [0], **options) for each in (model, graph)]
+        assert texts[0] == texts[1]
+
+
+def test_a_graph_reads_what_its_model_reads(pair):
+    model, graph = pair[0], OnnxCausalLM(pair[1], pair[0].config)
+    ids, rows = torch.arange(20).reshape(2, 10), torch.tensor([0, 7, 13])
+    expected = ModelReader(model, 290).read(ids)(rows)
+    assert torch.allclose(graph.reader(290).read(ids)(rows), expected, atol=1e-4)
+
+
+def test_the_check_finds_a_graph_of_other_weights(pair):
+    model, graph = pair[0], OnnxCausalLM(pair[1], pair[0].config)
+    assert check_graph(model, graph, 300) < 1e-4
+    weight = model.model.layers[0].self_attn.k_proj.weight
+    kept = weight.data.clone()
+    weight.data[0] *= 1.5
+    with pytest.raises(RuntimeError, match=r"expected torch's logits within 0\.001, got a difference of"):
+        check_graph(model, graph, 300)
+    weight.data = kept
+
+
+def test_a_file_holds_little_beside_its_weights_and_int8_is_a_quarter_of_them(pair):
+    model, file = pair
+    weights = 4 * sum(parameter.numel() for parameter in model.parameters())
+    assert file.stat().st_size < weights + 40_000
+    small = quantise_graph(file, file.with_name("small.onnx"))
+    assert small.stat().st_size < 0.3 * weights + 60_000
+
+
+def test_an_operator_that_onnx_does_not_have_is_named(tmp_path):
+    class Odd(nn.Module):
+        def forward(self, values):
+            return torch.linalg.eigvalsh(values)
+
+    with pytest.raises(
+        UserError, match=r"expected operators that ONNX has, got aten\._linalg_eigh in the model; export"
+    ):
+        export_graph(Odd(), (torch.eye(3),), tmp_path / "odd.onnx", names=(["values"], ["roots"]), sizes=None)
+    assert not (tmp_path / "odd.onnx").exists()
+
+
+def test_a_sliding_window_is_refused():
+    config = LlamaConfig(num_key_value_heads=2)
+    config.layer_types = ["sliding_attention", "full_attention"]
+    with pytest.raises(UserError, match=r"MODEL: expected a model whose layers keep .* llama with sliding_attention"):
+        check_cache(config, "MODEL")
+
+
+@pytest.mark.slow
+def test_a_mixture_of_experts_becomes_a_graph(tmp_path):
+    set_seed(0)
+    sizes = {"hidden_size": 32, "moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2, "head_dim": 16}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
+    model = Qwen3MoeForCausalLM(Qwen3MoeConfig(vocab_size=300, num_hidden_layers=2, **sizes, **heads)).eval()
+    file = write_causal_graph(model, tmp_path / "model.onnx", "MODEL")
+    assert check_graph(model, OnnxCausalLM(file, model.config), 300) < 1e-4
