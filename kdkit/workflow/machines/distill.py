@@ -89,7 +89,7 @@ def distill_run(request: DistillRequest) -> Run:
     hardware = find_hardware(config.train.device, config.train.precision)
     is_embedding = isinstance(config, EmbeddingConfig)
     stage = "06_embedding_distillation" if is_embedding else "03_distill"
-    with _telling_others(hardware, is_embedding), alone():
+    with _telling_others(config, run, hardware), alone():
         config, run, source = _open(request, run, terminal)
         terminal.say(f"run {run.name}: {run.path}")
         if is_done := is_trained(config, run, stage, source):
@@ -235,17 +235,12 @@ def trained_lines(run: Run) -> list[str]:
 
 
 @contextmanager
-def _telling_others(hardware: Hardware, is_embedding: bool) -> Iterator[None]:
+def _telling_others(config: Config | EmbeddingConfig, run: Run, hardware: Hardware) -> Iterator[None]:
     """Let the other processes go where the first one fails before they have met: they wait for it."""
     try:
         yield
     except Exception:
-        from kdkit.training.together import join_processes
-
-        if not is_embedding:
-            processes, _ = join_processes(hardware)
-            processes.agree(None)
-            processes.leave()
+        _dismiss(config, run, hardware)
         raise
 
 

@@ -199,12 +199,26 @@ def _start() -> None:
     here = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False, "num_cpus": os.cpu_count()}
     for attempt in range(1, STARTS + 1):
         try:
-            ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **here)
+            with _native_silence():
+                ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **here)
             return
         except Exception as error:  # Ray raises it bare
             ray.shutdown()
             if attempt == STARTS or "timed out during startup" not in str(error):
                 raise RuntimeError(f"Ray: expected it to start, got: {' '.join(str(error).split())[:200]}") from error
+
+
+@contextmanager
+def _native_silence() -> Iterator[None]:
+    """Let nothing through that is written to stderr past Python: Ray's core says how much it will say."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _complain(line: str) -> None:

@@ -175,3 +175,23 @@ def test_a_process_that_is_alone_exchanges_nothing():
 def test_parts_of_a_batch_cover_it_once():
     rows = list(range(12))
     assert [row for rank in range(3) for row in rows[Processes(3, rank).part_of(12)]] == rows
+
+
+def distil_by_command(rank: int, port: int, folder: Path) -> None:
+    """Call the verb as one of two processes."""
+    join_group(rank, port)
+    words = [word for override in settings(folder, "cosine", 4) for word in ("-p", override)]
+    with pytest.raises(SystemExit) as ended:
+        main(["distill", str(folder / "run.yaml"), *words, "--name", "by-command", "--runs-dir", str(folder / "runs")])
+    assert ended.value.code == 0
+
+
+def test_the_verb_distill_trains_without_a_notebook(folder):
+    run_two(distil_by_command, folder, preload=("tests.embedders", "kdkit.workflow.machines.distill"))
+    by_command = Run(folder / "runs" / "by-command", folder / "cache")
+    one = distil(folder, "one beside it", settings(folder, "cosine", 8))
+    assert len(measured(by_command)) == 4
+    for line, other in zip(measured(one), measured(by_command), strict=True):
+        assert other == pytest.approx(line, rel=1e-5, abs=1e-5)
+    entry = by_command.status()["06_embedding_distillation"]
+    assert (entry["state"], entry["processes"]) == ("trained", 2)
