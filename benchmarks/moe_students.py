@@ -49,7 +49,6 @@ CHOSEN, RANDOM = "chosen experts, fitted", "random start"
 LAYERS, DENSE_LAYERS = "layers dropped", "layers dropped, all experts joined"
 TRAINED: dict[str, AnyStart] = {
     CHOSEN: MoeToDense(num_experts=JOINED, scale="fitted"),
-    "chosen experts": MoeToDense(num_experts=JOINED),
     LAYERS: DropLayers(num_layers=2),
 }
 """Students that are also taught; and a dense one of half of the layers, as large, and one from random weights."""
@@ -61,18 +60,18 @@ WINDOWS = 60
 
 def starts() -> dict[str, AnyStart]:
     """Return all students that are looked at as they start."""
+    scores = ("load", "contribution", "saliency", "activation", "diverse", "fitted")
+    pairs = [("load", "routing"), ("diverse", "routing"), *((score, "fitted") for score in scores)]
     found: dict[str, AnyStart] = {
         f"dense, {JOINED} experts, {score}, {scale}": MoeToDense(num_experts=JOINED, score=score, scale=scale)
-        for scale in ("routing", "fitted")
-        for score in ("load", "contribution", "saliency", "activation", "diverse", "fitted")
+        for score, scale in pairs
     }
     found |= {"dense, average": MoeToDense(join="average"), "layers dropped, 2": DropLayers(num_layers=2)}
     for number in (4, 2):
-        for others in ("drop", "merge"):
-            for score in ("saliency", "diverse"):
-                name = f"mixture, {number} experts, {score}, {others}"
-                found[name] = MoeToMoe(num_experts=number, score=score, others=others)
-    found |= {f"shared core, rank {rank}": ShareCore(wrapper_rank=rank) for rank in (4, 8, 16, 32)}
+        for score, others in (("saliency", "drop"), ("diverse", "drop"), ("saliency", "merge")):
+            name = f"mixture, {number} experts, {score}, {others}"
+            found[name] = MoeToMoe(num_experts=number, score=score, others=others)
+    found |= {f"shared core, rank {rank}": ShareCore(wrapper_rank=rank) for rank in (8, 16, 32)}
     return found | {"shared core, rank 16, nearest": ShareCore(wrapper_rank=16, core="nearest")}
 
 
