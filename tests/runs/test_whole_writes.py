@@ -30,6 +30,8 @@ EXCEPTIONS = {
         "machine/from_gguf.py",
         "machine/packages.py",
         "models/lora.py",
+        "models/onnx/graph.py",
+        "models/quantised/model.py",
         "runs/folder.py",
         "teachers/build.py",
     ],
@@ -58,6 +60,7 @@ EXCEPTIONS = {
         "machine/memory.py",
         "runs/disk.py",
         "workflow/helpers.py",
+        "workflow/machines/distill.py",
     ],
 }
 """By the reason, files below kdkit/."""

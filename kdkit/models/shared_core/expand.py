@@ -1,18 +1,26 @@
 """An ordinary model of transformers made of one whose parts share a core: for programs that do not know kdkit."""
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from kdkit.models.shared_core.model import SharedCore, SharedExperts, SharedLinear, Wrapper, shared_parts
+from kdkit.models.shared_core.model import SHARED, SharedCore, SharedExperts, SharedLinear, Wrapper, shared_parts
 
 
-def expand_core(model: SharedCore) -> PreTrainedModel:
-    """Make an ordinary model of transformers, which computes the same, of one whose parts share a core."""
-    values = model.config.to_dict()
+def plain_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """Return the architecture of the ordinary model that computes the same; any other as it is."""
+    kind = next((kind for kind in SHARED if isinstance(config, kind.config_class)), None)
+    if kind is None:
+        return config
+    values = config.to_dict()
     del values["compression_config"]
-    plain_config = model.plain.config_class
-    config = plain_config.from_dict(values | {"model_type": plain_config.model_type})
-    plain = AutoModelForCausalLM.from_config(config, dtype=model.dtype).to(model.device)
+    return kind.plain.config_class.from_dict(values | {"model_type": kind.plain.config_class.model_type})
+
+
+def make_plain(model: PreTrainedModel) -> PreTrainedModel:
+    """Return an ordinary model of transformers that computes what one with a shared core does; any other as it is."""
+    if not isinstance(model, SharedCore):
+        return model
+    plain = AutoModelForCausalLM.from_config(plain_config(model.config), dtype=model.dtype).to(model.device)
     names = plain.state_dict().keys()
     weights = {name: value for name, value in model.state_dict().items() if name in names}
     with torch.no_grad():

@@ -120,8 +120,8 @@ class SharedCore(PreTrainedModel):
 
     @classmethod
     def _can_set_experts_implementation(cls) -> bool:
-        """Accept any, as `SharedExperts` needs none; transformers looks for an answer in the source of this file."""
-        return True
+        """Answer as the class that this is mixed into: transformers looks for an answer in the source of this file."""
+        return cls.plain._can_set_experts_implementation()
 
     def __init__(self, config: Any):
         super().__init__(config)

@@ -14,6 +14,7 @@ from kdkit.evaluate.compression import SIZE_DTYPE, count_bytes
 from kdkit.models.gguf.write import Quantisation
 from kdkit.models.loading import check_fits, load_causal_lm, read_model_config
 from kdkit.models.quantised.model import check_full_precision, release_weights, round_weights
+from kdkit.models.shared_core.expand import make_plain, plain_config
 from kdkit.report.deployment import FILE, deployment_table
 from kdkit.report.page import write_report
 from kdkit.report.terminal import to_text
@@ -66,7 +67,7 @@ def export_model(request: ExportRequest) -> str:
     out = check_out(request)
     _check_options(request)
     source, key = model_folder(request.source, request.model, request.runs_dir)
-    config = read_model_config(source, key)
+    config = plain_config(read_model_config(source, key))
     check_full_precision(config, key)
     check_format(request.format, request.quantise, config, key)  # before its weights are read
     text = find_text(request.source, request.model, request.runs_dir)
@@ -75,7 +76,7 @@ def export_model(request: ExportRequest) -> str:
             f"--recover: expected a run whose text the model learns on, got {request.source!r}; name a trained run, or "
             "leave --recover out"
         )
-    tokenizer, model = load_tokenizer(source, key), load_causal_lm(source, key)
+    tokenizer, model = load_tokenizer(source, key), make_plain(load_causal_lm(source, key))
     check_fits(model, len(tokenizer), 1, key, key)
     full_bytes = count_bytes(model, SIZE_DTYPE)
     written, facts = copy.deepcopy(model), {}

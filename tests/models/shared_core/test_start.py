@@ -9,7 +9,7 @@ import transformers
 from kdkit.config.built.from_teacher import ShareCore
 from kdkit.errors import UserError
 from kdkit.models.moe_blocks import find_blocks
-from kdkit.models.shared_core.expand import expand_core
+from kdkit.models.shared_core.expand import make_plain
 from kdkit.models.shared_core.model import linears, register_shared_cores
 from kdkit.models.shared_core.start import share_core, shared_architecture
 from kdkit.models.taps import decoder_layers
@@ -85,7 +85,7 @@ def test_a_higher_rank_is_nearer_to_the_teacher(architecture):
     model = make_model(architecture)
     far = []
     for rank in (1, 2, 4):
-        plain = expand_core(make_shared(model, rank))
+        plain = make_plain(make_shared(model, rank))
         pairs = zip(plain.state_dict().values(), model.state_dict().values(), strict=True)
         far.append(sum(float((one - other).square().sum()) for one, other in pairs))
     assert far == sorted(far, reverse=True)
@@ -100,7 +100,7 @@ def test_it_is_saved_loaded_and_made_ordinary_again(architecture, tmp_path):
     loaded, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert torch.equal(logits_of(loaded), logits_of(student))
-    plain = expand_core(loaded)
+    plain = make_plain(loaded)
     assert type(plain) is type(make_model(architecture))
     assert torch.allclose(logits_of(plain), logits_of(student), rtol=1e-4, atol=1e-5)
 
@@ -109,13 +109,13 @@ def test_it_is_saved_loaded_and_made_ordinary_again(architecture, tmp_path):
 def test_it_writes_as_its_ordinary_form_does(architecture):
     student = make_shared(make_alike(architecture), 2, layers_per_core=2)
     options = {"max_new_tokens": 6, "do_sample": False, "attention_mask": torch.ones_like(INPUT_IDS)}
-    assert torch.equal(student.generate(INPUT_IDS, **options), expand_core(student).generate(INPUT_IDS, **options))
+    assert torch.equal(student.generate(INPUT_IDS, **options), make_plain(student).generate(INPUT_IDS, **options))
 
 
 @pytest.mark.parametrize("architecture", ["mixtral", "qwen3"])
 def test_gradients_are_those_of_the_ordinary_form(architecture):
     student = make_shared(make_alike(architecture), 2, layers_per_core=2).requires_grad_(True)
-    plain = expand_core(student).requires_grad_(True)
+    plain = make_plain(student).requires_grad_(True)
     for model in (student, plain):
         model(input_ids=INPUT_IDS, labels=INPUT_IDS, use_cache=False).loss.backward()
     layers, others = decoder_layers(student), decoder_layers(plain)
