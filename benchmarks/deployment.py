@@ -53,6 +53,7 @@ class WholeReader(Reader):
 
     @torch.no_grad()
     def read(self, input_ids: torch.Tensor) -> Rows:
+        """See `Reader.read`."""
         logits = self.model(input_ids=input_ids, use_cache=False).logits.flatten(0, 1)
         return lambda rows: logits.index_select(0, rows)
 
