@@ -1,19 +1,22 @@
 """Students made of a mixture of experts: dense ones, smaller mixtures, shared cores; without training, and taught.
 
-    python -m benchmarks.moe_students [--seeds 0 1 2] [--steps 100] [--output FILE] [-p KEY=VALUE ...]
+    python -m benchmarks.moe_students [--seeds 0 1 2] [--steps 100] [--only PART] [-p KEY=VALUE ...]
 
 The teacher of `configs/moe_students.yaml` (its own training apart, in the cache), a teacher and a split per seed. First
 all students as they start, in bits per byte of the held-out text; then some of about equal size, taught by the teacher
 for equal processor time: as long as `--steps` steps of the dense one take, the teacher's answers apart, as all read as
 many. The time of a step is measured in rounds in which all take turns. Prints tables and writes
-`benchmarks/results/moe_students.json` (`--output`) after every seed; seeds that it holds are not run again.
+`benchmarks/results/moe_students.json` after every seed; seeds that it holds are not run again. Parts (`starts`, `steps`
+or a student) are kept in the run's folder, so `--only` lets several processes make them.
 """
 
 import argparse
 import json
+import pickle
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -50,6 +53,7 @@ TRAINED: dict[str, AnyStart] = {
     LAYERS: DropLayers(num_layers=2),
 }
 """Students that are also taught; and a dense one of half of the layers, as large, and one from random weights."""
+NAMES = [*TRAINED, DENSE_LAYERS, RANDOM]
 ROUNDS, STEPS, DROPPED = 2, 8, 2
 WINDOWS = 60
 """Held-out windows on which students are scored as they start."""
@@ -127,50 +131,81 @@ class Class:
             make_trainer(self.plan, stage, student, self.teacher, "moe-students").train()
         return student.eval(), time.process_time() - begin
 
+    def kept(self, part: str, make: Callable[[], Any]) -> Any:
+        """Return a part of the comparison from the run's folder; it is made if it is not there yet."""
+        file = self.session.run.path / f"{part.replace(', ', '-').replace(' ', '_')}.pkl"
+        if not file.is_file():
+            file.write_bytes(pickle.dumps(make()))
+        return pickle.loads(file.read_bytes())
 
-def compare(seed: int, steps: int, overrides: list[str]) -> dict[str, Any]:
-    """Look at a seed's students as they start, and teach some."""
-    school = Class(seed, overrides)
-    row: dict[str, Any] = {"seed": seed, "started": {}, "taught": {}}
-    scores = {"teacher": school.score(school.teacher.model)}
-    row["started"]["teacher"] = [school.teacher.parameters, school.score(school.teacher.model, WINDOWS).bits_per_byte]
-    for name, settings in starts().items():
-        model = make_start(settings, school.teacher.model, school.text).model
-        row["started"][name] = [model.num_parameters(), school.score(model, WINDOWS).bits_per_byte]
-        print(f"{row['started'][name][1]:.4f} {model.num_parameters():>9,} {name}", flush=True)
-    names = [*TRAINED, DENSE_LAYERS, RANDOM]
-    rounds = [({name: school.step_seconds(name) for name in names}, school.answer_seconds()) for _ in range(ROUNDS)]
-    own = {name: statistics.median(times[name] - answer for times, answer in rounds) for name in names}
-    for name in names:
+    def look_at_starts(self) -> dict[str, tuple[int, float]]:
+        """Return parameters and bits per byte of all students as they start."""
+        found = {"teacher": (self.teacher.parameters, self.score(self.teacher.model, WINDOWS).bits_per_byte)}
+        for name, settings in starts().items():
+            model = make_start(settings, self.teacher.model, self.text).model
+            found[name] = model.num_parameters(), self.score(model, WINDOWS).bits_per_byte
+            print(f"{found[name][1]:.4f} {found[name][0]:>9,} {name}", flush=True)
+        return found
+
+    def time_steps(self) -> dict[str, float]:
+        """Return the processor seconds of a step of each student, the teacher's answers apart."""
+        rounds = [({name: self.step_seconds(name) for name in NAMES}, self.answer_seconds()) for _ in range(ROUNDS)]
+        return {name: statistics.median(times[name] - answer for times, answer in rounds) for name in NAMES}
+
+    def result(self, name: str, steps: int) -> tuple[dict[str, Any], Score]:
+        """Teach a student for as long as some steps of the dense one take; return what that was, and its score."""
+        own = self.kept("steps", self.time_steps)
         count = round(steps * own[CHOSEN] / own[name])
-        model, seconds = school.teach(name, count)
-        scores[name] = school.score(model)
-        size = model.num_parameters()
-        row["taught"][name] = {"parameters": size, "steps": count, "step_seconds": own[name], "seconds": seconds}
-        print(f"{scores[name].bits_per_byte:.4f} {size:>9,} {count:>4} steps, {seconds:.0f} s, {name}", flush=True)
-    resampled = resample_text(scores, seed)
-    row["bits_per_byte"] = {name: score.bits_per_byte for name, score in scores.items()}
-    levels = row["bits_per_byte"]
-    row["chosen_better_than"] = {
-        name: [levels[name] - levels[CHOSEN], *resampled.difference(name, CHOSEN)] for name in names if name != CHOSEN
+        model, seconds = self.teach(name, count)
+        score = self.score(model)
+        facts = {"parameters": model.num_parameters(), "steps": count, "step_seconds": own[name], "seconds": seconds}
+        print(f"seed {self.seed}: {score.bits_per_byte:.4f} {name} {facts}", flush=True)
+        return facts, score
+
+
+def compare(school: Class, steps: int) -> dict[str, Any]:
+    """Look at a seed's students as they start, teach some, and compare them."""
+    started = school.kept("starts", school.look_at_starts)
+    results = {name: school.kept(name, lambda name=name: school.result(name, steps)) for name in NAMES}
+    scores = {"teacher": school.score(school.teacher.model)} | {name: score for name, (_, score) in results.items()}
+    levels, resampled = (
+        {name: score.bits_per_byte for name, score in scores.items()},
+        resample_text(scores, school.seed),
+    )
+    return {
+        "seed": school.seed,
+        "started": started,
+        "taught": {name: facts for name, (facts, _) in results.items()},
+        "bits_per_byte": levels,
+        "chosen_better_than": {
+            name: [levels[name] - levels[CHOSEN], *resampled.difference(name, CHOSEN)]
+            for name in NAMES
+            if name != CHOSEN
+        },
+        "interval_over": f"{resampled.num_units} {resampled.over}",
     }
-    return row | {"interval_over": f"{resampled.num_units} {resampled.over}"}
 
 
 def main() -> None:
-    """Compare the seeds that the file of results lacks, add them to it, and print what is new."""
+    """Compare the seeds that the file of results lacks, add them to it, and print what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--output", type=Path, default=FILE)
+    parser.add_argument("--only", choices=["starts", "steps", *NAMES])
     parser.add_argument("-p", dest="overrides", action="append", default=[])
     arguments = parser.parse_args()
-    file = arguments.output
-    rows = json.loads(file.read_text())["rows"] if file.is_file() else []
+    rows = json.loads(FILE.read_text())["rows"] if FILE.is_file() else []
     for seed in arguments.seeds:
-        if all(row["seed"] != seed for row in rows):
-            rows.append(compare(seed, arguments.steps, arguments.overrides))
-            file.write_text(json.dumps(summary([Path(word).name for word in sys.argv], rows), indent=1))
+        if any(row["seed"] == seed for row in rows):
+            continue
+        school = Class(seed, arguments.overrides)
+        if arguments.only:
+            parts = {"starts": school.look_at_starts, "steps": school.time_steps}
+            make = parts.get(arguments.only, lambda school=school: school.result(arguments.only, arguments.steps))
+            school.kept(arguments.only, make)
+            continue
+        rows.append(compare(school, arguments.steps))
+        FILE.write_text(json.dumps(summary([Path(word).name for word in sys.argv], rows), indent=1))
     for row in rows:
         for name, (figure, low, high) in row["chosen_better_than"].items():
             print(f"seed {row['seed']}: {CHOSEN} better than {name} by {figure:+.3f} ({low:+.3f} to {high:+.3f})")

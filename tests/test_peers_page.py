@@ -1,4 +1,4 @@
-"""The page of peers is made from files of results: ratios within a round, what was left out, its surroundings."""
+"""The page of peers is made from files of results: ratios within a round, what was left out, the rest kept."""
 
 import json
 from pathlib import Path

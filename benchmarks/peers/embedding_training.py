@@ -85,9 +85,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    folder = arguments.folder.resolve()
-    tasks, file = Path(os.environ["KDKIT_TEST_DATA"]).resolve(), folder / "sentences.csv"
+    folder, tasks = arguments.folder.resolve(), Path(os.environ["KDKIT_TEST_DATA"]).resolve()
+    file = folder / f"{list(KINDS).index(arguments.kind)}" / "sentences.csv"  # runs lie beside it, one of every kind
     if not file.is_file():
+        file.parent.mkdir()
         write_sentences(tasks, file)
     own = [f"data.subset_size={SENTENCES}", f"cache_dir={folder / 'cache'}", "evaluate.tasks=[]"]
     own += KINDS[arguments.kind]

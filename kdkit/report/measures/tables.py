@@ -69,7 +69,9 @@ def contexts_table(evaluation: dict[str, Any]) -> Table:
         )
         for way, words in _WAYS.items()
     ]
-    return [f"{contexts['bytes']:,} bytes, {contexts['documents']} documents", *(LABELS[name] for name in models)], rows
+    count = contexts["documents"]
+    heading = f"{contexts['bytes']:,} bytes, {count:,} document{'s' * (count > 1)}"
+    return [heading, *(LABELS[name] for name in models)], rows
 
 
 def contexts_words(evaluation: dict[str, Any]) -> str:
