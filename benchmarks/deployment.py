@@ -21,17 +21,19 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from benchmarks.measure import write_results
 from kdkit.data.prepare import prepare_data
 from kdkit.evaluate.compression import count_bytes
 from kdkit.machine.open_session import open_session
 from kdkit.models.loading import load_causal_lm
+from kdkit.models.reading import Reader, Rows
 from kdkit.report.deployment import FILE, deployment_table
 from kdkit.report.terminal import to_text
 from kdkit.workflow.deploy import measure as measuring
 from kdkit.workflow.deploy.export import ExportRequest, export_model
-from kdkit.workflow.deploy.measure import measure, open_torch
+from kdkit.workflow.deploy.measure import measure, open_generating
 from kdkit.workflow.deploy.text import find_text
 
 RESULTS = Path(__file__).parent / "results" / "deployment.json"
@@ -40,6 +42,20 @@ GGUF = ("none", "q8_0", "q4_0")
 RECOVERED = ("int4", "q4_0")
 MODEL = "model"
 """The column of results that tells models apart."""
+
+
+class WholeReader(Reader):
+    """Reads by a model's own forward pass: torchao's weights do not let their head be taken apart."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__("torchao", model.config.vocab_size, model.device)
+        self.model = model
+
+    @torch.no_grad()
+    def read(self, input_ids: torch.Tensor) -> Rows:
+        """See `Reader.read`."""
+        logits = self.model(input_ids=input_ids, use_cache=False).logits.flatten(0, 1)
+        return lambda rows: logits.index_select(0, rows)
 
 
 def export_all(
@@ -66,7 +82,7 @@ def torchao_rows(run: str, runs_dir: str) -> dict[str, Any]:
     for name, kind in kinds.items():
         other = copy.deepcopy(model)
         quantize_(other, kind)
-        opened = open_torch(other, model.config.vocab_size, stored_bytes(other))
+        opened = open_generating(other, WholeReader(other), stored_bytes(other))
         rows[f"torchao INT8, {name}"] = measure(model, count_bytes(model), opened, text)
     return rows
 
