@@ -10,7 +10,7 @@ from kdkit import cli
 from kdkit.config.embeddings import load_embedding_config
 from kdkit.runs.folder import Run
 from kdkit.runs.open_run import open_embedding_run
-from kdkit.workflow.several import embedding_trial, sweep
+from kdkit.workflow.several import embedding_trial, processes
 from kdkit.workflow.several.compare import compare_runs
 from kdkit.workflow.several.variants import as_override, load_sweep
 from tests.embedders import save_teacher, write_sentences
@@ -114,7 +114,7 @@ def test_runs_of_a_sweep_can_be_compared(folder):
 
 
 def test_a_second_call_trains_nothing(finished, monkeypatch, capsys):
-    monkeypatch.setattr(sweep, "train_one", lambda *_: pytest.fail("something was trained"))
+    monkeypatch.setattr(processes, "train_one", lambda *_: pytest.fail("something was trained"))
     assert call(finished) == 0
     assert capsys.readouterr().out.count("finished before, inputs unchanged, skipped") == 6
 

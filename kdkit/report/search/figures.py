@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from kdkit.report.figures import tidy
 from kdkit.runs.disk import whole_file
@@ -13,6 +13,8 @@ from kdkit.runs.disk import whole_file
 TRAINED, GIVEN_UP, BEST = "#0f766e", "#9ca3af", "#c2410c"
 MOST_IN_A_ROW = 3
 """Settings beside each other."""
+NARROW = 100.0
+"""Ratio of the ends of an axis below which its ticks stand closer than powers of ten."""
 
 
 def draw_history(search: dict[str, Any], path: Path) -> Path | None:
@@ -54,6 +56,9 @@ def draw_settings(search: dict[str, Any], path: Path) -> Path | None:
         if dimension["is_log"]:
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter(NullFormatter())
+            if max(values) < NARROW * min(values):  # powers of ten alone would be one or two
+                axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+                axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         tidy(axes, dimension["key"])
     for axes in panels[len(search["space"]) :]:
         axes.set_visible(False)

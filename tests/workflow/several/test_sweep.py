@@ -159,7 +159,7 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(finished, folder, m
 def test_a_variant_that_fails_is_named_and_stops_no_other(tmp_path, monkeypatch, capsys, raised, code):
     tried = []
 
-    def fail(plan, folder, watch):
+    def fail(plan, folder, watch, with_baseline):
         tried.append(plan.variant)
         raise raised("out of\nmemory")
 
