@@ -63,6 +63,8 @@ def ran(arms: dict[str, Rounds]) -> dict[str, Rounds]:
 def compared(arms: dict[str, Rounds], base: str, key: str) -> str:
     """Write seconds and memory of all arms beside those of one of them."""
     found = ran(arms)
+    if base not in found:
+        return f"{base} has not been measured."
     rows = [
         [
             name if name != base else f"**{name}**",
