@@ -99,7 +99,7 @@ def divergence_tables(arms: dict[str, Rounds]) -> str:
                     "1" if name == "kdkit" else ratio(rounds, base, "cpu_seconds"),
                     number(middle(rounds, "peak_mb")),
                     "1" if name == "kdkit" else ratio(rounds, base, "peak_mb"),
-                    "" if name in ("kdkit", "matrix products alone") else f"{apart:.0e}",
+                    "" if name in ("kdkit", "matrix products alone") else f"{apart:.0e}" if apart else "0",
                 ]
             )
         header = [title, "processor seconds", "to kdkit's", "memory, MB", "to kdkit's", "loss, gradients apart"]
