@@ -63,6 +63,8 @@ def ran(arms: dict[str, Rounds]) -> dict[str, Rounds]:
 def compared(arms: dict[str, Rounds], base: str, key: str) -> str:
     """Write seconds and memory of all arms beside those of one of them."""
     found = ran(arms)
+    if base not in found:
+        return f"{base} has not been measured."
     rows = [
         [
             name if name != base else f"**{name}**",
@@ -97,7 +99,7 @@ def divergence_tables(arms: dict[str, Rounds]) -> str:
                     "1" if name == "kdkit" else ratio(rounds, base, "cpu_seconds"),
                     number(middle(rounds, "peak_mb")),
                     "1" if name == "kdkit" else ratio(rounds, base, "peak_mb"),
-                    "" if name in ("kdkit", "matrix products alone") else f"{apart:.0e}",
+                    "" if name in ("kdkit", "matrix products alone") else f"{apart:.0e}" if apart else "0",
                 ]
             )
         header = [title, "processor seconds", "to kdkit's", "memory, MB", "to kdkit's", "loss, gradients apart"]
