@@ -13,11 +13,11 @@ from kdkit.models.quantised.rounding import BLOCK, Codes, decode, unpack
 KERNEL_ROWS = 16
 """Rows of a weight in 4 bits that torch's kernel takes at once."""
 KERNEL_WIDTH = 32
-"""Numbers of a row that the kernels take at once; what is left over they do not check, and end the process."""
+"""Numbers of a row that the kernels take at once: a width must be a multiple, which they leave to the caller."""
 FEW_ROWS = 16
 """Up to so many rows of activations torch's kernel for 8 bits is the faster way; above, a product with the codes."""
 ALIGNMENT = 16
-"""Bytes: the same where the weight's address is no multiple of it, as in a file that is read in place."""
+"""Bytes: so the weight's address."""
 
 
 class _Coded(nn.Module):

@@ -145,7 +145,7 @@ def load_quantised(
         config: of the folder.
         dtype: of everything that is no code, and of activations.
     """
-    # copies: torch's kernels want addresses that a file does not have
+    # copies, at addresses as torch's kernels want them
     tensors = {name: value.clone() for name, value in load_file(folder / WEIGHTS, device=device).items()}
     values = config.to_dict()
     del values["quantization_config"]
