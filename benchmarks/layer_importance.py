@@ -23,6 +23,7 @@ from kdkit.models.from_teacher.text import TextBatch, calibration_text, mean_nat
 from kdkit.models.keep_layers import spread_layers
 from kdkit.models.loading import load_causal_lm
 from kdkit.models.taps import decoder_layers
+from kdkit.runs.folder import fingerprint
 
 RESULTS = Path(__file__).parent / "results" / "layer_importance.json"
 
@@ -54,7 +55,8 @@ def main() -> None:
     parser.add_argument("--keep", type=int, nargs="+", default=[24, 20, 15])
     arguments = parser.parse_args()
     paths = [f"teacher.path={arguments.model}", f"student.path={arguments.model}", "data.subset_size=100"]
-    data = prepare_data(open_session("configs/demo.yaml", [*paths, "distill.start_from_teacher=false"], "importance"))
+    name = f"importance-{fingerprint(arguments.model)}"
+    data = prepare_data(open_session("configs/demo.yaml", [*paths, "distill.start_from_teacher=false"], name))
     model = load_causal_lm(arguments.model, "--model", dtype=torch.float32)
     text = calibration_text(data.train, arguments.sequences)
     held_out = calibration_text(data.evaluation, arguments.sequences)

@@ -1,119 +1,145 @@
-"""Two processes beside one: training throughput on two cores, and the teacher's answers in two shards beside one build.
+"""Two processes beside one: training on two cores, and the teacher's answers in two shards beside one build.
 
-    python -m benchmarks.processes [--rounds 3] [--steps 120] [--folder .cache/processes]
+    python -m benchmarks.processes [--rounds 3] [--steps 40] [--folder .cache/processes]
 
 Training: the quick start's student from a cache (no teacher in the loop), in one process with two threads and a batch
 of 32, and in two processes (gloo) with one thread and a batch of 16 each: the same global batch. Answers: its teacher
 on all training sequences, in one process with one thread, then the two halves at once. The arms take turns, since
-others may use the processor, and the load is noted. Two measures: the wall time that the run itself notes (of a busy
-machine a lottery), and processor seconds of all processes, less those of the same command with one step, or with
-nothing to build.
+others may use the processor, and the load is noted. Two measures: wall time, of a busy machine a lottery, and the
+processor seconds of all threads and processes, which say what two processes cost beside the work itself. Imports, data
+and the first five steps are not in them; the teacher is trained for 20 steps only, since what it says is no matter.
 """
 
 import argparse
-import json
+import multiprocessing
 import os
-import resource
+import socket
 import statistics
-import subprocess
-import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
 
 from benchmarks.measure import write_results
+from kdkit.data.prepare import prepare_data
+from kdkit.distill.open_teacher import build_cache, open_teacher
+from kdkit.distill.plan import TrainingPlan, plan_training
+from kdkit.distill.student import make_student
+from kdkit.distill.train import make_trainer
+from kdkit.machine.open_session import open_session
+from kdkit.runs.store import Shard
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = "configs/quick.yaml"
+CONFIG = str(ROOT / "configs" / "quick.yaml")
 RESULT = ROOT / "benchmarks" / "results" / "processes.json"
+WARM = 5
+"""Steps that are not counted."""
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What some work took, in seconds."""
+class Clock(TrainerCallback):
+    """Counts the steps behind the first ones."""
 
-    wall: float
-    processor: float
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin behind the first steps."""
+        if state.global_step == WARM:
+            self.begin = time.perf_counter(), time.process_time()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End behind the last one."""
+        self.seconds = time.perf_counter() - self.begin[0], time.process_time() - self.begin[1]
 
 
-def train(folder: Path, processes: int, steps: int, number: int) -> Cost:
-    """Train a student in some processes, two threads in all."""
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] * (processes > 1)
-    name = f"train-{processes}-{number}"
-    changes = [
+def make_plan(folder: Path, name: str, *changes: str) -> TrainingPlan:
+    """Open a run of this process alone."""
+    overrides = [
         f"cache_dir={folder / 'cache'}",
-        f"train.batch_size={32 // processes}",
-        f"train.max_steps={steps}",
+        "teacher.build.max_steps=20",
         "train.evaluate_every=100000",
+        "train.log_every=1000",
         "train.wandb=disabled",
         "distill.start_from_teacher=false",
         "cache.enabled=true",
         "cache.sequences=all",
+        "cache.samples_per_chunk=64",
+        *changes,
     ]
-    words = [word for change in changes for word in ("-p", change)]
-    command = [*launch, "-m", "kdkit", "distill", CONFIG, *words, "--name", name, "--runs-dir", str(folder / "runs")]
-    processor = run([command], 2 // processes)
-    entry = json.loads((folder / "runs" / name / "training.json").read_text())["student"]
-    return Cost(entry["seconds"], processor)
+    session = open_session(CONFIG, overrides, name, folder / "runs")
+    return plan_training(session, prepare_data(session))
 
 
-def answer(folder: Path, shards: int, out: Path) -> Cost:
-    """Build a cache in some processes at once, one thread each; the wall time is the slowest one's, without imports."""
-    command = ["-m", "kdkit", "cache", "build", CONFIG, "-p", f"cache_dir={folder / 'cache'}"]
-    command += ["-p", "cache.sequences=all", "-p", "cache.samples_per_chunk=64", "-p", "train.wandb=disabled"]
-    command += ["--runs-dir", str(folder / "runs"), "--output", str(out)]
-    parts = [[]] if shards == 1 else [["--shard", f"{i}/{shards}"] for i in range(1, shards + 1)]
-    processor = run([[*command, *part] for part in parts], 1)
-    files = [out] if shards == 1 else [out.with_name(f"{out.stem}.{i}-of-{shards}.h5") for i in range(1, shards + 1)]
-    return Cost(max(json.loads(Path(f"{file}.cost.json").read_text())["seconds"] for file in files), processor)
+def train(rank: int, size: int, port: int, folder: Path, steps: int, results: Any) -> None:
+    """Train a student, as one of `size` processes with two threads in all."""
+    torch.set_num_threads(2 // size)
+    if size > 1:
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "LOCAL_WORLD_SIZE": str(size)}
+        os.environ |= address | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+    changes = f"train.batch_size={32 // size}", f"train.max_steps={steps + WARM}"
+    plan = make_plan(folder, f"train-{size}-{rank}-{steps}", *changes)
+    student = make_student(plan.session.config, plan.data)
+    trainer = make_trainer(plan, plan.stages[0], student, open_teacher(plan))
+    trainer.add_callback(clock := Clock())
+    trainer.train()
+    results.put(clock.seconds)
 
 
-def run(commands: list[list[str]], threads: int) -> float:
-    """Execute commands of this Python at once; return the processor seconds of all that they started."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "cwd": ROOT, "env": environment}
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    for process in [subprocess.Popen([sys.executable, *words], **options) for words in commands]:
-        out, _ = process.communicate()
-        assert process.returncode == 0, out[-3000:]
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+def answer(rank: int, size: int, port: int, folder: Path, number: int, results: Any) -> None:
+    """Build a cache, or a shard of one, with one thread."""
+    torch.set_num_threads(1)
+    plan = make_plan(folder, f"answer-{size}-{rank}-{number}", f"cache.file={folder / f'{size}-{number}.h5'}")
+    begin = time.perf_counter(), time.process_time()
+    build_cache(plan, None if size == 1 else Shard(rank + 1, size))
+    results.put((time.perf_counter() - begin[0], time.process_time() - begin[1]))
+
+
+def measure(work: Any, size: int, folder: Path, number: int) -> tuple[float, float]:
+    """Let some processes work at once; return the wall seconds of the slowest, and the processor seconds of all."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.processes"])
+    results = context.SimpleQueue()
+    processes = [
+        context.Process(target=work, args=(rank, size, port, folder, number, results), daemon=True)
+        for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    found = [results.get() for _ in processes]
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    return max(wall for wall, _ in found), sum(processor for _, processor in found)
 
 
 def main() -> None:
     """Measure, print and write the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--folder", type=Path, default=ROOT / ".cache" / "processes")
     options = parser.parse_args()
-    folder, stamp, rounds = options.folder, int(time.time()), []
-    train(folder, 1, 1, stamp)  # makes data, teacher and cache
-    overhead = {size: train(folder, size, 1, stamp + 1).processor for size in (1, 2)}
+    folder, stamp, rows = options.folder.resolve(), int(time.time()), []
+    measure(train, 1, folder, 1)  # makes data, teacher and cache
     for number in range(options.rounds):
         load = round(os.getloadavg()[0], 1)
-        costs = {size: train(folder, size, options.steps, stamp + 2 + number) for size in (1, 2)}
-        steps = {size: cost.processor - overhead[size] for size, cost in costs.items()}
-        outs = {shards: folder / f"answers-{shards}-{stamp + number}.h5" for shards in (1, 2)}
-        built = {shards: answer(folder, shards, out) for shards, out in outs.items()}
-        again = {shards: answer(folder, shards, out).processor for shards, out in outs.items()}
-        made = {shards: cost.processor - again[shards] for shards, cost in built.items()}
+        steps = {size: measure(train, size, folder, options.steps) for size in (1, 2)}
+        built = {size: measure(answer, size, folder, stamp + number) for size in (1, 2)}
         row = {
+            "round": number + 1,
             "load": load,
-            "training_wall": {size: cost.wall for size, cost in costs.items()},
-            "training_processor": {size: round(seconds, 2) for size, seconds in steps.items()},
-            "training_throughput_wall": round(costs[1].wall / costs[2].wall, 3),
-            "training_throughput_processor": round(steps[1] / steps[2], 3),
-            "answers_wall": {shards: cost.wall for shards, cost in built.items()},
-            "answers_processor": {shards: round(seconds, 2) for shards, seconds in made.items()},
-            "answers_throughput_wall": round(built[1].wall / (2 * built[2].wall), 3),
-            "answers_throughput_processor": round(made[1] / made[2], 3),
+            "training, wall": round(steps[1][0] / steps[2][0], 3),
+            "training, processor": round(steps[1][1] / steps[2][1], 3),
+            "answers, wall": round(built[1][0] / (2 * built[2][0]), 3),
+            "answers, processor": round(built[1][1] / built[2][1], 3),
+            "seconds": {"steps": steps, "answers": built},
         }
-        rounds.append(row)
+        rows.append(row)
         print(row, flush=True)
-    throughputs = [name for name in rounds[0] if "throughput" in name]
-    medians = {name: statistics.median(row[name] for row in rounds) for name in throughputs}
-    rows = [{"round": number} | row for number, row in enumerate(rounds, start=1)] + [{"round": "median"} | medians]
+    ratios = [name for name in rows[0] if "," in name]
+    rows.append({"round": "median"} | {name: statistics.median(row[name] for row in rows) for name in ratios})
     write_results(RESULT, rows)
 
 

@@ -27,8 +27,8 @@ def dense_jsd(problem: Problem) -> torch.Tensor:
     with torch.no_grad():
         teacher_logprobs = (problem.teacher_hidden @ problem.teacher_head.T).log_softmax(-1)
     middle = torch.logaddexp(student_logprobs, teacher_logprobs) - math.log(2)
-    sides = [kl_div(middle, side, reduction="batchmean", log_target=True) for side in (student_logprobs, teacher_logprobs)]
-    return (sides[0] + sides[1]) / 2
+    both = student_logprobs, teacher_logprobs
+    return sum(kl_div(middle, side, reduction="batchmean", log_target=True) for side in both) / 2
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
     python -m benchmarks.peers.divergences LIBRARY LOSS [--distillkit FOLDER]
 
-1,024 tokens, vocabulary 32,768, student width 576, teacher width 1,024, fp32, forward and backward, from hidden states
+2,048 tokens, vocabulary 32,768, student width 576, teacher width 1,024, fp32, forward and backward, from hidden states
 and heads to the gradients of both of the student's. `products` is the floor: the four matrix products alone (logits of
-student and teacher, gradients of hidden states and head), in kdkit's chunks. The losses: `kl` is KL(teacher || student),
-`jsd` the Jensen-Shannon divergence, `top64` KL where 64 tokens of the teacher are known and the rest is one event,
-`top64_renormalised` where they are all there is. Peers that take logits are given logits.
+student and teacher, gradients of hidden states and head), in kdkit's chunks. The losses: `kl` is KL(teacher ||
+student), `jsd` the Jensen-Shannon divergence, `top64` KL where 64 tokens of the teacher are known and the rest is one
+event, `top64_renormalised` where they are all there is. Peers that take logits are given logits.
 """
 
 import argparse
@@ -23,13 +23,14 @@ from benchmarks.peers.dense import dense_forward_kl, dense_jsd
 from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.losses.chunked.signals import SparseSignals
 
-TOKENS, VOCABULARY = 1024, 32_768
+TOKENS, VOCABULARY = 2048, 32_768
+LIBRARIES = ("products", "torch", "kdkit", "TRL", "Liger", "Liger, compiled", "DistillKit")
 KEPT = {"top64": "ghost", "top64_renormalised": "renormalise"}
 Divergence = Callable[[Problem], torch.Tensor]
 
 
 class Products(torch.autograd.Function):
-    """The matrix products that every one of these losses needs, and nothing else: the loss is 0, the gradients wrong."""
+    """The matrix products that every one of these losses needs, and nothing else: loss 0, wrong gradients."""
 
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, head: torch.Tensor, given: Problem) -> torch.Tensor:
@@ -79,7 +80,7 @@ def liger(loss: str, compiled: bool) -> Divergence:
 
 
 def distillkit(loss: str, kept: SparseSignals | None = None) -> Divergence:
-    """Return a loss function of DistillKit, of logits; of a part of them if the teacher's most likely tokens are given."""
+    """Return a loss of DistillKit, from logits; from the teacher's most likely tokens if they are given."""
     from distillkit.lossfuncs import MissingProbabilityHandling, sparse_kl_div
     from distillkit.lossfuncs.jsd import dense_js_div
     from distillkit.lossfuncs.kl import dense_kl_div
@@ -119,7 +120,7 @@ def choose(library: str, loss: str, kept: SparseSignals | None) -> Divergence:
 def main() -> None:
     """Measure one loss."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("library", choices=("products", "torch", "kdkit", "TRL", "Liger", "Liger, compiled", "DistillKit"))
+    parser.add_argument("library", choices=LIBRARIES)
     parser.add_argument("loss", choices=("kl", "jsd", *KEPT))
     parser.add_argument("--distillkit", type=Path)
     arguments = parser.parse_args()

@@ -3,9 +3,9 @@
     python -m benchmarks.peers.plain_training KIND --folder FOLDER [--steps 6]     (unsloth==2026.10.9, KDKIT_TEST_DATA)
 
 The random student of benchmarks/peers/gkd_problem.py (vocabulary 49,152, width 192, four layers), batch 4, length 256,
-fp32, AdamW, on Tiny Shakespeare. transformers and Unsloth in a bare loop; kdkit by its trainer. Unsloth loads the folder
-with `FastLanguageModel`; on a CPU it takes its own path, which says what it does: "chunked CE = True". Its default,
-gradient checkpointing, is a kind of its own.
+fp32, AdamW, on Tiny Shakespeare. transformers and Unsloth in a bare loop; kdkit by its trainer. Unsloth loads the
+folder with `FastLanguageModel`; on a CPU it takes its own path, which says what it does: "chunked CE = True". Its
+default, gradient checkpointing, is a kind of its own.
 """
 
 import argparse

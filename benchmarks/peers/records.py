@@ -1,9 +1,9 @@
-"""Records of a teacher's answers: kdkit's cache and DistillKit's `LogprobCompressor`, its own code; prints one line of JSON.
+"""Records of a teacher's answers: kdkit's cache and DistillKit's own `LogprobCompressor`; prints one line of JSON.
 
     python -m benchmarks.peers.records KIND [--distillkit FOLDER]
 
-1,024 positions over 49,152 tokens, made up: a prior that falls with the id, as ids of byte-pair tokens do, plus noise of
-2.5 nats; the student is the teacher with noise of 1 nat. From log-probabilities in memory to a file, and back, 128
+1,024 positions over 49,152 tokens, made up: a prior that falls with the id, as ids of byte-pair tokens do, plus noise
+of 2.5 nats; the student is the teacher with noise of 1 nat. From log-probabilities in memory to a file, and back, 128
 positions a record. Bytes are those of the file a position; DistillKit's is numpy's, without a container. Errors are
 those of benchmarks/cache_table.py. DistillKit fits its curve in the precision of what it is given: fp32, as its capture
 script gives, or `float64`. `roundtrip` compares its records with benchmarks/peers/distillkit_records.py, our own words.

@@ -6,8 +6,8 @@
 `large`: random models with SmolLM2's (49,152) and Qwen's (151,646) tokenizer on Tiny Shakespeare, for time and memory.
 `small`: the pair of `configs/quick.yaml` on Python's documentation, its teacher trained, for bits per byte after
 `--seconds` of processor time; the learning rate is constant after its warm-up, as nobody knows the last step. Start,
-sequences, batch, optimizer are the same for all; 0.1 of cross-entropy, 0.9 of the teacher. TRL wants a prompt: the first
-two tokens of a window.
+sequences, batch, optimizer are the same for all; 0.1 of cross-entropy, 0.9 of the teacher. TRL wants a prompt: the
+first two tokens of a window.
 """
 
 import argparse
@@ -64,15 +64,18 @@ class StopAfter(TrainerCallback):
 
 def open_pair(kind: str, arguments: argparse.Namespace) -> tuple[Session[Config], PreparedData]:
     """Open the run of a kind of training and its data, which all kinds of a folder share."""
+    loss = OURS.get(kind, "projected_kl")
     shared = [f"seed={arguments.seed}", f"distill.kd_ratio={KD_RATIO}", "distill.equal_time_baseline=false"]
-    shared += ["distill.start_from_teacher=false", f"distill.loss={OURS.get(kind, 'projected_kl')}"]
-    shared += [f"cache_dir={arguments.folder / 'cache'}", "train.lr_schedule=constant_with_warmup", "data.max_length=128"]
+    shared += ["distill.start_from_teacher=false", f"distill.loss={loss}"]
+    shared += ["train.lr_schedule=constant_with_warmup", "data.max_length=128"]
+    shared += [f"cache_dir={arguments.folder / 'cache'}"]
     shared += [f"train.{name}_every=1000000" for name in ("save", "log", "evaluate")]
     config = "configs/quick.yaml"
+    shared += ["teacher.build.max_steps=200"]
     if arguments.pair == "large":
         config = "configs/demo.yaml"
         shared += ["train.per_device_train_batch_size=2", *make_large_pair(arguments.folder / "models")]
-    name, runs = f"{arguments.pair}-{arguments.seed}", arguments.folder / "runs"
+    name, runs = f"{arguments.pair}-{loss}-{arguments.seed}", arguments.folder / "runs"
     session = replace(open_session(config, shared, name, runs), hardware=find_hardware("cpu"))
     return session, prepare_data(session)
 
@@ -122,7 +125,7 @@ def make_peer(
         **PEERS[kind],
     )
     tokenizer, texts = data.student_tokenizer, []
-    for ids in data.train.student_ids:
+    for ids in data.train.student_ids[: 2000 if steps == MANY_STEPS else 64]:  # more than it reads
         ids = ids[ids >= 0]
         texts.append({"prompt": tokenizer.decode(ids[:2]), "completion": tokenizer.decode(ids[2:])})
     return GOLDTrainer(
@@ -139,7 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=[*OURS, *PEERS, ALONE])
     parser.add_argument("--pair", choices=("large", "small"), default="large")
-    parser.add_argument("--folder", type=Path, required=True, help="for the models, data and teachers, which are shared")
+    parser.add_argument("--folder", type=Path, required=True, help="for models, data and teachers, which are shared")
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)

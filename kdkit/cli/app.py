@@ -100,13 +100,14 @@ def run(
 
     Ctrl-C saves a training at its present step and names the command that goes on; a second one stops at once.
     """
-    from kdkit.workflow.helpers import help_training, is_helper
+    from kdkit.workflow.helpers import help_training, is_helper, refuse_several
     from kdkit.workflow.pipeline import RunRequest, run_notebooks
     from kdkit.workflow.summary import summarise
 
     if is_helper(config):
         help_training(config, parameter, name, runs_dir)
         return
+    refuse_several(config)
     request = RunRequest(config, parameter, name, runs_dir, first, only, resume, verbose)
     with interruptible("nothing was begun"):
         finished = run_notebooks(request)

@@ -69,7 +69,7 @@ def merge(
 
     python -m kdkit cache merge answers.h5 answers.*-of-8.h5
     """
-    from kdkit.workflow.machines.answers import merge_answers
+    from kdkit.workflow.machines.merging import merge_answers
 
     print("\n".join(merge_answers(out, shards)))
 

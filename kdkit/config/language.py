@@ -235,6 +235,11 @@ class Config(Section):
         changing = "cache.enabled" if self.cache.enabled else ""
         changing = changing or f"router.kind={self.router.kind}" * (self.router.kind != "none")
         self.teacher.check(self.teacher.path, self.student.path, changing)
+        if self.student.lora is not None and self.teacher.average_decay is not None:
+            raise UserError(
+                "student.lora: expected none beside teacher.average_decay, a mean of all the student's weights, got "
+                f"rank {self.student.lora.rank}; leave one of the two out"
+            )
         changing = changing or "teachers.members" * bool(self.teachers.members)
         has_own_text = any(stage.on_policy for stage in self.train.stages)
         self.train.check_recipe(self.data.max_length, changing, has_own_text)

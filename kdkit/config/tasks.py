@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from kdkit.config.types import Count, Positive, Section
+from kdkit.config.types import AnyShare, Count, Positive, Section
 
 
 def as_label(value: object) -> str:
@@ -98,6 +98,17 @@ class EvaluateConfig(Section):
     """Held-out prompts of conversations that every model answers, always with the most likely token; 0: none."""
     max_answer_tokens: Count = 128
     """Tokens of such an answer."""
+    calibration_bins: Count = 15
+    """Bins of equally many tokens in which confidence is compared with accuracy."""
+    frequency_bins: Count = 5
+    """Bins of held-out tokens, from those that are rare in the training text to the frequent ones."""
+    sliding_sequences: Annotated[int, Field(ge=0)] = 16
+    """Held-out sequences whose text is also read by a sliding window, and document by document; 0: none."""
+    stride: AnyShare = 0.5
+    """How far a sliding window moves on, as a share of its length: 0.25 gives more context, and takes twice as long."""
+    diversity_prompts: Annotated[int, Field(ge=0)] = 16
+    """Held-out openings whose continuations show how varied a model writes and what it copies; 0: none. Of
+    conversations the answers do."""
     minimal_pairs: str | None = None
     """Pairs of sentences of which one breaks a rule of grammar: `kdkit-grammar` (English, made here), or a .jsonl file
     or folder of such files with `sentence_good` and `sentence_bad`, as BLiMP's; null: none are judged."""

@@ -21,8 +21,7 @@ from kdkit.errors import UserError
 from kdkit.machine.tracking.copies import TrainingCopy
 from kdkit.models.loading import no_bar
 from kdkit.models.lora import has_adapters, merged, save_adapters
-from kdkit.models.saved import load_checkpoint
-from kdkit.models.shared_out import whole_state
+from kdkit.models.saved import load_checkpoint, load_tensors
 from kdkit.runs.disk import remove_folder, whole_file, whole_folder, writing
 from kdkit.runs.folder import Run
 from kdkit.runs.messages import note
@@ -33,6 +32,7 @@ from kdkit.training.options.averaging import WeightAverage
 from kdkit.training.options.bundle import OPTIONS_FILE, TrainingOptions
 from kdkit.training.progress import Curve, Progress
 from kdkit.training.scoring import score_windows
+from kdkit.training.together import whole_state
 from kdkit.training.trainer import COUNTS_FILE
 
 STUDENT, BASELINE, EQUAL_TIME, ANSWERS_REUSED = "student", "baseline", "baseline_equal_time", "baseline_answers_reused"
@@ -153,11 +153,11 @@ def load_stage(
     load_checkpoint(student, weights)
     # a stage without the teacher keeps none
     if parts is not None and (weights / PARTS_FILE).is_file():
-        parts.load_state(torch.load(weights / PARTS_FILE, map_location=student.device, weights_only=True))
+        parts.load_state(load_tensors(weights / PARTS_FILE, student.device))
     if average is not None and (weights / AVERAGE_FILE).is_file():
-        average.load_state_dict(torch.load(weights / AVERAGE_FILE, map_location=average.device, weights_only=True))
+        average.load_state_dict(load_tensors(weights / AVERAGE_FILE, average.device))
     if options is not None and options.has_state:
-        options.load_state(torch.load(weights / OPTIONS_FILE, map_location=student.device, weights_only=True))
+        options.load_state(load_tensors(weights / OPTIONS_FILE, student.device))
     counts = weights / COUNTS_FILE
     return json.loads(counts.read_text()) if counts.is_file() else {}
 

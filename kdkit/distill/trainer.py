@@ -20,6 +20,7 @@ from kdkit.losses.chunked.overlap import OverlapMeter
 from kdkit.losses.chunked.signals import Signals, check_teacher
 from kdkit.losses.cross_entropy import IGNORE_INDEX, count_items, shift_labels
 from kdkit.machine.stopwatch import Stopwatch
+from kdkit.models.saved import load_tensors
 from kdkit.teachers.average import AveragedTeacher, FollowStudent
 from kdkit.teachers.online import CachedTeacher, OnlineTeacher, StudentRows
 from kdkit.teachers.router.teacher import RoutedTeacher
@@ -217,11 +218,11 @@ class DistillationTrainer(LanguageModelTrainer):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is None:
             return
-        options = {"map_location": self.args.device, "weights_only": True}
+        folder, device = Path(checkpoint), self.args.device
         if self.parts is not None:
-            self.parts.load_state(torch.load(Path(checkpoint) / PARTS_FILE, **options))
+            self.parts.load_state(load_tensors(folder / PARTS_FILE, device))
         if isinstance(self.teacher, RoutedTeacher):
-            self.teacher.load_state_dict(torch.load(Path(checkpoint) / ROUTER_FILE, **options))
+            self.teacher.load_state_dict(load_tensors(folder / ROUTER_FILE, device))
         if isinstance(self.teacher, AveragedTeacher):
-            self.teacher.model.load_state_dict(torch.load(Path(checkpoint) / AVERAGE_FILE, **options))
+            self.teacher.model.load_state_dict(load_tensors(folder / AVERAGE_FILE, device))
             self.teacher.head.drop_copies()

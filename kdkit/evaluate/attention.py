@@ -6,6 +6,7 @@ because their tokenizers cut the text differently.
 
 import math
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from kdkit.alignment.tokenizers import encode_with_ends, start_token_id, token_b
 from kdkit.config.language import Config
 from kdkit.data.prepare import PreparedData
 from kdkit.data.windows import PAD, Windows
+from kdkit.evaluate.language import Units
 from kdkit.losses.layers import Layout, lay_out, match_heads, pool_maps
 from kdkit.machine.session import Session
 from kdkit.models.heads import autocast, last_hidden_state
@@ -31,14 +33,33 @@ MAP_TOKENS = 24
 """Tokens of the text whose attention is drawn, the start token included."""
 
 
-@torch.no_grad()
 def measure_attention(
     teacher: PreTrainedModel,
     students: dict[str, PreTrainedModel],
     pairs: list[tuple[int, int]],
     windows: Windows,
     autocast_dtype: torch.dtype | None = None,
-) -> dict[str, float]:
+) -> dict[str, dict[str, Any]]:
+    """Return per student `attention_similarity` and `attention_similarity_interval_95`, over windows; see below."""
+    sums, counts = compare_attention(teacher, students, pairs, windows, autocast_dtype)
+    units = Units(len(windows), 1, 0)
+    return {
+        name: {
+            "attention_similarity": float(each.sum() / max(counts.sum(), 1)),
+            "attention_similarity_interval_95": units.interval_of_ratio(each, counts) if counts.any() else None,
+        }
+        for name, each in sums.items()
+    }
+
+
+@torch.no_grad()
+def compare_attention(
+    teacher: PreTrainedModel,
+    students: dict[str, PreTrainedModel],
+    pairs: list[tuple[int, int]],
+    windows: Windows,
+    autocast_dtype: torch.dtype | None = None,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Compare the attention of students with their teacher's, averaged over heads.
 
     Args:
@@ -47,26 +68,28 @@ def measure_attention(
         windows: held-out text, one window at a time: the maps of all its layers are in memory together.
 
     Returns:
-        Per student the mean `similarity` over all spans in the loss of all windows, then over the pairs of layers.
+        Per student the sum of `similarity` over the spans in the loss and the pairs of layers, by window, fp64,
+        `[num_windows]`; and how many they are, `[num_windows]`.
 
     Raises:
         UserError: an architecture that shows no attention maps; see `Taps`.
     """
     student_layers, teacher_layers = (sorted(set(side)) for side in zip(*pairs, strict=True))
-    sums, num_spans = dict.fromkeys(students, 0.0), 0
+    sums, counts = {name: np.zeros(len(windows)) for name in students}, np.zeros(len(windows))
     for batch in iterate_batches(windows, "student", 1, with_teacher=True):
         student_ids, teacher_ids = batch["input_ids"], batch["teacher_input_ids"]
         sides = lay_out(batch["spans"], student_ids.shape[1], teacher_ids.shape[1])
         is_counted = torch.from_numpy(batch["counted"])[batch["spans"].student_starts[:-1]]
-        num_spans += int(is_counted.sum())
+        (row,) = batch["windows"]
+        counts[row] = int(is_counted.sum()) * len(pairs)
         expected = _maps(teacher, teacher_ids, teacher_layers, autocast_dtype)
         for name, student in students.items():
             got = _maps(student, student_ids, student_layers, autocast_dtype)
             for student_layer, teacher_layer in pairs:
                 matched = match_heads(got[student_layer], expected[teacher_layer], "mean")
                 pooled = (pool_maps(*side) for side in zip(matched, sides, strict=True))
-                sums[name] += similarity(*pooled, sides[0])[is_counted].sum().item()
-    return {name: total / max(num_spans * len(pairs), 1) for name, total in sums.items()}
+                sums[name][row] += similarity(*pooled, sides[0])[is_counted].sum().item()
+    return sums, counts
 
 
 def similarity(first: torch.Tensor, second: torch.Tensor, layout: Layout) -> torch.Tensor:

@@ -17,6 +17,7 @@ from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.losses.cross_entropy import IGNORE_INDEX
 from kdkit.machine.memory import memory_in_use, read_peak, start_peak
 from kdkit.models.heads import autocast
+from kdkit.models.quantised.model import count_coded
 from kdkit.models.reading import Reader
 from kdkit.training.scoring import iterate_batches
 
@@ -28,8 +29,8 @@ GENERATED_TOKENS = 16
 
 
 def count_parameters(model: PreTrainedModel) -> int:
-    """Count parameters; tied weights count once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+    """Count parameters, those in 8 or 4 bits among them; tied weights count once."""
+    return sum(parameter.numel() for parameter in model.parameters()) + count_coded(model)
 
 
 def count_bytes(model: PreTrainedModel, dtype: torch.dtype | None = None) -> int:

@@ -25,12 +25,14 @@ from kdkit.evaluate.compression import (
     measure_speeds,
 )
 from kdkit.evaluate.kinds import evaluate_kinds
-from kdkit.evaluate.language import BOOTSTRAP_SAMPLES, Resampled, gap_closed, resample_text
+from kdkit.evaluate.language import BOOTSTRAP_SAMPLES, Resampled, Units, choose_units, gap_closed, resample_text
 from kdkit.evaluate.maths.judge import evaluate_maths
 from kdkit.evaluate.maths.sets import find_sets
+from kdkit.evaluate.measures.run import compare_writing, measure_levels, measure_run, retention_intervals
+from kdkit.evaluate.measures.tokens import Predictions, predict_tokens
 from kdkit.evaluate.pairs.files import read_pairs
 from kdkit.evaluate.pairs.score import evaluate_pairs
-from kdkit.evaluate.retention import measure_retention
+from kdkit.evaluate.retention import Positions, compare_predictions, sum_up
 from kdkit.evaluate.teacher_costs import measure_costs
 from kdkit.evaluate.text_scores import write_scores
 from kdkit.machine.session import Session
@@ -42,7 +44,7 @@ from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.probe import write_continuations
 from kdkit.training.ends import measure_ends
 from kdkit.training.score import Score
-from kdkit.training.scoring import score_windows
+from kdkit.training.scoring import sum_tokens
 
 Models = dict[str, tuple[PreTrainedModel | Reader, Side]]
 """By name, with whose tokens each one reads; a teacher that gives predictions only is a reader."""
@@ -53,14 +55,13 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
 
     Returns:
         `models` (per model: language, cost, `not_comparable`: why its bits per byte are of another text, or None,
-        and `document_ends`: see `measure_ends`), `retention` (per student: predictions and attention, see
-        `measure_retention` and `measure_attention`), `compression` (teacher to student), `gap_closed` (None
-        without a gap, or if a tokenizer changes the text) and `gap` (baseline - teacher), `differences` (baseline -
-        student), all with their intervals (`evaluated` says over what), `late_gain` (see there), `costs` (seconds
-        and tokens by item, see `list_costs`), `continuations`, of conversations `answers` (see `score_answers`),
-        `minimal_pairs` where they are asked for (see `evaluate_pairs`), `maths` where the data are problems (see
-        `evaluate_maths`), and `by_kind` (see `evaluate_kinds`). Of several teachers `teacher` is the first; `by_kind`
-        has them all.
+        and `document_ends`: see `measure_ends`), `retention` (see `sum_up` and `measure_attention`), `compression`
+        (teacher to student), `gap_closed` (None without a gap, or if a tokenizer changes the text), `gap` (baseline -
+        teacher) and `differences` (baseline - student), all with their intervals (`evaluated` says over what),
+        `late_gain`, `costs` (see `list_costs`), `continuations`, of conversations `answers` (see `score_answers`),
+        where asked for `minimal_pairs` (see `evaluate_pairs`), of problems `maths` (see `evaluate_maths`), what
+        `measure_run` returns, `diversity` (see `measure_diversity`) and `by_kind` (see `evaluate_kinds`), which has
+        all of several teachers: `teacher` is the first one.
 
     Raises:
         UserError: the run has no trained student or baseline; see also `read_pairs` and `find_sets`.
@@ -75,38 +76,47 @@ def evaluate_run(session: Session[Config], data: PreparedData, teacher: TextTeac
     problems = find_sets(session.run.path / "data", config.maths.judging)
     models: Models = {"teacher": (teacher.model if teacher.has_layers else teacher.reader(), "teacher")}
     models |= {name: (model, "student") for name, model in students.items()}
-    scores = {
-        name: score_windows(model, windows, side, config.evaluate.batch_size, hardware.autocast_dtype)
-        for name, (model, side) in models.items()
-    }
+    predictions, scores = _read(session, models, windows)
     levels = {name: score.bits_per_byte for name, score in scores.items()}
-    resampled = resample_text(scores, config.seed)
+    resampled, units = resample_text(scores, config.seed), choose_units(scores, config.seed)
     costs = _costs(session, teacher, models, windows)
     reasons = {name: why_not_comparable(data.manifest["evaluation"], side) for name, (_, side) in models.items()}
     # models of one tokenizer read the same easier text
     is_comparable = data.same_tokenizer or not any(reasons.values())
     ends = _document_ends(session, data, models, windows)
     training = session.run.read_json("training.json")
-    entries = {
-        name: _entry(scores[name], costs[name], reasons[name], ends[name], training.get(name)) for name in models
-    }
+    sure = measure_levels(predictions, windows, models, resampled, units)
+    entries = {n: _entry(scores[n], costs[n], reasons[n], ends[n], training.get(n)) | sure[n] for n in models}
+    retention, positions = _retention(session, data, teacher, students, windows, units)
+    written = _texts(session, data, teacher, students)
     evaluation = {
         "models": entries,
-        "retention": _retention(session, data, teacher, students, windows),
+        "retention": retention,
         "compression": _compression(entries),
         **_gap(levels, resampled, is_comparable),
         "differences": _differences(levels, resampled),
         "late_gain": late_gain(session.run.read_metrics(), training[STUDENT]["steps"]),
         "costs": training.get("costs", []),
         "evaluated": _describe(windows, resampled, hardware.reason, config.data.loss_on if data.is_chat else ""),
-        **_texts(session, data, teacher, students),
+        **written | {"continuations": written["continuations"][: config.evaluate.num_prompts]},
         **evaluate_pairs(pairs, models, _tokenizers(data), config.evaluate, hardware.autocast_dtype),
         **evaluate_maths(session, data, teacher, students, problems),
+        **measure_run(session.config, data, models, windows, predictions, positions, units, hardware.autocast_dtype),
+        "diversity": compare_writing(data, written, config.evaluate),
         "by_kind": evaluate_kinds(*whole, scores),
     }
     session.run.write_json("evaluation.json", evaluation)
     write_scores(session.run, scores)
     return evaluation
+
+
+def _read(
+    session: Session[Config], models: Models, windows: Windows
+) -> tuple[dict[str, Predictions], dict[str, Score]]:
+    """Read the held-out text with every model, once."""
+    options = session.config.evaluate.batch_size, session.hardware.autocast_dtype
+    found = {name: predict_tokens(model, windows, side, *options) for name, (model, side) in models.items()}
+    return found, {name: sum_tokens(found[name].nats, windows, side) for name, (_, side) in models.items()}
 
 
 def _entry(
@@ -208,9 +218,10 @@ def _retention(
     teacher: TextTeacher,
     students: dict[str, PreTrainedModel],
     windows: Windows,
-) -> dict[str, dict[str, Any]]:
+    units: Units,
+) -> tuple[dict[str, dict[str, Any]], Positions]:
     """Compare the students' predictions and attention with the teacher's."""
-    kept = measure_retention(
+    positions = compare_predictions(
         teacher.model if teacher.has_layers else teacher.reader(),
         students,
         data,
@@ -226,12 +237,10 @@ def _retention(
     except UserError as error:
         # not every architecture shows attention, and a GGUF file shows none; all else can be measured
         print(f"attention is not compared: {error}")
-        attention = dict.fromkeys(students)
-    return {
-        name: values
-        | {"attention_similarity": attention[name], "attention_windows": len(few), "attention_layers": len(pairs)}
-        for name, values in kept.items()
-    }
+        attention = {name: {"attention_similarity": None} for name in students}
+    kept, intervals = sum_up(positions), retention_intervals(positions, windows, units)
+    layers = {"attention_windows": len(few), "attention_layers": len(pairs)}
+    return {name: kept[name] | intervals[name] | attention[name] | layers for name in kept}, positions
 
 
 def _costs(
@@ -298,7 +307,8 @@ def _continuations(
 ) -> list[dict[str, str]]:
     """Generate every model's continuations of the same openings."""
     config, settings = session.config, session.config.evaluate
-    prompts = choose_prompts(data.manifest["openings"], settings.num_prompts, settings.prompt_length)
+    count = max(settings.num_prompts, settings.diversity_prompts)
+    prompts = choose_prompts(data.manifest["openings"], count, settings.prompt_length)
     texts = {"teacher": write_continuations(session, data, teacher, prompts)}
     texts |= {
         name: continue_prompts(

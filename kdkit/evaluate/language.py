@@ -34,27 +34,79 @@ def paired_interval(first: Score, second: Score, seed: int, confidence: float = 
 
 
 @dataclass(frozen=True)
+class Units:
+    """What is drawn anew to see how far the choice of text moves a figure: whole documents, or stretches of windows."""
+
+    count: int
+    """Documents, or windows, that there are."""
+    length: int | None
+    """Windows of a stretch; None: documents are drawn."""
+    seed: int
+
+    @property
+    def over(self) -> str:
+        """What is resampled, in words: `documents`, or `blocks of N windows` where these are unknown or too few."""
+        return "documents" if self.length is None else f"blocks of {self.length} windows"
+
+    @property
+    def number(self) -> int:
+        """How many of them there are."""
+        return self.count if self.length is None else math.ceil(self.count / self.length)
+
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """Sum values over resampled units, the same ones at every call.
+
+        Args:
+            values: `[rows, count]`.
+
+        Returns:
+            `[rows, BOOTSTRAP_SAMPLES]`.
+        """
+        rng = np.random.default_rng(self.seed)
+        return _draw_documents(values, rng) if self.length is None else _draw_blocks(values, self.length, rng)
+
+    def interval(self, values: np.ndarray, confidence: float = 0.95) -> Interval:
+        """Return the interval of a figure from its values on the resampled texts; see `percentiles`."""
+        return percentiles(values, self.number, confidence)
+
+    def interval_of_ratio(self, parts: np.ndarray, wholes: np.ndarray) -> Interval:
+        """Return the interval of a ratio of sums.
+
+        Args:
+            parts: `[count]`.
+            wholes: `[count]`, not all 0.
+        """
+        drawn, of = self.sums(np.stack([parts, wholes]))
+        return self.interval(drawn[of > 0] / of[of > 0])
+
+
+def percentiles(values: np.ndarray, num_units: int, confidence: float = 0.95) -> Interval:
+    """Return the interval of a figure from its values on resampled texts, wider the fewer units there are.
+
+    Source: Efron & Tibshirani 1993, An Introduction to the Bootstrap, ch. 13 (percentiles); Hesterberg 2015,
+    arXiv:1411.5279, section 4.3 (their expansion, which makes up for few units as Student's t does for a mean).
+    """
+    units = max(num_units, 2)
+    reach = math.sqrt(units / (units - 1)) * t_quantile(confidence, units - 1)
+    tail = math.erfc(reach / math.sqrt(2)) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
 class Resampled:
     """Bits per byte of several models on resampled texts, the same texts for all."""
 
     levels: dict[str, np.ndarray]
     """float64, `[samples]`, by model."""
     over: str
-    """What was resampled: `documents`, or `blocks of N windows` where these are unknown or too few."""
+    """See `Units.over`."""
     num_units: int
     """How many of them there are."""
 
     def interval(self, values: np.ndarray, confidence: float = 0.95) -> Interval:
-        """Return the interval of a figure from its values on the resampled texts, wider the fewer units there are.
-
-        Source: Efron & Tibshirani 1993, An Introduction to the Bootstrap, ch. 13 (percentiles); Hesterberg 2015,
-        arXiv:1411.5279, section 4.3 (their expansion, which makes up for few units as Student's t does for a mean).
-        """
-        units = max(self.num_units, 2)
-        reach = math.sqrt(units / (units - 1)) * t_quantile(confidence, units - 1)
-        tail = math.erfc(reach / math.sqrt(2)) / 2
-        low, high = np.quantile(values, [tail, 1 - tail])
-        return float(low), float(high)
+        """Return the interval of a figure from its values on the resampled texts; see `percentiles`."""
+        return percentiles(values, self.num_units, confidence)
 
     def difference(self, first: str, second: str) -> Interval:
         """Return the interval of first - second, bits per byte."""
@@ -74,8 +126,8 @@ class Resampled:
         return self.interval(shares[np.isfinite(shares)])
 
 
-def resample_text(scores: Mapping[str, Score], seed: int) -> Resampled:
-    """Draw other texts of the same size from what the models were scored on, with replacement.
+def choose_units(scores: Mapping[str, Score], seed: int) -> Units:
+    """Choose what is drawn to make other texts of the same size from what the models were scored on.
 
     Windows of one document are not independent, so whole documents are drawn. It tells how much the choice of
     evaluation text matters, not how much another seed would.
@@ -87,19 +139,23 @@ def resample_text(scores: Mapping[str, Score], seed: int) -> Resampled:
     Source: Davison & Hinkley 1997, Bootstrap Methods and their Application, section 3.8 (clusters); without documents
     the circular block bootstrap, Politis & Romano 1992.
     """
-    rng, (first, *_) = np.random.default_rng(seed), scores.values()
+    first, *_ = scores.values()
     sizes = first.document_bytes
     if sizes is not None and len(sizes) >= MIN_DOCUMENTS and effective_number(sizes) >= MIN_EFFECTIVE:
-        nats = np.stack([score.document_nats for score in scores.values()])
-        sums, num_bytes = _draw_documents(np.vstack([nats, sizes]), rng)
-        over, num_units = "documents", len(sizes)
-    else:
-        nats = np.stack([score.window_nats for score in scores.values()])
-        length = max(_block_length(series, first.window_bytes) for series in [*nats, *(nats[1:] - nats[0])])
-        sums, num_bytes = _draw_blocks(np.vstack([nats, first.window_bytes]), length, rng)
-        over, num_units = f"blocks of {length} windows", math.ceil(nats.shape[1] / length)
-    levels = sums / np.log(2) / num_bytes
-    return Resampled(dict(zip(scores, levels, strict=True)), over, num_units)
+        return Units(len(sizes), None, seed)
+    nats = np.stack([score.window_nats for score in scores.values()])
+    length = max(_block_length(series, first.window_bytes) for series in [*nats, *(nats[1:] - nats[0])])
+    return Units(nats.shape[1], length, seed)
+
+
+def resample_text(scores: Mapping[str, Score], seed: int) -> Resampled:
+    """Draw other texts of the same size from what the models were scored on, with replacement; see `choose_units`."""
+    units, (first, *_) = choose_units(scores, seed), scores.values()
+    unit = "document" if units.length is None else "window"
+    values = [getattr(score, f"{unit}_nats") for score in scores.values()]
+    *nats, num_bytes = units.sums(np.vstack([*values, getattr(first, f"{unit}_bytes")]))
+    levels = {name: sums / np.log(2) / num_bytes for name, sums in zip(scores, nats, strict=True)}
+    return Resampled(levels, units.over, units.number)
 
 
 def effective_number(sizes: np.ndarray) -> float:
@@ -107,24 +163,22 @@ def effective_number(sizes: np.ndarray) -> float:
     return float(np.sum(sizes, dtype=float) ** 2 / np.sum(np.square(sizes, dtype=float)))
 
 
-def _draw_documents(values: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Sum values, `[rows, units]`, over units drawn anew in every sample: all rows but the last, and the last."""
+def _draw_documents(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Sum values, `[rows, units]`, over units drawn anew in every sample."""
     count = values.shape[1]
     # a few samples at a time: how often each of many documents was drawn takes memory
     draws = [rng.multinomial(count, np.full(count, 1 / count), size=100) for _ in range(BOOTSTRAP_SAMPLES // 100)]
-    sums = np.concatenate([drawn @ values.T for drawn in draws]).T
-    return sums[:-1], sums[-1]
+    return np.concatenate([drawn @ values.T for drawn in draws]).T
 
 
-def _draw_blocks(values: np.ndarray, length: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _draw_blocks(values: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
     """Do the same with stretches of `length` consecutive units; the last unit is followed by the first."""
     count = values.shape[1]
     num_blocks = math.ceil(count / length)
     around = np.pad(values, ((0, 0), (0, length)), mode="wrap").cumsum(axis=1)
     blocks = around[:, length - 1 : length - 1 + count] - np.pad(around, ((0, 0), (1, 0)))[:, :count]
     picks = rng.integers(count, size=(BOOTSTRAP_SAMPLES, num_blocks))
-    sums = np.stack([block[picks].sum(axis=1) for block in blocks])
-    return sums[:-1], sums[-1]
+    return np.stack([block[picks].sum(axis=1) for block in blocks])
 
 
 def _block_length(nats: np.ndarray, num_bytes: np.ndarray) -> int:

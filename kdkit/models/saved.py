@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
@@ -27,6 +28,14 @@ SHAPES = {
     "model_type": "qk_norm",
 }
 """What makes one model another than the next, by transformers' names, and our names of it."""
+
+
+def load_tensors(file: Path, device: torch.device) -> Any:
+    """Read what `torch.save` wrote of numbers and tensors, onto a device.
+
+    Of several processes on CPUs accelerate numbers the devices (cpu:1), and `torch.load` knows none of that name.
+    """
+    return torch.load(file, map_location="cpu" if device.type == "cpu" else device, weights_only=True)
 
 
 def load_checkpoint(model: PreTrainedModel, folder: str | Path) -> None:

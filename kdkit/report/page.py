@@ -20,11 +20,14 @@ from kdkit.report.figures import (
 from kdkit.report.maths.figures import draw_solving
 from kdkit.report.maths.tables import maths_sections
 from kdkit.report.maths.verdict import run_verdict
+from kdkit.report.measures.figures import draw_calibration, draw_places
+from kdkit.report.measures.harness import run_harness_table
+from kdkit.report.measures.tables import measure_tables
 from kdkit.report.recipe import language_recipe
 from kdkit.report.render import picture_files, render_files, run_facts
 from kdkit.report.router import draw_router
 from kdkit.report.story.beside import runs_beside, sweeps_beside
-from kdkit.report.story.done import HOW_TO_READ, what_was_done
+from kdkit.report.story.done import HOW_TO_READ, teacher_names, what_was_done
 from kdkit.report.story.limits import language_limits
 from kdkit.report.story.methods import loss_as_formula, used_loss
 from kdkit.report.story.pictures import LANGUAGE, curves_in_words, levels_in_words
@@ -82,6 +85,8 @@ def _draw(run: Run) -> dict[str, Path | None]:
     was_probed = (run.path / "teacher" / "probe.json").is_file()  # 03 needs no 02
     return {
         "Quality and cost": draw_quality_against_size(run),
+        "Where in a text they are good": draw_places(run),
+        "Confidence and truth": draw_calibration(run),
         "Problems solved": draw_solving(run),
         "Learning curves": draw_learning_curves(run),
         "Terms of the student's loss": draw_loss_terms(run),
@@ -106,6 +111,7 @@ def _story(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
         "recipe": language_recipe(config, training, evaluation["models"]["student"]["training"]["steps"]),
         "verdict": run_verdict(evaluation),
         "tiles": headline(evaluation),
+        "num_teachers": len(teacher_names(config)) or 1,
         "how_to_read": HOW_TO_READ,
         "done": what_was_done(config, evaluation, manifest, training),
         "start": start_table(run),
@@ -120,6 +126,7 @@ def _story(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
         "references": language_references(config, training),
         "by_kind": differences_table(run),
         "deployment": deployment_tables(run),
+        "harness": run_harness_table(run),
     }
 
 
@@ -137,6 +144,7 @@ def _tables(evaluation: dict[str, Any], num_examples: int) -> dict[str, Any]:
         "pairs": pairs_table(evaluation),
         "pairs_verdict": pairs_verdict(evaluation),
         "maths": maths_sections(evaluation),
+        "measures": measure_tables(evaluation),
     }
 
 

@@ -14,12 +14,12 @@ from kdkit.data.batches import Side
 from kdkit.data.windows import Windows
 from kdkit.machine.interrupt import StopRequest
 from kdkit.machine.tracking.copies import TrainingCopy
-from kdkit.models.shared_out import whole_model
 from kdkit.runs.folder import Run
 from kdkit.runs.messages import step_line
 from kdkit.training.live.dashboard import Dashboard, watched
 from kdkit.training.options.averaging import WeightAverage
 from kdkit.training.scoring import score_windows
+from kdkit.training.together import whole_model
 
 NOTABLE_PADDING = 0.01
 """Share of padding from which on a line says it."""

@@ -4,7 +4,7 @@ A scoring pass keeps no keys and values, and the logits of a batch never exist a
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,15 @@ from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.losses.cross_entropy import IGNORE_INDEX, shift_labels
 from kdkit.models.reading import Reader, open_reader
 from kdkit.training.score import UNKNOWN_BITS, Score
+
+Measure = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Takes logits, `[rows, V]`, and the tokens that followed, int64, `[rows]`; returns values of each, `[K, rows]`."""
+
+
+def measure_nats(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return -log probability of what followed, `[1, rows]`."""
+    wanted = logits.gather(1, targets[:, None]).squeeze(1)
+    return (logits.logsumexp(dim=-1) - wanted)[None]
 
 
 def score_windows(
@@ -37,43 +46,74 @@ def score_windows(
     Raises:
         UserError: see `find_head`.
     """
-    window_nats, piece_nats = np.zeros(len(windows)), np.zeros(windows.pieces.shape[:2])
-    num_tokens, num_nats, start = 0, 0.0, 0
+    return sum_tokens(score_tokens(model, windows, side, batch_size, autocast_dtype)[0], windows, side)
+
+
+def score_tokens(
+    model: PreTrainedModel | Reader,
+    windows: Windows,
+    side: Side,
+    batch_size: int,
+    autocast_dtype: torch.dtype | None = None,
+    measure: Measure = measure_nats,
+) -> np.ndarray:
+    """Measure a model's prediction of every token of some windows; arguments as for `score_windows`.
+
+    Args:
+        measure: what is kept of the logits.
+
+    Returns:
+        fp64, `[K, num_windows, S]`, at the position that predicts; 0 where nothing in the loss is predicted.
+    """
+    ids = windows.student_ids if side == "student" else windows.teacher_ids
+    parts = [np.zeros((1, 0, ids.shape[1]))] if not len(windows) else []
     with open_reader(model, autocast_dtype) as reader:
         for batch in iterate_batches(windows, side, batch_size):
-            targets = shift_labels(batch["labels"])
-            nats = _token_nats(reader, batch["input_ids"], targets)
-            rows = slice(start, start := start + len(targets))
-            num_nats += nats.sum()
-            nats += UNKNOWN_BITS * math.log(2) * _unknown_bytes(windows, rows, side, nats.shape)
-            window_nats[rows] = nats.sum(axis=1)
-            piece_nats[rows] = sum_by_piece(nats, windows.pieces[rows, :, 1 if side == "student" else 2])
-            num_tokens += int((targets != IGNORE_INDEX).sum())
-    score = Score(window_nats, np.asarray(windows.num_bytes), num_tokens, token_nats=float(num_nats))
-    return _with_documents(score, windows.pieces, piece_nats) if windows.pieces.shape[1] else score
+            values = measure_batch(reader, batch["input_ids"], shift_labels(batch["labels"]), measure)
+            parts.append(np.pad(values, ((0, 0), (0, 0), (0, ids.shape[1] - values.shape[2]))))
+    return np.concatenate(parts, axis=1)
+
+
+def sum_tokens(token_nats: np.ndarray, windows: Windows, side: Side) -> Score:
+    """Add up the nats of tokens, fp64, `[num_windows, S]`, as `score_tokens` returns them."""
+    nats = token_nats + unknown_nats(windows, side)
+    num_tokens = int(windows.labels(slice(None), side == "teacher").sum())
+    score = Score(nats.sum(axis=1), np.asarray(windows.num_bytes), num_tokens, token_nats=float(token_nats.sum()))
+    if not windows.pieces.shape[1]:
+        return score
+    piece_nats = sum_by_piece(nats, np.asarray(windows.pieces[:, :, 1 if side == "student" else 2]))
+    return _with_documents(score, windows.pieces, piece_nats)
 
 
 @torch.no_grad()
-def _token_nats(reader: Reader, input_ids: torch.Tensor, targets: torch.Tensor) -> np.ndarray:
-    """Return -log probability of every target, float64, `[B, S]`; 0 where nothing is predicted."""
+def measure_batch(
+    reader: Reader, input_ids: torch.Tensor, targets: torch.Tensor, measure: Measure = measure_nats
+) -> np.ndarray:
+    """Measure the prediction of every target, fp64, `[K, B, S]`; 0 where nothing is predicted.
+
+    Args:
+        input_ids: int64, `[B, S]`.
+        targets: int64, `[B, S]`: what follows each position; `IGNORE_INDEX` where that is not asked.
+    """
     logits_of, flat = reader.read(input_ids), targets.flatten()
     rows = (flat != IGNORE_INDEX).nonzero().squeeze(1)
-    nats = torch.zeros(len(flat), dtype=torch.float64)
-    for part in even_chunks(len(rows), rows_per_chunk(reader.vocab_size, reader.device)):
-        chosen = rows[part]
-        logits = logits_of(chosen)
-        wanted = logits.gather(1, flat[chosen, None].to(logits.device)).squeeze(1)
-        nats[chosen] = (logits.logsumexp(dim=-1) - wanted).double().cpu()
-    return nats.view(targets.shape).numpy()
+    parts = []
+    for part in even_chunks(len(rows), rows_per_chunk(reader.vocab_size, reader.device)) or [slice(0, 0)]:
+        logits = logits_of(rows[part])
+        parts.append(measure(logits, flat[rows[part]].to(logits.device)).double().cpu())
+    found = torch.cat(parts, dim=1)
+    values = torch.zeros(len(found), len(flat), dtype=torch.float64)
+    values[:, rows] = found
+    return values.view(-1, *targets.shape).numpy()
 
 
-def _unknown_bytes(windows: Windows, rows: slice, side: Side, shape: tuple[int, ...]) -> np.ndarray:
-    """Return how many bytes each position predicts by an unknown token, `[B, S]`."""
-    found = np.asarray(windows.unknown[rows], np.int64)
-    num_bytes = np.zeros(shape)
+def unknown_nats(windows: Windows, side: Side) -> np.ndarray:
+    """Return what is charged at each position for text that it predicts by an unknown token, `[num_windows, S]`."""
+    found = np.asarray(windows.unknown, np.int64)
+    num_bytes = np.zeros((windows.student_ids if side == "student" else windows.teacher_ids).shape)
     window, place = np.nonzero(found[:, :, 0] == ("student", "teacher").index(side))
     num_bytes[window, found[window, place, 1]] = found[window, place, 2]
-    return num_bytes
+    return UNKNOWN_BITS * math.log(2) * num_bytes
 
 
 def sum_by_piece(nats: np.ndarray, starts: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import torch
 from transformers import Trainer
 
 from kdkit.data.batches import WindowCollator
+from kdkit.models.saved import load_tensors
 from kdkit.runs.messages import note
 from kdkit.training.micro_batch import (
     cut_batch,
@@ -196,7 +197,7 @@ class SafeStepTrainer(Trainer):
     def load_unlogged(self, folder: Path) -> None:
         """Go on with what `save_unlogged` kept, in the next step: Trainer sets its sums to 0 before it."""
         if (folder / UNLOGGED_FILE).is_file():
-            self._unlogged = torch.load(folder / UNLOGGED_FILE, map_location=self.args.device, weights_only=True)
+            self._unlogged = load_tensors(folder / UNLOGGED_FILE, self.args.device)
             self._logged_tokens = self._unlogged["tokens"]
 
     def _go_on_with_line(self) -> None:

@@ -28,7 +28,7 @@ from kdkit.machine.interrupt import StopRequest
 from kdkit.models.heads import find_head, hidden_of_wrapped
 from kdkit.models.loading import no_bar, num_experts
 from kdkit.models.lora import FROZEN, has_adapters
-from kdkit.models.saved import load_checkpoint
+from kdkit.models.saved import load_checkpoint, load_tensors
 from kdkit.runs.disk import writing
 from kdkit.training.arguments import PARTIAL, whole_checkpoint
 from kdkit.training.masking import Masking
@@ -328,5 +328,4 @@ class LanguageModelTrainer(SafeStepTrainer):
         if checkpoint is not None and (Path(checkpoint) / COUNTS_FILE).is_file():
             self.counts = json.loads((Path(checkpoint) / COUNTS_FILE).read_text())
         if checkpoint is not None and self.options is not None and self.options.has_state:
-            saved = torch.load(Path(checkpoint) / OPTIONS_FILE, map_location=self.args.device, weights_only=True)
-            self.options.load_state(saved)
+            self.options.load_state(load_tensors(Path(checkpoint) / OPTIONS_FILE, self.args.device))

@@ -10,6 +10,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 from kdkit.config.embeddings import EmbeddingConfig
+from kdkit.errors import UserError
 from kdkit.machine.session import Session
 from kdkit.runs.open_run import is_for_embeddings, plan_run, split_overrides
 
@@ -25,6 +26,24 @@ def is_helper(config: str) -> bool:
 def _are_several() -> bool:
     """Return whether several processes were launched together; asked before anything else is imported."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def refuse_several(config: str) -> None:
+    """Refuse to run the notebooks of a language model in several processes: each would run them all.
+
+    Raises:
+        UserError: in the first process.
+        SystemExit: in the others, without a word.
+    """
+    if not _are_several() or is_for_embeddings(config):
+        return
+    if os.environ.get("RANK", "0") != "0":
+        raise SystemExit(0)
+    size = os.environ["WORLD_SIZE"]
+    raise UserError(
+        f"run: expected one process for a language model, got {size}; train in {size} by accelerate launch ... -m "
+        f"kdkit distill {config}, and call run without a launcher behind it"
+    )
 
 
 def help_training(config: str, overrides: list[str], run_name: str, runs_dir: str) -> None:

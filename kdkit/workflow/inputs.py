@@ -67,9 +67,9 @@ def _texts(value: Any) -> list[str]:
 
 
 def _may_be_path(text: str) -> bool:
-    """Return whether a file could have such a name: a title of 300 letters could not."""
+    """Return whether a file could have such a name: a title of 300 letters could not, and `build` is never one."""
     parts = text.encode(errors="replace").split(b"/")
-    return 0 < len(text) < 1000 and not {"\n", "\0"} & set(text) and max(map(len, parts)) <= 255
+    return text != BUILD and 0 < len(text) < 1000 and not {"\n", "\0"} & set(text) and max(map(len, parts)) <= 255
 
 
 def check_inputs(config: Config | EmbeddingConfig, run: Run) -> Inputs:

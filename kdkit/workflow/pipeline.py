@@ -254,6 +254,21 @@ def _files_judged_on(config: Config) -> list[Path]:
     return [*files, find_problem_file(problems)] if problems is not None else files
 
 
+def _parameters(request: RunRequest, run: Run, stage: _Stage, resume: bool, terminal: Terminal) -> dict[str, object]:
+    """Return what a stage's notebook is given; say which of its own settings are not used."""
+    by_hand = set_by_hand(stage.notebook)
+    if by_hand:
+        names = ", ".join(by_hand)
+        terminal.say(f"note: {stage.notebook.name} sets {names}: not used here, where the configuration and -p decide")
+    parameters: dict[str, object] = {**by_hand, "RUN": run.name, "RUNS_DIR": str(run.path.parent)}
+    if stage.name not in JUDGING:
+        parameters["CONFIG"] = str(find_config(request.config).resolve())
+        parameters["OVERRIDES"] = shlex.join(request.overrides)
+    if stage.name in TRAINING:
+        parameters["RESUME"] = resume
+    return parameters
+
+
 @contextmanager
 def _planned_for(processes: int) -> Iterator[None]:
     """Let a notebook plan what a step reads, and so what a cache holds, as for so many processes."""
@@ -291,16 +306,7 @@ def _run_stage(
         terminal.say(f"{stage.name}: its inputs are not those of the training that was stopped, so it starts over")
     terminal.place = stage.place
     terminal.show(f"{stage.place} {stage.name}")
-    by_hand = set_by_hand(stage.notebook)
-    if by_hand:
-        names = ", ".join(by_hand)
-        terminal.say(f"note: {stage.notebook.name} sets {names}: not used here, where the configuration and -p decide")
-    parameters: dict[str, object] = {**by_hand, "RUN": run.name, "RUNS_DIR": str(run.path.parent)}
-    if stage.name not in JUDGING:
-        parameters["CONFIG"] = str(find_config(request.config).resolve())
-        parameters["OVERRIDES"] = shlex.join(request.overrides)
-    if stage.name in TRAINING:
-        parameters["RESUME"] = resume
+    parameters = _parameters(request, run, stage, resume, terminal)
     start = time.monotonic()
     run.set_status(stage.name, **(before if is_shown else {"state": "running", "inputs": inputs}))
     run.set_progress("running", phase=stage.name)

@@ -17,6 +17,7 @@ from kdkit.distill.layer_terms import describe_layer_map, plan_layers
 from kdkit.errors import UserError
 from kdkit.evaluate import evaluation as stage
 from kdkit.evaluate.attention import ATTENTION_WINDOWS, measure_attention, similarity
+from kdkit.evaluate.language import Units
 from kdkit.losses.layers import lay_out
 from kdkit.teachers.prepare import Teacher
 from tests.crossed import cross_data
@@ -58,8 +59,10 @@ def test_a_model_looks_where_it_looks_itself(tmp_path):
     data = make_data(config, tmp_path)
     teacher, other = make_teacher(data).model, make_teacher(data, seed=2).model
     values = measure_attention(teacher, {"itself": teacher, "other": other}, [(0, 0), (1, 1)], data.evaluation)
-    assert values["itself"] == pytest.approx(1.0, abs=1e-5)
-    assert values["other"] < 0.99
+    assert values["itself"]["attention_similarity"] == pytest.approx(1.0, abs=1e-5)
+    assert values["other"]["attention_similarity"] < 0.99
+    low, high = values["other"]["attention_similarity_interval_95"]
+    assert low < values["other"]["attention_similarity"] < high
 
 
 def plain_similarity(model, teacher, pairs, data, rows) -> float:
@@ -88,7 +91,7 @@ def plain_similarity(model, teacher, pairs, data, rows) -> float:
 
 def test_the_similarity_of_crossing_tokens_equals_a_slow_reference(crossed):
     student, teacher, pairs = make_student(crossed), make_teacher(crossed).model, [(0, 1), (2, 0)]
-    got = measure_attention(teacher, {"it": student}, pairs, crossed.evaluation.first(3))["it"]
+    got = measure_attention(teacher, {"it": student}, pairs, crossed.evaluation.first(3))["it"]["attention_similarity"]
     assert got == pytest.approx(plain_similarity(student, teacher, pairs, crossed, [0, 1, 2]), abs=1e-5)
     assert got < 0.9, "attention that is alike everywhere would prove nothing"
 
@@ -103,7 +106,8 @@ def test_a_model_that_shows_no_attention_is_refused(crossed):
 def retention(config, data, teacher):
     """Return what evaluation.json keeps of a student and a baseline."""
     students = {STUDENT: make_student(data), BASELINE: make_student(data, seed=1)}
-    return stage._retention(make_session(config), data, teacher, students, data.evaluation)
+    units = Units(len(data.evaluation), 1, 0)
+    return stage._retention(make_session(config), data, teacher, students, data.evaluation, units)[0]
 
 
 def test_every_student_is_compared_along_the_layer_map_on_a_few_windows(tmp_path, crossed):
@@ -111,8 +115,9 @@ def test_every_student_is_compared_along_the_layer_map_on_a_few_windows(tmp_path
     kept = retention(config, crossed, teacher)
     few = crossed.evaluation.first(ATTENTION_WINDOWS)
     expected = measure_attention(teacher.model, {STUDENT: make_student(crossed)}, [(0, 1), (2, 0)], few)
-    assert kept[STUDENT]["attention_similarity"] == pytest.approx(expected[STUDENT])
-    assert kept[BASELINE]["attention_similarity"] != pytest.approx(expected[STUDENT])
+    expected = expected[STUDENT]["attention_similarity"]
+    assert kept[STUDENT]["attention_similarity"] == pytest.approx(expected)
+    assert kept[BASELINE]["attention_similarity"] != pytest.approx(expected)
     assert kept[STUDENT]["attention_windows"] == len(few) and kept[STUDENT]["attention_layers"] == 2
 
 

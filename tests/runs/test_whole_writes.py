@@ -19,6 +19,7 @@ EXCEPTIONS = {
         "data/text/documents.py",
         "data/text/problems.py",
         "data/windows.py",
+        "distill/student.py",
         "embeddings/data/prepare.py",
         "embeddings/models/export.py",
         "embeddings/models/modules.py",
@@ -28,6 +29,9 @@ EXCEPTIONS = {
         "embeddings/teacher/vocabulary.py",
         "machine/from_gguf.py",
         "machine/packages.py",
+        "models/lora.py",
+        "models/onnx/graph.py",
+        "models/quantised/model.py",
         "runs/folder.py",
         "teachers/build.py",
     ],
@@ -56,6 +60,7 @@ EXCEPTIONS = {
         "machine/memory.py",
         "runs/disk.py",
         "workflow/helpers.py",
+        "workflow/machines/distill.py",
     ],
 }
 """By the reason, files below kdkit/."""

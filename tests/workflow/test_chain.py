@@ -65,6 +65,7 @@ def test_what_was_said_of_the_first_teacher_is_not_said_of_a_student():
         ("demo", 1, [], "--generations: expected at least 2, got 1"),
         ("embedding_demo", 2, [], "expected a configuration for language models"),
         ("demo", 2, ["student.path=./a", "teacher.path=./a", "teacher.average_decay=0.9"], "teacher.average_decay"),
+        ("demo", 2, ["student.from_teacher=layers", "distill.start_from_teacher=false"], "student.from_teacher"),
     ],
 )
 def test_what_is_no_chain_is_refused(asked, config, generations, settings, words):

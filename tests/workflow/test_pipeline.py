@@ -234,3 +234,12 @@ def test_a_look_inside_is_a_stage_more_and_makes_no_training_run_again(run_stage
 def test_a_setting_that_is_too_long_for_the_name_of_a_file_names_none():
     data = Config().data.model_copy(update={"text_column": "a" * 300})
     assert stamp_inputs(Config().model_copy(update={"data": data})) != stamp_inputs(Config())
+
+
+def test_a_folder_named_build_is_not_what_a_built_model_is_made_of(tmp_path, monkeypatch):
+    """`pip wheel` leaves one."""
+    monkeypatch.chdir(tmp_path)
+    before = stamp_inputs(Config())
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "left.txt").write_text("over", encoding="utf-8")
+    assert stamp_inputs(Config()) == before

@@ -95,7 +95,7 @@ def copy_rate(text: str, sources: str | Iterable[str] | np.ndarray, n: int = WOR
     """
     if not isinstance(sources, np.ndarray):
         sources = ngrams(sources, n)
-    found = _hash_ngrams(UNIT.findall(text.lower()), n)
+    found = hash_ngrams(UNIT.findall(text.lower()), n)
     if not len(found) or not len(sources):
         return 0.0
     place = np.searchsorted(sources, found)
@@ -110,7 +110,7 @@ def copy_rates(texts: list[str], sources: np.ndarray, n: int = WORDS) -> np.ndar
         n: words in a row that make a copy.
     """
     words = [UNIT.findall(text.lower()) for text in texts]
-    hashes = _hash_ngrams(list(chain.from_iterable(words)), n)
+    hashes = hash_ngrams(list(chain.from_iterable(words)), n)
     ends = np.cumsum([len(each) for each in words], dtype=np.int64)
     starts = np.arange(len(hashes))
     owner = np.searchsorted(ends, starts, side="right")
@@ -125,18 +125,18 @@ def copy_rates(texts: list[str], sources: np.ndarray, n: int = WORDS) -> np.ndar
 def ngrams(sources: str | Iterable[str], n: int = WORDS) -> np.ndarray:
     """Return the different word n-grams of texts as hashes, uint64, in order."""
     texts = [sources] if isinstance(sources, str) else sources
-    hashes = [_hash_ngrams(UNIT.findall(text.lower()), n) for text in texts]
+    hashes = [hash_ngrams(UNIT.findall(text.lower()), n) for text in texts]
     return np.unique(np.concatenate([np.zeros(0, np.uint64), *hashes]))
 
 
 def _hash_shingles(text: str) -> np.ndarray:
     """Return the shingles of a text in their order."""
     words = UNIT.findall(text.lower())
-    return _hash_ngrams(words + [""] * (WORDS - len(words)), WORDS)
+    return hash_ngrams(words + [""] * (WORDS - len(words)), WORDS)
 
 
-def _hash_ngrams(words: list[str], n: int) -> np.ndarray:
-    """Return the hashes of every n words in a row; none for fewer words."""
+def hash_ngrams(words: list[str], n: int) -> np.ndarray:
+    """Return the hashes of every n words in a row, uint64, in their order; none for fewer words."""
     codes = np.fromiter(map(hash, words), np.int64, len(words)).view(np.uint64)
     count = max(0, len(codes) - n + 1)
     mixed = np.zeros(count, np.uint64)

@@ -44,11 +44,11 @@ def open_tasks(names: Sequence[str]) -> dict[str, Any]:
     Raises:
         UserError: no harness; no name, one that nobody knows, a file without a task, or data that cannot be read.
     """
-    check_harness()
     if not names:
         raise UserError(f"{KEY}: expected names, .yaml files or folders of tasks, got none; name some: hellaswag,piqa")
     files = [file for name in names if _is_path(name) for file in _files_of(name)]
     named = [name for name in names if not _is_path(name)]
+    check_harness()
     from lm_eval.tasks import TaskManager
 
     # reading the harness's own 14,000 files takes a quarter of a minute

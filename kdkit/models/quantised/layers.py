@@ -14,6 +14,8 @@ KERNEL_ROWS = 16
 """Rows of a weight in 4 bits that torch's kernel takes at once."""
 KERNEL_WIDTH = 32
 """Numbers of a row that the kernels take at once; what is left over they do not check, and end the process."""
+FEW_ROWS = 16
+"""Up to so many rows of activations torch's kernel for 8 bits is the faster way; above, a product with the codes."""
 ALIGNMENT = 16
 """Bytes: the same where the weight's address is no multiple of it, as in a file that is read in place."""
 
@@ -60,16 +62,21 @@ class QuantisedLinear(_Coded):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Multiply: `[..., K]` to `[..., N]`."""
-        if not self._fits_kernel(hidden):
-            return F.linear(hidden, decode(self.codes, hidden.dtype), self.bias)
-        rows = hidden.reshape(-1, hidden.shape[-1]).to(torch.bfloat16)
-        if self.is_int8:
-            product = torch._weight_int8pack_mm(rows, self.values, self.scales[:, 0])
-        else:
-            values, scales = self._pack()
-            product = torch._weight_int4pack_mm_for_cpu(rows, values, BLOCK, scales)
+        product = self._multiply(hidden.reshape(-1, hidden.shape[-1]))
         product = product.to(hidden.dtype).view(*hidden.shape[:-1], -1)
         return product if self.bias is None else product + self.bias
+
+    def _multiply(self, rows: torch.Tensor) -> torch.Tensor:
+        """Multiply by the quickest way that there is for so many rows, `[rows, K]` to `[rows, N]`."""
+        fits = self._fits_kernel(rows)
+        if self.is_int8 and not (fits and len(rows) <= FEW_ROWS):
+            return F.linear(rows, self.values.to(rows.dtype)) * self.scales[:, 0].to(rows.dtype)
+        if not fits:
+            return F.linear(rows, decode(self.codes, rows.dtype))
+        if self.is_int8:
+            return torch._weight_int8pack_mm(rows.to(torch.bfloat16), self.values, self.scales[:, 0])
+        values, scales = self._pack()
+        return torch._weight_int4pack_mm_for_cpu(rows.to(torch.bfloat16), values, BLOCK, scales)
 
     @property
     def is_int8(self) -> bool:

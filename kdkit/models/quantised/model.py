@@ -48,6 +48,12 @@ def check_full_precision(config: PreTrainedConfig, key: str) -> None:
         )
 
 
+def count_coded(model: nn.Module) -> int:
+    """Return how many weights of a model lie in codes, which are no parameters of torch's; shared ones once."""
+    codes = {id(each): each for each in model.buffers() if each.dtype in (torch.int8, torch.uint8)}
+    return sum(each.numel() * (2 if each.dtype == torch.uint8 else 1) for each in codes.values())
+
+
 def weight_bits(model: nn.Module, bits: int) -> dict[str, int]:
     """Return the bits of every matrix that is rounded, by the name of its parameter.
 

@@ -36,11 +36,13 @@ from kdkit.runs.folder import Run
 TOLD = {
     "What is kept of the teacher, task by task": Told(
         "scores",
-        "The student's score as a share of the teacher's.",
-        "Shares of the teacher's scores, a bar for a task.",
+        "The student's score as a share of the teacher's, a line for every task; the bar is what training has added.",
+        "Shares of the teacher's scores by task, before and after training.",
     ),
     "Quality and speed": Told(
-        "scores", "Upwards is better, to the right is faster.", "Average score of each model over sentences per second."
+        "scores",
+        "Left: to the right is better, lines are 95 % intervals. Right: the longer the faster.",
+        "Average score of each model with its interval, and sentences per second.",
     ),
     "Score and size of stored vectors": Told(
         "scores",
@@ -51,7 +53,7 @@ TOLD = {
         "training", "Measured while the student trained.", "Scores of the tasks over optimizer steps."
     ),
     "Terms of the student's loss": Told(
-        "training", "Means over the steps between two points.", "The terms of the loss over optimizer steps."
+        "training", "As they were logged, each on its own scale.", "The terms of the loss over optimizer steps."
     ),
 }
 """What is said of the pictures, by their titles."""

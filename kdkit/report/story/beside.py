@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 
 from kdkit.config.values import flatten
-from kdkit.report.sweeps.page import conclusion, verdict_table
+from kdkit.report.sweeps.tables import verdict_table
+from kdkit.report.sweeps.words import conclusion
 from kdkit.report.tables import MISSING, Table, write_number
 from kdkit.report.writing import HIGHER, LOWER, hide_folders, machine_folders
 from kdkit.runs.folder import Run

@@ -58,13 +58,19 @@ def model_name(path: str) -> str:
     return Path(path).name if Path(path).is_absolute() or path.startswith(("./", "../", "~")) else path
 
 
+def teacher_names(config: dict[str, Any]) -> list[str]:
+    """Return the names of several teachers; none where there is one."""
+    members = config.get("teachers", {}).get("members", [])
+    return [str(member.get("name") or model_name(member.get("path", ""))) for member in members]
+
+
 def _teacher(config: dict[str, Any], evaluation: dict[str, Any], manifest: dict[str, Any]) -> str:
     """Say what the teacher is and where it comes from."""
     entry, section = evaluation["models"]["teacher"], config["teacher"]
     what = f"{entry['architecture']}{_of_parameters(entry)}{_vocabulary(manifest, 'teacher')}"
-    if members := config.get("teachers", {}).get("members"):
-        names = ", ".join(str(member.get("name") or model_name(member.get("path", ""))) for member in members)
-        return f"{len(members)} teachers ({names}); the figures of \u201cteacher\u201d are of them together: {what}."
+    if names := teacher_names(config):
+        which = "Where this page says \u201cteacher\u201d it means the first"
+        return f"{len(names)} teachers: {', '.join(names)}. {which}: {what}."
     if section["path"] == BUILD:
         steps = section["build"]["max_steps"]
         return f"{what}, made here: trained for {steps:,} steps on the same training text, before the student."
@@ -132,9 +138,10 @@ def _baselines(config: dict[str, Any], evaluation: dict[str, Any]) -> str:
     trained = [LABELS[name].removeprefix("baseline, ") for name in evaluation["models"] if name.startswith("baseline")]
     started = config["distill"].get("start_from_teacher") or config["student"].get("from_teacher")
     without = ", and without the start from the teacher" if started else ""
+    times = "once" if len(trained) == 1 else f"{len(trained)} times"
     return (
         f"The same student without a teacher: cross-entropy alone, the same text in the same order{without}. Trained "
-        f"{len(trained)} times: {'; '.join(trained)}."
+        f"{times}: {'; '.join(trained)}."
     )
 
 

@@ -4,6 +4,7 @@ import statistics
 from typing import Any
 
 from kdkit.report.evidence import too_short
+from kdkit.report.story.done import BUILD, teacher_names
 
 FEW_DOCUMENTS = 100
 """Held-out documents below which an interval over them is itself uncertain."""
@@ -100,7 +101,12 @@ def _time(evaluation: dict[str, Any]) -> str:
 
 def _teacher(config: dict[str, Any], evaluation: dict[str, Any]) -> str:
     models = evaluation["models"]
-    if config["teacher"]["path"] == "build" and not config.get("teachers", {}).get("members"):
+    if names := teacher_names(config):
+        return (
+            f"The gap and the likeness to the teacher are those of the first of {len(names)} teachers ({names[0]}); "
+            "what each of them is worth is told by kinds of text only."
+        )
+    if config["teacher"]["path"] == BUILD:
         size = models["teacher"].get("parameters")
         of_size = f" of {size:,} parameters" if size else ""
         return (

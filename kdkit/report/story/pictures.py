@@ -38,6 +38,18 @@ LANGUAGE = {
         "were loaded in.",
         "Three bar charts of all models: bits per byte, text read per second, size of the weights.",
     ),
+    "Where in a text they are good": Told(
+        "measures",
+        "Bits per byte of the same text, in bins: from tokens that are rare in the training text to frequent ones, and "
+        "from the beginning of a window or document on. Bands are 95 % intervals.",
+        "Bits per byte of all models by frequency of the tokens and by their position.",
+    ),
+    "Confidence and truth": Told(
+        "measures",
+        "Each point is a bin of equally many tokens. On the dashed line a model is right as often as it says; below it "
+        "is too sure of itself. Bars are 95 % intervals.",
+        "Share of first choices that are right over their probability, for every model.",
+    ),
     "Learning curves": Told(
         "result",
         "Held-out text, measured while the models trained, on a part of the text of the table. Left: where two curves "
@@ -48,8 +60,8 @@ LANGUAGE = {
     "Problems solved": Told("problems", "", "Shares of problems that the models solve."),
     "Terms of the student's loss": Told(
         "training",
-        "Means over the steps between two points, before they are weighted. A divergence of 0 would be a student that "
-        "predicts what its teacher predicts.",
+        "As they were logged, before they are weighted. A divergence of 0 would be a student that predicts what its "
+        "teacher predicts.",
         "Cross-entropy, divergence from the teacher and gradient norm over optimizer steps.",
     ),
     "Agreement with the teacher while it trained": Told(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from kdkit.data.prepare import open_data
 from kdkit.evaluate.harness.score import Asking, score_run
-from kdkit.evaluate.harness.tasks import check_harness, open_tasks
+from kdkit.evaluate.harness.tasks import open_tasks
 from kdkit.machine.open_session import open_trained_session
 from kdkit.report.measures.harness import harness_table
 from kdkit.report.tables import Table
@@ -30,7 +30,6 @@ def run_harness(request: HarnessRequest) -> Table:
     Raises:
         UserError: no such run, or one without a student; see also `open_tasks` and `score_run`.
     """
-    check_harness()
     folder = run_folder(request.run, request.runs_dir)
     name, runs_dir = (folder.name, folder.resolve().parent) if folder is not None else (request.run, request.runs_dir)
     session = open_trained_session(name, runs_dir=runs_dir)  # which says what there is, where this is not

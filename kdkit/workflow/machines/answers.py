@@ -3,19 +3,17 @@
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kdkit.config.language import Config
+from kdkit.data.prepare import prepare_data
+from kdkit.distill.open_teacher import build_cache, cache_path
+from kdkit.distill.plan import TrainingPlan, plan_training
 from kdkit.errors import UserError
-from kdkit.runs.costs import read_cost, write_cost
+from kdkit.machine.open_session import open_session
+from kdkit.machine.session import Session
 from kdkit.runs.folder import default_run_name
-from kdkit.runs.store import describe_store, read_shard
-from kdkit.runs.store_build import merge_stores
+from kdkit.runs.store import read_shard
 from kdkit.workflow.terminal import Terminal
-
-if TYPE_CHECKING:  # torch behind it: shards are merged without
-    from kdkit.distill.plan import TrainingPlan
-    from kdkit.machine.session import Session
 
 
 @dataclass(frozen=True)
@@ -34,14 +32,12 @@ class CacheRequest:
     """Actors of Ray that build it; 0: this process does."""
 
 
-def open_cache_session(request: CacheRequest) -> "Session[Config]":
+def open_cache_session(request: CacheRequest) -> Session[Config]:
     """Open the session of a request: of a shard with a run of its own, since many are built at once.
 
     Raises:
         UserError: see `open_session` and `read_shard`.
     """
-    from kdkit.machine.open_session import open_session
-
     name = request.name
     if request.shard and not name:
         part = read_shard(request.shard)
@@ -60,10 +56,6 @@ def build_answers(request: CacheRequest, terminal: Terminal) -> list[str]:
     Raises:
         UserError: see `open_cache_session` and `build_cache`.
     """
-    from kdkit.data.prepare import prepare_data
-    from kdkit.distill.open_teacher import build_cache, cache_path
-    from kdkit.distill.plan import plan_training
-
     shard = read_shard(request.shard) if request.shard else None
     if shard and request.ray:
         raise UserError(
@@ -83,7 +75,7 @@ def build_answers(request: CacheRequest, terminal: Terminal) -> list[str]:
     return [f"shard {shard}: {path}", f"when all are built: python -m kdkit cache merge {whole} {parts}"]
 
 
-def _build_on_ray(plan: "TrainingPlan", actors: int) -> Path:
+def _build_on_ray(plan: TrainingPlan, actors: int) -> Path:
     """Build a cache by actors of Ray.
 
     Raises:
@@ -92,19 +84,3 @@ def _build_on_ray(plan: "TrainingPlan", actors: int) -> Path:
     from kdkit.workflow.machines.on_ray import build_on_ray
 
     return build_on_ray(plan, actors)
-
-
-def merge_answers(out: str, shards: list[str]) -> list[str]:
-    """Make a cache of its shards, and note what they cost together; return what to say at the end.
-
-    Raises:
-        UserError: see `merge_stores`.
-    """
-    files = [Path(shard) for shard in shards]
-    path = merge_stores(Path(out), files)
-    costs = [cost for file in files if (cost := read_cost(file)) is not None]
-    if len(costs) == len(files):
-        totals = {name: sum(cost[name] for cost in costs) for name in ("seconds", "tokens", "sequences")}
-        write_cost(path, **totals)
-    facts = describe_store(path)
-    return [f"cache: {path}: {facts['num_samples']:,} sequences in {facts['num_chunks']} chunks"]

@@ -24,6 +24,7 @@ from kdkit.machine.session import Session
 from kdkit.runs.disk import check_writable
 from kdkit.runs.folder import Run, fingerprint_files
 from kdkit.runs.open_run import open_embedding_run, open_run, plan_run
+from kdkit.training.order import num_processes
 from kdkit.workflow.helpers import LOST, dismiss_helpers, help_training, train_embeddings
 from kdkit.workflow.inputs import check_inputs, keep_inputs, known_inputs
 from kdkit.workflow.pipeline import TRAINED, is_trained, trained_from
@@ -58,12 +59,12 @@ class DistillRequest:
 
 def launcher() -> list[str]:
     """Return the words before the verb of the command that started this process, `accelerate launch ... -m kdkit`."""
-    if (size := os.environ.get("WORLD_SIZE", "1")) == "1":
+    if (size := num_processes()) == 1:
         return ["python", "-m", "kdkit"]
     said = PROCESSES_FOLDER / str(os.getppid()) / "cmdline"
     words = said.read_text(encoding="utf-8").split("\0") if said.is_file() else []
     if "kdkit" not in words:
-        return ["accelerate", "launch", "--num_processes", size, "-m", "kdkit"]
+        return ["accelerate", "launch", "--num_processes", str(size), "-m", "kdkit"]
     words = words[: words.index("kdkit") + 1]
     is_script = Path(words[1]).is_file()  # of this Python: /.../bin/accelerate
     return [Path(words[1]).name, *words[2:]] if is_script else ["python", *words[1:]]
@@ -300,6 +301,4 @@ def _kept_status(request: DistillRequest, run: Run, stage: str, inputs: str) -> 
 
 def _set_status(run: Run, stage: str, inputs: str, state: str, message: str = "") -> None:
     """Keep the entry of the stage, by which `kdkit run` knows what was trained, and in how many processes."""
-    from kdkit.training.order import num_processes
-
     run.set_status(stage, state=state, message=message, inputs=inputs, processes=num_processes())

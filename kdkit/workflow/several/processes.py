@@ -86,8 +86,7 @@ def train_in_processes(
         while (waiting and not is_time_up) or pool.busy():
             while waiting and not is_time_up and (free := pool.free()) is not None:
                 free.give(waiting.popleft())
-            for worker, kind, value in pool.listen():
-                plan = worker.plan
+            for plan, kind, value in pool.listen():
                 if kind == LINE:
                     terminal.place = f"{labels[plan.name]}:"
                     terminal.printed(value)
@@ -101,6 +100,9 @@ def train_in_processes(
                     yield plan, value
     except KeyboardInterrupt as error:
         raise Stopped(pool.stop() or str(error)) from None
+    except GeneratorExit:  # Ctrl-C while an outcome was printed
+        pool.stop()
+        raise
     finally:
         pool.close()
     if is_time_up:
@@ -174,32 +176,40 @@ class Pool:
         self.workers.append(Worker(process, here, place))
         return self.workers[-1]
 
-    def listen(self) -> Iterator[tuple[Worker, str, Any]]:
-        """Wait until some say something, and yield what; a worker that is done with its run is free after that."""
+    def listen(self) -> Iterator[tuple[PlannedRun, str, Any]]:
+        """Wait until some say something, and yield on which run and what; who has come to its end is free then."""
         by_connection = {worker.connection: worker for worker in self.busy()}
         for connection in wait(list(by_connection)):
             worker = by_connection[connection]  # type: ignore[index]
             kind, value = worker.hear()
-            if kind == READY:
+            if kind == READY or worker.plan is None:
                 continue
+            plan = worker.plan
             if kind == ENDED:
                 self.workers.remove(worker)
-            yield worker, kind, value
             if kind != LINE:
                 worker.plan = None
+            yield plan, kind, value
 
     def stop(self) -> str:
-        """Let every worker save what it has; return what one says of it. A second Ctrl-C ends them at once."""
+        """Let every worker save what it has; return what one says of it. A second Ctrl-C stops them at once."""
         said = ""
+        self._interrupt()
+        while self.busy():
+            try:
+                for _, kind, value in self.listen():
+                    said = value if kind == STOPPED and value else said
+            except KeyboardInterrupt:
+                self._interrupt()
+        return said
+
+    def _interrupt(self) -> None:
+        """Pass Ctrl-C on to those at work; who is still importing has nothing to save."""
         for worker in self.busy():
-            if worker.is_ready:
-                os.kill(worker.process.pid or 0, signal.SIGINT)
+            if worker.is_ready and worker.process.pid is not None:
+                os.kill(worker.process.pid, signal.SIGINT)
             else:
                 worker.process.terminate()
-        while self.busy():
-            for _, kind, value in self.listen():
-                said = value if kind == STOPPED and value else said
-        return said
 
     def close(self) -> None:
         """End all processes: idle ones leave by themselves, those at work are killed."""

@@ -200,6 +200,8 @@ def test_mistakes_are_answered_in_one_line(trained, folder, tmp_path, monkeypatc
         score_model(load_students(session)["student"], data.student_tokenizer, tasks, Asking(as_chat=True))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'kdkit\[lm-eval\]'"):
+        open_tasks(["hellaswag"])
+    with pytest.raises(UserError, match="RUN: expected a run"):
         run_harness(HarnessRequest("any", ["hellaswag"], [], Asking(), str(tmp_path)))
 
 

@@ -7,6 +7,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM, set_seed
 
 from kdkit.errors import UserError
+from kdkit.evaluate.compression import count_parameters
 from kdkit.models.generation import Sampling, generate_ids
 from kdkit.models.heads import find_head
 from kdkit.models.loading import load_causal_lm
@@ -96,8 +97,18 @@ def test_weights_that_torchs_kernels_do_not_take_are_multiplied_all_the_same():
     room = torch.empty(9 * 64 + 8, dtype=torch.int8)[8:].view(9, 64)  # an address like those in a file
     codes = encode(torch.randn(9, 64), 8)
     room.copy_(codes.values)
-    shifted, hidden = QuantisedLinear(type(codes)(room, codes.scales), None, torch.float32), torch.randn(20, 64)
+    shifted, hidden = QuantisedLinear(type(codes)(room, codes.scales), None, torch.float32), torch.randn(12, 64)
     assert torch.allclose(shifted(hidden), hidden @ shifted.weight.T, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("bits", [8, 4])
+def test_few_rows_and_many_give_the_same_products(bits):
+    layer = QuantisedLinear(encode(torch.randn(48, 64), bits), torch.randn(48), torch.float32)
+    hidden = torch.randn(3, 40, 64)
+    expected = hidden @ layer.weight.T + layer.bias
+    assert torch.allclose(layer(hidden), expected, rtol=0.03, atol=0.3)
+    assert torch.allclose(layer(hidden[:, :2]), expected[:, :2], rtol=0.03, atol=0.3)
 
 
 def test_a_loaded_model_writes_and_shows_its_head(tmp_path):
@@ -106,6 +117,17 @@ def test_a_loaded_model_writes_and_shows_its_head(tmp_path):
     sampling = Sampling(temperature=0.0, max_new_tokens=5)
     ((text,),) = generate_ids(loaded, [[1, 2, 3]], sampling, [], vocab_size=301)
     assert len(text.ids) == 5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["one table", "experts"])
+def test_a_loaded_model_counts_its_weights_and_computes_in_the_dtype_that_is_asked_for(tmp_path, kind):
+    model = MODELS[kind]()
+    full = saved(model, tmp_path / "model", 4)
+    assert count_parameters(full) == count_parameters(model)
+    half = load_causal_lm(str(tmp_path / "model"), "MODEL", dtype=torch.bfloat16)(IDS).logits
+    assert half.dtype == torch.bfloat16
+    assert (half - full(IDS).logits).norm() < 0.1 * half.norm()
 
 
 def test_a_rounded_model_is_neither_trained_nor_rounded_again(tmp_path):

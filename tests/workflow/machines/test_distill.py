@@ -200,3 +200,16 @@ def test_the_command_that_goes_on_has_its_launcher(words, expected, monkeypatch,
     assert machines.launcher() == ["python", "-m", "kdkit"]
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert machines.launcher() == expected
+
+
+def test_the_notebooks_of_a_language_model_are_not_launched(monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, code in (("0", 2), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(SystemExit) as ended:
+            main(["run", "smoke"])
+        assert int(ended.value.code or 0) == code
+    assert capsys.readouterr().err.splitlines() == [
+        "kdkit: run: expected one process for a language model, got 2; train in 2 by accelerate launch ... -m kdkit "
+        "distill smoke, and call run without a launcher behind it"
+    ]

@@ -78,7 +78,7 @@ def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
 @pytest.mark.slow
 def test_a_launch_that_is_stopped_goes_on_by_the_command_that_it_names(config):
     process = launch(command_of(config, "two"))
-    wait_for(process, "student 45/80")
+    wait_for(process, " 45/80  loss")
     os.killpg(process.pid, signal.SIGINT)
     out = end(process)
     run = Run(config.parent / "runs" / "two", config.parent / "cache")
@@ -105,7 +105,7 @@ def test_a_launch_that_is_stopped_goes_on_by_the_command_that_it_names(config):
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_process_that_is_killed_ends_the_launch(config, lost):
     process = launch(command_of(config, "killed"))
-    wait_for(process, "student 5/80")
+    wait_for(process, " 5/80  loss")
     os.kill(workers_of(process)[lost].pid, signal.SIGKILL)
     out = end(process)
     assert process.returncode != 0 and "SIGKILL" in out
@@ -117,7 +117,7 @@ def test_without_a_launcher_that_ends_it_a_process_notices_that_another_is_gone(
     words = [sys.executable, *words[words.index("-m") :]]
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29713"}
     both = [launch(words, RANK=str(rank), LOCAL_RANK=str(rank), **shared) for rank in range(2)]
-    wait_for(both[0], "student 5/80")
+    wait_for(both[0], " 5/80  loss")
     os.kill(both[1].pid, signal.SIGKILL)
     begin = time.monotonic()
     out = end(both[0])

@@ -59,7 +59,15 @@ def train_in_two_goes(rank, port, path, is_first_go):
     words = ["distill", str(path), "-p", "train.batch_size=4", "--name", "two", "--runs-dir", runs]
     if is_first_go:
         looked = []
-        StopRequest.look = lambda self: setattr(self, "wanted", len(looked) == 3) or looked.append(0) or self.wanted
+
+        def look(self):
+            """Ask to stop behind the fourth step of those that both make."""
+            if "WORLD_SIZE" in os.environ:
+                looked.append(0)
+                self.wanted = len(looked) == 4
+            return self.wanted
+
+        StopRequest.look = look
     with pytest.raises(SystemExit) as ended:
         main([*words, *([] if is_first_go else ["--resume"])])
     assert ended.value.code == (130 if is_first_go and rank == 0 else 0)

@@ -1,4 +1,3 @@
-# ruff: noqa: E402 - what follows needs optuna
 """A search: processes share its study, trials that are worse are given up, one that was left goes on."""
 
 import json
@@ -7,8 +6,6 @@ import os
 import signal
 
 import pytest
-
-optuna = pytest.importorskip("optuna", reason="a search needs optuna: pip install optuna")
 
 from kdkit import cli
 from kdkit.config.language import dump_config

@@ -2,11 +2,8 @@
 
 import pytest
 
-from kdkit.errors import UserError
-
-pytest.importorskip("optuna", reason="a search needs optuna: pip install optuna")
-
 from kdkit.config.language import load_config
+from kdkit.errors import UserError
 from kdkit.workflow.search.space import read_space
 from tests.workflow.projects import ROOT
 

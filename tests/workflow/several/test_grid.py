@@ -209,3 +209,16 @@ def test_there_are_five_shipped_sweeps():
     assert {path.stem.removeprefix("sweep_") for path in (ROOT / "configs").glob("sweep_*.yaml")} == {
         "alpha", "temperature", "top_k", "stages", "lr_multipliers",
     }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_shipped_sweep_trains_at_the_size_of_the_smoke_run(tmp_path):
+    sizes = ["data.subset_size=60", "teacher.build.max_steps=5", "train.max_steps=6", "train.warmup_steps=1"]
+    sizes += ["evaluate.max_sequences=16", "evaluate.curve_sequences=8", f"cache_dir={tmp_path}/cache"]
+    words = ["sweep", "sweep_top_k", "--only", "no-cache,top-4", "--seeds", "0,", "--runs-dir", f"{tmp_path}/runs"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*words, "--name", "small", *(word for size in sizes for word in ("-p", size))])
+    assert stop.value.code == 0
+    figures = json.loads((tmp_path / "runs" / "small" / "sweep.json").read_text())
+    trained = {entry["name"]: entry["levels"][0] for entry in figures["variants"] if entry["mean"] is not None}
+    assert set(trained) == {"no cache", "top 4"} and trained["no cache"] != trained["top 4"]

@@ -12,27 +12,26 @@ import pytest
 from kdkit import cli
 from kdkit.config.language import dump_config
 from kdkit.runs.disk import claiming
-from tests.tiny import make_config
+from tests.tiny import make_config, make_data
 from tests.workflow.projects import ROOT
 
 SMALL = {"teacher": {"build": {"vocab_size": 320, "hidden_size": 16, "num_layers": 1, "max_steps": 3}}}
 KILLER = """
 import multiprocessing, os, signal
 import torch
+from transformers import AutoTokenizer
 from kdkit.teachers.interface import TextTeacher
 
-class Teacher(TextTeacher):
-    context = None
-
-    def __init__(self):
-        if multiprocessing.parent_process() is not None:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def identify(self):
-        return {"killer": "1"}
+class Killer(TextTeacher):
+    tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 
     def get_logits(self, input_ids):
-        return torch.zeros(*input_ids.shape, 320)
+        if multiprocessing.parent_process() is not None:  # as if memory ran out while it trains
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.zeros(*input_ids.shape, len(self.tokenizer))
+
+    def generate(self, prompts, sampling, stop_ids):
+        return []
 """
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -55,29 +54,19 @@ def test_of_two_who_claim_a_place_one_gets_it_and_a_holder_that_is_gone_keeps_no
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_takes_its_run_alone_and_is_named(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{tmp_path}")
-    (tmp_path / "killer.py").write_text(KILLER)
-    base = write_base(tmp_path, distill={"loss": "alm"})
-    grid = f"teacher.path={tmp_path}/killer.py:Teacher,build"
-    words = ["sweep", base, "--grid", grid, "--seeds", "2", "--processes", "2", "--name", "killed"]
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    make_data(make_config(tmp_path, **SMALL), tmp_path).teacher_tokenizer.save_pretrained(tmp_path / "tokenizer")
+    (tmp_path / "killer.py").write_text(KILLER.replace("FOLDER", f"{tmp_path}/tokenizer"))
+    grid = f"teacher.path=build,'python:{tmp_path}/killer.py:Killer'"
+    words = ["sweep", write_base(tmp_path), "--grid", grid, "--seeds", "2", "--processes", "1", "--name", "killed"]
     with pytest.raises(SystemExit) as stop:
-        cli.main([*words, "--runs-dir", f"{tmp_path}/runs", "-p", f"teacher.tokenizer={tokenizer_of(tmp_path)}"])
-    said = capsys.readouterr()
-    assert stop.value.code == 1
-    assert "killed by SIGKILL" in said.err and "2 of 4 runs failed" in said.err and "seed 0" in said.err
+        cli.main([*words, "--runs-dir", f"{tmp_path}/runs"])
+    said = capsys.readouterr().err
+    assert stop.value.code == 1, said
+    assert "seed 0: expected a training, got its process killed by SIGKILL" in said and "2 of 4 runs failed" in said
     figures = json.loads((tmp_path / "runs" / "killed" / "sweep.json").read_text())
-    levels = {entry["settings"]["teacher.path"][-5:]: entry["levels"] for entry in figures["variants"]}
-    assert None not in levels["build"] and levels["acher"] == [None, None]
-
-
-def tokenizer_of(folder):
-    """Prepare the data of the small configuration; return the folder of its teacher's tokenizer."""
-    from tests.tiny import make_data
-
-    data = make_data(make_config(folder, **SMALL), folder)
-    data.teacher_tokenizer.save_pretrained(folder / "tokenizer")
-    return folder / "tokenizer"
+    levels = {entry["settings"]["teacher.path"][:5]: entry["levels"] for entry in figures["variants"]}
+    assert None not in levels["build"] and levels["pytho"] == [None, None]
 
 
 @pytest.mark.slow
