@@ -1,6 +1,7 @@
 """The output head of a causal LM, apart from the model: hidden states in, logits out, some rows at a time."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from transformers import PreTrainedModel
@@ -51,23 +52,35 @@ def hidden_of_wrapped(model: torch.nn.Module, bare: PreTrainedModel, input_ids: 
     Returns:
         `[B, S, H]`.
     """
+    with _hidden_on_its_way(bare) as caught:
+        model(input_ids=input_ids, use_cache=False, logits_to_keep=1)
+    return caught[0]
+
+
+@contextmanager
+def _hidden_on_its_way(bare: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
+    """Collect what the head reads in every forward pass inside."""
     caught: list[torch.Tensor] = []
     handle = bare.base_model.register_forward_hook(lambda _, __, output: caught.append(output.last_hidden_state))
     try:
-        model(input_ids=input_ids, use_cache=False, logits_to_keep=1)
+        yield caught
     finally:
         handle.remove()
-    return caught[0]
 
 
 @torch.no_grad()
 def _check(model: PreTrainedModel, head: Head) -> None:
-    """Compare the head with the model on a few tokens."""
+    """Compare the head with the model on a few tokens, in one forward pass.
+
+    Trainer wraps `forward` in autocast; a second pass below it computes in 32 bits, where a token may go to another
+    expert of a mixture.
+    """
     was_training = model.training
     model.eval()
     input_ids = (torch.arange(8, device=model.device) * 7 % head.vocab_size)[None]
-    expected = model(input_ids=input_ids, use_cache=False).logits[..., : head.vocab_size].float()
-    got = head.logits(last_hidden_state(model, input_ids))
+    with _hidden_on_its_way(model) as caught:
+        expected = model(input_ids=input_ids, use_cache=False).logits[..., : head.vocab_size].float()
+    got = head.logits(caught[0])
     model.train(was_training)
     finite = expected.isfinite()  # a model that computes NaN is no matter of its architecture
     expected, got = expected[finite], got[finite]

@@ -1,5 +1,6 @@
 """What a search chooses from: a range, or a list of values, for each of some settings."""
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -112,12 +113,14 @@ def _read_range(key: str, text: str, low: str, high: str, suffix: str | None) ->
     """Check a range by itself.
 
     Raises:
-        UserError: no numbers, an empty range, a logarithm of 0, an unknown suffix.
+        UserError: no finite numbers, an empty range, a logarithm of 0, an unknown suffix.
     """
     try:
         ends = float(low), float(high)
     except ValueError:
         raise UserError(f"--search: expected numbers, got {text!r}; write {EXAMPLE}") from None
+    if not all(map(math.isfinite, ends)):
+        raise UserError(f"--search: expected finite ends, got {text!r}; write numbers")
     if suffix not in (None, ":log"):
         raise UserError(f"--search: expected nothing or :log behind a range, got {suffix!r} in {text!r}; correct it")
     if not ends[0] < ends[1]:
