@@ -1,7 +1,15 @@
 """kdkit: distil a large language model into a small one, from numbered notebooks."""
 
+import logging
+
 __version__ = "0.1.0"
 __all__ = ["distill_models", "open_session"]
+
+# transformers imports these where they are installed, and each then warns of kernels that this machine lacks and that
+# nothing here uses. A level that somebody has set stays.
+for _talker in ("torchao", "torch.utils._pytree", "bitsandbytes.backends.cpu.ops"):
+    if logging.getLogger(_talker).level == logging.NOTSET:
+        logging.getLogger(_talker).setLevel(logging.ERROR)
 
 
 def __getattr__(name: str) -> object:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdkit.data.text.files import is_leftover
 from kdkit.errors import UserError
 from kdkit.machine.hub import hub_is_reachable
 
@@ -67,7 +68,10 @@ def _is_path(name: str) -> bool:
 def _files_of(name: str) -> list[Path]:
     """Return the task files of a file or folder: those that hold a task, not those that tasks include."""
     path = Path(name).expanduser()
-    files = sorted([*path.glob("**/*.yaml"), *path.glob("**/*.yml")]) if path.is_dir() else [path]
+    files = [path]
+    if path.is_dir():
+        found = sorted([*path.glob("**/*.yaml"), *path.glob("**/*.yml")])
+        files = [file for file in found if not is_leftover(file, path)]
     if not path.exists() or not files:
         got = "which does not exist" if not path.exists() else "a folder without any"
         raise UserError(

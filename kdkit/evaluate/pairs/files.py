@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdkit.data.text.files import is_leftover
 from kdkit.errors import UserError
 from kdkit.evaluate.pairs.grammar import make_pairs
 from kdkit.runs.paths import resolve_input
@@ -56,7 +57,7 @@ def find_pair_files(source: str) -> list[Path]:
         UserError: there are none.
     """
     path = resolve_input(source)
-    files = [path] if path.is_file() else sorted(path.glob("*.jsonl"))
+    files = [path] if path.is_file() else [file for file in sorted(path.glob("*.jsonl")) if not is_leftover(file, path)]
     if not files or files[0].suffix != ".jsonl":
         got = "a file of another kind" if files else "a folder without one" if path.is_dir() else "nothing there"
         raise UserError(

@@ -5,7 +5,6 @@ embeddings too (section 2.3).
 """
 
 import importlib.util
-import logging
 from typing import Any
 
 import torch
@@ -43,8 +42,6 @@ def make_eight_bit(model: torch.nn.Module, groups: Groups, adamw_options: dict[s
         UserError: no bitsandbytes.
     """
     check_eight_bit()
-    # what it misses on a CPU is no part of an optimizer
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     from bitsandbytes.optim import AdamW8bit
 
     class EightBitAdamW(AdamW8bit):

@@ -44,8 +44,10 @@ metric_list: [{metric: bits_per_byte}, {metric: word_perplexity}]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two tasks with their data beside them."""
+    """Two tasks with their data beside them, and the copy of one that Jupyter keeps."""
     place = tmp_path_factory.mktemp("tasks")
+    (place / ".ipynb_checkpoints").mkdir()
+    (place / ".ipynb_checkpoints" / "choice-checkpoint.yaml").write_text(f"task: older\n{HEAD % 'choice'}{CHOICE}")
     for name, rows, rest in (("choice", QUESTIONS, CHOICE), ("rolling", TEXTS, ROLLING)):
         (place / f"{name}.yaml").write_text(f"task: {name}\n{HEAD % name}{rest}")
         (place / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

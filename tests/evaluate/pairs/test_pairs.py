@@ -48,6 +48,7 @@ def test_a_folder_of_files_is_read_with_the_phenomena_that_its_rows_name(tmp_pat
         tmp_path / "b.jsonl", [ROW, "", ROW | {"linguistics_term": "subject_verb_agreement", "sentence_bad": "x"}]
     )
     write_rows(tmp_path / "a_rule.jsonl", [{"sentence_good": "A", "sentence_bad": "a\u2028b"}])
+    (tmp_path / "._a_rule.jsonl").write_bytes(b"\x00\x05 what macOS puts beside a file in an archive")
     assert read_pairs(str(tmp_path)) == [
         Pair("A", "a\u2028b", "a rule"),
         Pair("The cats run.", "The cats runs.", "regular plural"),
