@@ -22,7 +22,7 @@ def deployment_table(formats: dict[str, dict[str, Any]]) -> Table:
     if not formats:
         return headings, []
     first = next(iter(formats.values()))
-    full = ["torch, fp32", write_number(_megabytes(first) / first["share"], "{:.2f}"), "100 %"]
+    full = ["torch, fp32", write_number(_megabytes(first) / first["share"], "{:.2f}"), "100.0%"]
     full += [write_number(first["torch_written_per_second"], "{:,.0f}"), "1.00"]
     full += [write_number(first["torch_read_per_second"], "{:,.0f}"), "1.00"]
     full += [write_number(first["full_bits_per_byte"], "{:.4f}"), "", "", ""]
