@@ -16,36 +16,32 @@ def run_harness_table(run: Run) -> Table:
 
 
 def harness_table(results: dict[str, Any]) -> Table:
-    """Put all models side by side, a row per task and figure, and by how much the student differs from the baseline."""
-    entries = [
-        (task, entry, key, metric)
-        for task, entry in results["tasks"].items()
-        for key, metric in entry["metrics"].items()
-    ]
-    names = list(dict.fromkeys(name for *_, metric in entries for name in metric["models"]))
-    others = [name for name in names if any(name in metric["differences"] for *_, metric in entries)]
-    headings = ["task", "figure", "documents", *(LABELS.get(name, name) for name in names)]
-    headings += [f"student - {LABELS.get(name, name)}" for name in others]
-    return headings, [_row(*each, names, others) for each in entries]
+    """Put the models of each task and figure below each other, with how much the student differs from each."""
+    headings = ["task", "figure", "documents", "model", "value", "student minus it"]
+    rows = []
+    for task, entry in results["tasks"].items():
+        for key, metric in entry["metrics"].items():
+            rows += _rows(task, entry, key, metric)
+    return headings, rows
 
 
-def _row(
-    task: str, entry: dict[str, Any], key: str, metric: dict[str, Any], names: list[str], others: list[str]
-) -> list[str]:
-    """Write a figure of all models."""
+def _rows(task: str, entry: dict[str, Any], key: str, metric: dict[str, Any]) -> list[list[str]]:
+    """Write a figure of all models; what they share stands in the first row."""
     figure, chosen = key.split(",", 1)
     arrow = {True: f" {HIGHER}", False: f" {LOWER}", None: ""}[metric["higher_is_better"]]
-    label = f"{figure}{'' if chosen == 'none' else f' ({chosen})'}{arrow}"
-    found = [metric["models"].get(name) for name in names]
-    cells = [MISSING if each is None else _with_interval(each) for each in found]
+    shared = [task, f"{figure}{'' if chosen == 'none' else f' ({chosen})'}{arrow}", _count(entry)]
+    models: dict[str, dict[str, Any]] = metric["models"]
+    cells = [_with_interval(each) for each in models.values()]
     if arrow:
-        values = [None if each is None else each["value"] for each in found]
-        cells = mark_best(
-            cells, values, HIGHER if metric["higher_is_better"] else LOWER, [n != "teacher" for n in names]
-        )
-    gaps = [metric["differences"].get(name) if entry["reference"] == "student" else None for name in others]
-    differences = [MISSING if gap is None else _with_range(gap) for gap in gaps]
-    return [task, label, _count(entry), *cells, *differences]
+        values = [each["value"] for each in models.values()]
+        cells = mark_best(cells, values, arrow.strip(), [name != "teacher" for name in models])
+    gaps = metric["differences"] if entry["reference"] == "student" else {}
+    differences = [_with_range(gaps[name]) if name in gaps else MISSING for name in models]
+    labels = [LABELS.get(name, name) for name in models]
+    return [
+        [*(shared if number == 0 else ("", "", "")), *row]
+        for number, row in enumerate(zip(labels, cells, differences, strict=True))
+    ]
 
 
 def _count(entry: dict[str, Any]) -> str:

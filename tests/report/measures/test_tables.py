@@ -112,7 +112,7 @@ def test_the_harness_table_marks_the_better_student_and_signs_differences():
         "differences": {"baseline": {"value": 0.1, "interval_95": [0.02, 0.18]}},
     }
     entry = {"num_documents": 1_200, "num_fewshot": 5, "reference": "student", "metrics": {"acc,none": metric}}
-    headings, (row,) = harness_table({"tasks": {"piqa": entry}})
-    assert row[:3] == ["piqa", "acc \u2191", "1,200, 5-shot"] and headings[-1] == "student - baseline, equal steps"
-    assert row[4] == "0.400 (0.100 to 0.900)" and isinstance(row[4], Best) and not isinstance(row[5], Best)
-    assert row[6] == "+0.100 (+0.020 to +0.180)"
+    _, (teacher, student, baseline) = harness_table({"tasks": {"piqa": entry}})
+    assert teacher[:4] == ["piqa", "acc \u2191", "1,200, 5-shot", "teacher"] and student[:3] == ["", "", ""]
+    assert student[4] == "0.400 (0.100 to 0.900)" and isinstance(student[4], Best) and not isinstance(baseline[4], Best)
+    assert baseline[5] == "+0.100 (+0.020 to +0.180)"
