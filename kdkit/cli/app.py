@@ -208,7 +208,8 @@ def main(arguments: list[str] | None = None) -> None:
         if code == INTERRUPTED:
             raise InterruptedWorkError("stopped")
     except USAGE_ERROR as error:
-        _stop(UserError(error.format_message()), 2, arguments)
+        message = error.format_message().replace(": Value error, ", ": ", 1)  # typer 0.29 shows pydantic's words
+        _stop(UserError(message), 2, arguments)
     except UserError as error:
         _stop(error, 2, arguments)
     except OSError as error:
