@@ -30,7 +30,8 @@ def sweep(
     ] = [],  # noqa: B006
     trials: Annotated[int, typer.Option(metavar="N", min=1, help="Trials of a search, in all.")] = 20,
     processes: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Train N runs at once, in processes of their own; 0: all in this one.")
+        int,
+        typer.Option(metavar="N", min=0, help="Train N runs at once in processes of their own; 0: all in this one."),
     ] = 0,
     yes: Annotated[bool, typer.Option("--yes", help="Train a grid of more than 50 runs without asking.")] = False,
     name: Annotated[str, typer.Option(help="Name of the sweep's folder; default: made as a run's.")] = "",
