@@ -1,4 +1,7 @@
-"""Low-rank adapters (LoRA) inside a causal LM, by peft: added, merged, and kept beside the merged model."""
+"""Low-rank adapters (LoRA) inside a causal LM, by peft: added, merged, and kept beside the merged model.
+
+Source: Hu et al. 2021, arXiv:2106.09685.
+"""
 
 import copy
 import re

@@ -8,11 +8,14 @@ import os
 import socket
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.errors import UserError
-from kdkit.machine.session import Session
 from kdkit.runs.open_run import is_for_embeddings, plan_run, split_overrides
+
+if TYPE_CHECKING:  # torch would be held by a command that only waits for kernels
+    from kdkit.machine.session import Session
 
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 """What gloo says where another process has gone."""
@@ -106,7 +109,7 @@ def _train_as_one(config: str, overrides: str, run_name: str, runs_dir: str) -> 
     train_embeddings(open_embedding_session(config, overrides, run_name, runs_dir), resume=True)
 
 
-def train_embeddings(session: Session[EmbeddingConfig], resume: bool) -> None:
+def train_embeddings(session: "Session[EmbeddingConfig]", resume: bool) -> None:
     """Train what notebook 06 trains, as the first of the processes that were launched."""
     from kdkit.embeddings.data.prepare import prepare_sentences
     from kdkit.embeddings.evaluate.run import open_tasks, task_scorer

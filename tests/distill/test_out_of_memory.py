@@ -188,8 +188,8 @@ def test_the_teacher_is_gone_when_its_answers_are_cached(tmp_path, monkeypatch):
     gc.collect()
     assert models and not any(model() for model in models)
     students = []
-    make = train.make_student
-    monkeypatch.setattr(train, "make_student", lambda *a: students.append(weakref.ref(s := make(*a))) or s)
+    begin = train.begin_student
+    monkeypatch.setattr(train, "begin_student", lambda *a: students.append(weakref.ref((b := begin(*a))[0])) or b)
     train.distill(plan, cached)
     gc.collect()
     assert students and not any(student() for student in students), "the next phase has the memory for its own"

@@ -385,7 +385,7 @@ def test_a_teacher_whose_numbers_are_none_is_one_line(command, tmp_path, monkeyp
         (["verify"], "Missing argument"),
         (["bild", "x.yaml"], "bild"),
         (["build", "configs/smoke.yaml", "--outputs", "a.h5"], "--outputs"),
-        (["build", "configs/nothing.yaml"], "seed_001, smoke, t4x2"),
+        (["build", "configs/nothing.yaml"], "sweep_top_k, t4x2"),
         (["info", "a.h5", "b.h5"], "b.h5"),
     ],
 )

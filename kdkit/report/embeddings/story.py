@@ -61,11 +61,12 @@ def embedding_done(facts: dict[str, Any]) -> Table:
     config, probe, training = facts["config"], facts["probe"], facts["training"]
     train, (_, student) = config["train"], find_model(facts["evaluation"], "student")
     batch = train["per_device_train_batch_size"] * train["gradient_accumulation_steps"]
-    size = f"{probe['parameters']:,} parameters" if probe.get("parameters") else "vectors of a file"
+    vectors = f"vectors of {probe['width']:,} numbers"
+    known = f"{probe['parameters']:,} parameters, {vectors}" if probe.get("parameters") else f"{vectors} from a file"
     steps = f"{training['steps']:,} steps of {batch:,} sentences, peak learning rate"
     others = [name for name, entry in facts["evaluation"]["models"].items() if entry["role"] == "compared"]
     rows = [
-        ["Teacher", f"{model_name(probe['path'])}: {size}, vectors of {probe['width']:,} numbers."],
+        ["Teacher", f"{model_name(probe['path'])}: {known}."],
         [
             "Student",
             f"{student['parameters']:,} parameters, vectors of {student['width']:,} numbers; {_start(config)}.",

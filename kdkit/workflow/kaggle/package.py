@@ -12,6 +12,8 @@ import kdkit
 from kdkit.errors import UserError
 from kdkit.runs.folder import fingerprint_files
 
+COMMANDS = tuple(f"kdkit/workflow/{room}/" for room in ("kaggle", "search", "deploy", "machines"))
+"""What commands use and no notebook: left out of a cell, which must stay below 1 MB."""
 FOLDER = "package"
 """Beside the kernels' folders."""
 DATASET_FILE = "dataset-metadata.json"
@@ -66,14 +68,14 @@ def write_package(root: Path, folder: Path, owner: str, slug: str) -> Path:
 
 
 def unpacking_cell(root: Path) -> str:
-    """Return a cell that brings the package along: about 0.8 MB of text, of the one that Kaggle allows.
+    """Return a cell that brings the package along: about 0.95 MB of text, of the one that Kaggle allows.
 
-    It holds no notebook but the one by which the project is found.
+    It holds no notebook but the one by which the project is found, and nothing that only commands use.
     """
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         for name, path in files_of_package(root).items():
-            if not name.startswith("notebooks/") or name == "notebooks/01_data.ipynb":
+            if not name.startswith(("notebooks/", *COMMANDS)) or name == "notebooks/01_data.ipynb":
                 entry, content = tarfile.TarInfo(name), path.read_bytes()
                 entry.size, entry.mode = len(content), 0o644
                 tar.addfile(entry, io.BytesIO(content))

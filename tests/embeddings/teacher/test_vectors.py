@@ -174,7 +174,7 @@ def test_a_student_learns_from_vectors_alone(place):
     losses = [line["loss"] for line in session.run.read_metrics() if "loss" in line]
     assert losses[-1] < losses[0] / 2
     page = write_embedding_report(session.run).read_text(encoding="utf-8")
-    assert "vectors of a file, width 40" in page and "not known" not in re.sub("<svg.*?</svg>", "", page)
+    assert "vectors of 40 numbers from a file" in page and "not known" not in re.sub("<svg.*?</svg>", "", page)
 
 
 def test_without_vectors_of_the_tasks_the_teacher_has_no_row_and_the_report_says_why(place):

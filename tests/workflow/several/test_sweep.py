@@ -101,7 +101,8 @@ def test_the_summary_holds_the_figures_of_the_runs(folder):
 
 def test_the_report_is_written(folder):
     assert "more, of it" in (folder / "report.html").read_text()
-    assert f"python -m kdkit sweep {folder.parent.parent}/few.yaml" in (folder / "report.md").read_text()
+    page = (folder / "report.md").read_text()
+    assert "few.yaml" in page and "python -m kdkit sweep" in page and str(folder.parent.parent) not in page
     assert (folder / "variants.png").read_bytes().startswith(b"\x89PNG")
 
 
