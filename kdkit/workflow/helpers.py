@@ -8,14 +8,10 @@ import os
 import socket
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.errors import UserError
 from kdkit.runs.open_run import is_for_embeddings, plan_run, split_overrides
-
-if TYPE_CHECKING:  # torch would be held by a command that only waits for kernels
-    from kdkit.machine.session import Session
 
 LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 """What gloo says where another process has gone."""
@@ -105,23 +101,9 @@ def _train_as_one(config: str, overrides: str, run_name: str, runs_dir: str) -> 
         help_training(config, split_overrides(overrides), run_name, runs_dir)
         return
     from kdkit.machine.open_session import open_embedding_session
+    from kdkit.workflow.embedding_training import train_embeddings
 
     train_embeddings(open_embedding_session(config, overrides, run_name, runs_dir), resume=True)
-
-
-def train_embeddings(session: "Session[EmbeddingConfig]", resume: bool) -> None:
-    """Train what notebook 06 trains, as the first of the processes that were launched."""
-    from kdkit.embeddings.data.prepare import prepare_sentences
-    from kdkit.embeddings.evaluate.run import open_tasks, task_scorer
-    from kdkit.embeddings.teacher.probe import probe_embedding_teacher
-    from kdkit.embeddings.training.train import distill_all
-    from kdkit.training.together import join_processes
-
-    data = prepare_sentences(session, alignment=None)
-    tasks = open_tasks(session, data)
-    probe_embedding_teacher(session, data)
-    distill_all(session, data, task_scorer(session, tasks), resume=resume)
-    join_processes(session.hardware)[0].leave()
 
 
 def dismiss_helpers(settings: EmbeddingConfig) -> None:

@@ -12,7 +12,7 @@ import kdkit
 from kdkit.errors import UserError
 from kdkit.runs.folder import fingerprint_files
 
-COMMANDS = tuple(f"kdkit/workflow/{room}/" for room in ("kaggle", "search", "deploy", "machines"))
+COMMANDS = ("kdkit/workflow/kaggle/", "kdkit/workflow/search/", "kdkit/workflow/deploy/", "kdkit/workflow/machines/")
 """What commands use and no notebook: left out of a cell, which must stay below 1 MB."""
 FOLDER = "package"
 """Beside the kernels' folders."""

@@ -25,7 +25,8 @@ from kdkit.runs.disk import check_writable
 from kdkit.runs.folder import Run, fingerprint_files
 from kdkit.runs.open_run import open_embedding_run, open_run, plan_run
 from kdkit.training.order import num_processes
-from kdkit.workflow.helpers import LOST, dismiss_helpers, help_training, train_embeddings
+from kdkit.workflow.embedding_training import train_embeddings
+from kdkit.workflow.helpers import LOST, dismiss_helpers, help_training
 from kdkit.workflow.inputs import check_inputs, keep_inputs, known_inputs
 from kdkit.workflow.pipeline import TRAINED, is_trained, trained_from
 from kdkit.workflow.terminal import Terminal
