@@ -54,6 +54,7 @@ def help_training(config: str, overrides: list[str], run_name: str, runs_dir: st
     from kdkit.embeddings.data.prepare import prepare_sentences
     from kdkit.embeddings.training.train import distill_all
     from kdkit.machine.hardware import find_hardware
+    from kdkit.machine.session import Session
     from kdkit.training.together import join_processes
 
     settings, run = plan_run(config, overrides, run_name, runs_dir)
