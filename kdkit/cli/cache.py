@@ -43,14 +43,14 @@ def build(
 
     python -m kdkit cache merge answers.h5 answers.1-of-2.h5 answers.2-of-2.h5
     """
+    from kdkit.runs.open_run import run_words
     from kdkit.workflow.machines.answers import CacheRequest, build_answers
     from kdkit.workflow.terminal import Terminal
 
     terminal = Terminal(verbose)
-    words = [config, *(word for setting in parameter for word in ("-p", setting))]
-    chosen = [("--output", output, ""), ("--name", name, ""), ("--runs-dir", runs_dir, "runs"), ("--shard", shard, "")]
-    words += [word for option, value, default in chosen if value != default for word in (option, value)]
-    words += ["--ray", str(ray)] if ray else []
+    chosen = ("--output", output), ("--shard", shard), ("--ray", str(ray or ""))
+    words = run_words(config, parameter, name, runs_dir)
+    words += [word for option, value in chosen if value for word in (option, value)]
     with interruptible("finished chunks are kept", f"to go on: {command_line('cache', 'build', *words)}"):
         request = CacheRequest(config, parameter, name, runs_dir, output, shard, ray)
         for line in build_answers(request, terminal):

@@ -32,6 +32,7 @@ def sample(
 
     from kdkit.data.prepare import prepare_data
     from kdkit.machine.open_session import open_session
+    from kdkit.runs.open_run import run_words
     from kdkit.runs.paths import make_place_for
     from kdkit.teachers.sampling.rejection import sample_answers
     from kdkit.workflow.terminal import Terminal
@@ -41,9 +42,7 @@ def sample(
     session = open_session(config, parameter, name, runs_dir)
     terminal = Terminal(verbose)
     terminal.say(f"hardware: {session.hardware.reason}")
-    words = [config, *(word for setting in parameter for word in ("-p", setting))]
-    chosen = [("--output", output, ""), ("--name", name, ""), ("--runs-dir", runs_dir, "runs")]
-    again = words + [word for option, value, default in chosen if value != default for word in (option, value)]
+    again = [*run_words(config, parameter, name, runs_dir), *(["--output", output] if output else [])]
     with (
         interruptible(f"finished prompts are kept; to go on: {command_line('sample', *again)}"),
         terminal.capturing(),
@@ -54,6 +53,6 @@ def sample(
     terminal.say(f"answers: {answers.path}")
     given = session.config.data.model_dump()
     changes = {f"data.{key}": "null" for key in READING if given[key] is not None} | answers.settings
-    train = words + [word for key, value in changes.items() for word in ("-p", f"{key}={value}")]
+    overrides = [*parameter, *(f"{key}={value}" for key, value in changes.items())]
     # not wrapped: it is there to be copied
-    print(f"train on them: {command_line('run', *train, *(['--runs-dir', runs_dir] * (runs_dir != 'runs')))}")
+    print(f"train on them: {command_line('run', *run_words(config, overrides, runs_dir=runs_dir))}")

@@ -29,21 +29,6 @@ NAMES = ("kl_to_teacher", "top_k_overlap", "top_1_agreement")
 """Of `Positions.values`."""
 
 
-def measure_retention(
-    teacher: PreTrainedModel | Reader,
-    students: dict[str, PreTrainedModel],
-    data: PreparedData,
-    windows: Windows,
-    *,
-    batch_size: int,
-    top_k: int,
-    autocast_dtype: torch.dtype | None = None,
-) -> dict[str, dict[str, float]]:
-    """Compare students with their teacher, as `compare_predictions` does; return the means of `sum_up`."""
-    options = {"batch_size": batch_size, "top_k": top_k}
-    return sum_up(compare_predictions(teacher, students, data, windows, **options, autocast_dtype=autocast_dtype))
-
-
 def sum_up(positions: Positions) -> dict[str, dict[str, float]]:
     """Return the means over positions.
 

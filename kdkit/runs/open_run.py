@@ -140,3 +140,10 @@ def split_overrides(overrides: list[str] | str) -> list[str]:
 def is_for_embeddings(config_path: str | Path) -> bool:
     """Return whether a configuration file is for embedding models: it has `method:`."""
     return "method" in read_values(find_config(config_path))
+
+
+def run_words(config: str, overrides: list[str], name: str = "", runs_dir: str = "runs") -> list[str]:
+    """Write how a run is opened as words of a command line: the file, settings, and what is not the default."""
+    words = [config, *(word for override in overrides for word in ("-p", override))]
+    words += ["--name", name] if name else []
+    return words + (["--runs-dir", runs_dir] if runs_dir != "runs" else [])

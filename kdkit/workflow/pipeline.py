@@ -25,7 +25,7 @@ from kdkit.machine.interrupt import Stopped, TimeIsUp
 from kdkit.runs.disk import check_writable
 from kdkit.runs.folder import Run, fingerprint, fingerprint_files
 from kdkit.runs.messages import say_time
-from kdkit.runs.open_run import open_embedding_run, open_run, plan_run
+from kdkit.runs.open_run import open_embedding_run, open_run, plan_run, run_words
 from kdkit.runs.paths import find_config, find_root
 from kdkit.workflow.forecast import Forecast, seconds_before
 from kdkit.workflow.helpers import dismiss_helpers
@@ -64,9 +64,7 @@ class RunRequest:
         Args:
             only: stages that are left of those that were asked for; empty: all that are not done.
         """
-        words = [self.config, *(word for override in self.overrides for word in ("-p", override))]
-        words += ["--name", self.name] if self.name else []
-        words += ["--runs-dir", self.runs_dir] if self.runs_dir != "runs" else []
+        words = run_words(self.config, self.overrides, self.name, self.runs_dir)
         words += ["--only", ",".join(name[:2] for name in only)] if only else []
         words += ["--verbose"] if self.verbose else []
         return shlex.join(["python", "-m", "kdkit", "run", *words, "--resume"])

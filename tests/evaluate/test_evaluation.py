@@ -21,7 +21,7 @@ from kdkit.evaluate.compression import (
 )
 from kdkit.evaluate.evaluation import evaluate_run, late_gain, load_students
 from kdkit.evaluate.language import gap_closed, paired_interval
-from kdkit.evaluate.retention import measure_retention
+from kdkit.evaluate.retention import compare_predictions, sum_up
 from kdkit.evaluate.text_scores import read_scores
 from kdkit.training.score import Score
 from tests.crossed import cross_data
@@ -77,7 +77,9 @@ def test_the_interval_has_the_width_of_the_normal_approximation():
 def test_a_model_retains_everything_of_itself(trained):
     _, data, _, teacher = trained
     assert data.same_tokenizer
-    result = measure_retention(teacher.model, {"itself": teacher.model}, data, data.evaluation, batch_size=4, top_k=5)
+    result = sum_up(
+        compare_predictions(teacher.model, {"itself": teacher.model}, data, data.evaluation, batch_size=4, top_k=5)
+    )
     assert result["itself"]["kl_to_teacher"] == pytest.approx(0, abs=1e-5)
     assert result["itself"]["top_k_overlap"] == 1
     assert result["itself"]["top_1_agreement"] == 1
@@ -87,7 +89,8 @@ def test_a_model_retains_everything_of_itself(trained):
 def test_another_model_retains_less(trained):
     _, data, _, teacher = trained
     other = make_llama(len(data.student_tokenizer), seed=5).eval()
-    result = measure_retention(teacher.model, {"other": other}, data, data.evaluation, batch_size=4, top_k=5)["other"]
+    places = compare_predictions(teacher.model, {"other": other}, data, data.evaluation, batch_size=4, top_k=5)
+    result = sum_up(places)["other"]
     assert result["kl_to_teacher"] > 0.05
     assert result["top_k_overlap"] < 0.9
 
@@ -96,7 +99,8 @@ def test_retention_does_not_depend_on_the_batch_size(trained):
     _, data, _, teacher = trained
     other = {"other": make_llama(len(data.student_tokenizer), seed=5).eval()}
     one, all_at_once = (
-        measure_retention(teacher.model, other, data, data.evaluation, batch_size=size, top_k=3) for size in (1, 64)
+        sum_up(compare_predictions(teacher.model, other, data, data.evaluation, batch_size=size, top_k=3))
+        for size in (1, 64)
     )
     assert one["other"] == pytest.approx(all_at_once["other"], rel=1e-4)
 
@@ -105,7 +109,7 @@ def test_retention_of_two_tokenizers_equals_a_slow_reference_where_the_same_toke
     data = cross_data(make_config(tmp_path), tmp_path)
     teacher, student = make_teacher(data).model, make_llama(len(data.student_tokenizer), seed=5).eval()
     windows = data.evaluation.first(6)
-    result = measure_retention(teacher, {"other": student}, data, windows, batch_size=4, top_k=3)["other"]
+    result = sum_up(compare_predictions(teacher, {"other": student}, data, windows, batch_size=4, top_k=3))["other"]
     sums = np.zeros(3)
     for row in range(len(windows)):
         sides = (student, windows.student_ids[row]), (teacher, windows.teacher_ids[row])

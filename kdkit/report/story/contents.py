@@ -15,6 +15,7 @@ def anchored(body: str) -> Markup:
     taken: set[str] = set()
 
     def with_anchor(heading: re.Match[str]) -> str:
+        """Number an anchor that another heading has."""
         words = re.findall(r"[a-z0-9]+", html.unescape(MARKUP.sub("", heading[1])).lower())
         name = anchor = "-".join(words) or "section"
         count = 1

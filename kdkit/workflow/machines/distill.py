@@ -23,7 +23,7 @@ from kdkit.machine.interrupt import Stopped, TimeIsUp
 from kdkit.machine.session import Session
 from kdkit.runs.disk import check_writable
 from kdkit.runs.folder import Run, fingerprint_files
-from kdkit.runs.open_run import open_embedding_run, open_run, plan_run
+from kdkit.runs.open_run import open_embedding_run, open_run, plan_run, run_words
 from kdkit.training.order import num_processes
 from kdkit.workflow.embedding_training import train_embeddings
 from kdkit.workflow.helpers import LOST, dismiss_helpers, help_training
@@ -52,9 +52,7 @@ class DistillRequest:
     @property
     def command(self) -> str:
         """The command line that goes on with the training, with its launcher."""
-        words = [self.config, *(word for override in self.overrides for word in ("-p", override))]
-        words += ["--name", self.name] if self.name else []
-        words += ["--runs-dir", self.runs_dir] if self.runs_dir != "runs" else []
+        words = run_words(self.config, self.overrides, self.name, self.runs_dir)
         return shlex.join([*launcher(), "distill", *words, "--resume"])
 
 

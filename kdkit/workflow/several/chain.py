@@ -17,7 +17,7 @@ from kdkit.evaluate.text_scores import read_scores
 from kdkit.machine.interrupt import Stopped, TimeIsUp
 from kdkit.report.tables import MISSING, Table, write_interval
 from kdkit.runs.folder import Run, check_run_name, default_run_name
-from kdkit.runs.open_run import plan_run
+from kdkit.runs.open_run import plan_run, run_words
 from kdkit.workflow.pipeline import RunRequest, run_notebooks
 from kdkit.workflow.several.variants import as_override
 from kdkit.workflow.terminal import Terminal
@@ -44,10 +44,8 @@ class ChainRequest:
     @property
     def command(self) -> str:
         """The command line that goes on with the chain."""
-        words = [self.config, "--generations", str(self.generations)]
-        words += [word for override in self.overrides for word in ("-p", override)]
-        words += ["--name", self.name] if self.name else []
-        words += ["--runs-dir", self.runs_dir] if self.runs_dir != "runs" else []
+        words = run_words(self.config, self.overrides, self.name, self.runs_dir)
+        words[1:1] = ["--generations", str(self.generations)]
         words += ["--verbose"] if self.verbose else []
         return shlex.join(["python", "-m", "kdkit", "chain", *words, "--resume"])
 
