@@ -1,6 +1,8 @@
 """The command line: a user's mistake is one line and exit code 2, and leaves nothing behind."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -341,3 +343,9 @@ def test_a_folder_that_cannot_be_written_is_one_line_with_the_setting(tmp_path, 
     assert len(lines) == 1
     assert words in lines[0]
     assert "Not a directory" in lines[0]
+
+
+def test_packages_that_transformers_finds_are_quiet_about_kernels_that_are_not_used():
+    code = "import kdkit; from transformers import LlamaForCausalLM; print(LlamaForCausalLM.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "LlamaForCausalLM", "")
