@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from kdkit.config.values import flatten
+from kdkit.report.gap import write_share
 from kdkit.report.sweeps.tables import verdict_table
 from kdkit.report.sweeps.words import conclusion
 from kdkit.report.tables import MISSING, Table, write_number
@@ -41,11 +42,11 @@ def runs_beside(run: Run, config: dict[str, Any], evaluation: dict[str, Any], ma
         differing = hide_folders(differing, machine_folders(settings, folder))
         entry = other["models"]["student"]
         cells = [f"{entry['bits_per_byte']:.3f}", f"{entry['bits_per_byte'] - level:+.3f}"]
-        gap = write_number(other.get("gap_closed"), "{:.2f}")
+        gap = write_share(other, MISSING)
         steps = write_number(entry.get("training", {}).get("steps"), "{:,}")
         found.append((len(differing), [folder.name, _list(differing), steps, *cells, gap]))
     own = write_number(evaluation["models"]["student"].get("training", {}).get("steps"), "{:,}")
-    this = [run.name, "this run", own, f"{level:.3f}", MISSING, write_number(evaluation["gap_closed"], "{:.2f}")]
+    this = [run.name, "this run", own, f"{level:.3f}", MISSING, write_share(evaluation, MISSING)]
     rows = [row for _, row in sorted(found, key=lambda each: each[0])[:MOST_RUNS]]
     headings = ["run", "what differs", "steps", f"student, bits per byte {LOWER}", f"more than this run's by {LOWER}"]
     return [*headings, f"gap closed {HIGHER}"], [this, *rows] if rows else []

@@ -72,6 +72,14 @@ def test_means_and_spread_are_those_of_the_seeds(entry):
     assert entry("never")["mean"] is None and entry("never")["mean_seconds"] is None
 
 
+def test_no_mean_share_is_told_of_a_gap_that_seeds_explain():
+    gaps = [0.01, -0.02, 0.03]  # the share of the first seed would be 40
+    trials = {("a", seed): Trial(2.5 - gap, 2.5, 2.1, 10.0, 500, [100.0], [100]) for seed, gap in enumerate(gaps)}
+    (entry,) = compare_variants(trials, "a")["variants"]
+    assert entry["gap_closed"][0] == pytest.approx(40) and entry["mean_gap_closed"] is None
+    assert entry["gap_closed_interval_95"] is None
+
+
 def test_the_test_is_paired_by_seed(entry):
     difference, expected = entry("noisy")["difference"], paired_t_test(GAINS["noisy"])
     assert difference["t"] == pytest.approx(expected.t) and difference["p"] == pytest.approx(expected.p)

@@ -141,12 +141,23 @@ def test_where_nobody_can_be_asked_many_runs_need_yes(monkeypatch, capsys):
     assert "50 = 50 runs" in capsys.readouterr().out
 
 
-def test_a_key_that_does_not_exist_is_found_before_anything_is_asked(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--grid distill.temperatur=1,2", "got 'distill.temperatur'; did you mean 'distill.temperature'?"),
+        ("--grid distill.kd_ratio=0.5,1.5", "distill.kd_ratio: expected less than or equal to 1, got 1.5"),
+        (
+            "--grid distill.kd_ratio=0,1 --trials 5",
+            ": python -m kdkit sweep smoke --grid distill.kd_ratio=0,1\n",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_grid_is_found_before_anything_is_asked_or_said(monkeypatch, capsys, options, words):
     monkeypatch.setattr(sweep, "confirm_runs", refuse)
     with pytest.raises(SystemExit) as stop:
-        cli.main(["sweep", "smoke", "--grid", "distill.temperatur=1,2"])
-    assert stop.value.code == 2
-    assert "got 'distill.temperatur'; did you mean 'distill.temperature'?" in capsys.readouterr().err
+        cli.main(["sweep", "smoke", *options.split()])
+    said = capsys.readouterr()
+    assert stop.value.code == 2 and words in said.err and not said.out
 
 
 def test_the_command_that_goes_on_holds_the_grid():
