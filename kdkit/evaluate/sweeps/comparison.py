@@ -178,6 +178,7 @@ def _summarise(name: str, trials: list[AnyTrial | None]) -> dict[str, Any]:
         "spread": standard_deviation(levels) if len(levels) > 1 else None,
         "mean_gap_closed": _mean(gaps),
         "gap_closed_interval_95": paired_t_test(gaps).interval if gaps else None,
+        "seconds": [trial and trial.seconds for trial in trials],
         "mean_seconds": _mean([trial.seconds for trial in finished]),
         "parameters": next((trial.parameters for trial in finished), None),
     }

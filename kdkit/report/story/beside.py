@@ -9,7 +9,7 @@ import yaml
 from kdkit.config.values import flatten
 from kdkit.report.gap import write_share
 from kdkit.report.sweeps.tables import verdict_table
-from kdkit.report.sweeps.words import conclusion
+from kdkit.report.sweeps.words import conclusion, unseen_sentence
 from kdkit.report.tables import MISSING, Table, write_number
 from kdkit.report.writing import HIGHER, LOWER, hide_folders, machine_folders
 from kdkit.runs.folder import Run
@@ -53,7 +53,7 @@ def runs_beside(run: Run, config: dict[str, Any], evaluation: dict[str, Any], ma
 
 
 def sweeps_beside(run: Run, config: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the sweeps in the same folder of the same text and teacher: `name`, `verdict`, `table` and `page`."""
+    """Return the sweeps in the folder of the same text and teacher: `name`, `verdict`, `table`, `unseen`, `page`."""
     found = []
     for folder in _folders(run):
         sweep = _read(folder / "sweep.json")
@@ -66,6 +66,7 @@ def sweeps_beside(run: Run, config: dict[str, Any]) -> list[dict[str, Any]]:
                 "name": sweep["name"],
                 "verdict": conclusion(sweep),
                 "table": verdict_table(sweep),
+                "unseen": unseen_sentence(sweep),
                 "page": f"{folder.name}/report.html",
             }
         )

@@ -106,7 +106,7 @@ def make_grid(
     overrides: list[str],
     axes: list[Axis],
     seeds: str,
-    confirm: Callable[[str, int, Config | EmbeddingConfig], None],
+    confirm: Callable[[str, int, int, Config | EmbeddingConfig], None],
 ) -> SweepFile:
     """Make a variant of every combination of values.
 
@@ -117,8 +117,8 @@ def make_grid(
         file: of one run.
         overrides: `section.key=value`, for every variant.
         seeds: how many (`3`) or which (`0,1`); empty: three.
-        confirm: is told what will be trained, in words, how many runs that are, and the configuration; raises unless it
-            is wanted.
+        confirm: is told what will be trained, in words, how many runs and seeds that are, and the configuration; raises
+            unless it is wanted.
 
     Raises:
         UserError: a file of variants; a mistake in the file, a key or a value; see also `confirm`.
@@ -127,8 +127,8 @@ def make_grid(
     own = load_any(file, overrides)
     _check_values(file, overrides, axes)
     sizes, seed_list = [len(axis.values) for axis in axes], read_seeds(seeds, one_is_a_count=True) or [0, 1, 2]
-    words = f"{' x '.join(map(str, sizes))} variants x {len(seed_list)} seeds"
-    confirm(words, math.prod(sizes) * len(seed_list), own)
+    words = f"{' x '.join(map(str, sizes))} variants x {len(seed_list)} seed{'s' * (len(seed_list) > 1)}"
+    confirm(words, math.prod(sizes) * len(seed_list), len(seed_list), own)
     variants = {
         name: dict(zip([axis.key for axis in axes], values, strict=True))
         for name, values in zip(

@@ -129,8 +129,8 @@ def _open_sweep(request: SweepRequest, axes: list[Axis], terminal: Terminal) -> 
     if not axes:
         return load_sweep(request.file, request.seeds)
 
-    def confirm(words: str, count: int, config: Config | EmbeddingConfig) -> None:
-        confirm_runs(words, count, config, request.yes, terminal)
+    def confirm(words: str, count: int, seeds: int, config: Config | EmbeddingConfig) -> None:
+        confirm_runs(words, count, seeds, config, request.yes, terminal)
 
     return make_grid(request.file, request.overrides, axes, request.seeds, confirm)
 
