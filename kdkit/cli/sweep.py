@@ -28,7 +28,9 @@ def sweep(
         list[str],
         typer.Option(metavar="SECTION.KEY=LOW:HIGH[:log]", help="Let Optuna choose a setting, from a range or values."),
     ] = [],  # noqa: B006
-    trials: Annotated[int, typer.Option(metavar="N", min=1, help="Trials of a search, in all.")] = 20,
+    trials: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Trials of a search, in all.  [default: 20]")
+    ] = None,
     processes: Annotated[
         int,
         typer.Option(metavar="N", min=0, help="Train N runs at once in processes of their own; 0: all in this one."),

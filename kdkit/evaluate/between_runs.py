@@ -77,9 +77,9 @@ def compare_language(runs: list[Finished]) -> list[dict[str, Any]]:
     Returns:
         Per run `steps`; per phase (`student`, `baseline`) its `bits_per_byte`, its `difference` from the reference's
         and the `interval_95` of it (None for the reference itself, and without `scores.json`); `over`: what the
-        intervals were drawn over; `gain` over its own baseline; `gap_closed`; of conversations the student's
-        `answers`: their `rouge_l`, and its `difference` from the reference's over the same prompts, with `interval_95`
-        (None as above, or where the prompts are others); and its learning `curves`.
+        intervals were drawn over; `gain` over its own baseline; `gap_closed` with its interval; of conversations the
+        student's `answers`: their `rouge_l`, and its `difference` from the reference's over the same prompts, with
+        `interval_95` (None as above, or where the prompts are others); and its learning `curves`.
     """
     scores = [read_scores(finished.run) for finished in runs]
     known = {
@@ -101,6 +101,8 @@ def compare_language(runs: list[Finished]) -> list[dict[str, Any]]:
             entry[phase] = {"bits_per_byte": level, "difference": difference, "interval_95": interval}
         entry["answers"] = _compare_answers(finished, runs[0])
         entry |= {"gain": evaluation["differences"]["baseline"], "gap_closed": evaluation["gap_closed"]}
+        if "gap_closed_interval_95" in evaluation:  # not in an older build
+            entry["gap_closed_interval_95"] = evaluation["gap_closed_interval_95"]
         entry |= {"over": None if resampled is None else f"{resampled.num_units} {resampled.over}".strip()}
         entries.append(entry | {"curves": _curves(finished) if _same_curve(finished, runs[0]) else {}})
     return entries

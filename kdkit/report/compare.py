@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from kdkit.report.evidence import gains_still, too_few_steps
 from kdkit.report.figures import tidy, to_png
+from kdkit.report.gap import write_share
 from kdkit.report.render import data_url, render_files
 from kdkit.report.tables import MISSING, Table, write_interval, write_number
 from kdkit.report.terminal import WIDTH, to_text
@@ -105,7 +106,7 @@ def _language_tables(comparison: dict[str, Any]) -> dict[str, Table]:
             )
             if phase == "student":
                 gained = f"{own['bits_per_byte']:+.3f}", write_interval(own["interval_95"], 3)
-                rows[-1] += [*gained, write_number(entry["gap_closed"], "{:.2f}")]
+                rows[-1] += [*gained, write_share(entry, MISSING)]
         _mark(rows, 2, [entry[phase]["bits_per_byte"] for entry in comparison["runs"]], LOWER)
         headings = ["run", "steps", f"bits per byte {LOWER}", f"better than A by {HIGHER}", "95 % interval"]
         if phase == "student":

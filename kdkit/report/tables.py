@@ -4,6 +4,7 @@ import re
 from typing import Any, Literal
 
 from kdkit.report.evidence import too_short
+from kdkit.report.gap import LEVEL, is_level, write_gap, write_share
 from kdkit.report.writing import HIGHER, LOWER, Best, mark_best, plain_html, plain_markdown
 from kdkit.runs.curves import LABELS
 
@@ -84,7 +85,6 @@ def equal_time_table(evaluation: dict[str, Any]) -> Table:
     for name, label in EQUAL_TIMES.items():
         if (difference := evaluation["differences"].get(name)) is not None:
             entry = evaluation["models"][name]
-            shares = difference.get("gap_closed"), difference.get("gap_closed_interval_95")
             rows.append(
                 [
                     label,
@@ -93,8 +93,8 @@ def equal_time_table(evaluation: dict[str, Any]) -> Table:
                     f"{entry['bits_per_byte']:.3f}",
                     f"{difference['bits_per_byte']:+.3f}",
                     write_interval(difference["interval_95"], 3),
-                    write_number(shares[0], "{:.2f}"),
-                    write_interval(shares[1], 2),
+                    write_share(difference, MISSING),
+                    write_interval(difference.get("gap_closed_interval_95"), 2),
                 ]
             )
     headings = ["equal wall time", "steps", "seconds", f"bits per byte {LOWER}"]
@@ -165,7 +165,9 @@ def write_value(value: object) -> str:
 
 def column_sides(table: Table) -> list[Literal["left", "right"]]:
     """Return where each column's cells stand: numbers on the right, digit below digit, all else on the left."""
-    columns = [[row[place] for row in table[1] if row[place] not in ("", MISSING)] for place in range(len(table[0]))]
+    columns = [
+        [row[place] for row in table[1] if row[place] not in ("", MISSING, LEVEL)] for place in range(len(table[0]))
+    ]
     return ["right" if column and all(map(NUMBER.fullmatch, column)) else "left" for column in columns]
 
 
@@ -210,12 +212,10 @@ def _gap_sentence(evaluation: dict[str, Any]) -> str:
     scale = "1 is the teacher, 0 the baseline."
     if "gap_closed_interval_95" not in evaluation:  # of an older build
         return f"It closed {share}; {scale}"
-    if (interval := evaluation["gap_closed_interval_95"]) is None:
-        return (
-            f"It closed {share}, but on other texts the teacher may be no better than the baseline, so the share "
-            f"has no interval; {scale}"
-        )
-    low, high = interval
+    if is_level(evaluation):
+        gap = f" (the teacher is better by {found})" if (found := write_gap(evaluation)) else ""
+        return f"Teacher ({teacher:.3f}) and baseline are level{gap}, so there is no gap whose share could be told."
+    low, high = evaluation["gap_closed_interval_95"]
     between = f"95 % interval {low:.2f} to {high:.2f}; {scale}"
     if low <= 0 <= high:
         return f"That it closed any of the gap is not shown: {share}, {between}"

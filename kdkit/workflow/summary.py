@@ -3,6 +3,7 @@
 from typing import Any
 
 from kdkit.machine.tracking.copies import sync_command
+from kdkit.report.gap import is_level
 from kdkit.report.maths.tables import HEADLINE, title_of
 from kdkit.runs.folder import Run
 
@@ -45,11 +46,14 @@ def result_table(evaluation: dict[str, Any]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     lines += [f"right answers, {title_of(name)}: {_shares(found['models'])}" for name, found in others]
-    gap = evaluation.get("gap_closed")
-    return [
-        *lines,
-        *([f"gap closed{' in bits per byte' if first[1] else ''}: {gap:.2f}"] if isinstance(gap, float) else []),
-    ]
+    if isinstance(evaluation.get("gap_closed"), float):
+        lines.append(f"gap closed{' in bits per byte' if first[1] else ''}: {_gap(evaluation)}")
+    return lines
+
+
+def _gap(evaluation: dict[str, Any]) -> str:
+    """Write the share of the gap, or why there is none."""
+    return "teacher and baseline are level" if is_level(evaluation) else f"{evaluation['gap_closed']:.2f}"
 
 
 def _right(model: dict[str, Any] | None) -> str:

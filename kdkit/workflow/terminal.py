@@ -100,8 +100,10 @@ class Terminal:
         if self.verbose:
             self.erase()
             print(line, file=self.stream, flush=True)
-        elif step is None and (line.startswith(NOTE) or _WARNING.search(line)):
-            self.say(line.removeprefix(NOTE))
+        elif step is None and line.startswith(NOTE):
+            self.say(f"{self.place} {line.removeprefix(NOTE)}".strip())
+        elif step is None and _WARNING.search(line):
+            self.say(line)
 
     def complained(self, line: str) -> None:
         """Take a line that some work has written to stderr: shown, unless it is a bar of another package."""

@@ -18,6 +18,7 @@ from kdkit.errors import UserError
 from kdkit.report.display import show_picture
 from kdkit.report.figures import draw_expert_load
 from kdkit.report.page import write_report
+from kdkit.report.story.result import headline, twin_table
 from kdkit.report.tables import (
     comparison_table,
     compression_table,
@@ -333,6 +334,7 @@ def test_scores_of_another_text_are_starred_and_no_gap_is_told():
 def with_intervals(evaluation, gap_interval, over="documents"):
     """Add what an evaluation of today holds beside the figures of an old one."""
     evaluation["gap_closed_interval_95"] = gap_interval
+    evaluation["gap"] = {"bits_per_byte": 1.0, "interval_95": [-0.1 if gap_interval is None else 0.9, 2.1]}
     evaluation["evaluated"] |= {"intervals_over": over, "interval_units": 11}
     evaluation["differences"]["baseline"] |= {"saving_interval_95": [0.2, 0.3]}
     return evaluation
@@ -347,13 +349,21 @@ def with_intervals(evaluation, gap_interval, over="documents"):
         ),
         ([-0.1, 0.6], r"That it closed any of the gap is not shown: 0\.50 .* 95 % interval -0\.10 to 0\.60"),
         ([-0.6, -0.4], r"It closed none of the gap: 0\.50 .* 95 % interval -0\.60 to -0\.40"),
-        (None, r"the teacher may be no better than the baseline, so the share has no interval"),
+        (None, r"baseline are level \(the teacher is better by \+1\.000, 95 % interval -0\.100 to \+2\.100\), so"),
     ],
 )
 def test_the_words_about_the_gap_follow_its_interval(interval, words):
     verdict = language_verdict(with_intervals(make_evaluation(), interval))
     assert re.search(words, verdict)
     assert "over 11 documents" in verdict and "25.0% (20.0% to 30.0%) fewer bits" in verdict
+
+
+def test_no_share_is_told_where_teacher_and_baseline_are_level():
+    evaluation = with_intervals(make_evaluation(teacher=1.999, student=1.9915), None)  # a share of 8.50
+    assert evaluation["gap_closed"] == pytest.approx(8.5)
+    evaluation["differences"]["baseline"] |= {"gap_closed": 8.5, "gap_closed_interval_95": None}
+    told = [language_verdict(evaluation), str(headline(evaluation)), str(twin_table(evaluation))]
+    assert all("level" in words and "8.50" not in words for words in told)
 
 
 def test_a_verdict_says_when_documents_were_not_what_was_drawn():

@@ -102,7 +102,7 @@ def test_in_a_log_a_phase_has_a_first_and_a_last_line_and_notes_and_warnings_sta
     assert terminal.stream.getvalue().splitlines() == [
         "[3/5] student 1/100 · 2 min left",
         "[3/5] student 100/100 · 0 s left",
-        "student: goes on",
+        "[3/5] student: goes on",
         "cosine: warning: collapsing",
     ]
     for line in (FIRST, "Writing model shards: 100%|####| 1/1", "UserWarning: look"):

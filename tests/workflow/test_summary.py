@@ -29,6 +29,9 @@ def test_further_sets_have_a_line_of_their_own_and_all_fits_a_terminal():
 def test_text_is_shown_as_before():
     lines = result_table(make_evaluation())
     assert not any("right" in line for line in lines)
+    assert lines[-1] == "gap closed: 0.50"
+    level = make_evaluation() | {"gap_closed_interval_95": None}
+    assert result_table(level)[-1] == "gap closed: teacher and baseline are level"
 
 
 def test_a_report_of_maths_begins_with_right_answers_and_one_of_text_with_bits():

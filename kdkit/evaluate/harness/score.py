@@ -17,7 +17,7 @@ from kdkit.distill.plan import view_of
 from kdkit.errors import UserError
 from kdkit.evaluate.evaluation import load_students
 from kdkit.evaluate.harness.compare import TaskScores, compare_models
-from kdkit.evaluate.harness.tasks import KEY, check_harness
+from kdkit.evaluate.harness.tasks import KEY, bars_if_watched, check_harness
 from kdkit.machine.session import Session
 from kdkit.teachers.prepare import prepare_teacher
 
@@ -121,7 +121,7 @@ def score_model(
         reader = HFLM(
             pretrained=model, tokenizer=tokenizer, batch_size=batch_size, prefix_token_id=start_token_id(tokenizer)
         )
-        with redirect_stdout(StringIO()):
+        with redirect_stdout(StringIO()), bars_if_watched():
             found = evaluate(
                 reader,
                 dict(tasks),

@@ -3,7 +3,9 @@
 import contextlib
 import difflib
 import importlib.util
+import io
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,7 +57,7 @@ def open_tasks(names: Sequence[str]) -> dict[str, Any]:
     # reading the harness's own 14,000 files takes a quarter of a minute
     manager = TaskManager(include_defaults=bool(named))
     _check_names(named, manager)
-    with _without_retries():
+    with _without_retries(), bars_if_watched():
         loaded = [*(_load_file(manager, file) for file in files), *(_load_name(manager, name) for name in named)]
     return {part: {key: each for one in loaded for key, each in one[part].items()} for part in PARTS}
 
@@ -96,6 +98,13 @@ def _check_names(names: Sequence[str], manager: Any) -> None:
             alike = difflib.get_close_matches(name, manager.all_tasks, n=3, cutoff=0.6)
             hint = f"did you mean {', '.join(alike)}?" if alike else "a file of your own: name its .yaml"
             raise UserError(f"{KEY}: expected a task of lm_eval, or a .yaml file of one, got {name!r}; {hint}")
+
+
+@contextlib.contextmanager
+def bars_if_watched() -> Iterator[None]:
+    """Keep stderr, where the harness and its libraries draw bars, to a terminal: elsewhere each would be many lines."""
+    with contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 @contextlib.contextmanager

@@ -48,6 +48,11 @@ class Trial:
     """Of the student; None in older sweeps."""
 
     @property
+    def gap(self) -> float | None:
+        """By how much the teacher is better than the baseline."""
+        return None if self.baseline is None else self.baseline - self.teacher
+
+    @property
     def gap_closed(self) -> float | None:
         """See `kdkit.evaluate.language.gap_closed`."""
         return None if self.baseline is None else gap_closed(self.teacher, self.student, self.baseline)
@@ -90,6 +95,11 @@ class ScoreTrial:
     """The student's level on resampled rows, the same rows for all variants of a seed."""
     parameters: int | None = None
     """Of the student; None in older sweeps."""
+
+    @property
+    def gap(self) -> float | None:
+        """By how much the teacher is better than the untrained student."""
+        return None if self.teacher is None else self.teacher - self.baseline
 
     @property
     def gap_closed(self) -> float | None:
@@ -150,10 +160,13 @@ def compare_variants(trials: Trials, reference: str, measure: dict[str, Any] = T
 
 
 def _summarise(name: str, trials: list[AnyTrial | None]) -> dict[str, Any]:
-    """List a variant's figures by seed, with their means."""
+    """List a variant's figures by seed, with their means; no mean share of a gap that seeds alone may explain."""
     finished = [trial for trial in trials if trial is not None]
     levels = [trial.student for trial in finished]
     gaps = [trial.gap_closed for trial in finished if trial.gap_closed is not None]
+    found = [trial.gap for trial in finished if trial.gap is not None]
+    if found and (of_gap := paired_t_test(found).interval) is not None and of_gap[0] <= 0:
+        gaps = []  # teacher and baseline are level: a ratio to nothing may be of any size
     return {
         "name": name,
         "levels": [trial and trial.student for trial in trials],
@@ -165,6 +178,7 @@ def _summarise(name: str, trials: list[AnyTrial | None]) -> dict[str, Any]:
         "spread": standard_deviation(levels) if len(levels) > 1 else None,
         "mean_gap_closed": _mean(gaps),
         "gap_closed_interval_95": paired_t_test(gaps).interval if gaps else None,
+        "seconds": [trial and trial.seconds for trial in trials],
         "mean_seconds": _mean([trial.seconds for trial in finished]),
         "parameters": next((trial.parameters for trial in finished), None),
     }

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from kdkit.report.gap import LEVEL, is_level
 from kdkit.report.tables import MISSING, Table, write_number
 from kdkit.report.writing import HIGHER, LOWER, mark_best
 from kdkit.runs.curves import LABELS
@@ -108,7 +109,7 @@ def _place_row(row: dict[str, Any], names: Sequence[str]) -> list[str]:
     models = row["models"]
     bits = [_cell(models[name]["bits_per_byte"], models[name]["interval_95"], "{:.3f}") for name in names]
     kept = [_named(models[name], key, pattern) for name, key, pattern in _KEPT]
-    closed = _cell(row["gap_closed"], row["gap_closed_interval_95"], "{:.2f}")
+    closed = LEVEL if is_level(row) else _cell(row["gap_closed"], row["gap_closed_interval_95"], "{:.2f}")
     return [row["bin"], f"{row['share']:.1%}", *bits, closed, *kept]
 
 

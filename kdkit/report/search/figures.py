@@ -34,7 +34,7 @@ def draw_history(search: dict[str, Any], path: Path) -> Path | None:
         axes.plot(*points, "x", color=GIVEN_UP, markersize=7, label="given up, its last point")
     axes.set(xlabel="trial", ylabel=_unit(search))
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend(frameon=False, fontsize=9)
+    figure.legend(loc="outside upper right", ncols=3, frameon=False, fontsize=9)
     tidy(axes)
     return _save(figure, path)
 

@@ -7,8 +7,9 @@ from typing import Any
 import yaml
 
 from kdkit.config.values import flatten
+from kdkit.report.gap import write_share
 from kdkit.report.sweeps.tables import verdict_table
-from kdkit.report.sweeps.words import conclusion
+from kdkit.report.sweeps.words import conclusion, unseen_sentence
 from kdkit.report.tables import MISSING, Table, write_number
 from kdkit.report.writing import HIGHER, LOWER, hide_folders, machine_folders
 from kdkit.runs.folder import Run
@@ -41,18 +42,18 @@ def runs_beside(run: Run, config: dict[str, Any], evaluation: dict[str, Any], ma
         differing = hide_folders(differing, machine_folders(settings, folder))
         entry = other["models"]["student"]
         cells = [f"{entry['bits_per_byte']:.3f}", f"{entry['bits_per_byte'] - level:+.3f}"]
-        gap = write_number(other.get("gap_closed"), "{:.2f}")
+        gap = write_share(other, MISSING)
         steps = write_number(entry.get("training", {}).get("steps"), "{:,}")
         found.append((len(differing), [folder.name, _list(differing), steps, *cells, gap]))
     own = write_number(evaluation["models"]["student"].get("training", {}).get("steps"), "{:,}")
-    this = [run.name, "this run", own, f"{level:.3f}", MISSING, write_number(evaluation["gap_closed"], "{:.2f}")]
+    this = [run.name, "this run", own, f"{level:.3f}", MISSING, write_share(evaluation, MISSING)]
     rows = [row for _, row in sorted(found, key=lambda each: each[0])[:MOST_RUNS]]
     headings = ["run", "what differs", "steps", f"student, bits per byte {LOWER}", f"more than this run's by {LOWER}"]
     return [*headings, f"gap closed {HIGHER}"], [this, *rows] if rows else []
 
 
 def sweeps_beside(run: Run, config: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the sweeps in the same folder of the same text and teacher: `name`, `verdict`, `table` and `page`."""
+    """Return the sweeps in the folder of the same text and teacher: `name`, `verdict`, `table`, `unseen`, `page`."""
     found = []
     for folder in _folders(run):
         sweep = _read(folder / "sweep.json")
@@ -65,6 +66,7 @@ def sweeps_beside(run: Run, config: dict[str, Any]) -> list[dict[str, Any]]:
                 "name": sweep["name"],
                 "verdict": conclusion(sweep),
                 "table": verdict_table(sweep),
+                "unseen": unseen_sentence(sweep),
                 "page": f"{folder.name}/report.html",
             }
         )

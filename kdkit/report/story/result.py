@@ -1,7 +1,9 @@
 """The result in figures: what a reader sees first, the student beside every baseline, and what each item cost."""
 
+import re
 from typing import Any
 
+from kdkit.report.gap import LEVEL, is_level, write_share
 from kdkit.report.tables import MISSING, Table, cost_table, write_interval, write_number
 from kdkit.report.writing import HIGHER, LOWER
 from kdkit.runs.curves import LABELS
@@ -30,7 +32,11 @@ def headline(evaluation: dict[str, Any]) -> list[Tile]:
             tiles.append(
                 (f"better than without teacher, {label} {HIGHER}", value, write_interval(found["interval_95"], 3))
             )
-    if evaluation["gap_closed"] is not None:
+    if is_level(evaluation):
+        edges = evaluation.get("gap", {}).get("interval_95")
+        below = "teacher and baseline" + (f", {write_interval(edges, 3)}" if edges else "")
+        tiles.append(("gap to the teacher", LEVEL, below))
+    elif evaluation["gap_closed"] is not None:
         edges = evaluation.get("gap_closed_interval_95")
         below = "no interval" if edges is None else f"{edges[0]:.2f} to {edges[1]:.2f}"
         tiles.append((f"gap to the teacher closed {HIGHER}", f"{evaluation['gap_closed']:.2f}", below))
@@ -40,7 +46,7 @@ def headline(evaluation: dict[str, Any]) -> list[Tile]:
     edges = compression.get("speed_interval_95")
     below = "than the teacher" if edges is None else f"{edges[0]:.1f} to {edges[1]:.1f}"
     tiles.append((f"faster at reading {HIGHER}", f"{compression['speed']:.1f}\u00d7", below))
-    return [(name.replace(" " + name[-1], "\u00a0" + name[-1]), value, line) for name, value, line in tiles]
+    return [(re.sub(rf" ([{LOWER}{HIGHER}])$", "\u00a0\\1", name), value, line) for name, value, line in tiles]
 
 
 def twin_table(evaluation: dict[str, Any]) -> Table:
@@ -52,6 +58,7 @@ def twin_table(evaluation: dict[str, Any]) -> Table:
             continue
         training = entry.get("training", {})
         saving = found.get("saving")
+        shares = found if "gap_closed" in found or name != "baseline" else evaluation  # of an older build
         rows.append(
             [
                 LABELS[name],
@@ -61,9 +68,7 @@ def twin_table(evaluation: dict[str, Any]) -> Table:
                 f"{found['bits_per_byte']:+.3f}",
                 write_interval(found["interval_95"], 3),
                 write_number(saving, "{:.1%}"),
-                write_number(
-                    found.get("gap_closed", evaluation["gap_closed"] if name == "baseline" else None), "{:.2f}"
-                ),
+                write_share(shares, MISSING),
                 _plain(found.get("gap_closed_interval_95"), 2),
             ]
         )

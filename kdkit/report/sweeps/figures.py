@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from kdkit.report.figures import tidy
 from kdkit.report.sweeps.words import entry_of
@@ -145,10 +146,14 @@ def draw_pareto(sweep: dict[str, Any], path: Path) -> Path | None:
         for place, entry in enumerate(finished):
             colour = SEED_COLOURS[0] if place in front else GREY
             axes.plot(entry[cost], entry["mean"], "o", color=colour, markersize=7, zorder=3)
+            if cost == "mean_seconds" and len(seconds := [s for s in entry.get("seconds", []) if s is not None]) > 1:
+                ends = [min(seconds), max(seconds)], [entry["mean"]] * 2
+                axes.plot(*ends, color=colour, linewidth=3, alpha=0.25, solid_capstyle="butt", zorder=1)
             if place in front or len(finished) < CROWDED:
-                above = front.index(place) % 2 == 0 if place in front else place % 2 == 0  # neighbours do not meet
-                at = {"xytext": (5, 5 if above else -12), "textcoords": "offset points"}
-                axes.annotate(entry["name"], (entry[cost], entry["mean"]), fontsize=8, **at)
+                # the line falls to the right where lower is better, and rises where higher is: names stand beyond it
+                at = {"xytext": (5, -12 if measure["is_score"] else 5), "textcoords": "offset points"}
+                name = axes.annotate(entry["name"], (entry[cost], entry["mean"]), fontsize=8, zorder=4, **at)
+                name.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
         joined = [(finished[place][cost], finished[place]["mean"]) for place in front]
         axes.plot(*zip(*joined, strict=True), color=SEED_COLOURS[0], linewidth=1, zorder=2)
         axes.margins(x=0.2, y=0.12)

@@ -8,7 +8,7 @@ from pathlib import Path
 from kdkit.report.render import embed_picture, render_files
 from kdkit.report.sweeps.figures import draw_effects, draw_heat_map, draw_pareto, draw_variants
 from kdkit.report.sweeps.tables import difference_table, effects_table, level_table, settings_table, verdict_table
-from kdkit.report.sweeps.words import conclusion, effect_sentences
+from kdkit.report.sweeps.words import conclusion, cost_sentence, effect_sentences, how_to_read, unseen_sentence
 from kdkit.runs.folder import Run
 
 
@@ -37,7 +37,10 @@ def write_sweep_report(folder: Run) -> Path:
         "sweep": sweep,
         "pictures": {name: embed_picture(path) for name, path in pictures.items() if path is not None},
         "tables": tables,
+        "how_to_read": how_to_read(sweep),
         "effects": effect_sentences(sweep),
+        "unseen": unseen_sentence(sweep),
+        "costs": cost_sentence(sweep),
         "config": {entry["name"]: entry["settings"] for entry in sweep["variants"]},
         "environment": sweep["environment"],
     }

@@ -11,7 +11,8 @@ from kdkit.report.writing import HIGHER, LOWER, mark_best
 
 def verdict_table(sweep: dict[str, Any]) -> Table:
     """Put a sentence beside every variant."""
-    return ["variant", "against the reference"], [[e["name"], against_reference(e, sweep)] for e in sweep["variants"]]
+    rows = [[entry["name"], against_reference(entry, sweep)] for entry in sweep["variants"]]
+    return ["variant", "against the reference, in pairs of one seed"], rows
 
 
 def level_table(sweep: dict[str, Any]) -> Table:
@@ -24,17 +25,18 @@ def level_table(sweep: dict[str, Any]) -> Table:
         f"mean {better}",
         "spread",
         f"gap closed {HIGHER}",
+        "seconds",
     ]
-    headings += ["95 % interval over seeds", "seconds"]
     rows = []
     for entry in sweep["variants"]:
-        gap = [write_number(entry["mean_gap_closed"], "{:.2f}"), write_interval(entry.get("gap_closed_interval_95"), 2)]
+        gap, edges = write_number(entry["mean_gap_closed"], "{:.2f}"), entry.get("gap_closed_interval_95")
+        gap += "" if edges is None else f" ({edges[0]:.2f} to {edges[1]:.2f})"
         seconds = write_number(entry["mean_seconds"], "{:.0f}")
-        rows.append([entry["name"], *_level_cells(sweep, entry["levels"]), *gap, seconds])
+        rows.append([entry["name"], *_level_cells(sweep, entry["levels"]), gap, seconds])
     _mark_means(rows, [entry["mean"] for entry in sweep["variants"]], 1 + len(sweep["seeds"]), better)
     reference = entry_of(sweep, sweep["reference"])
     for name in ("baseline", "teacher"):
-        rows.append([measure[name], *_level_cells(sweep, reference[name]), MISSING, MISSING, MISSING])
+        rows.append([measure[name], *_level_cells(sweep, reference[name]), MISSING, MISSING])
     return headings, rows
 
 
@@ -43,7 +45,6 @@ def difference_table(sweep: dict[str, Any]) -> Table:
     headings = [f"better than the reference by {HIGHER}", *_seed_headings(sweep), f"mean {HIGHER}"]
     headings += ["95 % interval over seeds"]
     headings += [
-        "t",
         "p",
         f"p, corrected for {sweep['num_comparisons']}",
         f"95 % interval over {sweep['measure']['over']}",
@@ -53,7 +54,7 @@ def difference_table(sweep: dict[str, Any]) -> Table:
         if (difference := entry["difference"]) is None:
             continue
         cells = [write_gain(sweep, value) for value in [*difference["per_seed"], difference["mean"]]]
-        cells += [write_interval(difference["interval_95"], digits), write_number(difference["t"], "{:.2f}")]
+        cells += [write_interval(difference["interval_95"], digits)]
         cells += [write_probability(difference["p"]), write_probability(difference["p_corrected"])]
         rows.append([entry["name"], *cells, write_interval(difference["interval_95_over_text"], digits)])
     return headings, rows

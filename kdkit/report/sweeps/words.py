@@ -23,12 +23,34 @@ def conclusion(sweep: dict[str, Any]) -> str:
             f"Too short to tell which variant is better: {reason}. The best mean difference so far is "
             f"{write_gain(sweep, best['difference']['mean'])} ({best['name']})."
         )
+    unsure = ", which is not distinguishable" * (best["name"] in groups["Not distinguishable"])
     level, unit = write_level(sweep, entry_of(sweep, sweep["reference"])["mean"]), sweep["measure"]["name"]
     return (
         f"{len(tested)} variants against the reference ({sweep['reference']}, {level} {unit}). "
         + "".join(f"{side}: {_list(names)}. " for side, names in groups.items())
-        + f"The best mean difference is {write_gain(sweep, best['difference']['mean'])} ({best['name']})."
+        + f"The best mean difference is {write_gain(sweep, best['difference']['mean'])} ({best['name']}{unsure})."
     )
+
+
+def how_to_read(sweep: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return terms and what they mean, for a reader who has this page alone."""
+    is_score, count = sweep["measure"]["is_score"], sweep["num_comparisons"]
+    level = "the mean score of the tasks in percent, the higher the better"
+    bits = "how many bits a model needs for one byte of text that it has never seen, the fewer the better"
+    corrected = f", corrected because there are {count} comparisons" if count > 1 else ""
+    return [
+        (sweep["measure"]["name"].capitalize(), f"{level if is_score else bits}."),
+        (
+            "In pairs of one seed",
+            "a seed changes text, first weights and order of reading for all variants alike. Levels of different seeds "
+            "may lie far apart; what counts is by how much a variant is better than the reference with the same seed.",
+        ),
+        (
+            "Better, worse, not distinguishable",
+            f"what a paired t test over seeds says{corrected}. Not distinguishable does not mean equal: of few seeds "
+            "only large differences can be seen.",
+        ),
+    ]
 
 
 def _list(names: list[str]) -> str:
@@ -55,20 +77,49 @@ def against_reference(entry: dict[str, Any], sweep: dict[str, Any]) -> str:
     if low == high == 0:
         return f"The same figures as the reference on every seed: what it changes had no effect.{partly}"
     mean, low_words, high_words = (write_gain(sweep, value) for value in (difference["mean"], low, high))
-    interval = f"{mean} {sweep['measure']['name']}, 95 % interval {low_words} to {high_words}"
+    gain = f"{mean} {sweep['measure']['name']} ({low_words} to {high_words})"
     if reason := too_few_steps(entry.get("steps")):
-        return f"Too short to tell: {reason}; so far {interval}.{partly}"
-    side = side_of(difference, sweep["level"])
-    if side in ("Better", "Worse"):
-        seeds = _seeds_of(difference, 1 if side == "Better" else -1)
-        return (
-            f"{side} than the reference on {seeds}; the difference is larger than seeds explain ({interval}).{partly}"
-        )
-    is_close = difference["p"] < sweep["level"]
-    only = f"; its own p is below {sweep['level']:g}, but not once corrected for the comparisons" * is_close
+        return f"Too short to tell: {reason}; so far {gain}.{partly}"
+    side = "better" if difference["mean"] > 0 else "worse"
+    gain += f", {side} on {_seeds_of(difference, 1 if side == 'better' else -1)}"
+    is_close = difference["p"] < sweep["level"] <= difference["p_corrected"]
+    only = f"; alone it would count, but not among {sweep['num_comparisons']} comparisons" * is_close
+    return f"{side_of(difference, sweep['level'])}: {gain}{only}.{partly}"
+
+
+def unseen_sentence(sweep: dict[str, Any]) -> str:
+    """State how large a difference had to be to be seen; empty where nothing was tested."""
+    widths = [
+        (high - low) / 2
+        for entry in sweep["variants"]
+        if (low_high := (entry["difference"] or {}).get("interval_95")) is not None and low_high[1] > low_high[0]
+        for low, high in [low_high]
+    ]
+    if not widths:
+        return ""
+    least, most = write_level(sweep, min(widths)), write_level(sweep, max(widths))
+    between = least if least == most else f"{least} to {most}"
+    count = len(sweep["seeds"])
     return (
-        f"Not distinguishable from the reference: better on {_seeds_of(difference, 1)} ({interval}{only}). "
-        f"With {count} seeds, a mean difference below {write_level(sweep, (high - low) / 2)} stays unseen.{partly}"
+        f"In brackets: the 95 % interval over seeds. With {count} seeds, mean differences below {between} "
+        f"{sweep['measure']['name']} stay unseen, depending on the variant: not distinguishable does not mean equal."
+    )
+
+
+def cost_sentence(sweep: dict[str, Any]) -> str:
+    """State that seconds say nothing where the seeds of a variant differ as much in them as the variants do."""
+    seconds = [
+        [value for value in entry.get("seconds", []) if value is not None]
+        for entry in sweep["variants"]
+        if entry["mean_seconds"] is not None
+    ]
+    spreads = sorted(max(values) - min(values) for values in seconds if len(values) > 1)
+    means = [sum(values) / len(values) for values in seconds if values]
+    if not spreads or max(means) - min(means) > spreads[len(spreads) // 2]:
+        return ""
+    return (
+        "The seeds of one variant differ in seconds as much as the variants do: that one of them is cheaper is not "
+        "shown here."
     )
 
 

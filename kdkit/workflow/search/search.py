@@ -30,7 +30,8 @@ from kdkit.workflow.several.trial import PlannedRun, identify_run, train_one
 from kdkit.workflow.several.variants import as_override, check_seeds, read_seeds
 from kdkit.workflow.terminal import Terminal
 
-WAIT = 0.5
+TRIALS = 20
+"""Of a search where nobody says how many."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Search:
     request: SweepRequest
     space: list[Dimension]
     seeds: list[int]
+    trials: int
+    """In all, of all processes together."""
     folder: Run
     study: optuna.Study
     kind: type[AnyTrial]
@@ -96,16 +99,17 @@ def open_search(request: SweepRequest, terminal: Terminal) -> Search:
     first = _plan(request, {}, seeds[0], folder, 0)
     made_from = fingerprint(dump_config(config), seeds)
     study = open_study(folder, space, first.kind.MEASURE["is_score"], made_from, {} if None in own.values() else own)
-    words = f"{request.trials} trials x {len(seeds)} seed{'s' * (len(seeds) > 1)}"
+    trials = TRIALS if request.trials is None else request.trials
+    words = f"{trials} trials x {len(seeds)} seed{'s' * (len(seeds) > 1)}"
     terminal.say(f"search {folder.name}: {words}: {folder.path}")
-    return Search(request, space, seeds, folder, study, first.kind, terminal)
+    return Search(request, space, seeds, trials, folder, study, first.kind, terminal)
 
 
 def make_trials(search: Search) -> list[UserError | RuntimeError]:
     """Make trials until there are enough; return what those that failed raised."""
     failures: list[UserError | RuntimeError] = []
     while True:
-        with next_trial(search.study, search.folder, search.space, search.request.trials) as trial:
+        with next_trial(search.study, search.folder, search.space, search.trials) as trial:
             if trial is None:
                 return failures
             try:
@@ -206,7 +210,7 @@ def trial_says(search: Search, trial: Trial, words: str = "", show_only: bool = 
     """Print a line on a trial, or show it until the next one; its place stands before the progress of its trainings."""
     values = " ".join(f"{each.label}={_short(trial.params[each.key])}" for each in search.space)
     number = [other.number for other in counted(search.study)].index(trial.number) + 1
-    place = f"[{number}/{search.request.trials}]"
+    place = f"[{number}/{search.trials}]"
     search.terminal.place = place
     if show_only:
         search.terminal.show(f"{place} {values}")

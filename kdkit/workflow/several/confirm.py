@@ -16,19 +16,22 @@ BESIDE = 5.0
 """Seconds of a run beside its steps: text and models are opened, the student is saved and scored."""
 
 
-def confirm_runs(words: str, count: int, config: Config | EmbeddingConfig, is_wanted: bool, terminal: Terminal) -> None:
+def confirm_runs(
+    words: str, count: int, seeds: int, config: Config | EmbeddingConfig, is_wanted: bool, terminal: Terminal
+) -> None:
     """Say how many runs a grid comes to; if they are many, ask, or want `--yes` where nobody can be asked.
 
     Args:
         words: what will be trained: `4 x 4 variants x 3 seeds`.
         count: of its runs.
+        seeds: how many of them differ in their seed, for each of which a teacher and a baseline are made.
         config: of any of them.
         is_wanted: `--yes` was given.
 
     Raises:
         UserError: it is not wanted, or nobody said so.
     """
-    size = f"{words} = {count:,} runs{estimate(config, count)}"
+    size = f"{words} = {count:,} runs{estimate(config, count, seeds)}"
     if count <= MOST_RUNS or is_wanted:
         terminal.say(size)
         return
@@ -40,10 +43,15 @@ def confirm_runs(words: str, count: int, config: Config | EmbeddingConfig, is_wa
         raise UserError(f"--grid: expected y or yes to train {count:,} runs, got {answer!r}; {remedy}")
 
 
-def estimate(config: Config | EmbeddingConfig, count: int) -> str:
-    """Say about how long so many runs take on this machine, one after the other; nothing where that is unknown."""
+def estimate(config: Config | EmbeddingConfig, count: int, seeds: int) -> str:
+    """Say about how long so many runs take on this machine, one after the other; nothing where that is unknown.
+
+    Args:
+        seeds: each has a teacher, if that is built, a cache of its answers, if that is wanted, and a baseline.
+    """
     try:
         time = plan_time(config, find_device("auto", config))
     except UserError:  # the shapes of a model on the hub
         return ""
-    return f", about {say_time(count * (time.steps * time.step + BESIDE))} one after the other on this machine"
+    seconds = count * (time.steps * time.step + BESIDE) + seeds * (time.once + time.steps * time.baseline_step)
+    return f", about {say_time(seconds)} one after the other on this machine"

@@ -106,7 +106,7 @@ def make_grid(
     overrides: list[str],
     axes: list[Axis],
     seeds: str,
-    confirm: Callable[[str, int, Config | EmbeddingConfig], None],
+    confirm: Callable[[str, int, int, Config | EmbeddingConfig], None],
 ) -> SweepFile:
     """Make a variant of every combination of values.
 
@@ -117,19 +117,18 @@ def make_grid(
         file: of one run.
         overrides: `section.key=value`, for every variant.
         seeds: how many (`3`) or which (`0,1`); empty: three.
-        confirm: is told what will be trained, in words, how many runs that are, and the configuration; raises unless it
-            is wanted.
+        confirm: is told what will be trained, in words, how many runs and seeds that are, and the configuration; raises
+            unless it is wanted.
 
     Raises:
-        UserError: a file of variants; a mistake in the file, a key or the first combination; see also `confirm`.
+        UserError: a file of variants; a mistake in the file, a key or a value; see also `confirm`.
     """
     refuse_variants(file, "--grid")
     own = load_any(file, overrides)
-    first = {axis.key: axis.values[0] for axis in axes}
-    load_any(file, [*overrides, *(as_override(*item) for item in first.items())])
+    _check_values(file, overrides, axes)
     sizes, seed_list = [len(axis.values) for axis in axes], read_seeds(seeds, one_is_a_count=True) or [0, 1, 2]
-    words = f"{' x '.join(map(str, sizes))} variants x {len(seed_list)} seeds"
-    confirm(words, math.prod(sizes) * len(seed_list), own)
+    words = f"{' x '.join(map(str, sizes))} variants x {len(seed_list)} seed{'s' * (len(seed_list) > 1)}"
+    confirm(words, math.prod(sizes) * len(seed_list), len(seed_list), own)
     variants = {
         name: dict(zip([axis.key for axis in axes], values, strict=True))
         for name, values in zip(
@@ -139,6 +138,18 @@ def make_grid(
     reference = {axis.key: axis.values[own_place(axis, file, overrides, own) or 0] for axis in axes}
     name = next(name for name, settings in variants.items() if settings == reference)
     return check_sweep({"config": file, "seeds": seed_list, "reference": name, "variants": variants})
+
+
+def _check_values(file: str, overrides: list[str], axes: list[Axis]) -> None:
+    """Check every value beside the first ones of the other settings: a grid of many combinations is not begun in vain.
+
+    Raises:
+        UserError: a value that the configuration refuses.
+    """
+    first = {axis.key: axis.values[0] for axis in axes}
+    combinations = [first, *(first | {axis.key: value} for axis in axes for value in axis.values[1:])]
+    for settings in combinations:
+        load_any(file, [*overrides, *(as_override(*item) for item in settings.items())])
 
 
 def refuse_variants(file: str, option: str) -> None:

@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,8 @@ class SweepRequest:
     """Train a large grid without asking."""
     search: list[str] = field(default_factory=list)
     """`section.key=LOW:HIGH` or `section.key=VALUE,VALUE`: values are chosen trial by trial; see `run_search`."""
-    trials: int = 20
-    """Of a search, in all."""
+    trials: int | None = None
+    """Of a search, in all; None: `kdkit.workflow.search.search.TRIALS`."""
 
     @property
     def command(self) -> str:
@@ -60,7 +60,7 @@ class SweepRequest:
         options = [("--name", self.name), ("--only", self.only), ("--seeds", self.seeds)]
         words = [self.file, *(word for axis in self.grid for word in ("--grid", axis))]
         words += [word for dimension in self.search for word in ("--search", dimension)]
-        words += ["--trials", str(self.trials)] if self.search else []
+        words += ["--trials", str(self.trials)] if self.trials is not None else []
         words += [word for override in self.overrides for word in ("-p", override)]
         words += [word for option, value in options if value for word in (option, value)]
         words += ["--processes", str(self.processes)] if self.processes else []
@@ -114,13 +114,23 @@ def _run_sweep(request: SweepRequest, terminal: Terminal) -> Run:
 
 
 def _open_sweep(request: SweepRequest, axes: list[Axis], terminal: Terminal) -> SweepFile:
-    """Read the file of variants, or make them of a grid, if that is wanted."""
+    """Read the file of variants, or make them of a grid, if that is wanted.
+
+    Raises:
+        UserError: see `load_sweep` and `make_grid`; a number of trials, which are a search's.
+    """
     check_one_process()
+    if request.trials is not None:
+        without = replace(request, trials=None).command
+        raise UserError(
+            f"--trials: expected it beside --search alone, got --trials {request.trials}; a sweep trains all its "
+            f"variants: {without}"
+        )
     if not axes:
         return load_sweep(request.file, request.seeds)
 
-    def confirm(words: str, count: int, config: Config | EmbeddingConfig) -> None:
-        confirm_runs(words, count, config, request.yes, terminal)
+    def confirm(words: str, count: int, seeds: int, config: Config | EmbeddingConfig) -> None:
+        confirm_runs(words, count, seeds, config, request.yes, terminal)
 
     return make_grid(request.file, request.overrides, axes, request.seeds, confirm)
 

@@ -224,8 +224,8 @@ def _share_baseline(training: TrainingPlan, folder: Run) -> float:
     shared.path.mkdir(parents=True, exist_ok=True)
     elsewhere = replace(session, run=shared)
     with taking_turns(shared.path.with_name(f".{name}.lock"), "the baseline of this seed"):
-        train_baseline(replace(training, session=elsewhere), resume=True)
-        if not (shared.path / "score.json").is_file():
+        if not ((shared.path / "score.json").is_file() and (shared.path / BASELINE).is_dir()):
+            train_baseline(replace(training, session=elsewhere), resume=True)
             score, _ = _score_student(elsewhere, BASELINE, data)
             shared.write_json("score.json", {"bits_per_byte": score.bits_per_byte})
     link_folder(shared.path / BASELINE, run.path / BASELINE)

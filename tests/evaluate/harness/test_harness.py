@@ -100,6 +100,13 @@ def test_a_choice_is_the_one_that_the_model_finds_likeliest(trained, folder, res
         }
 
 
+def test_the_harness_draws_no_bars_where_nobody_watches(trained, folder, capsys):
+    session, data = trained
+    asked = open_tasks([str(folder / "choice.yaml")]), Asking(limit=1)
+    score_model(load_students(session)["student"], data.student_tokenizer, *asked)
+    assert not capsys.readouterr().err
+
+
 def test_the_bits_of_a_text_are_those_of_plain_torch(trained, results):
     session, data = trained
     for name, model in load_students(session).items():

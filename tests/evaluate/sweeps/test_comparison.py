@@ -14,7 +14,7 @@ from kdkit.evaluate.significance import paired_t_test
 from kdkit.evaluate.sweeps.comparison import Trial, compare_variants
 from kdkit.report.sweeps.page import write_sweep_report
 from kdkit.report.sweeps.tables import difference_table, level_table
-from kdkit.report.sweeps.words import against_reference, conclusion
+from kdkit.report.sweeps.words import against_reference, conclusion, cost_sentence, unseen_sentence
 from kdkit.runs.folder import Run
 from kdkit.training.score import Score
 
@@ -72,6 +72,14 @@ def test_means_and_spread_are_those_of_the_seeds(entry):
     assert entry("never")["mean"] is None and entry("never")["mean_seconds"] is None
 
 
+def test_no_mean_share_is_told_of_a_gap_that_seeds_explain():
+    gaps = [0.01, -0.02, 0.03]  # the share of the first seed would be 40
+    trials = {("a", seed): Trial(2.5 - gap, 2.5, 2.1, 10.0, 500, [100.0], [100]) for seed, gap in enumerate(gaps)}
+    (entry,) = compare_variants(trials, "a")["variants"]
+    assert entry["gap_closed"][0] == pytest.approx(40) and entry["mean_gap_closed"] is None
+    assert entry["gap_closed_interval_95"] is None
+
+
 def test_the_test_is_paired_by_seed(entry):
     difference, expected = entry("noisy")["difference"], paired_t_test(GAINS["noisy"])
     assert difference["t"] == pytest.approx(expected.t) and difference["p"] == pytest.approx(expected.p)
@@ -112,10 +120,13 @@ def test_variants_that_read_other_windows_have_no_interval_over_text():
     ("name", "words"),
     [
         ("reference", r"^The reference\.$"),
-        ("clear", r"^Better than the reference on every seed; the difference is larger than seeds explain \(\+0\.031"),
-        ("harmful", r"^Worse than the reference on every seed; the difference is larger than seeds explain \(-0\.101"),
-        ("noisy", r"^Not distinguishable .* better on 2 of 3 seeds .* a mean difference below 0\.\d+ stays unseen\.$"),
-        ("close", r"^Not distinguishable .* better on every seed .* below 0\.05, but not once corrected"),
+        ("clear", r"^Better: \+0\.031 bits per byte \(\+0\.029 to \+0\.033\), better on every seed\.$"),
+        ("harmful", r"^Worse: -0\.101 .*, worse on every seed\.$"),
+        ("noisy", r"^Not distinguishable: .*, better on 2 of 3 seeds\.$"),
+        (
+            "close",
+            r"^Not distinguishable: .* better on every seed; alone it would count, but not among 6 comparisons\.$",
+        ),
         ("no effect", "^The same figures as the reference on every seed"),
         ("partial", r"Only 2 of 3 seeds are trained\.$"),
         ("once", r"^0\.020 better than the reference on one seed; a test needs at least two"),
@@ -126,10 +137,17 @@ def test_the_verdict_says_what_the_corrected_test_says(summary, entry, name, wor
     assert re.search(words, against_reference(entry(name), summary))
 
 
+def test_it_is_said_how_large_a_difference_stays_unseen_and_when_seconds_say_nothing(summary):
+    assert "With 3 seeds, mean differences below 0.002 to 0." in unseen_sentence(summary)
+    assert "cheaper is not shown" in cost_sentence(summary)  # ten seconds each
+    next(entry for entry in summary["variants"] if entry["name"] == "clear")["seconds"] = [50.0, 51.0, 50.0]
+    assert cost_sentence(summary) == ""
+
+
 def test_the_conclusion_names_who_is_better_and_worse(summary):
     assert re.search(
         r"Better: clear.*\. Worse: harmful\. Not distinguishable: noisy; no effect; close.*"
-        r"The best mean difference is \+0\.043 \(close\)\.",
+        r"The best mean difference is \+0\.043 \(close, which is not distinguishable\)\.",
         conclusion(summary),
     )
 
@@ -143,7 +161,7 @@ def test_the_tables_have_a_column_per_seed_and_a_dash_where_nothing_was_trained(
     headings, rows = level_table(summary)
     levels = {name: cells for name, *cells in rows}
     assert headings[1:4] == ["seed 0", "seed 1", "seed 2"] and all(len(row) == len(headings) for row in rows)
-    assert levels["partial"][:3] == ["2.170", "-", "1.969"] and levels["never"] == ["-"] * 8
+    assert levels["partial"][:3] == ["2.170", "-", "1.969"] and levels["never"] == ["-"] * 7
     assert levels["baseline: no teacher, equal steps"][:4] == ["2.500"] * 4
     headings, rows = difference_table(summary)
     assert all(len(row) == len(headings) for row in rows)

@@ -42,7 +42,7 @@ def evaluation():
     place = {name: {"bits_per_byte": 2.0 + i, "interval_95": [1.5, 4.5]} for i, name in enumerate(NAMES)}
     for name in NAMES[1:]:
         place[name] |= level(0.5, "kl_to_teacher") | level(0.25, "top_1_agreement")
-    row = {"bin": "1 to 9", "share": 0.25, "models": place, "gap_closed": 0.5, "gap_closed_interval_95": None}
+    row = {"bin": "1 to 9", "share": 0.25, "models": place, "gap_closed": 0.5, "gap_closed_interval_95": [0.4, 0.6]}
     ways = {
         way: level(2.5, "bits_per_byte") | level(9.0, "perplexity") for way in ("in_windows", "sliding", "by_document")
     }
@@ -53,7 +53,7 @@ def evaluation():
         "models": entries,
         "retention": {"student": kept, "baseline": kept | level(0.9, "kl_to_teacher")},
         "calibration": {name: calibrated(0.03 + 0.01 * i) for i, name in enumerate(NAMES)},
-        "places": {"frequency": [row, row | {"bin": "10"}]},
+        "places": {"frequency": [row, row | {"bin": "10", "gap_closed_interval_95": None}]},
         "contexts": {"bytes": 4_400, "documents": 1, "models": dict.fromkeys(NAMES, ways), **sides},
         "diversity": {"num_prompts": 3, "words": 14, "writers": writers},
     }
@@ -76,7 +76,8 @@ def test_every_figure_of_quality_has_its_interval_and_the_best_student_is_bold(e
 def test_places_contexts_and_writing_stand_in_rows(evaluation):
     headings, rows = places_table(evaluation, "frequency")
     assert len(headings) == len(rows[0]) and [row[0] for row in rows] == ["1 to 9", "10"]
-    assert rows[0][1] == "25.0%" and rows[0][5] == "0.50" and rows[0][8] == "25.0% (15.0% to 35.0%)"
+    assert rows[0][1] == "25.0%" and rows[0][5] == "0.50 (0.40 to 0.60)" and rows[0][8] == "25.0% (15.0% to 35.0%)"
+    assert rows[1][5] == "level"  # a share of a gap that the choice of the text explains
     headings, rows = contexts_table(evaluation)
     assert headings[0] == "4,400 bytes, 1 document" and len(rows) == 6
     assert "moves on by 8" in contexts_words(evaluation) and "has 16 or more" in contexts_words(evaluation)

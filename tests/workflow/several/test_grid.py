@@ -9,6 +9,7 @@ import pytest
 from kdkit import cli
 from kdkit.config.language import dump_config, load_config
 from kdkit.errors import UserError
+from kdkit.planning.cost import Time
 from kdkit.workflow.several import confirm, sweep
 from kdkit.workflow.several.grid import Axis, make_grid, name_combinations, read_axes, read_axis
 from kdkit.workflow.several.sweep import SweepRequest, default_name
@@ -120,7 +121,7 @@ def test_a_person_is_asked_before_many_runs_with_their_number_and_time(monkeypat
     asked = []
     monkeypatch.setattr("sys.stdin", Person())
     monkeypatch.setattr("builtins.input", lambda words: asked.append(words) or answer)
-    arguments = "9 x 2 variants x 3 seeds", 54, load_config(ROOT / "configs" / "smoke.yaml"), False
+    arguments = "9 x 2 variants x 3 seeds", 54, 3, load_config(ROOT / "configs" / "smoke.yaml"), False
     if goes_on:
         confirm.confirm_runs(*arguments, Terminal(stream=Person()))
     else:
@@ -129,24 +130,44 @@ def test_a_person_is_asked_before_many_runs_with_their_number_and_time(monkeypat
     assert asked[0].startswith("9 x 2 variants x 3 seeds = 54 runs, about ") and "one after the other" in asked[0]
 
 
+def test_the_time_of_a_grid_holds_teacher_and_baseline_of_every_seed(monkeypatch):
+    monkeypatch.setattr(confirm, "say_time", lambda seconds: f"{seconds:.0f}")
+    of_run = Time(2.0, 0.25, 10, "", once=100.0, trainings=1.0, crossing=0.0, speed=None)
+    monkeypatch.setattr(confirm, "plan_time", lambda *_: of_run)
+    config = load_config(ROOT / "configs" / "smoke.yaml")
+    words = [confirm.estimate(config, 6, seeds) for seeds in (1, 3)]
+    assert words[0].startswith(", about 265 ") and words[1].startswith(", about 495 ")  # 6 x 25 s; 115 s a seed
+
+
 def test_where_nobody_can_be_asked_many_runs_need_yes(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     monkeypatch.setattr("builtins.input", refuse)
     monkeypatch.setattr(confirm, "estimate", lambda *_: "")
     config = None
     with pytest.raises(UserError, match="got 51 = 51 runs; add --yes"):
-        confirm.confirm_runs("51", 51, config, False, Terminal())
-    confirm.confirm_runs("51", 51, config, True, Terminal())
-    confirm.confirm_runs("50", 50, config, False, Terminal())
+        confirm.confirm_runs("51", 51, 3, config, False, Terminal())
+    confirm.confirm_runs("51", 51, 3, config, True, Terminal())
+    confirm.confirm_runs("50", 50, 3, config, False, Terminal())
     assert "50 = 50 runs" in capsys.readouterr().out
 
 
-def test_a_key_that_does_not_exist_is_found_before_anything_is_asked(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--grid distill.temperatur=1,2", "got 'distill.temperatur'; did you mean 'distill.temperature'?"),
+        ("--grid distill.kd_ratio=0.5,1.5", "distill.kd_ratio: expected less than or equal to 1, got 1.5"),
+        (
+            "--grid distill.kd_ratio=0,1 --trials 5",
+            ": python -m kdkit sweep smoke --grid distill.kd_ratio=0,1\n",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_grid_is_found_before_anything_is_asked_or_said(monkeypatch, capsys, options, words):
     monkeypatch.setattr(sweep, "confirm_runs", refuse)
     with pytest.raises(SystemExit) as stop:
-        cli.main(["sweep", "smoke", "--grid", "distill.temperatur=1,2"])
-    assert stop.value.code == 2
-    assert "got 'distill.temperatur'; did you mean 'distill.temperature'?" in capsys.readouterr().err
+        cli.main(["sweep", "smoke", *options.split()])
+    said = capsys.readouterr()
+    assert stop.value.code == 2 and words in said.err and not said.out
 
 
 def test_the_command_that_goes_on_holds_the_grid():

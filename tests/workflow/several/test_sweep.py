@@ -131,6 +131,7 @@ def test_a_run_that_was_lost_comes_to_the_same_figures_alone(finished, folder, c
     assert call(finished, "--only", "plain", "--seeds", "1") == 0
     output = capsys.readouterr().out
     assert "[1/1] plain, seed 1: " in output and "about 0 s left" in " ".join(output.split())
+    assert "kept" not in output  # that the baseline is shared needs no line in every run
     after = read_trial(folder, "plain-seed-1")
     assert after | {"seconds": 0} == before | {"seconds": 0}
 
@@ -153,7 +154,7 @@ def test_an_interrupted_training_goes_on_from_its_checkpoint(finished, folder, m
     with pytest.raises(SystemExit) as stop:
         cli.main(cli_words)
     assert stop.value.code == 0
-    assert "student: goes on from step 3 of 6" in " ".join(capsys.readouterr().out.split())
+    assert "plain, seed 0: student: goes on from step 3 of 6" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(("raised", "code"), [(UserError, 2), (RuntimeError, 1)])
