@@ -24,7 +24,7 @@ from kdkit.machine.session import Session
 from kdkit.runs.folder import Run, fingerprint
 from kdkit.runs.messages import note
 from kdkit.runs.paths import make_place_for, resolve_input
-from kdkit.runs.store import Shard, describe_store, find_damage, open_store
+from kdkit.runs.store import Shard, describe_store, find_damage, open_store, store_error
 from kdkit.teachers.build import build_teacher
 from kdkit.teachers.cache import CachedSignals, check_temperature_of, window_keys
 from kdkit.teachers.cache_build import SignalMaker, build_signals, repair_signals
@@ -126,6 +126,9 @@ def open_cache(plan: TrainingPlan) -> CachedSignals:
     """
     expected = {name: value for name, value in plan.cache_header.items() if name not in NOT_COMPARED}
     store = open_store(cache_path(plan), expected)
+    if part := store.header.get("shard"):
+        got = f"shard {part['number']}/{part['of']} of one"
+        raise store_error(store.path, "a whole cache", got, "merge all its shards: python -m kdkit cache merge")
     keys = window_keys(plan.data.train)
     store.require([keys[row] for row in cached_rows(plan)])
     signals, config = CachedSignals(store, keys), plan.session.config

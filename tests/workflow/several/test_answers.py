@@ -50,9 +50,9 @@ class Project:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """A project with a sweep over three temperatures."""
+    """A project with a sweep over two temperatures."""
     project = Project(tmp_path_factory.mktemp("answers"))
-    project.sweep("1.5,2,3")
+    project.sweep("1.5,3")
     return project
 
 
@@ -63,9 +63,10 @@ def levels(folder: Run) -> dict[str, float]:
 def test_a_sweep_over_temperatures_asks_the_teacher_once(project):
     (name,) = project.caches()
     assert project.passes == 1
-    assert open_store(project.folder / "cache" / "answers" / name).header["temperatures"] == [1.5, 2.0, 3.0]
+    assert open_store(project.folder / "cache" / "answers" / name).header["temperatures"] == [1.5, 3.0]
 
 
+@pytest.mark.slow
 def test_its_runs_come_to_what_they_come_to_with_a_cache_each(project):
     shared = levels(Run(project.folder / "runs" / "grid", project.folder / "cache"))
     apart, passes = project.folder / "apart", project.passes
@@ -73,16 +74,16 @@ def test_its_runs_come_to_what_they_come_to_with_a_cache_each(project):
         patch.setattr(sweep, "share_answers", lambda planned: planned)
         alone = levels(project.sweep("1.5,3", "alone", f"cache_dir={apart}"))
     assert project.passes == passes + 2 and len(list((apart / "answers").glob("*.h5"))) == 2
-    assert alone == {name: pytest.approx(shared[name], abs=1e-3) for name in ("temperature=1.5", "temperature=3")}
+    assert alone == {name: pytest.approx(level, abs=1e-3) for name, level in shared.items()}
 
 
 def test_the_same_command_goes_on_and_a_further_temperature_is_one_pass_more(project, capsys):
     passes = project.passes
-    project.sweep("1.5,2,3")
+    project.sweep("1.5,3")
     assert project.passes == passes
     capsys.readouterr()
-    project.sweep("1.5,2,3,5")
-    assert capsys.readouterr().out.count("finished before") == 3
+    project.sweep("1.5,3,5")
+    assert capsys.readouterr().out.count("finished before") == 2
     assert project.passes == passes + 1
 
 
