@@ -25,6 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 MODES = {
     "top_k": {"mode": "top_k", "top_k": 8},
     "sampled": {"mode": "sampled", "num_samples": 50},
+    "several": {"mode": "top_k", "top_k": 8, "temperatures": [4.0, 2.0]},
     "true_token": {"mode": "true_token"},
 }
 

@@ -262,6 +262,19 @@ class Config(Section):
         """Seed of the student's weights and of the order in which it reads."""
         return self.seed if self.train.seed is None else self.train.seed
 
+    @property
+    def temperatures(self) -> tuple[float, ...]:
+        """Temperatures of the kd term, one or one for each stage, coolest first."""
+        own = self.distill.temperature
+        return tuple(sorted({stage.temperature or own for stage in self.train.stages} or {own}))
+
+    @property
+    def answer_temperatures(self) -> tuple[float, ...]:
+        """Temperatures at which cached answers are kept, coolest first; those that were drawn have one."""
+        if self.cache.mode != "top_k":
+            return (self.distill.temperature,)
+        return tuple(sorted({*self.temperatures, *self.cache.temperatures}))
+
     def view(self, name: str) -> "Config":
         """Return the configuration in which one of `teachers.members` is the only teacher, of the same windows."""
         member = self.teachers.member(name)

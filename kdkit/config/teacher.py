@@ -21,6 +21,9 @@ class CacheConfig(Section):
     (RS-KD); `true_token`: the log-probability of the text's own tokens, which is all that `alm` needs."""
     top_k: Count = 64
     """Tokens kept per position (mode `top_k`)."""
+    temperatures: list[Positive] = Field(default_factory=list)
+    """Temperatures that the answers serve exactly beside those of the run (mode `top_k`). A sweep adds those of its
+    variants by itself."""
     num_samples: Annotated[int, Field(ge=1, le=255)] = 50
     """Tokens drawn per position (mode `sampled`); equal ones are stored once."""
     tail: Literal["ghost", "keep_mass", "renormalise"] = "ghost"

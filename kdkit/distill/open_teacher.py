@@ -3,6 +3,7 @@
 Used by notebook 03 and by `python -m kdkit cache`.
 """
 
+import contextlib
 import gc
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,15 @@ from kdkit.machine.session import Session
 from kdkit.runs.folder import Run, fingerprint
 from kdkit.runs.messages import note
 from kdkit.runs.paths import make_place_for, resolve_input
-from kdkit.runs.store import Shard, describe_store, find_damage, open_store
+from kdkit.runs.store import Shard, describe_store, find_damage, open_store, store_error
 from kdkit.teachers.build import build_teacher
 from kdkit.teachers.cache import CachedSignals, check_temperature_of, window_keys
 from kdkit.teachers.cache_build import SignalMaker, build_signals, repair_signals
 from kdkit.teachers.interface import TextTeacher
 from kdkit.teachers.prepare import prepare_teacher
 
-NOT_COMPARED = ("config", "data", "temperature", "tempered", "precision")
+OF_TEMPERATURE = ("temperature", "temperatures", "tempered")
+NOT_COMPARED = ("config", "data", *OF_TEMPERATURE, "precision")
 """Header values that a reader may differ in: samples are known by their content, wherever the corpus lies, another
 temperature is converted (`kdkit.losses.sparse`) or refused (`check_temperature_of`), another precision is told."""
 
@@ -101,8 +103,8 @@ def build_cache(plan: TrainingPlan, shard: Shard | None = None) -> Path:
         UserError: a loss that such a cache cannot serve, or a file that cannot be; see also `prepare_teacher`
             and `build_signals`.
     """
-    path, header = cache_path(plan), plan.cache_header
-    path = path if shard is None else shard.file_of(path)
+    header = plan.cache_header
+    path = cache_path(plan) if shard is None else shard.file_of(own_cache_path(plan))
     if path.is_file():
         open_cache(plan) if shard is None else open_store(path, header).close()
         note(f"cache {path}: complete")
@@ -124,13 +126,17 @@ def open_cache(plan: TrainingPlan) -> CachedSignals:
     """
     expected = {name: value for name, value in plan.cache_header.items() if name not in NOT_COMPARED}
     store = open_store(cache_path(plan), expected)
+    if part := store.header.get("shard"):
+        got = f"shard {part['number']}/{part['of']} of one"
+        raise store_error(store.path, "a whole cache", got, "merge all its shards: python -m kdkit cache merge")
     keys = window_keys(plan.data.train)
     store.require([keys[row] for row in cached_rows(plan)])
-    made_at, wanted = store.header.get("temperature"), plan.session.config.distill.temperature
-    check_temperature_of(store, wanted)
-    if expected["mode"] == "top_k" and made_at != wanted:
+    signals, config = CachedSignals(store, keys), plan.session.config
+    check_temperature_of(store, config.distill.temperature)
+    if expected["mode"] == "top_k" and (others := set(config.temperatures) - set(signals.temperatures)):
+        made_at, wanted = (", ".join(f"{t:g}" for t in each) for each in (signals.temperatures, sorted(others)))
         note(
-            f"cache {store.path}: made at temperature {made_at:g}, converted to {wanted:g}; that is exact for the kept "
+            f"cache {store.path}: made at temperature {made_at}, converted to {wanted}; that is exact for the kept "
             "tokens among themselves, as finely as they are kept, and approximate for the rest"
         )
     if (precision := store.header.get("precision", "fp32")) != plan.answer_precision:
@@ -139,7 +145,7 @@ def open_cache(plan: TrainingPlan) -> CachedSignals:
             f"{plan.answer_precision}",
             flush=True,
         )
-    return CachedSignals(store, keys)
+    return signals.at(config.distill.temperature)
 
 
 def repair_cache(path: Path, run: Run) -> list[int]:
@@ -191,14 +197,34 @@ def verify_cache(path: Path) -> dict[str, Any]:
 
 
 def cache_path(plan: TrainingPlan) -> Path:
-    """Return the file of a run's cache."""
-    file, run = plan.session.config.cache.file, plan.session.run
-    if file:
+    """Return the file of a run's cache: that of these temperatures, or where it is missing, one that serves more."""
+    own = own_cache_path(plan)
+    if plan.session.config.cache.file or own.is_file():
+        return own
+    wanted = set(plan.session.config.answer_temperatures)
+    for file in sorted(own.parent.glob(f"{_key_of(plan, *OF_TEMPERATURE)}-*.h5")):
+        with contextlib.suppress(UserError):  # a file that is damaged serves nobody
+            header = open_store(file, verify=False).header
+            if "shard" not in header and wanted <= set(header["temperatures"]):
+                return file
+    return own
+
+
+def own_cache_path(plan: TrainingPlan) -> Path:
+    """Return the file that a build of a run's cache makes: named by all that its answers depend on."""
+    if file := plan.session.config.cache.file:
         return resolve_input(file)
-    header = {name: value for name, value in plan.cache_header.items() if name not in ("config", "data")}
+    name, temperatures = _key_of(plan), plan.session.config.answer_temperatures
+    if len(temperatures) > 1:
+        name = f"{_key_of(plan, *OF_TEMPERATURE)}-{fingerprint(temperatures)}"
+    return plan.session.run.cache_path / "answers" / f"{name}.h5"
+
+
+def _key_of(plan: TrainingPlan, *apart: str) -> str:
+    """Fingerprint the header of a run's cache, some values apart, and the sequences that are answered."""
+    header = {name: value for name, value in plan.cache_header.items() if name not in ("config", "data", *apart)}
     keys = window_keys(plan.data.train)
-    key = fingerprint(header, sorted(keys[row] for row in cached_rows(plan)))
-    return run.cache_path / "answers" / f"{key}.h5"
+    return fingerprint(header, sorted(keys[row] for row in cached_rows(plan)))
 
 
 def signal_maker(plan: TrainingPlan, teacher: TextTeacher | None, rows: list[int] | None) -> SignalMaker:

@@ -90,8 +90,11 @@ class TrainingPlan:
         check_cached_loss(self.loss, config.cache)
         values = config.model_dump()
         settings = {name: values[name] for name in ("seed", "data", "teacher", "student")}
-        settings["distill"] = {name: values["distill"][name] for name in ("loss", "temperature")}
-        settings["cache"] = {name: value for name, value in values["cache"].items() if name not in ("enabled", "file")}
+        temperature, *more = config.answer_temperatures
+        settings["distill"] = {"loss": values["distill"]["loss"], "temperature": temperature}
+        apart = ("enabled", "file", "temperatures")
+        settings["cache"] = {name: value for name, value in values["cache"].items() if name not in apart}
+        settings["cache"] |= {"temperatures": more} if more else {}
         settings["evaluate"] = {"batch_size": config.evaluate.batch_size}
         settings["train"] = {"device": config.train.device, "precision": config.train.precision}
         if config.teachers.members:  # the text is cut for all of them

@@ -165,7 +165,8 @@ def _choose_trainer(
     if teacher is None or isinstance(teacher, Committee):
         collator, size = WindowCollator(data.train), data.overlap.student_size
         return LanguageModelTrainer(student, arguments, collator, size, stage.rules, order, masking)
-    cached = isinstance(teacher, CachedSignals)
+    if cached := isinstance(teacher, CachedSignals):
+        teacher = teacher.at(stage.temperature)
     objective = make_objective(
         stage.loss,
         data,
@@ -182,7 +183,7 @@ def _choose_trainer(
     reads_cache = cached and stage.asks_teacher
     collator = WindowCollator(data.train, with_teacher=True, signals=teacher.read if reads_cache else None)
     if cached:
-        source = CachedTeacher(teacher.store.header.get("temperature", 1.0))
+        source = CachedTeacher(teacher.temperature)
         return DistillationTrainer(student, source, arguments, collator, masking=masking, **shared)
     source = make_online_teacher(session, data, teacher, stage, student.config.hidden_size)
     if stage.on_policy is not None:

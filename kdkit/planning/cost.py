@@ -196,6 +196,8 @@ def _cache_file(config: Config) -> Space:
     """Return the file of answers, before it is compressed."""
     sequences, why = _sequences(config)
     cache = config.cache
-    per_row = {"top_k": 3 * cache.top_k + 2, "sampled": 3 * cache.num_samples}.get(cache.mode, 2)
+    several = len(config.answer_temperatures)
+    kept = (3 if several == 1 else 4) * cache.top_k + 2 * several
+    per_row = {"top_k": kept, "sampled": 3 * cache.num_samples}.get(cache.mode, 2)
     rows = sequences * config.data.max_length
     return Space(f"the teacher's answers, uncompressed ({why})", float(rows * per_row), "cache")

@@ -30,6 +30,8 @@ Document = dict[str, Any]
 
 FORMAT = 2
 CHUNK = "chunks/{:05d}"
+NO_CONTENT = ("software.", "header.config.", "header.data")
+"""What says how to make the records again, and nothing about them: builds that differ in it make the same store."""
 READ_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, zlib.error)  # where a file has other bytes
 RECENT_BYTES = 256 * 1024**2  # decoded samples that a process keeps
 
@@ -220,6 +222,8 @@ def is_intact(path: Path, document: Document, number: int) -> bool:
 @contextlib.contextmanager
 def open_file(path: Path) -> Iterator[h5py.File]:
     """Open a file for reading; what cannot be read is a UserError."""
+    if path.is_dir():
+        raise store_error(path, "a store", "a folder", "name the file")
     if not path.is_file():
         raise store_error(path, "a store", "no such file", "build it first")
     try:
@@ -240,9 +244,9 @@ def check_same(
     wanted: str = "what these settings make",
     remedy: str = "set it back, or delete this one",
 ) -> None:
-    """Refuse what other settings made, naming dotted keys; exact: also keys in excess, the software's aside."""
+    """Refuse what other settings made, naming dotted keys; exact: also keys in excess, `NO_CONTENT` aside."""
     flat_got, flat_expected = _flatten(got), _flatten(expected)
-    names = [name for name in flat_got | flat_expected if not name.startswith("software.")] if exact else flat_expected
+    names = [name for name in flat_got | flat_expected if not name.startswith(NO_CONTENT)] if exact else flat_expected
     if differences := "; ".join(
         f"{name}: got {flat_got.get(name)!r:.80}, expected {flat_expected.get(name)!r:.80}"
         for name in names

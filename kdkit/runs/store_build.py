@@ -49,8 +49,12 @@ def merge_stores(path: Path, files: list[Path]) -> Path:
     """Make a store of its shards: byte for byte the one that a single build would have made with the same software.
 
     Raises:
-        UserError: a damaged file, one that is no shard, or of another store; a shard that is missing, or there twice.
+        UserError: a damaged file, one that is no shard, or of another store; a shard that is missing, or there twice;
+            a shard where the store is to be.
     """
+    if path.is_file() and "shard" in open_store(path, verify=False).header:
+        remedy = "name the cache before its shards: cache merge answers.h5 answers.*-of-8.h5"
+        raise store_error(path, "the cache to write, or none there", "one of its shards", remedy)
     shards: dict[int, Path] = {}
     documents: dict[int, Document] = {}
     for file in files:
@@ -61,9 +65,9 @@ def merge_stores(path: Path, files: list[Path]) -> Path:
         number, document["shard"] = mark.pop("number"), mark
         if documents:
             first, like = next(iter(shards.values())), next(iter(documents.values()))
-            fixed = {name: value for name, value in like.items() if name not in ("chunks", "software")}
             wanted, remedy = f"a shard of the same cache as {first}", "leave out what is of another cache"
-            check_same(file, document, fixed, wanted=wanted, remedy=remedy)
+            here, there = ({name: part for name, part in each.items() if name != "chunks"} for each in (document, like))
+            check_same(file, here, there, exact=True, wanted=wanted, remedy=remedy)
         if number in shards:
             got = f"it twice, in {shards[number]} and {file}"
             raise store_error(f"shard {number}/{mark['of']}", "each shard once", got, "leave one of the two out")

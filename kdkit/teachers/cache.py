@@ -2,7 +2,8 @@
 
 The container is `kdkit.runs.store`; `cache_build` fills it. The arrays of one window, K kept events:
 
-    top_k       gaps `[N, K]`, levels `[N, K]`: the most likely events; rest `[N]`: log of what is left
+    top_k       gaps `[N, K]`, levels `[N, K]`: the most likely events; rest `[N]`: log of what is left, or `[N, T]`:
+                of what is left at each of T temperatures
     sampled     gaps `[N, K]`, shares `[N, K]`: events drawn from the teacher, and how often (RS-KD, arXiv:2503.16870)
     true_token  logprobs `[teacher_rows]`: log-probability of the text's own next token, for every teacher position
 
@@ -10,10 +11,16 @@ In the first two modes a row is a span, and ids mean events of the pair (`kdkit.
 in increasing order as the gaps between them, which gzip can shorten and ids cannot. A level is a log-probability in
 sixteenths of a nat, rounded; the kept ones are scaled back to their exact sum on reading. Both modes hold events at
 the header's temperature, tempered after the teacher's tokens were summed.
+
+At other temperatures the same events are the most likely ones, and keep their proportions as powers of what they were:
+all that is new is what the others weigh together. So one number more for each position serves another temperature
+exactly, and one pass of the teacher serves all that the header names (`temperatures`); the levels are those of the
+coolest, whose nats are the finest.
 """
 
 import hashlib
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +51,24 @@ class CachedSignals:
     store: Store
     keys: list[str]
     """Content hash of every window: see `window_keys`."""
+    place: int = 0
+    """Which of its temperatures the answers are read at."""
+
+    @property
+    def temperatures(self) -> list[float]:
+        """Temperatures that the answers serve exactly, coolest first."""
+        header = self.store.header
+        return header.get("temperatures", [header.get("temperature", 1.0)])
+
+    @property
+    def temperature(self) -> float:
+        """Temperature that the answers are read at."""
+        return self.temperatures[self.place]
+
+    def at(self, wanted: float) -> "CachedSignals":
+        """Return the same answers, read at the temperature nearest to a wanted one."""
+        apart = [abs(math.log(temperature / wanted)) for temperature in self.temperatures]
+        return replace(self, place=apart.index(min(apart)))
 
     def read(self, rows: list[int]) -> dict[str, torch.Tensor]:
         """Read the signals for some windows, one after the other.
@@ -62,8 +87,8 @@ class CachedSignals:
                 logprobs = np.log(counts / counts.sum(axis=1, keepdims=True))
             rest = np.full((len(logprobs), 1), -np.inf, dtype=np.float32)
         else:
-            logprobs = joined["levels"].astype(np.float32) / -LEVELS_PER_NAT
-            rest = joined["rest"].astype(np.float32)[:, None]
+            logprobs = joined["levels"].astype(np.float32) * (self.temperatures[0] / self.temperature / -LEVELS_PER_NAT)
+            rest = joined["rest"].astype(np.float32).reshape(len(ids), -1)[:, [self.place]]
             # rounding changed the sum of the kept ones, and what is left may be smaller than that
             kept = np.exp(logprobs).sum(axis=1, keepdims=True)
             logprobs += np.log(-np.expm1(rest)) - np.log(kept)
@@ -80,24 +105,31 @@ def cache_fields(config: Config, num_events: int) -> list[Field]:
     match config.cache.mode:
         case "top_k":
             width = config.cache.top_k
-            return [Field("gaps", ids, width), Field("levels", "uint8", width), Field("rest", "float16")]
+            count = len(config.answer_temperatures)
+            if count == 1:
+                return [Field("gaps", ids, width), Field("levels", "uint8", width), Field("rest", "float16")]
+            # what is next to nothing at the coolest temperature is not at the warmest
+            return [Field("gaps", ids, width), Field("levels", "uint16", width), Field("rest", "float16", count)]
         case "sampled":
             width = min(config.cache.num_samples, num_events)
             return [Field("gaps", ids, width), Field("shares", "uint8", width)]
     return [Field("logprobs", "float16", 0)]
 
 
-def encode_kept(ids: np.ndarray, logprobs: np.ndarray) -> dict[str, np.ndarray]:
-    """Put kept events in order; return their gaps and levels, int32 and uint8, both `[N, K]`.
+def encode_kept(ids: np.ndarray, logprobs: np.ndarray, dtype: str = "uint8") -> dict[str, np.ndarray]:
+    """Put kept events in order; return their gaps, integers, and levels, both `[N, K]`.
 
     Args:
         ids: int64, `[N, K]`, distinct in a row, below 2**23.
         logprobs: float, `[N, K]`.
+        dtype: of the levels; what it cannot hold is taken for its largest.
     """
-    levels = np.clip(np.rint(logprobs * -LEVELS_PER_NAT), 0, 255).astype(np.int32)
+    steps = np.iinfo(dtype).max + 1
+    numbers = np.int32 if steps == 256 else np.int64
+    levels = np.clip(np.rint(logprobs * -LEVELS_PER_NAT), 0, steps - 1).astype(numbers)
     # an id and its level in one number: sorting numbers is much faster than finding their order
-    both = np.sort(ids.astype(np.int32) * 256 + levels, axis=1)
-    return {"gaps": np.diff(both // 256, axis=1, prepend=0), "levels": (both % 256).astype(np.uint8)}
+    both = np.sort(ids.astype(numbers) * steps + levels, axis=1)
+    return {"gaps": np.diff(both // steps, axis=1, prepend=0), "levels": (both % steps).astype(dtype)}
 
 
 def describe_cache(
@@ -121,8 +153,11 @@ def describe_cache(
     }
     if mode != "true_token":
         header |= {"student_tokenizer": hash_tokenizer(data.student_tokenizer), "events": events}
-        header["temperature"] = config.distill.temperature
-        if events == SUMMED and config.distill.temperature != 1.0:
+        temperatures = config.answer_temperatures
+        header["temperature"] = temperatures[0]
+        if len(temperatures) > 1:
+            header["temperatures"] = list(temperatures)
+        if events == SUMMED and temperatures != (1.0,):
             header["tempered"] = "events"
         if events == SUMMED and "ByteLevel" not in data.student_tokenizer.backend_tokenizer.to_str():
             # older builds cut the teacher's tokens with the space that SentencePiece puts before a text

@@ -62,7 +62,7 @@ class SignalMaker:
                 f"cache.top_k: expected at most {num_events}, the size of the vocabulary compared, got "
                 f"{config.cache.top_k}; lower it"
             )
-        self.cache, self.temperature, self.seed = config.cache, config.distill.temperature, config.seed
+        self.cache, self.temperatures, self.seed = config.cache, config.answer_temperatures, config.seed
         self.windows, self.teacher, self.events, self.num_events = windows, teacher, events, num_events
         self.batch_size, self.hours = config.evaluate.batch_size, config.train.time_budget_hours
         keys = window_keys(windows)
@@ -121,13 +121,16 @@ class SignalMaker:
             return {"logprobs": _half(chosen)}
         assert self.events is not None
         if self.cache.mode == "top_k":
-            values, ids = largest(signals.logprobs(rows, self.events, self.temperature), self.cache.top_k)
-            rest = (1.0 - values.exp().sum(dim=-1)).clamp(min=0.0).log()
+            answers = signals.logprobs_at(rows, self.events, self.temperatures)
+            values, ids = largest(next(answers), self.cache.top_k)
+            kept = [values, *(logprobs.gather(1, ids) for logprobs in answers)]
+            rest = (1.0 - torch.stack(kept, dim=-1).exp().sum(dim=1)).clamp(min=0.0).log()
             if self.cache.top_k == self.num_events:
                 rest = rest.fill_(LOWEST_FP16)
-            record = encode_kept(ids.cpu().numpy(), values.cpu().numpy()) | {"rest": _half(rest)}
+            record = encode_kept(ids.cpu().numpy(), values.cpu().numpy(), self.fields[1].dtype)
+            record |= {"rest": _half(rest).reshape(-1, *self.fields[2].row.shape)}
         else:
-            probabilities = signals.logprobs(rows, self.events, self.temperature).exp_()
+            probabilities = signals.logprobs(rows, self.events, self.temperatures[0]).exp_()
             draws = torch.multinomial(probabilities, self.cache.num_samples, replacement=True, generator=generator)
             record = count_draws(draws.sort(dim=-1).values.cpu().numpy(), self.fields[0].width)
         return record | {"gaps": record["gaps"].astype(self.fields[0].dtype)}

@@ -293,6 +293,26 @@ def test_duplicates_are_answered_once_and_served_every_time(place, tmp_path, mon
     assert not torch.equal(signals.read([0])["kept_logprobs"], signals.read([1])["kept_logprobs"])
 
 
+def test_another_run_with_the_same_answers_goes_on_with_a_build_that_was_stopped(place, tmp_path, monkeypatch):
+    """As the runs of a sweep do that train side by side: their losses differ, and their answers do not."""
+    config, make, asked = place.config(file=str(tmp_path / "a.h5")), SignalMaker.make, []
+
+    def make_some(self, keys):
+        asked.append(list(keys))
+        if len(asked) == 5:  # two of them measure the time
+            raise KeyboardInterrupt
+        return make(self, asked[-1])
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(SignalMaker, "make", make_some)
+        place.open(config)
+    asked.clear()
+    monkeypatch.setattr(SignalMaker, "make", lambda self, keys: make(self, asked.append(list(keys)) or asked[-1]))
+    signals = place.open(place.config("jsd", file=config.cache.file))
+    assert len(asked) == 2 + 4, "two of the six chunks were there"
+    assert signals.store.header["config"]["distill"]["loss"]["name"] == "forward_kl"
+
+
 def test_the_file_is_named_by_what_its_answers_depend_on(place):
     base = place.config()
     data = place.data(base)

@@ -61,7 +61,8 @@ def _seat(
 ) -> tuple[Seat, WindowCollator]:
     """Prepare one teacher: what answers, its loss, and its reading of the windows."""
     session, data = member.plan.session, member.plan.data
-    cached = isinstance(teacher, CachedSignals)
+    if cached := isinstance(teacher, CachedSignals):
+        teacher = teacher.at(stage.temperature)
     objective = make_objective(
         stage.loss,
         data,
@@ -73,7 +74,7 @@ def _seat(
     )
     collator = WindowCollator(data.train, with_teacher=True, signals=teacher.read if cached else None)
     if cached:
-        source = CachedTeacher(teacher.store.header.get("temperature", 1.0))
+        source = CachedTeacher(teacher.temperature)
         return Seat(member.name, source, objective), collator
     options = data.overlap.teacher_size, session.hardware.autocast_dtype
     if session.config.teachers.resident == "one" and teacher.has_layers:

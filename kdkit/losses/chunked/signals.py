@@ -3,7 +3,7 @@
 Losses take either kind and do not know where it came from. A whole row exists for one chunk at a time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -63,10 +63,20 @@ class DenseSignals:
         Raises:
             UserError: NaN or inf in the teacher's logits.
         """
+        return next(self.logprobs_at(rows, events, [temperature]))
+
+    def logprobs_at(self, rows: torch.Tensor, events: Events, temperatures: Sequence[float]) -> Iterator[torch.Tensor]:
+        """Yield what `logprobs` returns for each of some temperatures, from one product with the head.
+
+        Raises:
+            UserError: NaN or inf in the teacher's logits.
+        """
         columns = self.columns(rows, events)
-        logprobs = torch.cat([events.softmax_(columns[block], temperature)[0] for block in blocks_of(columns)])
-        self.check(rows, logprobs.amax(dim=-1))
-        return logprobs
+        for number, temperature in enumerate(temperatures, start=1):
+            own = columns if number == len(temperatures) else columns.clone()
+            logprobs = torch.cat([events.softmax_(own[block], temperature)[0] for block in blocks_of(own)])
+            self.check(rows, logprobs.amax(dim=-1))
+            yield logprobs
 
     def check_all(self) -> None:
         """Stop at the first row whose logits are not numbers, naming the sample.

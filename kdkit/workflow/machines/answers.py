@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kdkit.config.language import Config
 from kdkit.data.prepare import prepare_data
-from kdkit.distill.open_teacher import build_cache, cache_path
+from kdkit.distill.open_teacher import build_cache, own_cache_path
 from kdkit.distill.plan import TrainingPlan, plan_training
 from kdkit.errors import UserError
 from kdkit.machine.open_session import open_session
@@ -70,7 +70,7 @@ def build_answers(request: CacheRequest, terminal: Terminal) -> list[str]:
         path = _build_on_ray(plan, request.ray) if request.ray else build_cache(plan, shard)
     if shard is None:
         return [f"cache: {path}"]
-    whole = cache_path(plan)
+    whole = own_cache_path(plan)
     parts = whole.with_name(f"{whole.stem}.*-of-{shard.of}{whole.suffix}")
     return [f"shard {shard}: {path}", f"when all are built: python -m kdkit cache merge {whole} {parts}"]
 

@@ -22,7 +22,7 @@ from kdkit.training.order import num_processes
 from kdkit.workflow.several.confirm import confirm_runs
 from kdkit.workflow.several.grid import Axis, make_grid, read_axes
 from kdkit.workflow.several.processes import train_here, train_in_processes
-from kdkit.workflow.several.trial import PlannedRun, identify_run, naming
+from kdkit.workflow.several.trial import PlannedRun, identify_run, naming, share_answers
 from kdkit.workflow.several.variants import SweepFile, as_override, choose_variants, folder_name, load_sweep
 from kdkit.workflow.terminal import Terminal
 
@@ -174,7 +174,7 @@ def plan_runs(sweep: SweepFile, request: SweepRequest, name: str) -> list[Planne
     for (variant, seed), (arguments, config, run) in opened.items():
         with naming(variant, seed):
             planned.append(PlannedRun(variant, seed, arguments, config, run, identify_run(config, run)))
-    return planned
+    return share_answers(planned)
 
 
 def check_one_process() -> None:

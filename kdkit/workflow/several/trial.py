@@ -6,6 +6,7 @@ scored once; an embedding model's baseline is the student before its first step.
 """
 
 import functools
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -65,6 +66,8 @@ class PlannedRun:
     run: Run
     inputs: str
     """Fingerprint of all that decides the outcome."""
+    temperatures: tuple[float, ...] = ()
+    """What its teacher's answers are to serve, where they are cached: those of all runs that read the same."""
 
     @property
     def name(self) -> str:
@@ -110,6 +113,17 @@ def code_fingerprint(entry_points: tuple[str, ...] = TRAINING) -> str:
     return fingerprint(
         FORMAT, fingerprint_code(entry_points, Path(__file__).parents[2]), describe_environment()["packages"]
     )
+
+
+def share_answers(planned: list[PlannedRun]) -> list[PlannedRun]:
+    """Let runs whose cached answers differ in nothing but the temperature read one cache, which serves all theirs."""
+    parts = {"seed", "data", "teacher", "teachers", "student", "cache"}
+    keys = [fingerprint(plan.config.model_dump(include=parts)) for plan in planned]
+    served: dict[str, set[float]] = defaultdict(set)
+    for key, plan in zip(keys, planned, strict=True):
+        if isinstance(plan.config, Config):
+            served[key].update(plan.config.answer_temperatures)
+    return [replace(plan, temperatures=tuple(sorted(served[key]))) for key, plan in zip(keys, planned, strict=True)]
 
 
 def baseline_key(config: Config, data: PreparedData) -> str:
@@ -163,6 +177,10 @@ def _train(plan: PlannedRun, folder: Run, watch: Watch | None, with_baseline: bo
     if is_embedding:
         trial: AnyTrial = train_embedding_trial(session, resume)
     else:
+        temperatures = [*session.config.cache.temperatures, *plan.temperatures]
+        cache = session.config.cache.model_copy(update={"temperatures": temperatures})
+        # that others read them too must not make another run of it
+        session = replace(session, config=session.config.model_copy(update={"cache": cache}))
         trial = _train_language(session, folder, resume, with_baseline)
     plan.run.write_json("trial.json", {"inputs": plan.inputs, "trial": asdict(trial)})
     plan.run.set_status("sweep", state="done", inputs=plan.inputs)

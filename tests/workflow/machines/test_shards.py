@@ -107,7 +107,15 @@ def test_shards_that_do_not_make_one_cache_are_named(folder, tmp_path, capsys):
     assert build(folder, "--output", tmp_path / "two.h5", "--shard", "1/2") == 0
     said = answer("merge", out, second, tmp_path / "two.1-of-2.h5")
     assert "shard.of: got 2, expected 3" in said
-    assert not out.exists()
+    said = answer("merge", first, second, third)  # as a pattern does that the cache is not named before
+    assert f"{first}: expected the cache to write, or none there, got one of its shards; name the cache before" in said
+    assert f"cache merge: expected a file to write, got '{tmp_path}' (it is a folder)" in answer(
+        "merge", tmp_path, first
+    )
+    assert f"{tmp_path}: expected a store, got a folder; name the file" in answer("merge", out, tmp_path)
+    said = answer("build", folder / "tiny.yaml", "--runs-dir", folder / "runs", "--output", first)
+    assert f"{first}: expected a whole cache, got shard 1/{PARTS} of one; merge all its shards" in said
+    assert not out.exists() and not list(tmp_path.parent.glob("*.parts"))
 
 
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "3", "a/b", "1/0", "-1/3"])
