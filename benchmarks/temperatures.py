@@ -5,7 +5,8 @@
 The teacher of the configuration and its held-out text. The two ways take turns; processor seconds of the building, in
 which the loading of the teacher is not counted, so a cache for each has one load more for every temperature. Bytes of
 the files for each position. `loss error` and `gradient error` of a student as it starts, as in
-`benchmarks.cache_table`: forward KL from a cache against that from the teacher's whole rows.
+`benchmarks.cache_table`: forward KL from a cache against that from the teacher's whole rows. Beside them what comes of
+the coolest cache when it is converted, its rest taken to be spread evenly.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from kdkit.config.language import Config
 from kdkit.data.prepare import prepare_data
 from kdkit.distill.choose_loss import choose_loss, make_events
 from kdkit.distill.student import make_student
+from kdkit.losses.sparse import at_temperature
 from kdkit.machine.hardware import find_hardware
 from kdkit.machine.open_session import open_session
 from kdkit.teachers.cache import CachedSignals
@@ -67,14 +69,21 @@ def main() -> None:
                 ]
         teacher, student = dense_rows(online, make_student(config, data).eval(), windows, events)
         rows: list[dict[str, Any]] = []
+        everything, device = list(range(len(windows))), online.device
         for way, caches in found.items():
             rows.append({"name": way, "cpu seconds": seconds[way], "bytes": round(sum(size for _, size in caches), 1)})
             for temperature in TEMPERATURES:
                 signals = next(each for each, _ in caches if temperature in each.temperatures).at(temperature)
-                kept = CachedTeacher(temperature).answer(signals.read(list(range(len(windows)))), online.device)
+                kept = CachedTeacher(temperature).answer(signals.read(everything), device)
                 tempered = (teacher / temperature).log_softmax(-1), student / temperature
                 rates = errors(*tempered, kept.ids.long(), kept.logprobs, kept.rest, "ghost")
                 rows.append({"name": f"{way}, temperature {temperature:g}"} | rates)
+        kept = CachedTeacher(TEMPERATURES[0]).answer(found["a cache for each"][0][0].read(everything), device)
+        for temperature in TEMPERATURES[1:]:
+            converted = at_temperature(kept.logprobs, kept.rest, TEMPERATURES[0] / temperature, events.size)
+            tempered = (teacher / temperature).log_softmax(-1), student / temperature
+            name = f"that of {TEMPERATURES[0]:g}, converted to {temperature:g}"
+            rows.append({"name": name} | errors(*tempered, kept.ids.long(), *converted, "ghost"))
     each, one = (statistics.median(seconds[way]) for way in ways)
     ratios = {"name": "a cache for each / one cache", "seconds": round(each / one, 2), "load": os.getloadavg()[0]}
     write_results(RESULTS, [row | {"versions": versions()} for row in [*rows, ratios]])
