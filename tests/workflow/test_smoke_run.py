@@ -100,6 +100,19 @@ def test_the_executed_notebook_is_kept(finished, stage):
     assert 'RUN = "s"' in next(cell.source for cell in cells if "injected-parameters" in cell.metadata.get("tags", []))
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_notebook_keeps_what_a_run_of_it_shows(finished, stage):
+    written, executed = (
+        {
+            cell.id: "".join(output.text for output in cell.outputs)
+            for cell in nbformat.read(folder / f"{stage}.ipynb", 4).cells
+            if "nbval-check-output" in cell.metadata.get("tags", [])
+        }
+        for folder in (ROOT / "notebooks", finished[0] / "notebooks")
+    )
+    assert written == executed and all(written.values())
+
+
 def test_the_saved_configuration_is_complete(finished):
     saved = load_config(finished[0] / "config.yaml")
     assert saved == load_config(ROOT / "configs" / "smoke.yaml", finished[2][-5::2])
