@@ -17,6 +17,10 @@ from kdkit.errors import UserError
 FULL, QUANTISED = "onnx/model.onnx", "onnx/model_qint8.onnx"
 """The graph in fp32 and with INT8 weights, within a model's folder, where optimum and sentence-transformers look."""
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+OPSET = 23
+"""Of the operators: the first with attention, RMS norms and rotary positions as one operator each."""
+ROUNDED = ("MatMul", "Gemm", "Gather")
+"""Operators whose weights become INT8: products and tables; by default ONNX's Attention is taken for another's."""
 INSTALL = "pip install 'kdkit[onnx]'"
 LARGEST_BATCH = 2**16
 INSIDE_LIMIT = 2**31
@@ -56,6 +60,7 @@ def export_graph(
                 input_names=names[0],
                 output_names=names[1],
                 dynamic_shapes=sizes,
+                opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
             )
@@ -84,7 +89,7 @@ def quantise_graph(source: Path, file: Path) -> Path:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     logging.disable(logging.WARNING)  # its advice to pre-process does not help transformers
-    quantize_dynamic(source, file, weight_type=QuantType.QInt8)
+    quantize_dynamic(source, file, weight_type=QuantType.QInt8, op_types_to_quantize=list(ROUNDED))
     logging.disable(logging.NOTSET)
     return file
 

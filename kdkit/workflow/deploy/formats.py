@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 
 from kdkit.models.gguf.write import Quantisation, check_convertible, count_weight_bytes, read_weights, write_gguf
 from kdkit.models.loading import load_causal_lm
-from kdkit.models.onnx.causal import check_cache, empty_past, positions, write_causal_graph
+from kdkit.models.onnx.causal import check_cache, positions, write_causal_graph
 from kdkit.models.onnx.graph import FULL, QUANTISED, check_packages, quantise_graph
 from kdkit.models.onnx.running import OnnxCausalLM
 from kdkit.models.quantised.model import WEIGHTS, save_quantised, weight_bits
@@ -77,9 +77,8 @@ def check_graph(model: PreTrainedModel, graph: OnnxCausalLM, vocab_size: int) ->
     ids = torch.randint(vocab_size, (2, 2 * STEPS), generator=generator)
     mask = torch.ones_like(ids)
     mask[1, : STEPS // 2] = 0  # the second text is shorter
-    config = model.config.get_text_config(decoder=True)
     output = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask, 2 * STEPS), use_cache=False)
-    past, parts = empty_past(config, 2), []
+    past, parts = graph.empty_past(2), []
     for start, end in [(0, STEPS), *((step, step + 1) for step in range(STEPS, 2 * STEPS))]:
         seen = mask[:, :end]
         logits, past = graph.step(ids[:, start:end], seen, positions(seen, end - start), past)
