@@ -21,6 +21,8 @@ BITS = {"int8": 8, "int4": 4, "q8_0": 8, "q4_0": 4}
 """Of matrices, by a format or by how a GGUF file stores them."""
 CLOSE = 1e-3
 """Largest difference of a logit between onnxruntime and torch in fp32."""
+BLOCK = 64
+"""Neighbours that share a scale in INT8; one scale for all cost SmolLM2-135M 13.6 % of bits per byte, these 0.4 %."""
 STEPS = 4
 """Tokens that are read one by one in the check of a graph, after as many at once."""
 
@@ -50,7 +52,7 @@ def write_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folde
         tokenizer.save_pretrained(partial)
         full = write_causal_graph(model, partial / FULL, key)
         check_graph(model, OnnxCausalLM(full, model.config), len(tokenizer))
-        quantise_graph(full, partial / QUANTISED)
+        quantise_graph(full, partial / QUANTISED, BLOCK)
     return {
         name: _open_graph(folder / file, model.config, len(tokenizer))
         for name, file in (("onnx, fp32", FULL), ("onnx, INT8", QUANTISED))

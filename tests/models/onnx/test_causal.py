@@ -32,6 +32,7 @@ from kdkit.workflow.deploy.formats import check_graph
 
 for name in PACKAGES:
     pytest.importorskip(name, reason="the extra onnx is not installed")
+onnx = pytest.importorskip("onnx")
 
 PROMPTS = [[1, 2, 3], [5, 6, 7, 8, 9, 10], [1, 2, 3]]
 
@@ -43,6 +44,7 @@ def pair(tmp_path_factory):
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
     sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "initializer_range": 0.3}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=300, tie_word_embeddings=True, **sizes, **heads)).eval()
+    model.model.layers[0].post_attention_layernorm.weight.data.uniform_(0.5, 2.0)  # equal ones become one in a graph
     file = write_causal_graph(model, tmp_path_factory.mktemp("graph") / "model.onnx", "MODEL")
     return model, file
 
@@ -83,6 +85,23 @@ def test_a_file_holds_little_beside_its_weights_and_int8_is_a_quarter_of_them(pa
     ids = torch.arange(20).reshape(2, 10)
     full, rounded = model(ids).logits, OnnxCausalLM(small, model.config)(ids).logits
     assert 0 < (rounded - full).norm() < 0.1 * full.norm()
+
+
+def test_int8_in_blocks_bears_a_feature_that_is_far_larger_than_all_others(pair, tmp_path):
+    model, file = pair
+    graph = onnx.load(file)
+    norm = next(each for each in graph.graph.initializer if each.name.endswith("post_attention_layernorm.weight"))
+    values = onnx.numpy_helper.to_array(norm).copy()
+    values[0] = 100.0
+    norm.CopyFrom(onnx.numpy_helper.from_array(values, norm.name))
+    onnx.save(graph, tmp_path / "model.onnx")
+    ids = torch.arange(20).reshape(2, 10)
+    errors = []
+    for block in (None, 32):
+        small = quantise_graph(tmp_path / "model.onnx", tmp_path / f"{block}.onnx", block)
+        full, rounded = (OnnxCausalLM(each, model.config)(ids).logits for each in (tmp_path / "model.onnx", small))
+        errors.append(float((rounded - full).norm() / full.norm()))
+    assert errors[1] < 0.5 * errors[0], errors
 
 
 def test_an_operator_that_onnx_does_not_have_is_named(tmp_path):
