@@ -116,7 +116,8 @@ def _story(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
     """Say what was done, what came of it, what it cost and what cannot be claimed."""
     evaluation, config, manifest = (facts[name] for name in ("evaluation", "config", "manifest"))
     training, status = (_read_if_there(run, name) for name in ("training.json", "status.json"))
-    sweeps, has_tasks = sweeps_beside(run, config), (run.path / "lm_eval.json").is_file()
+    steps = evaluation["models"]["student"].get("training", {}).get("steps")
+    sweeps, has_tasks = sweeps_beside(run, config, steps), (run.path / "lm_eval.json").is_file()
     return {
         "recipe": language_recipe(config, training, evaluation["models"]["student"]["training"]["steps"]),
         "verdict": run_verdict(evaluation),
