@@ -198,33 +198,37 @@ def verify_cache(path: Path) -> dict[str, Any]:
 
 def cache_path(plan: TrainingPlan) -> Path:
     """Return the file of a run's cache: that of these temperatures, or where it is missing, one that serves more."""
-    own = own_cache_path(plan)
-    if plan.session.config.cache.file or own.is_file():
-        return own
-    wanted = set(plan.session.config.answer_temperatures)
-    for file in sorted(own.parent.glob(f"{_key_of(plan, *OF_TEMPERATURE)}-*.h5")):
-        with contextlib.suppress(UserError):  # a file that is damaged serves nobody
-            header = open_store(file, verify=False).header
-            if "shard" not in header and wanted <= set(header["temperatures"]):
-                return file
+    if file := plan.session.config.cache.file:
+        return resolve_input(file)
+    name, of_several = _names(plan)
+    folder, wanted = plan.session.run.cache_path / "answers", set(plan.session.config.answer_temperatures)
+    if not (own := folder / f"{name}.h5").is_file():
+        for other in sorted(folder.glob(f"{of_several}-*.h5")):
+            with contextlib.suppress(UserError):  # a file that is damaged serves nobody
+                header = open_store(other, verify=False).header
+                if "shard" not in header and wanted <= set(header["temperatures"]):
+                    return other
     return own
 
 
 def own_cache_path(plan: TrainingPlan) -> Path:
-    """Return the file that a build of a run's cache makes: named by all that its answers depend on."""
-    if file := plan.session.config.cache.file:
-        return resolve_input(file)
-    name, temperatures = _key_of(plan), plan.session.config.answer_temperatures
-    if len(temperatures) > 1:
-        name = f"{_key_of(plan, *OF_TEMPERATURE)}-{fingerprint(temperatures)}"
-    return plan.session.run.cache_path / "answers" / f"{name}.h5"
+    """Return the file that a build of a run's cache makes where no other serves it."""
+    file = plan.session.config.cache.file
+    return resolve_input(file) if file else plan.session.run.cache_path / "answers" / f"{_names(plan)[0]}.h5"
 
 
-def _key_of(plan: TrainingPlan, *apart: str) -> str:
-    """Fingerprint the header of a run's cache, some values apart, and the sequences that are answered."""
-    header = {name: value for name, value in plan.cache_header.items() if name not in ("config", "data", *apart)}
+def _names(plan: TrainingPlan) -> tuple[str, str]:
+    """Name a run's cache by all that its answers depend on; and say how the names begin of those that may serve more.
+
+    Where several temperatures are served, the two agree.
+    """
+    header = {name: value for name, value in plan.cache_header.items() if name not in ("config", "data")}
     keys = window_keys(plan.data.train)
-    return fingerprint(header, sorted(keys[row] for row in cached_rows(plan)))
+    answered = sorted(keys[row] for row in cached_rows(plan))
+    of_several = fingerprint({name: value for name, value in header.items() if name not in OF_TEMPERATURE}, answered)
+    temperatures = plan.session.config.answer_temperatures
+    own = fingerprint(header, answered) if len(temperatures) == 1 else f"{of_several}-{fingerprint(temperatures)}"
+    return own, of_several
 
 
 def signal_maker(plan: TrainingPlan, teacher: TextTeacher | None, rows: list[int] | None) -> SignalMaker:

@@ -1,5 +1,6 @@
 """`cache build --shard` and `cache merge`: parts made apart are, merged, what one build would have made."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,17 @@ def test_merged_shards_are_the_bytes_of_one_build(folder, capsys):
     cost, of_parts = read_cost(folder / "answers.h5"), [read_cost(file) for file in files]
     assert cost["sequences"] == sum(counts) and cost["tokens"] == sum(each["tokens"] for each in of_parts)
     assert call("merge", folder / "answers.h5", *files) == 0, "what is there is left as it is"
+
+
+def test_a_shard_is_merged_wherever_its_machine_keeps_the_text(folder, tmp_path):
+    text = shutil.copy(folder / "corpus.txt", tmp_path / "elsewhere.txt")
+    words = "--output", tmp_path / "answers.h5", "--shard", f"2/{PARTS}", "-p", f"data.path={text}"
+    words += "-p", f"cache_dir={tmp_path}/cache"
+    assert build(folder, *words) == 0
+    second = tmp_path / f"answers.2-of-{PARTS}.h5"
+    assert open_store(second).header["data"] != open_store(part(folder, 2)).header["data"]
+    assert call("merge", out := tmp_path / "out.h5", part(folder, 1), second, part(folder, 3)) == 0
+    assert out.read_bytes() == (folder / "whole.h5").read_bytes()
 
 
 def test_a_shard_that_was_stopped_goes_on(folder, tmp_path, monkeypatch):
