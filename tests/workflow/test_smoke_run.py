@@ -53,7 +53,9 @@ def contents(folder):
 def test_a_smoke_run_succeeds_and_ends_with_the_paths(finished):
     run, process, _ = finished
     assert process.returncode == 0, process.stderr[-3000:]
-    assert process.stdout.splitlines()[-2:] == [f"report: {run / 'report.html'}", f"student: {run / 'student'}"]
+    *_, report, student, copies = process.stdout.splitlines()
+    assert [report, student] == [f"report: {run / 'report.html'}", f"student: {run / 'student'}"]
+    assert copies.endswith(f"wandb sync {run}/wandb/offline-run-*")
 
 
 def test_a_run_says_how_large_its_models_are_before_it_builds_them(finished, evaluation):
