@@ -1,7 +1,7 @@
 """Students that start from the teacher against random weights of the same sizes, at equal processor time.
 
     python -m benchmarks.student_starts [--seeds 0 1 2] [--teacher-seeds 0] [--arms layers prune ...] [--shares 0.1 0.4]
-        [--random-rate 0.01]
+        [--rates 0.01 0.005]
 
 The teacher, text and loss of configs/demo.yaml, several seeds of the student and of the teacher (with its tokenizer
 and the held-out documents). Every arm is one architecture with one tokenizer, so its random start (the demo's 250
@@ -207,7 +207,7 @@ def main() -> None:
     parser.add_argument("--teacher-seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--arms", nargs="+", default=list(ARMS))
     parser.add_argument("--shares", type=float, nargs="+", default=[0.1, 0.2, 0.4, 1.0])
-    parser.add_argument("--random-rate", type=float, help="of random starts, where it is known; else both are tried")
+    parser.add_argument("--rates", type=float, nargs=2, help="of random and started, known; else two of each are tried")
     arguments = parser.parse_args()
     rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.is_file() else []
     for seeds in itertools.product(arguments.seeds, arguments.teacher_seeds):
@@ -216,8 +216,8 @@ def main() -> None:
                 continue
             rates: dict[str, Rates] = {row["arm"]: row["learning_rates"] for row in reversed(rows)}
             rival = rates.get(RIVALS.get(name, ""), {})
-            random_rate = arguments.random_rate or rival.get("random")
-            settled = rates.get(name) or ({"random": random_rate} if random_rate else {})
+            known = dict(zip(STARTS, arguments.rates or [], strict=False)) or rates.get(name)
+            settled = known or {start: rate for start, rate in rival.items() if start == "random"}
             rows.append(compare(name, seeds, arguments.shares, settled, rival.get("started")))
             command = [Path(word).name for word in sys.argv]
             RESULTS.write_text(json.dumps({"command": command, "versions": versions(), "rows": rows}, indent=1))
