@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-PACKAGES = ("kdkit", "torch", "transformers", "trl", "accelerate", "numpy")
+PEERS = ("trl", "sentence-transformers", "liger-kernel", "unsloth")
+PACKAGES = ("kdkit", "torch", "transformers", "accelerate", "numpy", *PEERS)
 MB = 2**20
 SAMPLE_SECONDS = 0.002
 WARM_UP_TOKENS = 64

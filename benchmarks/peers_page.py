@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measure import PEERS
+
 ROOT = Path(__file__).parent.parent
 PAGE, RESULTS = ROOT / "docs" / "peers.md", Path(__file__).parent / "results"
 BEGIN, END = "<!-- made by python -m benchmarks.peers_table -->", "<!-- end of what is made -->"
@@ -19,7 +21,8 @@ TITLES = {
     "tokenizers, equal time": "Quality at equal time, two tokenizers",
     "plain": "A training step without a teacher",
     "records": "Records of a teacher's answers",
-    "embeddings": "A training step of an embedding student",
+    "embeddings": "A training step of an embedding student, from vectors",
+    "embeddings, lists": "A training step of an embedding student, from scores of lists",
 }
 KINDS = {
     "kl": "KL(teacher, student)",
@@ -162,6 +165,7 @@ WRITERS = {
     "plain": lambda arms: compared(arms, "kdkit", STEP),
     "records": record_table,
     "embeddings": lambda arms: compared(arms, "kdkit cosine", STEP),
+    "embeddings, lists": lambda arms: compared(arms, "kdkit margin_mse", STEP),
 }
 
 
@@ -176,9 +180,15 @@ def write_group(name: str, group: dict[str, Any]) -> str:
     return text + "".join(f"\n\nLeft out: {arm}: {reason}" for arm, reason in reasons.items())
 
 
-def make_part(found: dict[str, Any], scaling: dict[str, Any] | None, packages: dict[str, Any]) -> str:
+def all_versions(found: dict[str, Any]) -> dict[str, str]:
+    """Return the versions that any process has reported."""
+    rows = [row for group in found.values() for rounds in group["arms"].values() for row in rounds]
+    return {name: version for row in rows for name, version in row.get("versions", {}).items()}
+
+
+def make_part(found: dict[str, Any], scaling: dict[str, Any] | None) -> str:
     """Write all that is made: groups in the order of TITLES, then scaling."""
-    shown = ("python", "torch", "transformers", "trl")
+    shown, packages = ("python", "torch", "transformers", *PEERS), all_versions(found)
     parts = [", ".join(f"{name} {packages[name]}" for name in shown if name in packages) + "."]
     parts += [write_group(name, found[name]) for name in TITLES if name in found]
     if scaling:
@@ -195,5 +205,5 @@ def write_page(page: Path = PAGE, results: Path = RESULTS) -> None:
     scaling = json.loads(file.read_text()) if file.is_file() else None
     before, rest = page.read_text().split(BEGIN)
     after = rest.split(END)[1]
-    part = make_part(measured["groups"], scaling, measured["versions"])
+    part = make_part(measured["groups"], scaling)
     page.write_text(f"{before}{BEGIN}\n\n{part}\n\n{END}{after}")

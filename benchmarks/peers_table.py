@@ -7,7 +7,9 @@ Every figure is a process of its own; the processes of a group take turns, and a
 ratios within a round. Time is processor time of one thread. `--peer-python` names a Python that has liger-kernel==0.8.5
 and unsloth==2026.10.9 beside kdkit's packages and trl==1.16.0; `--distillkit` a checkout of
 github.com/arcee-ai/DistillKit; needs KDKIT_TEST_DATA. What is not there is left out, and the page says so. Results are
-written after every process, so that a stopped call keeps what it has.
+written after every process, and a call goes on where the last one stopped: what was measured on this machine with the
+same arguments and versions is kept. `--again` measures all anew, as after a change in the code of kdkit or DistillKit,
+which no version tells.
 """
 
 import argparse
@@ -22,7 +24,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import versions
 from benchmarks.peers_page import write_page
 
 RESULTS = Path(__file__).parent / "results" / "peers_table.json"
@@ -52,14 +53,9 @@ def divergences() -> dict[str, Arm]:
     return arms
 
 
-def two_tokenizers(*more: str, kinds: tuple[str, ...]) -> dict[str, Arm]:
-    """Return the arms of training with a teacher of another tokenizer."""
-    return {", ".join([kind, *more[1::2][1:]]): Arm(("two_tokenizers", kind, *more)) for kind in kinds}
-
-
 OURS = ("kdkit projected_kl", "kdkit gold")
 GOLD = ("TRL GOLD, default", "TRL GOLD, hybrid, bayesian")
-SECONDS, SEEDS = 12, (0, 1, 2)
+SECONDS, SEEDS = 30, (0, 1, 2)
 GROUPS: dict[str, dict[str, Arm]] = {
     "divergences": divergences(),
     "gkd": {
@@ -67,13 +63,13 @@ GROUPS: dict[str, dict[str, Arm]] = {
         "kdkit": Arm(("kdkit_gkd", "fp32")),
         "kdkit, teacher in bf16": Arm(("kdkit_gkd", "bf16")),
     },
-    "tokenizers": two_tokenizers("--pair", "large", kinds=(*OURS, *GOLD)),
+    "tokenizers": {kind: Arm(("two_tokenizers", kind, "--pair", "large", "--steps", "3")) for kind in (*OURS, *GOLD)},
     "tokenizers, equal time": {
         f"{kind}, seed {seed}": Arm(
             ("two_tokenizers", kind, "--pair", "small", "--seconds", str(SECONDS), "--seed", str(seed))
         )
         for seed in SEEDS
-        for kind in ("no teacher", *OURS, *GOLD)
+        for kind in ("no teacher", "kdkit projected_kl, cached", *OURS, *GOLD)
     },
     "plain": {
         "transformers": Arm(("plain_training", "transformers")),
@@ -102,11 +98,32 @@ GROUPS: dict[str, dict[str, Arm]] = {
             "sentence-transformers EmbedDistill",
         )
     },
+    "embeddings, lists": {
+        kind: Arm(("embedding_training", kind, "--steps", "10"))
+        for kind in (
+            "kdkit margin_mse",
+            "sentence-transformers MarginMSE",
+            "kdkit list_kl",
+            "sentence-transformers DistillKLDiv",
+        )
+    },
 }
 ONCE = ("tokenizers, equal time",)
 """Groups whose figure is no time: one round."""
 SHARED = ("two_tokenizers", "plain_training", "embedding_training")
 """Modules that keep models and data in a folder for those that come after them."""
+
+
+def environment() -> dict[str, str]:
+    """Return the variables of all processes: one thread, no network."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
+
+
+def versions_of(python: str) -> dict[str, Any]:
+    """Return the versions that the processes of a Python will report."""
+    words = "import json; from benchmarks.measure import versions; print(json.dumps(versions()))"
+    found = subprocess.run([python, "-c", words], capture_output=True, text=True, check=True, env=environment())
+    return json.loads(found.stdout.strip().splitlines()[-1])
 
 
 def run(arm: Arm, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -118,11 +135,10 @@ def run(arm: Arm, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     words = [python, "-m", f"benchmarks.peers.{arm.words[0]}", *arm.words[1:]]
     words += ["--folder", str(folder)] if arm.words[0] in SHARED else []
     words += ["--distillkit", str(options.distillkit)] if DISTILLKIT in arm.needs else []
-    given = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRL_EXPERIMENTAL_SILENCE": "1"}
-    result = subprocess.run(words, capture_output=True, text=True, check=False, env=given)
+    result = subprocess.run(words, capture_output=True, text=True, check=False, env=environment())
     if result.returncode:
         return {"left_out": result.stderr.strip().splitlines()[-1][-300:]}
-    return json.loads(result.stdout.strip().splitlines()[-1])
+    return json.loads(result.stdout.strip().splitlines()[-1]) | {"arguments": list(arm.words)}
 
 
 def machine() -> dict[str, Any]:
@@ -137,21 +153,51 @@ def read_results() -> dict[str, Any]:
     return json.loads(RESULTS.read_text())["groups"] if RESULTS.is_file() else {}
 
 
-def measure_group(name: str, options: argparse.Namespace, folder: Path) -> None:
-    """Run the arms of a group in turns, and write the results after every one."""
-    arms = {label: arm for label, arm in GROUPS[name].items() if options.arms in label}
-    begun: set[str] = set()
-    for number in range(1 if name in ONCE else options.rounds):
-        for label, arm in arms.items():
-            row = run(arm, options, folder)
-            groups = read_results()  # another call may have measured something else
-            rounds = groups.get(name, {}).get("arms", {})
-            kept = rounds.get(label, []) if options.add or label in begun else []
-            begun.add(label)
-            found = rounds | {label: [*(one for one in kept if "left_out" not in one), row]}
-            ordered = {one: found[one] for one in GROUPS[name] if one in found}
-            groups[name] = {"date": date.today().isoformat(), "machine": machine(), "arms": ordered}
-            RESULTS.write_text(json.dumps({"versions": versions(), "groups": groups}, indent=1) + "\n")
+def kept_rows(
+    group: dict[str, Any], name: str, rounds: int, expected: dict[bool, dict[str, Any] | None]
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of a group that need not be measured again, for every arm from the first round on.
+
+    Args:
+        group: the group's results; empty: none.
+        name: of the group.
+        rounds: how many are wanted; further ones are dropped.
+        expected: what versions a row of an arm would have that needs the peer python, and of one that does not;
+            None: nobody knows, so that any will do.
+    """
+    kept: dict[str, list[dict[str, Any]]] = {}
+    for label, arm in GROUPS[name].items():
+        kept[label] = []
+        for row in group["arms"].get(label, [])[:rounds] if group.get("machine") == machine() else []:
+            wanted = expected[PEER in arm.needs]
+            if row.get("arguments") != list(arm.words) or (wanted and row["versions"] != wanted):
+                break  # the rounds stay in step
+            kept[label].append(row)
+    return kept
+
+
+def write_group(name: str, arms: dict[str, list[dict[str, Any]]]) -> None:
+    """Write the results of a group beside those of the others."""
+    groups = read_results()  # another call may have measured something else
+    groups[name] = {"date": date.today().isoformat(), "machine": machine(), "arms": arms}
+    ordered = {one: groups[one] for one in GROUPS if one in groups}
+    RESULTS.write_text(json.dumps({"groups": ordered}, indent=1) + "\n")
+
+
+def measure_group(
+    name: str, options: argparse.Namespace, expected: dict[bool, dict[str, Any] | None], folder: Path
+) -> None:
+    """Run the arms of a group in turns, but for those that are there, and write the results after every one."""
+    rounds = 1 if name in ONCE else options.rounds
+    found = {} if options.again else read_results().get(name, {})
+    arms = kept_rows(found, name, rounds, expected)
+    for number in range(rounds):
+        for label, arm in GROUPS[name].items():
+            if len(arms[label]) > number:
+                continue
+            arms[label].append(run(arm, options, folder))
+            write_group(name, {one: rows for one, rows in arms.items() if rows})
+            row = arms[label][-1]
             print(f"{name}, round {number + 1}: {label}: {row.get('left_out') or row['cpu_seconds']}", flush=True)
 
 
@@ -162,14 +208,16 @@ def main() -> None:
     parser.add_argument("--distillkit", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=list(GROUPS), default=list(GROUPS))
-    parser.add_argument("--arms", default="", help="only those whose name has this in it")
-    parser.add_argument("--add", action="store_true", help="keep the rounds that are there")
+    parser.add_argument("--again", action="store_true", help="measure also what is there")
     parser.add_argument("--folder", type=Path, help="for models, data and teachers; None: one that is removed")
     parser.add_argument("--page", action="store_true", help="measure nothing")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        for name in () if options.page else options.only:
-            measure_group(name, options, options.folder or Path(temporary))
+    if not options.page:
+        expected = {False: versions_of(sys.executable)}
+        expected[True] = versions_of(options.peer_python) if options.peer_python else None
+        with tempfile.TemporaryDirectory() as temporary:
+            for name in options.only:
+                measure_group(name, options, expected, options.folder or Path(temporary))
     write_page()
 
 

@@ -1,12 +1,10 @@
 """The house keeps its order: imports point down, files stay short, nothing happens at import. Only `ast` looks."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from graphlib import TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -84,7 +82,27 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for path in sorted((ROOT / "kdkit").rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 
-each_module = pytest.mark.parametrize("module", MODULES)
+
+def ask_of(modules: Iterable[str]) -> Callable[[Callable[[str], None]], Callable[[], None]]:
+    """Ask one thing of many modules in one test, which names all that fail: a test for each would be thousands."""
+
+    def decorate(check: Callable[[str], None]) -> Callable[[], None]:
+        def test() -> None:
+            wrong = {}
+            for module in modules:
+                try:
+                    check(module)
+                except AssertionError as error:
+                    wrong[module] = str(error)
+            assert modules and wrong == {}
+
+        test.__name__ = check.__name__
+        return test
+
+    return decorate
+
+
+each_module = ask_of(MODULES)
 
 
 def imported_names(tree: ast.AST) -> Iterator[str]:
@@ -128,7 +146,7 @@ def test_no_name_stands_in_two_layers():
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name != "kdkit"])
+@ask_of([name for name in MODULES if name != "kdkit"])
 def test_imports_point_strictly_down(module):
     outside = {name for name in imported_modules(module) if room(name) != room(module)}
     too_high = {name for name in outside if level(name) >= level(module)}
@@ -141,14 +159,14 @@ def test_imports_have_no_cycle():
     assert len(order) == len(MODULES)
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name.count(".") > 2 and room(name) == "embeddings"])
+@ask_of([name for name in MODULES if name.count(".") > 2 and room(name) == "embeddings"])
 def test_imports_within_the_embedding_wing_point_down(module):
     floor = WING.index(module.split(".")[2])
     inside = {name for name in imported_modules(module) if name.startswith("kdkit.embeddings.")}
     assert {name for name in inside if WING.index(name.split(".")[2]) > floor} == set()
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name != "kdkit" and room(name) in LIBRARY])
+@ask_of([name for name in MODULES if name != "kdkit" and room(name) in LIBRARY])
 def test_the_library_knows_nothing_of_runs(module):
     assert {name for name in imported_modules(module) if not name.startswith(BELOW_LIBRARY)} == set()
 
@@ -178,14 +196,14 @@ def test_the_tests_mirror_the_rooms():
     assert tested - rooms == set()
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("kdkit.report")])
+@ask_of([name for name in MODULES if name.startswith("kdkit.report")])
 def test_report_imports_no_model_code(module):
     names = set(imported_names(TREES[module]))
     wrong = {name for name in names for bad in FORBIDDEN_IN_REPORT if name == bad or name.startswith(f"{bad}.")}
     assert not wrong
 
 
-@pytest.mark.parametrize("module", [name for name, path in MODULES.items() if path.name == "__init__.py"])
+@ask_of([name for name, path in MODULES.items() if path.name == "__init__.py"])
 def test_init_files_export_names_of_their_own_room_only(module):
     """A room's face: what it re-exports stands in `__all__`. The package itself imports nothing when it is imported."""
     tree = TREES[module]
@@ -233,7 +251,7 @@ def test_long_functions_inside_functions_have_docstrings(module):
 
 
 # kdkit itself sets the levels of loggers that speak while transformers is imported
-@pytest.mark.parametrize("module", [name for name in MODULES if name not in ("kdkit", "kdkit.__main__")])
+@ask_of([name for name in MODULES if name not in ("kdkit", "kdkit.__main__")])
 def test_importing_a_module_does_no_work(module):
     for node in TREES[module].body:
         if isinstance(node, ast.Expr):

@@ -315,7 +315,17 @@ def test_the_bootstrap_leaves_an_installed_package_alone(bootstrap, tmp_path):
     assert bootstrap(tmp_path, tmp_path / "input") == []
 
 
-def test_all_run_under_nbval_from_a_plain_copy(tmp_path):
+# the story is run every day by tests/workflow/test_smoke_run.py, which compares what its notebooks keep as well, and
+# without parameters by tests/workflow/kaggle/test_rehearsal.py
+@pytest.mark.parametrize(
+    ("names", "reported"),
+    [
+        ([name for name in NOTEBOOKS if name not in STORY], "embedding_smoke"),
+        pytest.param(STORY, "smoke", marks=pytest.mark.slow),
+    ],
+    ids=["others", "story"],
+)
+def test_they_run_under_nbval_from_a_plain_copy(tmp_path, names, reported):
     for folder in ("kdkit", "notebooks", "configs"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     for name in (QUICKSTART, "01_data", "02_teacher_probe", "03_distill"):  # nbval can set no parameter
@@ -328,7 +338,8 @@ def test_all_run_under_nbval_from_a_plain_copy(tmp_path):
     # without PYTHONPATH the kernels find the package only through the bootstrap cell
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTEST_ADDOPTS")}
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider", "notebooks"],
+        [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider"]
+        + [f"notebooks/{name}.ipynb" for name in names],
         cwd=tmp_path,
         env=environment | {"HF_HUB_OFFLINE": "1"},
         capture_output=True,
@@ -336,5 +347,5 @@ def test_all_run_under_nbval_from_a_plain_copy(tmp_path):
     )
     assert result.returncode == 0, result.stdout[-3000:]
     passed = re.search(r"(\d+) passed", result.stdout)
-    assert int(passed[1]) == sum(len(code_cells(name)) for name in NOTEBOOKS)
-    assert (tmp_path / "runs" / "smoke" / "report.html").is_file()
+    assert int(passed[1]) == sum(len(code_cells(name)) for name in names)
+    assert (tmp_path / "runs" / reported / "report.html").is_file()

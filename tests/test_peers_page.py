@@ -32,7 +32,7 @@ def test_a_ratio_is_the_median_of_ratios_within_a_round():
 
 
 def test_the_page_names_what_was_left_out_and_why():
-    text = make_part({"gkd": GROUP}, None, {"torch": "2.13.0"})
+    text = make_part({"gkd": GROUP}, None)
     assert "Left out: Unsloth: no peer python was named" in text
     assert "| TRL GKDTrainer | 4 | 2.00 (2.00 to 3.00) | 900 | 3.00 (3.00 to 3.00) |" in text
     assert "a processor, 2 cores" in text
@@ -41,7 +41,7 @@ def test_the_page_names_what_was_left_out_and_why():
 def test_only_the_part_between_the_marks_is_made(tmp_path: Path):
     page = tmp_path / "peers.md"
     page.write_text(f"# Peers\n\nOur words.\n\n{BEGIN}\nold\n{END}\n\nMore words.\n")
-    (tmp_path / "peers_table.json").write_text(json.dumps({"versions": {}, "groups": {"gkd": GROUP}}))
+    (tmp_path / "peers_table.json").write_text(json.dumps({"groups": {"gkd": GROUP}}))
     write_page(page, tmp_path)
     text = page.read_text()
     assert text.startswith("# Peers\n\nOur words.\n\n") and text.endswith(f"{END}\n\nMore words.\n")

@@ -306,19 +306,19 @@ def _ends_by_offsets(offsets: list[tuple[int, int]], text: str) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _byte_level_alphabet() -> dict[str, int]:
-    """Return GPT-2's table from printable characters to bytes: the rest is moved above 255."""
+def _byte_level_alphabet() -> dict[int, int]:
+    """Return GPT-2's table from printable characters to bytes: the rest is moved above 255, and is no byte itself."""
     kept = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     moved = [byte for byte in range(256) if byte not in kept]
-    return {chr(byte): byte for byte in kept} | {chr(256 + i): byte for i, byte in enumerate(moved)}
+    return dict.fromkeys(moved, 0xFFFF) | {256 + i: byte for i, byte in enumerate(moved)}
 
 
 def _byte_level_bytes(piece: str) -> bytes:
-    """Spell a byte-level piece as bytes."""
-    alphabet = _byte_level_alphabet()
-    if all(character in alphabet for character in piece):
-        return bytes(alphabet[character] for character in piece)
-    return piece.encode()
+    """Spell a byte-level piece as bytes; one with a character that is not of the table is the text itself."""
+    try:
+        return piece.translate(_byte_level_alphabet()).encode("latin-1")
+    except UnicodeEncodeError:
+        return piece.encode()
 
 
 def _piece_bytes(piece: str) -> bytes:

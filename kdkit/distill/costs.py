@@ -28,20 +28,20 @@ class EqualTime:
     """The student's steps alone; None where its teacher's answers serve no other training."""
 
 
-def measure_head(head: Head) -> float:
-    """Return the seconds that a head takes for one row, by a few chunks of nothing; 0 for a teacher that has none."""
+def measure_head(head: Head, rows: float) -> float:
+    """Return the seconds that a head takes for some rows, by a few chunks of nothing; 0 for a teacher that has none."""
     weight = head.weight
     if not weight.shape[1]:
         return 0.0
-    rows = rows_per_chunk(head.vocab_size, weight.device)
-    hidden = torch.zeros(rows, weight.shape[1], dtype=weight.dtype, device=weight.device)
+    measured = min(rows_per_chunk(head.vocab_size, weight.device), math.ceil(rows))
+    hidden = torch.zeros(measured, weight.shape[1], dtype=weight.dtype, device=weight.device)
     times = []
     with torch.no_grad():
         for _ in range(4):
             start = time.perf_counter()
             head.logits(hidden)[0, 0].item()  # waits for a GPU
             times.append(time.perf_counter() - start)
-    return min(times[1:]) / rows
+    return min(times[1:]) / measured * rows
 
 
 def equal_time(plan: TrainingPlan) -> EqualTime:

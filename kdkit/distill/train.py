@@ -325,7 +325,7 @@ def _read_counts(trainer: LanguageModelTrainer) -> dict[str, float]:
     counts = trainer.read_counts()
     if isinstance(trainer, DistillationTrainer):
         for head, rows in trainer.head_rows(counts):
-            counts["teacher_seconds"] += rows * measure_head(head) if rows else 0.0
+            counts["teacher_seconds"] += measure_head(head, rows) if rows else 0.0
     return counts
 
 

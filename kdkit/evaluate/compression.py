@@ -15,7 +15,7 @@ from kdkit.evaluate.language import Interval
 from kdkit.evaluate.significance import paired_t_test
 from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.losses.cross_entropy import IGNORE_INDEX
-from kdkit.machine.memory import memory_in_use, read_peak, start_peak
+from kdkit.machine.memory import read_peak, start_peak
 from kdkit.models.heads import autocast
 from kdkit.models.quantised.model import count_coded
 from kdkit.models.reading import Reader
@@ -164,8 +164,7 @@ def _peak_of(device: torch.device, weight_bytes: int | None, run: Callable[[], N
     if weight_bytes is None or (device.type != "cuda" and not sys.platform.startswith("linux")):
         run()
         return None
-    start_peak(device)
-    before = memory_in_use(device)
+    before = start_peak(device)
     run()
     return max(0, read_peak(device) - before) + weight_bytes
 

@@ -22,15 +22,15 @@ def memory_in_use(device: torch.device) -> int:
     return _read_status("VmRSS")
 
 
-def start_peak(device: torch.device) -> None:
-    """Count the peak from now on."""
-    gc.collect()
+def start_peak(device: torch.device) -> int:
+    """Count the peak from now on; return what is held, as `memory_in_use` does."""
+    held = memory_in_use(device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        return
-    _give_back()
-    with contextlib.suppress(OSError):  # a system without it counts from the start of the process
-        Path("/proc/self/clear_refs").write_text("5")  # the peak (VmHWM) becomes the present size: man 5 proc
+    else:
+        with contextlib.suppress(OSError):  # a system without it counts from the start of the process
+            Path("/proc/self/clear_refs").write_text("5")  # the peak (VmHWM) becomes the present size: man 5 proc
+    return held
 
 
 def read_peak(device: torch.device) -> int:

@@ -80,6 +80,11 @@ def _check(model: PreTrainedModel, head: Head) -> None:
     input_ids = (torch.arange(8, device=model.device) * 7 % head.vocab_size)[None]
     with _hidden_on_its_way(model) as caught:
         expected = model(input_ids=input_ids, use_cache=False).logits[..., : head.vocab_size].float()
+    if not caught:  # OPT's goes to the decoder inside of its body
+        raise UserError(
+            f"{type(model).__name__}: expected a head that reads what the model's body returns, got one that passes "
+            "the body by; this architecture is not supported"
+        )
     got = head.logits(caught[0])
     model.train(was_training)
     finite = expected.isfinite()  # a model that computes NaN is no matter of its architecture

@@ -23,8 +23,8 @@ def deployment_table(formats: dict[str, dict[str, Any]]) -> Table:
         return headings, []
     first = next(iter(formats.values()))
     full = ["torch, fp32", write_number(_megabytes(first) / first["share"], "{:.2f}"), "100.0%"]
-    full += [write_number(first["torch_written_per_second"], "{:,.0f}"), "1.00"]
-    full += [write_number(first["torch_read_per_second"], "{:,.0f}"), "1.00"]
+    for name in ("torch_written_per_second", "torch_read_per_second"):
+        full += [write_number(first[name], "{:,.0f}"), write_number(None if first[name] is None else 1.0, "{:.2f}")]
     full += [write_number(first["full_bits_per_byte"], "{:.4f}"), "", "", ""]
     return headings, [full, *([name, *_cells(row)] for name, row in formats.items())]
 

@@ -50,7 +50,7 @@ COPIED = ("comparison", "compression", "equal_time", "costs", "continuations", "
 
 
 def write_report(run: Run) -> Path:
-    """Write the page, its Markdown twin and the model card from what the run folder holds.
+    """Write the page, and copy its pictures and tables to Weights & Biases where the run's trainings were copied.
 
     Returns:
         The path of `report.html`.
@@ -58,11 +58,21 @@ def write_report(run: Run) -> Path:
     Raises:
         UserError: a stage has not run; the message names its file.
     """
+    facts = write_page(run)
+    copy_report(run, picture_files(run, facts), {name: facts[name] for name in COPIED}, facts["evaluation"]["models"])
+    return run.path / "report.html"
+
+
+def write_page(run: Run) -> dict[str, Any]:
+    """Write the page, its Markdown twin and the model card from what the run folder holds; return what they print.
+
+    Raises:
+        UserError: see `write_report`.
+    """
     files = {"report.md": "report.md.j2", "student/README.md": "model_card.md.j2", "report.html": "report.html.j2"}
     facts = _facts(run)
     render_files(run.path, files, facts)
-    copy_report(run, picture_files(run, facts), {name: facts[name] for name in COPIED}, facts["evaluation"]["models"])
-    return run.path / "report.html"
+    return facts
 
 
 def _facts(run: Run) -> dict[str, Any]:
@@ -106,7 +116,8 @@ def _story(run: Run, facts: dict[str, Any]) -> dict[str, Any]:
     """Say what was done, what came of it, what it cost and what cannot be claimed."""
     evaluation, config, manifest = (facts[name] for name in ("evaluation", "config", "manifest"))
     training, status = (_read_if_there(run, name) for name in ("training.json", "status.json"))
-    sweeps, has_tasks = sweeps_beside(run, config), (run.path / "lm_eval.json").is_file()
+    steps = evaluation["models"]["student"].get("training", {}).get("steps")
+    sweeps, has_tasks = sweeps_beside(run, config, steps), (run.path / "lm_eval.json").is_file()
     return {
         "recipe": language_recipe(config, training, evaluation["models"]["student"]["training"]["steps"]),
         "verdict": run_verdict(evaluation),

@@ -38,7 +38,7 @@ def open_trained_run(
     carry_over(folder, run_name)
     path = folder / run_name if run_name else _trained_last(folder)
     if not _is_trained(path):
-        raise UserError(_without_student(path))
+        raise UserError(without_student(path))
     values = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
     if "method" in values:
         raise UserError(
@@ -76,7 +76,7 @@ def _is_trained(path: Path) -> bool:
     return all(file.is_file() for file in needed)
 
 
-def _without_student(path: Path) -> str:
+def without_student(path: Path) -> str:
     """Say what is missing where a run has no student, and what makes it."""
     if (path / "config.yaml").is_file():
         return f"run {path.name!r}: expected a trained student, got none; train it: {Run(path, path).command}"

@@ -15,6 +15,7 @@ from kdkit.models.loading import check_fits, load_causal_lm
 from kdkit.models.onnx.running import find_graph, load_graph
 from kdkit.models.writer import Writer, model_writer
 from kdkit.runs.paths import find_root, resolve_input, resolve_output
+from kdkit.runs.trained_run import without_student
 from kdkit.teachers.gguf import GGUFTeacher
 from kdkit.teachers.prepare import make_own_teacher, prepare_teacher
 
@@ -87,6 +88,13 @@ def _check_has(folder: Path, which: str) -> None:
     """Refuse a model that a run does not have; the name stays in the run's folder."""
     is_outside = Path(which).is_absolute() or ".." in Path(which).parts
     if is_outside or not (folder / which / "config.json").is_file():
+        if which == "student":
+            raise UserError(without_student(folder))
+        if which == "teacher":
+            raise UserError(
+                f"--model: expected a model that lies in run {folder.name!r}, got its teacher, which lies elsewhere; "
+                "name as MODEL what teacher.path names"
+            )
         there = ", ".join(sorted(file.parent.name for file in folder.glob("*/config.json")))
         raise UserError(f"--model: expected one of teacher, {there} of run {folder.name!r}, got {which!r}; name one")
 

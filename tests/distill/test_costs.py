@@ -152,4 +152,4 @@ def test_a_stopwatch_adds_up_what_it_times():
 
 
 def test_the_seconds_of_a_heads_row_are_measured():
-    assert 0 < train.measure_head(Head(torch.randn(500, 8), 500)) < 0.1
+    assert 0 < train.measure_head(Head(torch.randn(500, 8), 500), 100) < 0.1

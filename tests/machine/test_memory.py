@@ -18,8 +18,7 @@ def hold(megabytes):
 
 
 def test_what_was_freed_counts_in_the_peak_only():
-    start_peak(CPU)
-    before = memory_in_use(CPU)
+    before = start_peak(CPU)
     block = hold(100)
     del block
     assert 90 * MEGABYTE < read_peak(CPU) - before < 150 * MEGABYTE

@@ -65,7 +65,7 @@ def draw(model, prompts, new=6, size=SIZE, **settings):
 def draw_first(model, prompt, count, size=SIZE, stop_ids=(), **settings):
     """Return the first token of many samples."""
     sampling = Sampling(max_new_tokens=1, **settings)
-    options = {"vocab_size": size, "num_samples": count, "batch_size": count}
+    options = {"vocab_size": size, "num_samples": count, "batch_size": 1000}  # 20,000 at once take nine times as long
     (samples,) = generate_ids(model, [prompt], sampling, stop_ids, **options)
     return torch.tensor([each.ids[0] for each in samples])
 

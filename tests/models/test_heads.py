@@ -154,6 +154,13 @@ def test_an_architecture_that_does_more_with_its_logits_is_refused_by_name():
     assert "\n" not in str(caught.value)
 
 
+def test_a_body_that_its_model_passes_by_is_refused_by_name():
+    sizes = {"hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 32, "num_hidden_layers": 1}
+    config = transformers.OPTConfig(vocab_size=VOCABULARY, num_attention_heads=2, pad_token_id=1, **sizes)
+    with pytest.raises(UserError, match=r"OPTForCausalLM: expected a head that reads .* is not supported"):
+        find_head(transformers.OPTForCausalLM(config), VOCABULARY)
+
+
 class ShiftedLlama(transformers.LlamaForCausalLM):
     """Adds something to its logits that no setting tells of."""
 

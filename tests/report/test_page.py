@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 
 from kdkit.config.language import Config, dump_config
 from kdkit.errors import UserError
+from kdkit.machine.tracking import keys
 from kdkit.report.display import show_picture
 from kdkit.report.figures import draw_expert_load
-from kdkit.report.page import write_report
+from kdkit.report.page import write_page, write_report
 from kdkit.report.story.result import headline, twin_table
 from kdkit.report.tables import (
     comparison_table,
@@ -235,6 +236,15 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(run, name):
     (run.path / name).unlink()
     with pytest.raises(UserError, match=rf"expected {name}.*python -m kdkit run .*config.yaml --name tiny"):
         write_report(run)
+
+
+def test_the_page_alone_is_copied_nowhere(run, monkeypatch, capsys):
+    run.write_json("wandb.json", {"mode": "online", "project": "mine", "copies": {}})
+    monkeypatch.setattr(keys, "server_is_reachable", lambda: False)
+    write_page(run)
+    assert (run.path / "report.html").is_file() and "W&B" not in capsys.readouterr().out
+    write_report(run)
+    assert "report: not copied to W&B" in capsys.readouterr().out
 
 
 def test_a_run_without_notebook_02_has_a_report_without_its_pictures(run):

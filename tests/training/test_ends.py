@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from kdkit.alignment.tokenizers import end_token_id, load_tokenizer, set_document_end, token_bytes
+from kdkit.alignment.tokenizers import end_token_id, load_tokenizer, set_document_end, token_bytes, train_tokenizer
 from kdkit.data.prepare import data_from_texts
 from kdkit.data.windows import PAD
 from kdkit.errors import UserError
@@ -153,16 +153,18 @@ def test_the_teacher_reads_the_token_that_was_named_and_the_data_are_others(test
     assert ends in zip(named.overlap.student_ids.tolist(), named.overlap.teacher_ids.tolist(), strict=True)
 
 
-def test_members_have_separators_of_their_own_and_the_student_keeps_its_one(test_data, tmp_path):
+def test_members_have_separators_of_their_own_and_the_student_keeps_its_one(documents, tmp_path):
+    for name, vocab_size in (("one", 300), ("two", 400)):
+        train_tokenizer(documents, vocab_size, ("<|im_start|>", "<|im_end|>")).save_pretrained(tmp_path / name)
+
     def members(end):
-        names = {"one": "qwen1.5", "two": "smollm2"}
-        found = [{"name": n, "path": str(test_data / "tokenizers" / path)} for n, path in names.items()]
+        found = [{"name": name, "path": str(tmp_path / name)} for name in ("one", "two")]
         return {"members": [found[0], found[1] | {"document_end": end}]}
 
     student = {"build": {"tokenizer": "teacher"}, "document_end": "<|im_start|>"}
-    data = read_by(tmp_path, {}, teachers=members("<|endoftext|>"), student=student)
+    data = read_by(tmp_path, {}, teachers=members("<|im_end|>"), student=student)
     assert data.members["one"].manifest["document_ends"] == ["<|im_start|>", "<|im_start|>"]
-    assert data.members["two"].manifest["document_ends"] == ["<|im_start|>", "<|endoftext|>"]
+    assert data.members["two"].manifest["document_ends"] == ["<|im_start|>", "<|im_end|>"]
     assert read_by(tmp_path, {}, teachers=members("auto"), student=student).key != data.key
     with pytest.raises(UserError, match=r"^teachers\.members\.two\.document_end: expected .*got '<end>'"):
         read_by(tmp_path, {}, teachers=members("<end>"), student=student)

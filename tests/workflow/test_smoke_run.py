@@ -16,16 +16,24 @@ from kdkit.config.language import load_config
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ["01_data", "02_teacher_probe", "03_distill", "04_evaluate", "05_report"]
 MODELS = ["teacher", "student", "baseline", "baseline_equal_time", "baseline_answers_reused"]
+SECRETS = {
+    "WANDB_API_KEY": "5ecret0wandb0" + "0123456789abcdef" * 2,
+    "HF_TOKEN": "hf_5ecretHubToken0123456789abcdefghij",
+    "KAGGLE_KEY": "5ecret0kaggle0fedcba9876543210",
+    "OPENAI_API_KEY": "sk-5ecretEndpointKey0123456789",
+}
+TITLE = "Title-that-is-found"
 MEASURED = ["perplexity", "bits_per_byte", "parameters", "size_bytes", "tokens_per_second", "peak_memory_bytes"]
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Run the smoke configuration once; return the folder, the process and the command's arguments."""
+    """Run the smoke configuration once, with secrets around it; return the folder, the process and the arguments."""
     folder = tmp_path_factory.mktemp("smoke")
-    where = ["--name", "s", "--runs-dir", f"{folder}/runs", "-p", f"cache_dir={folder}/cache"]
+    settings = [f"cache_dir={folder}/cache", f"report.title={TITLE}", "train.wandb=offline"]
+    where = ["--name", "s", "--runs-dir", f"{folder}/runs", *(word for each in settings for word in ("-p", each))]
     arguments = ["run", "configs/smoke.yaml", *where]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    environment = os.environ | SECRETS | {"HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-m", "kdkit", *arguments]
     process = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     return folder / "runs" / "s", process, arguments
@@ -45,7 +53,9 @@ def contents(folder):
 def test_a_smoke_run_succeeds_and_ends_with_the_paths(finished):
     run, process, _ = finished
     assert process.returncode == 0, process.stderr[-3000:]
-    assert process.stdout.splitlines()[-2:] == [f"report: {run / 'report.html'}", f"student: {run / 'student'}"]
+    *_, report, student, copies = process.stdout.splitlines()
+    assert [report, student] == [f"report: {run / 'report.html'}", f"student: {run / 'student'}"]
+    assert copies.endswith(f"wandb sync {run}/wandb/offline-run-*")
 
 
 def test_a_run_says_how_large_its_models_are_before_it_builds_them(finished, evaluation):
@@ -65,6 +75,18 @@ def test_a_run_leaves(finished, name):
     assert (finished[0] / name).stat().st_size > 0
 
 
+def files_with(folder, text):
+    """Return the files below a folder that hold a text."""
+    return [file for file in folder.rglob("*") if file.is_file() and text.encode() in file.read_bytes()]
+
+
+def test_a_whole_run_keeps_no_secret_of_its_environment(finished):
+    folder = finished[0].parent.parent
+    assert {file.name for file in files_with(folder, TITLE)} >= {"report.html", "config.yaml"}
+    assert list(folder.rglob("*.wandb")), "what W&B keeps is searched too"
+    assert {name: files_with(folder, value) for name, value in SECRETS.items()} == {name: [] for name in SECRETS}
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_status_says_done_with_seconds(finished, stage):
     entry = json.loads((finished[0] / "status.json").read_text())[stage]
@@ -80,9 +102,22 @@ def test_the_executed_notebook_is_kept(finished, stage):
     assert 'RUN = "s"' in next(cell.source for cell in cells if "injected-parameters" in cell.metadata.get("tags", []))
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_notebook_keeps_what_a_run_of_it_shows(finished, stage):
+    written, executed = (
+        {
+            cell.id: "".join(output.text for output in cell.outputs)
+            for cell in nbformat.read(folder / f"{stage}.ipynb", 4).cells
+            if "nbval-check-output" in cell.metadata.get("tags", [])
+        }
+        for folder in (ROOT / "notebooks", finished[0] / "notebooks")
+    )
+    assert written == executed and all(written.values())
+
+
 def test_the_saved_configuration_is_complete(finished):
     saved = load_config(finished[0] / "config.yaml")
-    assert saved == load_config(ROOT / "configs" / "smoke.yaml", [finished[2][-1]])
+    assert saved == load_config(ROOT / "configs" / "smoke.yaml", finished[2][-5::2])
 
 
 def test_the_environment_is_recorded(finished):

@@ -40,6 +40,15 @@ def start(*arguments, stdout=subprocess.PIPE):
     return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
+def run_in_this_process(capsys, arguments):
+    """Do what a command does that no signal reaches; return its exit code, output and errors."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    said = capsys.readouterr()
+    return stop.value.code, said.out, said.err
+
+
 def press(process):
     """Do what Ctrl-C in a terminal does: a signal to the whole foreground group."""
     os.killpg(process.pid, signal.SIGINT)
@@ -53,7 +62,7 @@ def wait_for(process, words):
     pytest.fail(f"no {words!r}: {process.stderr.read()[-2000:]}")
 
 
-def test_the_training_is_saved_and_the_named_command_goes_on(project):
+def test_the_training_is_saved_and_the_named_command_goes_on(project, capsys):
     write_notebook(project, "03_distill", "HANGS = False" + TRAINING)
     arguments = ["run", "configs/tiny.yaml", "--name", "r", "-p", "report.title=Two words", "--from", "02"]
     process = start(*arguments)
@@ -68,9 +77,8 @@ def test_the_training_is_saved_and_the_named_command_goes_on(project):
     assert read_status(project / "runs" / "r")["03_distill"]["state"] == "interrupted"
     words = shlex.split(last.partition("to go on: python -m kdkit ")[2])
     assert words == ["run", "configs/tiny.yaml", "-p", "report.title=Two words", "--name", "r", "--resume"]
-    again = start(*words)
-    out, error = again.communicate(timeout=120)
-    assert again.returncode == 0, error
+    code, out, error = run_in_this_process(capsys, words)
+    assert code == 0, error
     assert "student: goes on from step 3 of 9" in out and "student 9/9" in out
     assert [f"{n}: done before" in out for n in ("01_data", "02_teacher_probe", "03_distill")] == [True, True, False]
     assert {entry["state"] for entry in read_status(project / "runs" / "r").values()} == {"done"}
@@ -87,7 +95,7 @@ print("note: student: goes on from step 3 of 9")
 """
 
 
-def test_when_the_time_is_up_the_notebooks_after_it_are_not_run(project):
+def test_when_the_time_is_up_the_notebooks_after_it_are_not_run(project, capsys):
     write_notebook(project, "03_distill", BUDGETED)
     run = project / "runs" / "r"
     process = start("run", "configs/tiny.yaml", "--name", "r")
@@ -100,12 +108,10 @@ def test_when_the_time_is_up_the_notebooks_after_it_are_not_run(project):
     assert "step 3 of 9 is saved" in values["reason"] and values["command"].endswith("tiny.yaml --name r --resume")
     assert values["03_distill"]["state"] == "interrupted" and "04_evaluate" not in values
     # a budget that is used up begins no notebook, and is no other configuration
-    late = start(*words, "-p", "train.time_budget_hours=1e-9")
-    _, error = late.communicate(timeout=400)
-    assert late.returncode == 75 and "03_distill was not begun" in error, error
-    again = start(*words)
-    out, error = again.communicate(timeout=400)
-    assert again.returncode == 0, error
+    code, _, error = run_in_this_process(capsys, [*words, "-p", "train.time_budget_hours=1e-9"])
+    assert code == 75 and "03_distill was not begun" in error, error
+    code, out, error = run_in_this_process(capsys, words)
+    assert code == 0, error
     assert "student: goes on from step 3 of 9" in out and out.count("done before") == 2
     values = json.loads((run / "status.json").read_text())
     assert (values["state"], values["resume_needed"]) == ("finished", False) and "command" not in values

@@ -13,6 +13,7 @@ from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from kdkit.errors import UserError
 from kdkit.models.generation import CACHE
 from kdkit.models.loading import num_experts
+from kdkit.models.onnx.experts import use_all_experts
 from kdkit.models.onnx.graph import export_graph
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -25,8 +26,7 @@ def write_causal_graph(model: PreTrainedModel, file: Path, key: str) -> Path:
     """Write a causal LM in fp32, for every batch size and length, with keys and values that are kept outside.
 
     Args:
-        model: on the CPU, in fp32; the experts of a mixture are computed by `batched_mm` from here on, since the usual
-            `grouped_mm` has no counterpart in ONNX and a loop over experts cannot be traced.
+        model: on the CPU, in fp32; of a mixture see `use_all_experts`.
         key: the setting that named it, for messages.
 
     Raises:
@@ -35,16 +35,18 @@ def write_causal_graph(model: PreTrainedModel, file: Path, key: str) -> Path:
     config = model.config.get_text_config(decoder=True)
     check_cache(config, key)
     if num_experts(config):
-        model.set_experts_implementation("batched_mm")
+        use_all_experts(model)
     free = torch.export.Dim.DYNAMIC
     sizes = {name: {0: free, 1: free} for name in ("input_ids", "attention_mask", "position_ids")}
     layers = range(config.num_hidden_layers)
-    sizes["past"] = [({0: free, 2: free}, {0: free, 2: free}) for _ in layers]
-    past = empty_past(config, BATCH, PAST)
+    sizes["past"] = [({0: free, 2: free}, {0: free, 2: free}) for _ in layers]  # heads and widths are the model's own
+    ids = torch.arange(BATCH * (PAST + LENGTH)).reshape(BATCH, -1) % config.vocab_size
+    with torch.no_grad():
+        read = model(input_ids=ids[:, :PAST], use_cache=True)[CACHE]
+    past = [(layer.keys, layer.values) for layer in read.layers]
     mask = torch.ones(BATCH, PAST + LENGTH, dtype=torch.int64)
     mask[1:, 0] = 0  # an example without padding would be traced without a mask
-    ids = torch.arange(BATCH * LENGTH).reshape(BATCH, LENGTH) % config.vocab_size
-    inputs = ids, mask, positions(mask, LENGTH), past
+    inputs = ids[:, PAST:], mask, positions(mask, LENGTH), past
     return export_graph(_Step(model).eval(), inputs, file, names=graph_names(len(layers)), sizes=sizes)
 
 
@@ -55,7 +57,7 @@ def check_cache(config: PreTrainedConfig, key: str) -> None:
         UserError: naming what it is.
     """
     kinds = set(getattr(config, "layer_types", None) or []) - {"full_attention"}
-    if kinds or not getattr(config, "num_key_value_heads", None):
+    if kinds or not getattr(config, "num_attention_heads", None):
         raise UserError(
             f"{key}: expected a model whose layers keep keys and values of all tokens, got {config.model_type} with "
             f"{', '.join(sorted(kinds)) or 'another cache'}; export it as int8 or int4, or use its folder"
@@ -68,13 +70,6 @@ def graph_names(num_layers: int) -> tuple[list[str], list[str]]:
     inputs = ["input_ids", "attention_mask", "position_ids"]
     inputs += [f"past_key_values.{layer}.{part}" for layer, part in parts]
     return inputs, ["logits", *(f"present.{layer}.{part}" for layer, part in parts)]
-
-
-def empty_past(config: PreTrainedConfig, batch_size: int, length: int = 0) -> list[Pair]:
-    """Return keys and values, all zero, of so many tokens."""
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    shape = batch_size, config.num_key_value_heads, length, head_dim
-    return [(torch.zeros(shape), torch.zeros(shape)) for _ in range(config.num_hidden_layers)]
 
 
 def positions(mask: torch.Tensor, length: int) -> torch.Tensor:

@@ -17,7 +17,13 @@ from kdkit.errors import UserError
 FULL, QUANTISED = "onnx/model.onnx", "onnx/model_qint8.onnx"
 """The graph in fp32 and with INT8 weights, within a model's folder, where optimum and sentence-transformers look."""
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
+OPSET = 23
+"""Of the operators: the first with attention, RMS norms and rotary positions as one operator each."""
+ROUNDED = ("MatMul", "Gemm", "Gather")
+"""Operators whose weights become INT8: products and tables; by default ONNX's Attention is taken for another's."""
 INSTALL = "pip install 'kdkit[onnx]'"
+INT8_ACTIVATIONS = 4
+"""onnxruntime's `accuracy_level` of that name."""
 LARGEST_BATCH = 2**16
 INSIDE_LIMIT = 2**31
 """Bytes of one protobuf file at most; weights of larger models stand in a file beside it."""
@@ -56,6 +62,7 @@ def export_graph(
                 input_names=names[0],
                 output_names=names[1],
                 dynamic_shapes=sizes,
+                opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
             )
@@ -79,14 +86,32 @@ def _operator(error: BaseException) -> str:
     return "one that depends on values, which torch.export cannot trace,"
 
 
-def quantise_graph(source: Path, file: Path) -> Path:
-    """Write a copy with INT8 weights; activations are quantised as they come (dynamic quantisation)."""
+def quantise_graph(source: Path, file: Path, block: int | None = None) -> Path:
+    """Write a copy with INT8 weights; activations are quantised as they come (dynamic quantisation).
+
+    Args:
+        block: neighbours that share a scale in a product, of its weights and of its activations; None: all of them,
+            which is quicker, and coarse where a few activations are far larger than all others.
+    """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     logging.disable(logging.WARNING)  # its advice to pre-process does not help transformers
-    quantize_dynamic(source, file, weight_type=QuantType.QInt8)
+    graph = source if block is None else _in_blocks(source, block)
+    quantize_dynamic(graph, file, weight_type=QuantType.QInt8, op_types_to_quantize=list(ROUNDED))
     logging.disable(logging.NOTSET)
     return file
+
+
+def _in_blocks(source: Path, block: int) -> Any:
+    """Return a graph whose products with one matrix are INT8 in blocks; those of tables and experts are as before."""
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    quantiser = MatMulNBitsQuantizer(
+        onnx.load(source), bits=8, block_size=block, is_symmetric=True, accuracy_level=INT8_ACTIVATIONS
+    )
+    quantiser.process()
+    return quantiser.model.model
 
 
 def open_graph(file: Path) -> Any:

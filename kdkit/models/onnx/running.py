@@ -17,7 +17,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from kdkit.alignment.tokenizers import load_tokenizer
 from kdkit.errors import UserError
 from kdkit.models.generation import CACHE
-from kdkit.models.onnx.causal import Pair, empty_past, graph_names, positions
+from kdkit.models.onnx.causal import Pair, graph_names, positions
 from kdkit.models.onnx.graph import FULL, check_packages, open_graph
 from kdkit.models.reading import Reader, Rows
 from kdkit.runs.paths import resolve_input
@@ -38,8 +38,7 @@ class OnnxCausalLM(PreTrainedModel, GenerationMixin):
         """
         super().__init__(config)
         self.session = open_graph(file)
-        self.text_config = config.get_text_config(decoder=True)
-        self.inputs, self.outputs = graph_names(self.text_config.num_hidden_layers)
+        self.inputs, self.outputs = graph_names(config.get_text_config(decoder=True).num_hidden_layers)
 
     @property
     def device(self) -> torch.device:
@@ -75,7 +74,7 @@ class OnnxCausalLM(PreTrainedModel, GenerationMixin):
         given = cache if cache is not None else past_key_values
         kept = DynamicCache() if given is None else given
         past = [(layer.keys, layer.values) for layer in kept.layers if layer.is_initialized]
-        past = past or empty_past(self.text_config, len(input_ids))
+        past = past or self.empty_past(len(input_ids))
         if attention_mask is None:
             attention_mask = torch.ones(len(input_ids), past[0][0].shape[2] + input_ids.shape[1], dtype=torch.int64)
         if position_ids is None:
@@ -83,6 +82,12 @@ class OnnxCausalLM(PreTrainedModel, GenerationMixin):
         logits, present = self.step(input_ids, attention_mask, position_ids, past)
         _keep(kept, present)
         return CausalLMOutputWithPast(logits=logits, **{CACHE: kept})
+
+    def empty_past(self, batch_size: int) -> list[Pair]:
+        """Return keys and values of no tokens."""
+        shapes = [node.shape for node in self.session.get_inputs()[3:]]  # batch, heads, length, width
+        parts = [torch.zeros(batch_size, heads, 0, width) for _, heads, _, width in shapes]
+        return list(zip(parts[::2], parts[1::2], strict=True))
 
     def step(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, position_ids: torch.Tensor, past: list[Pair]

@@ -62,7 +62,7 @@ class QuantisedLinear(_Coded):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Multiply: `[..., K]` to `[..., N]`."""
-        product = self._multiply(hidden.reshape(-1, hidden.shape[-1]))
+        product = self._multiply(hidden.reshape(-1, hidden.shape[-1]).contiguous())  # as the kernels want them
         product = product.to(hidden.dtype).view(*hidden.shape[:-1], -1)
         return product if self.bias is None else product + self.bias
 

@@ -64,7 +64,8 @@ def weight_bits(model: nn.Module, bits: int) -> dict[str, int]:
     for name, module in model.named_modules():
         for own, parameter in module.named_parameters(recurse=False):
             is_layer = isinstance(module, nn.Linear | nn.Embedding) and own == "weight"
-            if is_layer or parameter.dim() == 3:  # experts of a mixture are one parameter of three dimensions
+            # experts of a mixture are one parameter of three dimensions, and so are the few weights of a convolution
+            if is_layer or (parameter.dim() == 3 and not isinstance(module, nn.Conv1d)):
                 chosen = HEAD_BITS if parameter is head else bits
                 check_width(parameter.shape[-1], chosen, f"{name}.{own}")
                 found[f"{name}.{own}"] = chosen

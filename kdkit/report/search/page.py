@@ -60,9 +60,12 @@ def conclusion(search: dict[str, Any]) -> str:
     over = f", mean of {seeds} seeds" if seeds > 1 else ", one seed"
     values = ", ".join(f"{key} {_short(value)}" for key, value in best["settings"].items())
     text = f"{tried}Best: {_level(search, best['level'])} {unit}{over} (trial {best['number']}: {values}). "
-    if own and own["state"] == "complete" and own is not best:
-        gain = abs(own["level"] - best["level"])
-        text += f"The first trial, {_level(search, own['level'])}, is worse by {_level(search, gain)}. "
+    if search.get("has_own") and own is best:
+        text += "These are the configuration's own values: no other trial was better. "
+    elif own and own["state"] == "complete" and own is not best:
+        first = "The configuration's own values" if search.get("has_own") else "The first trial"
+        gain = _level(search, abs(own["level"] - best["level"]))
+        text += f"{first}, {_level(search, own['level'])}, {'are' if search.get('has_own') else 'is'} worse by {gain}. "
     return text + (
         "The best of many looks better than it is: it was chosen on the text and the seeds by which it is judged here. "
         "Train it with other seeds before you trust it."
@@ -73,12 +76,12 @@ def space_table(search: dict[str, Any]) -> Table:
     """List the settings: what they were chosen from, the best value, and how much each one matters."""
     best = best_trial(search)
     by = search["importance_by"]
-    headings = ["setting", "chosen from", "best", f"importance, {by}" if by else "importance"]
+    headings = ["setting", "chosen from", "best", *([f"importance, {by}"] if by else [])]
     rows = []
     for dimension in search["space"]:
         value = MISSING if best is None else _short(best["settings"][dimension["key"]])
-        share = write_number(search["importances"].get(dimension["key"]), "{:.2f}")
-        rows.append([dimension["key"], dimension["words"], value, share])
+        share = [write_number(search["importances"].get(dimension["key"]), "{:.2f}")] if by else []
+        rows.append([dimension["key"], dimension["words"], value, *share])
     return headings, rows
 
 

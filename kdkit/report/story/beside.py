@@ -9,7 +9,7 @@ import yaml
 from kdkit.config.values import flatten
 from kdkit.report.gap import write_share
 from kdkit.report.sweeps.tables import verdict_table
-from kdkit.report.sweeps.words import conclusion, unseen_sentence
+from kdkit.report.sweeps.words import conclusion, effect_sentences, unseen_sentence
 from kdkit.report.tables import MISSING, Table, write_number
 from kdkit.report.writing import HIGHER, LOWER, hide_folders, machine_folders
 from kdkit.runs.folder import Run
@@ -18,6 +18,8 @@ MOST_RUNS = 12
 """Of many runs those with the fewest settings that differ are shown."""
 MOST_SETTINGS = 4
 """Settings that are named of one run."""
+MOST_VARIANTS = 8
+"""Variants of a grid that are listed beside what its settings do."""
 SAME = ("data", "teacher")
 """Sections of a configuration that a sweep must share with a run to be its ablation."""
 SILENT = ("report", "cache_dir", "train.wandb", "train.wandb_project", "train.log_every", "train.save_every")
@@ -52,8 +54,16 @@ def runs_beside(run: Run, config: dict[str, Any], evaluation: dict[str, Any], ma
     return [*headings, f"gap closed {HIGHER}"], [this, *rows] if rows else []
 
 
-def sweeps_beside(run: Run, config: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the sweeps in the folder of the same text and teacher: `name`, `verdict`, `table`, `unseen`, `page`."""
+def sweeps_beside(run: Run, config: dict[str, Any], steps: int | None) -> list[dict[str, Any]]:
+    """Return the sweeps in the folder of the same text and teacher.
+
+    Args:
+        steps: of this run's student.
+
+    Returns:
+        `name`, `verdict`, `effects` (of a grid, what each setting does), `table` of the variants (no rows where they
+        are many and the effects say it), `unseen`, `length` and `page`, in words.
+    """
     found = []
     for folder in _folders(run):
         sweep = _read(folder / "sweep.json")
@@ -61,16 +71,31 @@ def sweeps_beside(run: Run, config: dict[str, Any]) -> list[dict[str, Any]]:
             _settings(inner) and _shares(config, _settings(inner)) for inner in sorted(folder.iterdir())
         ):
             continue
+        effects = effect_sentences(sweep)
+        headings, rows = verdict_table(sweep)
         found.append(
             {
                 "name": sweep["name"],
                 "verdict": conclusion(sweep),
-                "table": verdict_table(sweep),
+                "effects": effects,
+                "table": (headings, rows if len(rows) <= MOST_VARIANTS or not effects else []),
                 "unseen": unseen_sentence(sweep),
+                "length": _length(sweep, steps),
                 "page": f"{folder.name}/report.html",
             }
         )
     return found
+
+
+def _length(sweep: dict[str, Any], steps: int | None) -> str:
+    """Say how many seeds and steps a sweep's runs had, and this run's steps where those are others."""
+    count, trained = len(sweep["seeds"]), [entry["steps"] for entry in sweep["variants"] if entry.get("steps")]
+    words = f"{count} seed{'s' * (count > 1)}"
+    if not trained:
+        return words
+    each = f"{max(trained):,}" if min(trained) == max(trained) else f"{min(trained):,} to {max(trained):,}"
+    other = steps is not None and {steps} != set(trained)
+    return f"{words} of {each} steps" + (f", where this run had {steps:,}" if other else "")
 
 
 def _folders(run: Run) -> list[Path]:

@@ -150,9 +150,12 @@ def draw_pareto(sweep: dict[str, Any], path: Path) -> Path | None:
                 ends = [min(seconds), max(seconds)], [entry["mean"]] * 2
                 axes.plot(*ends, color=colour, linewidth=3, alpha=0.25, solid_capstyle="butt", zorder=1)
             if place in front or len(finished) < CROWDED:
-                # the line falls to the right where lower is better, and rises where higher is: names stand beyond it
-                at = {"xytext": (5, -12 if measure["is_score"] else 5), "textcoords": "offset points"}
-                name = axes.annotate(entry["name"], (entry[cost], entry["mean"]), fontsize=8, zorder=4, **at)
+                # beyond the line, which falls to the right where lower is better, or before it: neighbours do not meet
+                is_beyond = place not in front or front.index(place) % 2 == 0
+                is_above = is_beyond != measure["is_score"]
+                at = {"xytext": (5 if is_beyond else -5, 5 if is_above else -12), "textcoords": "offset points"}
+                at |= {"ha": "left" if is_beyond else "right", "fontsize": 8, "zorder": 4}
+                name = axes.annotate(entry["name"], (entry[cost], entry["mean"]), **at)
                 name.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
         joined = [(finished[place][cost], finished[place]["mean"]) for place in front]
         axes.plot(*zip(*joined, strict=True), color=SEED_COLOURS[0], linewidth=1, zorder=2)

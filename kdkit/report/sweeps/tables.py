@@ -46,7 +46,7 @@ def difference_table(sweep: dict[str, Any]) -> Table:
     headings += ["95 % interval over seeds"]
     headings += [
         "p",
-        f"p, corrected for {sweep['num_comparisons']}",
+        _corrected(sweep["num_comparisons"]),
         f"95 % interval over {sweep['measure']['over']}",
     ]
     rows, digits = [], sweep["measure"]["digits"]
@@ -60,11 +60,16 @@ def difference_table(sweep: dict[str, Any]) -> Table:
     return headings, rows
 
 
+def _corrected(count: int) -> str:
+    """Head a column of p values; of one comparison, or none, there is nothing to correct for."""
+    return f"p, corrected for {count}" if count > 1 else "p, corrected"
+
+
 def effects_table(sweep: dict[str, Any]) -> Table:
     """List what every value of every setting of a grid does on average over the values of the others."""
     measure, digits = sweep["measure"], sweep["measure"]["digits"]
     headings = ["setting", "value", f"mean {measure['name']} {HIGHER if measure['is_score'] else LOWER}"]
-    headings += [f"better by {HIGHER}", "95 % interval over seeds", f"p, corrected for {sweep['num_effects']}"]
+    headings += [f"better by {HIGHER}", "95 % interval over seeds", _corrected(sweep["num_effects"])]
     rows = []
     for effect in sweep["effects"]:
         for place, (name, value) in enumerate(zip(effect["names"], effect["values"], strict=True)):

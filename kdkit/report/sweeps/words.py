@@ -70,7 +70,10 @@ def against_reference(entry: dict[str, Any], sweep: dict[str, Any]) -> str:
     if difference["p"] is None:
         side = "better" if difference["mean"] > 0 else "worse"
         gap = write_level(sweep, abs(difference["mean"]))
-        return f"{gap} {side} than the reference on one seed; a test needs at least two."
+        edges = difference.get("interval_95_over_text")
+        drawn = sweep["measure"]["drawn"].removesuffix(" of all seeds")
+        over = "" if edges is None else f" ({' to '.join(write_gain(sweep, edge) for edge in edges)} over the {drawn})"
+        return f"{gap} {side} than the reference on one seed{over}; a test needs at least two."
     low, high = difference["interval_95"]
     count, missing = difference["num_pairs"], len(difference["per_seed"]) - difference["num_pairs"]
     partly = f" Only {count} of {count + missing} seeds are trained." if missing else ""

@@ -12,11 +12,12 @@ from kdkit.config.values import expand_home
 from kdkit.errors import UserError
 from kdkit.evaluate.compression import SIZE_DTYPE, count_bytes
 from kdkit.models.gguf.write import Quantisation
+from kdkit.models.heads import find_head
 from kdkit.models.loading import check_fits, load_causal_lm, read_model_config
 from kdkit.models.quantised.model import check_full_precision, release_weights, round_weights
 from kdkit.models.shared_core.expand import make_plain, plain_config
 from kdkit.report.deployment import FILE, deployment_table
-from kdkit.report.page import write_report
+from kdkit.report.page import write_page
 from kdkit.report.terminal import to_text
 from kdkit.workflow.deploy.formats import BITS, check_format, write_few_bits, write_gguf_file, write_onnx
 from kdkit.workflow.deploy.measure import Opened, judge, measure
@@ -78,6 +79,7 @@ def export_model(request: ExportRequest) -> str:
         )
     tokenizer, model = load_tokenizer(source, key), make_plain(load_causal_lm(source, key))
     check_fits(model, len(tokenizer), 1, key, key)
+    find_head(model, len(tokenizer))  # before anything is written: its measures take the head alone
     full_bytes = count_bytes(model, SIZE_DTYPE)
     written, facts = copy.deepcopy(model), {}
     if request.recover:
@@ -149,8 +151,8 @@ def _measure_all(
     record = text.run.read_json(FILE) if (text.run.path / FILE).is_file() else {}
     record[request.model] = record.get(request.model, {}) | rows
     text.run.write_json(FILE, record)
-    if (text.run.path / "report.html").is_file():  # its page shows the table too
-        write_report(text.run)
+    if (text.run.path / "report.html").is_file():  # its page shows the table too; what was copied elsewhere does not
+        write_page(text.run)
     return record[request.model]
 
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerF
 
 from kdkit.models.gguf.write import Quantisation, check_convertible, count_weight_bytes, read_weights, write_gguf
 from kdkit.models.loading import load_causal_lm
-from kdkit.models.onnx.causal import check_cache, empty_past, positions, write_causal_graph
+from kdkit.models.onnx.causal import check_cache, positions, write_causal_graph
 from kdkit.models.onnx.graph import FULL, QUANTISED, check_packages, quantise_graph
 from kdkit.models.onnx.running import OnnxCausalLM
 from kdkit.models.quantised.model import WEIGHTS, save_quantised, weight_bits
@@ -21,6 +21,8 @@ BITS = {"int8": 8, "int4": 4, "q8_0": 8, "q4_0": 4}
 """Of matrices, by a format or by how a GGUF file stores them."""
 CLOSE = 1e-3
 """Largest difference of a logit between onnxruntime and torch in fp32."""
+BLOCK = 64
+"""Neighbours that share a scale in INT8; one scale for all cost SmolLM2-135M 13.6 % of bits per byte, these 0.4 %."""
 STEPS = 4
 """Tokens that are read one by one in the check of a graph, after as many at once."""
 
@@ -50,7 +52,7 @@ def write_onnx(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folde
         tokenizer.save_pretrained(partial)
         full = write_causal_graph(model, partial / FULL, key)
         check_graph(model, OnnxCausalLM(full, model.config), len(tokenizer))
-        quantise_graph(full, partial / QUANTISED)
+        quantise_graph(full, partial / QUANTISED, BLOCK)
     return {
         name: _open_graph(folder / file, model.config, len(tokenizer))
         for name, file in (("onnx, fp32", FULL), ("onnx, INT8", QUANTISED))
@@ -77,9 +79,8 @@ def check_graph(model: PreTrainedModel, graph: OnnxCausalLM, vocab_size: int) ->
     ids = torch.randint(vocab_size, (2, 2 * STEPS), generator=generator)
     mask = torch.ones_like(ids)
     mask[1, : STEPS // 2] = 0  # the second text is shorter
-    config = model.config.get_text_config(decoder=True)
     output = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask, 2 * STEPS), use_cache=False)
-    past, parts = empty_past(config, 2), []
+    past, parts = graph.empty_past(2), []
     for start, end in [(0, STEPS), *((step, step + 1) for step in range(STEPS, 2 * STEPS))]:
         seen = mask[:, :end]
         logits, past = graph.step(ids[:, start:end], seen, positions(seen, end - start), past)

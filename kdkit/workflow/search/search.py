@@ -198,6 +198,7 @@ def conclude(search: Search) -> Path | None:
             {"key": each.key, "label": each.label, "words": each.words, "is_log": each.is_log} for each in search.space
         ],
         "trials": [_describe(trial) for trial in trials],
+        "has_own": "fixed_params" in search.study.get_trials(deepcopy=False)[0].system_attrs,
         "importances": shares,
         "importance_by": method,
         "environment": describe_environment(),

@@ -25,6 +25,8 @@ from kdkit.runs.folder import Run
 from kdkit.workflow.search.space import Dimension
 
 JOURNAL = "search.journal"
+FEWEST = 6
+"""Trained trials below which an importance of settings would be drawn from a hat."""
 CONTINUES, FIRST, STARTS = "continues", "first", "starts"
 """Attributes of a trial: the number of the one it goes on with, of the first of them, and how often it was killed."""
 MOST_STARTS = 2
@@ -133,12 +135,14 @@ def _begin_left_ones_again(study: optuna.Study, folder: Run) -> None:
 
 
 def importances(study: optuna.Study) -> tuple[dict[str, float], str]:
-    """Return each setting's share in how much the levels vary, and by what method; empty where that is unknown.
+    """Return each setting's share in how much the levels vary, and by what method; empty where nobody can know.
 
     Source: Hutter et al. 2014, An Efficient Approach for Assessing Hyperparameter Importance (fANOVA), which needs
     scikit-learn; without it Watanabe et al. 2023, PED-ANOVA.
     """
-    with _quietly(), suppress(ValueError, RuntimeError, ZeroDivisionError):  # too few trials, or all the same
+    if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < FEWEST:
+        return {}, ""
+    with _quietly(), suppress(ValueError, RuntimeError, ZeroDivisionError):  # all the same
         if find_spec("sklearn") is not None:
             fanova = optuna.importance.FanovaImportanceEvaluator(seed=0)
             return optuna.importance.get_param_importances(study, evaluator=fanova), "fANOVA"

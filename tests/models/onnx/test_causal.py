@@ -6,11 +6,25 @@ Skipped where the packages of the extra `onnx` are missing.
 import pytest
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM, set_seed
+from transformers import (
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GptOssConfig,
+    GptOssForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+    set_seed,
+)
 
 from kdkit.errors import UserError
 from kdkit.models.generation import Sampling, generate_ids
 from kdkit.models.onnx.causal import check_cache, write_causal_graph
+from kdkit.models.onnx.experts import use_all_experts
 from kdkit.models.onnx.graph import PACKAGES, export_graph, quantise_graph
 from kdkit.models.onnx.running import OnnxCausalLM
 from kdkit.models.reading import ModelReader
@@ -18,6 +32,7 @@ from kdkit.workflow.deploy.formats import check_graph
 
 for name in PACKAGES:
     pytest.importorskip(name, reason="the extra onnx is not installed")
+onnx = pytest.importorskip("onnx")
 
 PROMPTS = [[1, 2, 3], [5, 6, 7, 8, 9, 10], [1, 2, 3]]
 
@@ -29,6 +44,7 @@ def pair(tmp_path_factory):
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
     sizes = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 1, "initializer_range": 0.3}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=300, tie_word_embeddings=True, **sizes, **heads)).eval()
+    model.model.layers[0].post_attention_layernorm.weight.data.uniform_(0.5, 2.0)  # equal ones become one in a graph
     file = write_causal_graph(model, tmp_path_factory.mktemp("graph") / "model.onnx", "MODEL")
     return model, file
 
@@ -66,6 +82,26 @@ def test_a_file_holds_little_beside_its_weights_and_int8_is_a_quarter_of_them(pa
     assert file.stat().st_size < weights + 40_000
     small = quantise_graph(file, file.with_name("small.onnx"))
     assert small.stat().st_size < 0.3 * weights + 60_000
+    ids = torch.arange(20).reshape(2, 10)
+    full, rounded = model(ids).logits, OnnxCausalLM(small, model.config)(ids).logits
+    assert 0 < (rounded - full).norm() < 0.1 * full.norm()
+
+
+def test_int8_in_blocks_bears_a_feature_that_is_far_larger_than_all_others(pair, tmp_path):
+    model, file = pair
+    graph = onnx.load(file)
+    norm = next(each for each in graph.graph.initializer if each.name.endswith("post_attention_layernorm.weight"))
+    values = onnx.numpy_helper.to_array(norm).copy()
+    values[0] = 100.0
+    norm.CopyFrom(onnx.numpy_helper.from_array(values, norm.name))
+    onnx.save(graph, tmp_path / "model.onnx")
+    ids = torch.arange(20).reshape(2, 10)
+    errors = []
+    for block in (None, 32):
+        small = quantise_graph(tmp_path / "model.onnx", tmp_path / f"{block}.onnx", block)
+        full, rounded = (OnnxCausalLM(each, model.config)(ids).logits for each in (tmp_path / "model.onnx", small))
+        errors.append(float((rounded - full).norm() / full.norm()))
+    assert errors[1] < 0.5 * errors[0], errors
 
 
 def test_an_operator_that_onnx_does_not_have_is_named(tmp_path):
@@ -87,11 +123,69 @@ def test_a_sliding_window_is_refused():
         check_cache(config, "MODEL")
 
 
-@pytest.mark.slow
-def test_a_mixture_of_experts_becomes_a_graph(tmp_path):
+def test_what_keeps_no_keys_and_values_is_refused():
+    check_cache(GPT2Config(), "MODEL")  # has as many heads of keys as of queries, and does not say so
+    with pytest.raises(UserError, match=r"MODEL: expected a model whose layers keep .* got mamba with "):
+        check_cache(MambaConfig(), "MODEL")
+
+
+SIZES = {"vocab_size": 300, "hidden_size": 32, "num_attention_heads": 2, "initializer_range": 0.2}
+FEW = {"num_experts": 4, "num_experts_per_tok": 2}
+
+
+def mixture(**options):
     set_seed(0)
-    sizes = {"hidden_size": 32, "moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2, "head_dim": 16}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
-    model = Qwen3MoeForCausalLM(Qwen3MoeConfig(vocab_size=300, num_hidden_layers=2, **sizes, **heads)).eval()
+    sizes = SIZES | {"moe_intermediate_size": 32, "num_key_value_heads": 2, "head_dim": 16} | FEW | options
+    return Qwen3MoeForCausalLM(Qwen3MoeConfig(num_hidden_layers=2, **sizes)).eval()
+
+
+def with_biases():
+    """Return a mixture whose experts have biases, and weights that lie the other way round."""
+    set_seed(0)
+    sizes = SIZES | {"intermediate_size": 32, "num_key_value_heads": 2, "head_dim": 16, "num_local_experts": 4}
+    model = GptOssForCausalLM(GptOssConfig(num_hidden_layers=1, num_experts_per_tok=2, **sizes)).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("_bias"):
+            parameter.data.normal_()
+    return model
+
+
+@pytest.mark.parametrize("make", [mixture, with_biases])
+@torch.no_grad()
+def test_all_experts_at_once_give_what_the_chosen_ones_give(make):
+    model, ids = make(), torch.arange(20).reshape(2, 10)
+    model.set_experts_implementation("eager")
+    expected = model(ids).logits
+    use_all_experts(model)
+    assert torch.allclose(model(ids).logits, expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_mixture_becomes_a_graph_whose_experts_become_int8_too(tmp_path):
+    model = mixture(moe_intermediate_size=256)
+    file = write_causal_graph(model, tmp_path / "model.onnx", "MODEL")
+    assert check_graph(model, OnnxCausalLM(file, model.config), 300) < 1e-4
+    small = quantise_graph(file, tmp_path / "small.onnx")
+    weights = 4 * sum(parameter.numel() for parameter in model.parameters())
+    assert small.stat().st_size < 0.3 * weights + 60_000
+
+
+def other_widths():
+    """Return a model whose keys are wider than its values, and than its configuration says."""
+    ranks = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8}
+    sizes = SIZES | {"intermediate_size": 32, "num_key_value_heads": 2, "first_k_dense_replace": 1}
+    return DeepseekV3ForCausalLM(DeepseekV3Config(num_hidden_layers=1, **sizes, **ranks)).eval()
+
+
+def unsaid_heads():
+    """Return a model whose configuration does not name heads of keys and values."""
+    return GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=32, n_layer=1, n_head=2)).eval()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [other_widths, unsaid_heads])
+def test_keys_and_values_have_the_shapes_that_the_model_gives_them(tmp_path, make):
+    set_seed(0)
+    model = make()
     file = write_causal_graph(model, tmp_path / "model.onnx", "MODEL")
     assert check_graph(model, OnnxCausalLM(file, model.config), 300) < 1e-4

@@ -4,7 +4,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM, set_seed
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+    set_seed,
+)
 
 from kdkit.errors import UserError
 from kdkit.evaluate.compression import count_parameters
@@ -43,11 +51,19 @@ def mixture():
     return Qwen3MoeForCausalLM(config).eval()
 
 
+def without_attention():
+    """Return a model with convolutions, whose weight has three dimensions as experts have."""
+    set_seed(0)
+    sizes = {"hidden_size": 64, "state_size": 8, "time_step_rank": 32, "expand": 1}
+    return MambaForCausalLM(MambaConfig(vocab_size=300, num_hidden_layers=1, initializer_range=0.2, **sizes)).eval()
+
+
 MODELS = {
     "two tables": llama,
     "one table": lambda: llama(tie_word_embeddings=True),
     "biases": lambda: llama(attention_bias=True),
     "experts": mixture,
+    "convolutions": without_attention,
 }
 
 
@@ -109,6 +125,8 @@ def test_few_rows_and_many_give_the_same_products(bits):
     expected = hidden @ layer.weight.T + layer.bias
     assert torch.allclose(layer(hidden), expected, rtol=0.03, atol=0.3)
     assert torch.allclose(layer(hidden[:, :2]), expected[:, :2], rtol=0.03, atol=0.3)
+    turned = hidden[0, :8].T.contiguous().T  # the kernels take rows that lie in one piece, and nothing else
+    assert torch.allclose(layer(turned), expected[0, :8], rtol=0.03, atol=0.3)
 
 
 def test_a_loaded_model_writes_and_shows_its_head(tmp_path):

@@ -12,12 +12,14 @@ from matplotlib.figure import Figure
 from kdkit.config.language import Config, load_config
 from kdkit.report.page import write_report
 from kdkit.report.render import TEMPLATES
+from kdkit.report.story import beside
 from kdkit.report.story.contents import anchored, contents
 from kdkit.report.story.limits import language_limits
 from kdkit.report.story.machine import machine_table
 from kdkit.report.story.result import cost_sentence, headline, split_costs, stage_table, twin_table
 from kdkit.report.story.settings import changed_settings
 from kdkit.runs.curves import LABELS
+from tests.evaluate.sweeps.test_effects import make_grid
 from tests.report.test_page import make_evaluation, make_run
 
 VOID = {"meta", "img", "br", "hr", "input", "link"}
@@ -214,18 +216,32 @@ def test_what_was_measured_is_no_limit():
     assert any("More seeds are in abl." in sentence for sentence in limits)
 
 
+def test_a_grid_on_the_same_text_and_teacher_says_what_its_settings_do_and_lists_few_variants(run, monkeypatch):
+    folder = run.path.parent / "grid"
+    (folder / "a-seed-0").mkdir(parents=True)
+    (folder / "a-seed-0" / "config.yaml").write_text((run.path / "config.yaml").read_text())
+    (folder / "sweep.json").write_text(json.dumps({"name": "grid"} | make_grid()))
+    section = write_report(run).read_text().partition("Sweep grid")[2].partition("</section>")[0]
+    assert "<li>distill.temperature: 2 is worse than 1 by 0.050" in section and section.count("<tr>") == 7
+    assert "3 seeds of 500 steps, where this run had 100" in section and "stay unseen" in section
+    monkeypatch.setattr(beside, "MOST_VARIANTS", 5)
+    section = write_report(run).read_text().partition("Sweep grid")[2].partition("</section>")[0]
+    assert "<tr>" not in section and "0.050" in section
+    assert "distill.temperature: 2 is worse than 1 by 0.050" in (run.path / "report.md").read_text()
+
+
 def test_runs_on_the_same_text_stand_beside_this_one_with_what_differs(run):
     other = make_run(run.path.parents[1])  # the same place: its files are moved below
     assert "Ablations" not in write_report(run).read_text()
-    beside = run.path.parent / "hotter"
-    other.path.rename(beside)
+    hotter = run.path.parent / "hotter"
+    other.path.rename(hotter)
     make_run(run.path.parents[1])
-    values = yaml.safe_load((beside / "config.yaml").read_text())
+    values = yaml.safe_load((hotter / "config.yaml").read_text())
     values["distill"]["temperature"] = 2.0
-    (beside / "config.yaml").write_text(yaml.safe_dump(values))
-    evaluation = json.loads((beside / "evaluation.json").read_text())
+    (hotter / "config.yaml").write_text(yaml.safe_dump(values))
+    evaluation = json.loads((hotter / "evaluation.json").read_text())
     evaluation["models"]["student"]["bits_per_byte"] = 1.625
-    (beside / "evaluation.json").write_text(json.dumps(evaluation))
+    (hotter / "evaluation.json").write_text(json.dumps(evaluation))
     (run.path.parent / "broken").mkdir()
     (run.path.parent / "broken" / "evaluation.json").write_text("{")
     text = write_report(run).read_text()

@@ -11,7 +11,7 @@ from kdkit import cli
 from kdkit.config.language import dump_config
 from kdkit.errors import UserError
 from kdkit.evaluate.sweeps.comparison import Trial
-from kdkit.report.search.page import best_command, best_trial, conclusion, trial_table
+from kdkit.report.search.page import best_command, best_trial, conclusion, space_table, trial_table
 from kdkit.runs.folder import Run
 from kdkit.workflow.search import search as module
 from kdkit.workflow.search.search import conclude, make_trials, open_search
@@ -132,6 +132,9 @@ def test_trials_worse_than_the_median_are_given_up_and_the_report_says_what_was_
     assert len(best["levels"]) == 2 and best["seconds"] == 6.0
     assert figures["importances"]["distill.kd_ratio"] > figures["importances"]["distill.temperature"]
     assert f"trial {best['number']}: " in conclusion(figures) and "with other seeds" in conclusion(figures)
+    assert "The configuration's own values, " in conclusion(figures)
+    own = figures | {"trials": [trial for trial in figures["trials"] if trial["number"] == 0]}
+    assert "own values: no other trial was better" in conclusion(own)
     assert f"distill.kd_ratio={best['settings']['distill.kd_ratio']}" in best_command(figures)
     assert trial_table(figures)[1][0][0] == str(best["number"])
     page = (search.folder.path / "report.html").read_text()
@@ -154,6 +157,9 @@ def test_a_trial_that_fails_stops_no_other(request_of, monkeypatch, capsys):
     states = [trial.state.name for trial in search.study.get_trials()]
     assert 0 < len(failures) == states.count("FAIL") < 6 and states.count("COMPLETE") > 0
     assert "failed: too much" in capsys.readouterr().out
+    conclude(search)  # of so few trials nobody knows which setting matters
+    figures = json.loads((search.folder.path / "search.json").read_text())
+    assert space_table(figures)[0] == ["setting", "chosen from", "best"]
 
 
 def test_a_search_that_is_stopped_goes_on_with_the_trial_it_was_at(request_of, monkeypatch, capsys):
