@@ -110,8 +110,11 @@ def build_cache(plan: TrainingPlan, shard: Shard | None = None) -> Path:
         note(f"cache {path}: complete")
         return path
     make_place_for(path, "cache.file")
+    rows = cached_rows(plan)
+    if shard is not None:  # too many are refused before a teacher is made
+        shard.part_of(signal_maker(plan, None, rows).chunks())
     teacher = prepare_teacher(plan.session, plan.data, DTYPES[plan.answer_precision])
-    build_signals(path, header, signal_maker(plan, teacher, cached_rows(plan)), plan.session.run, shard)
+    build_signals(path, header, signal_maker(plan, teacher, rows), plan.session.run, shard)
     del teacher
     gc.collect()
     torch.cuda.empty_cache()

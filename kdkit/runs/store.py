@@ -223,9 +223,9 @@ def is_intact(path: Path, document: Document, number: int) -> bool:
 def open_file(path: Path) -> Iterator[h5py.File]:
     """Open a file for reading; what cannot be read is a UserError."""
     if path.is_dir():
-        raise store_error(path, "a store", "a folder", "name the file")
+        raise store_error(path, "a cache", "a folder", "name the file")
     if not path.is_file():
-        raise store_error(path, "a store", "no such file", "build it first")
+        raise store_error(path, "a cache", "no such file", "build it first")
     try:
         with h5py.File(path, "r", rdcc_nbytes=0) as file:
             yield file

@@ -252,8 +252,8 @@ def test_an_interrupted_repair_says_that_the_same_command_goes_on(command, built
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("missing", "expected a store, got no such file; build it first"),
-        ("folder", "expected a store, got no such file"),
+        ("missing", "expected a cache, got no such file; build it first"),
+        ("folder", "expected a cache, got no such file"),
         ("text", "expected a whole HDF5 file"),
         ("empty", "expected a whole HDF5 file"),
         ("cut", "expected a whole HDF5 file"),

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from kdkit import cli
+from kdkit.distill import open_teacher
 from kdkit.runs.costs import read_cost
 from kdkit.runs.store import open_store
 from kdkit.teachers.cache_build import SignalMaker
@@ -124,7 +125,7 @@ def test_shards_that_do_not_make_one_cache_are_named(folder, tmp_path, capsys):
     assert f"cache merge: expected a file to write, got '{tmp_path}' (it is a folder)" in answer(
         "merge", tmp_path, first
     )
-    assert f"{tmp_path}: expected a store, got a folder; name the file" in answer("merge", out, tmp_path)
+    assert f"{tmp_path}: expected a cache, got a folder; name the file" in answer("merge", out, tmp_path)
     said = answer("build", folder / "tiny.yaml", "--runs-dir", folder / "runs", "--output", first)
     assert f"{first}: expected a whole cache, got shard 1/{PARTS} of one; merge all its shards" in said
     assert not out.exists() and not list(tmp_path.parent.glob("*.parts"))
@@ -136,6 +137,7 @@ def test_a_part_that_there_cannot_be_is_refused(folder, shard, capsys):
     assert f"--shard: expected I/N, the I-th of N, counted from 1, got {shard!r}" in capsys.readouterr().err
 
 
-def test_more_parts_than_chunks_are_refused(folder, capsys):
+def test_more_parts_than_chunks_are_refused_before_a_teacher_is_made(folder, capsys, monkeypatch):
+    monkeypatch.setattr(open_teacher, "prepare_teacher", None)
     assert build(folder, "--output", folder / "many.h5", "--shard", "1/99") == 2
     assert "--shard: expected at most " in capsys.readouterr().err
