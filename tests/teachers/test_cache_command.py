@@ -253,7 +253,7 @@ def test_an_interrupted_repair_says_that_the_same_command_goes_on(command, built
     ("kind", "words"),
     [
         ("missing", "expected a cache, got no such file; build it first"),
-        ("folder", "expected a cache, got no such file"),
+        ("folder", "expected a cache, got a folder; name the file"),
         ("text", "expected a whole HDF5 file"),
         ("empty", "expected a whole HDF5 file"),
         ("cut", "expected a whole HDF5 file"),
