@@ -71,7 +71,8 @@ def sweeps_beside(run: Run, config: dict[str, Any], steps: int | None) -> list[d
             _settings(inner) and _shares(config, _settings(inner)) for inner in sorted(folder.iterdir())
         ):
             continue
-        effects = effect_sentences(sweep)
+        # of one setting its variants say the same
+        effects = effect_sentences(sweep) if len(sweep.get("effects", [])) > 1 and sweep["num_effects"] else []
         headings, rows = verdict_table(sweep)
         found.append(
             {

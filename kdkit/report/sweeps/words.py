@@ -105,7 +105,8 @@ def unseen_sentence(sweep: dict[str, Any]) -> str:
     count = len(sweep["seeds"])
     return (
         f"In brackets: the 95 % interval over seeds. With {count} seeds, mean differences below {between} "
-        f"{sweep['measure']['name']} stay unseen, depending on the variant: not distinguishable does not mean equal."
+        f"{sweep['measure']['name']} stay unseen{', depending on the variant' * (least != most)}: not distinguishable "
+        "does not mean equal."
     )
 
 
