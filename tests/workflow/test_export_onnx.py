@@ -20,7 +20,7 @@ from kdkit.machine.open_session import open_embedding_session
 from kdkit.models.onnx import graph
 from kdkit.models.onnx.graph import FULL, QUANTISED
 from kdkit.workflow.deploy.export import ExportRequest
-from kdkit.workflow.vectors.onnx import export_onnx
+from kdkit.workflow.vectors.onnx import export_onnx, is_embedding_model
 from tests.embedders import save_teacher, write_sentences
 
 MISSING = [name for name in graph.PACKAGES if importlib.util.find_spec(name) is None]
@@ -97,3 +97,12 @@ def test_a_run_without_an_embedding_model_is_refused(exported, tmp_path):
     _, asked = exported
     with pytest.raises(UserError, match="expected a run with an embedding model in baseline/"):
         export_onnx(ExportRequest(asked.source, str(tmp_path / "out"), "baseline", asked.runs_dir, format="onnx"))
+
+
+def test_the_folder_of_an_embedding_model_is_no_language_model_and_its_run_is_asked_for(exported, tmp_path):
+    session, asked = exported
+    folder = str(session.run.path / "student")
+    alone = ExportRequest(folder, str(tmp_path / "out"), "student", asked.runs_dir, format="int8")
+    assert is_embedding_model(alone) and is_embedding_model(asked)
+    with pytest.raises(UserError, match=r"MODEL: expected a run with an embedding model in student/.* name a run"):
+        export_onnx(alone)

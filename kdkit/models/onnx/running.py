@@ -121,8 +121,11 @@ class _OnnxReader(Reader):
 
     def read(self, input_ids: torch.Tensor) -> Rows:
         """See `Reader.read`."""
-        logits = self.model(input_ids).logits[..., : self.vocab_size].flatten(0, 1)
-        return lambda rows: logits.index_select(0, rows)
+        mask = torch.ones_like(input_ids)
+        past = self.model.empty_past(len(input_ids))  # and no cache to be filled for nothing
+        logits, _ = self.model.step(input_ids, mask, positions(mask, input_ids.shape[1]), past)
+        flat = logits[..., : self.vocab_size].flatten(0, 1)
+        return lambda rows: flat.index_select(0, rows)
 
 
 def find_graph(path: str) -> Path | None:

@@ -20,6 +20,7 @@ from kdkit.models.onnx.graph import FULL, QUANTISED, quantise_graph
 from kdkit.report.terminal import to_text
 from kdkit.runs.disk import whole_folder
 from kdkit.runs.open_run import is_for_embeddings
+from kdkit.runs.paths import resolve_input
 from kdkit.workflow.deploy.export import ExportRequest, check_out
 from kdkit.workflow.writers import run_folder
 
@@ -33,9 +34,11 @@ CLOSE = 1e-4
 
 
 def is_embedding_model(request: ExportRequest) -> bool:
-    """Return whether a command names the model of a run for embeddings."""
+    """Return whether a command names a run for embeddings, or the folder of an embedding model."""
     place = run_folder(request.source, request.runs_dir)
-    return place is not None and is_for_embeddings(place / "config.yaml")
+    if place is None:
+        return (resolve_input(request.source) / "modules.json").is_file()
+    return is_for_embeddings(place / "config.yaml")
 
 
 def export_onnx(request: ExportRequest) -> str:
@@ -55,8 +58,8 @@ def export_onnx(request: ExportRequest) -> str:
     place = run_folder(request.source, request.runs_dir)
     if place is None or not (place / request.model / "modules.json").is_file():
         raise UserError(
-            f"--format onnx: expected a run with an embedding model in {request.model}/, got {request.source!r}; "
-            "train one: python -m kdkit run configs/embedding_demo.yaml"
+            f"MODEL: expected a run with an embedding model in {request.model}/, got {request.source!r}; "
+            "name a run, or train one: python -m kdkit run configs/embedding_demo.yaml"
         )
     if request.format != "onnx" or request.recover or request.quantise != "none":
         raise UserError(
