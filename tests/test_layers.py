@@ -94,7 +94,8 @@ def ask_of(modules: Iterable[str]) -> Callable[[Callable[[str], None]], Callable
                     check(module)
                 except AssertionError as error:
                     wrong[module] = str(error)
-            assert modules and wrong == {}
+            assert modules
+            assert wrong == {}
 
         test.__name__ = check.__name__
         return test

@@ -17,6 +17,7 @@ from docs.make_quickstart import inputs_fingerprint
 from kdkit.config.embeddings import EmbeddingConfig
 from kdkit.config.language import Config, load_config
 from kdkit.config.values import flatten
+from tests.tiny import write_corpus
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
@@ -315,6 +316,31 @@ def test_the_bootstrap_leaves_an_installed_package_alone(bootstrap, tmp_path):
     assert bootstrap(tmp_path, tmp_path / "input") == []
 
 
+def copy_small(folder):
+    """Copy what notebooks need, with the smallest configurations in place of their own, and little text in those."""
+    for name in ("kdkit", "notebooks", "configs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    texts = [write_corpus(folder / f"{name}.txt", 400) for name in ("docs", "code")]
+    changes = [
+        # nbval can set no parameter
+        *((f"notebooks/{name}.ipynb", "configs/quick.yaml", "configs/smoke.yaml") for name in (QUICKSTART, *STORY[:3])),
+        (f"notebooks/{SEVERAL}.ipynb", "configs/many_teachers.yaml", "configs/many_smoke.yaml"),
+        (f"notebooks/{MINI}.ipynb", "configs/minillm_quick.yaml", "configs/smoke.yaml"),
+        (f"notebooks/{MATHS}.ipynb", "configs/maths_demo.yaml", "configs/maths_smoke.yaml"),
+        ("configs/smoke.yaml", "data: {", f"data: {{path: {texts[0]}, "),
+        ("configs/many_smoke.yaml", "docs: python-docs, code: python-code", "docs: {}, code: {}".format(*texts)),
+        (
+            "configs/embedding_smoke.yaml",
+            "subset_size: 160, max_evaluation: 120",
+            "subset_size: 100, max_evaluation: 40",
+        ),
+    ]
+    for name, large, small in changes:
+        content = (folder / name).read_text(encoding="utf-8")
+        assert large in content
+        (folder / name).write_text(content.replace(large, small), encoding="utf-8")
+
+
 # the story is run every day by tests/workflow/test_smoke_run.py, which compares what its notebooks keep as well, and
 # without parameters by tests/workflow/kaggle/test_rehearsal.py
 @pytest.mark.parametrize(
@@ -326,15 +352,7 @@ def test_the_bootstrap_leaves_an_installed_package_alone(bootstrap, tmp_path):
     ids=["others", "story"],
 )
 def test_they_run_under_nbval_from_a_plain_copy(tmp_path, names, reported):
-    for folder in ("kdkit", "notebooks", "configs"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    for name in (QUICKSTART, "01_data", "02_teacher_probe", "03_distill"):  # nbval can set no parameter
-        path = tmp_path / "notebooks" / f"{name}.ipynb"
-        path.write_text(path.read_text().replace("configs/quick.yaml", "configs/smoke.yaml"))
-    small_ones = (SEVERAL, "many_teachers", "many_smoke"), (MINI, "minillm_quick", "smoke")
-    for name, large, small in (*small_ones, (MATHS, "maths_demo", "maths_smoke")):
-        path = tmp_path / "notebooks" / f"{name}.ipynb"
-        path.write_text(path.read_text().replace(f"configs/{large}.yaml", f"configs/{small}.yaml"))
+    copy_small(tmp_path)
     # without PYTHONPATH the kernels find the package only through the bootstrap cell
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTEST_ADDOPTS")}
     result = subprocess.run(

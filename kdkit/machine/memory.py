@@ -9,12 +9,15 @@ from pathlib import Path
 import torch
 
 
-def memory_in_use(device: torch.device) -> int:
+def memory_in_use(device: torch.device, generation: int = 2) -> int:
     """Return what is held: torch's tensors on a GPU, else the process's resident set (0 where the system hides it).
 
     Garbage is collected first, and what was freed is given back to the system.
+
+    Args:
+        generation: the oldest that is collected; 1: what the last calls have left, in no time.
     """
-    gc.collect()
+    gc.collect(generation)
     if device.type == "cuda":
         torch.cuda.empty_cache()
         return torch.cuda.memory_allocated(device)
@@ -22,9 +25,9 @@ def memory_in_use(device: torch.device) -> int:
     return _read_status("VmRSS")
 
 
-def start_peak(device: torch.device) -> int:
+def start_peak(device: torch.device, generation: int = 2) -> int:
     """Count the peak from now on; return what is held, as `memory_in_use` does."""
-    held = memory_in_use(device)
+    held = memory_in_use(device, generation)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:

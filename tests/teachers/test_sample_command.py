@@ -88,11 +88,19 @@ def test_the_best_answers_become_the_text_of_the_next_training(project, tmp_path
     [
         ("sampling.scorer=rouge", "sampling.scorer: expected teacher_logprob"),
         ("sampling.scorer=python:nowhere:score", "expected the Python module 'nowhere' to be importable"),
-        ("data.path=python-docs", "sampling: expected conversations"),
+        ("data.path=FOLDER/corpus.txt", "sampling: expected conversations"),
     ],
 )
 def test_a_mistake_is_one_line(project, tmp_path, capsys, setting, what):
     extra = ["-p", "data.answer_column=null", "-p", "data.subset_size=40"] if setting.startswith("data") else []
     runs = ["--runs-dir", str(tmp_path / "runs")]
-    code, said = call("sample", str(project / "chats.yaml"), "-p", setting, *extra, *runs, capsys=capsys)
+    code, said = call(
+        "sample",
+        str(project / "chats.yaml"),
+        "-p",
+        setting.replace("FOLDER", str(project)),
+        *extra,
+        *runs,
+        capsys=capsys,
+    )
     assert code == 2 and what in said.splitlines()[-1]

@@ -2,6 +2,7 @@
 
 import ast
 import sysconfig
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ SKIPPED_FOLDERS = {"site-packages", "dist-packages", "test", "tests", "idle_test
 """Folders of the standard library without text worth learning."""
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 """What can have a docstring."""
+BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")
+"""Where statements hold statements."""
 
 
 def python_docs() -> Iterator[str]:
@@ -39,7 +42,11 @@ def library_files() -> Iterator[Path]:
 
 
 def _docstrings(source: bytes) -> Iterator[str]:
-    """Yield the docstrings of a module's source, without running it."""
-    for node in ast.walk(ast.parse(source)):
+    """Yield the docstrings of a module's source, without running it, in the order of `ast.walk`."""
+    nodes: deque[ast.AST] = deque([ast.parse(source)])
+    while nodes:
+        node = nodes.popleft()
         if isinstance(node, DOCUMENTED):
             yield from filter(None, [ast.get_docstring(node)])
+        for block in BLOCKS:  # expressions, most of the nodes, hold none
+            nodes.extend(getattr(node, block, ()))
