@@ -122,8 +122,12 @@ def quality_table(arms: dict[str, Rounds]) -> str:
         cells = [
             f"{found[seed]['bits_per_byte']:.3f} ({found[seed]['steps']})" if seed in found else "" for seed in seeds
         ]
-        mean = statistics.fmean(one["bits_per_byte"] for one in found.values())
-        rows.append([f"**{kind}**" if kind.startswith("kdkit") else kind, *cells, f"{mean:.3f}"])
+        values = [one["bits_per_byte"] for one in found.values()]
+        mean = f"{statistics.fmean(values):.3f}" if len(values) == len(seeds) else ""
+        rows.append([f"**{kind}**" if kind.startswith("kdkit") else kind, *cells, mean])
+    levels = {seed: one["teacher_bits_per_byte"] for found in kinds.values() for seed, one in found.items()}
+    values = [levels[seed] for seed in seeds]
+    rows.append(["the teacher itself", *(f"{value:.3f}" for value in values), f"{statistics.fmean(values):.3f}"])
     return table(["bits per byte (steps)", *(f"seed {seed}" for seed in seeds), "mean"], rows)
 
 

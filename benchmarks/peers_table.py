@@ -55,7 +55,7 @@ def divergences() -> dict[str, Arm]:
 
 OURS = ("kdkit projected_kl", "kdkit gold")
 GOLD = ("TRL GOLD, default", "TRL GOLD, hybrid, bayesian")
-SECONDS, SEEDS = 30, (0, 1, 2)
+SECONDS, SEEDS = 15, (0, 1, 2)
 GROUPS: dict[str, dict[str, Arm]] = {
     "divergences": divergences(),
     "gkd": {
@@ -66,7 +66,7 @@ GROUPS: dict[str, dict[str, Arm]] = {
     "tokenizers": {kind: Arm(("two_tokenizers", kind, "--pair", "large", "--steps", "3")) for kind in (*OURS, *GOLD)},
     "tokenizers, equal time": {
         f"{kind}, seed {seed}": Arm(
-            ("two_tokenizers", kind, "--pair", "small", "--seconds", str(SECONDS), "--seed", str(seed))
+            ("two_tokenizers", kind, "--pair", "stories", "--seconds", str(SECONDS), "--seed", str(seed))
         )
         for seed in SEEDS
         for kind in ("no teacher", "kdkit projected_kl, cached", *OURS, *GOLD)

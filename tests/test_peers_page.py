@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from benchmarks.peers_page import BEGIN, END, PAGE, RESULTS, make_part, ratio, write_page
+from benchmarks.peers_page import BEGIN, END, PAGE, RESULTS, make_part, quality_table, ratio, write_page
 
 STEP = "cpu_seconds_per_step"
 MACHINE = {"processor": "a processor", "cores": 2}
@@ -36,6 +36,20 @@ def test_the_page_names_what_was_left_out_and_why():
     assert "Left out: Unsloth: no peer python was named" in text
     assert "| TRL GKDTrainer | 4 | 2.00 (2.00 to 3.00) | 900 | 3.00 (3.00 to 3.00) |" in text
     assert "a processor, 2 cores" in text
+
+
+def test_a_mean_over_seeds_stands_where_all_seeds_have_been_trained():
+    def trained(value: float, seed: int) -> list[dict]:
+        return [{"bits_per_byte": value, "steps": 9, "teacher_bits_per_byte": 1.0 + seed}]
+
+    found = {
+        "no teacher, seed 0": trained(2.0, 0),
+        "no teacher, seed 1": trained(3.0, 1),
+        "ours, seed 1": trained(2.5, 1),
+    }
+    text = quality_table(found)
+    assert "| no teacher | 2.000 (9) | 3.000 (9) | 2.500 |" in text and "| ours |  | 2.500 (9) |  |" in text
+    assert "| the teacher itself | 1.000 | 2.000 | 1.500 |" in text
 
 
 def test_only_the_part_between_the_marks_is_made(tmp_path: Path):
