@@ -25,6 +25,8 @@ INSTALL = "pip install 'kdkit[onnx]'"
 INT8_ACTIVATIONS = 4
 """onnxruntime's `accuracy_level` of that name."""
 LARGEST_BATCH = 2**16
+MOST_SAID = 120
+"""Characters of another program's reason."""
 INSIDE_LIMIT = 2**31
 """Bytes of one protobuf file at most; weights of larger models stand in a file beside it."""
 
@@ -78,12 +80,13 @@ def export_graph(
 
 
 def _operator(error: BaseException) -> str:
-    """Return the operator that an error of the exporter is about, from its whole chain of causes."""
-    while error is not None:
-        if found := re.search(r"op='([\w.:]+)'", str(error)):
+    """Return the operator that an error of the exporter is about, from its whole chain of causes; else the first."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if found := re.search(r"op='([\w.:]+)'", str(cause)):
             return found[1]
-        error = error.__cause__ or error.__context__
-    return "one that depends on values, which torch.export cannot trace,"
+        error, cause = cause, cause.__cause__ or cause.__context__
+    return f"what torch.export cannot trace ({' '.join(str(error).split())[:MOST_SAID]})"
 
 
 def quantise_graph(source: Path, file: Path, block: int | None = None) -> Path:

@@ -116,6 +116,15 @@ def test_an_operator_that_onnx_does_not_have_is_named(tmp_path):
     assert not (tmp_path / "odd.onnx").exists()
 
 
+def test_what_cannot_be_traced_is_told_with_its_reason(tmp_path):
+    class Odd(nn.Module):
+        def forward(self, values):
+            return values + 1 if values.sum() > 0 else values
+
+    with pytest.raises(UserError, match=r"got what torch\.export cannot trace \(.*data-dependent.*\) in the model; "):
+        export_graph(Odd(), (torch.eye(3),), tmp_path / "odd.onnx", names=(["values"], ["out"]), sizes=None)
+
+
 def test_a_sliding_window_is_refused():
     config = LlamaConfig(num_key_value_heads=2)
     config.layer_types = ["sliding_attention", "full_attention"]
