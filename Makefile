@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 FAST_TESTS = tests/test_layers.py tests/config tests/losses tests/alignment tests/runs
 
-.PHONY: run test check lint quickstart browser gguf audit clean
+.PHONY: run test check slow lint quickstart browser gguf audit clean
 
 run: $(VENV)/.installed
 	$(BIN)/python -m kdkit run configs/demo.yaml
@@ -21,6 +21,10 @@ check: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(FAST_TESTS)
+
+# what `test` leaves out: the story's notebooks under nbval, measurements, every combination of options
+slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

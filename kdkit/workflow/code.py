@@ -8,6 +8,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from kdkit.data.text.library import walk_statements
 from kdkit.runs.folder import fingerprint, fingerprint_files
 
 
@@ -42,7 +43,7 @@ def fingerprint_code(entry_points: tuple[str, ...], package: Path) -> str:
 
 def _imports_of(file: Path, package: Path) -> Iterator[Path]:
     """Yield the package's files that a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in walk_statements(ast.parse(file.read_text(encoding="utf-8"))):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

@@ -42,11 +42,16 @@ def library_files() -> Iterator[Path]:
 
 
 def _docstrings(source: bytes) -> Iterator[str]:
-    """Yield the docstrings of a module's source, without running it, in the order of `ast.walk`."""
-    nodes: deque[ast.AST] = deque([ast.parse(source)])
-    while nodes:
-        node = nodes.popleft()
+    """Yield the docstrings of a module's source, without running it."""
+    for node in walk_statements(ast.parse(source)):
         if isinstance(node, DOCUMENTED):
             yield from filter(None, [ast.get_docstring(node)])
-        for block in BLOCKS:  # expressions, most of the nodes, hold none
+
+
+def walk_statements(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield a module and its statements in the order of `ast.walk`, without expressions: most nodes are such."""
+    nodes: deque[ast.AST] = deque([tree])
+    while nodes:
+        yield (node := nodes.popleft())
+        for block in BLOCKS:
             nodes.extend(getattr(node, block, ()))
