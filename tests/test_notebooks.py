@@ -320,7 +320,9 @@ def copy_small(folder):
     """Copy what notebooks need, with the smallest configurations in place of their own, and little text in those."""
     for name in ("kdkit", "notebooks", "configs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-    texts = [write_corpus(folder / f"{name}.txt", 400) for name in ("docs", "code")]
+    texts = write_corpus(folder / "docs.txt", 400), folder / "code.txt"
+    documents = texts[0].read_text(encoding="utf-8").split("<|endoftext|>")
+    texts[1].write_text("<|endoftext|>".join(document[::-1] for document in documents), encoding="utf-8")
     changes = [
         # nbval can set no parameter
         *((f"notebooks/{name}.ipynb", "configs/quick.yaml", "configs/smoke.yaml") for name in (QUICKSTART, *STORY[:3])),
@@ -328,7 +330,11 @@ def copy_small(folder):
         (f"notebooks/{MINI}.ipynb", "configs/minillm_quick.yaml", "configs/smoke.yaml"),
         (f"notebooks/{MATHS}.ipynb", "configs/maths_demo.yaml", "configs/maths_smoke.yaml"),
         ("configs/smoke.yaml", "data: {", f"data: {{path: {texts[0]}, "),
-        ("configs/many_smoke.yaml", "docs: python-docs, code: python-code", "docs: {}, code: {}".format(*texts)),
+        (
+            "configs/many_smoke.yaml",
+            "docs: python-docs, code: python-code}, subset_size: 60",
+            "docs: {}, code: {}}}, subset_size: 400".format(*texts),
+        ),
         (
             "configs/embedding_smoke.yaml",
             "subset_size: 160, max_evaluation: 120",
