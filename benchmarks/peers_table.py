@@ -63,7 +63,7 @@ GROUPS: dict[str, dict[str, Arm]] = {
         "kdkit": Arm(("kdkit_gkd", "fp32")),
         "kdkit, teacher in bf16": Arm(("kdkit_gkd", "bf16")),
     },
-    "tokenizers": {kind: Arm(("two_tokenizers", kind, "--pair", "large", "--steps", "3")) for kind in (*OURS, *GOLD)},
+    "tokenizers": {kind: Arm(("two_tokenizers", kind, "--pair", "large")) for kind in (*OURS, *GOLD)},
     "tokenizers, equal time": {
         f"{kind}, seed {seed}": Arm(
             ("two_tokenizers", kind, "--pair", "stories", "--seconds", str(SECONDS), "--seed", str(seed))

@@ -2,7 +2,7 @@
 
     python -m benchmarks.peers.divergences LIBRARY LOSS [--distillkit FOLDER]
 
-1,024 tokens, vocabulary 32,768, student width 576, teacher width 1,024, fp32, forward and backward, from hidden states
+2,048 tokens, vocabulary 32,768, student width 576, teacher width 1,024, fp32, forward and backward, from hidden states
 and heads to the gradients of both of the student's. `products` is the floor: the four matrix products alone (logits of
 student and teacher, gradients of hidden states and head), in kdkit's chunks. The losses: `kl` is KL(teacher ||
 student), `jsd` the Jensen-Shannon divergence, `top64` KL where 64 tokens of the teacher are known and the rest is one
@@ -23,7 +23,7 @@ from benchmarks.peers.dense import dense_forward_kl, dense_jsd
 from kdkit.losses.chunked.engine import even_chunks, rows_per_chunk
 from kdkit.losses.chunked.signals import SparseSignals
 
-TOKENS, VOCABULARY = 1024, 32_768
+TOKENS, VOCABULARY = 2048, 32_768
 LIBRARIES = ("products", "torch", "kdkit", "TRL", "Liger", "Liger, compiled", "DistillKit")
 KEPT = {"top64": "ghost", "top64_renormalised": "renormalise"}
 Divergence = Callable[[Problem], torch.Tensor]
