@@ -217,7 +217,9 @@ class EmbeddingTrainer:
         self._stage = stage
         modules = [(module, list(module.parameters())) for module in self.model.modules()]
         self._frozen = [module for module, own in modules if own and not any(p.requires_grad for p in own)]
-        self.optimizer = torch.optim.AdamW(groups, fused=torch.device(self.hardware.device).type == "cpu")
+        on_cpu = torch.device(self.hardware.device).type == "cpu"
+        # None lets torch choose on a GPU, where False would rule its grouped one out as well
+        self.optimizer = torch.optim.AdamW(groups, fused=on_cpu or None)
         warmup = min(train.warmup_steps, stage.steps // 2)
         self.scheduler = get_scheduler(train.lr_scheduler_type, self.optimizer, warmup, stage.steps)
         if len(self.stages) > 1:
