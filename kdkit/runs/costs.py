@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kdkit.runs.disk import write_text
+from kdkit.runs.lines import parse_object
 
 
 def write_cost(path: Path, seconds: float, tokens: int, **more: int) -> None:
@@ -18,9 +19,9 @@ def write_cost(path: Path, seconds: float, tokens: int, **more: int) -> None:
 
 
 def read_cost(path: Path) -> dict[str, Any] | None:
-    """Return what `write_cost` noted; None where nobody did, as in older builds."""
+    """Return what `write_cost` noted; None where nobody did, as in older builds, or where the note is damaged."""
     file = _file(path)
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return parse_object(file.read_bytes()) if file.is_file() else None
 
 
 def _file(path: Path) -> Path:

@@ -70,6 +70,11 @@ class Run:
             raise UserError(f"{path}: expected a JSON object, got a damaged file; remove it, then {self.go_on_command}")
         return values
 
+    def read_if_whole(self, name: str) -> dict[str, Any] | None:
+        """Read a JSON file of the run that can be made again; None where it is missing or damaged."""
+        path = self.path / name
+        return parse_object(path.read_bytes()) if path.is_file() else None
+
     def write_json(self, name: str, values: dict[str, Any]) -> Path:
         """Write a JSON file of the run, whole or not at all."""
         if not self.writes:

@@ -13,7 +13,7 @@ from kdkit.distill.curriculum import READ_AHEAD, cached_rows, rows_read
 from kdkit.distill.student import make_student
 from kdkit.losses.chunked.engine import Head
 from kdkit.machine.stopwatch import Stopwatch
-from kdkit.runs.costs import read_cost
+from kdkit.runs.costs import read_cost, write_cost
 from tests.tiny import make_config, make_data, make_plan, make_run, make_teacher, save_teacher
 
 
@@ -134,6 +134,14 @@ def test_the_building_of_a_cache_counts_in_one_row_of_equal_time(cached):
     assert time.reused == result.seconds and time.counted == pytest.approx(result.seconds + cost["seconds"])
     assert train.train_reused_baseline(cached).steps == steps_in(cached, time.reused)
     assert next(row["item"] for row in list_costs(cached)) == "teacher's answers, kept"
+
+
+def test_a_note_of_the_cost_that_a_crash_has_cut_is_none(tmp_path):
+    write_cost(tmp_path / "answers.h5", 1.5, 10)
+    assert read_cost(tmp_path / "answers.h5") == {"seconds": 1.5, "tokens": 10}
+    for content in ("", '{"seconds": 1', "\0\0\0"):
+        (tmp_path / "answers.h5.cost.json").write_text(content)
+        assert read_cost(tmp_path / "answers.h5") is None
 
 
 def test_a_cache_of_which_nobody_noted_the_cost_is_counted_as_nothing_and_that_is_said(cached, capsys):

@@ -81,7 +81,7 @@ class PlannedRun:
 
     def outcome(self) -> AnyTrial | None:
         """Return the run's result; None if it has not finished, or was made from something else."""
-        values = self.run.read_json("trial.json") if (self.run.path / "trial.json").is_file() else {}
+        values = self.run.read_if_whole("trial.json") or {}
         return self.kind(**values["trial"]) if values.get("inputs") == self.inputs else None
 
 
@@ -222,7 +222,7 @@ def _share_teacher_level(training: TrainingPlan, teacher: TextTeacher | None, fo
     computed = [hardware.teacher_device, str(hardware.dtype), str(hardware.autocast_dtype), training.answer_precision]
     made_from = [identify_teacher(session, data), data.key, evaluate.max_sequences, computed, code_fingerprint()]
     file = f"teachers/{fingerprint(*made_from)}.json"
-    if not (folder.path / file).is_file():
+    if folder.read_if_whole(file) is None:
         asked = teacher or prepare_teacher(session, data)
         windows = data.evaluation.first(evaluate.max_sequences)
         score = score_windows(asked.reader(hardware.autocast_dtype), windows, "teacher", evaluate.batch_size)
@@ -242,7 +242,7 @@ def _share_baseline(training: TrainingPlan, folder: Run) -> float:
     shared.path.mkdir(parents=True, exist_ok=True)
     elsewhere = replace(session, run=shared)
     with taking_turns(shared.path.with_name(f".{name}.lock"), "the baseline of this seed"):
-        if not ((shared.path / "score.json").is_file() and (shared.path / BASELINE).is_dir()):
+        if shared.read_if_whole("score.json") is None or not (shared.path / BASELINE).is_dir():
             train_baseline(replace(training, session=elsewhere), resume=True)
             score, _ = _score_student(elsewhere, BASELINE, data)
             shared.write_json("score.json", {"bits_per_byte": score.bits_per_byte})

@@ -136,6 +136,17 @@ def test_a_run_that_was_lost_comes_to_the_same_figures_alone(finished, folder, c
     assert after | {"seconds": 0} == before | {"seconds": 0}
 
 
+def test_results_that_a_crash_has_emptied_or_cut_are_made_again(finished, folder):
+    before, levels = read_trial(folder, RUNS[0]), {path: path.read_text() for path in folder.glob("*/*/score.json")}
+    levels |= {path: path.read_text() for path in folder.glob("teachers/*.json")}
+    for path in levels:
+        path.write_text("")
+    (folder / RUNS[0] / "trial.json").write_text('{"inputs": "1')
+    assert call(finished) == 0
+    assert read_trial(folder, RUNS[0]) | {"seconds": 0} == before | {"seconds": 0}
+    assert len(levels) > 2 and sum(path.read_text() == text for path, text in levels.items()) == 2  # those of its seed
+
+
 def test_an_interrupted_training_goes_on_from_its_checkpoint(finished, folder, monkeypatch, capsys):
     shutil.rmtree(folder / "plain-seed-0", ignore_errors=True)
     before = Progress.on_log
