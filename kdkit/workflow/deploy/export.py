@@ -106,7 +106,9 @@ def check_out(request: ExportRequest) -> Path:
     kind = "file" if request.format == "gguf" else "folder"
     if kind == "file" and out.suffix != ".gguf":
         wanted = out.with_suffix(".gguf")
-        raise UserError(f"OUT: expected a name that ends in .gguf, got {request.file!r}; write {wanted}")
+        raise UserError(
+            f"OUT: expected a name that ends in .gguf, got {request.file!r}; write {wanted}, or another --format"
+        )
     if out.exists():
         raise UserError(f"OUT: expected a new {kind}, got {request.file!r}, which exists; name another one")
     if not out.absolute().parent.is_dir():
