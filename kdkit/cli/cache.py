@@ -93,7 +93,8 @@ def info(file: CacheFile, debug: Debug = False) -> None:
 
     for key, value in flatten(describe_store(file)).items():
         if not key.startswith("header.config."):
-            print(f"{key.removeprefix('header.'):<24} {value}")
+            shown = round(value, 2) if isinstance(value, float) else value
+            print(f"{key.removeprefix('header.'):<24} {shown}")
 
 
 @cache_app.command()

@@ -41,9 +41,11 @@ class Library:
     """What llama.cpp calls with its messages; it must live as long as the library."""
 
 
-@lru_cache(maxsize=1)
-def load_library() -> Library:
+def load_library(key: str) -> Library:
     """Load llama.cpp, once; its messages are kept, not printed.
+
+    Args:
+        key: the setting that named the file, for messages.
 
     Raises:
         UserError: it is not installed.
@@ -52,9 +54,15 @@ def load_library() -> Library:
         import llama_cpp
     except ModuleNotFoundError:
         raise UserError(
-            f"teacher.path: expected llama.cpp to run a GGUF file, got no Python package 'llama_cpp'; {INSTALL} (it is "
+            f"{key}: expected llama.cpp to run a GGUF file, got no Python package 'llama_cpp'; {INSTALL} (it is "
             "compiled, which takes minutes)"
         ) from None
+    return _start(llama_cpp)
+
+
+@lru_cache(maxsize=1)
+def _start(llama_cpp: ModuleType) -> Library:
+    """Start the library and keep its messages."""
     said: deque[str] = deque(maxlen=8)
 
     @llama_cpp.llama_log_callback
@@ -81,7 +89,7 @@ class LlamaCpp:
         Raises:
             UserError: an architecture that llama.cpp does not know, or another reason why it cannot be loaded.
         """
-        self.library, self.header = load_library(), header
+        self.library, self.header = load_library(key), header
         calls = self.calls = self.library.calls
         self._context, self._length = None, 0
         self._read: list[int] = []

@@ -104,7 +104,8 @@ def draw_learning_curves(run: Run) -> Path:
             axes.axhline(level, color=COLOURS["teacher"], linestyle="--", label=LABELS["teacher"])
         axes.set(xlabel=label, ylabel="bits per byte, held-out text" if key == "step" else "")
         tidy(axes)
-    panels[0].legend(frameon=False, fontsize=8)
+    drawn = panels[0].get_legend_handles_labels()
+    figure.legend(*drawn, loc="outside lower center", ncols=5, frameon=False, fontsize=8)
     return save(figure, run, "learning_curves.png")
 
 

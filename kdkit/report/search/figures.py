@@ -62,13 +62,13 @@ def draw_settings(search: dict[str, Any], path: Path) -> Path | None:
         tidy(axes, dimension["key"])
     for axes in panels[len(search["space"]) :]:
         axes.set_visible(False)
-    panels[0].legend(frameon=False, fontsize=9)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", frameon=False, fontsize=9)
     figure.supylabel(_unit(search), fontsize=9)
     return _save(figure, path)
 
 
 def draw_curves(search: dict[str, Any], path: Path) -> Path | None:
-    """Draw the learning curves of all trials, of those given up in grey; None where there are no points."""
+    """Draw the learning curves of all trials, of those without an end in grey; None where there are no points."""
     drawn = [trial for trial in search["trials"] if len(trial["curve"]) > 1]
     if not drawn:
         return None
@@ -81,7 +81,9 @@ def draw_curves(search: dict[str, Any], path: Path) -> Path | None:
         axes.plot(*zip(*trial["curve"], strict=True), color=colour, **line)
         if trial["state"] == "pruned":
             axes.plot(*trial["curve"][-1], "x", color=GIVEN_UP, markersize=7)
-    for colour, label in ((BEST, "best"), (TRAINED, "trained"), (GIVEN_UP, "given up")):
+    gone = [trial for trial in drawn if trial["state"] != "complete"]
+    kinds = (BEST, "best", best), (TRAINED, "trained", len(complete) > 1), (GIVEN_UP, "not finished", gone)
+    for colour, label in ((colour, label) for colour, label, is_drawn in kinds if is_drawn):
         axes.plot([], [], color=colour, label=label)
     seeds = len(search["seeds"])
     axes.set(xlabel="percent of the training" + ", one seed behind the other" * (seeds > 1), ylabel=_unit(search))

@@ -43,13 +43,15 @@ def draw_variants(sweep: dict[str, Any], path: Path) -> Path:
     for i, seed in enumerate(sweep["seeds"]):
         left.plot([], [], "o", color=_colour(i), label=f"seed {seed}")
     left.plot([], [], "|", color="black", markersize=12, markeredgewidth=2, label="mean")
-    right.plot([], [], color=GREY, linewidth=5, alpha=0.5, label="95 % interval over seeds")
+    if any(entry["difference"] and entry["difference"]["interval_95"] for entry in variants):
+        right.plot([], [], color=GREY, linewidth=5, alpha=0.5, label="95 % interval over seeds")
     left.set(yticks=range(len(variants)), yticklabels=[entry["name"] for entry in variants])
     measure = sweep["measure"]
     direction = "higher" if measure["is_score"] else "lower"
     left.set(xlabel=f"{measure['name']}, {measure['of']} ({direction} is better)", ylim=(len(variants) - 0.5, -0.5))
     right.set(xlabel=f"{measure['name']} better than the reference, same seed")
     for axes in (left, right):
+        axes.locator_params(axis="x", nbins=6)  # more labels of four digits would touch
         tidy(axes, grid="x")
     figure.legend(loc="outside upper center", ncols=6, frameon=False, fontsize=9)
     return _save(figure, path)
@@ -66,7 +68,8 @@ def draw_effects(sweep: dict[str, Any], path: Path) -> Path:
         _draw_effect(axes, effect)
     for axes in list(grid)[len(effects) :]:
         axes.set_visible(False)
-    figure.supylabel(f"{sweep['measure']['name']} better than the\nreference's value, others averaged", fontsize=9)
+    others = ", others averaged" if len(effects) > 1 else ""
+    figure.supylabel(f"{sweep['measure']['name']} better than the\nreference's value{others}", fontsize=9)
     return _save(figure, path)
 
 

@@ -31,7 +31,7 @@ def level_table(sweep: dict[str, Any]) -> Table:
     for entry in sweep["variants"]:
         gap, edges = write_number(entry["mean_gap_closed"], "{:.2f}"), entry.get("gap_closed_interval_95")
         gap += "" if edges is None else f" ({edges[0]:.2f} to {edges[1]:.2f})"
-        seconds = write_number(entry["mean_seconds"], "{:.0f}")
+        seconds = write_number(entry["mean_seconds"], "{:.1f}")
         rows.append([entry["name"], *_level_cells(sweep, entry["levels"]), gap, seconds])
     _mark_means(rows, [entry["mean"] for entry in sweep["variants"]], 1 + len(sweep["seeds"]), better)
     reference = entry_of(sweep, sweep["reference"])

@@ -1,6 +1,7 @@
 """The verb `export`: a model of a run, or of a folder, in a format that other programs run, measured beside torch."""
 
 import copy
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from kdkit.alignment.tokenizers import load_tokenizer
 from kdkit.config.values import expand_home
 from kdkit.errors import UserError
 from kdkit.evaluate.compression import SIZE_DTYPE, count_bytes
+from kdkit.machine.gguf_files import INSTALL
 from kdkit.models.gguf.write import Quantisation
 from kdkit.models.heads import find_head
 from kdkit.models.loading import check_fits, load_causal_lm, read_model_config
@@ -104,7 +106,9 @@ def check_out(request: ExportRequest) -> Path:
     kind = "file" if request.format == "gguf" else "folder"
     if kind == "file" and out.suffix != ".gguf":
         wanted = out.with_suffix(".gguf")
-        raise UserError(f"OUT: expected a name that ends in .gguf, got {request.file!r}; write {wanted}")
+        raise UserError(
+            f"OUT: expected a name that ends in .gguf, got {request.file!r}; write {wanted}, or another --format"
+        )
     if out.exists():
         raise UserError(f"OUT: expected a new {kind}, got {request.file!r}, which exists; name another one")
     if not out.absolute().parent.is_dir():
@@ -161,6 +165,8 @@ def _tell(request: ExportRequest, out: Path, model: PreTrainedModel, rows: dict[
     parameters = sum(parameter.numel() for parameter in model.parameters())
     own = next(row for row in rows.values() if row["file"] == out.name)
     form = "fp32" if request.bits is None else f"{request.bits} bits"
-    first = f"{out}: {type(model).__name__}, {parameters:,} parameters in {form}, {own['bytes'] / 1e6:.1f} MB"
+    first = f"{out}: {type(model).__name__}, {parameters:,} parameters in {form}, {own['bytes'] / 1e6:.2f} MB"
     use = f'python -m kdkit generate {request.file} --prompt "The module"'
+    if request.format == "gguf" and importlib.util.find_spec("llama_cpp") is None:
+        use += f"  # first: {INSTALL}"
     return f"{first}\n\n{to_text(deployment_table(rows))}\n\n{use}"

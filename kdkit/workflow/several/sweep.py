@@ -235,7 +235,7 @@ def train_missing(
         terminal.in_all = lambda step, whole=whole: whole  # all runs take about as long as those that are done
         left = say_time(whole / len(missing) * (len(missing) - trained))
         terminal.say(
-            f"{labels[plan.name]}: {say_trial(outcome)}, {outcome.seconds:.0f} s of training; about {left} left"
+            f"{labels[plan.name]}: {say_trial(outcome)}, {outcome.seconds:.1f} s of training; about {left} left"
         )
     return failures
 

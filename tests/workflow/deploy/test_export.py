@@ -1,6 +1,7 @@
 """Exported students of a run: recovered on its text, judged beside torch, used by `generate`, kept in the run."""
 
 import json
+import sys
 from dataclasses import replace
 
 import pytest
@@ -75,9 +76,13 @@ def test_recovery_brings_a_rounded_model_nearer_to_what_it_was(run):
     assert all(not hasattr(module, "parametrizations") for module in student.modules())
 
 
-def test_a_gguf_file_of_eight_bits_is_judged_by_its_weights(run, tmp_path):
+def test_a_gguf_file_of_eight_bits_is_judged_by_its_weights(run, tmp_path, monkeypatch):
     pytest.importorskip("gguf", reason="the Python package gguf is not installed")
-    export_model(request(run, tmp_path / "out.gguf", quantise="q8_0"))
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)  # as where it is not installed
+    printed = export_model(request(run, tmp_path / "out.gguf", quantise="q8_0"))
+    assert printed.endswith("  # first: pip install 'kdkit[gguf]'")
+    with pytest.raises(UserError, match="MODEL: expected llama"):
+        open_writer(str(tmp_path / "out.gguf"), "student", str(run.path.parent), 4)
     row = json.loads((run.path / "export.json").read_text())["student"]["gguf, Q8_0"]
     assert row["bits_per_byte"] == pytest.approx(row["full_bits_per_byte"], rel=0.005)
     assert row["largest_logit_difference"] > 0 and 0.26 < row["share"] < 0.29
