@@ -49,7 +49,7 @@ def call(places, capsys, monkeypatch):
 def test_a_run_and_its_students_folder_give_the_same_file(call, places, tmp_path):
     code, out, _ = call("export", "small", tmp_path / "run.gguf")
     assert code == 0
-    assert re.match(r".*run\.gguf: Qwen3ForCausalLM, [\d,]+ parameters in fp32, 0\.\d MB\n", out)
+    assert re.match(r".*run\.gguf: Qwen3ForCausalLM, [\d,]+ parameters in fp32, 0\.\d\d MB\n", out)
     assert out.splitlines()[-1] == f'python -m kdkit generate {tmp_path}/run.gguf --prompt "The module"'
     assert call("export", places / "student", tmp_path / "folder.gguf")[0] == 0
     assert abs((tmp_path / "run.gguf").stat().st_size - (tmp_path / "folder.gguf").stat().st_size) < 100  # the name
