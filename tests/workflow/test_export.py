@@ -1,6 +1,7 @@
 """The verb `export`: a GGUF file of a run or a folder, which `generate` reads, or one line that says why not."""
 
 import re
+from importlib.util import find_spec
 
 import pytest
 
@@ -50,7 +51,9 @@ def test_a_run_and_its_students_folder_give_the_same_file(call, places, tmp_path
     code, out, _ = call("export", "small", tmp_path / "run.gguf")
     assert code == 0
     assert re.match(r".*run\.gguf: Qwen3ForCausalLM, [\d,]+ parameters in fp32, 0\.\d\d MB\n", out)
-    assert out.splitlines()[-1] == f'python -m kdkit generate {tmp_path}/run.gguf --prompt "The module"'
+    command, _, first = out.splitlines()[-1].partition("  # first: ")
+    assert command == f'python -m kdkit generate {tmp_path}/run.gguf --prompt "The module"'
+    assert first == ("" if find_spec("llama_cpp") else "pip install 'kdkit[gguf]'")
     assert call("export", places / "student", tmp_path / "folder.gguf")[0] == 0
     assert abs((tmp_path / "run.gguf").stat().st_size - (tmp_path / "folder.gguf").stat().st_size) < 100  # the name
     assert call("export", "small", tmp_path / "teacher.gguf", "--model", "teacher", "--format", "gguf")[0] == 0
