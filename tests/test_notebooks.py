@@ -347,13 +347,11 @@ def copy_small(folder):
         (folder / name).write_text(content.replace(large, small), encoding="utf-8")
 
 
-# the story is run every day by tests/workflow/test_smoke_run.py, which compares what its notebooks keep as well, and
-# without parameters by tests/workflow/kaggle/test_rehearsal.py
 @pytest.mark.parametrize(
     ("names", "reported"),
     [
         ([name for name in NOTEBOOKS if name not in STORY], "embedding_smoke"),
-        pytest.param(STORY, "smoke", marks=pytest.mark.slow),
+        (STORY, "smoke"),
     ],
     ids=["others", "story"],
 )

@@ -66,12 +66,8 @@ def test_whole_passes_with_a_schedule_go_on_where_they_stopped(place, tmp_path, 
     assert same_weights(run, whole, "student") and result.tokens == expected.tokens
 
 
-# each option in one stage and in two, with a teacher and without; what is left over of the product is slow
-@pytest.mark.parametrize(
-    ("name", "phase", "stages"),
-    [(name, *case) for name in OPTIONS for case in (("baseline", {}), ("student", STAGED))]
-    + [pytest.param(name, "student", {}, marks=[pytest.mark.slow] * (name != "all")) for name in OPTIONS],
-)
+@pytest.mark.parametrize(("phase", "stages"), [("student", {}), ("baseline", {}), ("student", STAGED)])
+@pytest.mark.parametrize("name", OPTIONS)
 def test_it_acts_and_stopped_and_resumed_equals_uninterrupted(place, tmp_path, monkeypatch, name, phase, stages):
     folder, data, teacher, plain = place
     config = make_config(folder, train=TRAIN | OPTIONS[name] | stages)
