@@ -175,7 +175,7 @@ def keep_processes(run: Run, phase: str, size: int, saved: int) -> None:
     before = run.read_json(name)["processes"] if (run.path / name).is_file() else 1
     if saved and before != size:
         begun = "one process" if before == 1 else f"{before} processes"
-        how = "without a launcher" if before == 1 else f"by accelerate launch --num_processes {before}"
+        how = "without a launcher" if before == 1 else f"by torchrun --nproc_per_node {before}"
         raise UserError(
             f"{phase}: expected {begun}, in which its checkpoint at step {saved} was made, got {size}; start it {how}, "
             "or leave out --resume to begin anew"

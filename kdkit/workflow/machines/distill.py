@@ -63,7 +63,7 @@ def launcher() -> list[str]:
     said = PROCESSES_FOLDER / str(os.getppid()) / "cmdline"
     words = said.read_text(encoding="utf-8").split("\0") if said.is_file() else []
     if "kdkit" not in words:
-        return ["accelerate", "launch", "--num_processes", str(size), "-m", "kdkit"]
+        return ["torchrun", "--nproc_per_node", str(size), "-m", "kdkit"]  # on CPUs too, unlike accelerate alone
     words = words[: words.index("kdkit") + 1]
     is_script = Path(words[1]).is_file()  # of this Python: /.../bin/accelerate
     return [Path(words[1]).name, *words[2:]] if is_script else ["python", *words[1:]]

@@ -190,7 +190,7 @@ def test_only_before_the_processes_meet_one_computes_alone(monkeypatch):
      [Path(sys.executable).name, "launch", "--config_file", "two.yaml", "-m", "kdkit"]),
     (["/bin/python3", "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "kdkit", "distill"],
      ["python", "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "kdkit"]),
-    (["slurmstepd"], ["accelerate", "launch", "--num_processes", "2", "-m", "kdkit"]),
+    (["slurmstepd"], ["torchrun", "--nproc_per_node", "2", "-m", "kdkit"]),
 ])  # fmt: skip
 def test_the_command_that_goes_on_has_its_launcher(words, expected, monkeypatch, tmp_path):
     (tmp_path / "7").mkdir()
